@@ -1,0 +1,1 @@
+"""Tasks API: the service that implements `openapi.yaml`."""

@@ -1,0 +1,28 @@
+"""What every request may use, made once by `create_app`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request
+
+from app.contract import Contract
+from app.database import Database
+from app.settings import Settings
+from app.tasks.cursor import Cursors
+
+
+class Core(msgspec.Struct, frozen=True):
+    """The parts of one application. None of them holds anything that a replica would lack."""
+
+    settings: Settings
+    contract: Contract
+    database: Database
+    cursors: Cursors
+
+
+def core(request: Request[Any, Any, Any]) -> Core:
+    """The parts of the application that received this request."""
+    found: Core = request.app.state.core
+    return found

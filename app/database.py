@@ -1,0 +1,153 @@
+"""The database: its pool, the one place that opens a session, and what its errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from asyncpg import exceptions as pg
+from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.connection import Connection
+from app.problems import DatabaseUnavailable, Fault, InvalidBody
+
+# Known here so that a request need not read the migrations; a test compares it with their head.
+SCHEMA_REVISION = "0001"
+
+REVISION = text("SELECT version_num FROM alembic_version")
+
+# SQLAlchemy gives a connection whose statement was cancelled two seconds to end in good manners.
+# When the server says nothing at all they come on top of the request's own limit.
+CLOSE_SECONDS = 0.15
+
+UNDEFINED_TABLE = "42P01"
+# By class, then by code (PostgreSQL's documentation, appendix A): what passes by itself.
+# 08 connection, 53 resources (too many connections, disk full), 57 operator intervention
+# (shutdown, statement timeout); deadlock, lock timeout, a standby, a schema not yet migrated,
+# and XX000, which Neon's proxy answers while it starts the database.
+TRANSIENT_CLASSES = {"08", "53", "57"}
+TRANSIENT_CODES = {"40001", "40P01", "55P03", "25006", UNDEFINED_TABLE, "42703", "3D000", "XX000"}
+
+# The contract's limits stand in the table as well. Input was checked before, so one of these is
+# a disagreement between the two; the client still gets the answer that its body deserves.
+CHECKS = {
+    "ck_tasks_title_length": "/title",
+    "ck_tasks_title_not_blank": "/title",
+    "ck_tasks_description_length": "/description",
+}
+
+
+class DatabaseError(Exception):
+    """The database refused a statement of ours.
+
+    Carries no text of the driver's: its details quote the row.
+    """
+
+
+class _Impatient(asyncpg.Connection):
+    """A connection whose end is not waited for longer than a moment."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
+        """Close it; where there is a limit, by force after `CLOSE_SECONDS`."""
+        await super().close(timeout=timeout and CLOSE_SECONDS)
+
+
+class Database:
+    """A pool of connections, each statement its own transaction."""
+
+    def __init__(self, connection: Connection, *, pool_size: int, timeout: float) -> None:
+        """`timeout` bounds, in seconds, all that one request does here, waiting included."""
+        self.timeout = timeout
+        self.engine = create_async_engine(
+            connection.url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=timeout,
+            pool_recycle=240,  # below the five minutes after which Neon suspends
+            pool_use_lifo=True,  # few warm connections rather than many cold ones
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            connect_args={
+                **connection.connect_args(),
+                "timeout": timeout,
+                "connection_class": _Impatient,
+            },
+        )
+        _drop_closed_connections(self.engine.sync_engine)
+
+    @asynccontextmanager
+    async def session(self, within: float | None = None) -> AsyncGenerator[AsyncSession]:
+        """A session for statements that are a transaction each.
+
+        Raises DatabaseUnavailable `within` seconds (the usual limit when None) when the
+        database cannot be reached, InvalidBody when a check of the table refuses a row, and
+        DatabaseError for what should not happen.
+        """
+        try:
+            async with asyncio.timeout(within or self.timeout):
+                async with AsyncSession(self.engine, expire_on_commit=False) as session:
+                    yield session
+        except DBAPIError as error:
+            raise _meaning(error) from None
+        except (TimeoutError, PoolTimeout, OSError, pg.PostgresError, pg.InterfaceError):
+            # Not wrapped by SQLAlchemy: faults while connecting, and our own time limit.
+            raise DatabaseUnavailable from None
+
+    async def revision(self, within: float | None = None) -> str | None:
+        """The schema's revision, None where there is none yet. Raises as `session` does."""
+        async with self.session(within) as session:
+            try:
+                return (await session.execute(REVISION)).scalar_one_or_none()
+            except DBAPIError as error:
+                if _sqlstate(error) != UNDEFINED_TABLE:
+                    raise
+                return None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+def _drop_closed_connections(engine: Engine) -> None:
+    """Replace a connection that the server has closed before a request is given it.
+
+    Costs no round trip, unlike SQLAlchemy's pre-ping: asyncpg has seen the end of the stream.
+    """
+
+    @event.listens_for(engine, "checkout")
+    def check(dbapi_connection: Any, *_: object) -> None:  # noqa: ANN401 - the driver's
+        if dbapi_connection.driver_connection.is_closed():
+            raise InvalidatePoolError
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", None) or "")
+
+
+def _meaning(error: DBAPIError) -> Exception:
+    """The exception that a driver's error stands for, with nothing of the driver's text."""
+    code = _sqlstate(error)
+    cause = getattr(error.driver_exception, "constraint_name", None)
+    if error.connection_invalidated or not code:
+        return DatabaseUnavailable()
+    if code[:2] in TRANSIENT_CLASSES or code in TRANSIENT_CODES:
+        return DatabaseUnavailable()
+    if cause in CHECKS:
+        faults = [Fault(pointer=CHECKS[cause], detail="is refused by the database")]
+        return InvalidBody("The body has one fault.", faults=faults)
+    return DatabaseError(f"SQLSTATE {code}, constraint {cause}")
+
+
+def migration_engine(connection: Connection) -> AsyncEngine:
+    """An engine for Alembic: one connection, past a pooler, with transactions."""
+    direct = connection.direct()
+    return create_async_engine(
+        direct.url, poolclass=NullPool, hide_parameters=True, connect_args=direct.connect_args()
+    )

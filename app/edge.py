@@ -1,0 +1,171 @@
+"""The outermost layer: what the contract says of every request and response.
+
+The framework's own middleware does not run for 404 and 405, so this wraps the framework.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from time import perf_counter
+from urllib.parse import unquote
+
+import msgspec
+from litestar.enums import HttpMethod, ScopeType
+from litestar.routes import BaseRoute, HTTPRoute
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+from app.cors import Cors
+from app.failures import allow
+from app.logs import log
+from app.problems import MEDIA_TYPE, InternalError, PathNotFound, Problem
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+_VARIABLE = re.compile(r"\{[^}]+\}")
+_ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
+_ON_EVERY_RESPONSE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"private, no-cache"),
+)
+
+
+class Edge:
+    """Wraps an application and is as callable as the application itself (ASGI 3)."""
+
+    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute], cors: Cors) -> None:
+        """Take the application, its routes, and who may call it from a browser."""
+        self.app = app
+        self.cors = cors
+        self.routes = [
+            (re.compile("[^/]+".join(map(re.escape, _VARIABLE.split(route.path_format)))), route)
+            for route in routes
+            if isinstance(route, HTTPRoute)
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != ScopeType.HTTP:
+            await self.app(scope, receive, send)
+            return
+        exchange = Exchange(scope, send, self.cors)
+        try:
+            await self._serve(exchange, receive)
+        except Exception:
+            log.exception("fault", request_id=exchange.request_id)
+            if exchange.status:
+                raise  # too late for another answer: the server closes the connection
+            await exchange.refuse(InternalError())
+        finally:
+            exchange.log(exchange.scope.get("path_template") or self._template(exchange))
+
+    async def _serve(self, exchange: Exchange, receive: Receive) -> None:
+        if not exchange.path_is_exact:
+            await exchange.refuse(PathNotFound())
+        elif exchange.method == HttpMethod.OPTIONS:
+            await self._answer_options(exchange)
+        else:
+            await self.app(exchange.scope, receive, exchange.send)
+
+    async def _answer_options(self, exchange: Exchange) -> None:
+        route = self._route(exchange.scope["path"])
+        if route is None:
+            await exchange.refuse(PathNotFound())
+        else:
+            exchange.allowed_methods = allow(route.methods).encode()
+            await exchange.answer(204, [(b"allow", exchange.allowed_methods)], b"")
+
+    def _route(self, path: str) -> HTTPRoute | None:
+        return next((route for form, route in self.routes if form.fullmatch(path)), None)
+
+    def _template(self, exchange: Exchange) -> str | None:
+        """The route of what the framework did not route: OPTIONS and methods it does not have."""
+        route = self._route(exchange.scope["path"])
+        return None if route is None else route.path_format
+
+
+class Exchange:
+    """One request and its response, as they pass the edge."""
+
+    def __init__(self, scope: HTTPScope, send: Send, cors: Cors) -> None:
+        """Take over what the server gave."""
+        self.started = perf_counter()
+        self.headers = dict(scope["headers"])
+        self.request_id = _request_id(self.headers.get(b"x-request-id", b""))
+        self.method = scope["method"]
+        self.status = 0
+        self.allowed_methods: bytes | None = None
+        self._cors = cors
+        self._send = send
+        self.scope = scope.copy()
+        self.scope["path"] = _path(scope)
+        self.scope["state"] = {**scope.get("state", {}), "request_id": self.request_id}
+        if self.method == HttpMethod.HEAD:
+            self.scope["method"] = HttpMethod.GET
+
+    @property
+    def path_is_exact(self) -> bool:
+        """Whether the framework, which forgives slashes, would match the path as written."""
+        path = self.scope["path"]
+        return "//" not in path and (path == "/" or not path.endswith("/"))
+
+    async def send(self, message: Message) -> None:
+        """Pass a message of the response on, completed."""
+        if message["type"] == "http.response.start":
+            self.status = int(message["status"])
+            message["headers"] = [
+                *message["headers"],
+                *self._cors.fields(self.headers, self.allowed_methods),
+                (b"x-request-id", self.request_id.encode()),
+                *_ON_EVERY_RESPONSE,
+            ]
+        elif message["type"] == "http.response.body" and self.method == HttpMethod.HEAD:
+            message["body"] = b""
+        await self._send(message)
+
+    async def answer(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        """Send a whole response."""
+        await self.send({"type": "http.response.start", "status": status, "headers": [*headers]})
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def refuse(self, problem: Problem) -> None:
+        """Send a problem."""
+        body = msgspec.json.encode(problem.body(self.request_id))
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await self.answer(problem.status, headers, body)
+
+    def log(self, route: str | None) -> None:
+        """Write the request's line: no query, no body, and the route instead of the path."""
+        trace = _TRACEPARENT.fullmatch(self.headers.get(b"traceparent", b""))
+        log.info(
+            "request",
+            method=self.method,
+            route=route,
+            status=self.status,
+            duration_ms=round((perf_counter() - self.started) * 1000, 3),
+            request_id=self.request_id,
+            trace_id=trace[1].decode() if trace else None,
+        )
+
+
+def _request_id(given: bytes) -> str:
+    return given.decode() if _REQUEST_ID.fullmatch(given) else str(uuid7())
+
+
+def _path(scope: HTTPScope) -> str:
+    """The path with encoded slashes kept out of the routing.
+
+    Each becomes U+FFFD: part of its segment, and in no parameter that the contract allows.
+    """
+    raw = scope["raw_path"].decode("latin-1")
+    if "%" not in raw:
+        return scope["path"]
+    return unquote(_ENCODED_SLASH.sub("\N{REPLACEMENT CHARACTER}", raw))

@@ -1,0 +1,7 @@
+"""What a person is told when the embedded PostgreSQL cannot run."""
+
+OWN_SERVER = "Or set DATABASE_URL to use another PostgreSQL."
+
+
+class EmbeddedError(Exception):
+    """The embedded server cannot run; the message is written for a person."""

@@ -1,0 +1,54 @@
+"""Entity tags (RFC 9110, section 8.8.3) and the preconditions made of them (section 13.1)."""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+import msgspec
+
+_TAG = re.compile(r'(W/)?"([!#-~]*)"')
+_OURS = re.compile(r"[0-9a-f]{32}")
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """What `If-Match` or `If-None-Match` asks for: any tag at all, or one of some."""
+
+    any: bool
+    strong: tuple[UUID, ...] = ()
+    weak: tuple[UUID, ...] = ()
+
+    @classmethod
+    def parse(cls, value: str | None) -> Condition | None:
+        """Read a header field that matches the contract's `EntityTags`; None for an absent one.
+
+        Tags that this service cannot have given out match nothing and are left out.
+        """
+        if value is None:
+            return None
+        if value == "*":
+            return cls(any=True)
+        strong: list[UUID] = []
+        weak: list[UUID] = []
+        for weakness, opaque in _TAG.findall(value):
+            if _OURS.fullmatch(opaque):
+                (weak if weakness else strong).append(UUID(opaque))
+        return cls(any=False, strong=tuple(strong), weak=tuple(weak))
+
+    def holds_weakly(self, etag: str) -> bool:
+        """Weak comparison, as `If-None-Match` needs: W/"a" equals "a"."""
+        return self.any or unformat(etag) in self.strong + self.weak
+
+    def holds_strongly(self, etag: str) -> bool:
+        """Strong comparison, as `If-Match` needs: a weak tag equals none."""
+        return self.any or unformat(etag) in self.strong
+
+
+def format_etag(version: UUID) -> str:
+    """The contract's `EntityTag` for a version."""
+    return f'"{version.hex}"'
+
+
+def unformat(etag: str) -> UUID:
+    """The version in an `EntityTag`."""
+    return UUID(etag[1:-1])

@@ -1,0 +1,95 @@
+"""The application: the only place that wires its parts together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ControllerRouterHandler, Middleware
+
+from app.contract import Contract
+from app.core import Core
+from app.cors import Cors
+from app.database import Database
+from app.documents import docs_handlers, get_contract_json, get_contract_yaml
+from app.edge import Edge
+from app.failures import HANDLERS
+from app.health import get_liveness, get_readiness
+from app.logs import log
+from app.problems import DatabaseUnavailable
+from app.settings import Settings
+from app.tasks.controller import TaskController
+from app.tasks.cursor import Cursors
+
+# Litestar's own alias leaves its parts untyped.
+Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None] | None]
+
+BODY_BYTES_AT_MOST = 131_072
+OPERATIONS: Sequence[ControllerRouterHandler] = (
+    TaskController,
+    get_liveness,
+    get_readiness,
+    get_contract_yaml,
+    get_contract_json,
+)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    guards: Sequence[Guard] = (),
+    middleware: Sequence[Middleware] = (),
+    route_handlers: Sequence[ControllerRouterHandler] = (),
+) -> Edge:
+    """Make the ASGI application.
+
+    `guards`, `middleware` and `route_handlers` are the seam for components such as
+    authentication: they are Litestar's own kinds and apply to every operation. What they raise
+    becomes a problem like any other.
+
+    Raises ContractError when the operations here and in `openapi.yaml` differ, and
+    DatabaseUrlError without a usable DATABASE_URL.
+    """
+    contract = Contract.load()
+    operations = Router("/", route_handlers=OPERATIONS)
+    contract.hold_against(operations.routes)
+    database = Database(
+        settings.connection(),
+        pool_size=settings.database_pool_size,
+        timeout=settings.database_timeout,
+    )
+    core = Core(settings, contract, database, Cursors(settings.cursor_secret))
+    framework = Litestar(
+        route_handlers=[operations, *docs_handlers(), *route_handlers],
+        guards=list(guards),
+        middleware=middleware,
+        exception_handlers=HANDLERS,
+        request_max_body_size=BODY_BYTES_AT_MOST,
+        lifespan=[_lifespan],
+        state=State({"core": core}),
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+    contract.refuse_shadows(framework.routes)
+    return Edge(framework, framework.routes, Cors(settings.cors_origins))
+
+
+@asynccontextmanager
+async def _lifespan(app: Litestar) -> AsyncGenerator[None]:
+    core: Core = app.state.core
+    try:
+        # Opens the first connection, which costs most; without a database the service starts
+        # all the same and says so at /readyz.
+        await core.database.revision()
+    except DatabaseUnavailable:
+        log.warning("the database is not available yet")
+    try:
+        yield
+    finally:
+        await core.database.close()

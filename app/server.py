@@ -1,0 +1,181 @@
+"""The command line: `serve`, `migrate`, `doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.metadata import version
+from types import FrameType
+
+import msgspec
+import uvicorn
+
+from app import embedded, migrate
+from app.contract import ContractError
+from app.database import SCHEMA_REVISION
+from app.edge import Edge
+from app.logs import configure
+from app.main import create_app
+from app.settings import Secret, Settings, SettingsError
+from app.transport import Protocol
+
+GRACE_SECONDS = 10
+PARENT_POLL_SECONDS = 0.5
+# The exception of a signal handler is lost where Python calls back and ignores exceptions, such
+# as after a fork (logging's locks); so the wish is kept until it is granted.
+LEAVING = threading.Event()
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the message names it."""
+
+
+def main() -> None:
+    """Run one command; a fault that a person can mend ends it with its message and status 1."""
+    parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
+    commands = {"serve": serve, "migrate": migrate_only, "doctor": doctor}
+    parser.add_argument("command", choices=commands)
+    command = commands[parser.parse_args().command]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    try:
+        settings = Settings.from_env(os.environ)
+        configure(settings.log_level, settings.log_format)
+        command(settings)
+    except (
+        ContractError,
+        ListenError,
+        SettingsError,
+        embedded.EmbeddedError,
+        migrate.MigrationError,
+    ) as fault:
+        sys.exit(str(fault))
+
+
+def serve(settings: Settings) -> None:
+    """Serve the API until a signal, on the database given or on the embedded one."""
+    if parent := os.environ.get("STOP_WITH_PARENT"):
+        threading.Thread(target=_stop_with_parent, args=[int(parent)], daemon=True).start()
+    with _database(settings) as (complete, data):
+        server = http_server(create_app(complete), complete)
+        listener = _listener(settings.host, settings.port)
+        listener.listen(server.config.backlog)  # who reads the address below may use it
+        host, port = listener.getsockname()[:2]
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            server.should_exit = True
+
+        # Until uvicorn has handlers of its own a signal must not be lost. It raises the one that
+        # stopped it once more when it is done, and then nothing may cut short what follows: the
+        # end of the database.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        server.should_exit = LEAVING.is_set()
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        print(f"Tasks API  {address}/api/v1", file=sys.stderr)
+        print(f"docs       {address}/docs", file=sys.stderr)
+        print(f"data       {data}", file=sys.stderr)
+        print(f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)", file=sys.stderr, flush=True)
+        server.run(sockets=[listener])
+        if not server.started:
+            sys.exit(1)
+
+
+def http_server(app: Edge, settings: Settings) -> uvicorn.Server:
+    """The HTTP server for an application."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http=Protocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
+
+
+def migrate_only(settings: Settings) -> None:
+    """Bring the database's schema to the newest revision."""
+    with _database(settings) as (complete, data):
+        migrate.migrate(complete.connection())
+        print(f"The schema is at revision {SCHEMA_REVISION}: {data}")
+
+
+def doctor(settings: Settings) -> None:
+    """Say what this machine has and whether the service would run; status 1 if it would not."""
+    names = ["litestar", "advanced-alchemy", "sqlalchemy", "asyncpg", "msgspec", "uvicorn"]
+    print(f"python     {platform.python_version()}, {platform.platform()}")
+    print(f"libraries  {', '.join(f'{name} {version(name)}' for name in names)}")
+    free = _is_free(settings.host, settings.port)
+    print(f"port       {settings.host}:{settings.port} is {'free' if free else 'in use'}")
+    if settings.database_url is None:
+        print(f"database   embedded, {embedded.binaries()}, data in {settings.data_dir}")
+        current = True
+    else:
+        found = migrate.revision(settings.connection())
+        current = found == SCHEMA_REVISION
+        print(f"database   given, schema revision {found}, needed {SCHEMA_REVISION}")
+    if not (free and current):
+        sys.exit(1)
+
+
+@contextmanager
+def _database(settings: Settings) -> Generator[tuple[Settings, str]]:
+    """Settings that have a database, and where it is in words; the embedded one is migrated."""
+    if settings.database_url is not None:
+        yield settings, settings.connection().url.render_as_string(hide_password=True)
+        return
+    print("Starting the embedded PostgreSQL ...", file=sys.stderr, flush=True)
+    with embedded.running(settings.data_dir) as url:
+        if LEAVING.is_set():
+            sys.exit(0)
+        complete = msgspec.structs.replace(settings, database_url=Secret(url))
+        if not migrate.is_current(complete.connection()):
+            migrate.migrate(complete.connection())
+        yield complete, str(settings.data_dir.resolve())
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that holds the address. uvicorn's own ends the process with a line in the log."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as fault:
+        listener.close()
+        msg = f"Cannot listen on {host}, port {port}: {fault.strerror}."
+        raise ListenError(msg) from None
+    return listener
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        _listener(host, port).close()
+    except ListenError:
+        return False
+    return True
+
+
+def _stop_with_parent(parent: int) -> None:
+    """Stop like SIGTERM does when this parent has ended: a task runner takes nothing along."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    LEAVING.set()
+    sys.exit(0)

@@ -1,0 +1,138 @@
+"""The service's settings, read once from the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_origin
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import fields
+
+from app.connection import Connection, DatabaseUrlError
+
+
+class SettingsError(Exception):
+    """The environment is at fault; the message has one line for each variable that is."""
+
+
+class Secret:
+    """A text that shows itself only when asked to."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other.reveal()
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class LogLevel(StrEnum):
+    """The least severe kind of line that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How a log line looks; `auto` is text on a terminal and JSON elsewhere."""
+
+    AUTO = "auto"
+    JSON = "json"
+    TEXT = "text"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One field for each environment variable, which has the field's name in capitals.
+
+    README.md describes each; a test holds its table against these fields.
+    """
+
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    database_url: Secret | None = None
+    database_tls_verify: bool = True
+    database_pooler: bool = False
+    database_pool_size: Annotated[int, Meta(ge=1, le=1000)] = 10
+    database_timeout: Annotated[float, Meta(ge=0.1, le=4.5)] = 4.0
+    data_dir: Path = Path(".data")
+    cursor_secret: Secret | None = None
+    cors_origins: tuple[Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s,*]+)\Z")], ...] = ()
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.AUTO
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read every setting from `environ`; an empty variable counts as absent.
+
+        Raises SettingsError that names every variable at fault. Values are not repeated in it.
+        """
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for field in fields(cls):
+            name = field.name.upper()
+            if raw := environ.get(name, ""):
+                try:
+                    values[field.name] = _convert(raw, field.type)
+                except msgspec.ValidationError as fault:
+                    faults.append(f"{name}: {fault}")
+        settings = cls(**values)
+        faults.extend(_faults_between(settings))
+        if faults:
+            raise SettingsError("\n".join(faults))
+        return settings
+
+    def connection(self) -> Connection:
+        """How to reach the database. Raises DatabaseUrlError where there is no usable URL."""
+        if self.database_url is None:
+            msg = "there is no database URL"
+            raise DatabaseUrlError(msg)
+        return Connection.parse(
+            self.database_url.reveal(),
+            verify_tls=self.database_tls_verify,
+            pooler=self.database_pooler,
+        )
+
+
+def _convert(raw: str, type_: Any) -> Any:  # noqa: ANN401 - a field's type may be any
+    if get_origin(type_) is tuple:
+        return msgspec.convert([part.strip() for part in raw.split(",")], type_)
+    if type_ in {LogLevel, LogFormat} and raw not in list(type_):
+        # msgspec's own message would repeat the value.
+        raise msgspec.ValidationError(f"must be one of {', '.join(type_)}")
+    return msgspec.convert(raw, type_, strict=False, dec_hook=_decode)
+
+
+def _decode(type_: type, raw: Any) -> Any:  # noqa: ANN401 - msgspec's signature
+    if type_ is Secret:
+        return Secret(raw)
+    return Path(raw)
+
+
+def _faults_between(settings: Settings) -> list[str]:
+    """The faults that a field's type alone cannot state."""
+    faults: list[str] = []
+    if settings.database_url is not None:
+        try:
+            settings.connection()
+        except DatabaseUrlError as fault:
+            faults.append(f"DATABASE_URL: {fault}")
+    secret = settings.cursor_secret
+    if secret is not None and len(secret.reveal()) < 32:  # noqa: PLR2004 - 128 bits in hex
+        faults.append("CURSOR_SECRET: must have at least 32 characters")
+    return faults

@@ -1,0 +1,1 @@
+"""Everything about tasks: handlers, structs, rules and SQL."""

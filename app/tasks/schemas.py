@@ -1,0 +1,131 @@
+"""The structs of the contract's components about tasks, under the same names."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from app.parameters import AnyEntityTag, EntityTags
+
+LIMIT_DEFAULT = 50
+
+# `\Z`, not `$`: Python's `$` lets a trailing newline through, ECMA 262's does not.
+UserId = Annotated[
+    str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:|@+-]*\Z")
+]
+# White space is spelled out because `\s` means different sets in Python, ECMA 262 and PostgreSQL.
+Title = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=500,
+        pattern=(
+            r"^[^\u0000]*[^\u0000\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029"
+            r"\u202F\u205F\u3000][^\u0000]*\Z"
+        ),
+    ),
+]
+Description = Annotated[str, Meta(max_length=16384, pattern=r"^[^\u0000]*\Z")]
+SearchText = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\u0000]*\Z")]
+Limit = Annotated[int, Meta(ge=1, le=200)]
+CursorText = Annotated[str, Meta(min_length=56, max_length=56, pattern=r"^[A-Za-z0-9_-]+\Z")]
+Instant = Annotated[datetime, Meta(tz=True)]
+
+
+class TaskSort(StrEnum):
+    """What a list is ordered by; each value is the name of a column."""
+
+    CREATED_AT = "created_at"
+    UPDATED_AT = "updated_at"
+
+
+class SortOrder(StrEnum):
+    """The direction of a list."""
+
+    ASC = "asc"
+    DESC = "desc"
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A task as it is stored. Text is exact; instants are UTC in microseconds."""
+
+    id: UUID
+    user_id: str
+    title: str
+    description: str | None
+    completed: bool
+    completed_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    etag: str
+
+
+class TaskCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A new task."""
+
+    title: Title
+    description: Description | None = None
+    completed: bool = False
+
+
+class TaskReplace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole task."""
+
+    title: Title
+    description: Description | None
+    completed: bool
+
+
+class TaskPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The members to change; UNSET leaves one as it is (RFC 7396)."""
+
+    title: Title | UnsetType = UNSET
+    description: Description | UnsetType | None = UNSET
+    completed: bool | UnsetType = UNSET
+
+
+class TaskPage(msgspec.Struct, frozen=True):
+    """A page of a list; `next_cursor` is None on the last one."""
+
+    items: list[Task]
+    next_cursor: str | None
+
+
+class UserPath(msgspec.Struct, frozen=True):
+    """Path parameters of the collection."""
+
+    user_id: UserId
+
+
+class TaskPath(msgspec.Struct, frozen=True):
+    """Path parameters of one task."""
+
+    user_id: UserId
+    task_id: UUID
+
+
+class ListTasksQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Query parameters of `listTasks`."""
+
+    limit: Limit = LIMIT_DEFAULT
+    cursor: CursorText | None = None
+    completed: bool | None = None
+    q: SearchText | None = None
+    created_after: Instant | None = None
+    created_before: Instant | None = None
+    updated_after: Instant | None = None
+    updated_before: Instant | None = None
+    sort: TaskSort = TaskSort.CREATED_AT
+    order: SortOrder = SortOrder.DESC
+
+
+class ReplaceTaskHeaders(msgspec.Struct, frozen=True):
+    """Header parameters of `replaceTask`."""
+
+    if_match: EntityTags | None = msgspec.field(name="If-Match", default=None)
+    if_none_match: AnyEntityTag | None = msgspec.field(name="If-None-Match", default=None)

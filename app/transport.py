@@ -1,0 +1,104 @@
+"""What uvicorn answers before there is a request: as problems, like everything else."""
+
+from __future__ import annotations
+
+import msgspec
+from uuid_utils.compat import uuid7
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.logs import log
+from app.problems import MEDIA_TYPE, HeaderFieldsTooLarge, MalformedBody, MalformedRequest, Problem
+
+HEAD_BYTES_AT_MOST = 32_768
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol with problem bodies and a limit for the head of a request.
+
+    The parser below has no limit of its own, so a head without an end would fill the memory.
+    """
+
+    head_bytes = 0
+    in_head = False
+    unparsed_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head that goes on: the parser tells of a field when it ends."""
+        went_on = self.in_head
+        super().data_received(data)
+        if went_on and self.in_head and not self.transport.is_closing():
+            self.unparsed_bytes += len(data)
+            if self.unparsed_bytes > HEAD_BYTES_AT_MOST:
+                self._refuse(HeaderFieldsTooLarge())
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own signature
+        """Answer a client that has closed its side: the rest of its request will not come."""
+        if self.transport.is_closing():
+            return False
+        if self.in_head:
+            self._refuse(MalformedRequest())
+        elif self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]
+            return False
+        elif self.cycle.more_body and not self.pipeline:
+            self._refuse(MalformedBody("The body was cut short."))
+        else:
+            self.cycle.keep_alive = False
+        return True
+
+    def on_message_begin(self) -> None:
+        """Start to count."""
+        super().on_message_begin()
+        self.in_head = True
+        self.head_bytes = self.unparsed_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Count a piece of the request target."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header field, with its colon, its space and the end of its line."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Count what is left: the method, the version and two ends of lines."""
+        method: bytes = self.parser.get_method()  # pyright: ignore[reportOptionalMemberAccess]
+        self._count(len(method) + len("  HTTP/1.1\r\n\r\n"))
+        if sum(name == b"host" for name, _ in self.headers) > 1:
+            msg = "more than one Host"
+            raise ValueError(msg)
+        super().on_headers_complete()
+        self.in_head = False
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Answer what cannot be parsed."""
+        too_large = self.head_bytes > HEAD_BYTES_AT_MOST
+        self._refuse(HeaderFieldsTooLarge() if too_large else MalformedRequest())
+
+    def _count(self, size: int) -> None:
+        self.head_bytes += size
+        if self.head_bytes > HEAD_BYTES_AT_MOST:
+            # Ends the parsing; uvicorn then calls send_400_response.
+            msg = "the head of the request is too large"
+            raise ValueError(msg)
+
+    def _refuse(self, problem: Problem) -> None:
+        request_id = str(uuid7())
+        body = msgspec.json.encode(problem.body(request_id))
+        head = (
+            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+            f"x-request-id: {request_id}\r\nx-content-type-options: nosniff\r\n"
+            "cache-control: private, no-cache\r\nconnection: close\r\n\r\n"
+        )
+        log.info(
+            "request",
+            method=None,
+            route=None,
+            status=int(problem.status),
+            duration_ms=0.0,
+            request_id=request_id,
+            trace_id=None,
+        )
+        self.transport.write(STATUS_LINE[problem.status] + head.encode() + body)
+        self.transport.close()

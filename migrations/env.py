@@ -1,0 +1,54 @@
+"""How Alembic runs here: online, asynchronously, one transaction for each migration."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from advanced_alchemy.base import orm_registry
+from alembic import context
+from sqlalchemy import Connection as SyncConnection
+from sqlalchemy import text
+
+import app.tasks.models  # noqa: F401 - puts the table into the metadata
+from app.connection import Connection
+from app.database import migration_engine
+from app.settings import Settings
+
+# Any fixed number, as long as nothing else on the database locks the same one.
+MIGRATION_LOCK = 7_230_711_301
+
+
+def run(connection: SyncConnection) -> None:
+    """Migrate on one connection while no other process does."""
+    # Of the session, not of a transaction: it has to span the migrations' own.
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+    connection.commit()
+    try:
+        context.configure(
+            connection=connection,
+            target_metadata=orm_registry.metadata,
+            transaction_per_migration=True,
+            compare_type=True,
+            compare_server_default=True,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
+        connection.commit()
+
+
+async def main() -> None:
+    """Open the connection that `run` needs."""
+    given: Connection | None = context.config.attributes.get("connection")
+    engine = migration_engine(given or Settings.from_env(os.environ).connection())
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(run)
+    finally:
+        await engine.dispose()
+
+
+asyncio.run(main())

@@ -1,0 +1,83 @@
+"""Fixtures: a migrated PostgreSQL for each worker, emptied after each test that used it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+
+from app import embedded
+from app.connection import Connection
+from app.contract import Contract
+from app.edge import Edge
+from app.main import create_app
+from app.migrate import migrate
+from app.settings import Secret, Settings
+from tests.support.client import ContractClient
+from tests.support.lifespan import running
+
+POSTGRES = int(os.environ.get("TEST_POSTGRES") or 18)
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL of this worker's own, empty. TEST_POSTGRES chooses its version."""
+    data = tmp_path_factory.mktemp("postgres")
+    with embedded.running(data, major=POSTGRES, durable=False) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def database_url(server_url: str) -> str:
+    """The database of this worker, migrated by Alembic."""
+    migrate(Connection.parse(server_url))
+    return server_url
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: str) -> Settings:
+    """Settings for the database of this worker."""
+    return Settings(database_url=Secret(database_url))
+
+
+@pytest.fixture(scope="session")
+async def running_app(settings: Settings) -> AsyncIterator[Edge]:
+    """The application, started."""
+    async with running(create_app(settings)) as app:
+        yield app
+
+
+@pytest.fixture(scope="session")
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the tests' own, to look at rows behind the service's back."""
+    opened = await asyncpg.connect(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def database(connection: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """The database of this worker; no task outlives the test."""
+    yield connection
+    await connection.execute("TRUNCATE tasks")
+
+
+@pytest.fixture
+async def app(running_app: Edge, database: asyncpg.Connection) -> Edge:  # noqa: ARG001 - emptied
+    """The application on an empty database."""
+    return running_app
+
+
+@pytest.fixture
+async def client(app: Edge) -> AsyncIterator[ContractClient]:
+    """A client that holds every response against the contract."""
+    async with ContractClient(app) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def contract() -> Contract:
+    """The contract as the service reads it."""
+    return Contract.load()

@@ -1,0 +1,542 @@
+"""The database is away, full, slow or unwilling: what the client gets, how soon, and what then."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+import structlog
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+
+from app.connection import Connection
+from app.core import Core
+from app.database import Database, DatabaseError
+from app.logs import configure
+from app.main import create_app
+from app.migrate import migrate
+from app.problems import DatabaseUnavailable, Fault, InvalidBody
+from app.settings import LogFormat, LogLevel, Secret, Settings
+from app.tasks import controller
+from app.tasks.repository import TaskRepository
+from app.tasks.schemas import TaskCreate
+from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.lifespan import running
+from tests.support.process import scratch_database, until, with_database
+
+LIMIT_SECONDS = 5.0
+ALICE = tasks_of("alice")
+TASK = UUID("0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
+WHOLE = {"title": "Buy milk", "description": None, "completed": False}
+REQUESTS: dict[str, tuple[str, str, Any]] = {
+    "listTasks": ("GET", ALICE, None),
+    "createTask": ("POST", ALICE, {"title": "Buy milk"}),
+    "getTask": ("GET", f"{ALICE}/{TASK}", None),
+    "replaceTask": ("PUT", f"{ALICE}/{TASK}", WHOLE),
+    "updateTask": ("PATCH", f"{ALICE}/{TASK}", {"title": "Buy oat milk"}),
+    "deleteTask": ("DELETE", f"{ALICE}/{TASK}", None),
+}
+CHANGES = ["replaceTask", "updateTask", "deleteTask"]
+
+
+@pytest.fixture(scope="module")
+def empty_url(server_url: str) -> Iterator[str]:
+    """A database without a schema."""
+    with scratch_database(server_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def url(server_url: str) -> Iterator[str]:
+    """A migrated database that nothing but these tests uses."""
+    with scratch_database(server_url) as scratch:
+        migrate(Connection.parse(scratch))
+        yield scratch
+
+
+@pytest.fixture
+async def rival(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Another user of the database. Afterwards it holds nothing, and there are no tasks."""
+    opened = await asyncpg.connect(url)
+    yield opened
+    await opened.execute("ROLLBACK; TRUNCATE tasks")
+    await opened.close()
+
+
+class Relay:
+    """A way to the database that can be blocked."""
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        self._target = f"{parsed.query['host']}/.s.PGSQL.{parsed.query['port']}"
+        self._passed = asyncio.Event()
+        self._passed.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+        self.silent = False
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Refuse and cut every connection."""
+        assert self._server
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def freeze(self) -> None:
+        """Pass nothing on, in either direction, and close nothing."""
+        self._passed.clear()
+
+    def thaw(self) -> None:
+        self._passed.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        to_server: asyncio.StreamWriter | None = None
+        try:
+            await self._passed.wait()
+            from_server, to_server = await asyncio.open_unix_connection(self._target)
+            await asyncio.gather(self._pass(reader, to_server), self._pass(from_server, writer))
+        except (asyncio.CancelledError, OSError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            for end in filter(None, [writer, to_server]):
+                end.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while chunk := await reader.read(65536):
+            await self._passed.wait()
+            writer.write(chunk)
+            await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def relay(url: str, rival: asyncpg.Connection) -> AsyncIterator[Relay]:
+    """A way to the database, open."""
+    made = Relay(url)
+    await made.open()
+    assert not rival.is_closed()  # it tidies up after the test
+    yield made
+    await made.close()
+
+
+def via(relay: Relay, url: str) -> str:
+    return f"postgresql://tasks@127.0.0.1:{relay.port}/{make_url(url).database}"
+
+
+@asynccontextmanager
+async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
+    made = create_app(Settings(database_url=Secret(url), **settings))
+    async with running(made) as app, ContractClient(app) as client:
+        yield client
+
+
+def core_of(client: ContractClient) -> Core:
+    transport: Any = client._transport
+    found: Core = transport.app.app.state.core
+    return found
+
+
+async def ask(client: ContractClient, operation: str) -> int:
+    method, path, body = REQUESTS[operation]
+    return (await client.request(method, path, json=body)).status_code
+
+
+async def assert_unavailable(client: ContractClient, operation: str) -> None:
+    method, path, body = REQUESTS[operation]
+    started = monotonic()
+    response = await client.request(method, path, json=body)
+    took = monotonic() - started
+    problem = assert_problem(response, 503, "database-unavailable")
+    detail = "Try again shortly. If this was a write, it may or may not have happened."
+    assert problem["detail"] == detail
+    assert response.headers["retry-after"] == "1"
+    assert took < LIMIT_SECONDS, f"{operation} took {took:.2f} s"
+
+
+async def assert_all_unavailable(client: ContractClient, *operations: str) -> None:
+    await asyncio.gather(*(assert_unavailable(client, name) for name in operations or REQUESTS))
+
+
+async def assert_served(client: ContractClient) -> None:
+    """Every operation succeeds, the first request included."""
+    expected = {
+        "replaceTask": 201,
+        "createTask": 201,
+        "listTasks": 200,
+        "getTask": 200,
+        "updateTask": 200,
+        "deleteTask": 204,
+    }
+    assert {name: await ask(client, name) for name in expected} == expected
+
+
+# --- out of reach ------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-033", "FR-028")
+async def test_a_closed_port_is_503(relay: Relay, url: str) -> None:
+    await relay.close()
+    async with serving(via(relay, url)) as client:
+        await assert_all_unavailable(client)
+        await relay.open()
+        await assert_served(client)
+
+
+@pytest.mark.requirement("FR-033", "FR-028")
+async def test_a_unix_socket_that_refuses_is_503(tmp_path: Path) -> None:
+    with closing(socket.socket(socket.AF_UNIX)) as bound:
+        bound.bind(str(tmp_path / ".s.PGSQL.5432"))  # nobody listens
+        async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
+            await assert_all_unavailable(client)
+
+
+@pytest.mark.requirement("FR-033", "FR-028")
+async def test_a_unix_socket_that_is_not_there_is_503(tmp_path: Path) -> None:
+    async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
+        await assert_all_unavailable(client)
+
+
+@pytest.mark.requirement("FR-033")
+async def test_a_server_that_takes_connections_and_says_nothing_is_503(
+    relay: Relay, url: str
+) -> None:
+    async with serving(via(relay, url), database_timeout=0.5) as client:
+        await relay.close()
+        await relay.open()
+        relay.freeze()
+        await assert_all_unavailable(client)
+        relay.thaw()
+        await assert_served(client)
+
+
+@pytest.mark.requirement("FR-033")
+async def test_connections_that_fall_silent_are_503(relay: Relay, url: str) -> None:
+    async with serving(via(relay, url)) as client:
+        await assert_served(client)
+        relay.freeze()
+        await assert_all_unavailable(client)
+        relay.thaw()
+        await assert_served(client)
+
+
+@pytest.mark.requirement("FR-033")
+async def test_connections_that_were_cut_are_replaced_unnoticed(relay: Relay, url: str) -> None:
+    async with serving(via(relay, url)) as client:
+        await assert_served(client)
+        await relay.close()
+        await relay.open()
+        await assert_served(client)
+
+
+@pytest.mark.requirement("FR-033", "FR-028")
+async def test_a_database_that_does_not_exist_is_503(server_url: str) -> None:
+    async with serving(with_database(server_url, "nowhere")) as client:
+        await assert_all_unavailable(client)
+
+
+@pytest.mark.requirement("FR-033", "FR-028")
+async def test_a_database_without_the_schema_is_503_until_it_is_migrated(empty_url: str) -> None:
+    async with serving(empty_url) as client:
+        await assert_all_unavailable(client)
+        await asyncio.to_thread(migrate, Connection.parse(empty_url))
+        await assert_served(client)
+
+
+# --- overloaded --------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-033")
+async def test_a_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.Connection) -> None:
+    await rival.execute("SELECT pg_advisory_lock(1)")
+    async with serving(url, database_pool_size=1, database_timeout=0.5) as client:
+
+        async def wait_for_the_lock() -> None:
+            async with core_of(client).database.session(60) as session:
+                await session.execute(text("SELECT pg_advisory_lock(1)"))
+
+        holder = asyncio.create_task(wait_for_the_lock())
+        await until_waiting(rival, 1)
+        await assert_all_unavailable(client)
+        await rival.execute("SELECT pg_advisory_unlock(1)")
+        await holder
+        await assert_served(client)
+
+
+@pytest.mark.requirement("FR-033")
+async def test_a_server_without_a_free_connection_is_503(
+    url: str, rival: asyncpg.Connection
+) -> None:
+    role = f"few_{uuid4().hex}"
+    await rival.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")
+    await rival.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO {role}")
+    await rival.execute(f"GRANT SELECT ON alembic_version TO {role}")
+    as_role = make_url(url).set(username=role).render_as_string(hide_password=False)
+    only = await asyncpg.connect(as_role)
+    async with serving(as_role, database_pool_size=1, database_timeout=0.5) as client:
+        await assert_all_unavailable(client)
+        await only.close()
+        await assert_served(client)
+    await rival.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def until_waiting(rival: asyncpg.Connection, sessions: int) -> list[int]:
+    """The processes of the service that wait for a lock, once there are as many."""
+    query = """
+        SELECT pid FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+    """
+    found: list[int] = []
+
+    async def enough() -> bool:
+        found[:] = [row["pid"] for row in await rival.fetch(query)]
+        return len(found) >= sessions
+
+    await until(enough, LIMIT_SECONDS)
+    return found
+
+
+@pytest.mark.requirement("FR-033")
+async def test_a_row_that_stays_locked_is_503_and_nothing_is_done_later(
+    url: str, rival: asyncpg.Connection
+) -> None:
+    async with serving(url, database_timeout=0.5) as client:
+        assert await ask(client, "replaceTask") == 201
+        await rival.execute(f"BEGIN; SELECT FROM tasks WHERE id = '{TASK}' FOR UPDATE")
+        before = (await client.get(f"{ALICE}/{TASK}")).json()
+        await assert_all_unavailable(client, *CHANGES)
+        await rival.execute("ROLLBACK")
+        assert (await client.get(f"{ALICE}/{TASK}")).json() == before
+        assert [await ask(client, name) for name in CHANGES] == [200, 200, 204]
+
+
+@pytest.mark.requirement("FR-033")
+async def test_statements_slower_than_the_limit_are_503(
+    url: str, rival: asyncpg.Connection
+) -> None:
+    async with serving(url) as client:
+        await rival.execute("BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
+        await assert_all_unavailable(client)
+        await rival.execute("ROLLBACK")
+        assert await rival.fetchval("SELECT count(*) FROM tasks") == 0
+        await assert_served(client)
+
+
+# --- cut off -----------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-033")
+async def test_a_connection_that_the_server_ended_between_requests_is_replaced_unnoticed(
+    url: str, rival: asyncpg.Connection
+) -> None:
+    query = """
+        SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'tasks-api'
+    """
+    async with serving(url) as client:
+        assert await ask(client, "replaceTask") == 201
+        assert [tuple(row) for row in await rival.fetch(query)] == [(True,)]
+        assert await ask(client, "replaceTask") == 200
+
+
+@pytest.mark.requirement("FR-033", "FR-028")
+@pytest.mark.parametrize("operation", CHANGES)
+async def test_a_connection_that_the_server_ends_during_a_statement_is_503(
+    url: str, rival: asyncpg.Connection, operation: str
+) -> None:
+    async with serving(url) as client:
+        assert await ask(client, "replaceTask") == 201
+        await rival.execute(f"BEGIN; SELECT FROM tasks WHERE id = '{TASK}' FOR UPDATE")
+        asked = asyncio.create_task(assert_unavailable(client, operation))
+        [process] = await until_waiting(rival, 1)
+        assert await rival.fetchval("SELECT pg_terminate_backend($1, 5000)", process)
+        async with asyncio.timeout(1):  # at once, not at the limit
+            await asked
+        await rival.execute("ROLLBACK")
+        assert await ask(client, "replaceTask") == 200
+
+
+# --- what errors mean --------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def pool(url: str) -> AsyncIterator[Database]:
+    """The database as the service uses it, without the service."""
+    opened = Database(Connection.parse(url), pool_size=1, timeout=4)
+    yield opened
+    await opened.close()
+
+
+async def provoke(pool: Database, sqlstate: str, constraint: str = "") -> None:
+    async with pool.session() as session:
+        await session.execute(
+            text(
+                f"DO $$ BEGIN RAISE 'private words' USING ERRCODE = '{sqlstate}', "
+                f"CONSTRAINT = '{constraint}', DETAIL = 'private words'; END $$"
+            )
+        )
+
+
+async def store(pool: Database, user: str, new: TaskCreate) -> None:
+    """Past everything that checks what a client sends."""
+    async with pool.session() as session:
+        await TaskRepository(session=session, wrap_exceptions=False).create_task(user, new)
+
+
+@pytest.mark.requirement("FR-033")
+@pytest.mark.parametrize(
+    "sqlstate",
+    [
+        "08000",
+        "08006",
+        "40001",
+        "40P01",
+        "53100",
+        "53300",
+        "55P03",
+        "57014",
+        "57P01",
+        "57P03",
+        "25006",
+        "42P01",
+        "42703",
+        "3D000",
+        "XX000",
+    ],
+)
+async def test_what_passes_by_itself_is_unavailable(pool: Database, sqlstate: str) -> None:
+    with pytest.raises(DatabaseUnavailable):
+        await provoke(pool, sqlstate)
+
+
+@pytest.mark.requirement("FR-036", "FR-028")
+@pytest.mark.parametrize("sqlstate", ["22012", "23503", "23505", "42501", "42601", "P0001"])
+async def test_what_should_not_happen_is_a_fault_without_the_words_of_the_driver(
+    pool: Database, sqlstate: str
+) -> None:
+    with pytest.raises(DatabaseError, match=f"^SQLSTATE {sqlstate}, constraint $") as caught:
+        await provoke(pool, sqlstate)
+    assert caught.value.__suppress_context__
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.requirement("FR-026")
+@pytest.mark.parametrize(
+    ("new", "pointer"),
+    [
+        (TaskCreate(title=""), "/title"),
+        (TaskCreate(title="x" * 501), "/title"),
+        (TaskCreate(title="\u3000\t"), "/title"),
+        (TaskCreate(title="x", description="x" * 16385), "/description"),
+    ],
+    ids=["no title", "long title", "blank title", "long description"],
+)
+async def test_a_row_that_a_check_refuses_is_a_fault_of_the_body(
+    pool: Database, new: TaskCreate, pointer: str
+) -> None:
+    with pytest.raises(InvalidBody) as caught:
+        await store(pool, "alice", new)
+    assert caught.value.faults == [Fault(pointer=pointer, detail="is refused by the database")]
+
+
+@pytest.mark.requirement("FR-036")
+@pytest.mark.parametrize(
+    ("user", "title", "fault"),
+    [
+        ("alice!", "x", "SQLSTATE 23514, constraint ck_tasks_user_id_form"),
+        ("alice", "\0", "SQLSTATE 22021, constraint None"),
+    ],
+    ids=["user", "U+0000"],
+)
+async def test_a_row_that_is_refused_for_what_no_body_holds_is_a_fault_of_ours(
+    pool: Database, user: str, title: str, fault: str
+) -> None:
+    with pytest.raises(DatabaseError, match=f"^{fault}$"):
+        await store(pool, user, TaskCreate(title=title))
+
+
+@pytest.mark.requirement("FR-036")
+async def test_a_value_that_the_driver_cannot_send_is_a_fault_of_ours(pool: Database) -> None:
+    with pytest.raises(DatabaseError):
+        await store(pool, "alice", TaskCreate(title="\ud800"))
+
+
+@pytest.mark.requirement("FR-026")
+async def test_a_body_that_only_the_database_refuses_is_422(
+    url: str, rival: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(_: object) -> TaskCreate:
+        return TaskCreate(title=" ")
+
+    monkeypatch.setattr(controller, "CREATE_BODY", SimpleNamespace(read=read))
+    async with serving(url) as client:
+        response = await client.post(ALICE, json={"title": " "})
+    assert_problem(response, 422, "invalid-body", "/title")
+    assert await rival.fetchval("SELECT count(*) FROM tasks") == 0
+
+
+@pytest.fixture
+def logged() -> Iterator[Callable[[LogFormat], io.StringIO]]:
+    """Sends the log to a text, in the form given."""
+    before = logging.getLogger().level
+
+    def configured(form: LogFormat) -> io.StringIO:
+        stream = io.StringIO()
+        configure(LogLevel.DEBUG, form, stream)
+        return stream
+
+    yield configured
+    structlog.reset_defaults()
+    logging.basicConfig(handlers=[logging.NullHandler()], level=before, force=True)
+
+
+@pytest.fixture
+async def refusing(rival: asyncpg.Connection) -> AsyncIterator[None]:
+    """A table that refuses every new row in words of its own."""
+    await rival.execute(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          RAISE 'private words' USING ERRCODE = '22012', DETAIL = 'private words ' || NEW.title;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION refuse()
+        """
+    )
+    yield
+    await rival.execute("DROP FUNCTION refuse CASCADE")
+
+
+@pytest.mark.requirement("FR-028", "FR-036")
+@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+@pytest.mark.usefixtures("refusing")
+async def test_an_unexpected_refusal_is_500_without_the_words_of_the_driver(
+    url: str, logged: Callable[[LogFormat], io.StringIO], form: LogFormat
+) -> None:
+    log = logged(form)
+    async with serving(url) as client:
+        response = await client.post(ALICE, json={"title": "Buy private milk"})
+    problem = assert_problem(response, 500, "internal-error")
+    assert problem["detail"] == "The fault was logged under this request's id."
+    assert response.headers["x-request-id"] in log.getvalue()
+    assert "DatabaseError: SQLSTATE 22012, constraint None" in log.getvalue()
+    assert "private" not in response.text + log.getvalue()
+    assert "INSERT" not in response.text + log.getvalue()

@@ -1,0 +1,335 @@
+"""What holds for every path: header fields, HEAD, OPTIONS, 404 and 405."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from app.edge import Edge
+from app.settings import Settings
+from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.live import Browser, Live, request, served
+
+ALICE = tasks_of("alice")
+ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
+TASK = f"{ALICE}/{ID}"
+MILK = {"title": "Buy milk", "description": None, "completed": False}
+ALLOW = {
+    ALICE: "GET, HEAD, OPTIONS, POST",
+    TASK: "DELETE, GET, HEAD, OPTIONS, PATCH, PUT",
+    "/livez": "GET, HEAD, OPTIONS",
+    "/readyz": "GET, HEAD, OPTIONS",
+    "/openapi.yaml": "GET, HEAD, OPTIONS",
+    "/openapi.json": "GET, HEAD, OPTIONS",
+}
+DOCS = ["/docs", "/docs/assets/swagger-ui.css"]
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "QUERY", "OPTIONS"]
+OTHERS = [
+    (method, path)
+    for path, allowed in ALLOW.items()
+    for method in METHODS
+    if method not in allowed.split(", ")
+]
+# One request for each kind of response.
+KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "200": ("GET", TASK, {}),
+    "201": ("POST", ALICE, {"json": MILK}),
+    "204 deleted": ("DELETE", TASK, {}),
+    "204 options": ("OPTIONS", TASK, {}),
+    "304": ("GET", TASK, {"headers": {"If-None-Match": "*"}}),
+    "400 parameter": ("GET", f"{ALICE}?x=1", {}),
+    "400 cursor": ("GET", f"{ALICE}?cursor={'A' * 56}", {}),
+    "400 body": ("POST", ALICE, {"content": "{", "headers": {"Content-Type": "application/json"}}),
+    "404 task": ("GET", f"{tasks_of('bob')}/{ID}", {}),
+    "404 path": ("GET", "/nope", {}),
+    "404 slash": ("GET", "/livez/", {}),
+    "404 double slash": ("GET", "//livez", {}),
+    "404 options": ("OPTIONS", "/nope", {}),
+    "405": ("DELETE", ALICE, {}),
+    "412": ("PUT", TASK, {"json": MILK, "headers": {"If-None-Match": "*"}}),
+    "413": (
+        "POST",
+        ALICE,
+        {"content": b" " * 131_073, "headers": {"Content-Type": "application/json"}},
+    ),
+    "415": ("POST", ALICE, {"content": "{}"}),
+    "422": ("POST", ALICE, {"json": {}}),
+    "liveness": ("GET", "/livez", {}),
+    "readiness": ("GET", "/readyz", {}),
+    "contract": ("GET", "/openapi.yaml", {}),
+    "docs": ("GET", "/docs", {}),
+    "asset": ("GET", "/docs/assets/swagger-ui.css", {}),
+    "asset 404": ("GET", "/docs/assets/nope.js", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def live(settings: Settings) -> Iterator[Live]:
+    with served(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def client(app: Edge) -> AsyncIterator[Browser]:
+    async with Browser(app) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def there(client: ContractClient) -> None:
+    await client.put(TASK, json=MILK)
+
+
+async def ask(
+    client: ContractClient, kind: str, headers: dict[str, str] | None = None
+) -> httpx.Response:
+    method, path, options = KINDS[kind]
+    sent = {**options, "headers": {**options.get("headers", {}), **(headers or {})}}
+    return await client.request(method, httpx.URL(f"http://tasks.test{path}"), **sent)
+
+
+def assert_trio(response: httpx.Response) -> str:
+    """Each of the three header fields stands there once; the id of the request."""
+    names = [name.lower() for name, _ in response.headers.multi_items()]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["cache-control"] == "private, no-cache"
+    for name in ("x-request-id", "x-content-type-options", "cache-control"):
+        assert names.count(name) == 1
+    return response.headers["x-request-id"]
+
+
+# --- header fields -------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-029")
+@pytest.mark.usefixtures("there")
+@pytest.mark.parametrize("kind", list(KINDS))
+async def test_every_kind_of_response_carries_the_three_header_fields(
+    client: ContractClient, kind: str
+) -> None:
+    answered = await ask(client, kind)
+    assert str(answered.status_code) == kind[:3] or kind[:1].isalpha()
+    assert UUID(assert_trio(answered)).version == 7
+
+
+@pytest.mark.requirement("FR-029")
+@pytest.mark.usefixtures("there")
+@pytest.mark.parametrize("kind", list(KINDS))
+async def test_every_kind_of_response_takes_a_well_formed_request_id_over(
+    client: ContractClient, kind: str
+) -> None:
+    answered = await ask(client, kind, {"X-Request-ID": "Trace_1.a-Z"})
+    assert assert_trio(answered) == "Trace_1.a-Z"
+
+
+@pytest.mark.requirement("FR-027", "FR-029")
+@pytest.mark.usefixtures("there")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] == "4"])
+async def test_every_error_is_a_problem_with_the_id_of_its_request(
+    client: ContractClient, kind: str
+) -> None:
+    answered = await ask(client, kind, {"X-Request-ID": "mine"})
+    problem = answered.json()
+    assert answered.headers["content-type"] == "application/problem+json"
+    assert problem["instance"] == "mine"
+    assert problem["status"] == answered.status_code
+
+
+@pytest.mark.requirement("FR-027")
+@pytest.mark.usefixtures("there")
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("accept", ["text/html", "application/xml;q=1", "nonsense", "*/*;q=0"])
+async def test_accept_is_ignored(client: ContractClient, kind: str, accept: str) -> None:
+    plain = await ask(client, kind)
+    await client.put(TASK, json=MILK)
+    answered = await ask(client, kind, {"Accept": accept})
+    assert answered.status_code == plain.status_code
+    assert answered.headers.get("content-type") == plain.headers.get("content-type")
+
+
+@pytest.mark.requirement("FR-029")
+@pytest.mark.parametrize("given", ["a", "0", "-", ".", "_", "x" * 128, str(UUID(int=7))])
+async def test_a_well_formed_request_id_is_taken_over(client: ContractClient, given: str) -> None:
+    answered = await client.get("/livez", headers={"X-Request-ID": given})
+    assert answered.headers["x-request-id"] == given
+
+
+@pytest.mark.requirement("FR-029")
+@pytest.mark.parametrize(
+    "given", ["", " ", "x" * 129, "a b", "a/b", "a,b", "{a}", 'a"', "a:b", "a+b", "a\tb", "é"]
+)
+async def test_any_other_request_id_is_replaced(client: ContractClient, given: str) -> None:
+    answered = await client.get("/livez", headers={b"X-Request-ID": given.encode()})
+    assert UUID(answered.headers["x-request-id"]).version == 7
+
+
+@pytest.mark.requirement("FR-029")
+async def test_two_requests_have_two_ids(client: ContractClient) -> None:
+    one = await client.get("/livez")
+    other = await client.get("/livez")
+    assert one.headers["x-request-id"] != other.headers["x-request-id"]
+
+
+@pytest.mark.requirement("FR-028", "FR-029")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request("GET", "/livez", "Connection: close"),
+        request("GET", "/nope", "Connection: close"),
+        b"garbage\r\n\r\n",
+        request("GET", "/livez", "X: " + "x" * 40_000),
+    ],
+    ids=["200", "404", "400", "431"],
+)
+def test_the_server_does_not_name_itself(live: Live, sent: bytes) -> None:
+    answered = live.exchange(sent)
+    assert "server" not in answered.headers
+    assert assert_trio(answered)
+
+
+# --- HEAD ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-030")
+@pytest.mark.usefixtures("there")
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        (ALICE, {}),
+        (f"{ALICE}?limit=1", {}),
+        (f"{ALICE}?limit=0", {}),
+        (TASK, {}),
+        (TASK, {"If-None-Match": "*"}),
+        (TASK, {"If-None-Match": "?"}),
+        (f"{tasks_of('bob')}/{ID}", {}),
+        ("/livez", {}),
+        ("/livez?x=1", {}),
+        ("/readyz", {}),
+        ("/openapi.yaml", {}),
+        ("/openapi.json", {}),
+        ("/openapi.json", {"If-None-Match": "*"}),
+        ("/docs", {}),
+        ("/docs/assets/swagger-ui.css", {}),
+        ("/nope", {}),
+        ("/livez/", {}),
+    ],
+    ids=str,
+)
+async def test_head_has_the_header_fields_of_get_and_no_body(
+    client: ContractClient, path: str, headers: dict[str, str]
+) -> None:
+    headers = {**headers, "X-Request-ID": "the-same"}
+    got = await client.get(path, headers=headers)
+    head = await client.head(path, headers=headers)
+    assert head.status_code == got.status_code
+    assert head.headers == got.headers
+    assert head.content == b""
+
+
+@pytest.mark.requirement("FR-030")
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("path", ["/livez", "/openapi.json", "/docs", "/nope", ALICE, *DOCS[1:]])
+def test_head_tells_the_length_of_the_body_that_get_sends(live: Live, path: str) -> None:
+    got = live.call("GET", path)
+    head = live.call("HEAD", path)
+    assert int(head.headers["content-length"]) == len(got.content)
+
+
+# --- OPTIONS and 405 -----------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-030")
+@pytest.mark.parametrize(("path", "allowed"), ALLOW.items())
+async def test_options_is_204_with_all_methods(
+    client: ContractClient, path: str, allowed: str
+) -> None:
+    answered = await client.options(path)
+    assert answered.status_code == 204
+    assert answered.headers["allow"] == allowed
+
+
+@pytest.mark.requirement("FR-030")
+@pytest.mark.parametrize("path", DOCS)
+async def test_options_is_204_for_people_as_well(client: ContractClient, path: str) -> None:
+    answered = await client.options(path)
+    assert answered.status_code == 204
+    assert answered.headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+@pytest.mark.requirement("FR-030")
+async def test_options_is_there_for_a_task_that_is_not(client: ContractClient) -> None:
+    assert (await client.options(f"{ALICE}/{ID}")).status_code == 204
+
+
+@pytest.mark.requirement("FR-030")
+@pytest.mark.parametrize("path", ["/nope", "/livez/", "/openapiXyaml", "/openapiXjson", "/"])
+async def test_options_of_an_unknown_path_is_404(client: ContractClient, path: str) -> None:
+    assert_problem(await client.options(path), 404, "path-not-found")
+
+
+@pytest.mark.requirement("FR-027", "FR-030")
+@pytest.mark.parametrize(("method", "path"), OTHERS)
+async def test_another_method_is_405_with_all_methods(
+    client: ContractClient, method: str, path: str
+) -> None:
+    refused = await client.request(method, path)
+    assert_problem(refused, 405, "method-not-allowed")
+    assert refused.headers["allow"] == ALLOW[path]
+
+
+@pytest.mark.requirement("FR-027", "FR-030")
+@pytest.mark.parametrize("path", DOCS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_another_method_is_405_for_people_as_well(
+    client: ContractClient, method: str, path: str
+) -> None:
+    refused = await client.request(method, path)
+    assert_problem(refused, 405, "method-not-allowed")
+    assert refused.headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+@pytest.mark.requirement("FR-027", "FR-030")
+@pytest.mark.parametrize(("method", "path"), [*OTHERS[:1], ("PUT", "/livez")])
+async def test_the_method_is_judged_before_the_parameters(
+    client: ContractClient, method: str, path: str
+) -> None:
+    refused = await client.request(method, f"{path}?x=1", content=b"{")
+    assert_problem(refused, 405, "method-not-allowed")
+
+
+@pytest.mark.requirement("FR-027")
+@pytest.mark.parametrize("method", METHODS)
+async def test_an_unknown_path_is_404_whatever_the_method(
+    client: ContractClient, method: str
+) -> None:
+    refused = await client.request(method, "/api/v1/nope?x=1")
+    assert refused.status_code == 404
+    assert refused.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.requirement("FR-030")
+@pytest.mark.parametrize("given", ["POST", "DELETE"])
+@pytest.mark.usefixtures("there")
+async def test_a_method_in_a_header_field_or_a_parameter_overrides_nothing(
+    client: ContractClient, given: str
+) -> None:
+    headers = {"X-HTTP-Method-Override": given, "X-HTTP-Method": given, "X-Method-Override": given}
+    assert (await client.get(TASK, headers=headers)).json()["title"] == "Buy milk"
+
+
+@pytest.mark.requirement("FR-027", "FR-028")
+@pytest.mark.usefixtures("there")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] == "4"])
+async def test_no_error_shows_what_the_service_is_made_of(
+    client: ContractClient, kind: str
+) -> None:
+    text = (await ask(client, kind)).text
+    forbidden = (
+        r"(?i)litestar|uvicorn|msgspec|asyncpg|sqlalchemy|postgres|python|traceback|/work|\.py"
+    )
+    assert re.search(forbidden, text) is None

@@ -1,0 +1,161 @@
+"""getLiveness and getReadiness."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+
+import asyncpg
+import pytest
+
+from app.connection import Connection
+from app.main import create_app
+from app.migrate import migrate
+from app.settings import Secret, Settings
+from tests.support.client import ContractClient, assert_problem
+from tests.support.lifespan import running
+from tests.support.process import scratch_database
+
+SILENT = "The database did not answer within one second."
+BEHIND = "The database's schema is not at the revision that this version needs."
+
+
+@asynccontextmanager
+async def serving(url: str, limit: float = 0.1) -> AsyncIterator[ContractClient]:
+    # The limit is for requests and for the look at the start; readiness has one of its own.
+    made = create_app(Settings(database_url=Secret(url), database_timeout=limit))
+    async with running(made) as app, ContractClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """A database that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"postgresql://tasks@127.0.0.1:{listener.getsockname()[1]}/tasks"
+
+
+@pytest.fixture(scope="module")
+def empty_url(server_url: str) -> Iterator[str]:
+    """A database without a schema."""
+    with scratch_database(server_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def migrated_url(server_url: str) -> Iterator[str]:
+    """A database whose revision these tests change."""
+    with scratch_database(server_url) as url:
+        migrate(Connection.parse(url))
+        yield url
+
+
+@pytest.mark.requirement("FR-035")
+async def test_a_process_that_answers_is_alive(client: ContractClient) -> None:
+    response = await client.get("/livez")
+    assert response.status_code == 200
+    assert response.json() == {"status": "alive"}
+
+
+@pytest.mark.requirement("FR-035")
+async def test_liveness_does_not_ask_the_database(black_hole: str) -> None:
+    async with serving(black_hole) as client:
+        started = monotonic()
+        response = await client.get("/livez")
+        assert monotonic() - started < 0.5
+    assert response.json() == {"status": "alive"}
+
+
+@pytest.mark.requirement("FR-035")
+async def test_a_service_with_its_database_is_ready(client: ContractClient) -> None:
+    response = await client.get("/readyz")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready"}
+
+
+@pytest.mark.requirement("FR-035")
+async def test_a_database_out_of_reach_is_not_ready_at_once(tmp_path: Path) -> None:
+    async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
+        started = monotonic()
+        response = await client.get("/readyz")
+        took = monotonic() - started
+    assert assert_problem(response, 503, "not-ready")["detail"] == SILENT
+    assert response.headers["retry-after"] == "1"
+    assert took < 0.5
+
+
+@pytest.mark.requirement("FR-035")
+async def test_a_database_that_says_nothing_is_not_ready_after_a_second(black_hole: str) -> None:
+    async with serving(black_hole, 1.5) as client:
+        started = monotonic()
+        response = await client.get("/readyz")
+        took = monotonic() - started
+    assert assert_problem(response, 503, "not-ready")["detail"] == SILENT
+    assert 0.9 < took < 1.3
+
+
+@pytest.mark.requirement("FR-035")
+async def test_a_schema_that_somebody_locks_is_not_ready_after_a_second(migrated_url: str) -> None:
+    other = await asyncpg.connect(migrated_url)
+    async with serving(migrated_url) as client:
+        await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        started = monotonic()
+        response = await client.get("/readyz")
+        took = monotonic() - started
+        await other.execute("ROLLBACK")
+        assert (await client.get("/readyz")).status_code == 200
+    await other.close()
+    assert assert_problem(response, 503, "not-ready")["detail"] == SILENT
+    assert 0.9 < took < 1.3
+
+
+@pytest.fixture
+async def version(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a database whose revision is as it was when the test is over."""
+    opened = await asyncpg.connect(migrated_url)
+    rows = [tuple(row) for row in await opened.fetch("SELECT version_num FROM alembic_version")]
+    yield opened
+    await opened.execute("TRUNCATE alembic_version")
+    await opened.executemany("INSERT INTO alembic_version VALUES ($1)", rows)
+    await opened.close()
+
+
+@pytest.mark.requirement("FR-035", "FR-039")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE alembic_version SET version_num = '0000'",
+        "UPDATE alembic_version SET version_num = '9999'",
+        "DELETE FROM alembic_version",
+    ],
+    ids=["behind", "ahead", "none"],
+)
+async def test_a_schema_at_another_revision_is_not_ready(
+    migrated_url: str, version: asyncpg.Connection, change: str
+) -> None:
+    async with serving(migrated_url, 4) as client:
+        await version.execute(change)
+        response = await client.get("/readyz")
+    assert assert_problem(response, 503, "not-ready")["detail"] == BEHIND
+    assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.requirement("FR-035", "FR-039")
+async def test_a_service_is_ready_once_its_schema_is(
+    migrated_url: str, version: asyncpg.Connection
+) -> None:
+    await version.execute("UPDATE alembic_version SET version_num = '0000'")
+    async with serving(migrated_url, 4) as client:
+        assert (await client.get("/readyz")).status_code == 503
+        await version.execute("UPDATE alembic_version SET version_num = '0001'")
+        assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.requirement("FR-035", "FR-039")
+async def test_a_database_without_a_schema_is_not_ready_and_says_why(empty_url: str) -> None:
+    async with serving(empty_url, 4) as client:
+        response = await client.get("/readyz")
+    assert assert_problem(response, 503, "not-ready")["detail"] == BEHIND

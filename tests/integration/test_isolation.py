@@ -1,0 +1,147 @@
+"""One user's tasks are nobody else's, whatever the operation."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from tests.support.client import ContractClient, assert_problem, tasks_of
+
+ID = UUID("0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
+SECRET = {"title": "alice secret", "description": None, "completed": False}
+# User ids that are near to alice's: in letter case, as a prefix, as a pattern.
+OTHERS = ["bob", "Alice", "ALICE", "alic", "alice1", "alice.", "alice|", "a", "0", "alice-alice"]
+
+
+@pytest.fixture
+async def secret(client: ContractClient) -> dict[str, Any]:
+    created: dict[str, Any] = (await client.put(f"{tasks_of('alice')}/{ID}", json=SECRET)).json()
+    return created
+
+
+async def stored(database: asyncpg.Connection) -> list[dict[str, Any]]:
+    return [dict(row) for row in await database.fetch("SELECT * FROM tasks ORDER BY user_id, id")]
+
+
+@pytest.mark.requirement("FR-020")
+@pytest.mark.usefixtures("secret")
+@pytest.mark.parametrize("user", OTHERS)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_read_finds_nothing_of_another_user(
+    client: ContractClient, method: str, user: str
+) -> None:
+    refused = await client.request(method, f"{tasks_of(user)}/{ID}")
+    assert refused.status_code == 404
+
+
+@pytest.mark.requirement("FR-020")
+@pytest.mark.parametrize("tag", ["*", "{}"])
+async def test_a_conditional_read_does_not_tell_whether_another_user_has_the_task(
+    client: ContractClient, secret: dict[str, Any], tag: str
+) -> None:
+    headers = {"If-None-Match": tag.format(secret["etag"])}
+    refused = await client.get(f"{tasks_of('bob')}/{ID}", headers=headers)
+    assert_problem(refused, 404, "task-not-found")
+
+
+@pytest.mark.requirement("FR-020")
+@pytest.mark.usefixtures("secret")
+@pytest.mark.parametrize("user", OTHERS)
+@pytest.mark.parametrize(
+    "query", ["", "q=alice", "q=secret", "q=al", "completed=false", "sort=updated_at", "order=asc"]
+)
+async def test_a_list_holds_nothing_of_another_user(
+    client: ContractClient, user: str, query: str
+) -> None:
+    listed = await client.get(f"{tasks_of(user)}?{query}")
+    assert listed.json() == {"items": [], "next_cursor": None}
+
+
+@pytest.mark.requirement("FR-020")
+@pytest.mark.parametrize("tag", [None, "*", "{}"], ids=str)
+@pytest.mark.parametrize("change", [{}, {"title": "mine"}], ids=str)
+async def test_a_patch_changes_nothing_of_another_user(
+    client: ContractClient,
+    database: asyncpg.Connection,
+    secret: dict[str, Any],
+    change: dict[str, str],
+    tag: str | None,
+) -> None:
+    before = await stored(database)
+    headers = {} if tag is None else {"If-Match": tag.format(secret["etag"])}
+    refused = await client.patch(f"{tasks_of('bob')}/{ID}", json=change, headers=headers)
+    assert_problem(refused, 404, "task-not-found")
+    assert await stored(database) == before
+
+
+@pytest.mark.requirement("FR-020")
+@pytest.mark.parametrize("tag", [None, "*", "{}"], ids=str)
+async def test_a_delete_deletes_nothing_of_another_user(
+    client: ContractClient,
+    database: asyncpg.Connection,
+    secret: dict[str, Any],
+    tag: str | None,
+) -> None:
+    before = await stored(database)
+    headers = {} if tag is None else {"If-Match": tag.format(secret["etag"])}
+    refused = await client.delete(f"{tasks_of('bob')}/{ID}", headers=headers)
+    assert_problem(refused, 404, "task-not-found")
+    assert await stored(database) == before
+
+
+@pytest.mark.requirement("FR-020")
+@pytest.mark.parametrize("tag", ["*", "{}"])
+async def test_a_conditional_put_replaces_nothing_of_another_user(
+    client: ContractClient, database: asyncpg.Connection, secret: dict[str, Any], tag: str
+) -> None:
+    before = await stored(database)
+    headers = {"If-Match": tag.format(secret["etag"])}
+    refused = await client.put(f"{tasks_of('bob')}/{ID}", json=SECRET, headers=headers)
+    assert_problem(refused, 412, "precondition-failed")
+    assert await stored(database) == before
+
+
+@pytest.mark.requirement("FR-020")
+async def test_a_change_of_one_of_two_tasks_with_the_same_id_leaves_the_other(
+    client: ContractClient, database: asyncpg.Connection, secret: dict[str, Any]
+) -> None:
+    bobs = f"{tasks_of('bob')}/{ID}"
+    await client.put(bobs, json={**SECRET, "title": "bob's"})
+    await client.put(bobs, json={**SECRET, "title": "bob's own"})
+    await client.patch(bobs, json={"completed": True})
+    await client.delete(bobs)
+    (row,) = await stored(database)
+    assert (row["user_id"], row["title"]) == ("alice", "alice secret")
+    assert f'"{row["etag"].hex}"' == secret["etag"]
+
+
+@pytest.mark.requirement("FR-020", "FR-017")
+async def test_a_cursor_of_another_user_opens_nothing(client: ContractClient) -> None:
+    for number in range(3):
+        await client.post(tasks_of("alice"), json={"title": f"alice {number}"})
+    first = await client.get(tasks_of("alice"), params={"limit": 1})
+    params = {"limit": 1, "cursor": first.json()["next_cursor"]}
+    refused = await client.get(tasks_of("bob"), params=params)
+    assert_problem(refused, 400, "invalid-cursor", "cursor")
+
+
+@pytest.mark.requirement("FR-019", "FR-020")
+@pytest.mark.parametrize("user", ["milk", "MILK", "m", "0milk", "milk:milk"])
+async def test_a_user_whose_id_is_a_word_of_a_task_finds_only_tasks_of_its_own(
+    client: ContractClient, user: str
+) -> None:
+    await client.post(tasks_of("alice"), json={"title": "Buy milk", "description": user})
+    own = await client.post(tasks_of(user), json={"title": "milk"})
+    found = await client.get(tasks_of(user), params={"q": "milk"})
+    assert [task["id"] for task in found.json()["items"]] == [own.json()["id"]]
+
+
+@pytest.mark.requirement("FR-019", "FR-020")
+@pytest.mark.parametrize("q", ["alice", "al", ":alice", "user", "bob"])
+async def test_a_user_id_is_no_word_of_its_tasks(client: ContractClient, q: str) -> None:
+    await client.post(tasks_of("alice"), json={"title": "Buy milk"})
+    found = await client.get(tasks_of("alice"), params={"q": q})
+    assert found.json()["items"] == []

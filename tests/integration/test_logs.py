@@ -1,0 +1,402 @@
+"""What the service writes about its requests, and what it never writes."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+import structlog
+from litestar import get
+
+from app.logs import configure, log
+from app.main import create_app
+from app.settings import LogFormat, LogLevel, Settings
+from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.lifespan import running
+from tests.support.live import request, served
+
+ALICE = tasks_of("alice")
+ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
+TASK = f"{ALICE}/{ID}"
+COLLECTION_ROUTE = "/api/v1/users/{user_id}/tasks"
+TASK_ROUTE = COLLECTION_ROUTE + "/{task_id}"
+SECRET = "Verschwiegenheit"  # noqa: S105 - a word that is nowhere else
+MILK = {"title": SECRET, "description": SECRET, "completed": False}
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+Configure = Callable[..., io.StringIO]
+
+
+@pytest.fixture
+def configured() -> Iterator[Configure]:
+    """Sends the log to a stream of the test's own, and everything back afterwards."""
+    root = logging.getLogger()
+    loggers = [
+        root,
+        *(logging.getLogger(name) for name in ("sqlalchemy", "alembic.runtime.plugins", "httpx")),
+    ]
+    handlers, levels, config = (
+        root.handlers[:],
+        [one.level for one in loggers],
+        structlog.get_config(),
+    )
+
+    def to_stream(form: LogFormat = LogFormat.JSON, level: LogLevel = LogLevel.INFO) -> io.StringIO:
+        # Takes pytest's own handlers away first, which would otherwise be closed.
+        root.handlers[:] = []
+        stream = io.StringIO()
+        configure(level, form, stream)
+        # The client of these tests runs in the same process and speaks of its requests.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        return stream
+
+    yield to_stream
+    root.handlers[:] = handlers
+    for one, level in zip(loggers, levels, strict=True):
+        one.setLevel(level)
+    structlog.configure(**config)
+
+
+@pytest.fixture
+def stream(configured: Configure) -> io.StringIO:
+    return configured()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def only(stream: io.StringIO, event: str = "request") -> dict[str, Any]:
+    (line,) = [line for line in lines(stream) if line["event"] == event]
+    return line
+
+
+# --- the line of a request -----------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-041")
+async def test_a_request_is_one_line_with_just_these_members(
+    client: ContractClient, stream: io.StringIO
+) -> None:
+    before = datetime.now(UTC)
+    answered = await client.get("/livez")
+    (line,) = lines(stream)
+    duration = line.pop("duration_ms")
+    at = datetime.fromisoformat(line.pop("timestamp"))
+    assert line == {
+        "event": "request",
+        "level": "info",
+        "method": "GET",
+        "route": "/livez",
+        "status": 200,
+        "request_id": answered.headers["x-request-id"],
+        "trace_id": None,
+    }
+    assert 0 < duration < 60_000
+    assert before <= at <= datetime.now(UTC) + timedelta(seconds=1)
+
+
+@pytest.mark.requirement("FR-041")
+@pytest.mark.parametrize(
+    ("sent", "route", "status"),
+    [
+        (("GET", ALICE, {}), COLLECTION_ROUTE, 200),
+        (("HEAD", ALICE, {}), COLLECTION_ROUTE, 200),
+        (("POST", ALICE, {"json": MILK}), COLLECTION_ROUTE, 201),
+        (("PUT", TASK, {"json": MILK}), TASK_ROUTE, 201),
+        (("GET", TASK, {}), TASK_ROUTE, 404),
+        (("PATCH", TASK, {"json": {}}), TASK_ROUTE, 404),
+        (("DELETE", TASK, {}), TASK_ROUTE, 404),
+        (("GET", f"{ALICE}?x=1", {}), COLLECTION_ROUTE, 400),
+        (("POST", ALICE, {"json": {}}), COLLECTION_ROUTE, 422),
+        (("DELETE", ALICE, {}), COLLECTION_ROUTE, 405),
+        (("OPTIONS", ALICE, {}), COLLECTION_ROUTE, 204),
+        (("OPTIONS", TASK, {}), TASK_ROUTE, 204),
+        (("OPTIONS", "/nope", {}), None, 404),
+        (("GET", "/nope", {}), None, 404),
+        (("GET", "/livez/", {}), None, 404),
+        (("GET", "/openapi.yaml", {}), "/openapi.yaml", 200),
+    ],
+)
+@pytest.mark.usefixtures("database")
+async def test_the_line_has_the_route_in_place_of_the_path(
+    client: ContractClient,
+    stream: io.StringIO,
+    sent: tuple[str, str, dict[str, Any]],
+    route: str | None,
+    status: int,
+) -> None:
+    method, path, options = sent
+    answered = await client.request(method, path, **options)
+    line = only(stream)
+    assert (line["method"], line["route"], line["status"]) == (method, route, status)
+    assert line["request_id"] == answered.headers["x-request-id"]
+
+
+@pytest.mark.requirement("FR-041")
+async def test_the_line_has_the_request_id_that_was_taken_over(
+    client: ContractClient, stream: io.StringIO
+) -> None:
+    await client.get("/livez", headers={"X-Request-ID": "mine"})
+    assert only(stream)["request_id"] == "mine"
+
+
+@pytest.mark.requirement("FR-041")
+@pytest.mark.parametrize("beginning", ["00", "01", "cc"])
+async def test_a_traceparent_gives_the_trace_id(
+    client: ContractClient, stream: io.StringIO, beginning: str
+) -> None:
+    traceparent = f"{beginning}-{TRACE}-00f067aa0ba902b7-01"
+    await client.get("/livez", headers={"traceparent": traceparent})
+    assert only(stream)["trace_id"] == TRACE
+
+
+@pytest.mark.requirement("FR-041")
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "",
+        "x",
+        TRACE,
+        f"00-{TRACE.upper()}-00f067aa0ba902b7-01",
+        f"00-{TRACE[1:]}-00f067aa0ba902b7-01",
+        f"00-{TRACE}-00f067aa0ba902b7",
+        f"00-{TRACE}-00f067aa0ba902b7-0x",
+        f"00-{'0' * 32}-00f067aa0ba902b7-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"ff-{TRACE}-00f067aa0ba902b7-01",
+    ],
+)
+async def test_a_traceparent_that_is_not_valid_is_left_out(
+    client: ContractClient, stream: io.StringIO, traceparent: str
+) -> None:
+    answered = await client.get("/livez", headers={"traceparent": traceparent})
+    assert answered.status_code == 200
+    assert only(stream)["trace_id"] is None
+
+
+@pytest.mark.requirement("FR-041")
+@pytest.mark.parametrize("level", [LogLevel.WARNING, LogLevel.ERROR])
+async def test_a_level_above_info_leaves_requests_out(
+    client: ContractClient, configured: Configure, level: LogLevel
+) -> None:
+    stream = configured(level=level)
+    await client.get("/livez")
+    assert lines(stream) == []
+
+
+@pytest.mark.requirement("FR-041")
+@pytest.mark.usefixtures("database")
+def test_every_request_of_a_server_is_one_line(settings: Settings, configured: Configure) -> None:
+    stream = configured()
+    with served(settings) as live:
+        live.call("GET", "/livez")
+        live.call("GET", "/nope")
+    requests = [line["status"] for line in lines(stream) if line["event"] == "request"]
+    assert requests == [200, 404]
+
+
+@pytest.mark.requirement("FR-029", "FR-041")
+@pytest.mark.parametrize(
+    "sent",
+    [b"garbage\r\n\r\n", request("GET", "/livez", "X: " + "x" * 40_000)],
+    ids=["400", "431"],
+)
+def test_what_the_server_itself_refuses_is_found_in_the_log_by_its_id(
+    settings: Settings, configured: Configure, sent: bytes
+) -> None:
+    stream = configured()
+    with served(settings) as live:
+        refused = live.exchange(sent)
+    line = only(stream)
+    assert line["request_id"] == refused.headers["x-request-id"]
+    assert line["status"] == refused.status_code
+
+
+# --- what is in no line --------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-041")
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+async def test_no_text_of_a_task_and_no_value_of_a_request_is_logged(
+    settings: Settings, configured: Configure, form: LogFormat
+) -> None:
+    stream = configured(form, LogLevel.DEBUG)
+    app = create_app(settings)
+    async with running(app), ContractClient(app) as client:
+        user = tasks_of(f"{SECRET}@example.com")
+        created = await client.post(user, json=MILK)
+        location = created.headers["location"]
+        await client.get(location, headers={"Authorization": f"Bearer {SECRET}"})
+        await client.get(location, headers={"Cookie": SECRET, "If-None-Match": f'"{SECRET}"'})
+        await client.patch(location, json={"title": SECRET}, headers={"If-Match": f'"{SECRET}"'})
+        await client.get(user, params={"q": SECRET, SECRET: SECRET})
+        await client.get(user, params={"q": SECRET})
+        await client.post(user, json={SECRET: SECRET, "title": 1})
+        await client.post(user, content=SECRET, headers={"Content-Type": SECRET})
+        await client.post(user, content=SECRET, headers={"Content-Type": "application/json"})
+        await client.get(f"/{SECRET}?{SECRET}")
+        await client.options(user)
+        await client.delete(location)
+    assert stream.getvalue().count("request_id") >= 12
+    assert SECRET not in stream.getvalue()
+    assert SECRET.lower() not in stream.getvalue()
+
+
+@pytest.fixture
+async def refusing(database: asyncpg.Connection) -> AsyncIterator[None]:
+    """A table that refuses every row, with the row in the DETAIL of its error."""
+    await database.execute("ALTER TABLE tasks ADD CONSTRAINT refuses_all CHECK (title = '')")
+    yield
+    await database.execute("ALTER TABLE tasks DROP CONSTRAINT refuses_all")
+
+
+@pytest.mark.requirement("FR-028", "FR-036", "FR-041")
+@pytest.mark.usefixtures("refusing")
+@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+@pytest.mark.parametrize("level", [LogLevel.DEBUG, LogLevel.ERROR])
+async def test_a_refused_row_is_in_no_line_and_in_no_answer(
+    client: ContractClient, configured: Configure, form: LogFormat, level: LogLevel
+) -> None:
+    stream = configured(form, level)
+    refused = await client.post(tasks_of("verborgen"), json=MILK)
+    assert_problem(refused, 500, "internal-error")
+    assert SECRET not in refused.text + stream.getvalue()
+    assert "verborgen" not in refused.text + stream.getvalue()
+    assert "DETAIL" not in stream.getvalue()
+    assert "INSERT" not in refused.text + stream.getvalue()
+    assert "refuses_all" in stream.getvalue()
+    assert "refuses_all" not in refused.text
+
+
+# --- faults --------------------------------------------------------------------------------------
+
+
+@get("/faulty")
+async def faulty() -> str:
+    local = SECRET
+    raise ZeroDivisionError(len(local))
+
+
+@pytest.fixture
+async def breaking(settings: Settings) -> AsyncIterator[ContractClient]:
+    """A client of a service with a handler that fails."""
+    app = create_app(settings, route_handlers=[faulty])
+    async with running(app), ContractClient(app) as opened:
+        yield opened
+
+
+@pytest.mark.requirement("FR-036", "FR-041")
+async def test_a_fault_is_logged_with_its_stack_under_the_request_id(
+    breaking: ContractClient, configured: Configure
+) -> None:
+    stream = configured()
+    refused = await breaking.get("/faulty", headers={"X-Request-ID": "mine"})
+    assert_problem(refused, 500, "internal-error")
+    fault, line = only(stream, "fault"), only(stream)
+    assert fault["request_id"] == line["request_id"] == "mine"
+    assert fault["level"] == "error"
+    assert "Traceback (most recent call last)" in fault["exception"]
+    assert "test_logs.py" in fault["exception"]
+    assert fault["exception"].rstrip().endswith(f"ZeroDivisionError: {len(SECRET)}")
+    assert (line["status"], line["route"]) == (500, "/faulty")
+
+
+@pytest.mark.requirement("FR-036", "FR-041")
+@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+async def test_a_stack_shows_no_values_of_variables(
+    breaking: ContractClient, configured: Configure, form: LogFormat
+) -> None:
+    stream = configured(form)
+    await breaking.get("/faulty")
+    assert "ZeroDivisionError" in stream.getvalue()
+    assert SECRET not in stream.getvalue()
+
+
+@pytest.mark.requirement("FR-028", "FR-036")
+async def test_a_fault_shows_the_client_nothing(
+    breaking: ContractClient, configured: Configure
+) -> None:
+    configured()
+    refused = await breaking.get("/faulty")
+    problem = assert_problem(refused, 500, "internal-error")
+    assert problem["detail"] == "The fault was logged under this request's id."
+    assert "ZeroDivision" not in refused.text
+
+
+@pytest.mark.requirement("FR-041")
+async def test_a_fault_is_one_line_however_long_its_stack(
+    breaking: ContractClient, configured: Configure
+) -> None:
+    stream = configured()
+    await breaking.get("/faulty")
+    assert [line["event"] for line in lines(stream)] == ["fault", "request"]
+
+
+# --- the form ------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-041")
+@pytest.mark.usefixtures("database")
+async def test_text_has_the_same_members(client: ContractClient, configured: Configure) -> None:
+    stream = configured(LogFormat.TEXT)
+    await client.get("/nope", headers={"X-Request-ID": "mine"})
+    (line,) = stream.getvalue().splitlines()
+    members = dict(part.split("=") for part in line.split("request ")[1].split())
+    assert float(members.pop("duration_ms")) > 0
+    assert members == {
+        "method": "GET",
+        "request_id": "mine",
+        "route": "None",
+        "status": "404",
+        "trace_id": "None",
+    }
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.requirement("FR-041")
+@pytest.mark.parametrize(("kind", "begins"), [(io.StringIO, "{"), (Terminal, "\x1b")])
+@pytest.mark.usefixtures("configured")
+async def test_auto_is_text_on_a_terminal_and_json_elsewhere(
+    kind: type[io.StringIO], begins: str
+) -> None:
+    stream = kind()
+    logging.getLogger().handlers[:] = []
+    configure(LogLevel.INFO, LogFormat.AUTO, stream)
+    log.info("request", request_id="mine")
+    assert stream.getvalue().startswith(begins)
+
+
+@pytest.mark.requirement("FR-041")
+def test_the_lines_of_libraries_have_the_same_form(stream: io.StringIO) -> None:
+    logging.getLogger("uvicorn.error").warning("Disk %s is full", "C:")
+    line = only(stream, "Disk C: is full")
+    assert set(line) == {"event", "level", "timestamp"}
+    assert line["level"] == "warning"
+
+
+@pytest.mark.requirement("FR-041")
+def test_what_json_does_not_know_is_written_as_text(stream: io.StringIO) -> None:
+    log.info("odd", value=UUID(ID), path=object)
+    assert only(stream, "odd")["value"] == ID
+
+
+@pytest.mark.requirement("FR-041")
+def test_sqlalchemy_says_nothing_below_a_warning(configured: Configure) -> None:
+    stream = configured(level=LogLevel.DEBUG)
+    logging.getLogger("sqlalchemy.engine").info("SELECT %s", SECRET)
+    assert lines(stream) == []

@@ -1,0 +1,632 @@
+"""What arrives over a real socket: bodies, heads and garbage that no HTTP client would send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import asyncpg
+import httpx
+import pytest
+
+from app.settings import Settings
+from tests.support.client import assert_problem, tasks_of
+from tests.support.live import Live, read_response, read_responses, request, served
+
+pytestmark = pytest.mark.usefixtures("database")
+
+ALICE = tasks_of("alice")
+JSON = "Content-Type: application/json"
+SMALL = b'{"title": "Buy milk"}'
+AT_MOST = 131_072
+HEAD_AT_MOST = 32_768
+
+
+@pytest.fixture(scope="module")
+def live(settings: Settings) -> Iterator[Live]:
+    with served(settings) as opened:
+        yield opened
+
+
+def create(live: Live, body: bytes, *fields: str) -> httpx.Response:
+    return live.call("POST", ALICE, *(fields or (JSON,)), body=body)
+
+
+async def count(database: asyncpg.Connection) -> int:
+    found: int = await database.fetchval("SELECT count(*) FROM tasks")
+    return found
+
+
+def chunked(*chunks: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+
+
+# --- bodies that are no JSON ---------------------------------------------------------------------
+
+NOT_JSON = {
+    "nothing": b"",
+    "white space alone": b" \n",
+    "text": b"Buy milk",
+    "not closed": b'{"title": "Buy milk"',
+    "a value that breaks the schema, and not closed": b'{"title": 1',
+    "two values": SMALL + SMALL,
+    "something after it": SMALL + b" x",
+    "a comma too many": b'{"title": "Buy milk",}',
+    "single quotes": b"{'title': 'Buy milk'}",
+    "a comment": b'{"title": "Buy milk"} // now',
+    "NaN": b'{"title": NaN}',
+    "Infinity": b'{"title": -Infinity}',
+    "a leading zero": b'{"title": 01}',
+    "a raw U+0000": b'{"title": "Buy \x00 milk"}',
+    "a raw tab in a text": b'{"title": "Buy\tmilk"}',
+    "a raw line feed in a text": b'{"title": "Buy\nmilk"}',
+    "an unknown escape": b'{"title": "\\x41"}',
+    "a form feed before it": b"\x0c" + SMALL,
+    "a lone high surrogate": b'{"title": "\\ud800"}',
+    "a lone low surrogate": b'{"title": "\\udc00"}',
+    "surrogates in the wrong order": b'{"title": "\\udc00\\ud800"}',
+    "a lone surrogate in a name": b'{"title": "a", "\\ud800": 1}',
+    "a byte-order mark": b"\xef\xbb\xbf" + SMALL,
+    "UTF-16": SMALL.decode().encode("utf-16"),
+    "UTF-32": SMALL.decode().encode("utf-32"),
+    "Latin-1": b'{"title": "caf\xe9"}',
+    "an overlong NUL": b'{"title": "\xc0\x80"}',
+    "an encoded surrogate": b'{"title": "\xed\xa0\x80"}',
+    "beyond U+10FFFF": b'{"title": "\xf4\x90\x80\x80"}',
+    "a cut character": b'{"title": "\xe2\x82"}',
+    "invalid UTF-8 in an unknown name": b'{"title": "a", "\xff": 1}',
+    "invalid UTF-8 after a value that breaks the schema": b'{"title": 1, "x": "\xff"}',
+}
+
+
+@pytest.mark.requirement("FR-023")
+@pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
+def test_a_body_that_is_no_json_in_utf8_is_400(live: Live, body: bytes) -> None:
+    assert_problem(create(live, body), 400, "malformed-body")
+
+
+REPEATED = {
+    "plain": b'{"title": "a", "title": "b"}',
+    "the same value": b'{"title": "a", "title": "a"}',
+    "escaped": b'{"title": "a", "\\u0074itle": "b"}',
+    "escaped twice": b'{"\\u0074itle": "a", "title": "b"}',
+    "with a value that breaks the schema": b'{"title": 1, "title": "b"}',
+    "an unknown name": b'{"title": "a", "x": 1, "x": 2}',
+    "nested": b'{"title": "a", "x": {"y": 1, "y": 2}}',
+    "nested in a list": b'{"title": [{"y": 1, "y": 2}]}',
+    "the empty name": b'{"title": "a", "": 1, "": 2}',
+    "with a number out of range": b'{"title": "a", "title": 1e400}',
+}
+
+
+@pytest.mark.requirement("FR-023")
+@pytest.mark.parametrize("body", REPEATED.values(), ids=REPEATED)
+def test_a_repeated_member_name_is_400(live: Live, body: bytes) -> None:
+    assert_problem(create(live, body), 400, "malformed-body")
+
+
+@pytest.mark.requirement("FR-001", "FR-023")
+def test_a_name_inside_a_text_is_no_repeated_name(live: Live) -> None:
+    body = b'{"title": "say \\"title\\"", "description": "\\u0022title\\u0022"}'
+    created = create(live, body)
+    assert created.status_code == 201
+    assert created.json()["description"] == '"title"'
+
+
+NESTED = {
+    "lists in place of the object": b"[" * 100_000,
+    "lists in a member": b'{"title": ' + b"[" * 100_000,
+    "objects in an unknown member": b'{"title": "a", "x": ' + b'{"a":' * 20_000,
+    "two thousand lists, closed": b'{"title": ' + b"[" * 2_000 + b"]" * 2_000 + b"}",
+    "three hundred lists, closed": b'{"title": ' + b"[" * 300 + b"]" * 300 + b"}",
+    "three hundred objects, closed": b'{"x": ' + b'{"a":' * 300 + b"1" + b"}" * 301,
+}
+
+
+@pytest.mark.requirement("FR-023", "FR-027")
+@pytest.mark.parametrize("body", NESTED.values(), ids=NESTED)
+def test_a_body_that_nests_too_deeply_is_400(live: Live, body: bytes) -> None:
+    assert_problem(create(live, body), 400, "malformed-body")
+
+
+NUMBERS = {
+    "beyond a double": b"1e400",
+    "below a double": b"-1e400",
+    "nearly nothing": b"1e-400",
+    "30 digits": b"9" * 30,
+    "5000 digits": b"9" * 5000,
+    "minus 5000 digits": b"-" + b"9" * 5000,
+    "5000 decimals": b"0." + b"9" * 5000,
+}
+
+
+@pytest.mark.requirement("FR-026")
+@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("member", ["title", "description", "completed"])
+def test_a_number_of_any_size_is_json_that_breaks_the_schema(
+    live: Live, member: str, number: bytes
+) -> None:
+    body = b'{"title": "a", "%s": %s}' % (member.encode(), number)
+    body = body.replace(b'"title": "a", "title"', b'"title"')
+    assert_problem(create(live, body), 422, "invalid-body", f"/{member}")
+
+
+@pytest.mark.requirement("FR-026", "FR-008")
+@pytest.mark.parametrize("member", ["title", "description"])
+def test_an_escaped_u0000_breaks_the_schema(live: Live, member: str) -> None:
+    body = b'{"title": "a", "%s": "a\\u0000b"}' % member.encode()
+    body = body.replace(b'"title": "a", "title"', b'"title"')
+    assert_problem(create(live, body), 422, "invalid-body", f"/{member}")
+
+
+# --- bodies that are too long, or too short ------------------------------------------------------
+
+
+def padded(size: int) -> bytes:
+    return SMALL[:-1] + b" " * (size - len(SMALL)) + b"}"
+
+
+@pytest.mark.requirement("FR-025")
+def test_a_body_of_131072_bytes_is_accepted(live: Live) -> None:
+    assert create(live, padded(AT_MOST)).status_code == 201
+
+
+@pytest.mark.requirement("FR-025")
+def test_a_body_of_131072_bytes_in_chunks_is_accepted(live: Live) -> None:
+    body = padded(AT_MOST)
+    head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
+    sent = head + chunked(body[:70_000], body[70_000:], b"")
+    assert live.exchange(sent, method="POST", target=ALICE).status_code == 201
+
+
+@pytest.mark.requirement("FR-025", "FR-026")
+def test_a_body_of_131072_bytes_that_breaks_the_schema_is_422(live: Live) -> None:
+    body = b'{"title": "' + b"x" * (AT_MOST - 13) + b'"}'
+    assert len(body) == AT_MOST
+    assert_problem(create(live, body), 422, "invalid-body", "/title")
+
+
+@pytest.mark.requirement("FR-025")
+async def test_a_body_of_one_byte_more_is_413(live: Live, database: asyncpg.Connection) -> None:
+    assert_problem(create(live, padded(AT_MOST + 1)), 413, "content-too-large")
+    assert await count(database) == 0
+
+
+@pytest.mark.requirement("FR-025")
+async def test_a_body_of_one_byte_more_in_chunks_is_413(
+    live: Live, database: asyncpg.Connection
+) -> None:
+    body = padded(AT_MOST + 1)
+    head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
+    sent = head + chunked(body[:70_000], body[70_000:], b"")
+    assert_problem(live.exchange(sent, method="POST", target=ALICE), 413, "content-too-large")
+    assert await count(database) == 0
+
+
+@pytest.mark.requirement("FR-025")
+def test_a_declared_length_over_the_limit_is_413_before_the_body_arrives(live: Live) -> None:
+    sent = request("POST", ALICE, JSON, "Content-Length: 1000000000")
+    assert_problem(live.exchange(sent, method="POST", target=ALICE), 413, "content-too-large")
+
+
+@pytest.mark.requirement("FR-025")
+def test_chunks_without_an_end_are_413(live: Live) -> None:
+    head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
+    sent = head + chunked(*[b" " * 60_000] * 4)
+    assert_problem(live.exchange(sent, method="POST", target=ALICE), 413, "content-too-large")
+
+
+@pytest.mark.requirement("FR-024", "FR-025")
+def test_the_media_type_is_judged_before_the_length(live: Live) -> None:
+    too_long = padded(AT_MOST + 1)
+    refused = create(live, too_long, "Content-Type: text/plain")
+    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+
+
+@pytest.mark.requirement("FR-023")
+async def test_a_body_cut_short_is_400(live: Live, database: asyncpg.Connection) -> None:
+    sent = request("POST", ALICE, JSON, "Content-Length: 500") + SMALL
+    cut = live.exchange(sent, method="POST", target=ALICE, half_close=True)
+    assert_problem(cut, 400, "malformed-body")
+    assert await count(database) == 0
+
+
+@pytest.mark.requirement("FR-023")
+async def test_chunks_cut_short_are_400(live: Live, database: asyncpg.Connection) -> None:
+    sent = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + chunked(SMALL)
+    cut = live.exchange(sent, method="POST", target=ALICE, half_close=True)
+    assert_problem(cut, 400, "malformed-body")
+    assert await count(database) == 0
+
+
+@pytest.mark.requirement("FR-001", "FR-027")
+def test_a_client_that_closes_its_side_after_the_request_is_answered(live: Live) -> None:
+    sent = request("POST", ALICE, JSON, body=SMALL)
+    created = live.exchange(sent, method="POST", target=ALICE, half_close=True)
+    assert created.status_code == 201
+
+
+@pytest.mark.requirement("FR-027")
+def test_a_head_cut_short_is_400(live: Live) -> None:
+    assert_problem(
+        live.exchange(b"GET /livez HTTP/1.1\r\nHo", half_close=True), 400, "malformed-request"
+    )
+
+
+# --- how the body is declared --------------------------------------------------------------------
+
+DECLARED = {
+    "plain": "application/json",
+    "upper case": "APPLICATION/JSON",
+    "with a charset": "application/json; charset=utf-8",
+    "with a charset and no space": "application/json;charset=utf-8",
+    "with a charset in upper case": "application/json; CHARSET=UTF-8",
+    "with a quoted charset": 'application/json; charset="utf-8"',
+    "with white space": "application/json \t; charset=utf-8",
+}
+
+
+@pytest.mark.requirement("FR-024")
+@pytest.mark.parametrize("declared", DECLARED.values(), ids=DECLARED)
+def test_json_in_utf8_is_accepted(live: Live, declared: str) -> None:
+    assert create(live, SMALL, f"Content-Type: {declared}").status_code == 201
+
+
+UNSUPPORTED = {
+    "empty": "",
+    "text": "text/plain",
+    "a form": "application/x-www-form-urlencoded",
+    "a merge patch, to createTask": "application/merge-patch+json",
+    "another kind of JSON": "application/problem+json",
+    "text/json": "text/json",
+    "any": "*/*",
+    "a list": "application/json, application/json",
+    "no subtype": "application",
+    "another charset": "application/json; charset=iso-8859-1",
+    "UTF-16": "application/json; charset=utf-16",
+    "a misspelt charset": "application/json; charset=utf8",
+    "an empty charset": "application/json; charset=",
+    "another parameter": "application/json; version=1",
+    "the charset and another": "application/json; charset=utf-8; version=1",
+    "the charset twice": "application/json; charset=utf-8; charset=utf-8",
+    "a quote not closed": 'application/json; charset="utf-8',
+    "a quote not opened": 'application/json; charset=utf-8"',
+    "a no-break space after it": "application/json\xa0",
+    "a next-line character before it": "\x85application/json",
+    "a no-break space in front of the charset": "application/json;\xa0charset=utf-8",
+}
+
+
+@pytest.mark.requirement("FR-024")
+@pytest.mark.parametrize("declared", UNSUPPORTED.values(), ids=UNSUPPORTED)
+async def test_what_is_not_declared_as_json_in_utf8_is_415(
+    live: Live, database: asyncpg.Connection, declared: str
+) -> None:
+    refused = create(live, SMALL, f"Content-Type: {declared}")
+    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+    assert await count(database) == 0
+
+
+@pytest.mark.requirement("FR-024")
+def test_a_body_without_a_media_type_is_415(live: Live) -> None:
+    refused = create(live, SMALL, "X-Other: 1")
+    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+
+
+@pytest.mark.requirement("FR-024")
+@pytest.mark.parametrize(
+    "coding", ["gzip", "br", "deflate", "x", "identity, gzip", "gzip, identity"]
+)
+def test_a_content_coding_is_415(live: Live, coding: str) -> None:
+    refused = create(live, SMALL, JSON, f"Content-Encoding: {coding}")
+    assert_problem(refused, 415, "unsupported-media-type", "Content-Encoding")
+
+
+@pytest.mark.requirement("FR-024")
+@pytest.mark.parametrize("order", [("gzip", "identity"), ("identity", "gzip")])
+def test_a_content_coding_in_either_of_two_fields_is_never_read_as_json(
+    live: Live, order: tuple[str, str]
+) -> None:
+    refused = create(live, SMALL, JSON, *(f"Content-Encoding: {coding}" for coding in order))
+    assert_problem(refused, 415, "unsupported-media-type", "Content-Encoding")
+
+
+@pytest.mark.requirement("FR-021", "FR-024")
+@pytest.mark.parametrize(
+    "types",
+    [
+        ("application/json", "text/plain"),
+        ("text/plain", "application/json"),
+        ("application/json", "application/json"),
+    ],
+    ids=" ".join,
+)
+def test_two_fields_with_the_media_type_are_415(live: Live, types: tuple[str, str]) -> None:
+    refused = create(live, SMALL, *(f"Content-Type: {one}" for one in types))
+    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+
+
+# --- how the length is declared ------------------------------------------------------------------
+
+AMBIGUOUS = {
+    "two lengths": ("Content-Length: 21", "Content-Length: 22"),
+    "one length twice": ("Content-Length: 21", "Content-Length: 21"),
+    "a list of lengths": ("Content-Length: 21, 21",),
+    "no number": ("Content-Length: x",),
+    "a negative length": ("Content-Length: -1",),
+    "a signed length": ("Content-Length: +21",),
+    "hexadecimal": ("Content-Length: 0x15",),
+    "beyond 64 bits": ("Content-Length: 99999999999999999999999",),
+    "chunks and a length": ("Transfer-Encoding: chunked", "Content-Length: 21"),
+    "a length and chunks": ("Content-Length: 21", "Transfer-Encoding: chunked"),
+    "an unknown transfer coding": ("Transfer-Encoding: gzip",),
+    "chunks that are not last": ("Transfer-Encoding: chunked, gzip",),
+}
+
+
+@pytest.mark.requirement("FR-023", "FR-027")
+@pytest.mark.parametrize("fields", AMBIGUOUS.values(), ids=AMBIGUOUS)
+async def test_a_length_that_can_be_read_in_two_ways_is_400(
+    live: Live, database: asyncpg.Connection, fields: tuple[str, ...]
+) -> None:
+    sent = request("POST", ALICE, JSON, *fields) + SMALL
+    refused = live.exchange(sent, method="POST", target=ALICE)
+    assert_problem(refused, 400, "malformed-request")
+    assert await count(database) == 0
+
+
+@pytest.mark.requirement("FR-027")
+async def test_a_chunk_without_a_size_is_400(live: Live, database: asyncpg.Connection) -> None:
+    sent = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + b"zz\r\n"
+    refused = live.exchange(sent, method="POST", target=ALICE)
+    assert_problem(refused, 400, "malformed-request")
+    assert await count(database) == 0
+
+
+# --- heads that are too long ---------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-027", "FR-029")
+@pytest.mark.parametrize("target", ["/" + "a" * 40_000, "/livez?" + "a" * 40_000], ids=len)
+def test_a_long_request_line_is_431(live: Live, target: str) -> None:
+    assert_problem(live.call("GET", target), 431, "header-fields-too-large")
+
+
+@pytest.mark.requirement("FR-027", "FR-029")
+@pytest.mark.parametrize(
+    "field", ["X: " + "a" * 40_000, "X" * 40_000 + ": a"], ids=["value", "name"]
+)
+def test_a_long_header_field_is_431(live: Live, field: str) -> None:
+    assert_problem(live.call("GET", "/livez", field), 431, "header-fields-too-large")
+
+
+@pytest.mark.requirement("FR-027", "FR-029")
+def test_many_header_fields_that_are_too_long_together_are_431(live: Live) -> None:
+    fields = [f"X-{number}: {'a' * 100}" for number in range(400)]
+    assert_problem(live.call("GET", "/livez", *fields), 431, "header-fields-too-large")
+
+
+@pytest.mark.requirement("FR-027")
+def test_many_short_header_fields_that_are_too_long_together_are_431(live: Live) -> None:
+    assert_problem(live.call("GET", "/livez", *["a: b"] * 6_000), 431, "header-fields-too-large")
+
+
+def head_of(size: int) -> bytes:
+    empty = request("GET", "/livez", "Connection: close", "X: ")
+    return empty.replace(b"X: ", b"X: " + b"a" * (size - len(empty)))
+
+
+@pytest.mark.requirement("FR-027")
+def test_a_head_of_32768_bytes_is_accepted(live: Live) -> None:
+    assert live.exchange(head_of(HEAD_AT_MOST)).status_code == 200
+
+
+@pytest.mark.requirement("FR-027")
+def test_a_head_of_one_byte_more_is_431(live: Live) -> None:
+    assert_problem(live.exchange(head_of(HEAD_AT_MOST + 1)), 431, "header-fields-too-large")
+
+
+@pytest.mark.requirement("FR-027")
+@pytest.mark.parametrize("start", ["X: ", "X"], ids=["value", "name"])
+def test_a_header_field_without_an_end_is_431_before_it_ends(live: Live, start: str) -> None:
+    sent = f"GET /livez HTTP/1.1\r\nHost: tasks.test\r\n{start}".encode() + b"a" * 1_000_000
+    assert_problem(live.exchange(sent), 431, "header-fields-too-large")
+
+
+@pytest.mark.requirement("FR-027")
+def test_a_body_does_not_count_as_a_part_of_the_head(live: Live) -> None:
+    field = "X: " + "a" * 30_000
+    assert create(live, padded(60_000), JSON, field).status_code == 201
+
+
+@pytest.mark.requirement("FR-027")
+def test_each_request_of_a_connection_may_have_a_long_head(live: Live) -> None:
+    sent = request("GET", "/livez", "X: " + "a" * 30_000)
+    with live.connected() as connection:
+        connection.sendall(sent)
+        first = read_response(connection)
+        connection.sendall(sent)
+        second = read_response(connection)
+    assert [first.status_code, second.status_code] == [200, 200]
+
+
+# --- what is no HTTP -----------------------------------------------------------------------------
+
+GARBAGE = {
+    "words": b"Buy milk\r\n\r\n",
+    "a TLS handshake": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "zeros": bytes(64),
+    "an unknown version": b"GET /livez HTTP/9.9\r\n\r\n",
+    "no target": b"GET  HTTP/1.1\r\nHost: tasks.test\r\n\r\n",
+    "a target without a slash": request("GET", "livez"),
+    "a space in the target": request("GET", ALICE + "?q=buy milk"),
+    "a tab in the target": request("GET", ALICE + "?q=buy\tmilk"),
+    "a control character in the target": request("GET", ALICE + "?q=a\x01b"),
+    "a raw byte in the path": request("GET", "/livez\xe9"),
+    "raw UTF-8 in the path": request("GET", tasks_of("\xc3\xa9")),
+    "raw UTF-8 in the query": request("GET", ALICE + "?q=\xc3\xa9"),
+    "a raw byte in the query": request("GET", ALICE + "?q=\xff"),
+    "a header field without a colon": request("GET", "/livez", "Xab"),
+    "a header field without a name": request("GET", "/livez", ": a"),
+    "a space before the colon": request("GET", "/livez", "X : a"),
+    "a folded header field": request("GET", "/livez", "X: a", " b"),
+    "a NUL in a header field": request("GET", "/livez", "X: a\0b"),
+    "a bare carriage return": request("GET", "/livez", "X: a\rb"),
+}
+
+
+@pytest.mark.requirement("FR-027", "FR-028", "FR-029")
+@pytest.mark.parametrize("sent", GARBAGE.values(), ids=GARBAGE)
+def test_what_is_no_http_is_400_with_a_problem(live: Live, sent: bytes) -> None:
+    refused = live.exchange(sent)
+    assert_problem(refused, 400, "malformed-request")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["connection"] == "close"
+
+
+@pytest.mark.requirement("FR-027")
+def test_the_service_goes_on_after_garbage(live: Live) -> None:
+    live.exchange(GARBAGE["zeros"])
+    assert live.call("GET", "/livez").status_code == 200
+
+
+@pytest.mark.requirement("FR-027")
+@pytest.mark.parametrize("host", ["a b", "a<b", "a/b"])
+def test_a_host_that_makes_no_sense_is_400(live: Live, host: str) -> None:
+    sent = f"GET {ALICE} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    assert_problem(live.exchange(sent, target=ALICE), 400, "malformed-request")
+
+
+@pytest.mark.requirement("FR-021", "FR-027")
+def test_two_hosts_are_400(live: Live) -> None:
+    sent = request("GET", "/livez", "Host: tasks.example")
+    assert_problem(live.exchange(sent), 400, "malformed-request")
+
+
+@pytest.mark.requirement("FR-030")
+@pytest.mark.parametrize("method", ["FOO", "get", "BREW"])
+def test_a_method_of_nobodys_is_malformed(live: Live, method: str) -> None:
+    assert_problem(live.call(method, "/livez"), 400, "malformed-request")
+
+
+# --- what is HTTP, if seldom seen ----------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-029", "FR-035")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /livez HTTP/1.1\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost:\r\n\r\n",
+        b"GET /livez HTTP/1.0\r\n\r\n",
+        b"GET http://tasks.test/livez HTTP/1.1\r\nHost: tasks.test\r\n\r\n",
+        b"\r\nGET /livez HTTP/1.1\r\nHost: tasks.test\r\n\r\n",
+    ],
+    ids=["no host", "an empty host", "HTTP/1.0", "an absolute target", "an empty line first"],
+)
+def test_an_unusual_request_is_answered(live: Live, sent: bytes) -> None:
+    assert live.exchange(sent).json() == {"status": "alive"}
+
+
+@pytest.mark.requirement("FR-035")
+def test_http_1_0_closes_the_connection(live: Live) -> None:
+    with live.connected() as connection:
+        connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert read_response(connection).status_code == 200
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.requirement("FR-035")
+def test_an_upgrade_is_not_taken_up(live: Live) -> None:
+    fields = ["Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    answered = live.exchange(request("GET", "/livez", *fields))
+    assert answered.json() == {"status": "alive"}
+
+
+@pytest.mark.requirement("FR-001")
+def test_a_body_that_waits_for_100_continue_is_asked_for(live: Live) -> None:
+    head = request("POST", ALICE, JSON, "Expect: 100-continue", f"Content-Length: {len(SMALL)}")
+    with live.connected() as connection:
+        connection.sendall(head)
+        interim = connection.recv(1000)
+        connection.sendall(SMALL)
+        created = read_response(connection, "POST")
+    assert interim == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert created.status_code == 201
+
+
+@pytest.mark.requirement("FR-024", "FR-025")
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ((JSON, "Content-Length: 131073"), 413),
+        (("Content-Type: text/plain", "Content-Length: 20"), 415),
+    ],
+)
+def test_a_body_that_would_be_refused_is_not_asked_for(
+    live: Live, fields: tuple[str, ...], status: int
+) -> None:
+    with live.connected() as connection:
+        connection.sendall(request("POST", ALICE, "Expect: 100-continue", *fields))
+        first = connection.recv(12)
+    assert first == b"HTTP/1.1 %d" % status
+
+
+@pytest.mark.requirement("FR-030")
+@pytest.mark.parametrize("target", ["/livez", "/nope", "/livez?x=1", "/openapi.json", "/docs"])
+def test_head_sends_no_byte_of_a_body(live: Live, target: str) -> None:
+    with live.connected() as connection:
+        connection.sendall(request("HEAD", target, "Connection: close"))
+        with connection.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 ")
+    assert body == b""
+
+
+@pytest.mark.requirement("FR-030")
+def test_a_connection_is_still_in_step_after_head(live: Live) -> None:
+    with live.connected() as connection:
+        connection.sendall(request("HEAD", "/openapi.json") + request("GET", "/livez"))
+        head, get = read_responses(connection, "HEAD", "GET")
+    assert head.status_code == 200
+    assert get.json() == {"status": "alive"}
+
+
+@pytest.mark.requirement("FR-027", "FR-029")
+def test_pipelined_requests_are_answered_in_their_order(live: Live) -> None:
+    targets = ["/livez", "/readyz", "/nope", "/livez?x=1", "/livez"]
+    sent = b"".join(request("GET", target) for target in targets)
+    with live.connected() as connection:
+        connection.sendall(sent)
+        answers = read_responses(connection, *["GET"] * len(targets))
+    assert [answer.status_code for answer in answers] == [200, 200, 404, 400, 200]
+
+
+@pytest.mark.requirement("FR-025", "FR-027")
+def test_a_connection_is_still_in_step_after_a_body_that_was_not_read(live: Live) -> None:
+    refused = request("POST", ALICE, "Content-Type: text/plain", body=b"GET /nope HTTP/1.1\r\n\r\n")
+    with live.connected() as connection:
+        connection.sendall(refused)
+        assert read_response(connection, "POST").status_code == 415
+        connection.sendall(request("GET", "/livez"))
+        assert read_response(connection).json() == {"status": "alive"}
+
+
+@pytest.mark.requirement("FR-002", "FR-006")
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("OPTIONS", 204)])
+@pytest.mark.parametrize("body", [b"{", b"\xff", b" " * 200_000], ids=["cut", "byte", "long"])
+def test_a_body_where_none_is_expected_is_ignored(
+    live: Live, method: str, status: int, body: bytes
+) -> None:
+    answered = live.call(method, ALICE, "Content-Type: text/plain", body=body)
+    assert answered.status_code == status
+
+
+@pytest.mark.requirement("FR-006")
+@pytest.mark.parametrize("body", [b"{", b" " * 200_000], ids=["cut", "long"])
+async def test_the_body_of_a_delete_is_ignored(
+    live: Live, database: asyncpg.Connection, body: bytes
+) -> None:
+    location = create(live, SMALL).headers["location"]
+    assert live.call("DELETE", location, body=body).status_code == 204
+    assert await count(database) == 0

@@ -1,0 +1,82 @@
+"""The session in README.md, pasted into a shell, prints what README.md says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.process import ROOT, environment, serving
+
+README = (ROOT / "README.md").read_text("utf-8")
+SESSION = re.compile(r"^<!-- session -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OUTPUT = re.compile(r"^<!-- output -->\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ADDRESS = "http://127.0.0.1:8000"
+# What differs each time, the longer forms first.
+CHANGING = {
+    r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b": "<uuid>",
+    r"\b[0-9a-f]{32}\b": "<etag>",
+    r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z": "<instant>",
+}
+
+
+def the_one(block: re.Pattern[str], text: str = README) -> str:
+    [found] = block.findall(text)
+    return str(found)
+
+
+def without_what_changes(text: str) -> str:
+    for form, name in CHANGING.items():
+        text = re.sub(form, name, text)
+    return text
+
+
+@pytest.mark.requirement("FR-001", "FR-004", "FR-010", "FR-015")
+def test_the_session_prints_what_the_readme_says(tmp_path: Path) -> None:
+    session = the_one(SESSION)
+    assert session.count(ADDRESS) == 1
+    with serving(DATA_DIR=tmp_path / "data") as service:
+        done = subprocess.run(
+            ["/bin/bash", "-c", session.replace(ADDRESS, service.url)],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        assert service.stop() == 0
+    assert done.stderr == ""
+    assert without_what_changes(done.stdout) == without_what_changes(the_one(OUTPUT))
+
+
+@pytest.mark.requirement("FR-001")
+def test_the_address_in_the_session_is_the_default_one() -> None:
+    assert str(httpx.URL(the_one(re.compile(r"TASKS=(\S+)"), the_one(SESSION)))).startswith(
+        f"{ADDRESS}/api/v1/users/"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('"id":"01a207a0-9744-733c-8e79-c7718a698392"', '"id":"<uuid>"'),
+        (r'"etag":"\"e5594bc92819455e8cc36bc7ae224e0e\""', r'"etag":"\"<etag>\""'),
+        ('"2026-11-23T08:58:14.734169Z","2026-11-23T08:58:14Z"', '"<instant>","<instant>"'),
+        ('"title":"Buy milk","status":412', '"title":"Buy milk","status":412'),
+    ],
+    ids=["id", "tag", "instants", "nothing"],
+)
+def test_only_ids_tags_and_instants_are_left_out(text: str, shown: str) -> None:
+    assert without_what_changes(text) == shown
+
+
+def test_the_session_needs_no_program_beside_curl_and_the_shell() -> None:
+    programs = {"curl", "printf", "sed"}
+    words = re.findall(r"(?:^|\$\(|\| )([a-z]+)\b", the_one(SESSION), re.MULTILINE)
+    assert set(words) == programs
+    assert os.access("/bin/bash", os.X_OK)

@@ -1,0 +1,365 @@
+"""What can be composed into the application from outside, and that the contract holds still."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import yaml
+from litestar import MediaType, Request, get, post
+from litestar.connection import ASGIConnection
+from litestar.exceptions import (
+    HTTPException,
+    ImproperlyConfiguredException,
+    NotAuthorizedException,
+    PermissionDeniedException,
+)
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, ControllerRouterHandler, Message, Receive, Scope, Send
+
+from app import contract as contract_module
+from app.contract import FILE, Contract, ContractError
+from app.main import create_app
+from app.settings import Settings
+from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.lifespan import running
+
+ALICE = tasks_of("alice")
+TASK = f"{ALICE}/0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
+WHOLE = {"title": "Buy milk", "description": None, "completed": False}
+TOKENS = {"Bearer a1": "alice", "Bearer b2": "bob"}
+AS_ALICE = {"Authorization": "Bearer a1"}
+AS_BOB = {"Authorization": "Bearer b2"}
+REQUESTS: dict[str, tuple[str, str, Any]] = {
+    "listTasks": ("GET", ALICE, None),
+    "createTask": ("POST", ALICE, {"title": "Buy milk"}),
+    "getTask": ("GET", TASK, None),
+    "replaceTask": ("PUT", TASK, WHOLE),
+    "updateTask": ("PATCH", TASK, {"title": "Buy oat milk"}),
+    "deleteTask": ("DELETE", TASK, None),
+}
+
+
+def own_tasks_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """A component such as authentication brings: who the caller is, and what they may use."""
+    user = connection.path_params.get("user_id")
+    if user is None:
+        return
+    subject = TOKENS.get(connection.headers.get("authorization", ""))
+    if subject is None:
+        raise NotAuthorizedException("Send a bearer token.")
+    if subject != user:
+        raise PermissionDeniedException("These are another user's tasks.")
+
+
+@asynccontextmanager
+async def composed(settings: Settings, **parts: Any) -> AsyncIterator[ContractClient]:
+    async with running(create_app(settings, **parts)) as app, ContractClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+async def guarded(
+    settings: Settings, database: asyncpg.Connection
+) -> AsyncIterator[ContractClient]:
+    """A client of the application with the guard; Alice has one task."""
+    async with composed(settings, guards=[own_tasks_only]) as client:
+        made = await client.put(TASK, json=WHOLE, headers=AS_ALICE)
+        assert made.status_code == 201
+        assert await database.fetchval("SELECT user_id FROM tasks") == "alice"
+        yield client
+
+
+async def ask(client: ContractClient, operation: str, **headers: str) -> httpx.Response:
+    method, path, body = REQUESTS[operation]
+    return await client.request(method, path, json=body, headers=headers)
+
+
+# --- guards ------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-042", "FR-020")
+@pytest.mark.parametrize("operation", REQUESTS)
+async def test_the_user_of_the_token_is_served(guarded: ContractClient, operation: str) -> None:
+    assert (await ask(guarded, operation, **AS_ALICE)).is_success
+
+
+@pytest.mark.requirement("FR-042", "FR-020", "FR-027")
+@pytest.mark.parametrize("operation", REQUESTS)
+async def test_a_caller_without_a_token_is_refused_with_a_problem(
+    guarded: ContractClient, database: asyncpg.Connection, operation: str
+) -> None:
+    response = await ask(guarded, operation)
+    assert response.json() == {
+        "type": "about:blank",
+        "title": "Unauthorized",
+        "status": 401,
+        "detail": "Send a bearer token.",
+        "instance": response.headers["x-request-id"],
+        "errors": [],
+    }
+    assert response.headers["content-type"] == "application/problem+json"
+    assert await database.fetchval("SELECT count(*) FROM tasks") == 1
+
+
+@pytest.mark.requirement("FR-042", "FR-020", "FR-027")
+@pytest.mark.parametrize("operation", REQUESTS)
+async def test_the_tasks_of_another_user_are_refused_with_a_problem(
+    guarded: ContractClient, database: asyncpg.Connection, operation: str
+) -> None:
+    before = await database.fetch("SELECT * FROM tasks")
+    response = await ask(guarded, operation, **AS_BOB)
+    assert response.json() == {
+        "type": "about:blank",
+        "title": "Forbidden",
+        "status": 403,
+        "detail": "These are another user's tasks.",
+        "instance": response.headers["x-request-id"],
+        "errors": [],
+    }
+    assert response.headers["content-type"] == "application/problem+json"
+    assert await database.fetch("SELECT * FROM tasks") == before
+
+
+@pytest.mark.requirement("FR-042", "FR-030")
+async def test_head_is_refused_as_get_is(guarded: ContractClient) -> None:
+    assert (await guarded.head(TASK, headers=AS_BOB)).status_code == 403
+
+
+@pytest.mark.requirement("FR-042")
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.yaml", "/openapi.json"])
+async def test_what_belongs_to_no_user_is_left_open(guarded: ContractClient, path: str) -> None:
+    assert (await guarded.get(path)).status_code == 200
+
+
+@pytest.mark.requirement("FR-042", "FR-027")
+async def test_header_fields_of_a_refusal_are_kept(settings: Settings) -> None:
+    def challenge(*_: object) -> None:
+        raise NotAuthorizedException(headers={"WWW-Authenticate": "Bearer"})
+
+    app = create_app(settings, guards=[challenge])
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+    async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
+        response = await client.get(ALICE)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.json()["type"] == "about:blank"
+
+
+@pytest.mark.requirement("FR-042", "FR-028", "FR-036")
+async def test_a_component_that_fails_is_500_without_its_words(settings: Settings) -> None:
+    def fail(*_: object) -> None:
+        raise HTTPException("private words", status_code=502)
+
+    async with composed(settings, guards=[fail]) as client:
+        response = await client.get(ALICE)
+    assert_problem(response, 500, "internal-error")
+    assert "private" not in response.text
+
+
+# --- middleware and route handlers -------------------------------------------------------------
+
+
+def admits_bob_alone(app: ASGIApp) -> ASGIApp:
+    """Middleware, as a component may bring it: the header stands for whatever it knows."""
+
+    async def check(scope: Scope, receive: Receive, send: Send) -> None:
+        if (b"authorization", b"Bearer b2") not in scope["headers"]:
+            raise PermissionDeniedException("Only Bob.")
+        await app(scope, receive, send)
+
+    return check
+
+
+def counts_responses(counts: list[object]) -> Callable[[ASGIApp], ASGIApp]:
+    """Middleware that sees each response's status."""
+
+    def wrap(app: ASGIApp) -> ASGIApp:
+        async def watch(scope: Scope, receive: Receive, send: Send) -> None:
+            async def sent(message: Message) -> None:
+                counts.extend(value for key, value in message.items() if key == "status")
+                await send(message)
+
+            await app(scope, receive, sent)
+
+        return watch
+
+    return wrap
+
+
+@pytest.mark.requirement("FR-042")
+async def test_middleware_sees_requests_and_responses(settings: Settings) -> None:
+    counts: list[object] = []
+    async with composed(settings, middleware=[counts_responses(counts)]) as client:
+        await client.get(ALICE)
+        await client.get(TASK)
+    assert counts == [200, 404]
+
+
+@pytest.mark.requirement("FR-042", "FR-027")
+async def test_what_middleware_refuses_is_a_problem(settings: Settings) -> None:
+    async with composed(settings, middleware=[admits_bob_alone]) as client:
+        refused = await client.get(ALICE, headers=AS_ALICE)
+        served = await client.get(ALICE, headers=AS_BOB)
+    assert_problem_of_component(refused, 403, "Only Bob.")
+    assert served.status_code == 200
+
+
+def assert_problem_of_component(response: httpx.Response, status: int, detail: str) -> None:
+    assert response.status_code == status
+    assert response.json()["type"] == "about:blank"
+    assert response.json()["detail"] == detail
+
+
+@get("/whoami", media_type=MediaType.TEXT)
+async def whoami(request: Request[Any, Any, Any]) -> str:
+    """A route of a component's own."""
+    return TOKENS[request.headers["authorization"]]
+
+
+@pytest.fixture
+async def extended(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application with a route of a component's; the contract knows it not."""
+    async with running(create_app(settings, route_handlers=[whoami])) as app:
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+        async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
+            yield client
+
+
+@pytest.mark.requirement("FR-042", "FR-029")
+async def test_a_route_of_its_own_is_served_with_every_header_field(
+    extended: httpx.AsyncClient,
+) -> None:
+    response = await extended.get("/whoami", headers={**AS_ALICE, "X-Request-ID": "mine"})
+    assert (response.status_code, response.text) == (200, "alice")
+    assert response.headers["x-request-id"] == "mine"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["cache-control"] == "private, no-cache"
+
+
+@pytest.mark.requirement("FR-042", "FR-030")
+async def test_a_route_of_its_own_has_head_and_options_and_405(extended: httpx.AsyncClient) -> None:
+    assert (await extended.head("/whoami", headers=AS_ALICE)).content == b""
+    options = await extended.options("/whoami")
+    refused = await extended.post("/whoami")
+    assert (options.status_code, refused.status_code) == (204, 405)
+    assert options.headers["allow"] == refused.headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+@pytest.mark.requirement("FR-042", "FR-036")
+async def test_a_fault_in_a_route_of_its_own_is_a_problem(extended: httpx.AsyncClient) -> None:
+    response = await extended.get("/whoami", headers={"Authorization": "unknown"})
+    assert_problem(response, 500, "internal-error")
+
+
+@get("/api/v1/users/{user_id:str}/tasks", operation_id="listTasks")
+async def shadow_of_a_path() -> None: ...
+
+
+@get("/api/v1/users/{name:str}/tasks", operation_id="other")
+async def shadow_under_another_name() -> None: ...
+
+
+@post("/livez", operation_id="createTask")
+async def another_method_of_a_path() -> None: ...
+
+
+@pytest.mark.requirement("FR-042", "FR-043")
+@pytest.mark.parametrize(
+    "handler",
+    [shadow_of_a_path, shadow_under_another_name, another_method_of_a_path],
+    ids=["the same", "another parameter", "another method"],
+)
+def test_a_route_on_a_path_of_the_contract_is_refused_at_the_start(
+    settings: Settings, handler: ControllerRouterHandler
+) -> None:
+    with pytest.raises((ContractError, ImproperlyConfiguredException), match=r"/tasks|/livez"):
+        create_app(settings, route_handlers=[handler])
+
+
+# --- the contract is held against the routes ---------------------------------------------------
+
+
+def renamed_path(paths: dict[str, Any]) -> None:
+    paths["/alive"] = paths.pop("/livez")
+
+
+def removed_path(paths: dict[str, Any]) -> None:
+    del paths["/livez"]
+
+
+def added_path(paths: dict[str, Any]) -> None:
+    paths["/alive"] = {"get": {"operationId": "isAlive"}}
+
+
+def other_method(paths: dict[str, Any]) -> None:
+    paths["/livez"]["post"] = paths["/livez"].pop("get")
+
+
+def removed_method(paths: dict[str, Any]) -> None:
+    del paths["/api/v1/users/{user_id}/tasks/{task_id}"]["delete"]
+
+
+def renamed_operation(paths: dict[str, Any]) -> None:
+    paths["/livez"]["get"]["operationId"] = "isAlive"
+
+
+def renamed_parameter(paths: dict[str, Any]) -> None:
+    paths["/api/v1/users/{user}/tasks"] = paths.pop("/api/v1/users/{user_id}/tasks")
+
+
+IN_THE_CODE = "is in the code alone"
+IN_THE_CONTRACT = "is in the contract alone"
+LIVENESS = f"GET /livez (getLiveness) {IN_THE_CODE}"
+
+
+@pytest.mark.requirement("FR-043")
+@pytest.mark.parametrize(
+    ("edit", "differences"),
+    [
+        (renamed_path, [f"GET /alive (getLiveness) {IN_THE_CONTRACT}", LIVENESS]),
+        (removed_path, [LIVENESS]),
+        (added_path, [f"GET /alive (isAlive) {IN_THE_CONTRACT}"]),
+        (other_method, [f"POST /livez (getLiveness) {IN_THE_CONTRACT}", LIVENESS]),
+        (
+            removed_method,
+            [f"DELETE /api/v1/users/{{user_id}}/tasks/{{task_id}} (deleteTask) {IN_THE_CODE}"],
+        ),
+        (renamed_operation, [f"GET /livez (isAlive) {IN_THE_CONTRACT}", LIVENESS]),
+        (
+            renamed_parameter,
+            [
+                f"GET /api/v1/users/{{user}}/tasks (listTasks) {IN_THE_CONTRACT}",
+                f"POST /api/v1/users/{{user}}/tasks (createTask) {IN_THE_CONTRACT}",
+                f"GET /api/v1/users/{{user_id}}/tasks (listTasks) {IN_THE_CODE}",
+                f"POST /api/v1/users/{{user_id}}/tasks (createTask) {IN_THE_CODE}",
+            ],
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_service_whose_routes_are_not_the_contracts_does_not_start(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    edit: Callable[[dict[str, Any]], None],
+    differences: list[str],
+) -> None:
+    document = yaml.safe_load(FILE.read_text("utf-8"))
+    edit(document["paths"])
+    other = Contract(yaml.safe_dump(document).encode())
+    monkeypatch.setattr(contract_module.Contract, "load", lambda: other)
+    with pytest.raises(ContractError) as caught:
+        create_app(settings)
+    assert str(caught.value).splitlines() == differences
+
+
+@pytest.mark.requirement("FR-043")
+def test_a_service_whose_routes_are_the_contracts_starts(
+    settings: Settings, contract: Contract
+) -> None:
+    assert len(contract.operations()) == 10
+    create_app(settings)

@@ -1,0 +1,313 @@
+"""`python -m app` as a process of its own: started, used, stopped and killed for real."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import httpx
+import msgspec
+import pytest
+
+from app.connection import Connection
+from app.migrate import migrate
+from tests.support.client import tasks_of
+from tests.support.process import (
+    Service,
+    command,
+    environment,
+    eventually,
+    execute,
+    launched,
+    processes_of,
+    run,
+    scratch_database,
+    serving,
+    until,
+)
+
+ALICE = tasks_of("alice")
+CLEAN = (signal.SIGTERM, signal.SIGINT)
+WRAPPER = (
+    "import os, subprocess, sys; "
+    "subprocess.run(sys.argv[1:], env=os.environ | {'STOP_WITH_PARENT': str(os.getpid())})"
+)
+LOCK_BOTH = "BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE"
+
+
+@pytest.fixture(scope="module")
+def url(server_url: str) -> Iterator[str]:
+    """A migrated database: a service on it starts in less time than with its own."""
+    with scratch_database(server_url) as scratch:
+        migrate(Connection.parse(scratch))
+        yield scratch
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A data folder that no process uses when the test is over."""
+    yield tmp_path / "data"
+    eventually(lambda: not processes_of(tmp_path))
+
+
+@contextmanager
+def occupied() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+# --- the embedded database ---------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-038")
+def test_tasks_outlive_every_way_in_which_the_service_ends(folder: Path) -> None:
+    titles: list[str] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        with serving(DATA_DIR=folder) as service:
+            titles.append(number.name)
+            made = httpx.post(service.url + ALICE, json={"title": number.name})
+            assert made.status_code == 201
+            assert service.stop(number) == {signal.SIGKILL: -signal.SIGKILL}.get(number, 0)
+            eventually(lambda: not processes_of(folder))
+    with serving(DATA_DIR=folder) as service:
+        page = httpx.get(service.url + ALICE, params={"order": "asc"}).json()
+        assert [task["title"] for task in page["items"]] == titles
+
+
+@pytest.mark.requirement("FR-038")
+def test_the_service_says_where_everything_is_and_its_folder_has_one_user(folder: Path) -> None:
+    with serving(DATA_DIR=folder) as service:
+        assert service.err.splitlines() == [
+            "Starting the embedded PostgreSQL ...",
+            f"Tasks API  {service.url}/api/v1",
+            f"docs       {service.url}/docs",
+            f"data       {folder}",
+            f"process    {service.process.pid} (Ctrl-C or SIGTERM stops it)",
+        ]
+        assert httpx.get(f"{service.url}/docs").status_code == 200
+        assert httpx.get(f"{service.url}/readyz").json() == {"status": "ready"}
+        second = run("serve", PORT=0, DATA_DIR=folder)
+        assert second.returncode == 1
+        assert second.stderr.splitlines()[-1] == (
+            f"Another service (process {service.process.pid}) is using the data folder {folder}. "
+            "Stop it first."
+        )
+        assert httpx.get(f"{service.url}/readyz").json() == {"status": "ready"}
+        assert service.stop() == 0
+
+
+@pytest.mark.requirement("FR-038")
+def test_a_port_in_use_is_told_and_no_database_stays(folder: Path) -> None:
+    with occupied() as port:
+        done = run("serve", PORT=port, DATA_DIR=folder)
+    assert done.returncode == 1
+    assert str(port) in done.stderr
+    assert "in use" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert processes_of(folder) == set()
+
+
+@pytest.mark.requirement("FR-038")
+def test_the_service_ends_with_its_parent_where_it_is_told_to(folder: Path) -> None:
+    words = [sys.executable, "-c", WRAPPER, *command("serve")]
+    with launched(words, {"PORT": 0, "DATA_DIR": folder}) as service:
+        service.await_alive()
+        assert service.pid != service.process.pid
+        service.process.kill()
+        eventually(lambda: not Path(f"/proc/{service.pid}").exists())
+        eventually(lambda: not processes_of(folder))
+
+
+@pytest.mark.requirement("FR-038")
+@pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
+def test_a_service_that_is_still_starting_can_be_stopped(
+    folder: Path, number: signal.Signals
+) -> None:
+    with launched(command("serve"), {"PORT": 0, "DATA_DIR": folder}) as service:
+        eventually(lambda: "Starting" in service.err)
+        os.kill(service.process.pid, number)
+        assert service.process.wait(20) == 0
+        eventually(lambda: not processes_of(folder))
+
+
+@pytest.mark.requirement("FR-038")
+def test_migrate_and_doctor_work_on_the_embedded_database(folder: Path) -> None:
+    migrated = run("migrate", DATA_DIR=folder)
+    assert migrated.returncode == 0
+    assert migrated.stdout.splitlines()[-1] == f"The schema is at revision 0001: {folder}"
+    assert processes_of(folder) == set()
+    doctor = run("doctor", DATA_DIR=folder, PORT=0)
+    assert doctor.returncode == 0
+    assert f"data in {folder}" in doctor.stdout
+
+
+# --- signals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-038")
+@pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
+def test_a_service_that_was_just_announced_can_be_stopped(url: str, number: signal.Signals) -> None:
+    with launched(command("serve"), {"PORT": 0, "DATABASE_URL": url}) as service:
+        eventually(lambda: "(Ctrl-C or SIGTERM stops it)" in service.err)
+        os.kill(service.process.pid, number)  # it need not answer yet
+        assert service.process.wait(5) == 0
+
+
+@pytest.mark.requirement("FR-038")
+@pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
+def test_a_request_under_way_is_finished_before_the_end(url: str, number: signal.Signals) -> None:
+    async def stop_meanwhile(service: Service) -> httpx.Response:
+        rival = await asyncpg.connect(url)
+        await rival.execute(LOCK_BOTH)
+        async with httpx.AsyncClient(timeout=10) as client:
+            asked = asyncio.create_task(client.post(service.url + ALICE, json={"title": "x"}))
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            await until(lambda: rival.fetchval(waiting))
+            os.kill(service.pid, number)
+            await until(lambda: is_refusing(service))
+            await rival.execute("ROLLBACK")
+            answer = await asked
+        await rival.close()
+        return answer
+
+    with serving(DATABASE_URL=url) as service:
+        assert asyncio.run(stop_meanwhile(service)).status_code == 201
+        assert service.process.wait(10) == 0
+    execute(url, "TRUNCATE tasks")
+
+
+async def is_refusing(service: Service) -> bool:
+    address = httpx.URL(service.url)
+    try:
+        _, writer = await asyncio.open_connection(address.host, address.port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
+
+
+@pytest.mark.requirement("FR-038")
+def test_open_connections_without_a_request_do_not_delay_the_end(url: str) -> None:
+    with serving(DATABASE_URL=url) as service, httpx.Client() as idle:
+        assert idle.get(f"{service.url}/livez").status_code == 200
+        os.kill(service.pid, signal.SIGTERM)
+        assert service.process.wait(5) == 0
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-037")
+def test_every_setting_at_fault_is_told_and_no_secret() -> None:
+    done = run(
+        "serve",
+        PORT="70000",
+        DATABASE_URL="mysql://tasks:sesame@127.0.0.1/tasks",
+        CURSOR_SECRET="sesame",  # noqa: S106 - made up
+        LOG_LEVEL="loud",
+    )
+    assert done.returncode == 1
+    named = [line.partition(":")[0] for line in done.stderr.splitlines()]
+    assert named == ["PORT", "LOG_LEVEL", "DATABASE_URL", "CURSOR_SECRET"]
+    assert "sesame" not in done.stderr + done.stdout
+
+
+@pytest.mark.requirement("FR-037")
+def test_a_command_that_does_not_exist_is_told_with_those_that_do() -> None:
+    done = run("sing")
+    assert done.returncode == 2
+    assert all(name in done.stderr for name in ["serve", "migrate", "doctor"])
+
+
+@pytest.mark.requirement("FR-037")
+def test_host_and_port_are_honoured(url: str) -> None:
+    with occupied() as port:
+        pass  # free again
+    with serving(DATABASE_URL=url, HOST="127.0.0.2", PORT=port) as service:
+        assert service.url == f"http://127.0.0.2:{port}"
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{port}/livez")
+
+
+@pytest.mark.requirement("FR-037")
+def test_an_ipv6_host_is_printed_with_its_brackets(url: str) -> None:
+    with serving(DATABASE_URL=url, HOST="::1") as service:
+        assert service.url.startswith("http://[::1]:")
+
+
+@pytest.mark.requirement("FR-037")
+def test_a_password_is_not_printed(url: str) -> None:
+    secret = url.replace("tasks@", "tasks:sesame@")
+    with serving(DATABASE_URL=secret) as service:
+        assert service.told("data").startswith("postgresql+asyncpg://tasks:***@")
+        assert service.stop() == 0
+        assert "sesame" not in service.err + service.out
+
+
+# --- the log -----------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-041")
+def test_each_request_is_one_line_of_json_on_standard_output(url: str) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"X-Request-ID": "mine", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    with serving(DATABASE_URL=url) as service:
+        httpx.get(service.url + ALICE, params={"q": "private"}, headers=headers)
+        assert service.stop() == 0
+        lines = [msgspec.json.decode(line) for line in service.out.splitlines()]
+        assert "private" not in service.out
+    [line] = [line for line in lines if line.get("request_id") == "mine"]
+    assert line.pop("duration_ms") > 0
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "request",
+        "level": "info",
+        "method": "GET",
+        "route": "/api/v1/users/{user_id}/tasks",
+        "status": 200,
+        "request_id": "mine",
+        "trace_id": trace,
+    }
+
+
+# --- doctor ------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-037")
+def test_doctor_is_content_with_a_free_port_and_a_migrated_database(url: str) -> None:
+    done = run("doctor", DATABASE_URL=url, PORT=0)
+    assert done.returncode == 0, done.stdout
+    assert "port       127.0.0.1:0 is free" in done.stdout
+    assert "database   given, schema revision 0001, needed 0001" in done.stdout
+
+
+@pytest.mark.requirement("FR-037")
+def test_doctor_says_what_is_missing(server_url: str) -> None:
+    with occupied() as port, scratch_database(server_url) as empty:
+        done = run("doctor", DATABASE_URL=empty, PORT=port)
+    assert done.returncode == 1
+    assert f"port       127.0.0.1:{port} is in use" in done.stdout
+    assert "database   given, schema revision None, needed 0001" in done.stdout
+
+
+@pytest.mark.requirement("FR-037")
+def test_doctor_knows_ipv6(url: str) -> None:
+    done = run("doctor", DATABASE_URL=url, HOST="::1", PORT=0)
+    assert done.returncode == 0, done.stdout
+    assert "port       ::1:0 is free" in done.stdout
+
+
+def test_a_service_takes_no_setting_from_whoever_runs_the_tests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://somebody@elsewhere/else")
+    assert environment(PORT=0).get("DATABASE_URL") is None
+    assert environment(PORT=0)["PORT"] == "0"

@@ -1,0 +1,288 @@
+"""What reaches the database: one statement for each operation, about one user, and nothing else.
+
+Seen in three places: in SQLAlchemy, before a statement goes to the driver; in the driver, which
+tells of transactions; and at the server, which remembers what a connection sent last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import pytest
+from sqlalchemy import event, text
+
+from app.core import Core
+from app.edge import Edge
+from app.main import create_app
+from app.settings import Settings
+from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.lifespan import running
+
+pytestmark = pytest.mark.requirement("NFR-004")
+
+ALICE = tasks_of("alice")
+TASK = f"{ALICE}/{UUID(int=1)}"
+ABSENT = f"{ALICE}/{UUID(int=2)}"
+BODY = {"title": "Buy milk", "description": None, "completed": False}
+OTHER_TAG = {"If-Match": f'"{"0" * 32}"'}
+
+
+def core_of(app: Edge) -> Core:
+    framework: Any = app.app
+    core: Core = framework.state.core
+    return core
+
+
+class Seen(NamedTuple):
+    """Statements on their way."""
+
+    by_sqlalchemy: list[str]
+    by_driver: list[str]
+    pid: int
+
+    def clear(self) -> None:
+        self.by_sqlalchemy.clear()
+        self.by_driver.clear()
+
+
+@pytest.fixture(scope="module")
+async def sole_app(settings: Settings) -> AsyncIterator[Edge]:
+    """An application of its own, with one connection, which all requests then share."""
+    async with running(create_app(msgspec.structs.replace(settings, database_pool_size=1))) as app:
+        yield app
+
+
+@pytest.fixture
+async def sole(sole_app: Edge, database: asyncpg.Connection) -> AsyncIterator[ContractClient]:  # noqa: ARG001 - emptied
+    async with ContractClient(sole_app) as client:
+        await client.put(TASK, json=BODY)
+        yield client
+
+
+@pytest.fixture
+async def seen(sole_app: Edge, sole: ContractClient) -> AsyncIterator[Seen]:  # noqa: ARG001 - ready
+    """What is sent from now on."""
+    engine = core_of(sole_app).database.engine
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        driver: Any = raw.driver_connection
+    statements = Seen([], [], driver.get_server_pid())
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        statements.by_sqlalchemy.append(statement)
+
+    def tell(record: Any) -> None:
+        statements.by_driver.append(record.query)
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    driver.add_query_logger(tell)
+    yield statements
+    driver.remove_query_logger(tell)
+    event.remove(engine.sync_engine, "before_cursor_execute", note)
+
+
+class Case(NamedTuple):
+    """A request on the normal path of its operation."""
+
+    method: str
+    url: str
+    verb: str
+    status: int
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+CASES = {
+    "listTasks": Case("GET", ALICE, "SELECT", 200),
+    "listTasks, narrowed": Case(
+        "GET",
+        ALICE,
+        "SELECT",
+        200,
+        {
+            "params": {
+                "q": "buy mil",
+                "completed": "false",
+                "created_after": "2001-01-01T00:00:00Z",
+                "created_before": "2999-01-01T00:00:00Z",
+                "updated_after": "2001-01-01T00:00:00Z",
+                "updated_before": "2999-01-01T00:00:00Z",
+                "sort": "updated_at",
+                "order": "asc",
+            }
+        },
+    ),
+    "createTask": Case("POST", ALICE, "INSERT", 201, {"json": {"title": "a"}}),
+    "getTask": Case("GET", TASK, "SELECT", 200),
+    "getTask, unchanged": Case("GET", TASK, "SELECT", 304, {"headers": {"If-None-Match": "*"}}),
+    "getTask, absent": Case("GET", ABSENT, "SELECT", 404),
+    "replaceTask, new": Case("PUT", ABSENT, "INSERT", 201, {"json": BODY}),
+    "replaceTask, there": Case("PUT", TASK, "INSERT", 200, {"json": BODY}),
+    "replaceTask, only new": Case(
+        "PUT", ABSENT, "INSERT", 201, {"json": BODY, "headers": {"If-None-Match": "*"}}
+    ),
+    "replaceTask, not new": Case(
+        "PUT", TASK, "INSERT", 412, {"json": BODY, "headers": {"If-None-Match": "*"}}
+    ),
+    "replaceTask, only there": Case(
+        "PUT", TASK, "UPDATE", 200, {"json": BODY, "headers": {"If-Match": "*"}}
+    ),
+    "replaceTask, another tag": Case(
+        "PUT", TASK, "UPDATE", 412, {"json": BODY, "headers": OTHER_TAG}
+    ),
+    "updateTask": Case("PATCH", TASK, "UPDATE", 200, {"json": {"completed": True}}),
+    "updateTask, any tag": Case(
+        "PATCH", TASK, "UPDATE", 200, {"json": {"title": "a"}, "headers": {"If-Match": "*"}}
+    ),
+    "updateTask, nothing": Case("PATCH", TASK, "SELECT", 200, {"json": {}}),
+    "updateTask, absent": Case("PATCH", ABSENT, "UPDATE", 404, {"json": {"title": "a"}}),
+    "updateTask, absent, any tag": Case(
+        "PATCH", ABSENT, "UPDATE", 404, {"json": {"title": "a"}, "headers": {"If-Match": "*"}}
+    ),
+    "deleteTask": Case("DELETE", TASK, "DELETE", 204),
+    "deleteTask, any tag": Case("DELETE", TASK, "DELETE", 204, {"headers": {"If-Match": "*"}}),
+    "deleteTask, absent": Case("DELETE", ABSENT, "DELETE", 404),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_an_operation_is_one_statement(sole: ContractClient, seen: Seen, name: str) -> None:
+    case = CASES[name]
+    response = await sole.request(case.method, case.url, **case.options)
+    assert response.status_code == case.status
+    assert [statement.split()[0] for statement in seen.by_sqlalchemy] == [case.verb]
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_no_transaction_is_wrapped_around_it(
+    sole: ContractClient, seen: Seen, database: asyncpg.Connection, name: str
+) -> None:
+    case = CASES[name]
+    await sole.request(case.method, case.url, **case.options)
+    # The driver tells of BEGIN and COMMIT, though not of prepared statements; and the server
+    # remembers what a connection sent last, cut to a kilobyte.
+    assert seen.by_driver == []
+    last = await database.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", seen.pid)
+    assert seen.by_sqlalchemy[-1].startswith(last)
+
+
+async def test_a_transaction_would_be_seen(
+    sole_app: Edge, seen: Seen, database: asyncpg.Connection
+) -> None:
+    engine = core_of(sole_app).database.engine.execution_options(isolation_level="READ COMMITTED")
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT 1"))
+    assert seen.by_driver == ["BEGIN ISOLATION LEVEL READ COMMITTED;", "COMMIT;"]
+    last = await database.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", seen.pid)
+    assert last == "COMMIT;"
+
+
+async def test_a_change_with_the_current_tag_is_one_statement(
+    sole: ContractClient, seen: Seen
+) -> None:
+    tag = (await sole.get(TASK)).headers["etag"]
+    seen.clear()
+    changed = await sole.patch(TASK, json={"title": "a"}, headers={"If-Match": tag})
+    replaced = await sole.put(TASK, json=BODY, headers={"If-Match": changed.headers["etag"]})
+    gone = await sole.delete(TASK, headers={"If-Match": replaced.headers["etag"]})
+    assert gone.status_code == 204
+    assert [statement.split()[0] for statement in seen.by_sqlalchemy] == [
+        "UPDATE",
+        "UPDATE",
+        "DELETE",
+    ]
+
+
+async def test_a_page_that_follows_another_is_one_statement(
+    sole: ContractClient, seen: Seen
+) -> None:
+    await sole.post(ALICE, json={"title": "a"})
+    cursor = (await sole.get(ALICE, params={"limit": 1})).json()["next_cursor"]
+    seen.clear()
+    assert (await sole.get(ALICE, params={"cursor": cursor})).status_code == 200
+    assert len(seen.by_sqlalchemy) == 1
+
+
+async def test_a_search_without_a_word_asks_nothing(sole: ContractClient, seen: Seen) -> None:
+    assert (await sole.get(ALICE, params={"q": "--"})).json()["items"] == []
+    assert seen.by_sqlalchemy == []
+
+
+@pytest.mark.parametrize(("method", "body"), [("PATCH", {"json": {"title": "a"}}), ("DELETE", {})])
+async def test_a_refusal_costs_one_statement_more_to_tell_why(
+    sole: ContractClient, seen: Seen, method: str, body: dict[str, Any]
+) -> None:
+    response = await sole.request(method, TASK, headers=OTHER_TAG, **body)
+    assert_problem(response, 412, "precondition-failed")
+    verbs = [statement.split()[0] for statement in seen.by_sqlalchemy]
+    assert verbs == [{"PATCH": "UPDATE"}.get(method, method), "SELECT"]
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "options"),
+    [
+        ("GET", "/livez", {}),
+        ("GET", "/openapi.yaml", {}),
+        ("GET", "/openapi.json", {}),
+        ("GET", f"{ALICE}?colour=red", {}),
+        ("PUT", TASK, {"json": {}}),
+        ("PATCH", TASK, {"content": b"{"}),
+        ("POST", ALICE, {"json": {"title": " "}}),
+        ("PUT", TASK, {"json": BODY, "headers": {"If-Match": "*", "If-None-Match": "*"}}),
+        ("OPTIONS", TASK, {}),
+        ("TRACE", TASK, {}),
+        ("GET", "/nowhere", {}),
+    ],
+)
+async def test_what_needs_no_database_asks_nothing(
+    sole: ContractClient, seen: Seen, method: str, url: str, options: dict[str, Any]
+) -> None:
+    await sole.request(method, url, **options)
+    assert seen.by_sqlalchemy == seen.by_driver == []
+
+
+@pytest.mark.requirement("FR-020")
+@pytest.mark.parametrize("name", CASES)
+async def test_every_statement_is_about_one_user(
+    sole: ContractClient, seen: Seen, name: str
+) -> None:
+    case = CASES[name]
+    await sole.request(case.method, case.url, **case.options)
+    assert seen.by_sqlalchemy != []
+    for statement in seen.by_sqlalchemy:
+        assert re.search(
+            r"WHERE tasks\.user_id = \$\d+|^INSERT INTO tasks \(user_id, [^)]*\) VALUES \(\$1",
+            statement,
+        )
+
+
+def _columns(statement: str) -> Iterator[str]:
+    assignments = re.search(r" SET (.*?) WHERE ", statement, re.DOTALL)
+    assert assignments is not None
+    yield from re.findall(r"(\w+)=", assignments[1])
+
+
+@pytest.mark.requirement("FR-004")
+@pytest.mark.parametrize(
+    ("body", "columns"),
+    [
+        ({"title": "a"}, {"title"}),
+        ({"description": None}, {"description"}),
+        ({"completed": True}, {"completed_at"}),
+        ({"title": "a", "completed": False}, {"title", "completed_at"}),
+        (
+            {"title": "a", "description": "b", "completed": True},
+            {"title", "description", "completed_at"},
+        ),
+    ],
+)
+async def test_a_patch_writes_the_columns_that_were_sent(
+    sole: ContractClient, seen: Seen, body: dict[str, Any], columns: set[str]
+) -> None:
+    await sole.patch(TASK, json=body)
+    assert set(_columns(seen.by_sqlalchemy[0])) == columns | {"updated_at", "etag"}

@@ -1,0 +1,20 @@
+"""What the service runs on. The whole suite runs on TEST_POSTGRES; this sees that it is so."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from tests.conftest import POSTGRES
+
+
+@pytest.mark.requirement("NFR-006")
+async def test_the_suite_runs_on_the_version_asked_for(database: asyncpg.Connection) -> None:
+    number = int(await database.fetchval("SHOW server_version_num"))
+    assert number // 10_000 == POSTGRES
+
+
+@pytest.mark.requirement("NFR-006")
+async def test_no_extension_is_needed(database: asyncpg.Connection) -> None:
+    names = [row["extname"] for row in await database.fetch("SELECT extname FROM pg_extension")]
+    assert names == ["plpgsql"]

@@ -1,0 +1,48 @@
+"""The test client: HTTP in process, and no response passes that the contract does not allow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from app.edge import Edge
+from tests.support.contract_check import ContractCheck
+
+# Well formed, and no task ever had it.
+FOREIGN_TAG = '"5f2b7c0e9a4d4e0c8f3e6b1d2a7c9e10"'
+
+
+class ContractClient(httpx.AsyncClient):
+    """An HTTP client for one application that checks every response."""
+
+    contract = ContractCheck()
+
+    def __init__(self, app: Edge, **options: Any) -> None:
+        super().__init__(
+            transport=httpx.ASGITransport(app=app),  # type: ignore[arg-type]  # two spellings of ASGI
+            base_url="http://tasks.test",
+            **options,
+        )
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        response = await super().send(request, **options)
+        self.contract.check(request.method, request.url.raw_path.decode("ascii"), response)
+        return response
+
+
+def tasks_of(user: str) -> str:
+    """The path of a user's tasks."""
+    return f"/api/v1/users/{user}/tasks"
+
+
+def assert_problem(
+    response: httpx.Response, status: int, slug: str, *faults: str
+) -> dict[str, Any]:
+    """The problem in a response: its status, its type, and exactly what its faults name."""
+    problem: dict[str, Any] = response.json()
+    assert response.status_code == status, response.text
+    assert problem["type"] == f"/problems/{slug}"
+    named = [fault["parameter"] or fault["pointer"] for fault in problem["errors"]]
+    assert sorted(named) == sorted(faults)
+    return problem

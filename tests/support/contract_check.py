@@ -1,0 +1,156 @@
+"""Holds a response against `openapi.yaml`: status, media type, header fields and body.
+
+Written over the plain document, so that it shares nothing with the service but the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import yaml
+
+from app.contract import FILE, LOADER
+
+ANYWHERE = {"content-type", "content-length", "date", "vary", "connection", "transfer-encoding"}
+UNDECLARED_METHODS = {"HEAD", "OPTIONS"}
+NO_BODY = {204, 304}
+
+
+class ContractViolation(AssertionError):  # noqa: N818 - a violation is its name
+    """A response that the contract does not allow."""
+
+
+class ContractCheck:
+    """The contract, as the tests read it."""
+
+    def __init__(self, document: dict[str, Any] | None = None) -> None:
+        self.document = document or yaml.load(FILE.read_bytes(), LOADER)  # noqa: S506 - a safe one
+        self.paths = [
+            (re.compile(re.sub(r"\{[^}]+\}", "[^/]+", path)), path, item)
+            for path, item in self.document["paths"].items()
+        ]
+        self.problem_types = set(
+            re.findall(
+                r"^\| `(/problems/[a-z-]+|about:blank)` \|",
+                self.document["info"]["description"],
+                re.MULTILINE,
+            )
+        )
+
+    def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
+        """Raise ContractViolation, or say which operation answered (None for the router's)."""
+        item = self._item(raw_path)
+        methods = {name.upper() for name in item if name != "parameters"}
+        if item and method == "OPTIONS" and response.status_code == 204:
+            self._check_preflight(methods, response)
+            return None
+        operation = item.get({"HEAD": "get"}.get(method, method.lower()))
+        if operation is None:
+            expected = 405 if item else 404
+            self._require(
+                response.status_code in {expected, 400} or not raw_path.startswith("/api"),
+                f"{method} {raw_path} must be {expected}, not {response.status_code}",
+            )
+            operation = {"responses": {}, "operationId": None}
+        spec = self._response(operation, response.status_code)
+        self._check_headers(spec, response)
+        self._check_body(spec, method, response)
+        if response.status_code == 405:
+            allowed = {"OPTIONS", *methods} | ({"HEAD"} if "GET" in methods else set())
+            self._require(
+                response.headers.get("allow") == ", ".join(sorted(allowed)), "Allow is not complete"
+            )
+        name: str | None = operation["operationId"]
+        return name
+
+    def resolve(self, node: Any) -> Any:
+        """The node itself, or what its `$ref` names."""
+        while isinstance(node, dict) and "$ref" in node:
+            target: Any = self.document
+            for part in node["$ref"].removeprefix("#/").split("/"):
+                target = target[part]
+            node = target
+        return node
+
+    def faults(self, schema: dict[str, Any], value: Any) -> list[str]:
+        """What is wrong with a value, formats included."""
+        validator = jsonschema_rs.Draft202012Validator(
+            {**schema, "components": self.document["components"]}, validate_formats=True
+        )
+        return [f"{error.instance_path}: {error.message}" for error in validator.iter_errors(value)]
+
+    def _item(self, raw_path: str) -> dict[str, Any]:
+        path = raw_path.partition("?")[0]
+        return next((item for form, _, item in self.paths if form.fullmatch(path)), {})
+
+    def _response(self, operation: dict[str, Any], status: int) -> dict[str, Any]:
+        responses = operation["responses"]
+        spec = responses.get(str(status))
+        if spec is None:
+            self._require(status >= 400, f"status {status} of {operation['operationId']}")
+            spec = responses.get("default", {"$ref": "#/components/responses/Problem"})
+        resolved: dict[str, Any] = self.resolve(spec)
+        return resolved
+
+    def _check_preflight(self, methods: set[str], response: httpx.Response) -> None:
+        allowed = {"OPTIONS", *methods} | ({"HEAD"} if "GET" in methods else set())
+        self._require(
+            response.headers.get("allow") == ", ".join(sorted(allowed)), "Allow is not complete"
+        )
+        self._require(response.content == b"", "204 with a body")
+        declared = self.document["components"]["responses"]["Deleted"]
+        self._check_headers({**declared, "headers": {**declared["headers"], "Allow": {}}}, response)
+
+    def _check_headers(self, spec: dict[str, Any], response: httpx.Response) -> None:
+        declared = spec.get("headers", {})
+        for name, node in declared.items():
+            header = self.resolve(node)
+            value = response.headers.get(name)
+            if value is None:
+                self._require(not header.get("required"), f"{name} is missing")
+                continue
+            schema = self.resolve(header.get("schema", {}))
+            typed = int(value) if schema.get("type") == "integer" else value
+            faults = self.faults(schema, typed)
+            self._require(not faults, f"{name}: {faults}")
+        known = {name.lower() for name in declared} | ANYWHERE
+        extra = {
+            name
+            for name in response.headers
+            if name not in known and not name.startswith("access-control-")
+        }
+        self._require(not extra, f"undeclared header fields: {sorted(extra)}")
+
+    def _check_body(self, spec: dict[str, Any], method: str, response: httpx.Response) -> None:
+        contents = spec.get("content")
+        if contents is None or response.status_code in NO_BODY:
+            self._require(response.content == b"", "a body where there is none")
+            return
+        media_type = response.headers.get("content-type", "").partition(";")[0]
+        self._require(media_type in contents, f"media type {media_type}")
+        if method == "HEAD":
+            self._require(response.content == b"", "HEAD with a body")
+            return
+        value: Any = response.text
+        if media_type.endswith("json"):
+            value = json.loads(response.content)
+        faults = self.faults(contents[media_type]["schema"], value)
+        self._require(not faults, f"body: {faults}")
+        if media_type == "application/problem+json":
+            self._check_problem(value, response)
+
+    def _check_problem(self, problem: dict[str, Any], response: httpx.Response) -> None:
+        self._require(problem["type"] in self.problem_types, f"type {problem['type']}")
+        self._require(problem["status"] == response.status_code, "status in body and line differ")
+        self._require(problem["instance"] == response.headers["x-request-id"], "instance")
+        for fault in problem["errors"]:
+            one = (fault["pointer"] is None) != (fault["parameter"] is None)
+            self._require(one, "a fault has a pointer or a parameter")
+
+    def _require(self, condition: object, message: str) -> None:
+        if not condition:
+            raise ContractViolation(message)

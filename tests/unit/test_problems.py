@@ -1,0 +1,136 @@
+"""The kinds of problem, held against the contract."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+import msgspec
+import pytest
+from litestar.exceptions import HTTPException, NotAuthorizedException, TooManyRequestsException
+
+from app.contract import Contract
+from app.problems import (
+    FAULTS_AT_MOST,
+    KINDS,
+    DatabaseUnavailable,
+    Fault,
+    InvalidBody,
+    InvalidParameter,
+    MethodNotAllowed,
+    NotReady,
+    Problem,
+    refusal,
+)
+
+pytestmark = pytest.mark.requirement("FR-027")
+
+ROW = re.compile(r"^\| `(/problems/[a-z-]+)` \| (\d{3}) \| ", re.MULTILINE)
+
+
+def documented(contract: Contract) -> list[tuple[str, int]]:
+    """The kinds in the contract's table, with their status."""
+    rows = ROW.findall(contract.document["info"]["description"])
+    return [(type_, int(status)) for type_, status in rows]
+
+
+@pytest.mark.requirement("FR-027", "FR-043")
+def test_the_contract_documents_every_kind_with_its_status_and_no_other(contract: Contract) -> None:
+    assert sorted(documented(contract)) == sorted((kind.type, int(kind.status)) for kind in KINDS)
+
+
+def test_no_kind_is_documented_twice(contract: Contract) -> None:
+    types = [type_ for type_, _ in documented(contract)]
+    assert len(types) == len(set(types))
+
+
+def test_titles_tell_the_kinds_apart() -> None:
+    assert len({kind.title for kind in KINDS}) == len(KINDS)
+
+
+def test_a_kinds_type_is_its_name_in_kebab_case() -> None:
+    assert MethodNotAllowed.type == "/problems/method-not-allowed"
+
+
+def test_the_contracts_examples_are_of_kinds_with_these_titles(contract: Contract) -> None:
+    shown = {
+        (example["value"]["type"], example["value"]["title"], example["value"]["status"])
+        for response in contract.document["components"]["responses"].values()
+        for media in [response.get("content", {}).get("application/problem+json", {})]
+        for example in media.get("examples", {}).values()
+    }
+    assert shown <= {(kind.type, kind.title, int(kind.status)) for kind in KINDS}
+    assert len(shown) == 12
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_kind_as_it_stands_fits_the_contracts_schema(
+    kind: type[Problem], contract: Contract
+) -> None:
+    body = msgspec.to_builtins(kind().body("request-1"))
+    assert contract.faults("Problem", body) == []
+    assert not body["errors"]
+    assert body["instance"] == "request-1"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_kind_says_when_to_come_back_where_its_status_promises_it(kind: type[Problem]) -> None:
+    promised = {"Retry-After": "1"} if kind.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    assert dict(kind().response_headers) == promised
+
+
+def test_both_kinds_of_503_say_when_to_come_back() -> None:
+    assert DatabaseUnavailable().response_headers == NotReady().response_headers != {}
+
+
+def test_an_occurrence_has_its_own_words_and_header_fields() -> None:
+    problem = MethodNotAllowed("Not here.", headers={"Allow": "GET"})
+    assert (problem.body("r").detail, problem.response_headers) == ("Not here.", {"Allow": "GET"})
+    assert MethodNotAllowed().body("r").detail == MethodNotAllowed.detail
+
+
+def test_an_occurrence_leaves_its_kind_as_it_is() -> None:
+    before = (InvalidParameter.detail, dict(InvalidParameter.headers))
+    InvalidParameter("Other words.", headers={"X": "1"}, faults=[Fault(parameter="a", detail="b")])
+    assert (InvalidParameter.detail, dict(InvalidParameter.headers)) == before
+
+
+@pytest.mark.requirement("FR-026")
+def test_as_many_faults_are_listed_as_the_contract_allows(contract: Contract) -> None:
+    faults = [Fault(pointer=f"/{number}", detail="is wrong") for number in range(150)]
+    body = InvalidBody(faults=faults).body("request-1")
+    assert list(body.errors) == faults[:FAULTS_AT_MOST]
+    allowed = contract.document["components"]["schemas"]["Problem"]["properties"]["errors"]
+    assert allowed["maxItems"] == FAULTS_AT_MOST
+
+
+@pytest.mark.requirement("FR-042")
+def test_a_refusal_of_a_composed_component_has_no_kind_but_its_status() -> None:
+    exception = NotAuthorizedException("Sign in first.", headers={"WWW-Authenticate": "Bearer"})
+    problem = refusal(exception)
+    body = problem.body("r")
+    assert (body.type, body.status, body.title) == ("about:blank", 401, "Unauthorized")
+    assert body.detail == "Sign in first."
+    assert problem.response_headers == {"WWW-Authenticate": "Bearer"}
+
+
+@pytest.mark.requirement("FR-042")
+def test_a_refusal_without_header_fields_has_none() -> None:
+    assert refusal(TooManyRequestsException("Slowly.")).response_headers == {}
+
+
+@pytest.mark.requirement("FR-042")
+@pytest.mark.parametrize("status", [499, 420])
+def test_a_status_without_a_registered_phrase_is_a_problem_too(
+    status: int, contract: Contract
+) -> None:
+    problem = refusal(HTTPException("Refused.", status_code=status))
+    body = msgspec.to_builtins(problem.body("r"))
+    assert body["status"] == status
+    assert contract.faults("Problem", body) == []
+
+
+@pytest.mark.requirement("FR-042")
+def test_a_long_refusal_is_cut_to_what_the_contract_allows(contract: Contract) -> None:
+    body = msgspec.to_builtins(refusal(NotAuthorizedException("x" * 2000)).body("r"))
+    assert contract.faults("Problem", body) == []

@@ -1,0 +1,200 @@
+"""Settings from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import fields
+
+from app.connection import DatabaseUrlError
+from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
+
+pytestmark = pytest.mark.requirement("FR-037")
+
+LONG_SECRET = "0123456789abcdef" * 2
+GOOD_URL = "postgresql://tasks:hunter2@db.example.org/tasks"
+
+
+def faults_of(environ: dict[str, str]) -> list[str]:
+    """The message of the error, line by line."""
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_env(environ)
+    return str(raised.value).splitlines()
+
+
+def test_without_variables_every_setting_has_its_default() -> None:
+    assert Settings.from_env({}) == Settings(
+        host="127.0.0.1",
+        port=8000,
+        database_url=None,
+        database_tls_verify=True,
+        database_pooler=False,
+        database_pool_size=10,
+        database_timeout=4.0,
+        data_dir=Path(".data"),
+        cursor_secret=None,
+        cors_origins=(),
+        log_level=LogLevel.INFO,
+        log_format=LogFormat.AUTO,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "value"),
+    [
+        ("HOST", "::", "::"),
+        ("PORT", "0", 0),
+        ("PORT", "65535", 65535),
+        ("DATABASE_URL", GOOD_URL, Secret(GOOD_URL)),
+        ("DATABASE_TLS_VERIFY", "false", False),
+        ("DATABASE_TLS_VERIFY", "1", True),
+        ("DATABASE_POOLER", "true", True),
+        ("DATABASE_POOL_SIZE", "1", 1),
+        ("DATABASE_POOL_SIZE", "1000", 1000),
+        ("DATABASE_TIMEOUT", "0.1", 0.1),
+        ("DATABASE_TIMEOUT", "4.5", 4.5),
+        ("DATABASE_TIMEOUT", "3", 3.0),
+        ("DATA_DIR", "/var/lib/tasks", Path("/var/lib/tasks")),
+        ("CURSOR_SECRET", LONG_SECRET, Secret(LONG_SECRET)),
+        ("CORS_ORIGINS", "*", ("*",)),
+        ("CORS_ORIGINS", "https://a.example", ("https://a.example",)),
+        (
+            "CORS_ORIGINS",
+            "https://a.example, http://localhost:3000",
+            ("https://a.example", "http://localhost:3000"),
+        ),
+        ("LOG_LEVEL", "debug", LogLevel.DEBUG),
+        ("LOG_LEVEL", "error", LogLevel.ERROR),
+        ("LOG_FORMAT", "json", LogFormat.JSON),
+        ("LOG_FORMAT", "text", LogFormat.TEXT),
+    ],
+)
+def test_a_variable_is_converted(name: str, raw: str, value: Any) -> None:
+    assert getattr(Settings.from_env({name: raw}), name.lower()) == value
+
+
+@pytest.mark.parametrize("name", [field.name.upper() for field in fields(Settings)])
+def test_an_empty_variable_counts_as_absent(name: str) -> None:
+    assert Settings.from_env({name: ""}) == Settings()
+
+
+@pytest.mark.parametrize("name", ["port", "Port", "TASKS_PORT"])
+def test_a_variable_of_another_name_is_none_of_ours(name: str) -> None:
+    assert Settings.from_env({name: "many"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("PORT", "-1"),
+        ("PORT", "65536"),
+        ("PORT", "many"),
+        ("PORT", " 80"),
+        ("PORT", "8_0"),
+        ("DATABASE_TLS_VERIFY", "yes"),
+        ("DATABASE_POOLER", "2"),
+        ("DATABASE_POOL_SIZE", "0"),
+        ("DATABASE_POOL_SIZE", "1001"),
+        ("DATABASE_TIMEOUT", "0.09"),
+        ("DATABASE_TIMEOUT", "4.6"),
+        ("DATABASE_TIMEOUT", "nan"),
+        ("DATABASE_TIMEOUT", "inf"),
+        ("CURSOR_SECRET", LONG_SECRET[:31]),
+        ("CURSOR_SECRET", "null"),
+        ("CORS_ORIGINS", "a.example"),
+        ("CORS_ORIGINS", "https://a.example/"),
+        ("CORS_ORIGINS", "https://a.example,"),
+        ("CORS_ORIGINS", "https://a.example https://b.example"),
+        ("CORS_ORIGINS", "null"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("DATABASE_URL", "mysql://tasks@db.example.org/tasks"),
+        ("DATABASE_URL", "null"),
+    ],
+)
+def test_a_variable_at_fault_is_named(name: str, raw: str) -> None:
+    (line,) = faults_of({name: raw})
+    assert line.startswith(f"{name}: ")
+
+
+def test_all_variables_at_fault_are_told_at_once() -> None:
+    lines = faults_of(
+        {
+            "PORT": "many",
+            "DATABASE_URL": "mysql://tasks@db.example.org/tasks",
+            "DATABASE_TIMEOUT": "60",
+            "CURSOR_SECRET": "short",
+            "CORS_ORIGINS": "a.example",
+            "LOG_LEVEL": "loud",
+            "HOST": "0.0.0.0",  # noqa: S104 - not at fault, and never bound
+        }
+    )
+    assert sorted(line.partition(":")[0] for line in lines) == [
+        "CORS_ORIGINS",
+        "CURSOR_SECRET",
+        "DATABASE_TIMEOUT",
+        "DATABASE_URL",
+        "LOG_LEVEL",
+        "PORT",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("PORT", "hunter2"),
+        ("CURSOR_SECRET", "hunter2"),
+        ("CORS_ORIGINS", "hunter2"),
+        ("LOG_LEVEL", "hunter2"),
+        ("DATABASE_URL", "hunter2"),
+        ("DATABASE_URL", "postgresql://tasks:hunter2@db.example.org"),
+    ],
+)
+def test_a_value_at_fault_is_not_repeated(name: str, raw: str) -> None:
+    (line,) = faults_of({name: raw})
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("show", [repr, str, "{}".format])
+def test_secrets_are_not_shown(show: Any) -> None:
+    settings = Settings.from_env({"DATABASE_URL": GOOD_URL, "CURSOR_SECRET": LONG_SECRET})
+    shown = show(settings) + show(settings.database_url) + show(settings.connection())
+    assert "hunter2" not in shown
+    assert LONG_SECRET not in shown
+
+
+def test_a_secret_is_revealed_on_request() -> None:
+    assert Secret("hunter2").reveal() == "hunter2"
+
+
+def test_secrets_are_equal_when_their_texts_are() -> None:
+    assert Secret("a") == Secret("a")
+    assert hash(Secret("a")) == hash(Secret("a"))
+    assert Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Settings().port = 1  # type: ignore[misc]  # that it is refused is the point
+
+
+@pytest.mark.requirement("FR-040")
+def test_the_connection_follows_the_settings_about_it() -> None:
+    connection = Settings.from_env(
+        {
+            "DATABASE_URL": GOOD_URL + "?sslmode=require",
+            "DATABASE_TLS_VERIFY": "false",
+            "DATABASE_POOLER": "true",
+        }
+    ).connection()
+    assert connection.pooler
+    assert connection.tls is not None
+    assert not connection.tls.check_hostname
+
+
+def test_without_a_url_there_is_no_connection() -> None:
+    with pytest.raises(DatabaseUrlError, match="there is no database URL"):
+        Settings().connection()

@@ -56,7 +56,7 @@ class Body(Generic[StructT]):
             decoded = self._decoder.decode(raw)
         except msgspec.ValidationError:
             return self._judge(request, raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        except (msgspec.DecodeError, UnicodeDecodeError) as fault:
             raise _malformed(fault) from None
         # A name can stand twice only where its quoted form does, or where an escape hides it.
         if b"\\u" in raw or any(raw.count(name) > 1 for name in self._names):
@@ -118,8 +118,6 @@ def _parse(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _malformed(fault: Exception) -> MalformedBody:
-    if isinstance(fault, RecursionError):
-        return MalformedBody(TOO_DEEP)
     if isinstance(fault, UnicodeError):
         return MalformedBody("The body is not UTF-8, or escapes half of a surrogate pair.")
     return MalformedBody(f"The body is not JSON: {fault}.")

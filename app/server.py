@@ -85,8 +85,6 @@ def serve(settings: Settings) -> None:
         print(f"data       {data}", file=sys.stderr)
         print(f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)", file=sys.stderr, flush=True)
         server.run(sockets=[listener])
-        if not server.started:
-            sys.exit(1)
 
 
 def http_server(app: Edge, settings: Settings) -> uvicorn.Server:

@@ -33,8 +33,6 @@ class Protocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own signature
         """Answer a client that has closed its side: the rest of its request will not come."""
-        if self.transport.is_closing():
-            return False
         if self.in_head:
             self._refuse(MalformedRequest())
         elif self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]

@@ -21,6 +21,13 @@ from tests.support.lifespan import running
 POSTGRES = int(os.environ.get("TEST_POSTGRES") or 18)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests recorded, from whatever worker they come."""
+    for report in terminalreporter.getreports("passed"):
+        for name, figure in report.user_properties:
+            terminalreporter.write_line(f"{name}: {figure}")
+
+
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL of this worker's own, empty. TEST_POSTGRES chooses its version."""

@@ -89,12 +89,8 @@ def derived(struct: type[msgspec.Struct]) -> Any:
     _, components = msgspec.json.schema_components([struct])
 
     def written(node: Any) -> Any:
-        if isinstance(node, list):
-            return [written(item) for item in node]
         if not isinstance(node, dict):
             return node
-        if "$ref" in node:
-            return written(components[node["$ref"].rpartition("/")[2]])
         node = {
             k: v for k, v in node.items() if k not in {"title", "description", "default", "format"}
         }

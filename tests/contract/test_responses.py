@@ -66,7 +66,7 @@ def documented() -> list[tuple[str, str]]:
     ]
 
 
-def fail(_: ASGIConnection[Any, Any, Any, Any], __: BaseRouteHandler) -> None:
+async def fail(_: ASGIConnection[Any, Any, Any, Any], __: BaseRouteHandler) -> None:
     """A guard with a fault."""
     message = "a fault of ours"
     raise RuntimeError(message)

@@ -13,7 +13,7 @@ import pytest
 
 from app.connection import Connection
 from app.main import create_app
-from app.migrate import migrate
+from app.migrate import migrate, revision
 from app.settings import Secret, Settings
 from tests.support.client import ContractClient, assert_problem
 from tests.support.lifespan import running
@@ -159,3 +159,8 @@ async def test_a_database_without_a_schema_is_not_ready_and_says_why(empty_url: 
     async with serving(empty_url, 4) as client:
         response = await client.get("/readyz")
     assert assert_problem(response, 503, "not-ready")["detail"] == BEHIND
+
+
+@pytest.mark.requirement("FR-035")
+def test_the_revision_of_a_database_out_of_reach_is_none(tmp_path: Path) -> None:
+    assert revision(Connection.parse(f"postgresql://nobody@/nothing?host={tmp_path}")) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 
 import asyncpg
@@ -423,6 +425,21 @@ def test_a_head_of_32768_bytes_is_accepted(live: Live) -> None:
 @pytest.mark.requirement("FR-027")
 def test_a_head_of_one_byte_more_is_431(live: Live) -> None:
     assert_problem(live.exchange(head_of(HEAD_AT_MOST + 1)), 431, "header-fields-too-large")
+
+
+@pytest.mark.requirement("FR-027")
+def test_a_head_that_comes_in_pieces_is_put_together(live: Live) -> None:
+    with live.connected() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in (
+            b"GET /livez HTTP/1.1\r\nHo",
+            b"st: tasks.example\r\nX-A: b",
+            b"b",
+            b"\r\n\r\n",
+        ):
+            connection.sendall(piece)
+            time.sleep(0.05)  # so that the server reads each piece by itself
+        assert read_response(connection).status_code == 200
 
 
 @pytest.mark.requirement("FR-027")

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 import pytest
 import yaml
-from litestar import MediaType, Request, get, post
+from litestar import MediaType, Request, Response, asgi, get, post
 from litestar.connection import ASGIConnection
 from litestar.exceptions import (
     HTTPException,
@@ -44,7 +44,9 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
 }
 
 
-def own_tasks_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+async def own_tasks_only(
+    connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
+) -> None:
     """A component such as authentication brings: who the caller is, and what they may use."""
     user = connection.path_params.get("user_id")
     if user is None:
@@ -138,7 +140,7 @@ async def test_what_belongs_to_no_user_is_left_open(guarded: ContractClient, pat
 
 @pytest.mark.requirement("FR-042", "FR-027")
 async def test_header_fields_of_a_refusal_are_kept(settings: Settings) -> None:
-    def challenge(*_: object) -> None:
+    async def challenge(*_: object) -> None:
         raise NotAuthorizedException(headers={"WWW-Authenticate": "Bearer"})
 
     app = create_app(settings, guards=[challenge])
@@ -363,3 +365,19 @@ def test_a_service_whose_routes_are_the_contracts_starts(
 ) -> None:
     assert len(contract.operations()) == 10
     create_app(settings)
+
+
+@asgi("/stream", copy_scope=True)
+async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+    """A bare ASGI application of a component's."""
+    await Response("streamed", media_type=MediaType.TEXT).to_asgi_response(
+        app=None, request=Request(scope)
+    )(scope, receive, send)
+
+
+@pytest.mark.requirement("FR-042")
+async def test_a_bare_asgi_application_can_be_composed_in(settings: Settings) -> None:
+    async with running(create_app(settings, route_handlers=[stream])) as app:
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+        async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
+            assert (await client.get("/stream")).text == "streamed"

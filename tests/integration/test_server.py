@@ -10,14 +10,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
+from uuid import uuid4
 
 import asyncpg
 import httpx
 import msgspec
 import pytest
+from sqlalchemy.engine import make_url
 
+from app import server
 from app.connection import Connection
 from app.migrate import migrate
+from app.settings import Settings
 from tests.support.client import tasks_of
 from tests.support.process import (
     Service,
@@ -175,13 +180,13 @@ def test_a_request_under_way_is_finished_before_the_end(url: str, number: signal
             await until(lambda: is_refusing(service))
             await rival.execute("ROLLBACK")
             answer = await asked
+        assert service.process.wait(10) == 0
+        await rival.execute("TRUNCATE tasks")
         await rival.close()
         return answer
 
     with serving(DATABASE_URL=url) as service:
         assert asyncio.run(stop_meanwhile(service)).status_code == 201
-        assert service.process.wait(10) == 0
-    execute(url, "TRUNCATE tasks")
 
 
 async def is_refusing(service: Service) -> bool:
@@ -311,3 +316,25 @@ def test_a_service_takes_no_setting_from_whoever_runs_the_tests(
     monkeypatch.setenv("DATABASE_URL", "postgresql://somebody@elsewhere/else")
     assert environment(PORT=0).get("DATABASE_URL") is None
     assert environment(PORT=0)["PORT"] == "0"
+
+
+@pytest.mark.requirement("FR-038")
+def test_a_stop_that_was_asked_for_while_the_database_starts_is_granted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LEAVING", Event())
+    server.LEAVING.set()
+    with pytest.raises(SystemExit):
+        server._database(Settings(data_dir=folder)).__enter__()
+    assert processes_of(folder) == set()
+
+
+@pytest.mark.requirement("FR-037")
+def test_a_service_whose_start_up_fails_ends_with_a_status_of_its_own(url: str) -> None:
+    role = f"stranger_{uuid4().hex}"
+    execute(url, f"CREATE ROLE {role} LOGIN", "REVOKE ALL ON alembic_version FROM PUBLIC")
+    stranger = make_url(url).set(username=role).render_as_string(hide_password=False)
+    done = run("serve", PORT=0, DATABASE_URL=stranger)
+    execute(url, f"DROP ROLE {role}")
+    assert done.returncode == 3
+    assert "42501" in done.stdout

@@ -261,9 +261,10 @@ class ThreeUsers(RuleBasedStateMachine):
         other=st.sampled_from([{}, {"q": "other"}, {"sort": "updated_at", "order": "asc"}]),
     )
     def misuse_a_cursor(self, number: int, user: int, other: dict[str, str]) -> None:
+        owner = self.users[user]
         for kept in self.cursors[number : number + 1]:
-            owner, query = self.users[user], kept.query | other
-            if (owner, query) != (kept.user, kept.query):
+            query = kept.query | other
+            for _ in range((owner, query) != (kept.user, kept.query)):
                 response = self.service.request(
                     "GET", tasks_of(owner), params={**query, "cursor": kept.cursor}
                 )

@@ -120,15 +120,12 @@ class Service:
     def await_alive(self) -> None:
         """Wait until the service answers."""
 
-        def answers() -> bool:
+        def announced() -> bool:
             assert self.process.poll() is None, self.err + self.out
-            if not re.search(r"^process +\d+", self.err, re.MULTILINE):
-                return False
-            with suppress(httpx.TransportError):
-                return httpx.get(f"{self.url}/livez").status_code == 200
-            return False
+            return bool(re.search(r"^process +\d+", self.err, re.MULTILINE))
 
-        eventually(answers, START_SECONDS)
+        eventually(announced, START_SECONDS)
+        assert httpx.get(f"{self.url}/livez").status_code == 200
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""

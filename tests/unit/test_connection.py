@@ -98,6 +98,7 @@ def test_a_doubled_key_is_named(key: str) -> None:
         ("postgresql://u:hunter2@h/", "names no database"),
         ("postgresql://u:hunter2@/db", "has no host"),
         ("postgresql:///db", "has no host"),
+        ("postgresql://u:hunt@er2@h/db", "has an @ before its host that must be written %40"),
         ("postgresql://u:hunter2@h/db?port=x", "has a port that is not 1 to 65535"),
         ("postgresql://u:hunter2@h/db?port=-1", "has a port that is not 1 to 65535"),
         ("mysql://u:hunter2@h/db", "has the scheme mysql; it must be postgresql"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from app.problems import InvalidCursor
 from app.settings import Secret
-from app.tasks.cursor import Cursors, Position
+from app.tasks.cursor import _POSITION, Cursors, Position
 from app.tasks.schemas import ListTasksQuery, SortOrder, TaskSort
 
 pytestmark = pytest.mark.requirement("FR-017")
@@ -173,3 +174,14 @@ def test_secrets_count_beyond_64_bytes() -> None:
     cursor = Cursors(Secret("s" * 100 + "a")).encode("alice", ListTasksQuery(), PLACE)
     with pytest.raises(InvalidCursor):
         Cursors(Secret("s" * 100 + "b")).decode("alice", follow(ListTasksQuery(), cursor))
+
+
+@pytest.mark.requirement("FR-017")
+@pytest.mark.parametrize("micros", [-(2**63), 2**63 - 1])
+def test_a_position_beyond_the_calendar_is_refused_though_well_signed(micros: int) -> None:
+    # The public key is public: somebody may sign what no list ever gave out.
+    packed = _POSITION.pack(micros, PLACE.id.bytes)
+    query = ListTasksQuery()
+    forged = urlsafe_b64encode(packed + PUBLIC._digest("alice", query, packed)).decode()
+    with pytest.raises(InvalidCursor):
+        PUBLIC.decode("alice", msgspec.structs.replace(query, cursor=forged))

@@ -633,10 +633,10 @@ def test_the_log_of_the_last_two_runs_is_kept(folder: Path) -> None:
     assert len(list(folder.glob("postgres.log*"))) == 2
 
 
-class TestAsRoot:
+class TestAsRoot:  # pragma: no cover - only root can switch users and drop capabilities
     """PostgreSQL refuses root, so an unprivileged user is found for it."""
 
-    __test__ = IS_ROOT  # not collected otherwise: only root can switch users and drop capabilities
+    __test__ = IS_ROOT  # not collected otherwise
 
     @staticmethod
     def capabilities(server: int) -> tuple[list[str], set[str]]:

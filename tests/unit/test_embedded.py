@@ -237,6 +237,11 @@ def test_data_of_an_ordinary_user_name_the_user(monkeypatch: pytest.MonkeyPatch)
     assert account._unprivileged(HERE) == (1234, 5678)
 
 
+def test_a_file_is_given_to_the_account(tmp_path: Path) -> None:
+    account.give(tmp_path, account.Account(os.getuid(), os.getgid(), override=False))
+    assert tmp_path.stat().st_uid == os.getuid()
+
+
 def test_an_ordinary_user_needs_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert account.account_for(HERE, [HERE]) is None

@@ -359,13 +359,13 @@ async def test_a_content_coding_in_a_second_header_field_is_unsupported() -> Non
         ("Content-Encoding", "identity"),
         ("Content-Encoding", "gzip"),
     ]
-    assert (await send(b'{"count":1}', headers)).status_code in {400, 415}
+    assert (await send(b'{"count":1}', headers)).status_code == 415
 
 
 @pytest.mark.requirement("FR-024")
 async def test_a_second_declaration_is_refused() -> None:
     headers = [("Content-Type", JSON), ("Content-Type", "text/plain")]
-    assert (await send(b'{"count":1}', headers)).status_code in {400, 415}
+    assert (await send(b'{"count":1}', headers)).status_code == 415
 
 
 @pytest.mark.requirement("FR-024")

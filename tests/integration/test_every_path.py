@@ -333,3 +333,18 @@ async def test_no_error_shows_what_the_service_is_made_of(
         r"(?i)litestar|uvicorn|msgspec|asyncpg|sqlalchemy|postgres|python|traceback|/work|\.py"
     )
     assert re.search(forbidden, text) is None
+
+
+@pytest.mark.requirement("FR-029")
+async def test_of_several_request_ids_the_last_one_counts(client: ContractClient) -> None:
+    fields = [("X-Request-ID", "first"), ("X-Request-ID", "last")]
+    response = await client.get("/livez", headers=fields)
+    assert response.headers["x-request-id"] == "last"
+
+
+@pytest.mark.requirement("FR-022")
+async def test_a_path_is_matched_once_it_is_decoded(client: ContractClient) -> None:
+    app = client._transport
+    async with httpx.AsyncClient(transport=app, base_url="http://tasks.test") as plain:
+        response = await plain.get("/%6civez")
+    assert response.json() == {"status": "alive"}

@@ -12,7 +12,7 @@ from litestar.status_codes import HTTP_304_NOT_MODIFIED
 from litestar.types import ControllerRouterHandler
 
 from app.core import core
-from app.etags import Condition
+from app.etags import is_unchanged
 from app.parameters import IfNoneMatch, Nothing, Parameters
 from app.problems import PathNotFound
 
@@ -40,8 +40,7 @@ def _document(
     request: Request[Any, Any, Any], content: bytes, etag: str, media_type: str
 ) -> Response[bytes | None]:
     _, _, headers = GET_CONTRACT.read(request)
-    if_none_match = Condition.parse(headers.if_none_match)
-    if if_none_match is not None and if_none_match.holds_weakly(etag):
+    if is_unchanged(headers.if_none_match, etag):
         return Response(None, status_code=HTTP_304_NOT_MODIFIED, headers={"ETag": etag})
     return Response(content, media_type=media_type, headers={"ETag": etag})
 

@@ -44,6 +44,12 @@ class Condition(msgspec.Struct, frozen=True):
         return self.any or unformat(etag) in self.strong
 
 
+def is_unchanged(if_none_match: str | None, etag: str) -> bool:
+    """Whether a read with this `If-None-Match` is 304: the client has this very representation."""
+    condition = Condition.parse(if_none_match)
+    return condition is not None and condition.holds_weakly(etag)
+
+
 def format_etag(version: UUID) -> str:
     """The contract's `EntityTag` for a version."""
     return f'"{version.hex}"'

@@ -12,7 +12,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_304_NOT_MO
 
 from app.body import JSON, MERGE_PATCH, Body
 from app.core import core
-from app.etags import Condition
+from app.etags import Condition, is_unchanged
 from app.parameters import IfMatch, IfNoneMatch, Nothing, Parameters
 from app.tasks.repository import TaskRepository
 from app.tasks.schemas import (
@@ -70,10 +70,9 @@ class TaskController(Controller):
     async def get_task(self, request: Request[Any, Any, Any]) -> Response[Task | None]:
         """Answer one task, or 304."""
         path, _, headers = GET_TASK.read(request)
-        if_none_match = Condition.parse(headers.if_none_match)
         async with _repository(request) as tasks:
             task = await tasks.get_task(path.user_id, path.task_id)
-        if if_none_match is not None and if_none_match.holds_weakly(task.etag):
+        if is_unchanged(headers.if_none_match, task.etag):
             return Response(None, status_code=HTTP_304_NOT_MODIFIED, headers={"ETag": task.etag})
         return _current(task)
 

@@ -176,7 +176,7 @@ def judge(report: Mapping[str, Any], exit_code: int) -> Outcome:
     return Outcome(exit_code or int(bool(found)), summary, failures, found)
 
 
-if __name__ == "__main__":  # pragma: no cover - the tests call main
+if __name__ == "__main__":
     # As Ctrl-C does it: by way of the blocks above, which stop what they started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:], os.environ).exit_code)

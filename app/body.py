@@ -14,6 +14,7 @@ from litestar import Request
 from litestar.exceptions import InternalServerException
 
 from app.core import core
+from app.declaration import Declaration
 from app.problems import Fault, InvalidBody, MalformedBody, UnsupportedMediaType
 
 JSON = "application/json"
@@ -29,7 +30,7 @@ _CHARSET = re.compile(r'(charset=(utf-8|"utf-8"))?', re.IGNORECASE)
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
-class Body(Generic[StructT]):
+class Body(Declaration, Generic[StructT]):
     """The body of one operation; its struct has the name of its component schema."""
 
     def __init__(self, struct: type[StructT], *media_types: str) -> None:

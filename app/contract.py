@@ -7,25 +7,30 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jsonschema_rs
 import msgspec
 import yaml
 from litestar.enums import HttpMethod
 from litestar.routes import BaseRoute, HTTPRoute
+from msgspec import Meta
 
-from app.problems import Fault
+from app.problems import POINTER_AT_MOST, Fault
 
 FILE = Path(__file__).parent.parent / "openapi.yaml"
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 # libyaml's loader where PyYAML was built with it: ten times faster at start-up.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-POINTER_AT_MOST = 1024
-
 Operation = tuple[str, str, str]
 """Path template, method in upper case, operationId."""
+
+
+class ContractJson(msgspec.Struct, frozen=True):
+    """What a reader may rely on in the contract as JSON; it is served as it was written."""
+
+    openapi: Annotated[str, Meta(max_length=16, pattern=r"^3\.1\.[0-9]+\Z")]
 
 
 class ContractError(Exception):

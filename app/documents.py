@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import litestar_offline_docs
-from litestar import MediaType, Request, Response, get
+from litestar import MediaType, Request, get
 from litestar.response import File
-from litestar.status_codes import HTTP_304_NOT_MODIFIED
+from litestar.status_codes import HTTP_200_OK
 from litestar.types import ControllerRouterHandler
+from msgspec import Meta
 
+from app.answers import Answer, NotModified
+from app.contract import ContractJson
 from app.core import core
 from app.etags import is_unchanged
+from app.fields import Tagged
 from app.parameters import IfNoneMatch, Nothing, Parameters
 from app.problems import PathNotFound
 
@@ -22,36 +26,61 @@ FILES = {"swagger-ui.css", "swagger-ui-bundle.js"}
 ASSETS = Path(litestar_offline_docs.__file__).parent / "static"
 
 
-@get("/openapi.yaml", operation_id="getContractYaml")
-async def get_contract_yaml(request: Request[Any, Any, Any]) -> Response[bytes | None]:
+ContractYaml = Annotated[str, Meta(max_length=1048576)]
+
+
+class Yaml(Answer[ContractYaml]):
+    """The contract's file."""
+
+    status = HTTP_200_OK
+    declared_media_type = "application/yaml"
+    fields = Tagged
+
+
+class Json(Answer[ContractJson]):
+    """The same document as JSON."""
+
+    status = HTTP_200_OK
+    fields = Tagged
+
+
+@get(
+    "/openapi.yaml",
+    operation_id="getContractYaml",
+    tags=["contract"],
+    parameters=GET_CONTRACT,
+)
+async def get_contract_yaml(request: Request[Any, Any, Any]) -> Yaml | NotModified:
     """Answer the file, byte for byte."""
-    contract = core(request).contract
-    return _document(request, contract.yaml, contract.yaml_etag, "application/yaml")
-
-
-@get("/openapi.json", operation_id="getContractJson")
-async def get_contract_json(request: Request[Any, Any, Any]) -> Response[bytes | None]:
-    """Answer the same document as JSON."""
-    contract = core(request).contract
-    return _document(request, contract.json, contract.json_etag, MediaType.JSON)
-
-
-def _document(
-    request: Request[Any, Any, Any], content: bytes, etag: str, media_type: str
-) -> Response[bytes | None]:
     _, _, headers = GET_CONTRACT.read(request)
-    if is_unchanged(headers.if_none_match, etag):
-        return Response(None, status_code=HTTP_304_NOT_MODIFIED, headers={"ETag": etag})
-    return Response(content, media_type=media_type, headers={"ETag": etag})
+    contract = core(request).contract
+    if is_unchanged(headers.if_none_match, contract.yaml_etag):
+        return NotModified(contract.yaml_etag)
+    return Yaml(contract.yaml, Tagged(contract.yaml_etag))
 
 
-@get("/docs", media_type=MediaType.HTML)
+@get(
+    "/openapi.json",
+    operation_id="getContractJson",
+    tags=["contract"],
+    parameters=GET_CONTRACT,
+)
+async def get_contract_json(request: Request[Any, Any, Any]) -> Json | NotModified:
+    """Answer the same document as JSON."""
+    _, _, headers = GET_CONTRACT.read(request)
+    contract = core(request).contract
+    if is_unchanged(headers.if_none_match, contract.json_etag):
+        return NotModified(contract.json_etag)
+    return Json(contract.json, Tagged(contract.json_etag))
+
+
+@get("/docs", media_type=MediaType.HTML, include_in_schema=False)
 async def show_docs() -> str:
     """Show the contract in a browser. For people, and so no operation of the contract."""
     return PAGE
 
 
-@get("/docs/assets/{name:str}")
+@get("/docs/assets/{name:str}", include_in_schema=False)
 async def get_asset(request: Request[Any, Any, Any]) -> File:
     """Answer a file of the page, and nothing else that a path may name."""
     name = request.path_params["name"]

@@ -18,19 +18,21 @@ from uuid_utils.compat import uuid7
 
 from app.cors import Cors
 from app.failures import allow
+from app.fields import REQUEST_ID, OnEveryResponse
 from app.logs import log
 from app.problems import MEDIA_TYPE, InternalError, PathNotFound, Problem
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
 _VARIABLE = re.compile(r"\{[^}]+\}")
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
-_ON_EVERY_RESPONSE = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"private, no-cache"),
-)
+# Encoded once: they are the same on every response.
+_CONSTANT_FIELDS = [
+    (name.lower().encode(), value.encode())
+    for name, value in OnEveryResponse("-").named().items()
+    if name != "X-Request-ID"
+]
 
 
 class Edge:
@@ -120,7 +122,7 @@ class Exchange:
                 *message["headers"],
                 *self._cors.fields(self.headers, self.allowed_methods),
                 (b"x-request-id", self.request_id.encode()),
-                *_ON_EVERY_RESPONSE,
+                *_CONSTANT_FIELDS,
             ]
         elif message["type"] == "http.response.body" and self.method == HttpMethod.HEAD:
             message["body"] = b""
@@ -157,7 +159,7 @@ class Exchange:
 
 
 def _request_id(given: bytes) -> str:
-    return given.decode() if _REQUEST_ID.fullmatch(given) else str(uuid7())
+    return given.decode() if REQUEST_ID.fullmatch(given) else str(uuid7())
 
 
 def _path(scope: HTTPScope) -> str:

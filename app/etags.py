@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
+
+EntityTag = Annotated[str, Meta(min_length=34, max_length=34, pattern=r'^"[0-9a-f]{32}"\Z')]
 
 _TAG = re.compile(r'(W/)?"([!#-~]*)"')
 _OURS = re.compile(r"[0-9a-f]{32}")

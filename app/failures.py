@@ -16,6 +16,7 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
 
+from app.fields import Allow
 from app.logs import log
 from app.problems import (
     MEDIA_TYPE,
@@ -25,7 +26,7 @@ from app.problems import (
     MethodNotAllowed,
     PathNotFound,
     Problem,
-    refusal,
+    Refusal,
 )
 
 
@@ -40,7 +41,7 @@ def answer_problem(request: Request[Any, Any, Any], problem: Problem) -> Respons
     return Response(
         msgspec.json.encode(problem.body(request.scope["state"]["request_id"])),
         status_code=problem.status,
-        headers=dict(problem.response_headers),
+        headers=problem.headers,
         media_type=MEDIA_TYPE,
     )
 
@@ -64,16 +65,16 @@ def _translated(exception: HTTPException, *, routed: bool) -> Problem:
     if isinstance(exception, RequestEntityTooLarge):
         return ContentTooLarge()
     if routed:
-        return refusal(exception)
+        return Refusal(exception)
     if isinstance(exception, NotFoundException):
         return PathNotFound()
     if isinstance(exception, MethodNotAllowedException):
         methods = (exception.headers or {}).get("allow", "").split(", ")
-        return MethodNotAllowed(headers={"Allow": allow(methods)})
+        return MethodNotAllowed(headers=Allow(allow(methods)).named())
     if type(exception) is ClientException:
         # The framework's word for a Host that makes no sense.
         return MalformedRequest()
-    return refusal(exception)
+    return Refusal(exception)
 
 
 HANDLERS: dict[int | type[Exception], Any] = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request, get
+from litestar.status_codes import HTTP_200_OK
+from msgspec import Meta
 
+from app.answers import Answer
 from app.core import core
 from app.database import SCHEMA_REVISION
 from app.parameters import Nothing, Parameters
@@ -19,18 +22,30 @@ NO_PARAMETERS = Parameters(Nothing, Nothing, Nothing)
 class Health(msgspec.Struct, frozen=True):
     """The state of the service: component `Health` of the contract."""
 
-    status: str
+    status: Annotated[str, Meta(max_length=32, pattern=r"^[a-z]+\Z")]
 
 
-@get("/livez", operation_id="getLiveness")
-async def get_liveness(request: Request[Any, Any, Any]) -> Response[Health]:
+class Healthy(Answer[Health]):
+    """The process, or the service, is well."""
+
+    status = HTTP_200_OK
+
+
+@get("/livez", operation_id="getLiveness", tags=["health"], parameters=NO_PARAMETERS)
+async def get_liveness(request: Request[Any, Any, Any]) -> Healthy:
     """Answer that the process answers; the database is not asked, so it may stay asleep."""
     NO_PARAMETERS.read(request)
-    return Response(Health("alive"))
+    return Healthy(Health("alive"))
 
 
-@get("/readyz", operation_id="getReadiness")
-async def get_readiness(request: Request[Any, Any, Any]) -> Response[Health]:
+@get(
+    "/readyz",
+    operation_id="getReadiness",
+    tags=["health"],
+    parameters=NO_PARAMETERS,
+    problems=[NotReady],
+)
+async def get_readiness(request: Request[Any, Any, Any]) -> Healthy:
     """Answer whether the database is there and has the schema that this version needs."""
     NO_PARAMETERS.read(request)
     try:
@@ -40,4 +55,4 @@ async def get_readiness(request: Request[Any, Any, Any]) -> Response[Health]:
     if revision != SCHEMA_REVISION:
         msg = "The database's schema is not at the revision that this version needs."
         raise NotReady(msg)
-    return Response(Health("ready"))
+    return Healthy(Health("ready"))

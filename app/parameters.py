@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
@@ -18,7 +18,8 @@ from msgspec import Meta
 from msgspec.inspect import BoolType, DateTimeType, IntType, UnionType, UUIDType, type_info
 from msgspec.structs import fields
 
-from app.problems import Fault, InvalidParameter
+from app.declaration import Declaration
+from app.problems import DETAIL_AT_MOST, NAME_AT_MOST, Fault, InvalidParameter
 
 # `\Z`, not `$`: Python's `$` lets a trailing newline through, ECMA 262's does not.
 EntityTags = Annotated[
@@ -29,11 +30,10 @@ EntityTags = Annotated[
         pattern=r'^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)\Z',
     ),
 ]
-AnyEntityTag = Annotated[str, Meta(pattern=r"^\*\Z")]
+AnyEntityTag = Literal["*"]
 
 FIRST_INSTANT = datetime(1, 1, 1, tzinfo=UTC)
 LAST_INSTANT = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
-NAME_AT_MOST = 128
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _INSTANT = re.compile(
@@ -64,7 +64,7 @@ class IfNoneMatch(msgspec.Struct, frozen=True):
     if_none_match: EntityTags | None = msgspec.field(name="If-None-Match", default=None)
 
 
-class Parameters(Generic[PathT, QueryT, HeadersT]):
+class Parameters(Declaration, Generic[PathT, QueryT, HeadersT]):
     """The parameters of one operation."""
 
     def __init__(self, path: type[PathT], query: type[QueryT], headers: type[HeadersT]) -> None:
@@ -121,7 +121,9 @@ class _Place(Generic[PathT]):
             try:
                 values[field] = msgspec.convert(parse(raw), type_)
             except (ValueError, msgspec.ValidationError) as fault:
-                faults.append(Fault(parameter=name, detail=str(fault).replace("`", "")))
+                # msgspec's words may repeat the value, whatever its length.
+                detail = str(fault).replace("`", "")[:DETAIL_AT_MOST]
+                faults.append(Fault(parameter=name, detail=detail))
         return self.struct(**values) if len(faults) == before else None
 
 

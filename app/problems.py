@@ -9,35 +9,47 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from types import MappingProxyType
+from typing import Annotated, ClassVar
 
 import msgspec
 from litestar.exceptions import HTTPException
+from msgspec import Meta
+
+from app.fields import Allow, Fields, RequestId, RetryAfter, WwwAuthenticate
 
 MEDIA_TYPE = "application/problem+json"
 FAULTS_AT_MOST = 100
 DETAIL_AT_MOST = 1024
+POINTER_AT_MOST = 1024
+NAME_AT_MOST = 128
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
-RETRY_AFTER = MappingProxyType({"Retry-After": "1"})
+
+FieldsClass = type[Fields]  # a problem's own `type` hides the builtin one
+Type = Annotated[str, Meta(max_length=128, extra_json_schema={"format": "uri-reference"})]
+Title = Annotated[str, Meta(max_length=128)]
+Status = Annotated[int, Meta(ge=400, le=599)]
+Detail = Annotated[str, Meta(max_length=DETAIL_AT_MOST)]
+Pointer = Annotated[str, Meta(max_length=POINTER_AT_MOST)]
+Name = Annotated[str, Meta(max_length=NAME_AT_MOST)]
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One fault of a request: component `Fault` of the contract."""
 
-    pointer: str | None = None
-    parameter: str | None = None
-    detail: str
+    pointer: Pointer | None = None
+    parameter: Name | None = None
+    detail: Detail
 
 
 class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every error: component `Problem` of the contract."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    errors: Sequence[Fault]
+    type: Type
+    title: Title
+    status: Status
+    detail: Detail
+    instance: RequestId
+    errors: Annotated[Sequence[Fault], Meta(max_length=FAULTS_AT_MOST)]
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's word, and the contract's
@@ -47,11 +59,11 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word, and the contract's
     status: int
     title: str
     detail: str
-    headers: Mapping[str, str] = MappingProxyType({})
+    fields: ClassVar[FieldsClass] = Fields
 
     def __init_subclass__(cls) -> None:
         slug = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
-        cls.type = f"/problems/{slug}"
+        cls.type = vars(cls).get("type", f"/problems/{slug}")
 
     def __init__(
         self,
@@ -63,7 +75,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word, and the contract's
         """`detail` and `headers` stand in for the kind's own, for this occurrence."""
         self.occurrence = type(self).detail if detail is None else detail
         self.faults = faults[:FAULTS_AT_MOST]
-        self.response_headers = type(self).headers if headers is None else headers
+        self.headers = self.fields().named() if headers is None else headers
         super().__init__(self.occurrence)
 
     def body(self, request_id: str) -> ProblemBody:
@@ -132,6 +144,7 @@ class MethodNotAllowed(Problem):
     status = HTTPStatus.METHOD_NOT_ALLOWED
     title = "The path does not have this method"
     detail = "The header field Allow lists the methods of this path."
+    fields = Allow
 
 
 class PreconditionFailed(Problem):
@@ -190,7 +203,7 @@ class DatabaseUnavailable(Problem):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The database is not available"
     detail = "Try again shortly. If this was a write, it may or may not have happened."
-    headers = RETRY_AFTER
+    fields = RetryAfter
 
 
 class NotReady(Problem):
@@ -199,19 +212,23 @@ class NotReady(Problem):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The service is not ready"
     detail = "The database did not answer within one second."
-    headers = RETRY_AFTER
+    fields = RetryAfter
 
 
 KINDS: tuple[type[Problem], ...] = tuple(Problem.__subclasses__())
 
 
-def refusal(exception: HTTPException) -> Problem:
-    """The problem for an HTTPException that a composed component raised.
+class Refusal(Problem):
+    """What a component composed into the service refused with an HTTPException of its own.
 
     RFC 9457, section 4.2.1: no kind beyond the status code, whose phrase is the title.
     """
-    problem = Problem(exception.detail[:DETAIL_AT_MOST], headers=exception.headers or {})
-    problem.type = "about:blank"
-    problem.status = exception.status_code
-    problem.title = PHRASES.get(exception.status_code, "Refused")
-    return problem
+
+    type = "about:blank"
+    fields = WwwAuthenticate
+
+    def __init__(self, exception: HTTPException) -> None:
+        """Take over status, detail and header fields."""
+        super().__init__(exception.detail[:DETAIL_AT_MOST], headers=exception.headers or {})
+        self.status = exception.status_code
+        self.title = PHRASES.get(exception.status_code, "Refused")

@@ -6,6 +6,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.fields import OnEveryResponse
 from app.logs import log
 from app.problems import MEDIA_TYPE, HeaderFieldsTooLarge, MalformedBody, MalformedRequest, Problem
 
@@ -84,11 +85,13 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         request_id = str(uuid7())
         body = msgspec.json.encode(problem.body(request_id))
-        head = (
-            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-            f"x-request-id: {request_id}\r\nx-content-type-options: nosniff\r\n"
-            "cache-control: private, no-cache\r\nconnection: close\r\n\r\n"
-        )
+        fields = {
+            "Content-Type": MEDIA_TYPE,
+            "Content-Length": len(body),
+            **OnEveryResponse(request_id).named(),
+            "Connection": "close",
+        }
+        head = "".join(f"{name.lower()}: {value}\r\n" for name, value in fields.items()) + "\r\n"
         log.info(
             "request",
             method=None,

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
-from litestar import Controller, Request, Response, delete, get, patch, post, put
-from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_304_NOT_MODIFIED
+from litestar import Controller, Request, delete, get, patch, post, put
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
+from app.answers import Answer, NotModified
 from app.body import JSON, MERGE_PATCH, Body
 from app.core import core
 from app.etags import Condition, is_unchanged
+from app.fields import Located, Tagged
 from app.parameters import IfMatch, IfNoneMatch, Nothing, Parameters
+from app.problems import (
+    DatabaseUnavailable,
+    InvalidCursor,
+    PreconditionFailed,
+    TaskNotFound,
+)
 from app.tasks.repository import TaskRepository
 from app.tasks.schemas import (
     ListTasksQuery,
@@ -39,13 +47,48 @@ REPLACE_BODY = Body(TaskReplace, JSON)
 PATCH_BODY = Body(TaskPatch, MERGE_PATCH, JSON)
 
 
+class Page(Answer[TaskPage]):
+    """A page of tasks."""
+
+    status = HTTP_200_OK
+
+
+class Current(Answer[Task]):
+    """The task as it is now."""
+
+    status = HTTP_200_OK
+    fields = Tagged
+
+    def __init__(self, task: Task) -> None:
+        """Answer a task."""
+        super().__init__(task, Tagged(task.etag))
+
+
+class Created(Answer[Task]):
+    """The task is new."""
+
+    status = HTTP_201_CREATED
+    fields = Located
+    links: ClassVar = {"user_id": "user_id", "task_id": "id"}
+
+    def __init__(self, task: Task) -> None:
+        """Answer a new task."""
+        location = f"/api/v1/users/{quote(task.user_id, safe=':@+')}/tasks/{task.id}"
+        super().__init__(task, Located(task.etag, location))
+
+
 class TaskController(Controller):
     """One handler for each operation of the contract's tag `tasks`."""
 
     path = "/api/v1/users/{user_id:str}/tasks"
+    tags = ("tasks",)
 
-    @get(operation_id="listTasks")
-    async def list_tasks(self, request: Request[Any, Any, Any]) -> Response[TaskPage]:
+    @get(
+        operation_id="listTasks",
+        parameters=LIST_TASKS,
+        problems=[InvalidCursor, DatabaseUnavailable],
+    )
+    async def list_tasks(self, request: Request[Any, Any, Any]) -> Page:
         """Answer one page."""
         path, query, _ = LIST_TASKS.read(request)
         cursors = core(request).cursors
@@ -55,29 +98,45 @@ class TaskController(Controller):
         next_cursor = None
         if position is not None:
             next_cursor = cursors.encode(path.user_id, query, position)
-        return Response(TaskPage(items, next_cursor))
+        return Page(TaskPage(items, next_cursor))
 
-    @post(operation_id="createTask")
-    async def create_task(self, request: Request[Any, Any, Any]) -> Response[Task]:
+    @post(
+        operation_id="createTask",
+        parameters=CREATE_TASK,
+        reads=CREATE_BODY,
+        problems=[DatabaseUnavailable],
+    )
+    async def create_task(self, request: Request[Any, Any, Any]) -> Created:
         """Store a new task."""
         path, _, _ = CREATE_TASK.read(request)
         new = await CREATE_BODY.read(request)
         async with _repository(request) as tasks:
             task = await tasks.create_task(path.user_id, new)
-        return _created(task)
+        return Created(task)
 
-    @get("/{task_id:str}", operation_id="getTask")
-    async def get_task(self, request: Request[Any, Any, Any]) -> Response[Task | None]:
+    @get(
+        "/{task_id:str}",
+        operation_id="getTask",
+        parameters=GET_TASK,
+        problems=[TaskNotFound, DatabaseUnavailable],
+    )
+    async def get_task(self, request: Request[Any, Any, Any]) -> Current | NotModified:
         """Answer one task, or 304."""
         path, _, headers = GET_TASK.read(request)
         async with _repository(request) as tasks:
             task = await tasks.get_task(path.user_id, path.task_id)
         if is_unchanged(headers.if_none_match, task.etag):
-            return Response(None, status_code=HTTP_304_NOT_MODIFIED, headers={"ETag": task.etag})
-        return _current(task)
+            return NotModified(task.etag)
+        return Current(task)
 
-    @put("/{task_id:str}", operation_id="replaceTask")
-    async def replace_task(self, request: Request[Any, Any, Any]) -> Response[Task]:
+    @put(
+        "/{task_id:str}",
+        operation_id="replaceTask",
+        parameters=REPLACE_TASK,
+        reads=REPLACE_BODY,
+        problems=[PreconditionFailed, DatabaseUnavailable],
+    )
+    async def replace_task(self, request: Request[Any, Any, Any]) -> Created | Current:
         """Replace a task, or create it under the id in the path."""
         path, _, headers = REPLACE_TASK.read(request)
         new = await REPLACE_BODY.read(request)
@@ -89,19 +148,30 @@ class TaskController(Controller):
                 if_match=Condition.parse(headers.if_match),
                 if_absent=headers.if_none_match is not None,
             )
-        return _created(task) if task.created_at == task.updated_at else _current(task)
+        return Created(task) if task.created_at == task.updated_at else Current(task)
 
-    @patch("/{task_id:str}", operation_id="updateTask")
-    async def update_task(self, request: Request[Any, Any, Any]) -> Response[Task]:
+    @patch(
+        "/{task_id:str}",
+        operation_id="updateTask",
+        parameters=UPDATE_TASK,
+        reads=PATCH_BODY,
+        problems=[TaskNotFound, PreconditionFailed, DatabaseUnavailable],
+    )
+    async def update_task(self, request: Request[Any, Any, Any]) -> Current:
         """Change the members that were sent."""
         path, _, headers = UPDATE_TASK.read(request)
         change = await PATCH_BODY.read(request)
         if_match = Condition.parse(headers.if_match)
         async with _repository(request) as tasks:
             task = await tasks.update_task(path.user_id, path.task_id, change, if_match=if_match)
-        return _current(task)
+        return Current(task)
 
-    @delete("/{task_id:str}", operation_id="deleteTask")
+    @delete(
+        "/{task_id:str}",
+        operation_id="deleteTask",
+        parameters=DELETE_TASK,
+        problems=[TaskNotFound, PreconditionFailed, DatabaseUnavailable],
+    )
     async def delete_task(self, request: Request[Any, Any, Any]) -> None:
         """Delete a task for good."""
         path, _, headers = DELETE_TASK.read(request)
@@ -116,16 +186,3 @@ async def _repository(request: Request[Any, Any, Any]) -> AsyncGenerator[TaskRep
     async with core(request).database.session() as session:
         # Its own exceptions would turn every fault of the driver into a conflict (research.md, D6).
         yield TaskRepository(session=session, wrap_exceptions=False)
-
-
-def _current(task: Task) -> Response[Any]:
-    return Response(task, status_code=HTTP_200_OK, headers={"ETag": task.etag})
-
-
-def _created(task: Task) -> Response[Task]:
-    location = f"/api/v1/users/{quote(task.user_id, safe=':@+')}/tasks/{task.id}"
-    return Response(
-        task,
-        status_code=HTTP_201_CREATED,
-        headers={"ETag": task.etag, "Location": location},
-    )

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from app.etags import EntityTag
 from app.parameters import AnyEntityTag, EntityTags
 
 LIMIT_DEFAULT = 50
@@ -55,14 +56,14 @@ class Task(msgspec.Struct, frozen=True):
     """A task as it is stored. Text is exact; instants are UTC in microseconds."""
 
     id: UUID
-    user_id: str
-    title: str
-    description: str | None
+    user_id: UserId
+    title: Title
+    description: Description | None
     completed: bool
-    completed_at: datetime | None
-    created_at: datetime
-    updated_at: datetime
-    etag: str
+    completed_at: Instant | None
+    created_at: Instant
+    updated_at: Instant
+    etag: EntityTag
 
 
 class TaskCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,8 +93,8 @@ class TaskPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TaskPage(msgspec.Struct, frozen=True):
     """A page of a list; `next_cursor` is None on the last one."""
 
-    items: list[Task]
-    next_cursor: str | None
+    items: Annotated[list[Task], Meta(max_length=200)]
+    next_cursor: CursorText | None
 
 
 class UserPath(msgspec.Struct, frozen=True):

@@ -127,3 +127,16 @@ async def test_a_wrong_response_is_caught(
     ContractCheck().check("PUT", ONE, httpx.Response(200, headers=right.headers, json=right.json()))
     with pytest.raises(ContractViolation, match=message):
         ContractCheck().check("PUT", ONE, response)
+
+
+@pytest.mark.requirement("NFR-003", "FR-027")
+async def test_a_kind_of_problem_that_the_operation_does_not_have_is_caught(
+    client: ContractClient,
+) -> None:
+    right = await client.get(NONE)
+    ContractCheck().check("GET", NONE, right)
+    problem = {**right.json(), "type": "/problems/not-ready"}
+    right.headers.pop("content-length")
+    wrong = httpx.Response(404, headers=right.headers, json=problem)
+    with pytest.raises(ContractViolation, match="kind /problems/not-ready"):
+        ContractCheck().check("GET", NONE, wrong)

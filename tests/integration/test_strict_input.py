@@ -50,6 +50,22 @@ def short(value: str) -> str:
     return f"{ascii(value)[:24]}.{len(value)}"
 
 
+@pytest.mark.requirement("FR-021")
+@pytest.mark.parametrize(
+    ("method", "path", "field", "fault"),
+    [
+        ("GET", f"{ALICE}?sort={'x' * 3000}", "Accept: */*", "sort"),
+        ("PUT", TASK, f'If-None-Match: "{"x" * 3000}"', "If-None-Match"),
+    ],
+)
+def test_a_refused_value_of_any_length_fits_the_answer(
+    live: Live, method: str, path: str, field: str, fault: str
+) -> None:
+    refused = live.call(method, path, JSON, field, body=BODY)
+    problem = assert_problem(refused, 400, "invalid-parameter", fault)
+    assert len(problem["errors"][0]["detail"]) == 1024
+
+
 # --- on every operation --------------------------------------------------------------------------
 
 

@@ -33,13 +33,11 @@ class ContractCheck:
             (re.compile("[^/]+".join(map(re.escape, re.split(r"\{[^}]+\}", path)))), item)
             for path, item in self.document["paths"].items()
         ]
-        self.problem_types = set(
-            re.findall(
-                r"^\| `(/problems/[a-z-]+|about:blank)` \|",
-                self.document["info"]["description"],
-                re.MULTILINE,
-            )
-        )
+
+        # What is answered before an operation is found, and a fault of ours, can happen anywhere.
+        components = self.document["components"]["responses"]
+        self.everywhere = self._kinds_of(components["Problem"])
+        self.everywhere |= self._kinds_of(components["InternalError"])
 
     def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
         """Raise ContractViolation, or say which operation answered (None for the router's)."""
@@ -142,10 +140,16 @@ class ContractCheck:
         faults = self.faults(contents[media_type]["schema"], value)
         self._require(not faults, f"body: {faults}")
         if media_type == "application/problem+json":
+            kinds = self._kinds_of(spec) | self.everywhere
+            self._require(value["type"] in kinds, f"kind {value['type']} is not one of {kinds}")
             self._check_problem(value, response)
 
+    def _kinds_of(self, spec: dict[str, Any]) -> set[str]:
+        """The kinds of problem that a response has examples of."""
+        examples = spec["content"]["application/problem+json"]["examples"]
+        return {example["value"]["type"] for example in examples.values()}
+
     def _check_problem(self, problem: dict[str, Any], response: httpx.Response) -> None:
-        self._require(problem["type"] in self.problem_types, f"type {problem['type']}")
         self._require(problem["status"] == response.status_code, "status in body and line differ")
         self._require(problem["instance"] == response.headers["x-request-id"], "instance")
         for fault in problem["errors"]:

@@ -127,7 +127,7 @@ def test_what_wires_is_imported_from_above_alone(room: str, importers: set[str])
     assert {other for other, rooms in ALLOWED.items() if room in rooms} == importers
 
 
-@pytest.mark.parametrize("room", ["problems", "etags", "connection", "embedded.error"])
+@pytest.mark.parametrize("room", ["etags", "connection", "embedded.error"])
 def test_what_everything_stands_on_imports_nothing_of_the_service(room: str) -> None:
     assert ALLOWED[room] == set()
 

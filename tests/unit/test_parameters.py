@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from litestar import Request
 from msgspec import Meta
 
-from app import parameters
+from app import etags, fields, parameters
 from app.contract import Contract
 from app.parameters import IfMatch, IfNoneMatch, Nothing, Parameters
 from app.problems import InvalidParameter
@@ -444,9 +444,11 @@ def test_text_of_a_description_and_of_a_search_is_what_the_contract_says(
         *CONSTRAINED.values(),
         schemas.Description,
         schemas.SearchText,
-        parameters.AnyEntityTag,
+        etags.EntityTag,
+        fields.RequestId,
+        fields.Methods,
     ],
-    ids=[*CONSTRAINED, "Description", "SearchText", "AnyEntityTag"],
+    ids=[*CONSTRAINED, "Description", "SearchText", "EntityTag", "RequestId", "Methods"],
 )
 def test_a_pattern_ends_where_the_text_does(type_: Any) -> None:
     (meta,) = (part for part in get_args(type_) if isinstance(part, Meta))

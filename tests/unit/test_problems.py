@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 
 import msgspec
@@ -20,28 +19,10 @@ from app.problems import (
     MethodNotAllowed,
     NotReady,
     Problem,
-    refusal,
+    Refusal,
 )
 
 pytestmark = pytest.mark.requirement("FR-027")
-
-ROW = re.compile(r"^\| `(/problems/[a-z-]+)` \| (\d{3}) \| ", re.MULTILINE)
-
-
-def documented(contract: Contract) -> list[tuple[str, int]]:
-    """The kinds in the contract's table, with their status."""
-    rows = ROW.findall(contract.document["info"]["description"])
-    return [(type_, int(status)) for type_, status in rows]
-
-
-@pytest.mark.requirement("FR-027", "FR-043")
-def test_the_contract_documents_every_kind_with_its_status_and_no_other(contract: Contract) -> None:
-    assert sorted(documented(contract)) == sorted((kind.type, int(kind.status)) for kind in KINDS)
-
-
-def test_no_kind_is_documented_twice(contract: Contract) -> None:
-    types = [type_ for type_, _ in documented(contract)]
-    assert len(types) == len(set(types))
 
 
 def test_titles_tell_the_kinds_apart() -> None:
@@ -59,8 +40,9 @@ def test_the_contracts_examples_are_of_kinds_with_these_titles(contract: Contrac
         for media in [response.get("content", {}).get("application/problem+json", {})]
         for example in media.get("examples", {}).values()
     }
-    assert shown <= {(kind.type, kind.title, int(kind.status)) for kind in KINDS}
-    assert len(shown) == 12
+    assert shown - {("about:blank", "Unauthorized", 401)} == {
+        (kind.type, kind.title, int(kind.status)) for kind in KINDS
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -76,23 +58,23 @@ def test_a_kind_as_it_stands_fits_the_contracts_schema(
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_kind_says_when_to_come_back_where_its_status_promises_it(kind: type[Problem]) -> None:
     promised = {"Retry-After": "1"} if kind.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    assert dict(kind().response_headers) == promised
+    assert dict(kind().headers) == promised
 
 
 def test_both_kinds_of_503_say_when_to_come_back() -> None:
-    assert DatabaseUnavailable().response_headers == NotReady().response_headers != {}
+    assert DatabaseUnavailable().headers == NotReady().headers != {}
 
 
 def test_an_occurrence_has_its_own_words_and_header_fields() -> None:
     problem = MethodNotAllowed("Not here.", headers={"Allow": "GET"})
-    assert (problem.body("r").detail, problem.response_headers) == ("Not here.", {"Allow": "GET"})
+    assert (problem.body("r").detail, problem.headers) == ("Not here.", {"Allow": "GET"})
     assert MethodNotAllowed().body("r").detail == MethodNotAllowed.detail
 
 
 def test_an_occurrence_leaves_its_kind_as_it_is() -> None:
-    before = (InvalidParameter.detail, dict(InvalidParameter.headers))
+    before = (InvalidParameter().body("r"), InvalidParameter().headers)
     InvalidParameter("Other words.", headers={"X": "1"}, faults=[Fault(parameter="a", detail="b")])
-    assert (InvalidParameter.detail, dict(InvalidParameter.headers)) == before
+    assert (InvalidParameter().body("r"), InvalidParameter().headers) == before
 
 
 @pytest.mark.requirement("FR-026")
@@ -107,16 +89,16 @@ def test_as_many_faults_are_listed_as_the_contract_allows(contract: Contract) ->
 @pytest.mark.requirement("FR-042")
 def test_a_refusal_of_a_composed_component_has_no_kind_but_its_status() -> None:
     exception = NotAuthorizedException("Sign in first.", headers={"WWW-Authenticate": "Bearer"})
-    problem = refusal(exception)
+    problem = Refusal(exception)
     body = problem.body("r")
     assert (body.type, body.status, body.title) == ("about:blank", 401, "Unauthorized")
     assert body.detail == "Sign in first."
-    assert problem.response_headers == {"WWW-Authenticate": "Bearer"}
+    assert problem.headers == {"WWW-Authenticate": "Bearer"}
 
 
 @pytest.mark.requirement("FR-042")
 def test_a_refusal_without_header_fields_has_none() -> None:
-    assert refusal(TooManyRequestsException("Slowly.")).response_headers == {}
+    assert Refusal(TooManyRequestsException("Slowly.")).headers == {}
 
 
 @pytest.mark.requirement("FR-042")
@@ -124,7 +106,7 @@ def test_a_refusal_without_header_fields_has_none() -> None:
 def test_a_status_without_a_registered_phrase_is_a_problem_too(
     status: int, contract: Contract
 ) -> None:
-    problem = refusal(HTTPException("Refused.", status_code=status))
+    problem = Refusal(HTTPException("Refused.", status_code=status))
     body = msgspec.to_builtins(problem.body("r"))
     assert body["status"] == status
     assert contract.faults("Problem", body) == []
@@ -132,5 +114,5 @@ def test_a_status_without_a_registered_phrase_is_a_problem_too(
 
 @pytest.mark.requirement("FR-042")
 def test_a_long_refusal_is_cut_to_what_the_contract_allows(contract: Contract) -> None:
-    body = msgspec.to_builtins(refusal(NotAuthorizedException("x" * 2000)).body("r"))
+    body = msgspec.to_builtins(Refusal(NotAuthorizedException("x" * 2000)).body("r"))
     assert contract.faults("Problem", body) == []

@@ -1,0 +1,270 @@
+"""The contract that the code implies: `python -m tests.contract.derived > FILE`.
+
+It is written from what runs: the routes of the application, the parameters and bodies that its
+handlers read, the answers that they return, the kinds of problem that they declare. What an OpenAPI
+keyword cannot say, or what generators would misread, `openapi.yaml` says in words of one form, and
+so does this document: a default is "50 when absent", a further media type "may also be declared
+as", kinds of problem and limits are rows of two tables.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
+
+from app import body, cors, health, main, problems, settings, transport
+from app.answers import Answer
+from app.body import Body
+from app.fields import Fields, OnEveryResponse
+from app.parameters import Parameters
+from app.problems import MEDIA_TYPE, Problem, ProblemBody
+
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
+REFERENCE = "#/components/schemas/"
+VARIABLE = re.compile(r"\{(\w+)\}")
+NULL = {"type": "null"}
+# In the code the exception has the short name, and the struct of its body the long one.
+COMPONENT_NAMES = {ProblemBody.__name__: "Problem"}
+# What every operation may answer, and what one with a body may answer beyond that.
+ALWAYS = (problems.InvalidParameter, problems.InternalError)
+WITH_A_BODY = (
+    problems.MalformedBody,
+    problems.ContentTooLarge,
+    problems.UnsupportedMediaType,
+    problems.InvalidBody,
+)
+# What is answered where no operation is found, and by a component composed into the service.
+OUTSIDE = (
+    problems.MalformedRequest,
+    problems.PathNotFound,
+    problems.MethodNotAllowed,
+    problems.HeaderFieldsTooLarge,
+    problems.Refusal,
+)
+LIMITS = {
+    "bytes of a body": main.BODY_BYTES_AT_MOST,
+    "arrays and objects nested into each other in a body": body.DEPTH_AT_MOST,
+    "bytes of the request line and the header fields": transport.HEAD_BYTES_AT_MOST,
+    "faults listed in a problem": problems.FAULTS_AT_MOST,
+    "seconds at the database for a request": settings.Settings().database_timeout,
+    "seconds at the database for readiness": health.READINESS_SECONDS,
+    "seconds that a browser may keep the answer to a preflight": int(cors.PREFLIGHT_SECONDS),
+}
+
+
+def derive() -> dict[str, Any]:
+    """An OpenAPI document of all that the code says about the API."""
+    application = Litestar(route_handlers=main.OPERATIONS, openapi_config=None)
+    writer = _Writer()
+    handlers = [
+        (route.path_format, str(method).lower(), handler)
+        for route in application.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        if handler.operation_id
+        for method in handler.http_methods
+    ]
+    paths: dict[str, Any] = {}
+    # The framework keeps handlers in no order of its own.
+    for path, method, handler in sorted(handlers, key=lambda entry: entry[:2]):
+        paths.setdefault(path, {})[method] = writer.operation(handler)
+    _add_links(paths)
+    tags = {
+        tag for item in paths.values() for operation in item.values() for tag in operation["tags"]
+    }
+    project = tomllib.loads(PROJECT.read_text("utf-8"))["project"]
+    return {
+        "openapi": "3.1.0",
+        "info": {"version": project["version"], "description": "\n".join(_rows())},
+        "servers": [{"url": "/"}],
+        "security": [],
+        "tags": [{"name": tag} for tag in sorted(tags)],
+        "paths": paths,
+        "components": {"schemas": writer.components},
+    }
+
+
+def _rows() -> Iterator[str]:
+    for kind in problems.KINDS:
+        yield f"| `{kind.type}` | {int(kind.status)} | |"
+    yield f"| `{problems.Refusal.type}` | 4xx | |"
+    for what, limit in LIMITS.items():
+        yield f"| {what} | {limit:g} |"
+
+
+class _Writer:
+    """Writes operations, and gathers the components that they refer to."""
+
+    def __init__(self) -> None:
+        self.components: dict[str, Any] = {}
+
+    def operation(self, handler: HTTPRouteHandler) -> dict[str, Any]:
+        reads: Parameters[Any, Any, Any] = handler.opt["parameters"]
+        written: dict[str, Any] = {
+            "operationId": handler.operation_id,
+            "tags": handler.resolve_tags(),
+            "parameters": [
+                *self._parameters("path", reads.path.struct),
+                *self._parameters("query", reads.query.struct),
+                *self._parameters("header", reads.headers.struct),
+            ],
+            "responses": dict(self._responses(handler)),
+        }
+        body: Body[Any] | None = handler.opt.get("reads")
+        if body is not None:
+            declared, *others = body.media_types
+            content = {declared: {"schema": self._schema(body.struct)}}
+            written["requestBody"] = {"required": True, "content": content}
+            written["description"] = " ".join(f"may also be declared as `{it}`" for it in others)
+        return written
+
+    def _parameters(self, place: str, struct: type[msgspec.Struct]) -> Iterator[dict[str, Any]]:
+        for field in msgspec.structs.fields(struct):
+            absent = field.default in (msgspec.NODEFAULT, None)
+            yield {
+                "name": field.encode_name,
+                "in": place,
+                "required": field.required,
+                "description": "" if absent else _when_absent(field.default),
+                "schema": _without_null(self._schema(field.type)),
+            }
+
+    def _responses(self, handler: HTTPRouteHandler) -> Iterator[tuple[str, dict[str, Any]]]:
+        annotation = handler.parsed_fn_signature.return_type.annotation
+        if annotation is type(None):
+            yield str(handler.status_code), {"headers": self._headers([OnEveryResponse])}
+        else:
+            for answer in get_args(annotation) or [annotation]:
+                yield str(int(answer.status)), self._success(answer)
+        kinds = [*ALWAYS, *handler.opt.get("problems", ())]
+        kinds += WITH_A_BODY if "reads" in handler.opt else ()
+        for status in {int(kind.status) for kind in kinds}:
+            yield str(status), self._refusal([kind for kind in kinds if kind.status == status])
+        yield "default", self._refusal(OUTSIDE)
+
+    def _success(self, answer: type[Answer[Any]]) -> dict[str, Any]:
+        response: dict[str, Any] = {"headers": self._headers([OnEveryResponse, answer.fields])}
+        (content,) = get_args(vars(answer)["__orig_bases__"][0])
+        if content is not type(None):
+            schema = self._schema(content, response=True)
+            response["content"] = {answer.declared_media_type: {"schema": schema}}
+        if answer.links:
+            response["links"] = answer.links  # completed when all paths are known
+        return response
+
+    def _refusal(self, kinds: Iterable[type[Problem]]) -> dict[str, Any]:
+        content = {
+            "schema": self._schema(ProblemBody, response=True),
+            "examples": {kind.__name__: {"value": {"type": kind.type}} for kind in kinds},
+        }
+        return {
+            "headers": self._headers([OnEveryResponse, *(kind.fields for kind in kinds)]),
+            "content": {MEDIA_TYPE: content},
+        }
+
+    def _headers(self, structs: Iterable[type[Fields]]) -> dict[str, Any]:
+        return {
+            field.encode_name: {
+                "required": field.required or field.default is not None,
+                "schema": _without_null(self._schema(field.type, response=True)),
+            }
+            for struct in structs
+            for field in msgspec.structs.fields(struct)
+        }
+
+    def _schema(self, type_: Any, *, response: bool = False) -> Any:
+        (schema,), components = msgspec.json.schema_components(
+            [type_], ref_template=REFERENCE + "{name}"
+        )
+        for name, component in components.items():
+            written = _written(component, response=response)
+            before = self.components.setdefault(COMPONENT_NAMES.get(name, name), written)
+            assert before == written, f"{name} is not the same in requests and responses"
+        return _written(schema, response=response)
+
+
+def _written(node: Any, *, response: bool) -> Any:
+    """What msgspec says of a type, in the contract's way of writing."""
+    if isinstance(node, list):
+        return [_written(item, response=response) for item in node]
+    if not isinstance(node, dict):
+        return node
+    schema = {
+        key: {name: _written(child, response=response) for name, child in value.items()}
+        if key == "properties"
+        else _written(value, response=response)
+        for key, value in node.items()
+        if key not in {"title", "description", "default"}
+    }
+    if "default" in node and not response:
+        schema["description"] = _when_absent(node["default"])
+    if response and "properties" in schema:
+        schema["required"] = list(schema["properties"])  # a default is sent like any value
+    return _rewritten(schema)
+
+
+def _rewritten(schema: dict[str, Any]) -> dict[str, Any]:
+    if "anyOf" in schema:
+        one = next(option for option in schema.pop("anyOf") if option != NULL)
+        nullable = (
+            {"oneOf": [one, NULL]} if "$ref" in one else {**one, "type": [one["type"], "null"]}
+        )
+        return {**nullable, **schema}
+    if "pattern" in schema:
+        schema["pattern"] = re.sub(r"\\Z\Z", "$", schema["pattern"])
+    if "enum" in schema:
+        schema["type"] = "string"
+    if "$ref" in schema:
+        name = schema["$ref"].removeprefix(REFERENCE)
+        schema["$ref"] = REFERENCE + COMPONENT_NAMES.get(name, name)
+    return schema
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter or header field that may be absent: absence is not null."""
+    if "oneOf" in schema:
+        found: dict[str, Any] = schema["oneOf"][0]
+        return found
+    if isinstance(schema.get("type"), list):
+        return {**schema, "type": schema["type"][0]}
+    return schema
+
+
+def _when_absent(default: object) -> str:
+    return msgspec.json.encode(default).decode().strip('"') + " when absent"
+
+
+def _add_links(paths: Mapping[str, Any]) -> None:
+    """Link what creates something to every operation on the path of what was created."""
+    responses = [
+        response
+        for item in paths.values()
+        for operation in item.values()
+        for response in operation["responses"].values()
+        if "links" in response
+    ]
+    for response in responses:
+        members: dict[str, str] = response["links"]
+        (path,) = (path for path in paths if set(VARIABLE.findall(path)) == set(members))
+        parameters = {name: f"$response.body#/{member}" for name, member in members.items()}
+        response["links"] = {
+            operation["operationId"]: {
+                "operationId": operation["operationId"],
+                "parameters": parameters,
+            }
+            for operation in paths[path].values()
+        }
+
+
+if __name__ == "__main__":
+    json.dump(derive(), sys.stdout, indent=2)

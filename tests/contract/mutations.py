@@ -1,0 +1,357 @@
+"""Single changes of the contract and of the code that the comparison of the two must tell."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+TASKS = "/paths/~1api~1v1~1users~1{user_id}~1tasks"
+TASK = TASKS + "~1{task_id}"
+SCHEMAS = "/components/schemas"
+RESPONSES = "/components/responses"
+PARAMETERS = "/components/parameters"
+HEADERS = "/components/headers"
+PROBLEM = "content/application~1problem+json"
+
+Change = tuple[str, str, Any]
+"""What to do at which JSON Pointer, with which value; `move` takes the new name of a member."""
+
+# One change of openapi.yaml each, and the place that is then told (where None: the same place).
+CHANGES: list[tuple[Change, str | None]] = [
+    (("replace", "/openapi", "3.1.1"), None),
+    (("replace", "/info/version", "9.0.0"), None),
+    (("replace", "/servers/0/url", "/v2"), None),
+    (("replace", "/security", [{"bearer": []}]), None),
+    (("remove", "/tags/0", None), "/tags"),
+    (("remove", "/paths/~1livez", None), None),
+    (("move", "/paths/~1readyz", "/ready"), "/paths/~1ready"),
+    (("add", "/paths/~1metrics", {"get": {"operationId": "getMetrics"}}), None),
+    (("remove", f"{TASK}/delete", None), None),
+    (("move", f"{TASK}/patch", "post"), f"{TASK}/post"),
+    (("replace", f"{TASKS}/get/operationId", "findTasks"), None),
+    (("replace", f"{TASKS}/get/tags/0", "lists"), f"{TASKS}/get/tags"),
+    (("add", f"{TASKS}/get/deprecated", True), None),
+    (("add", f"{TASKS}/get/security", [{"bearer": []}]), None),
+    # Parameters
+    (("remove", f"{TASKS}/get/parameters/3", None), f"{TASKS}/get/parameters"),
+    (("remove", f"{TASK}/parameters/1", None), f"{TASK}/get/parameters"),
+    (("replace", f"{PARAMETERS}/Limit/name", "size"), f"{TASKS}/get/parameters"),
+    (("replace", f"{PARAMETERS}/Sort/in", "header"), f"{TASKS}/get/parameters"),
+    (("add", f"{PARAMETERS}/Cursor/required", True), None),
+    (("replace", f"{PARAMETERS}/Limit/schema/maximum", 500), None),
+    (("remove", f"{PARAMETERS}/Limit/schema/minimum", None), None),
+    (("replace", f"{PARAMETERS}/Limit/schema/type", "number"), None),
+    (("add", f"{PARAMETERS}/Limit/schema/default", 50), None),
+    (("replace", f"{PARAMETERS}/Limit/description", "At most; 25 when absent."), None),
+    (("replace", f"{PARAMETERS}/Sort/description", "The instant to order by."), None),
+    (("replace", f"{PARAMETERS}/Query/schema/maxLength", 100), None),
+    (("replace", f"{PARAMETERS}/Query/schema/pattern", "^.*$"), None),
+    (
+        ("replace", f"{PARAMETERS}/IfAbsent/schema/$ref", f"#{SCHEMAS}/EntityTags"),
+        f"{SCHEMAS}/EntityTags/pattern",
+    ),
+    (("add", f"{PARAMETERS}/Completed/style", "form"), None),
+    # Request bodies
+    (("remove", f"{TASKS}/post/requestBody/required", None), None),
+    (
+        ("move", f"{TASKS}/post/requestBody/content/application~1json", "text/json"),
+        f"{TASKS}/post/requestBody/content/text~1json",
+    ),
+    (
+        (
+            "replace",
+            f"{TASK}/put/requestBody/content/application~1json/schema/$ref",
+            f"#{SCHEMAS}/TaskCreate",
+        ),
+        None,
+    ),
+    (("replace", f"{TASK}/patch/description", "JSON Merge Patch."), None),
+    # Responses
+    (("remove", f"{TASK}/get/responses/304", None), None),
+    (("move", f"{TASKS}/post/responses/201", "200"), f"{TASKS}/post/responses/200"),
+    (("add", f"{TASK}/get/responses/409", {"$ref": f"#{RESPONSES}/PreconditionFailed"}), None),
+    (("remove", f"{TASK}/delete/responses/default", None), None),
+    (
+        ("replace", f"{TASK}/get/responses/404/$ref", f"#{RESPONSES}/InvalidBody"),
+        f"{RESPONSES}/InvalidBody/{PROBLEM}/examples",
+    ),
+    (("remove", f"{RESPONSES}/TaskCreated/headers/Location", None), None),
+    (("remove", f"{RESPONSES}/DatabaseUnavailable/headers/Retry-After", None), None),
+    (("add", f"{RESPONSES}/Deleted/headers/ETag", {"$ref": f"#{HEADERS}/ETag"}), None),
+    (
+        ("move", f"{RESPONSES}/Problem/{PROBLEM}", "application/json"),
+        f"{RESPONSES}/Problem/content/application~1json",
+    ),
+    (
+        ("remove", f"{RESPONSES}/InvalidQuery/{PROBLEM}/examples/cursor", None),
+        f"{RESPONSES}/InvalidQuery/{PROBLEM}/examples",
+    ),
+    (("remove", f"{RESPONSES}/TaskCreated/links/getTask", None), None),
+    (
+        (
+            "replace",
+            f"{RESPONSES}/TaskCreated/links/updateTask/parameters/task_id",
+            "$response.body#/user_id",
+        ),
+        None,
+    ),
+    (("remove", f"{HEADERS}/XRequestId/required", None), None),
+    (("replace", f"{HEADERS}/CacheControl/schema/const", "no-store"), None),
+    (("replace", f"{HEADERS}/RetryAfter/schema/maximum", 3600), None),
+    (("replace", f"{HEADERS}/Location/schema/format", "uri"), None),
+    # Schemas
+    (("replace", f"{SCHEMAS}/Title/maxLength", 501), None),
+    (("remove", f"{SCHEMAS}/Title/minLength", None), None),
+    (("replace", f"{SCHEMAS}/UserId/pattern", "^[A-Za-z0-9._:|@+-]*$"), None),
+    (("remove", f"{SCHEMAS}/TaskId/format", None), None),
+    (("add", f"{SCHEMAS}/TaskSort/enum/2", "title"), f"{SCHEMAS}/TaskSort/enum"),
+    (("remove", f"{SCHEMAS}/SortOrder/enum/0", None), f"{SCHEMAS}/SortOrder/enum"),
+    (("remove", f"{SCHEMAS}/Task/required/4", None), f"{SCHEMAS}/Task/required"),
+    (("remove", f"{SCHEMAS}/Task/properties/completed_at", None), None),
+    (("add", f"{SCHEMAS}/Task/properties/due_at", {"type": "string"}), None),
+    (
+        ("replace", f"{SCHEMAS}/Task/properties/description/type", "string"),
+        None,
+    ),
+    (("add", f"{SCHEMAS}/Task/additionalProperties", False), None),
+    (("remove", f"{SCHEMAS}/TaskCreate/additionalProperties", None), None),
+    (("add", f"{SCHEMAS}/TaskCreate/required/1", "completed"), f"{SCHEMAS}/TaskCreate/required"),
+    (
+        (
+            "replace",
+            f"{SCHEMAS}/TaskCreate/properties/completed/description",
+            "Done; true when absent.",
+        ),
+        None,
+    ),
+    (("add", f"{SCHEMAS}/TaskPatch/minProperties", 1), None),
+    (("replace", f"{SCHEMAS}/TaskPage/properties/items/maxItems", 100), None),
+    (("replace", f"{SCHEMAS}/Problem/properties/status/maximum", 499), None),
+    (("move", f"{SCHEMAS}/Fault/properties/pointer", "path"), f"{SCHEMAS}/Fault/properties/path"),
+    (("add", f"{SCHEMAS}/Label", {"type": "string"}), None),
+]
+# The tables of the description: old and new text.
+ROWS = [
+    ("| bytes of a body | 131072 |", "| bytes of a body | 65536 |"),
+    ("| faults listed in a problem | 100 |", ""),
+    ("| `/problems/task-not-found` | 404 |", "| `/problems/task-not-found` | 410 |"),
+    ("| `/problems/not-ready` | 503 |", "| `/problems/unready` | 503 |"),
+]
+
+
+# One edit of the code each: file, text, what to write instead, and the place in the contract.
+EDITS = [
+    ("app/tasks/schemas.py", "max_length=500", "max_length=600", f"{SCHEMAS}/Title/maxLength"),
+    (
+        "app/tasks/schemas.py",
+        r"[A-Za-z0-9][A-Za-z0-9._:|@+-]*\Z",
+        r"[a-z0-9][a-z0-9._:|@+-]*\Z",
+        f"{SCHEMAS}/UserId/pattern",
+    ),
+    (
+        "app/tasks/schemas.py",
+        "Meta(ge=1, le=200)",
+        "Meta(ge=0, le=200)",
+        f"{PARAMETERS}/Limit/schema/minimum",
+    ),
+    (
+        "app/tasks/schemas.py",
+        "LIMIT_DEFAULT = 50",
+        "LIMIT_DEFAULT = 25",
+        f"{PARAMETERS}/Limit/description",
+    ),
+    (
+        "app/tasks/schemas.py",
+        "order: SortOrder = SortOrder.DESC",
+        "order: SortOrder = SortOrder.ASC",
+        f"{PARAMETERS}/Order/description",
+    ),
+    (
+        "app/tasks/schemas.py",
+        '    DESC = "desc"',
+        '    DESC = "descending"',
+        f"{SCHEMAS}/SortOrder/enum",
+    ),
+    ("app/tasks/schemas.py", "    q: SearchText | None = None\n", "", f"{TASKS}/get/parameters"),
+    (
+        "app/tasks/schemas.py",
+        "    created_after: Instant | None",
+        "    due_after: Instant | None = None\n    created_after: Instant | None",
+        f"{TASKS}/get/parameters",
+    ),
+    (
+        "app/tasks/schemas.py",
+        "    completed_at: Instant | None\n",
+        "    completed_at: Instant\n",
+        f"{SCHEMAS}/Task/properties/completed_at/type",
+    ),
+    (
+        "app/tasks/schemas.py",
+        "    etag: EntityTag\n",
+        "    etag: EntityTag\n    priority: int\n",
+        f"{SCHEMAS}/Task/properties/priority",
+    ),
+    (
+        "app/tasks/schemas.py",
+        "    description: Description | None\n    completed: bool\n\n",
+        "    description: Description | None = None\n    completed: bool = False\n\n",
+        f"{SCHEMAS}/TaskReplace/required",
+    ),
+    (
+        "app/tasks/schemas.py",
+        "class TaskPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True)",
+        "class TaskPatch(msgspec.Struct, frozen=True)",
+        f"{SCHEMAS}/TaskPatch/additionalProperties",
+    ),
+    (
+        "app/tasks/schemas.py",
+        "    completed: bool = False\n",
+        "    completed: bool = True\n",
+        f"{SCHEMAS}/TaskCreate/properties/completed/description",
+    ),
+    (
+        "app/tasks/schemas.py",
+        "class TaskPage(msgspec.Struct, frozen=True)",
+        "class TaskPage(msgspec.Struct, frozen=True, tag=True)",
+        f"{SCHEMAS}/TaskPage/properties/type",
+    ),
+    (
+        "app/tasks/controller.py",
+        'operation_id="getTask"',
+        'operation_id="readTask"',
+        f"{TASK}/get/operationId",
+    ),
+    ("app/tasks/controller.py", '{user_id:str}/tasks"', '{user_id:str}/todos"', TASKS),
+    ("app/tasks/controller.py", "    @put(", "    @post(", f"{TASK}/put"),
+    ("app/tasks/controller.py", 'tags = ("tasks",)', 'tags = ("todos",)', f"{TASKS}/get/tags"),
+    (
+        "app/tasks/controller.py",
+        "-> Current | NotModified",
+        "-> Current",
+        f"{TASK}/get/responses/304",
+    ),
+    (
+        "app/tasks/controller.py",
+        "    status = HTTP_201_CREATED",
+        "    status = 202",
+        f"{TASKS}/post/responses/201",
+    ),
+    (
+        "app/tasks/controller.py",
+        "    fields = Located\n",
+        "    fields = Tagged\n",
+        f"{RESPONSES}/TaskCreated/headers/Location",
+    ),
+    (
+        "app/tasks/controller.py",
+        "problems=[InvalidCursor, DatabaseUnavailable]",
+        "problems=[DatabaseUnavailable]",
+        f"{RESPONSES}/InvalidQuery/{PROBLEM}/examples",
+    ),
+    (
+        "app/tasks/controller.py",
+        "problems=[TaskNotFound, DatabaseUnavailable]",
+        "problems=[DatabaseUnavailable]",
+        f"{TASK}/get/responses/404",
+    ),
+    (
+        "app/tasks/controller.py",
+        "Body(TaskPatch, MERGE_PATCH, JSON)",
+        "Body(TaskPatch, MERGE_PATCH)",
+        f"{TASK}/patch/description",
+    ),
+    (
+        "app/tasks/controller.py",
+        "Body(TaskReplace, JSON)",
+        "Body(TaskCreate, JSON)",
+        f"{TASK}/put/requestBody/content/application~1json/schema/$ref",
+    ),
+    (
+        "app/tasks/controller.py",
+        "DELETE_TASK = Parameters(TaskPath, Nothing, IfMatch)",
+        "DELETE_TASK = Parameters(TaskPath, Nothing, Nothing)",
+        f"{TASK}/delete/parameters",
+    ),
+    ("app/parameters.py", "max_length=1024", "max_length=2048", f"{SCHEMAS}/EntityTags/maxLength"),
+    (
+        "app/fields.py",
+        '"private, no-cache"]',
+        '"no-store"]',
+        f"{HEADERS}/CacheControl/schema/const",
+    ),
+    (
+        "app/fields.py",
+        "Meta(ge=1, le=60)",
+        "Meta(ge=1, le=600)",
+        f"{HEADERS}/RetryAfter/schema/maximum",
+    ),
+    ("app/etags.py", "[0-9a-f]{32}", "[0-9a-f]+", f"{SCHEMAS}/EntityTag/pattern"),
+    (
+        "app/problems.py",
+        "class MethodNotAllowed(",
+        "class Locked(Problem):\n    'Another.'\n\n    status = 423\n\n\nclass MethodNotAllowed(",
+        "/info/description",
+    ),
+    (
+        "app/problems.py",
+        '    title = "There is no such task"',
+        '    type = "/problems/no-such-task"\n    title = "There is no such task"',
+        f"{RESPONSES}/TaskNotFound/content/application~1problem+json/examples",
+    ),
+    (
+        "app/problems.py",
+        "    status = HTTPStatus.PRECONDITION_FAILED",
+        "    status = HTTPStatus.CONFLICT",
+        f"{TASK}/put/responses/412",
+    ),
+    (
+        "app/problems.py",
+        "FAULTS_AT_MOST = 100",
+        "FAULTS_AT_MOST = 50",
+        f"{SCHEMAS}/Problem/properties/errors/maxItems",
+    ),
+    (
+        "app/problems.py",
+        "    parameter: Name | None = None\n",
+        "    name: Name | None = None\n",
+        f"{SCHEMAS}/Fault/properties/parameter",
+    ),
+    ("app/health.py", '"/livez"', '"/alive"', "/paths/~1livez"),
+    ("app/health.py", "problems=[NotReady]", "problems=[]", "/paths/~1readyz/get/responses/503"),
+    (
+        "app/documents.py",
+        '"application/yaml"',
+        '"text/yaml"',
+        "/paths/~1openapi.yaml/get/responses/200/content/application~1yaml",
+    ),
+    (
+        "app/main.py",
+        "BODY_BYTES_AT_MOST = 131_072",
+        "BODY_BYTES_AT_MOST = 65_536",
+        "/info/description",
+    ),
+]
+
+
+def applied(change: Change, document: dict[str, Any]) -> dict[str, Any]:
+    """The document with one change; KeyError or IndexError where its place does not exist."""
+    operation, pointer, value = change
+    changed = copy.deepcopy(document)
+    *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+    place: Any = changed
+    for part in parents:
+        place = place[int(part) if isinstance(place, list) else part]
+    key: Any = int(last) if isinstance(place, list) else last
+    if operation == "add" and isinstance(place, list):
+        place.insert(key, value)
+    elif operation == "add":
+        assert key not in place
+        place[key] = value
+    elif operation == "replace":
+        assert place[key] != value
+        place[key] = value
+    else:
+        before = place.pop(key)
+        if operation == "move":
+            place[value] = before
+    return changed

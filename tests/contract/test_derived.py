@@ -1,0 +1,135 @@
+"""The contract and the code imply each other, and the comparison of the two bites."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.routes import HTTPRoute
+
+from app.contract import FILE, Contract
+from app.main import OPERATIONS
+from tests.contract.derived import derive
+from tests.contract.difference import differences
+from tests.contract.mutations import CHANGES, EDITS, ROWS, Change, applied
+
+ROOT = FILE.parent
+DOCUMENT = Contract.load().document
+DERIVED = derive()
+
+
+@pytest.fixture(scope="module")
+def edited() -> list[list[str]]:
+    """What the comparison tells of each edit of the code."""
+    command = [sys.executable, "-m", "tests.contract.edited"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    told: list[list[str]] = json.loads(run.stdout)
+    return told
+
+
+@pytest.mark.requirement("NFR-007")
+def test_contract_and_code_do_not_differ() -> None:
+    assert differences(DOCUMENT, DERIVED) == []
+
+
+@pytest.mark.requirement("NFR-007")
+def test_there_are_as_many_mutations_as_promised() -> None:
+    assert len(CHANGES) + len(ROWS) >= 40
+    assert len(EDITS) >= 20
+
+
+@pytest.mark.requirement("NFR-007")
+@pytest.mark.parametrize(
+    ("change", "place"), CHANGES, ids=[f"{change[0]} {change[1]}" for change, _ in CHANGES]
+)
+def test_a_changed_contract_is_told_with_its_place(change: Change, place: str | None) -> None:
+    found = differences(applied(change, DOCUMENT), DERIVED)
+    assert (place or change[1]) in {difference.pointer for difference in found}
+
+
+@pytest.mark.requirement("NFR-007")
+@pytest.mark.parametrize(("row", "instead"), ROWS)
+def test_a_changed_row_of_a_table_is_told(row: str, instead: str) -> None:
+    description: str = DOCUMENT["info"]["description"]
+    assert description.count(row) == 1
+    info = {**DOCUMENT["info"], "description": description.replace(row, instead)}
+    found = differences({**DOCUMENT, "info": info}, DERIVED)
+    assert {difference.pointer for difference in found} == {"/info/description"}
+
+
+@pytest.mark.requirement("NFR-007")
+@pytest.mark.parametrize(
+    ("number", "place"),
+    [(number, place) for number, (_, _, _, place) in enumerate(EDITS)],
+    ids=[f"{file}: {text.strip()} -> {instead.strip()}" for file, text, instead, _ in EDITS],
+)
+def test_changed_code_is_told_with_its_place(
+    edited: list[list[str]], number: int, place: str
+) -> None:
+    assert place in edited[number]
+
+
+@pytest.mark.requirement("NFR-007")
+def test_each_edit_of_the_code_finds_its_text() -> None:
+    for file, text, instead, _ in EDITS:
+        assert text in (ROOT / file).read_text("utf-8")
+        assert text != instead
+
+
+@pytest.mark.requirement("NFR-007")
+def test_the_frameworks_own_document_agrees_as_far_as_it_goes() -> None:
+    config = OpenAPIConfig(title="Tasks API", version="1.0.0")
+    application = Litestar(route_handlers=OPERATIONS, openapi_config=config)
+    generated = application.openapi_schema.to_schema()["paths"]
+
+    def outline(paths: dict[str, Any]) -> dict[tuple[str, str], Any]:
+        return {
+            (path, method): (operation["operationId"], operation["tags"], _in_path(operation))
+            for path, item in paths.items()
+            for method, operation in item.items()
+        }
+
+    assert outline(generated) == outline(DERIVED["paths"])
+
+
+def _in_path(operation: dict[str, Any]) -> list[str]:
+    return sorted(it["name"] for it in operation.get("parameters", []) if it["in"] == "path")
+
+
+def handlers() -> list[HTTPRouteHandler]:
+    """The handlers of the contract's operations."""
+    application = Litestar(route_handlers=OPERATIONS, openapi_config=None)
+    found = [
+        handler
+        for route in application.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        if handler.operation_id
+    ]
+    # The framework keeps them in no order, and workers must agree on one.
+    return sorted(found, key=lambda handler: str(handler.operation_id))
+
+
+@pytest.mark.requirement("NFR-007")
+@pytest.mark.parametrize("handler", handlers(), ids=lambda handler: handler.operation_id)
+def test_a_handler_reads_its_requests_by_what_it_declares(handler: HTTPRouteHandler) -> None:
+    module = vars(inspect.getmodule(handler.fn))
+    calls = [
+        node.func.value
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(handler.fn))))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "read"
+    ]
+    read_by = [module[ast.unparse(call)] for call in calls]
+    declared = [handler.opt["parameters"], *filter(None, [handler.opt.get("reads")])]
+    assert read_by == declared

@@ -105,10 +105,13 @@ def _read(stream: BinaryIO, method: str) -> httpx.Response:
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[Live]:
-    """An application of its own with these settings, served in a thread on a free port."""
+def served(settings: Settings, **composed: Any) -> Iterator[Live]:
+    """An application of its own with these settings, served in a thread on a free port.
+
+    What is `composed` into it is handed to `create_app`.
+    """
     chosen = msgspec.structs.replace(settings, port=0)
-    server = http_server(create_app(chosen), chosen)
+    server = http_server(create_app(chosen, **composed), chosen)
     with server.config.bind_socket() as listener:
         listener.listen()  # who connects before the server is there waits, and need not poll
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, name="live")

@@ -98,7 +98,7 @@ def differences(contract: Mapping[str, Any], code: Mapping[str, Any]) -> list[Di
     classes = set(code["components"]["schemas"]) | {
         name
         for name, schema in contract["components"]["schemas"].items()
-        if "properties" in schema or "enum" in schema
+        if "properties" in schema or len(schema.get("enum", ())) > 1
     }
     reader = _Reader(contract, classes)
     all_of_them = _compared(reader.document(), _Reader(code, classes).document(), "")

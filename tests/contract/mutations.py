@@ -37,7 +37,7 @@ CHANGES: list[tuple[Change, str | None]] = [
     (("remove", f"{TASK}/parameters/1", None), f"{TASK}/get/parameters"),
     (("replace", f"{PARAMETERS}/Limit/name", "size"), f"{TASKS}/get/parameters"),
     (("replace", f"{PARAMETERS}/Sort/in", "header"), f"{TASKS}/get/parameters"),
-    (("add", f"{PARAMETERS}/Cursor/required", True), None),
+    (("add", f"{PARAMETERS}/CursorInQuery/required", True), None),
     (("replace", f"{PARAMETERS}/Limit/schema/maximum", 500), None),
     (("remove", f"{PARAMETERS}/Limit/schema/minimum", None), None),
     (("replace", f"{PARAMETERS}/Limit/schema/type", "number"), None),

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema_rs import validator_for
 from litestar import Request
 from msgspec import Meta
 
@@ -455,6 +456,21 @@ def test_a_pattern_ends_where_the_text_does(type_: Any) -> None:
     assert meta.pattern is not None
     assert meta.pattern.startswith("^")
     assert meta.pattern.endswith(r"\Z")
+
+
+@pytest.mark.requirement("FR-009", "NFR-011")
+def test_a_title_is_blank_where_it_is_white_space_alone(contract: Contract) -> None:
+    (meta,) = (part for part in get_args(schemas.Title) if isinstance(part, Meta))
+    assert meta.pattern
+    in_code = re.compile(meta.pattern)
+    in_contract = validator_for(contract.document["components"]["schemas"]["Title"])
+    characters = [chr(point) for point in range(1, 0x3100)] + ["\ufeff", "\U0001f600"]
+    blank = "".join(character for character in characters if not in_code.search(character))
+    assert blank == (
+        "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008"
+        "\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+    )
+    assert blank == "".join(text for text in characters if not in_contract.is_valid(text))
 
 
 OPERATIONS = {

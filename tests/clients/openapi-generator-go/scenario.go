@@ -1,0 +1,143 @@
+// The scenario with openapi-generator's Go client: net/http and nothing from outside.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"os"
+	"time"
+
+	tasks "scenario/generated"
+)
+
+const absent = "00000000-0000-4000-8000-000000000000"
+
+type seen map[string]any
+
+func step(name string, values seen) {
+	values["step"] = name
+	line, err := json.Marshal(values)
+	check(err)
+	fmt.Println(string(line))
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// The problem that a call was answered with; the scenario ends where there is none.
+func refusal(err error) tasks.Problem {
+	var refused *tasks.GenericOpenAPIError
+	if !errors.As(err, &refused) {
+		log.Fatalf("not refused: %v", err)
+	}
+	problem, typed := refused.Model().(tasks.Problem)
+	if !typed {
+		log.Fatalf("no problem: %s", refused.Body())
+	}
+	return problem
+}
+
+func main() {
+	ctx, user := context.Background(), os.Getenv("TASKS_USER")
+	configuration := tasks.NewConfiguration()
+	configuration.Servers = tasks.ServerConfigurations{{URL: os.Getenv("TASKS_URL")}}
+	api := tasks.NewAPIClient(configuration).TasksAPI
+
+	draft := tasks.NewTaskCreate("Buy milk")
+	draft.SetDescription("Two litres")
+	task, response, err := api.CreateTask(ctx, user).TaskCreate(*draft).Execute()
+	check(err)
+	var title string = task.Title
+	var description *string = task.Description.Get()
+	var completedAt *time.Time = task.CompletedAt.Get()
+	step("create", seen{
+		"status": response.StatusCode, "title": title, "description": description,
+		"completed": task.Completed, "completed_at": completedAt,
+	})
+
+	read, response, err := api.GetTask(ctx, user, task.Id).Execute()
+	check(err)
+	step("read", seen{
+		"status": response.StatusCode, "title": read.Title, "same": read.Etag == task.Etag,
+	})
+
+	for number := 2; number <= 5; number++ {
+		more := tasks.NewTaskCreate(fmt.Sprintf("Task %d", number))
+		_, _, err = api.CreateTask(ctx, user).TaskCreate(*more).Execute()
+		check(err)
+	}
+	titles, pages := walk(api.ListTasks(ctx, user))
+	step("list", seen{"pages": pages, "titles": titles})
+
+	change := func(patch *tasks.TaskPatch) (*tasks.Task, *http.Response) {
+		changed, response, err := api.UpdateTask(ctx, user, task.Id).TaskPatch(*patch).Execute()
+		check(err)
+		return changed, response
+	}
+	patch := tasks.NewTaskPatch()
+	patch.SetDescription("Three litres")
+	after, response := change(patch)
+	step("set", seen{
+		"status": response.StatusCode, "title": after.Title, "description": after.Description.Get(),
+	})
+	patch = tasks.NewTaskPatch()
+	patch.SetCompleted(true)
+	after, response = change(patch)
+	step("leave", seen{
+		"status": response.StatusCode, "description": after.Description.Get(),
+		"completed": after.Completed, "dated": after.CompletedAt.Get() != nil,
+	})
+	patch = tasks.NewTaskPatch()
+	patch.SetDescriptionNil()
+	after, response = change(patch)
+	step("clear", seen{
+		"status": response.StatusCode, "title": after.Title,
+		"description": after.Description.Get(), "completed": after.Completed,
+	})
+
+	patch = tasks.NewTaskPatch()
+	patch.SetTitle("Too late")
+	_, _, err = api.UpdateTask(ctx, user, task.Id).TaskPatch(*patch).IfMatch(task.Etag).Execute()
+	problem := refusal(err)
+	step("conflict", seen{
+		"status": problem.Status, "type": problem.Type, "errors": len(problem.Errors),
+	})
+
+	_, _, err = api.CreateTask(ctx, user).TaskCreate(*tasks.NewTaskCreate("")).Execute()
+	problem = refusal(err)
+	step("fault", seen{
+		"status": problem.Status, "type": problem.Type, "pointer": problem.Errors[0].Pointer.Get(),
+	})
+
+	_, _, err = api.GetTask(ctx, user, absent).Execute()
+	problem = refusal(err)
+	step("missing", seen{"status": problem.Status, "type": problem.Type})
+
+	response, err = api.DeleteTask(ctx, user, task.Id).IfMatch(after.Etag).Execute()
+	check(err)
+	step("delete", seen{"status": response.StatusCode})
+}
+
+func walk(list tasks.ApiListTasksRequest) (titles []string, pages int) {
+	list = list.Limit(2).Sort(tasks.TASKSORT_CREATED_AT).Order(tasks.SORTORDER_ASC)
+	for {
+		page, _, err := list.Execute()
+		check(err)
+		for _, each := range page.Items {
+			titles = append(titles, each.Title)
+		}
+		pages++
+		cursor := page.NextCursor.Get()
+		if cursor == nil {
+			return titles, pages
+		}
+		list = list.Cursor(*cursor)
+	}
+}

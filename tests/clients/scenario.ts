@@ -1,0 +1,53 @@
+// What the scenarios in TypeScript share: where the service is, how a step is told, and the types
+// that a client must have. The steps and their values are in scenario.py.
+
+export const url = variable("TASKS_URL");
+export const user = variable("TASKS_USER");
+export const absent = "00000000-0000-4000-8000-000000000000";
+
+function variable(name: string): string {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set`);
+  return value;
+}
+
+export function step(name: string, seen: Record<string, unknown>): void {
+  console.log(JSON.stringify({ step: name, ...seen }));
+}
+
+export function fail(seen: unknown): never {
+  throw new Error(`not what the step is about: ${JSON.stringify(seen)}`);
+}
+
+// true only for types that are the same in every modifier; `string` and `string | null` are not.
+export type Same<A, B> =
+  (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+
+export function holds<_ extends true>(): void {}
+
+export interface TaskType {
+  id: string;
+  user_id: string;
+  title: string;
+  description: string | null;
+  completed: boolean;
+  completed_at: string | null;
+  created_at: string;
+  updated_at: string;
+  etag: string;
+}
+
+export interface PatchType {
+  title?: string;
+  description?: string | null;
+  completed?: boolean;
+}
+
+export interface ProblemType {
+  type: string;
+  title: string;
+  status: number;
+  detail: string;
+  instance: string;
+  errors: { pointer: string | null; parameter: string | null; detail: string }[];
+}

@@ -33,8 +33,8 @@ CHANGES: list[tuple[Change, str | None]] = [
     (("add", f"{TASKS}/get/deprecated", True), None),
     (("add", f"{TASKS}/get/security", [{"bearer": []}]), None),
     # Parameters
-    (("remove", f"{TASKS}/get/parameters/3", None), f"{TASKS}/get/parameters"),
-    (("remove", f"{TASK}/parameters/1", None), f"{TASK}/get/parameters"),
+    (("remove", f"{TASKS}/get/parameters/4", None), f"{TASKS}/get/parameters"),
+    (("remove", f"{TASK}/get/parameters/1", None), f"{TASK}/get/parameters"),
     (("replace", f"{PARAMETERS}/Limit/name", "size"), f"{TASKS}/get/parameters"),
     (("replace", f"{PARAMETERS}/Sort/in", "header"), f"{TASKS}/get/parameters"),
     (("add", f"{PARAMETERS}/CursorInQuery/required", True), None),

@@ -38,7 +38,7 @@ REQUESTS = {"createTask", "replaceTask", "updateTask"}
 def operations() -> list[dict[str, Any]]:
     """Every operation, with the parameters of its path among its own."""
     return [
-        {**operation, "parameters": item.get("parameters", []) + operation.get("parameters", [])}
+        {**operation, "parameters": operation.get("parameters", [])}
         for item in DOCUMENT["paths"].values()
         for method, operation in item.items()
         if method != "parameters"
@@ -81,6 +81,11 @@ def test_each_operation_has_one_tag_and_a_camel_case_id() -> None:
         assert re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", operation["operationId"])
         assert len(operation["tags"]) == 1
         assert {"400", "default"} <= set(operation["responses"])
+
+
+@pytest.mark.requirement("FR-032")
+def test_parameters_stand_with_operations_where_the_page_lets_people_fill_them_in() -> None:
+    assert [path for path, item in DOCUMENT["paths"].items() if "parameters" in item] == []
 
 
 @pytest.mark.requirement("NFR-003")

@@ -42,7 +42,7 @@ class ContractCheck:
     def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
         """Raise ContractViolation, or say which operation answered (None for the router's)."""
         item = self._item(raw_path)
-        methods = {name.upper() for name in item if name != "parameters"}
+        methods = {name.upper() for name in item}
         if item and method == "OPTIONS" and response.status_code == 204:
             self._check_preflight(methods, response)
             return None

@@ -46,7 +46,7 @@ BREAKING: dict[str, Case] = {
     "a new required parameter": one(
         f"{LIST}/get/parameters/-",
         {"name": "zone", "in": "query", "required": True, "schema": TEXT},
-        f"{LIST}/get/parameters/10",
+        f"{LIST}/get/parameters/11",
     ),
     "a value of a parameter goes": one(
         f"{SCHEMAS}/TaskSort/enum/1", GONE, f"{SCHEMAS}/TaskSort/enum"
@@ -128,7 +128,7 @@ COMPATIBLE: dict[str, Case] = {
     "a new optional parameter": one(
         f"{LIST}/get/parameters/-",
         {"name": "zone", "in": "query", "schema": TEXT},
-        f"{LIST}/get/parameters/10",
+        f"{LIST}/get/parameters/11",
     ),
     "a new optional member of a request": one(f"{SCHEMAS}/TaskCreate/properties/note", TEXT),
     "a new member of a response": one(f"{SCHEMAS}/Task/properties/note", TEXT),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -93,8 +94,27 @@ ADDABLE = {
 def compare(base: Path, revision: Path) -> list[Change]:
     """Every difference that is more than the order or the layout of the text."""
     options = ["--format=json", "--fail-on=none", "--config=redocly.yaml"]
-    report = json.loads(run("redocly", "diff", *options, str(base), str(revision)))
+    with tempfile.TemporaryDirectory() as folder:
+        sides = [
+            _spread(path, Path(folder) / f"{path.stem}.{at}.yaml")
+            for at, path in enumerate((base, revision))
+        ]
+        report = json.loads(run("redocly", "diff", *options, *sides))
     return [_change(found) for found in report["changes"]]
+
+
+def _spread(source: Path, target: Path) -> str:
+    """A copy in which the parameters of a path stand with each of its operations.
+
+    It means the same, and Redocly takes a move from one place to the other for a break.
+    """
+    document = yaml.load(source.read_bytes(), LOADER)  # noqa: S506 - a safe one
+    for item in document.get("paths", {}).values():
+        shared = item.pop("parameters", [])
+        for operation in item.values() if shared else ():
+            operation["parameters"] = [*shared, *operation.get("parameters", [])]
+    target.write_text(json.dumps(document), "utf-8")  # which is YAML, and has no anchors
+    return str(target)
 
 
 def _change(found: dict[str, Any]) -> Change:

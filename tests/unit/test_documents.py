@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -156,12 +157,17 @@ def test_every_decision_that_code_cites_exists() -> None:
 # --- versions ----------------------------------------------------------------------------------
 
 
-def test_contract_project_and_changelog_are_of_one_version() -> None:
+def test_contract_project_client_and_changelog_are_of_one_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     latest = re.search(r"^## (\d+\.\d+\.\d+) - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    client = [
+        json.loads((ROOT / "clients/typescript" / name).read_text("utf-8"))["version"]
+        for name in ("package.json", "package-lock.json")
+    ]
     assert latest
     assert latest[1] == project["version"] == Contract.load().document["info"]["version"]
+    assert client == [latest[1], latest[1]]
 
 
 # --- the session -------------------------------------------------------------------------------

@@ -489,7 +489,7 @@ def test_an_operation_reads_the_parameters_that_it_declares(
     path: str, method: str, contract: Contract
 ) -> None:
     item = contract.document["paths"][path]
-    nodes = [*item["parameters"], *item[method].get("parameters", [])]
+    nodes = item[method]["parameters"]
     components = contract.document["components"]["parameters"]
     resolved = [components[node["$ref"].rpartition("/")[2]] for node in nodes]
     for place, struct in zip(("path", "query", "header"), OPERATIONS[path, method], strict=True):

@@ -1,0 +1,36 @@
+// What the compiler refuses; where it does not, the comment above the line is an error.
+import { ProblemError, TasksApi, ifUnchanged, type Task } from 'tasks-api-client';
+
+const api = new TasksApi();
+const path = { user_id: 'alice' };
+declare const task: Task;
+declare const error: ProblemError;
+
+export async function mistakes() {
+  // @ts-expect-error: a task has a title
+  await api.createTask({ path, body: {} });
+  // @ts-expect-error: a task has no colour
+  await api.createTask({ path, body: { title: 'Buy milk', colour: 'red' } });
+  // @ts-expect-error: a list belongs to a user
+  await api.listTasks({});
+  // @ts-expect-error: lists have no such order
+  await api.listTasks({ path, query: { order: 'random' } });
+  // @ts-expect-error: the cursors are the package's own affair
+  api.allTasks({ path, query: { cursor: 'x' } });
+  // @ts-expect-error: no such filter
+  api.allTasks({ path, query: { done: true } });
+  // @ts-expect-error: `completed` is never null
+  await api.updateTask({ ...ifUnchanged(task), body: { completed: null } });
+  // @ts-expect-error: a replacement is a whole task
+  await api.replaceTask({ ...ifUnchanged(task), body: { title: 'Buy milk' } });
+  // @ts-expect-error: a description may be null
+  task.description.length;
+  // @ts-expect-error: a status is a number
+  error.status === '412';
+  // @ts-expect-error: a fault has a pointer or a parameter
+  error.errors[0].path;
+  // @ts-expect-error: not every problem says how long to wait
+  error.retryAfter + 1;
+  // @ts-expect-error: there is one way to be told of an error, and one shape of an answer
+  new TasksApi({ responseStyle: 'data' });
+}

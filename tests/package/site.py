@@ -1,0 +1,66 @@
+"""Another origin: serves a folder, and answers as the proxies of this world do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+
+PROBLEM = "application/problem+json; charset=utf-8"
+# What stands behind /proxy/KIND: status, header fields, body.
+ANSWERS = {
+    "html": (502, {"Content-Type": "text/html", "Retry-After": "7"}, "<h1>Bad Gateway</h1>"),
+    "json": (403, {"Content-Type": "application/json"}, '{"title": "no", "errors": ["no"]}'),
+    "empty": (504, {}, ""),
+    "partial": (429, {"Content-Type": PROBLEM}, '{"title": "Slow down", "errors": {"a": 1}}'),
+    "date": (503, {"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}, ""),
+    "nonsense": (503, {"Content-Type": PROBLEM, "Retry-After": "soon"}, "null"),
+}
+REQUEST_ID = "id-of-the-proxy"
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    closing: Event
+
+    def do_GET(self) -> None:
+        kind = self.path.removeprefix("/proxy/").removesuffix("/livez")
+        if kind == "never":
+            self.closing.wait(20)
+        elif kind in {"stuck", "cut"}:
+            self._answer(502, {"Content-Length": "9"}, "")
+            self.closing.wait(20 if kind == "stuck" else 0)
+        elif kind in ANSWERS:
+            self._answer(*ANSWERS[kind])
+        else:
+            super().do_GET()
+
+    def _answer(self, status: int, fields: dict[str, str], body: str) -> None:
+        self.send_response(status)
+        ours = {"X-Request-ID": REQUEST_ID, "Content-Length": str(len(body))}
+        for name, value in {**ours, **fields}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is inherited
+        """Keep quiet."""
+
+
+@contextmanager
+def site(folder: Path) -> Iterator[str]:
+    """The origin that serves a folder."""
+    closing = Event()
+    handler = type("Handler", (_Handler,), {"closing": closing})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    thread = Thread(target=server.serve_forever, name="site")
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        closing.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(10)

@@ -232,9 +232,6 @@ def _rewritten(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a parameter or header field that may be absent: absence is not null."""
-    if "oneOf" in schema:
-        found: dict[str, Any] = schema["oneOf"][0]
-        return found
     if isinstance(schema.get("type"), list):
         return {**schema, "type": schema["type"][0]}
     return schema

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from typing import Any
 
+import msgspec
 import pytest
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
@@ -18,9 +19,10 @@ from litestar.routes import HTTPRoute
 
 from app.contract import FILE, Contract
 from app.main import OPERATIONS
+from tests.contract import difference
 from tests.contract.derived import derive
 from tests.contract.difference import differences
-from tests.contract.mutations import CHANGES, EDITS, ROWS, Change, applied
+from tests.contract.mutations import CHANGES, EDITS, PARAMETERS, ROWS, TASKS, Change, applied
 
 ROOT = FILE.parent
 DOCUMENT = Contract.load().document
@@ -42,6 +44,30 @@ def test_contract_and_code_do_not_differ() -> None:
 
 
 @pytest.mark.requirement("NFR-007")
+def test_the_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert difference.main() == 0
+    assert capsys.readouterr().out == "0 differences between the contract and the code\n"
+
+
+@pytest.mark.requirement("NFR-007")
+def test_a_difference_is_told_with_its_place_and_the_way_to_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = f"{PARAMETERS}/Limit/schema/maximum"
+    way = f"{TASKS}/get/parameters/query limit/schema/maximum"
+    document = applied(("replace", limit, 500), DOCUMENT)
+    document = applied(("replace", "/openapi", "3.1.1"), document)
+    monkeypatch.setattr(difference, "derive", lambda: DERIVED)
+    monkeypatch.setattr(Contract, "load", lambda: Contract(msgspec.json.encode(document)))
+    assert difference.main() == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "/openapi: the contract says 3.1.1, the code 3.1.0",
+        f"{limit} (by way of {way}): the contract says 500, the code 200",
+        "2 differences between the contract and the code",
+    ]
+
+
+@pytest.mark.requirement("NFR-007")
 def test_there_are_as_many_mutations_as_promised() -> None:
     assert len(CHANGES) + len(ROWS) >= 40
     assert len(EDITS) >= 20
@@ -53,7 +79,7 @@ def test_there_are_as_many_mutations_as_promised() -> None:
 )
 def test_a_changed_contract_is_told_with_its_place(change: Change, place: str | None) -> None:
     found = differences(applied(change, DOCUMENT), DERIVED)
-    assert (place or change[1]) in {difference.pointer for difference in found}
+    assert (place or change[1]) in {it.pointer for it in found}
 
 
 @pytest.mark.requirement("NFR-007")
@@ -63,7 +89,7 @@ def test_a_changed_row_of_a_table_is_told(row: str, instead: str) -> None:
     assert description.count(row) == 1
     info = {**DOCUMENT["info"], "description": description.replace(row, instead)}
     found = differences({**DOCUMENT, "info": info}, DERIVED)
-    assert {difference.pointer for difference in found} == {"/info/description"}
+    assert {it.pointer for it in found} == {"/info/description"}
 
 
 @pytest.mark.requirement("NFR-007")

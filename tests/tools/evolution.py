@@ -93,7 +93,7 @@ ADDABLE = {
 
 def compare(base: Path, revision: Path) -> list[Change]:
     """Every difference that is more than the order or the layout of the text."""
-    options = ["--format=json", "--fail-on=none", "--config=redocly.yaml"]
+    options = ["--format=json", "--fail-on=none", "--config=tests/tools/redocly.yaml"]
     with tempfile.TemporaryDirectory() as folder:
         sides = [
             _spread(path, Path(folder) / f"{path.stem}.{at}.yaml")

@@ -64,7 +64,9 @@ def spectral(*paths: Path) -> list[set[str]]:
 
 def redocly(*paths: Path) -> list[set[str]]:
     """For each file the rules that Redocly finds broken, of whatever severity."""
-    printed = run("redocly", "lint", "--format=json", "--config=redocly.yaml", *map(str, paths))
+    printed = run(
+        "redocly", "lint", "--format=json", "--config=tests/tools/redocly.yaml", *map(str, paths)
+    )
     # One JSON text for each file, with nothing between them.
     reports = json.loads(f"[{printed.replace('}{', '},{')}]")
     return [{problem["ruleId"] for problem in report["problems"]} for report in reports]
@@ -96,7 +98,9 @@ def test_redocly_finds_nothing() -> None:
 
 
 def test_the_configuration_of_redocly_is_right() -> None:
-    assert "valid" in run("redocly", "check-config", "--config=redocly.yaml", "--lint-config=error")
+    assert "valid" in run(
+        "redocly", "check-config", "--config=tests/tools/redocly.yaml", "--lint-config=error"
+    )
 
 
 def test_spectral_finds_each_single_fault(folder: Path) -> None:

@@ -2,6 +2,11 @@
 
 FUZZ_EXAMPLES, FUZZ_SEED and FUZZ_URL choose the examples for each operation, the run to repeat and
 a deployed service. Without FUZZ_URL the service is started here, on an empty database of its own.
+FUZZ_ROUNDS repeats the whole with further seeds: what Schemathesis finds in answers it uses again,
+so that one long run gets ever slower and comes back to the same.
+The ids of all users begin with FUZZ_USERS, at a deployed service with `fuzz-`.
+A run with fewer than FUZZ_CASES cases fails, and so does one that exercised too little of the
+contract; `coverage.md` in the folder says what.
 """
 
 # ruff: noqa: T201 - a command line prints
@@ -23,15 +28,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from app.contract import Contract
+from tests.contract.exchanges import recorded
+from tests.contract.exercised import Reader
+from tests.contract.fuzz_coverage import Coverage, measure, report
 
 ROOT = Path(__file__).parents[2]
 REPORTS = ROOT / "reports" / "fuzz"
 SERVICE = (sys.executable, "-m", "app", "serve")
+RECORD = "exchanges.ndjson.gz"
 EXAMPLES = "100"
+USERS = "fuzz-"
 SEEDS = 2**32
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -62,9 +73,20 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> Outcome:
     examples = int(environ.get("FUZZ_EXAMPLES") or EXAMPLES)
     seed = int(environ.get("FUZZ_SEED") or secrets.randbelow(SEEDS))
     url = environ.get("FUZZ_URL")
+    users = environ.get("FUZZ_USERS") or (USERS if url else "")
+    rounds = [folder / f"round-{number}" for number in range(int(environ.get("FUZZ_ROUNDS") or 1))]
     with nullcontext(url) if url else serving(folder) as address:
-        outcome = fuzz(address, examples=examples, seed=seed, folder=folder)
-    variables = f"FUZZ_EXAMPLES={examples} FUZZ_SEED={seed}" + (f" FUZZ_URL={url}" if url else "")
+        runs = [
+            fuzz(address, examples=examples, seed=seed + number, users=users, folder=each)
+            for number, each in enumerate(rounds)
+        ]
+    exchanges = chain.from_iterable(recorded(each / RECORD) for each in rounds)
+    coverage = measure(exchanges, Reader(Contract.load().document))
+    (folder / "coverage.md").write_text(report(coverage), "utf-8")
+    print(report(coverage))
+    outcome = judge(runs, coverage, least=int(environ.get("FUZZ_CASES") or 1))
+    variables = f"FUZZ_EXAMPLES={examples} FUZZ_ROUNDS={len(rounds)} FUZZ_SEED={seed}"
+    variables += f" FUZZ_USERS={users} FUZZ_URL={url or ''}"
     for shortcoming in outcome.shortcomings:
         print(shortcoming)
     print(f"again: {variables} python -m tests.contract.fuzz")
@@ -112,15 +134,17 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     raise ServiceError(f"The service did not start:\n{log.read_text('utf-8')}")
 
 
-def fuzz(url: str, *, examples: int, seed: int, folder: Path) -> Outcome:
-    """Run Schemathesis on the service at `url`; JUnit, HAR and JSON reports go to `folder`.
+def fuzz(url: str, *, examples: int, seed: int, users: str, folder: Path) -> dict[str, Any]:
+    """Run Schemathesis on the service at `url`; a record and reports go to `folder`.
+
+    Gives its own report, with its exit code.
 
     Raises subprocess.TimeoutExpired after a time that no run should need. Schemathesis's own
     `--max-time` is no bound: it makes a run go on until the time is spent.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    report = folder / "run.json"
-    report.unlink(missing_ok=True)
+    result = folder / "run.json"
+    result.unlink(missing_ok=True)
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     command = [
         str(program),
@@ -131,49 +155,56 @@ def fuzz(url: str, *, examples: int, seed: int, folder: Path) -> Outcome:
         f"--max-examples={examples}",
         f"--seed={seed}",
         f"--report-junit-path={folder / 'junit.xml'}",
-        f"--report-har-path={folder / 'har.json'}",
-        f"--report-json-path={report}",
+        f"--report-json-path={result}",
     ]
     finished = subprocess.run(
         command,
         cwd=ROOT,
         # So that no set has another order in the next run with this seed.
-        env=os.environ | {"PYTHONHASHSEED": "0"},
+        env=os.environ
+        | {"PYTHONHASHSEED": "0", "FUZZ_RECORD": str(folder / RECORD), "FUZZ_USERS": users},
         timeout=RUN_SECONDS + RUN_SECONDS_EACH * examples,
         check=False,
     )
-    return judge(json.loads(report.read_bytes()), finished.returncode)
+    return {**json.loads(result.read_bytes()), "exit_code": finished.returncode}
 
 
-def judge(report: Mapping[str, Any], exit_code: int) -> Outcome:
-    """Whether the run proves anything, by its own report (`--report json`)."""
+def judge(runs: Sequence[Mapping[str, Any]], coverage: Coverage, *, least: int) -> Outcome:
+    """Whether the runs prove anything, by their own reports (`--report json`) and their record."""
+    cases = sum(run["test_cases"]["generated"] for run in runs)
+    failures = tuple(failure["title"] for run in runs for failure in run["failures"])
+    found = [text for run in runs for text in _shortcomings(run)] + coverage.shortcomings()
+    if cases < least:
+        found.append(f"only {cases} of {least} cases were made")
+    summary = (
+        f"fuzz: {cases} cases, {coverage.requests} of them different requests, {len(failures)} "
+        f"failures, {len(found)} shortcomings, seed {runs[0]['seed']}; {coverage.summary}"
+    )
+    exit_code = max(run["exit_code"] for run in runs)
+    return Outcome(exit_code or int(bool(found)), summary, failures, tuple(found))
+
+
+def _shortcomings(run: Mapping[str, Any]) -> list[str]:
     operations = {f"{method} {path}" for path, method, _ in Contract.load().operations()}
-    tested: int = report["operations"]["tested"]
-    cases: int = report["test_cases"]["generated"]
-    failures = tuple(failure["title"] for failure in report["failures"])
-    warnings = [kind for kind, found in report["warnings"].items() if found]
-    unfinished = [name for name, phase in report["phases"].items() if phase["status"] != "success"]
+    tested: int = run["operations"]["tested"]
+    failures = [failure["title"] for failure in run["failures"]]
+    warnings = [kind for kind, found in run["warnings"].items() if found]
+    unfinished = [name for name, phase in run["phases"].items() if phase["status"] != "success"]
     accepting = {
         operation
-        for operation, phases in report["valid_rates"].items()
+        for operation, phases in run["valid_rates"].items()
         if any(phase["accepted"] for phase in phases.values())
     }
     shortcomings = {
         f"only {tested} of {len(operations)} operations were tested": tested != len(operations),
-        "there was no case": cases == 0,
         f"failures: {', '.join(failures)}": failures,
-        f"errors: {report['errors']}": report["errors"],
+        f"errors: {run['errors']}": run["errors"],
         f"warnings: {', '.join(warnings)}": warnings,
         f"phases without success: {', '.join(unfinished)}": unfinished,
         f"never accepted: {', '.join(sorted(operations - accepting))}": operations - accepting,
-        "failures were left out of the count": report["filtered"] or report["baseline"],
+        "failures were left out of the count": run["filtered"] or run["baseline"],
     }
-    found = tuple(text for text, holds in shortcomings.items() if holds)
-    summary = (
-        f"fuzz: {tested} operations, {cases} cases, {report['test_cases']['unique_failures']} "
-        f"failures, {len(warnings)} warnings, seed {report['seed']}"
-    )
-    return Outcome(exit_code or int(bool(found)), summary, failures, found)
+    return [text for text, holds in shortcomings.items() if holds]
 
 
 if __name__ == "__main__":

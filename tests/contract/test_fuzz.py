@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from uuid import uuid4
 
 import pytest
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import server
+from app.contract import Contract
 from app.main import create_app
-from tests.contract.fuzz import ServiceError, judge, main, serving
+from tests.contract.exchanges import Exchange, recorded
+from tests.contract.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
+from tests.contract.fuzz import RECORD, USERS, ServiceError, judge, main, serving
+from tests.contract.fuzz_coverage import measure, report
 
 SEED = 20261123
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 REPORT: dict[str, Any] = {
     "seed": SEED,
     "operations": {"tested": 0},
@@ -29,37 +35,59 @@ REPORT: dict[str, Any] = {
     "valid_rates": {"GET /livez": {"fuzzing": {"accepted": 0}}},
     "filtered": 0,
     "baseline": None,
+    "exit_code": 0,
+}
+# One of each kind; without its witnesses in the record it must be named as never reached.
+LACKING = {
+    Item("listTasks", PARAMETERS, "query limit given twice"),
+    Item("listTasks", POSITIVE, "query limit maximum 200"),
+    Item("createTask", POSITIVE, "body /title maxLength 500"),
+    Item("createTask", NEGATIVE, "body /title maxLength 500"),
+    Item("replaceTask", NEGATIVE, "body required completed"),
+    Item("updateTask", RESPONSES, "412 application/problem+json"),
+    Item("getTask", RESPONSES, "200 /description null"),
 }
 
 
-@pytest.mark.requirement("NFR-003")
+@pytest.mark.requirement("NFR-003", "NFR-013")
 def test_the_service_keeps_the_contract(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    environ = {"FUZZ_EXAMPLES": "10", "FUZZ_SEED": str(SEED)}
+    environ = {"FUZZ_EXAMPLES": "10", "FUZZ_SEED": str(SEED), "FUZZ_CASES": "500"}
     outcome = main([str(tmp_path)], environ)
     record_property("figure", outcome.summary)
     assert outcome.exit_code == 0, outcome
-    assert (tmp_path / "junit.xml").exists()
-    exchanges = json.loads((tmp_path / "har.json").read_bytes())["log"]["entries"]
+    assert (tmp_path / "round-0" / "junit.xml").exists()
+    assert "## Never reached\n" in (tmp_path / "coverage.md").read_text("utf-8")
+    exchanges = list(recorded(tmp_path / "round-0" / RECORD))
     # The hooks do their work: without them no cursor and no tag would ever hold.
-    reached = {
-        (exchange["response"]["status"], name)
-        for exchange in exchanges
-        for name in _sent(exchange["request"])
-    }
+    reached = {(exchange.status, name) for exchange in exchanges for name in _sent(exchange)}
     assert reached >= {
         (200, "cursor"),
         (304, "if-none-match"),
         (200, "if-match"),
         (412, "if-match"),
     }
+    _assert_that_what_lacks_is_missed(exchanges)
 
 
-def _sent(request: dict[str, Any]) -> set[str]:
-    """The names of the parameters and header fields in a request of a HAR file."""
-    pairs = [*request["queryString"], *request["headers"]]
-    return {pair["name"].lower() for pair in pairs if pair["value"] != "*"}
+def _sent(exchange: Exchange) -> set[str]:
+    """The names of the parameters and header fields of a request."""
+    pairs = [*exchange.query, *exchange.headers.items()]
+    return {name.lower() for name, value in pairs if value != "*"}
+
+
+def _assert_that_what_lacks_is_missed(exchanges: list[Exchange]) -> None:
+    reader = Reader(Contract.load().document)
+    without = [exchange for exchange in exchanges if not reader.shown(exchange) & LACKING]
+    assert 0 < len(without) < len(exchanges)
+    coverage = measure(without, reader)
+    assert coverage.missing >= LACKING
+    for item in LACKING:
+        assert f"\n- {item.operation}, {item.column}: {item.what}\n" in report(coverage)
+    # The boundaries come from one phase: without it too little is reached.
+    without = [exchange for exchange in exchanges if exchange.phase != "coverage"]
+    assert measure(without, reader).shortcomings()
 
 
 def without_etag(app: ASGIApp) -> ASGIApp:
@@ -86,14 +114,25 @@ def without_query(app: ASGIApp) -> ASGIApp:
     return faulty
 
 
+def without_memory(app: ASGIApp) -> ASGIApp:
+    """A fault of the store: it does not find what it was given."""
+
+    async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") == "GET" and UUID.fullmatch(scope["path_params"].get("task_id", "")):
+            scope["path_params"]["task_id"] = str(uuid4())
+        await app(scope, receive, send)
+
+    return faulty
+
+
 def serve_wrongly() -> None:
     """Serve as `python -m app serve` does, but with the faults above; in a process of its own."""
-    faulty = partial(create_app, middleware=[without_etag, without_query])
+    faulty = partial(create_app, middleware=[without_etag, without_query, without_memory])
     with patch.object(server, "create_app", faulty), patch.object(sys, "argv", ["faulty", "serve"]):
         server.main()
 
 
-@pytest.mark.requirement("NFR-003")
+@pytest.mark.requirement("NFR-003", "FR-045")
 @pytest.mark.usefixtures("database")  # for what it does afterwards: it empties the database
 def test_faults_are_found(database_url: str, tmp_path: Path) -> None:
     program = "from tests.contract import test_fuzz; test_fuzz.serve_wrongly()"
@@ -105,18 +144,27 @@ def test_faults_are_found(database_url: str, tmp_path: Path) -> None:
     assert set(outcome.failures) == {
         "Missing required response headers",
         "Schema-violating request accepted",
+        "Custom check failed: `refused_as_expected`",
+        "Custom check failed: `tasks_are_where_they_were_put`",
     }
+    # It might have been anybody's service: no user was touched but those of the fuzz.
+    targets = {each.target for each in recorded(tmp_path / "round-0" / RECORD) if each.accepted}
+    users = {target.split("/")[4] for target in targets if target.startswith("/api/")}
+    assert len(users) > 5
+    assert {user for user in users if not user.startswith(USERS)} <= {"tasks"}  # no user at all
 
 
 def test_a_run_that_tested_nothing_proves_nothing() -> None:
-    outcome = judge(REPORT, 0)
+    coverage = measure([], Reader(Contract.load().document))
+    outcome = judge([REPORT], coverage, least=20000)
     assert outcome.exit_code == 1
     assert [shortcoming.split()[0] for shortcoming in outcome.shortcomings] == [
         "only",
-        "there",
         "warnings:",
         "phases",
         "never",
+        *["coverage:"] * 4,
+        "only",
     ]
 
 

@@ -1,0 +1,180 @@
+"""The rules in a JSON Schema, and which of them a value touches or breaks.
+
+A rule is one keyword at one place. The members of an enum and the types in a list are a rule each,
+and so is each required member. A limit is touched by the value exactly at it, and broken, as it is
+counted here, by the value one past it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema_rs
+
+Schema = dict[str, Any]
+Path = tuple[str, ...]
+
+ANNOTATIONS = {"title", "description", "default", "deprecated", "example", "examples", "$comment"}
+EACH = "*"  # stands in a path for every item of an array
+TYPES: dict[str, Callable[[Any], bool]] = {
+    "null": lambda value: value is None,
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": lambda value: _is_number(value) and value % 1 == 0,
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "string": lambda value: isinstance(value, str),
+    "array": lambda value: isinstance(value, list),
+    "object": lambda value: isinstance(value, dict),
+}
+TOUCHED: dict[str, Callable[[Any, Any], bool]] = {
+    "type": lambda limit, value: TYPES[limit](value),
+    "enum": lambda limit, value: _same(value, limit),
+    "const": lambda limit, value: _same(value, limit),
+    "minLength": lambda limit, value: isinstance(value, str) and len(value) == limit,
+    "maxLength": lambda limit, value: isinstance(value, str) and len(value) == limit,
+    "pattern": lambda _, value: isinstance(value, str),
+    "format": lambda _, value: isinstance(value, str),
+    "minimum": lambda limit, value: _is_number(value) and value == limit,
+    "maximum": lambda limit, value: _is_number(value) and value == limit,
+    "minItems": lambda limit, value: isinstance(value, list) and len(value) == limit,
+    "maxItems": lambda limit, value: isinstance(value, list) and len(value) == limit,
+    "required": lambda name, value: isinstance(value, dict) and name in value,
+    "additionalProperties": lambda _, value: isinstance(value, dict),
+}
+# By how much, and in which measure, a value is past a limit when it is just past it.
+PAST: dict[str, Callable[[Any], Any]] = {
+    "minLength": lambda limit: limit - 1,
+    "maxLength": lambda limit: limit + 1,
+    "minimum": lambda limit: limit - 1,
+    "maximum": lambda limit: limit + 1,
+    "minItems": lambda limit: limit - 1,
+    "maxItems": lambda limit: limit + 1,
+}
+
+
+class UnknownKeywordError(Exception):
+    """A keyword that is not counted yet; without this it would be left out in silence."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One keyword of a schema, at the place to which the path leads from the schema's root."""
+
+    path: Path
+    keyword: str
+    limit: Any
+
+    def __str__(self) -> str:
+        place = "".join(f"/{name}" for name in self.path)
+        shown = "" if self.keyword in {"pattern", "additionalProperties"} else self.limit
+        return f"{place} {self.keyword} {'' if shown is None else shown}".strip()
+
+    def touched_by(self, value: Any) -> bool:
+        """Whether a valid value shows the rule: it is at the limit, or has what is required."""
+        return any(TOUCHED[self.keyword](self.limit, part) for part in _parts(value, self.path))
+
+    def broken(self) -> Rule:
+        """The rule as it is broken: a value that is not in an enum is in none of its members."""
+        return Rule(self.path, self.keyword, None) if self.keyword in {"type", "enum"} else self
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A rule that a value breaks, just past its limit, and the pointer that an answer must name."""
+
+    rule: Rule
+    pointer: str
+
+
+class Keywords:
+    """The rules of one schema, which has no references."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.rules = tuple(dict.fromkeys(_rules(schema, ())))
+        self._validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+
+    def touched(self, value: Any) -> set[Rule]:
+        """The rules that a value shows; none of them unless it is valid."""
+        if not self._validator.is_valid(value):
+            return set()
+        return {rule for rule in self.rules if rule.touched_by(value)}
+
+    def breaches(self, value: Any) -> Iterator[Breach]:
+        """Every rule that a value breaks, where it breaks a limit by the least there is."""
+        for error in self._validator.iter_errors(value):
+            *way, keyword = (str(part) for part in error.schema_path)
+            limit = _follow(self.schema, [*way, keyword])
+            names = _names(error)
+            rule = Rule(_path(way), keyword, names[0] if keyword == "required" else limit).broken()
+            if _just_past(keyword, limit, _follow(value, error.instance_path)):
+                for more in [[name] for name in names] or [[]]:
+                    yield Breach(rule, _pointer([*error.instance_path, *more]))
+
+
+def _rules(schema: Schema, path: Path) -> Iterator[Rule]:
+    for keyword, limit in schema.items():
+        if keyword == "properties":
+            for name, member in limit.items():
+                yield from _rules(member, (*path, name))
+        elif keyword == "items":
+            yield from _rules(limit, (*path, EACH))
+        elif keyword in TOUCHED:
+            several = isinstance(limit, list) and keyword in {"type", "enum", "required"}
+            for one in limit if several else [limit]:
+                yield Rule(path, keyword, one)
+        elif keyword not in ANNOTATIONS:
+            raise UnknownKeywordError(f"{keyword} at /{'/'.join(path)}")
+
+
+def _names(error: jsonschema_rs.ValidationError) -> list[str]:
+    """The members at fault, where the library reports the object that they belong to."""
+    kind = error.kind
+    if isinstance(kind, jsonschema_rs.ValidationErrorKind.Required):
+        return [str(kind.property)]
+    if isinstance(kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):
+        return list(kind.unexpected)
+    return []
+
+
+def _just_past(keyword: str, limit: Any, value: Any) -> bool:
+    if keyword not in PAST:
+        return True
+    measure = value if _is_number(value) else len(value)
+    return bool(measure == PAST[keyword](limit))
+
+
+def _path(way: list[str]) -> Path:
+    """The members on the way that a schema path takes: `properties` before each of them."""
+    steps = iter(way)
+    return tuple(EACH if step == "items" else next(steps) for step in steps)
+
+
+def _pointer(path: list[str | int]) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _follow(node: Any, path: Any) -> Any:
+    for part in path:
+        node = node[part]
+    return node
+
+
+def _parts(value: Any, path: Path) -> Iterator[Any]:
+    """The values to which a path leads: none, one, or with arrays on the way any number."""
+    if not path:
+        yield value
+    elif path[0] == EACH and isinstance(value, list):
+        for item in value:
+            yield from _parts(item, path[1:])
+    elif isinstance(value, dict) and path[0] in value:
+        yield from _parts(value[path[0]], path[1:])
+
+
+def _is_number(value: Any) -> bool:
+    return TYPES["number"](value)
+
+
+def _same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and bool(value == other)

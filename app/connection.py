@@ -20,7 +20,7 @@ VERIFIED = {"require", "verify-ca", "verify-full"}
 PORT_AT_MOST = 65_535
 _POOLED = re.compile(r"^([^/.]+)-pooler(?=\.|\Z)")
 # The sign may be escaped once more than the URL asks for.
-_ENDPOINT = re.compile(r"endpoint(=|%3D)[A-Za-z0-9.-]+", re.IGNORECASE)
+_ENDPOINT = re.compile(r"endpoint(=|%3d)[a-z0-9.-]+", re.IGNORECASE)
 
 
 class DatabaseUrlError(ValueError):

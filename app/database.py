@@ -92,7 +92,7 @@ class Database:
         """
         try:
             async with asyncio.timeout(within or self.timeout):
-                async with AsyncSession(self.engine, expire_on_commit=False) as session:
+                async with AsyncSession(self.engine) as session:
                     yield session
         except DBAPIError as error:
             raise _meaning(error) from None

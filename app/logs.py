@@ -12,7 +12,7 @@ from structlog.types import Processor
 
 from app.settings import LogFormat, LogLevel
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("tasks-api")
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stdout) -> None:
@@ -41,14 +41,12 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stdout) -> 
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # Below this level the one speaks of rows and the other of its plugins.
-    for name in ("sqlalchemy", "alembic.runtime.plugins"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Below this level it speaks of its plugins. SQLAlchemy, which speaks of rows, sets its own.
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(level.upper()),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(stream),
-        cache_logger_on_first_use=False,
     )
 
 

@@ -83,7 +83,7 @@ def serve(settings: Settings) -> None:
         print(f"Tasks API  {address}/api/v1", file=sys.stderr)
         print(f"docs       {address}/docs", file=sys.stderr)
         print(f"data       {data}", file=sys.stderr)
-        print(f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)", file=sys.stderr, flush=True)
+        print(f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)", file=sys.stderr)
         server.run(sockets=[listener])
 
 
@@ -136,7 +136,7 @@ def _database(settings: Settings) -> Generator[tuple[Settings, str]]:
     if settings.database_url is not None:
         yield settings, settings.connection().url.render_as_string(hide_password=True)
         return
-    print("Starting the embedded PostgreSQL ...", file=sys.stderr, flush=True)
+    print("Starting the embedded PostgreSQL ...", file=sys.stderr)
     with embedded.running(settings.data_dir) as url:
         if LEAVING.is_set():
             sys.exit(0)

@@ -63,7 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     README.md describes each; a test holds its table against these fields.
     """
 
-    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     database_url: Secret | None = None
     database_tls_verify: bool = True

@@ -65,8 +65,7 @@ class Protocol(HttpToolsProtocol):
         method: bytes = self.parser.get_method()  # pyright: ignore[reportOptionalMemberAccess]
         self._count(len(method) + len("  HTTP/1.1\r\n\r\n"))
         if sum(name == b"host" for name, _ in self.headers) > 1:
-            msg = "more than one Host"
-            raise ValueError(msg)
+            raise ValueError  # ends the parsing, as in _count
         super().on_headers_complete()
         self.in_head = False
 
@@ -78,9 +77,8 @@ class Protocol(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self.head_bytes += size
         if self.head_bytes > HEAD_BYTES_AT_MOST:
-            # Ends the parsing; uvicorn then calls send_400_response.
-            msg = "the head of the request is too large"
-            raise ValueError(msg)
+            # Ends the parsing; uvicorn then calls send_400_response, and shows no message of ours.
+            raise ValueError
 
     def _refuse(self, problem: Problem) -> None:
         request_id = str(uuid7())

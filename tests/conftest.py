@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 
 import asyncpg
 import pytest
@@ -30,16 +31,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL of this worker's own, empty. TEST_POSTGRES chooses its version."""
+    """A PostgreSQL of this worker's own, empty. TEST_POSTGRES chooses its version.
+
+    `task mutants` lends one to many runs by TEST_SERVER_URL.
+    """
+    lent = os.environ.get("TEST_SERVER_URL")
     data = tmp_path_factory.mktemp("postgres")
-    with embedded.running(data, major=POSTGRES, durable=False) as url:
+    own = embedded.running(data, major=POSTGRES, durable=False)
+    with nullcontext(lent) if lent else own as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def database_url(server_url: str) -> str:
     """The database of this worker, migrated by Alembic."""
-    migrate(Connection.parse(server_url))
+    if "TEST_SERVER_URL" not in os.environ:  # pragma: no branch - the lent one is migrated
+        migrate(Connection.parse(server_url))
     return server_url
 
 

@@ -156,6 +156,7 @@ async def test_every_file_of_the_page_is_there(
     got = await client.get(f"/docs/assets/{name}")
     assert got.status_code == 200
     assert got.headers["content-type"] == media_type
+    assert got.headers["content-disposition"] == f'inline; filename="{name}"'
     assert len(got.content) > 10_000
 
 

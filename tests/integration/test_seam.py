@@ -283,6 +283,16 @@ def test_a_route_on_a_path_of_the_contract_is_refused_at_the_start(
         create_app(settings, route_handlers=[handler])
 
 
+@pytest.mark.requirement("FR-042", "FR-043")
+def test_every_route_on_a_path_of_the_contract_is_named(settings: Settings) -> None:
+    with pytest.raises(ContractError) as raised:
+        create_app(settings, route_handlers=[shadow_under_another_name, another_method_of_a_path])
+    assert str(raised.value).splitlines() == [
+        "GET /api/v1/users/{name}/tasks (other) stands on a path of the contract",
+        "POST /livez (createTask) stands on a path of the contract",
+    ]
+
+
 # --- the contract is held against the routes ---------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from app.main import create_app
@@ -178,6 +179,23 @@ def test_a_package_does_nothing_by_itself(package: Path) -> None:
 def test_making_the_application_opens_no_connection() -> None:
     nowhere = Settings(database_url=Secret("postgresql://tasks@127.0.0.1:1/tasks"))
     assert create_app(nowhere).routes
+
+
+def structs_of(kind: type[msgspec.Struct]) -> set[type[msgspec.Struct]]:
+    """Every struct that a module of the service defines; the framework makes more at run time."""
+    below = {each for subclass in kind.__subclasses__() for each in structs_of(subclass)}
+    return {
+        each
+        for each in below | {kind}
+        if each.__module__.startswith("app.")
+        and hasattr(sys.modules[each.__module__], each.__name__)
+    }
+
+
+def test_no_struct_can_be_changed() -> None:
+    found = structs_of(msgspec.Struct)
+    assert {"Core", "Settings", "Task", "Position"} <= {struct.__name__ for struct in found}
+    assert [struct for struct in found if not struct.__struct_config__.frozen] == []
 
 
 # --- the rules bite ----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import httpx
@@ -73,13 +74,15 @@ APP = Edge(FRAMEWORK, FRAMEWORK.routes, Cors(()))
 
 
 async def send(
-    content: bytes, headers: dict[str, str] | list[tuple[str, str]] | None = None, path: str = "/"
+    content: bytes,
+    headers: dict[str, str] | Sequence[tuple[str, str | bytes]] | None = None,
+    path: str = "/",
 ) -> httpx.Response:
     """Send a body, declared as JSON where nothing else is said."""
     transport = httpx.ASGITransport(app=APP)  # type: ignore[arg-type]  # two spellings of ASGI
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
         declared = {"Content-Type": JSON} if headers is None else headers
-        return await client.post(path, content=content, headers=declared)
+        return await client.post(path, content=content, headers=declared)  # type: ignore[arg-type]  # httpx takes bytes too
 
 
 # --- JSON ----------------------------------------------------------------------------------------
@@ -151,6 +154,14 @@ async def test_every_fault_is_listed_with_its_pointer() -> None:
         "/other",
     )
     assert problem["detail"] == "The body has 6 faults."
+    assert {fault["pointer"]: fault["detail"] for fault in problem["errors"]} == {
+        "/count": "is required",
+        "/name": "it is longer than 5 characters",
+        "/inner/1": 'it is not of type "integer"',
+        "/inner/2": 'it is not of type "integer"',
+        "/a~1b~0c": "is not a known member",
+        "/other": "is not a known member",
+    }
 
 
 @pytest.mark.requirement("FR-026")
@@ -291,6 +302,94 @@ async def test_a_body_that_nests_within_reason_is_judged_by_its_schema() -> None
     assert_problem(await send(raw), 422, "invalid-body", "/other")
 
 
+@pytest.mark.requirement("FR-023")
+@pytest.mark.parametrize(
+    ("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["list", "object"]
+)
+async def test_a_hundred_levels_are_the_most(opening: bytes, closing: bytes) -> None:
+    most, more = (b'{"other":' + opening * n + b"1" + closing * n + b"}" for n in (99, 100))
+    assert (await send(most)).status_code == 422
+    problem = assert_problem(await send(more), 400, "malformed-body")
+    assert problem["detail"] == "The body nests more than 100 arrays and objects into each other."
+
+
+@pytest.mark.requirement("FR-023", "FR-026")
+@pytest.mark.parametrize(
+    "other", [b"[[]" + b",[]" * 200 + b"]", b'"' + b"[" * 200 + b'"', b'"\\"' + b"{" * 200 + b'"']
+)
+async def test_brackets_beside_each_other_or_in_text_are_not_nested(other: bytes) -> None:
+    response = await send(b'{"count":1,"other":' + other + b"}")
+    assert_problem(response, 422, "invalid-body", "/other")
+
+
+@pytest.mark.requirement("FR-023")
+@pytest.mark.parametrize(
+    ("raw", "detail"),
+    [
+        (b'{"count":1', "The body is not JSON: Input data was truncated."),
+        (
+            b'{"count":"x"} x',
+            "The body is not JSON: Extra data: line 1 column 15 (char 14).",
+        ),
+        (b'{"count":"x","name":NaN}', "The body is not JSON: NaN is no JSON value."),
+        (
+            b'{"count":1,"name":"\xff"}',
+            "The body is not UTF-8, or escapes half of a surrogate pair.",
+        ),
+        (
+            b'{"count":"x","name":"\\ud800"}',
+            "The body is not UTF-8, or escapes half of a surrogate pair.",
+        ),
+    ],
+)
+async def test_why_a_body_is_malformed_is_told_in_these_words(raw: bytes, detail: str) -> None:
+    assert assert_problem(await send(raw), 400, "malformed-body")["detail"] == detail
+
+
+@pytest.mark.requirement("FR-023")
+async def test_a_body_whose_client_went_away_is_malformed() -> None:
+    sent: list[Any] = []
+    scope: Any = {
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    await APP(scope, receive, keep)
+
+    start, body = sent
+    assert start["status"] == 400
+    assert msgspec.json.decode(body["body"])["detail"] == "The body was cut short."
+
+
+@pytest.mark.requirement("FR-026")
+@pytest.mark.parametrize(
+    ("raw", "detail"),
+    [
+        ("1e400", "it is greater than the maximum of 1000000"),
+        ("-1e400", "it is less than the minimum of 0"),
+        ("9" * 400, "it is greater than the maximum of 1000000"),
+        ("-" + "9" * 400, "it is less than the minimum of 0"),
+        ("7.5", 'it is not of type "integer"'),
+    ],
+    ids=lambda text: text[:20],
+)
+async def test_a_number_keeps_its_size_and_its_kind(raw: str, detail: str) -> None:
+    problem = assert_problem(
+        await send(b'{"count":%s}' % raw.encode()), 422, "invalid-body", "/count"
+    )
+    assert problem["errors"][0]["detail"] == detail
+
+
 # --- media types ---------------------------------------------------------------------------------
 
 
@@ -383,6 +482,55 @@ async def test_what_a_merge_patch_may_be_declared_as_is_told() -> None:
     assert problem["errors"][0]["detail"] == (
         "must be application/merge-patch+json or application/json"
     )
+
+
+@pytest.mark.requirement("FR-024")
+@pytest.mark.parametrize(
+    ("headers", "parameter", "detail"),
+    [
+        ([], "Content-Type", "must be sent once"),
+        ([("Content-Type", JSON)] * 2, "Content-Type", "must be sent once"),
+        ([("Content-Type", "text/plain")], "Content-Type", "must be application/json"),
+        # Only space and tab are blanks.
+        ([("Content-Type", "\xa0application/json")], "Content-Type", "must be application/json"),
+        ([("Content-Type", "Xapplication/json")], "Content-Type", "must be application/json"),
+        (
+            [("Content-Type", "application/json;\xa0charset=utf-8")],
+            "Content-Type",
+            "may have the parameter charset=utf-8 alone",
+        ),
+        (
+            [("Content-Type", "application/json;charset=utf-8X")],
+            "Content-Type",
+            "may have the parameter charset=utf-8 alone",
+        ),
+        (
+            [("Content-Type", "application/json;a=b;charset=utf-8")],
+            "Content-Type",
+            "may have the parameter charset=utf-8 alone",
+        ),
+        (
+            [("Content-Type", JSON), ("Content-Encoding", "gzip")],
+            "Content-Encoding",
+            "must be absent: bodies have no content coding",
+        ),
+    ],
+)
+async def test_why_a_declaration_is_refused_is_told_in_these_words(
+    headers: list[tuple[str, str]], parameter: str, detail: str
+) -> None:
+    sent = [(name, value.encode("latin-1")) for name, value in headers]
+    response = await send(b'{"count":1}', sent)
+    problem = assert_problem(response, 415, "unsupported-media-type", parameter)
+    assert problem["detail"] == "Send the body as application/json."
+    assert problem["errors"][0]["detail"] == detail
+
+
+@pytest.mark.requirement("FR-024")
+@pytest.mark.parametrize("coding", ["identity", "Identity", " identity "])
+async def test_the_coding_that_is_none_is_taken(coding: str) -> None:
+    headers = [("Content-Type", JSON.encode()), ("Content-Encoding", coding.encode())]
+    assert (await send(b'{"count":1}', headers)).status_code == 200
 
 
 @pytest.mark.requirement("FR-024")

@@ -66,7 +66,9 @@ def test_an_encoded_password_is_decoded() -> None:
     assert Connection.parse("postgresql://u:p%40%3A%2Fw@h/db").url.password == "p@:/w"  # noqa: S105 - nobody's
 
 
-@pytest.mark.parametrize("options", ["endpoint%3Dep-x-1", "endpoint%253Dep-x-1"])
+@pytest.mark.parametrize(
+    "options", ["endpoint%3Dep-x-1", "endpoint%253Dep-x-1", "endpoint%3DAZ.az-09"]
+)
 def test_neons_endpoint_among_the_options_is_not_needed(options: str) -> None:
     assert opened(Connection.parse(f"{REMOTE}?options={options}")) == (
         "postgresql+asyncpg://u:p@db.example.org/tasks"
@@ -74,7 +76,14 @@ def test_neons_endpoint_among_the_options_is_not_needed(options: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", ["-c%20search_path%3Dx", "project%3Dp", "endpoint%3Dep-x-1%20-c%20search_path%3Dx"]
+    "options",
+    [
+        "endpoint%3D",
+        "endpoint",
+        "-c%20search_path%3Dx",
+        "project%3Dp",
+        "endpoint%3Dep-x-1%20-c%20search_path%3Dx",
+    ],
 )
 def test_other_options_are_refused(options: str) -> None:
     assert fault_of(f"{REMOTE}?options={options}") == "has options other than endpoint"
@@ -101,6 +110,8 @@ def test_a_doubled_key_is_named(key: str) -> None:
         ("postgresql://u:hunt@er2@h/db", "has an @ before its host that must be written %40"),
         ("postgresql://u:hunter2@h/db?port=x", "has a port that is not 1 to 65535"),
         ("postgresql://u:hunter2@h/db?port=-1", "has a port that is not 1 to 65535"),
+        ("postgresql://u:hunter2@h/db?port=0", "has a port that is not 1 to 65535"),
+        ("postgresql://u:hunter2@h:0/db", "has a port that is not 1 to 65535"),
         ("mysql://u:hunter2@h/db", "has the scheme mysql; it must be postgresql"),
         (
             "postgresql://u:hunter2@h/db?sslmode=hunter2",
@@ -124,6 +135,11 @@ def test_a_doubled_key_is_named(key: str) -> None:
 )
 def test_a_url_at_fault_is_told_without_its_values(url: str, fault: str) -> None:
     assert fault_of(url) == fault
+
+
+@pytest.mark.parametrize("port", [1, 65535])
+def test_the_first_and_the_last_port_are_taken(port: int) -> None:
+    assert Connection.parse(f"postgresql://u:p@db.example.org:{port}/tasks").url.port == port
 
 
 @pytest.mark.parametrize("place", [":65536/tasks", "/tasks?port=65536"])
@@ -209,6 +225,9 @@ def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
         ("ep-x-1.eu-central-1.aws.neon.tech", False),
         ("db.my-pooler.example.org", False),
         ("pooler.example.org", False),
+        ("-pooler.example.org", False),
+        ("ep-x-pooler2.example.org", False),
+        ("ep-x-pooler", True),
     ],
 )
 def test_neons_pooler_is_known_by_its_name(host: str, *, pooler: bool) -> None:

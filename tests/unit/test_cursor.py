@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.problems import InvalidCursor
+from app.problems import Fault, InvalidCursor
 from app.settings import Secret
 from app.tasks.cursor import _POSITION, Cursors, Position
 from app.tasks.schemas import ListTasksQuery, SortOrder, TaskSort
@@ -93,7 +93,8 @@ def test_the_problem_names_the_parameter() -> None:
     with pytest.raises(InvalidCursor) as raised:
         PUBLIC.decode("alice", follow(ListTasksQuery(), "A" * 56))
     (fault,) = raised.value.faults
-    assert (fault.pointer, fault.parameter) == (None, "cursor")
+    detail = "is not a cursor of this service, or belongs to another query"
+    assert fault == Fault(parameter="cursor", detail=detail)
 
 
 @pytest.mark.requirement("FR-020")
@@ -154,6 +155,22 @@ def test_a_page_may_begin_a_microsecond_later_and_is_another_page() -> None:
     later = Position(PLACE.at + timedelta(microseconds=1), PLACE.id)
     cursors = {PUBLIC.encode("alice", ListTasksQuery(), place) for place in (PLACE, later)}
     assert len(cursors) == 2
+
+
+@pytest.mark.requirement("NFR-002")
+@pytest.mark.parametrize(
+    ("secret", "cursor"),
+    [
+        (None, "AAZg7PsBoPoAAAAAAAAAAAAAAAAAAAAHSYRTADsgVy6U2szzrsOOb_eo"),
+        (Secret("s" * 32), "AAZg7PsBoPoAAAAAAAAAAAAAAAAAAAAH1vXiZ68rrxpqSHXUsIcFQagK"),
+    ],
+)
+def test_a_cursor_of_another_version_of_the_service_is_read(
+    secret: Secret | None, cursor: str
+) -> None:
+    # While replicas are replaced one after the other, both versions read each other's.
+    query = ListTasksQuery(q="milk")
+    assert Cursors(secret).encode("alice", query, PLACE) == cursor
 
 
 @pytest.mark.requirement("NFR-002")

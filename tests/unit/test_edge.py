@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
+from litestar import Litestar, get
 from litestar.types import Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from app.cors import Cors
 from app.edge import Edge
@@ -44,3 +46,166 @@ async def test_a_fault_amid_a_response_is_left_to_the_server_which_breaks_it_off
     ) as client:
         with pytest.raises(RuntimeError, match="amid the response"):
             await client.get("/livez")
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+@get("/things/{name:str}")
+async def show_thing() -> str:
+    return "a thing"
+
+
+FRAMEWORK = Litestar([show_thing], openapi_config=None, logging_config=None)
+THINGS: Any = Edge(FRAMEWORK, FRAMEWORK.routes, Cors(()))
+
+
+async def exchanged(app: Edge, scope: dict[str, Any]) -> list[Any]:
+    """The messages of an answer."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    whole: Any = {"type": "http", "query_string": b"", "raw_path": scope["path"].encode(), **scope}
+    await app(whole, receive, keep)
+    return sent
+
+
+@pytest.mark.requirement("FR-029", "FR-030")
+async def test_the_application_gets_a_scope_and_its_answer_fields() -> None:
+    seen: list[Any] = []
+
+    async def probe(scope: Scope, _: Receive, send: Send) -> None:
+        seen.append(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+        await send({"type": "http.response.body", "body": b"text", "more_body": False})
+
+    scope = {
+        "method": "HEAD",
+        "path": "/a/b",
+        "raw_path": b"/a%2Fb%2f%41",
+        "headers": [(b"x-request-id", b"mine")],
+        "state": {"shared": 1},
+    }
+    messages = await exchanged(Edge(probe, [], Cors(())), scope)
+    assert (seen[0]["method"], seen[0]["path"]) == ("GET", "/a\ufffdb\ufffdA")
+    assert seen[0]["state"] == {"shared": 1, "request_id": "mine"}
+    assert (scope["path"], scope["state"]) == ("/a/b", {"shared": 1})
+    assert messages == [
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [
+                (b"a", b"b"),
+                (b"x-request-id", b"mine"),
+                (b"x-content-type-options", b"nosniff"),
+                (b"cache-control", b"private, no-cache"),
+            ],
+        },
+        {"type": "http.response.body", "body": b"", "more_body": False},
+    ]
+
+
+@pytest.mark.requirement("FR-029", "FR-030")
+async def test_an_answer_of_the_edges_own_is_two_messages() -> None:
+    scope = {"method": "OPTIONS", "path": "/things/1", "headers": [(b"x-request-id", b"mine")]}
+    start, body = await exchanged(THINGS, scope)
+    assert start["headers"][0] == (b"allow", b"GET, HEAD, OPTIONS")
+    assert body == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+@pytest.mark.requirement("FR-027")
+async def test_a_refusal_of_the_edges_own_is_typed_and_measured() -> None:
+    start, body = await exchanged(THINGS, {"method": "GET", "path": "/things/", "headers": []})
+    assert start["headers"][:2] == [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body["body"])).encode()),
+    ]
+
+
+# --- the log -------------------------------------------------------------------------------------
+
+
+async def logged(app: Any, method: str, path: str, **headers: str) -> list[Any]:
+    """The lines of one request; how long it took is not told here."""
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
+        with capture_logs() as lines:
+            await client.request(method, path, headers={"X-Request-ID": "mine", **headers})
+    took = [line.pop("duration_ms") for line in lines if "duration_ms" in line]
+    assert all(0 <= milliseconds < 10_000 for milliseconds in took)
+    assert [milliseconds == round(milliseconds, 3) for milliseconds in took] == [True]
+    return lines
+
+
+@pytest.mark.requirement("FR-041")
+@pytest.mark.parametrize(
+    ("method", "path", "route", "status"),
+    [
+        ("GET", "/things/1", "/things/{name}", 200),
+        ("HEAD", "/things/1", "/things/{name}", 200),
+        ("OPTIONS", "/things/1", "/things/{name}", 204),
+        ("DELETE", "/things/1", "/things/{name}", 405),
+        ("GET", "/things/1/", None, 404),
+        ("GET", "/things//1", None, 404),
+        ("OPTIONS", "/things", None, 404),
+    ],
+)
+async def test_a_request_is_logged_with_its_route(
+    method: str, path: str, route: str | None, status: int
+) -> None:
+    (line,) = await logged(THINGS, method, f"{path}?q=1")
+    assert line == {
+        "event": "request",
+        "log_level": "info",
+        "method": method,
+        "route": route,
+        "status": status,
+        "request_id": "mine",
+        "trace_id": None,
+    }
+
+
+@pytest.mark.requirement("FR-041")
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        ("00-" + "1" * 32 + "-" + "a" * 16 + "-01", "1" * 32),
+        ("fe-" + "1" * 32 + "-" + "a" * 16 + "-00", "1" * 32),
+        ("ff-" + "1" * 32 + "-" + "a" * 16 + "-01", None),
+        ("00-" + "0" * 32 + "-" + "a" * 16 + "-01", None),
+        ("00-" + "1" * 32 + "-" + "0" * 16 + "-01", None),
+        ("00-" + "1" * 31 + "-" + "a" * 16 + "-01", None),
+        ("00-" + "1" * 32 + "-" + "A" * 16 + "-01", None),
+        ("00-" + "1" * 32 + "-" + "a" * 16, None),
+        ("00-" + "1" * 32 + "-" + "a" * 16 + "-01-more", None),
+    ],
+)
+async def test_a_trace_is_logged_where_it_is_one(traceparent: str, trace_id: str | None) -> None:
+    (line,) = await logged(THINGS, "GET", "/things/1", traceparent=traceparent)
+    assert line["trace_id"] == trace_id
+
+
+@pytest.mark.requirement("FR-041")
+async def test_a_request_is_measured_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 100.0123456])
+    monkeypatch.setattr("app.edge.perf_counter", lambda: next(clock))
+    with capture_logs() as lines:
+        await exchanged(THINGS, {"method": "GET", "path": "/things/1", "headers": []})
+    assert lines[0]["duration_ms"] == 12.346
+
+
+@pytest.mark.requirement("FR-036", "FR-041")
+async def test_a_fault_is_logged_with_its_request() -> None:
+    fault, line = await logged(Edge(fail_at_once, [], Cors(())), "GET", "/livez")
+    assert fault == {
+        "event": "fault",
+        "log_level": "error",
+        "request_id": "mine",
+        "exc_info": True,
+    }
+    assert (line["status"], line["route"]) == (500, None)

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import signal
 import subprocess
 import sys
@@ -277,6 +278,14 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     os.close(folder._lock(tmp_path / "lock", None))
 
 
+def test_a_password_is_made_once_and_kept_to_ourselves(tmp_path: Path) -> None:
+    first = folder.password(tmp_path / "password", None)
+    assert re.fullmatch("[A-Za-z0-9_-]{43}", first)
+    assert folder.password(tmp_path / "password", None) == first
+    assert (tmp_path / "password").stat().st_mode & 0o777 == 0o600
+    assert folder.password(tmp_path / "other", None) != first
+
+
 def test_a_lock_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="lock"):
@@ -294,6 +303,27 @@ def test_only_socket_folders_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "service.lock"]
 
 
+def test_a_socket_folder_that_is_gone_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "service.lock").write_text(f"123\n{tmp_path / 'tasks-pg-gone'}")
+    with folder.sole_service(tmp_path, None) as record:
+        assert record.write("next") == 4
+    assert (tmp_path / "service.lock").read_text() == f"{os.getpid()}\nnext"
+
+
+@pytest.mark.parametrize(
+    ("content", "holder"), [("123\n", "123"), ("123\n/a\nb", "123"), ("", "unknown")]
+)
+def test_who_holds_the_folder_is_told(tmp_path: Path, content: str, holder: str) -> None:
+    lock = folder._lock(tmp_path / "service.lock", None)
+    (tmp_path / "service.lock").write_text(content)
+    with pytest.raises(EmbeddedError) as raised, folder.sole_service(tmp_path, None):
+        pass  # pragma: no cover - not reached
+    assert str(raised.value) == (
+        f"Another service (process {holder}) is using the data folder {tmp_path}. Stop it first."
+    )
+    os.close(lock)
+
+
 def test_an_orphan_that_does_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "_ORPHAN_SECONDS", 0.05)
     lock = folder._lock(tmp_path / "server.lock", None)
@@ -306,6 +336,28 @@ def test_an_orphan_that_does_not_stop(tmp_path: Path, monkeypatch: pytest.Monkey
         assert process.wait(10) == -signal.SIGINT
     with pytest.raises(EmbeddedError, match="does not stop"):  # the process of the file is gone
         folder.await_orphan(tmp_path, tmp_path, None)
+    os.close(lock)
+
+
+@pytest.mark.parametrize("fault", [None, ProcessLookupError(), PermissionError()])
+def test_an_orphan_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError | None
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    def kill(*given: int) -> None:
+        told.append((given[0], given[1]))
+        if fault:
+            raise fault
+
+    monkeypatch.setattr(folder, "_ORPHAN_SECONDS", 0.05)
+    monkeypatch.setattr(os, "kill", kill)
+    (tmp_path / "postmaster.pid").write_text("4321\n")
+    lock = folder._lock(tmp_path / "server.lock", None)
+    with pytest.raises(EmbeddedError) as raised:
+        folder.await_orphan(tmp_path, tmp_path, None)
+    assert str(raised.value) == (f"The last PostgreSQL of {tmp_path} (process 4321) does not stop.")
+    assert told == [(4321, signal.SIGINT)]
     os.close(lock)
 
 

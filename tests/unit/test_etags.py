@@ -52,6 +52,11 @@ def test_an_absent_header_field_asks_for_nothing() -> None:
         (f'"other", {A}', Condition(any=False, strong=(ONE,))),
         ('"a,b", "c"', Condition(any=False)),
         (f'"x,W/", {A}', Condition(any=False, strong=(ONE,))),
+        # Without a space, a tag that was not seen would take the next one along.
+        (f'"",{A}', Condition(any=False, strong=(ONE,))),
+        (f'"!",{A}', Condition(any=False, strong=(ONE,))),
+        (f'"#",{A}', Condition(any=False, strong=(ONE,))),
+        (f'"~",{A}', Condition(any=False, strong=(ONE,))),
         (f'"{ONE}"', Condition(any=False)),
         (C.upper(), Condition(any=False)),
         (f'"{ONE.hex}0"', Condition(any=False)),

@@ -18,7 +18,7 @@ from msgspec import Meta
 from app import etags, fields, parameters
 from app.contract import Contract
 from app.parameters import IfMatch, IfNoneMatch, Nothing, Parameters
-from app.problems import InvalidParameter
+from app.problems import Fault, InvalidParameter
 from app.tasks import schemas
 from app.tasks.schemas import ListTasksQuery, ReplaceTaskHeaders, TaskPath, UserPath
 
@@ -308,6 +308,40 @@ def test_a_pair_without_a_name_is_refused(query: str) -> None:
     assert len(refused(query)) > 0
 
 
+@pytest.mark.parametrize(
+    ("query", "parameter", "detail"),
+    [
+        ("colour=red", "colour", "is not a parameter here"),
+        ("count=1&count=1", "count", "is given more than once"),
+        ("text", "text", "must be name=value"),
+        ("=1", "", "must be name=value"),
+        ("é", "\ufffd", "must be name=value"),
+        ("x" * 129, "x" * 128, "must be name=value"),
+        (
+            "text=%zz",
+            "text",
+            "has a % without two hexadecimal digits or an octet that must be escaped",
+        ),
+        ("text=%FF", "text", "is not UTF-8"),
+        ("count=x", "count", "must be an integer of at most 18 decimal digits"),
+        ("count=6", "count", "Expected int <= 5"),
+        ("flag=x", "flag", "must be true or false"),
+        ("id=x", "id", "must be a UUID with its hyphens"),
+        (
+            "at=x",
+            "at",
+            "must be an instant with an offset, such as 2026-01-01T00:00:00Z (+ is %2B in a URL)",
+        ),
+        ("at=2026-02-29T00:00:00Z", "at", "is not an instant of the calendar"),
+    ],
+    ids=lambda text: text[:30] or "empty",
+)
+def test_a_fault_is_told_in_these_words(query: str, parameter: str, detail: str) -> None:
+    with pytest.raises(InvalidParameter) as raised:
+        QUERY.read(request(query.encode("latin-1")))
+    assert raised.value.faults == [Fault(parameter=parameter, detail=detail)]
+
+
 # --- path and header fields ----------------------------------------------------------------------
 
 
@@ -381,6 +415,10 @@ def test_a_list_of_entity_tags_is_taken(value: str) -> None:
         '"é"',
         '"a"b"',
         "**",
+        # Only space and tab are taken off.
+        "*\xa0",
+        "X*X",
+        '"a",XX"b"',
         '"' + "a" * 1023 + '"',
     ],
     ids=lambda value: value[:20] or "empty",

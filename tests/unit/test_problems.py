@@ -45,6 +45,94 @@ def test_the_contracts_examples_are_of_kinds_with_these_titles(contract: Contrac
     }
 
 
+WORDS = {
+    "malformed-request": (
+        400,
+        "The request is not HTTP",
+        "The request cannot be read as HTTP/1.1.",
+    ),
+    "invalid-parameter": (
+        400,
+        "A parameter is not valid",
+        "A parameter or header field is not valid.",
+    ),
+    "invalid-cursor": (
+        400,
+        "The cursor is not valid here",
+        "Start again without a cursor.",
+    ),
+    "malformed-body": (
+        400,
+        "The body is not acceptable JSON",
+        "The body is not JSON in UTF-8.",
+    ),
+    "path-not-found": (
+        404,
+        "There is no such path",
+        "No operation has this path.",
+    ),
+    "task-not-found": (
+        404,
+        "There is no such task",
+        "This user has no task with this id.",
+    ),
+    "method-not-allowed": (
+        405,
+        "The path does not have this method",
+        "The header field Allow lists the methods of this path.",
+    ),
+    "precondition-failed": (
+        412,
+        "A precondition does not hold",
+        "If-Match or If-None-Match does not hold for the task as it is now; nothing was written.",
+    ),
+    "content-too-large": (
+        413,
+        "The body is too large",
+        "A body has at most 131072 bytes.",
+    ),
+    "unsupported-media-type": (
+        415,
+        "The media type is not supported",
+        "Send the body as application/json.",
+    ),
+    "invalid-body": (
+        422,
+        "The body breaks its schema",
+        "The body has faults.",
+    ),
+    "header-fields-too-large": (
+        431,
+        "The header fields are too large",
+        "The request line and header fields have at most 32768 bytes.",
+    ),
+    "internal-error": (
+        500,
+        "The service failed",
+        "The fault was logged under this request's id.",
+    ),
+    "database-unavailable": (
+        503,
+        "The database is not available",
+        "Try again shortly. If this was a write, it may or may not have happened.",
+    ),
+    "not-ready": (
+        503,
+        "The service is not ready",
+        "The database did not answer within one second.",
+    ),
+}
+
+
+def test_a_kind_has_these_words_where_an_occurrence_has_none_of_its_own() -> None:
+    bodies = [kind().body("request-1") for kind in KINDS]
+    told = {
+        body.type.removeprefix("/problems/"): (body.status, body.title, body.detail)
+        for body in bodies
+    }
+    assert told == WORDS
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_kind_as_it_stands_fits_the_contracts_schema(
     kind: type[Problem], contract: Contract
@@ -108,11 +196,12 @@ def test_a_status_without_a_registered_phrase_is_a_problem_too(
 ) -> None:
     problem = Refusal(HTTPException("Refused.", status_code=status))
     body = msgspec.to_builtins(problem.body("r"))
-    assert body["status"] == status
+    assert (body["status"], body["title"]) == (status, "Refused")
     assert contract.faults("Problem", body) == []
 
 
 @pytest.mark.requirement("FR-042")
 def test_a_long_refusal_is_cut_to_what_the_contract_allows(contract: Contract) -> None:
     body = msgspec.to_builtins(Refusal(NotAuthorizedException("x" * 2000)).body("r"))
+    assert body["detail"] == "x" * 1024
     assert contract.faults("Problem", body) == []

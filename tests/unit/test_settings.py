@@ -108,6 +108,12 @@ def test_a_variable_of_another_name_is_none_of_ours(name: str) -> None:
         ("CORS_ORIGINS", "https://a.example,"),
         ("CORS_ORIGINS", "https://a.example https://b.example"),
         ("CORS_ORIGINS", "null"),
+        ("CORS_ORIGINS", "*a"),
+        ("CORS_ORIGINS", "**"),
+        ("CORS_ORIGINS", "https://"),
+        ("CORS_ORIGINS", "https://*.example"),
+        ("CORS_ORIGINS", "HTTPS://a.example"),
+        ("CORS_ORIGINS", "ahttps://a.example"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
         ("DATABASE_URL", "mysql://tasks@db.example.org/tasks"),
@@ -117,6 +123,20 @@ def test_a_variable_of_another_name_is_none_of_ours(name: str) -> None:
 def test_a_variable_at_fault_is_named(name: str, raw: str) -> None:
     (line,) = faults_of({name: raw})
     assert line.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "line"),
+    [
+        ("LOG_LEVEL", "loud", "LOG_LEVEL: must be one of debug, info, warning, error"),
+        ("LOG_FORMAT", "xml", "LOG_FORMAT: must be one of auto, json, text"),
+        ("CURSOR_SECRET", "short", "CURSOR_SECRET: must have at least 32 characters"),
+        ("DATABASE_URL", "postgresql://h", "DATABASE_URL: names no database"),
+        ("DATABASE_POOL_SIZE", "0", "DATABASE_POOL_SIZE: Expected `int` >= 1"),
+    ],
+)
+def test_a_fault_is_told_in_these_words(name: str, raw: str, line: str) -> None:
+    assert faults_of({name: raw}) == [line]
 
 
 def test_all_variables_at_fault_are_told_at_once() -> None:
@@ -165,6 +185,10 @@ def test_secrets_are_not_shown(show: Any) -> None:
     assert LONG_SECRET not in shown
 
 
+def test_a_secret_is_shown_as_stars() -> None:
+    assert repr(Secret("hunter2")) == "Secret('***')"
+
+
 def test_a_secret_is_revealed_on_request() -> None:
     assert Secret("hunter2").reveal() == "hunter2"
 
@@ -196,5 +220,5 @@ def test_the_connection_follows_the_settings_about_it() -> None:
 
 
 def test_without_a_url_there_is_no_connection() -> None:
-    with pytest.raises(DatabaseUrlError, match="there is no database URL"):
+    with pytest.raises(DatabaseUrlError, match=r"^there is no database URL$"):
         Settings().connection()

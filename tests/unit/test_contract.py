@@ -1,0 +1,123 @@
+"""A contract of a few lines, held against routes of a few lines."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import msgspec
+import pytest
+from litestar import Router, get, post
+
+from app.contract import Contract, ContractError
+from app.problems import POINTER_AT_MOST, Fault
+
+METHODS = ["get", "put", "post", "delete", "options", "head", "patch", "trace"]
+SOURCE = b"""
+paths:
+  /things/{id}:
+    summary: Not an operation.
+    get: {operationId: getThing}
+    post: {operationId: makeThing}
+components:
+  schemas:
+    Thing:
+      type: object
+      required: [name, size]
+      additionalProperties: false
+      properties:
+        name: {type: string, maxLength: 3}
+        size: {type: integer}
+        parts: {type: array, items: {$ref: '#/components/schemas/Thing'}}
+"""
+CONTRACT = Contract(SOURCE)
+
+
+@get("/things/{id:str}", operation_id="getThing")
+async def get_thing() -> None: ...
+
+
+@post("/things/{id:str}", operation_id="makeThing")
+async def make_thing() -> None: ...
+
+
+@get("/things/{name:str}", operation_id="other")
+async def shadow() -> None: ...
+
+
+@get("/elsewhere", operation_id="elsewhere")
+async def elsewhere() -> None: ...
+
+
+def routes(*handlers: object) -> Router:
+    return Router("/", route_handlers=handlers)  # type: ignore[arg-type]  # handlers of any kind
+
+
+@pytest.mark.requirement("FR-032")
+def test_the_document_is_served_in_both_forms_with_tags_of_their_own() -> None:
+    assert CONTRACT.yaml == SOURCE
+    assert msgspec.json.decode(CONTRACT.json) == CONTRACT.document
+    for content, tag in ((CONTRACT.yaml, CONTRACT.yaml_etag), (CONTRACT.json, CONTRACT.json_etag)):
+        assert tag == f'"{blake2b(content, digest_size=16).hexdigest()}"'
+
+
+@pytest.mark.requirement("FR-043")
+def test_each_method_of_openapi_is_an_operation_and_nothing_else() -> None:
+    item = "".join(f"    {method}: {{operationId: {method}}}\n" for method in METHODS)
+    found = Contract(f"paths:\n  /:\n    summary: x\n{item}".encode()).operations()
+    assert found == {("/", method.upper(), method) for method in METHODS}
+
+
+@pytest.mark.requirement("FR-043")
+def test_routes_that_are_the_contracts_are_let_through() -> None:
+    both = routes(get_thing, make_thing, elsewhere).routes
+    CONTRACT.hold_against(routes(get_thing, make_thing).routes)
+    CONTRACT.refuse_shadows(both)
+
+
+@pytest.mark.requirement("FR-043")
+def test_every_difference_is_named() -> None:
+    with pytest.raises(ContractError) as raised:
+        CONTRACT.hold_against(routes(get_thing, elsewhere).routes)
+    assert str(raised.value) == (
+        "POST /things/{id} (makeThing) is in the contract alone\n"
+        "GET /elsewhere (elsewhere) is in the code alone"
+    )
+
+
+@pytest.mark.requirement("FR-042", "FR-043")
+def test_a_path_with_another_name_for_its_parameter_is_the_same_path() -> None:
+    with pytest.raises(ContractError) as raised:
+        CONTRACT.refuse_shadows(routes(make_thing, shadow).routes)
+    assert str(raised.value) == "GET /things/{name} (other) stands on a path of the contract"
+
+
+@pytest.mark.requirement("FR-026")
+def test_every_fault_of_a_value_is_found_and_no_value_repeated() -> None:
+    value = {"name": "hunter2", "parts": [{"size": 1, "a/b~c": 2}], "x": 1, "y": 1}
+    found = CONTRACT.faults("Thing", value)
+    assert sorted((fault.pointer, fault.detail) for fault in found) == [
+        ("/name", "it is longer than 3 characters"),
+        ("/parts/0/a~1b~0c", "is not a known member"),
+        ("/parts/0/name", "is required"),
+        ("/size", "is required"),
+        ("/x", "is not a known member"),
+        ("/y", "is not a known member"),
+    ]
+    assert CONTRACT.faults("Thing", {"name": "abc", "size": 1}) == []
+
+
+@pytest.mark.requirement("FR-026")
+@pytest.mark.parametrize(
+    ("name", "pointer"),
+    [
+        ("a" * 1023, "/" + "a" * 1023),
+        ("a" * 1024, "/" + "a" * 1023),
+        ("a" * 1022 + "~b", "/" + "a" * 1022),  # half of an escape is cut off as well
+        ("a" * 1021 + "~b", "/" + "a" * 1021 + "~0"),
+    ],
+    ids=["the last", "one more", "half an escape", "a whole escape"],
+)
+def test_a_pointer_is_cut_to_the_limit(name: str, pointer: str) -> None:
+    found = CONTRACT.faults("Thing", {"name": "abc", "size": 1, name: 1})
+    assert found == [Fault(pointer=pointer, detail="is not a known member")]
+    assert len(pointer) <= POINTER_AT_MOST == 1024

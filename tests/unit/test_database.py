@@ -1,0 +1,214 @@
+"""What the database's errors mean, without a database."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import asyncpg
+import pytest
+from asyncpg import exceptions as pg
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.connection import Connection
+from app.database import CHECKS, Database, DatabaseError, _Impatient, _meaning, migration_engine
+from app.problems import DatabaseUnavailable, Fault, InvalidBody
+
+pytestmark = pytest.mark.requirement("FR-033")
+
+NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
+
+
+class DriverError(Exception):
+    """An error as SQLAlchemy wraps it."""
+
+    def __init__(self, sqlstate: str | None, constraint: str | None = None) -> None:
+        self.sqlstate = sqlstate
+        self.constraint_name = constraint
+        super().__init__("hunter2")
+
+
+def wrapped(sqlstate: str | None, constraint: str | None = None, *, lost: bool = False) -> Any:
+    error = DriverError(sqlstate, constraint)
+    error.__cause__ = error
+    return DBAPIError("SELECT 1", {}, error, connection_invalidated=lost)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "08000",
+        "08006",
+        "53300",
+        "57014",
+        "57P03",
+        "40001",
+        "40P01",
+        "55P03",
+        "25006",
+        "42P01",
+        "42703",
+        "3D000",
+        "XX000",
+    ],
+)
+def test_what_passes_by_itself_is_unavailability(code: str) -> None:
+    assert isinstance(_meaning(wrapped(code)), DatabaseUnavailable)
+
+
+@pytest.mark.parametrize("code", [None, ""])
+def test_an_error_without_a_code_is_unavailability(code: str | None) -> None:
+    assert isinstance(_meaning(wrapped(code)), DatabaseUnavailable)
+
+
+def test_a_lost_connection_is_unavailability_whatever_its_code() -> None:
+    assert isinstance(_meaning(wrapped("42501", lost=True)), DatabaseUnavailable)
+
+
+@pytest.mark.parametrize("code", ["42501", "22021", "40002", "XX001", "58000"])
+def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None:
+    meant = _meaning(wrapped(code, "some_name"))
+    assert isinstance(meant, DatabaseError)
+    assert str(meant) == f"SQLSTATE {code}, constraint some_name"
+
+
+@pytest.mark.parametrize(
+    ("constraint", "pointer"),
+    [
+        ("ck_tasks_title_length", "/title"),
+        ("ck_tasks_title_not_blank", "/title"),
+        ("ck_tasks_description_length", "/description"),
+    ],
+)
+def test_a_refused_row_is_a_fault_of_the_body(constraint: str, pointer: str) -> None:
+    meant = _meaning(wrapped("23514", constraint))
+    assert isinstance(meant, InvalidBody)
+    assert meant.faults == [Fault(pointer=pointer, detail="is refused by the database")]
+    assert meant.body("request-1").detail == "The body has one fault."
+    assert len(CHECKS) == 3
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        TimeoutError(),
+        PoolTimeout(),
+        ConnectionRefusedError(),
+        pg.PostgresError(),
+        pg.InterfaceError("hunter2"),
+    ],
+    ids=lambda fault: f"{type(fault).__module__}.{type(fault).__name__}",
+)
+async def test_what_sqlalchemy_does_not_wrap_is_unavailability(fault: Exception) -> None:
+    database = Database(NOWHERE, pool_size=1, timeout=1)
+    with pytest.raises(DatabaseUnavailable):
+        async with database.session():
+            raise fault
+
+
+@pytest.mark.parametrize(("within", "seconds"), [(None, 4), (1, 1)])
+async def test_a_request_has_its_time_and_no_more(
+    within: float | None, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float | None] = []
+
+    def timeout(seconds: float) -> Any:
+        given.append(seconds)
+        raise TimeoutError
+
+    monkeypatch.setattr("app.database.asyncio.timeout", timeout)
+    with pytest.raises(DatabaseUnavailable):
+        await Database(NOWHERE, pool_size=1, timeout=4).revision(within)
+    assert given == [seconds]
+
+
+@pytest.mark.requirement("FR-035")
+async def test_the_revision_is_none_only_where_its_table_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(*_: Any) -> None:
+        raise wrapped(code)
+
+    monkeypatch.setattr(AsyncSession, "execute", refuse)
+    database = Database(NOWHERE, pool_size=1, timeout=1)
+    code = "42P01"
+    assert await database.revision() is None
+    code = "42501"
+    with pytest.raises(DatabaseError):
+        await database.revision()
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [(2.0, 0.15), (None, None)])
+async def test_a_connection_with_a_limit_has_a_moment_to_close(
+    limit: float | None, seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float | None] = []
+
+    async def close(_: Any, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
+        given.append(timeout)
+
+    monkeypatch.setattr(asyncpg.Connection, "close", close)
+    monkeypatch.setattr(asyncpg.Connection, "__del__", lambda _: None)  # it was never opened
+    await object.__new__(_Impatient).close(timeout=limit)
+    assert given == [seconds]
+
+
+POOLER = Connection.parse("postgresql://u:p@ep-x-pooler.example.org/db")
+
+
+def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any]]:
+    """The URL and the options of the engine that is made."""
+    given: list[tuple[Any, dict[str, Any]]] = []
+
+    def create(url: Any, **options: Any) -> Any:
+        given.append((url, options))
+        return create_async_engine(url, **options)
+
+    monkeypatch.setattr("app.database.create_async_engine", create)
+    make()
+    return given[0]
+
+
+@pytest.mark.requirement("FR-028", "FR-033", "FR-040")
+def test_the_pool_is_small_warm_and_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    url, options = made(monkeypatch, lambda: Database(POOLER, pool_size=7, timeout=3))
+    assert url == POOLER.url
+    assert options == {
+        "pool_size": 7,
+        "max_overflow": 0,
+        "pool_timeout": 3,
+        "pool_recycle": 240,
+        "pool_use_lifo": True,
+        "isolation_level": "AUTOCOMMIT",
+        "hide_parameters": True,
+        "connect_args": {
+            **POOLER.connect_args(),
+            "timeout": 3,
+            "connection_class": _Impatient,
+        },
+    }
+
+
+@pytest.mark.requirement("FR-028", "FR-039", "FR-040")
+def test_a_migration_has_one_direct_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    url, options = made(monkeypatch, lambda: migration_engine(POOLER))
+    direct = POOLER.direct()
+    assert url == direct.url
+    assert options == {
+        "poolclass": NullPool,
+        "hide_parameters": True,
+        "connect_args": direct.connect_args(),
+    }
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_connection_that_the_server_has_closed_is_not_given_out(*, closed: bool) -> None:
+    database = Database(NOWHERE, pool_size=1, timeout=1)
+    driver = SimpleNamespace(driver_connection=SimpleNamespace(is_closed=lambda: closed))
+    check = database.engine.sync_engine.pool.dispatch.checkout
+    with pytest.raises(InvalidatePoolError) if closed else nullcontext():
+        check(driver, None, None)

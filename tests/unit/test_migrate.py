@@ -1,0 +1,83 @@
+"""The question for the schema's revision, without a database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from asyncpg import exceptions as pg
+from sqlalchemy.exc import DBAPIError
+
+from app import migrate
+from app.connection import Connection
+from app.problems import DatabaseUnavailable
+
+NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
+
+
+class Asked:
+    """A database that notes how it is treated."""
+
+    answer: str | Exception = "0001"
+    made: list[tuple[Connection, dict[str, Any]]]
+    closed: int
+
+    def __init__(self, connection: Connection, **options: Any) -> None:
+        self.made.append((connection, options))
+
+    async def revision(self) -> str:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def close(self) -> None:
+        type(self).closed += 1
+
+
+@pytest.mark.requirement("FR-039")
+@pytest.mark.parametrize(
+    ("answer", "revision", "current"),
+    [("0001", "0001", True), ("0000", "0000", False), (DatabaseUnavailable(), None, False)],
+)
+def test_a_database_is_asked_within_four_seconds_and_left(
+    answer: Any, revision: str | None, *, current: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Asked, "answer", answer)
+    monkeypatch.setattr(Asked, "made", [], raising=False)
+    monkeypatch.setattr(Asked, "closed", 0, raising=False)
+    monkeypatch.setattr(migrate, "Database", Asked)
+    assert migrate.revision(NOWHERE) == revision
+    assert migrate.is_current(NOWHERE) is current
+    assert Asked.made == [(NOWHERE, {"pool_size": 1, "timeout": 4})] * 2
+    assert Asked.closed == 2
+
+
+@pytest.mark.requirement("FR-039")
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (
+            DBAPIError("SELECT hunter2", {}, Exception("no locale")),
+            "The migration failed and was undone: no locale",
+        ),
+        (TimeoutError("late"), "The database cannot be reached: late"),
+        (ConnectionRefusedError("closed"), "The database cannot be reached: closed"),
+        (pg.PostgresError("starting"), "The database cannot be reached: starting"),
+        (pg.InterfaceError("odd"), "The database cannot be reached: odd"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_why_a_migration_failed_is_a_sentence(
+    fault: Exception, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upgrade(config: Any, target: str) -> None:
+        assert (config.attributes["connection"], target) == (NOWHERE, "head")
+        assert config.get_alembic_option("script_location").endswith("/migrations")
+        if isinstance(fault, DBAPIError):
+            fault.__cause__ = fault.orig
+        raise fault
+
+    monkeypatch.setattr("alembic.command.upgrade", upgrade)
+    with pytest.raises(migrate.MigrationError) as raised:
+        migrate.migrate(NOWHERE)
+    assert str(raised.value) == told

@@ -1,0 +1,389 @@
+"""The command line inside of this process, with nothing behind it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from app import embedded, migrate, server
+from app.contract import ContractError
+from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
+from app.transport import Protocol
+
+GIVEN = Settings(database_url=Secret("postgresql://tasks:hunter2@127.0.0.1:1/tasks"), port=0)
+SHOWN = "postgresql+asyncpg://tasks:***@127.0.0.1:1/tasks"
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Signals keep their handlers, the process its wish to stay, logging its form."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(server, "LEAVING", threading.Event())
+    monkeypatch.setattr(server, "configure", lambda *_: None)
+    monkeypatch.delenv("STOP_WITH_PARENT", raising=False)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+# --- main ----------------------------------------------------------------------------------------
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *words: str, **environ: str) -> list[Any]:
+    """What `main` does when it is called with these words."""
+    done: list[Any] = []
+    for name in ("serve", "migrate_only", "doctor"):
+        monkeypatch.setattr(server, name, lambda settings, name=name: done.append((name, settings)))
+    monkeypatch.setattr(server, "configure", lambda *given: done.append(given))
+    monkeypatch.setattr(sys, "argv", ["app", *words])
+    monkeypatch.setattr(os, "environ", environ)
+    server.main()
+    return done
+
+
+@pytest.mark.requirement("FR-038")
+@pytest.mark.parametrize(
+    ("word", "name"), [("serve", "serve"), ("migrate", "migrate_only"), ("doctor", "doctor")]
+)
+def test_a_command_gets_the_settings_once_logging_is_configured(
+    word: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert called(monkeypatch, word, LOG_LEVEL="error", LOG_FORMAT="text") == [
+        (LogLevel.ERROR, LogFormat.TEXT),
+        (name, Settings(log_level=LogLevel.ERROR, log_format=LogFormat.TEXT)),
+    ]
+
+
+@pytest.mark.requirement("FR-038")
+def test_a_command_ends_cleanly_with_either_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    called(monkeypatch, "doctor")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        server.LEAVING.clear()
+        handler = signal.getsignal(number)
+        assert callable(handler)
+        with pytest.raises(SystemExit) as raised:
+            handler(number, None)
+        assert raised.value.code == 0
+        assert server.LEAVING.is_set()
+
+
+@pytest.mark.requirement("FR-038")
+@pytest.mark.parametrize("words", [[], ["stop"]])
+def test_another_command_is_refused_with_those_that_there_are(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        called(monkeypatch, *words)
+    told = capsys.readouterr().err
+    assert raised.value.code == 2
+    assert told.startswith("usage: python -m app [-h] {serve,migrate,doctor}\n")
+
+
+@pytest.mark.requirement("FR-038")
+def test_help_says_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        called(monkeypatch, "--help")
+    assert "\nThe command line: `serve`, `migrate`, `doctor`.\n" in capsys.readouterr().out
+
+
+@pytest.mark.requirement("FR-037", "FR-038")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ContractError("mend it"),
+        server.ListenError("mend it"),
+        SettingsError("mend it"),
+        embedded.EmbeddedError("mend it"),
+        migrate.MigrationError("mend it"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_fault_that_a_person_can_mend_is_all_that_is_told(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(server, "configure", fail)
+    monkeypatch.setattr(sys, "argv", ["app", "doctor"])
+    monkeypatch.setattr(os, "environ", {})
+    with pytest.raises(SystemExit) as raised:
+        server.main()
+    assert raised.value.code == "mend it"
+
+
+# --- serve ---------------------------------------------------------------------------------------
+
+
+class Served(SimpleNamespace):
+    """A server that notes how it is run."""
+
+    def run(self, *, sockets: list[socket.socket]) -> None:
+        (self.socket,) = sockets
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self.handlers: list[Any] = [signal.getsignal(number) for number in numbers]
+        self.accepts = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        self.leaves = self.should_exit
+        self.socket.close()
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Served:
+    """What `serve` runs in place of uvicorn."""
+    made = Served(config=SimpleNamespace(backlog=7), should_exit=False)
+    monkeypatch.setattr(server, "create_app", lambda settings: ("app", settings))
+
+    def http_server(*given: Any) -> Served:
+        made.given = given
+        return made
+
+    monkeypatch.setattr(server, "http_server", http_server)
+    return made
+
+
+@pytest.mark.requirement("FR-038")
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_it_is_said_where_everything_is(
+    host: str, shown: str, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = msgspec.structs.replace(GIVEN, host=host)
+    server.serve(settings)
+    out, err = capsys.readouterr()
+    port = int(err.splitlines()[0].rpartition(":")[2].removesuffix("/api/v1"))
+    assert port > 0
+    assert out == ""
+    assert err.splitlines() == [
+        f"Tasks API  http://{shown}:{port}/api/v1",
+        f"docs       http://{shown}:{port}/docs",
+        f"data       {SHOWN}",
+        f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)",
+    ]
+    assert served.given == (("app", settings), settings)
+    assert served.accepts
+
+
+@pytest.mark.requirement("FR-038")
+def test_either_signal_lets_the_server_end(served: Served) -> None:
+    server.serve(GIVEN)
+    assert served.leaves is False
+    for handler in served.handlers:
+        served.should_exit = False
+        handler(signal.SIGINT, None)
+        assert served.should_exit is True
+
+
+@pytest.mark.requirement("FR-038")
+def test_a_signal_from_before_the_server_was_there_is_not_lost(served: Served) -> None:
+    server.LEAVING.set()
+    server.serve(GIVEN)
+    assert served.leaves is True
+
+
+@pytest.mark.requirement("FR-038")
+def test_a_parent_is_watched_where_one_is_named(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, Any]] = []
+
+    def thread(**given: Any) -> SimpleNamespace:
+        started.append(given)
+        return SimpleNamespace(start=lambda: started.append({}))
+
+    monkeypatch.setattr(threading, "Thread", thread)
+    server.serve(GIVEN)
+    assert started == []
+    monkeypatch.setenv("STOP_WITH_PARENT", "123")
+    server.serve(GIVEN)
+    assert started == [
+        {"target": server._stop_with_parent, "args": [123], "daemon": True},
+        {},
+    ]
+    assert served.given
+
+
+@pytest.mark.requirement("FR-038")
+def test_the_end_of_the_parent_is_a_wish_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    parents, slept, killed = [5, 5, 1], list[float](), list[tuple[int, int]]()
+    monkeypatch.setattr(os, "getppid", lambda: parents.pop(0))
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(os, "kill", lambda *given: killed.append(given))
+    server._stop_with_parent(5)
+    assert slept == [0.5, 0.5]
+    assert killed == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_the_http_server_leaves_logging_and_sockets_to_us() -> None:
+    settings = Settings(host="::1", port=1234)
+    app = cast("Any", lambda: None)
+    config = server.http_server(app, settings).config
+    assert (config.app, config.host, config.port, config.http) == (app, "::1", 1234, Protocol)
+    assert (config.ws, config.lifespan, config.log_config) == ("none", "on", None)
+    assert (config.access_log, config.server_header) == (False, False)
+    assert config.timeout_graceful_shutdown == 10
+
+
+# --- the database --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def embedded_at(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The embedded database, replaced by a list of what is asked of it."""
+    asked: list[Any] = []
+
+    @contextmanager
+    def running(folder: Path) -> Iterator[str]:
+        asked.append(folder)
+        yield "postgresql://tasks@127.0.0.1:1/tasks"
+        asked.append("stopped")
+
+    monkeypatch.setattr(embedded, "running", running)
+    monkeypatch.setattr(migrate, "migrate", lambda given: asked.append(given.url.port))
+    return asked
+
+
+@pytest.mark.requirement("FR-038")
+@pytest.mark.parametrize(("current", "migrated"), [(True, []), (False, [1])])
+def test_the_embedded_database_is_migrated_where_it_needs_it(
+    embedded_at: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    current: bool,
+    migrated: list[int],
+) -> None:
+    monkeypatch.setattr(migrate, "is_current", lambda given: current and given.url.port == 1)
+    settings = Settings(data_dir=Path("some/../folder"), port=7)
+    with server._database(settings) as (complete, data):
+        assert complete.database_url == Secret("postgresql://tasks@127.0.0.1:1/tasks")
+        assert complete.port == 7
+        assert data == str(Path("folder").resolve())
+    assert embedded_at == [Path("some/../folder"), *migrated, "stopped"]
+    assert capsys.readouterr() == ("", "Starting the embedded PostgreSQL ...\n")
+
+
+@pytest.mark.requirement("FR-038")
+def test_a_wish_to_leave_is_granted_once_the_embedded_database_is_there(
+    embedded_at: list[Any],
+) -> None:
+    server.LEAVING.set()
+    with pytest.raises(SystemExit) as raised, server._database(Settings()):
+        pass  # pragma: no cover - not reached
+    assert raised.value.code == 0
+    assert embedded_at == [Path(".data")]
+
+
+@pytest.mark.requirement("FR-039")
+def test_a_migration_tells_the_revision_and_the_place(
+    embedded_at: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.migrate_only(GIVEN)
+    assert embedded_at == [1]
+    assert capsys.readouterr().out == f"The schema is at revision 0001: {SHOWN}\n"
+
+
+# --- doctor --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def port_of(*, free: bool) -> Iterator[int]:
+    """A port that can be listened on, or one that cannot."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        if not free:
+            yield port
+    if free:
+        yield port
+
+
+def diagnosis(settings: Settings, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], Any]:
+    """What `doctor` says, and its status."""
+    status: Any = None
+    try:
+        server.doctor(settings)
+    except SystemExit as left:
+        status = left.code
+    return capsys.readouterr().out.splitlines(), status
+
+
+@pytest.mark.requirement("FR-038")
+@pytest.mark.parametrize(("free", "word", "status"), [(True, "free", None), (False, "in use", 1)])
+def test_doctor_says_what_there_is(
+    word: str,
+    status: int | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    free: bool,
+) -> None:
+    monkeypatch.setattr(embedded, "binaries", lambda: "/programs")
+    names = ["litestar", "advanced-alchemy", "sqlalchemy", "asyncpg", "msgspec", "uvicorn"]
+    with port_of(free=free) as port:
+        told = diagnosis(Settings(port=port, data_dir=Path("here")), capsys)
+    assert told == (
+        [
+            f"python     {platform.python_version()}, {platform.platform()}",
+            f"libraries  {', '.join(f'{name} {version(name)}' for name in names)}",
+            f"port       127.0.0.1:{port} is {word}",
+            "database   embedded, /programs, data in here",
+        ],
+        status,
+    )
+
+
+@pytest.mark.requirement("FR-038")
+@pytest.mark.parametrize(("found", "status"), [("0001", None), ("0000", 1), (None, 1)])
+def test_doctor_says_which_revision_a_given_database_has(
+    found: str | None,
+    status: int | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(migrate, "revision", lambda given: given.url.port and found)
+    lines, ended = diagnosis(GIVEN, capsys)
+    assert lines[3:] == [f"database   given, schema revision {found}, needed 0001"]
+    assert ended == status
+
+
+# --- the address ---------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-038")
+def test_an_address_in_use_is_told_with_its_reason() -> None:
+    with port_of(free=False) as port, pytest.raises(server.ListenError) as raised:
+        server._listener("127.0.0.1", port)
+    assert str(raised.value) == (
+        f"Cannot listen on 127.0.0.1, port {port}: Address already in use."
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
+)
+def test_an_address_is_taken_again_at_once(host: str, family: socket.AddressFamily) -> None:
+    with server._listener(host, 0) as listener:
+        assert listener.family == family
+        assert listener.getsockname()[0] == host
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
+
+def test_a_port_is_free_while_nobody_listens() -> None:
+    with port_of(free=True) as port:
+        assert server._is_free("127.0.0.1", port) is True
+    with port_of(free=False) as port:
+        assert server._is_free("127.0.0.1", port) is False

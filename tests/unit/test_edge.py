@@ -63,15 +63,13 @@ THINGS: Any = Edge(FRAMEWORK, FRAMEWORK.routes, Cors(()))
 async def exchanged(app: Edge, scope: dict[str, Any]) -> list[Any]:
     """The messages of an answer."""
     sent: list[Any] = []
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
+    unread: Any = None
 
     async def keep(message: Any) -> None:
         sent.append(message)
 
     whole: Any = {"type": "http", "query_string": b"", "raw_path": scope["path"].encode(), **scope}
-    await app(whole, receive, keep)
+    await app(whole, unread, keep)
     return sent
 
 

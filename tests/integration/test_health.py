@@ -17,7 +17,7 @@ from app.migrate import migrate, revision
 from app.settings import Secret, Settings
 from tests.support.client import ContractClient, assert_problem
 from tests.support.lifespan import running
-from tests.support.process import scratch_database
+from tests.support.process import scratch_database, until
 
 SILENT = "The database did not answer within one second."
 BEHIND = "The database's schema is not at the revision that this version needs."
@@ -106,7 +106,11 @@ async def test_a_schema_that_somebody_locks_is_not_ready_after_a_second(migrated
         response = await client.get("/readyz")
         took = monotonic() - started
         await other.execute("ROLLBACK")
-        assert (await client.get("/readyz")).status_code == 200
+
+        async def ready() -> bool:
+            return (await client.get("/readyz")).status_code == 200
+
+        await until(ready)  # a busy machine may need more than the second that readiness waits
     await other.close()
     assert assert_problem(response, 503, "not-ready")["detail"] == SILENT
     assert 0.9 < took < 1.3

@@ -13,9 +13,11 @@ import yaml
 from litestar import MediaType, Request, Response, asgi, get, post
 from litestar.connection import ASGIConnection
 from litestar.exceptions import (
+    ClientException,
     HTTPException,
     ImproperlyConfiguredException,
     NotAuthorizedException,
+    NotFoundException,
     PermissionDeniedException,
 )
 from litestar.handlers import BaseRouteHandler
@@ -150,6 +152,25 @@ async def test_header_fields_of_a_refusal_are_kept(settings: Settings) -> None:
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
     assert response.json()["type"] == "about:blank"
+
+
+@pytest.mark.requirement("FR-042", "FR-027")
+@pytest.mark.parametrize(
+    "exception",
+    [NotFoundException("Not here."), ClientException("Not so.")],
+    ids=lambda exception: type(exception).__name__,
+)
+async def test_a_refusal_in_the_routers_own_words_is_the_components(
+    settings: Settings, exception: HTTPException
+) -> None:
+    def refuse(*_: object) -> None:
+        raise exception
+
+    async with composed(settings, guards=[refuse]) as client:
+        response = await client.get(ALICE)
+    assert response.status_code == exception.status_code
+    problem = response.json()
+    assert (problem["type"], problem["detail"]) == ("about:blank", exception.detail)
 
 
 @pytest.mark.requirement("FR-042", "FR-028", "FR-036")

@@ -63,8 +63,10 @@ def suite_map(tree: str) -> Map:
             check=False,
             timeout=MAP_SECONDS,
         )
+        if run.returncode not in {0, 1}:
+            sys.exit(f"The suite did not run: pytest ended with {run.returncode}.")
         if run.returncode:
-            sys.exit("The suite must pass before mutants are held against it.")
+            print("What failed cannot notice a mutant, and is not asked.", flush=True)
         (folder / "done").touch()
     return Map.read(folder, ROOT)
 
@@ -185,7 +187,7 @@ def main() -> None:
     """Make the mutants, judge those without a verdict, and tell the score."""
     parser = argparse.ArgumentParser(prog="task mutants --", description=__doc__)
     parser.add_argument("modules", nargs="*", help="app/parameters.py and the like; all by default")
-    parser.add_argument("--report", action="store_true", help="judge nothing, tell what is known")
+    parser.add_argument("--report", action="store_true", help="judge nothing, tell the latest")
     parser.add_argument("--again", action="store_true", help="believe the kills of other trees")
     parser.add_argument("--tests", default="tests/", help="the tests that count: tests/contract/")
     parser.add_argument("--sample", type=int, help="so many mutants, drawn by chance")
@@ -208,13 +210,23 @@ def main() -> None:
         equivalents = equivalents.only(mutants)
     session = Session(FOLDER / "session.sqlite", arguments.tests, tree)
     verdicts = session.verdicts(any_tree=False)
-    if arguments.again:
-        old = session.verdicts(any_tree=True)
-        verdicts |= {key: verdict for key, verdict in old.items() if verdict != "survived"}
+    if arguments.again or arguments.report:
+        old = session.verdicts(any_tree=True).items()
+        kept = {"killed", "timeout", "survived"} if arguments.report else {"killed", "timeout"}
+        verdicts = {key: verdict for key, verdict in old if verdict in kept} | verdicts
     waiting = [m for m in mutants if m.place not in verdicts and m.key not in equivalents.reasons]
     print(f"{len(mutants)} mutants, {len(waiting)} without a verdict", flush=True)
     if waiting and not arguments.report:
-        judge(waiting, session, names, arguments)
+        known = suite_map(tree).without_slow().only(arguments.tests)
+        # What is in functions is judged faster, and so tells sooner where tests are missing.
+        waiting.sort(key=lambda each: known.at_import(each.module, each.first, each.last))
+        run = Run(waiting, known, session, arguments.budget)
+        workers = [Worker(number, names) for number in range(arguments.workers)]
+        threads = [threading.Thread(target=run.work, args=[worker]) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     verdicts |= session.verdicts(any_tree=False)
     score = Score.of(mutants, verdicts, equivalents, left_out)
     print(score.text())
@@ -223,31 +235,17 @@ def main() -> None:
     sys.exit(score.fails())
 
 
-def judge(
-    waiting: list[Mutant], session: Session, names: list[str], arguments: argparse.Namespace
-) -> None:
-    """Give each mutant that waits its verdict."""
-    known = suite_map(tree_of(names)).without_slow().only(arguments.tests)
-    # What is in functions is judged faster, and so tells sooner where tests are missing.
-    waiting.sort(key=lambda each: known.at_import(each.module, each.first, each.last))
-    run = Run(waiting, known, session, arguments.budget)
-    workers = [Worker(number, names) for number in range(arguments.workers)]
-    threads = [threading.Thread(target=run.work, args=[worker]) for worker in workers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
 def circumstances(arguments: argparse.Namespace) -> str:
     """When, of what, and against which tests the score was made."""
     words = ["git", "log", "-1", "--format=%h, %cs"]
     commit = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    earlier = " Kills by earlier states of the tests are believed." if arguments.again else ""
-    return (
-        f"Commit and its date: {commit.stdout.strip()}. Tests: `{arguments.tests}`. Tests of one "
-        f"mutant: at most {arguments.budget:.1%} of the suite's time.{earlier}"
-    )
+    given = f"Tests of one mutant: at most {arguments.budget:.1%} of the suite's time."
+    if arguments.again or arguments.report:
+        given = (
+            "Verdicts against earlier states of the code and the tests, with what part of the "
+            "suite's time they had, are believed."
+        )
+    return f"Commit and its date: {commit.stdout.strip()}. Tests: `{arguments.tests}`. {given}"
 
 
 def _is_code(name: str) -> bool:

@@ -21,6 +21,7 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 
 seconds: dict[str, float] = {}
 starters: set[str] = set()
+failed: set[str] = set()
 current = ""
 recorder = coverage.Coverage(
     data_file=FOLDER / f"lines.{WORKER}",
@@ -71,8 +72,10 @@ def pytest_fixture_setup(
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Add up the phases of a test."""
+    """Add up the phases of a test; one that fails as it is can notice nothing."""
     seconds[report.nodeid] = seconds.get(report.nodeid, 0.0) + report.duration
+    if report.failed:
+        failed.add(report.nodeid)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -80,5 +83,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     recorder.stop()
     if WORKER != "main" or not config.getoption("numprocesses", None):
         recorder.save()
-        noted = {"seconds": seconds, "starters": sorted(starters)}
+        passed = {test: took for test, took in seconds.items() if test not in failed}
+        noted = {"seconds": passed, "starters": sorted(starters)}
         (FOLDER / f"tests.{WORKER}.json").write_text(json.dumps(noted), "utf-8")

@@ -21,8 +21,8 @@ another operator, number, text or part of a pattern, an argument, a decorator, a
 exception left away. It is noticed when a test fails, or when the tests do not end in their time.
 The score is the part of the mutants that is noticed; equivalent ones, which no request, setting or
 caller can tell from the code, do not count. Each mutant meets the tests that run its lines and
-those that import its module, the likeliest first, for at most the part of the suite's time named
-below, and no test that takes more than a hundredth of it; `tests/contract/test_fuzz.py` and what
+those that import its module, the likeliest first, for at most a part of the suite's time, and
+no test that takes more than a hundredth of it; `tests/contract/test_fuzz.py` and what
 measures time are not asked at all. More tests could only notice more.
 """
 

@@ -16,7 +16,7 @@ from tests.mutation.uses import Uses
 
 # Parts of the time of the whole suite, on the same machine under the same load: what one test may
 # take to be asked about mutants at all, what all tests of one mutant may take, and the first ones.
-SLOW, BUDGET, FIRST = 0.01, 0.1, 0.003
+SLOW, BUDGET, FIRST, CHEAP = 0.01, 0.1, 0.003, 0.00002
 FIRST_FILES = 4
 
 
@@ -80,29 +80,29 @@ class Map(msgspec.Struct):
         tests = [noted.get(line, set()) for line in range(first, last + 1)]
         return not any(tests) or any("" in some for some in tests)
 
-    def of(self, module: str, first: int, last: int) -> tuple[set[str], set[str]]:
-        """The tests that run these lines themselves, and those that may depend on them."""
+    def of(self, module: str, first: int, last: int) -> tuple[set[str], set[str], set[str]]:
+        """The tests that run these lines, those that use what they define, and those that may."""
         noted = self.lines.get(module, {})
         tests = set[str]().union(*(noted.get(line, ()) for line in range(first, last + 1)))
         near = set[str]().union(*noted.values())
-        for place, line in self.uses.reached(module, first, last) if self.uses else ():
-            tests = tests | self.lines.get(place, {}).get(line, set())
-        own = tests & self.seconds.keys()
+        reached = self.uses.reached(module, first, last) if self.uses else ()
+        used = set[str]().union(*(self.lines.get(at, {}).get(line, ()) for at, line in reached))
         shared = not tests or tests & {"", "session"}
         # What is kept after its first use runs for one test and serves the others of its module.
         others = near | (self.seconds.keys() if shared else self.starters)
-        return own, (set(others) & self.seconds.keys()) - own
+        known = set(self.seconds)
+        return tests & known, (used - tests) & known, (others - used - tests) & known
 
 
 def _importers(root: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for file in root.glob("tests/**/test_*.py"):
         for node in ast.parse(file.read_text("utf-8")).body:
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("app"):
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-                for name in names:
-                    module = f"{name}".replace(".", "/") + ".py"
-                    found[module].add(file.relative_to(root).as_posix())
+            names = [alias.name for alias in getattr(node, "names", ())]
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}", *(f"{node.module}.{name}" for name in names)]
+            for name in names:
+                found[name.replace(".", "/") + ".py"].add(file.relative_to(root).as_posix())
     return dict(found)
 
 
@@ -123,24 +123,26 @@ def stages(
     known: Map, module: str, span: tuple[int, int], killers: Sequence[str], budget: float = BUDGET
 ) -> list[dict[str, Any]]:
     """As many tests as the budget allows; first those of few files, where each must be imported."""
-    own, others = known.of(module, *span)
+    own, used, others = known.of(module, *span)
     near = set[str]().union(*known.lines.get(module, {}).values())
-    eligible = own | others
-    importing = known.importers.get(module, set())
-    likely = {test for test in eligible if test.partition("::")[0] in importing}
-    if not own:  # it runs at import, or in the processes that some tests start
+    eligible = own | used | others
+    files = known.importers.get(module, set())
+    cheap = CHEAP * known.total
+    likely = {
+        test
+        for test in used | others
+        if test.partition("::")[0] in files or known.seconds[test] <= cheap
+    }
+    if not own | used:  # it runs at import, or in the processes that some tests start
         likely |= eligible & known.starters
-    ordered = [
-        *in_order(own, known.seconds, likely),
-        *in_order(others & likely, known.seconds, near),
-        *in_order(others - likely, known.seconds, near),
-    ]
+    groups = (own, likely, used - likely, others - likely)
+    ordered = [test for group in groups for test in in_order(group, known.seconds, near)]
     ordered = list(dict.fromkeys([*(test for test in killers if test in eligible), *ordered]))
     rest = _within(ordered, known.seconds, budget * known.total)
     if not known.at_import(module, *span):
         return [_stage(rest, known)]
-    files = list(dict.fromkeys(test.partition("::")[0] for test in ordered))[:FIRST_FILES]
-    near_by = [test for test in ordered if test.partition("::")[0] in files]
+    places = list(dict.fromkeys(test.partition("::")[0] for test in ordered))[:FIRST_FILES]
+    near_by = [test for test in ordered if test.partition("::")[0] in places]
     first = _within(near_by, known.seconds, FIRST * known.total)
     return [_stage(tests, known) for tests in (first, [t for t in rest if t not in first]) if tests]
 

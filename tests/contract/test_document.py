@@ -36,9 +36,9 @@ REQUESTS = {"createTask", "replaceTask", "updateTask"}
 
 
 def operations() -> list[dict[str, Any]]:
-    """Every operation, with the parameters of its path among its own."""
+    """Every operation of every path."""
     return [
-        {**operation, "parameters": operation.get("parameters", [])}
+        operation
         for item in DOCUMENT["paths"].values()
         for method, operation in item.items()
         if method != "parameters"

@@ -19,7 +19,6 @@ from app.problems import Fault, InvalidBody, MalformedBody, UnsupportedMediaType
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
-DIGITS_AT_MOST = 300
 DEPTH_AT_MOST = 100
 TOO_DEEP = "The body nests more than 100 arrays and objects into each other."
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -108,7 +107,7 @@ def _parse(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
         value = json.loads(
             raw.decode(),
             object_pairs_hook=_members,
-            parse_int=_integer,
+            parse_int=_number,
             parse_float=_number,
             parse_constant=_refuse_constant,
         )
@@ -143,12 +142,9 @@ def _refuse_constant(name: str) -> Never:
     raise ValueError(msg)
 
 
-def _integer(digits: str) -> float:
-    # Python refuses to read thousands of digits; JSON does not, and no schema wants them exact.
-    return int(digits) if len(digits) < DIGITS_AT_MOST else _number(digits)
-
-
 def _number(text: str) -> float:
+    # Python refuses to read an int of thousands of digits; JSON does not, and no schema wants more
+    # than a float has.
     value = float(text)
     if math.isinf(value):
         return math.copysign(sys.float_info.max, value)

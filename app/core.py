@@ -9,14 +9,12 @@ from litestar import Request
 
 from app.contract import Contract
 from app.database import Database
-from app.settings import Settings
 from app.tasks.cursor import Cursors
 
 
 class Core(msgspec.Struct, frozen=True):
     """The parts of one application. None of them holds anything that a replica would lack."""
 
-    settings: Settings
     contract: Contract
     database: Database
     cursors: Cursors

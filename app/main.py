@@ -63,7 +63,7 @@ def create_app(
         pool_size=settings.database_pool_size,
         timeout=settings.database_timeout,
     )
-    core = Core(settings, contract, database, Cursors(settings.cursor_secret))
+    core = Core(contract, database, Cursors(settings.cursor_secret))
     framework = Litestar(
         route_handlers=[operations, *docs_handlers(), *route_handlers],
         guards=list(guards),

@@ -120,7 +120,7 @@ class _Place(Generic[PathT]):
             field, parse, type_ = self.fields[name]
             try:
                 values[field] = msgspec.convert(parse(raw), type_)
-            except (ValueError, msgspec.ValidationError) as fault:
+            except ValueError as fault:
                 # msgspec's words may repeat the value, whatever its length.
                 detail = str(fault).replace("`", "")[:DETAIL_AT_MOST]
                 faults.append(Fault(parameter=name, detail=detail))
@@ -197,7 +197,7 @@ def _instant(raw: str) -> datetime:
         raise ValueError(msg)
     day, time, _, fraction, offset, _ = match.groups()
     try:
-        local = datetime.fromisoformat(f"{day}T{time}{(fraction or '.0')[:7]}{offset.upper()}")
+        local = datetime.fromisoformat(f"{day}T{time}{fraction or ''}{offset.upper()}")
     except ValueError:
         msg = "is not an instant of the calendar"
         raise ValueError(msg) from None

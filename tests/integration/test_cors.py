@@ -148,6 +148,16 @@ async def test_a_preflight_of_an_unknown_path_is_404(browser: ContractClient) ->
 
 
 @pytest.mark.requirement("FR-031")
+async def test_only_options_is_a_preflight(browser: ContractClient) -> None:
+    headers = {"Origin": HOME, "Access-Control-Request-Method": "GET"}
+    answered = await browser.get("/livez", headers=headers)
+    assert cors_fields(answered) == [
+        "access-control-allow-origin",
+        "access-control-expose-headers",
+    ]
+
+
+@pytest.mark.requirement("FR-031")
 @pytest.mark.parametrize("origin", [HOME, OTHER_HOME])
 async def test_a_response_names_the_origin_that_asked(browser: ContractClient, origin: str) -> None:
     created = await browser.post(ALICE, json={"title": "a"}, headers={"Origin": origin})

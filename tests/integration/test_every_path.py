@@ -273,6 +273,12 @@ async def test_options_of_an_unknown_path_is_404(client: ContractClient, path: s
     assert_problem(await client.options(path), 404, "path-not-found")
 
 
+@pytest.mark.requirement("FR-030")
+@pytest.mark.parametrize("path", ["/schema", "/schema/openapi.json", "/schema/swagger"])
+async def test_the_framework_has_no_page_of_its_own(client: ContractClient, path: str) -> None:
+    assert_problem(await client.get(path), 404, "path-not-found")
+
+
 @pytest.mark.requirement("FR-027", "FR-030")
 @pytest.mark.parametrize(("method", "path"), OTHERS)
 async def test_another_method_is_405_with_all_methods(

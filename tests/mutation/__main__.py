@@ -155,7 +155,7 @@ class Run:
             if test not in self._known.seconds or (test, early) in self._trusted:
                 return answer
             same = {"code": (ROOT / mutant.module).read_text("utf-8")}
-            alone = [{"tests": [test], "limit": 60 + 10 * took}]
+            alone = [{"tests": [test], "seconds": [took], "limit": 60 + 10 * took}]
             if worker.ask(task | same | {"stages": alone})["verdict"] == "survived":
                 if took < TRUSTED_SECONDS:
                     self._trusted.add((test, early))

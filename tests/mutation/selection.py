@@ -158,5 +158,5 @@ def _within(tests: Iterable[str], seconds: dict[str, float], limit: float) -> li
 
 
 def _stage(tests: list[str], known: Map) -> dict[str, Any]:
-    expected = sum(known.seconds[test] for test in tests)
-    return {"tests": tests, "limit": 30 + 4 * expected}
+    seconds = [round(known.seconds[test], 2) for test in tests]
+    return {"tests": tests, "seconds": seconds, "limit": 30 + 4 * sum(seconds)}

@@ -40,6 +40,17 @@ CLEAN = """
 """
 
 
+# What each test of the mutant at hand takes, and what it may take: some mutants wait for ever.
+EXPECTED: dict[str, float] = {}
+STALLED_SECONDS, STALLED_TIMES = 15, 10
+
+
+def allow(test: str) -> None:
+    """Start the time that a test may take; `in_fork` ends the process when it is over."""
+    seconds = STALLED_SECONDS + STALLED_TIMES * EXPECTED.get(test, 0.0)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 class Chosen:
     """A plugin that keeps the chosen tests, in the order in which they were chosen."""
 
@@ -54,6 +65,10 @@ class Chosen:
             key=lambda item: self.place[item.nodeid],
         )
 
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Give it its time."""
+        allow(nodeid)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remember who noticed."""
         if report.failed:
@@ -67,6 +82,12 @@ def in_fork(work: Callable[[], str], seconds: float, folder: Path) -> tuple[str,
     if child == 0:
         os.setpgid(0, 0)
         os.close(reader)
+
+        def give_up(*_: object) -> None:
+            os.write(writer, TIMEOUT.encode())
+            os._exit(0)
+
+        signal.signal(signal.SIGALRM, give_up)
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         with contextlib.suppress(BaseException):
             os.write(writer, work().encode())
@@ -167,6 +188,7 @@ def judge(
     verdict, detail = SURVIVED, ""
     with mutated(folder / task["module"], task["code"], number):
         for stage in task["stages"]:
+            EXPECTED.update(zip(stage["tests"], stage["seconds"], strict=True))
             verdict, detail = in_fork(partial(run, stage["tests"]), stage["limit"], folder)
             if verdict != SURVIVED:
                 break
@@ -205,6 +227,7 @@ class Resident:
         functions.swap(pairs)
         items = [self._items[test] for test in tests if test in self._items]
         for item, after in zip(items, [*items[1:], None], strict=True):
+            allow(item.nodeid)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
             if self._killer:
                 return f"{KILLED} {self._killer}"

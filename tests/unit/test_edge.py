@@ -207,3 +207,14 @@ async def test_a_fault_is_logged_with_its_request() -> None:
         "exc_info": True,
     }
     assert (line["status"], line["route"]) == (500, None)
+
+
+@pytest.mark.requirement("FR-041")
+async def test_a_request_that_was_never_answered_has_no_status() -> None:
+    async def leave(_: Scope, __: Receive, ___: Send) -> None:
+        """The client is gone."""
+
+    scope = {"method": "GET", "path": "/livez", "headers": []}
+    with capture_logs() as lines:
+        assert await exchanged(Edge(leave, [], Cors(())), scope) == []
+    assert [line["status"] for line in lines] == [0]

@@ -70,7 +70,7 @@ async def rival(url: str) -> AsyncIterator[asyncpg.Connection]:
     """Another user of the database. Afterwards it holds nothing, and there are no tasks."""
     opened = await asyncpg.connect(url)
     yield opened
-    await opened.execute("ROLLBACK; TRUNCATE tasks")
+    await opened.execute("ROLLBACK; TRUNCATE tasks, idempotency_keys")
     await opened.close()
 
 

@@ -402,7 +402,7 @@ async def provoke(pool: Database, sqlstate: str, constraint: str = "") -> None:
 async def store(pool: Database, user: str, new: TaskCreate) -> None:
     """Past everything that checks what a client sends."""
     async with pool.session() as session:
-        await TaskRepository(session=session, wrap_exceptions=False).create_task(user, new)
+        await TaskRepository(session=session, wrap_exceptions=False).create_task(user, new, None)
 
 
 @pytest.mark.requirement("FR-033")

@@ -166,8 +166,7 @@ async def test_the_answer_stays_whatever_becomes_of_the_task(
     client: ContractClient, database: asyncpg.Connection, change: str
 ) -> None:
     first = await client.post(ALICE, json=MILK, headers=keyed())
-    body = {"json": {"completed": True}} if change == "PATCH" else {}
-    await client.request(change, first.headers["location"], **body)
+    await client.request(change, first.headers["location"], json={"completed": True})
     before = await database.fetch("SELECT * FROM tasks")
     again = await client.post(ALICE, json=MILK, headers=keyed())
     assert answer(again) == answer(first)
@@ -212,7 +211,7 @@ async def test_a_key_that_is_being_served_is_in_use(
     assert_problem(refused, 409, "idempotency-key-in-use")
     assert refused.headers["retry-after"] == "1"
     assert other.status_code == 201
-    assert await database.fetch("SELECT key FROM idempotency_keys") == [("k-2",)]
+    assert await database.fetchval("SELECT string_agg(key, ' ') FROM idempotency_keys") == "k-2"
     assert (await client.post(ALICE, json=MILK, headers=keyed())).status_code == 201
 
 
@@ -269,7 +268,7 @@ async def test_expired_keys_of_the_user_go_with_the_next_one(
     left = await database.fetch(
         "SELECT user_id, count(*) FROM idempotency_keys GROUP BY 1 ORDER BY 1"
     )
-    assert left == [("alice", 2 + 1), ("bob", old)]
+    assert dict(map(tuple, left)) == {"alice": 2 + 1, "bob": old}
     await client.post(ALICE, json=MILK, headers=keyed("younger"))
     keys = await database.fetch("SELECT key FROM idempotency_keys WHERE user_id = 'alice'")
     assert {key for (key,) in keys} == {"young", "younger"}
@@ -282,7 +281,9 @@ async def test_expired_keys_of_whoever_sends_no_more_go_when_a_process_starts(
     await age(database)
     await client.post(tasks_of("bob"), json=MILK, headers=keyed("young"))
     async with running(create_app(settings)):
-        assert await database.fetch("SELECT key FROM idempotency_keys") == [("young",)]
+        assert (
+            await database.fetchval("SELECT string_agg(key, ' ') FROM idempotency_keys") == "young"
+        )
     assert await count(database) == 2
 
 

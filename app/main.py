@@ -25,6 +25,7 @@ from app.problems import DatabaseUnavailable
 from app.settings import Settings
 from app.tasks.controller import TaskController
 from app.tasks.cursor import Cursors
+from app.tasks.repository import TaskRepository
 
 # Litestar's own alias leaves its parts untyped.
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None] | None]
@@ -86,7 +87,8 @@ async def _lifespan(app: Litestar) -> AsyncGenerator[None]:
     try:
         # Opens the first connection, which costs most; without a database the service starts
         # all the same and says so at /readyz.
-        await core.database.revision()
+        async with core.database.session() as session:
+            await TaskRepository(session=session, wrap_exceptions=False).forget_expired_keys()
     except DatabaseUnavailable:
         log.warning("the database is not available yet")
     try:

@@ -147,6 +147,15 @@ class MethodNotAllowed(Problem):
     fields = Allow
 
 
+class IdempotencyKeyInUse(Problem):
+    """Another request with this `Idempotency-Key` is being served."""
+
+    status = HTTPStatus.CONFLICT
+    title = "The idempotency key is in use"
+    detail = "A request with this Idempotency-Key is being served; this one did nothing."
+    fields = RetryAfter
+
+
 class PreconditionFailed(Problem):
     """`If-Match` or `If-None-Match` does not hold."""
 
@@ -179,6 +188,14 @@ class InvalidBody(Problem):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     title = "The body breaks its schema"
     detail = "The body has faults."
+
+
+class IdempotencyKeyReused(Problem):
+    """The `Idempotency-Key` was sent before, with another body."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    title = "The idempotency key was used before"
+    detail = "This Idempotency-Key was sent with another body before; nothing was written."
 
 
 class HeaderFieldsTooLarge(Problem):

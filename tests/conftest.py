@@ -75,7 +75,7 @@ async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def database(connection: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
     """The database of this worker; no task outlives the test."""
     yield connection
-    await connection.execute("TRUNCATE tasks")
+    await connection.execute("TRUNCATE tasks, idempotency_keys")
 
 
 @pytest.fixture

@@ -18,12 +18,15 @@ from app.fields import Located, Tagged
 from app.parameters import IfMatch, IfNoneMatch, Nothing, Parameters
 from app.problems import (
     DatabaseUnavailable,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
     InvalidCursor,
     PreconditionFailed,
     TaskNotFound,
 )
 from app.tasks.repository import TaskRepository
 from app.tasks.schemas import (
+    CreateTaskHeaders,
     ListTasksQuery,
     ReplaceTaskHeaders,
     Task,
@@ -36,7 +39,7 @@ from app.tasks.schemas import (
 )
 
 LIST_TASKS = Parameters(UserPath, ListTasksQuery, Nothing)
-CREATE_TASK = Parameters(UserPath, Nothing, Nothing)
+CREATE_TASK = Parameters(UserPath, Nothing, CreateTaskHeaders)
 GET_TASK = Parameters(TaskPath, Nothing, IfNoneMatch)
 REPLACE_TASK = Parameters(TaskPath, Nothing, ReplaceTaskHeaders)
 UPDATE_TASK = Parameters(TaskPath, Nothing, IfMatch)
@@ -104,14 +107,14 @@ class TaskController(Controller):
         operation_id="createTask",
         parameters=CREATE_TASK,
         reads=CREATE_BODY,
-        problems=[DatabaseUnavailable],
+        problems=[IdempotencyKeyInUse, IdempotencyKeyReused, DatabaseUnavailable],
     )
     async def create_task(self, request: Request[Any, Any, Any]) -> Created:
         """Store a new task."""
-        path, _, _ = CREATE_TASK.read(request)
+        path, _, headers = CREATE_TASK.read(request)
         new = await CREATE_BODY.read(request)
         async with _repository(request) as tasks:
-            task = await tasks.create_task(path.user_id, new)
+            task = await tasks.create_task(path.user_id, new, headers.idempotency_key)
         return Created(task)
 
     @get(

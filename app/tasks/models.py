@@ -1,4 +1,4 @@
-"""The table `tasks`, as the migrations make it (its reasons are in data-model.md)."""
+"""The tables, as the migrations make them (their reasons are in data-model.md)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from advanced_alchemy.base import DefaultBase
-from sqlalchemy import CheckConstraint, Computed, DateTime, Index, Text, Uuid
+from sqlalchemy import CheckConstraint, Computed, DateTime, Index, LargeBinary, Text, Uuid
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -62,4 +62,22 @@ class TaskRecord(DefaultBase):
             postgresql_using="gin",
             postgresql_with={"gin_pending_list_limit": 256},
         ),
+    )
+
+
+class IdempotencyKeyRecord(DefaultBase):
+    """A row of `idempotency_keys`: a key that a user has sent, and the task that it made."""
+
+    __tablename__ = "idempotency_keys"
+
+    user_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    key: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    payload_digest: Mapped[bytes] = mapped_column(LargeBinary)
+    task_id: Mapped[UUID] = mapped_column(Uuid)
+    etag: Mapped[UUID] = mapped_column(Uuid)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+    __table_args__ = (
+        CheckConstraint("key ~ '^[!-~]{1,255}$'", name="key_form"),
+        Index("ix_idempotency_keys_user_id_created_at", "user_id", "created_at"),
     )

@@ -29,8 +29,15 @@ from sqlalchemy.dialects.postgresql import TSQUERY, insert
 from uuid_utils.compat import uuid7
 
 from app.etags import Condition, format_etag
-from app.problems import PreconditionFailed, Problem, TaskNotFound
+from app.problems import (
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    PreconditionFailed,
+    Problem,
+    TaskNotFound,
+)
 from app.tasks.cursor import Position
+from app.tasks.idempotency import CREATE_ONCE, SWEEP, key_values
 from app.tasks.models import TaskRecord
 from app.tasks.schemas import (
     ListTasksQuery,
@@ -129,10 +136,35 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         last = tasks[query.limit - 1]
         return tasks[: query.limit], Position(getattr(last, query.sort), last.id)
 
-    async def create_task(self, user_id: str, new: TaskCreate) -> Task:
-        """Store a new task under a new id."""
+    async def create_task(self, user_id: str, new: TaskCreate, key: str | None) -> Task:
+        """Store a new task under a new id, with an idempotency key at most once.
+
+        Raises IdempotencyKeyInUse and IdempotencyKeyReused.
+        """
         values = _values(user_id, uuid7(), new)
-        return _task((await self.session.execute(INSERT, values)).one())
+        if key is None:
+            return _task((await self.session.execute(INSERT, values)).one())
+        values |= key_values(user_id, key, new)
+        row = (await self.session.execute(CREATE_ONCE, values)).first()
+        if row is None:
+            raise IdempotencyKeyInUse
+        if row.payload_digest != values["payload_digest"]:
+            raise IdempotencyKeyReused
+        return Task(
+            id=row.task_id,
+            user_id=user_id,
+            title=new.title,
+            description=new.description,
+            completed=new.completed,
+            completed_at=row.created_at if new.completed else None,
+            created_at=row.created_at,
+            updated_at=row.created_at,
+            etag=format_etag(row.etag),
+        )
+
+    async def forget_expired_keys(self) -> None:
+        """Remove idempotency keys of users who send no more; others' go as they send new ones."""
+        await self.session.execute(SWEEP)
 
     async def get_task(self, user_id: str, task_id: UUID) -> Task:
         """One task. Raises TaskNotFound."""

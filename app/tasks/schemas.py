@@ -35,6 +35,7 @@ SearchText = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00
 Limit = Annotated[int, Meta(ge=1, le=200)]
 CursorText = Annotated[str, Meta(min_length=56, max_length=56, pattern=r"^[A-Za-z0-9_-]+\Z")]
 Instant = Annotated[datetime, Meta(tz=True)]
+IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[!-~]+\Z")]
 
 
 class TaskSort(StrEnum):
@@ -65,7 +66,9 @@ class Task(msgspec.Struct, frozen=True):
     etag: EntityTag
 
 
-class TaskCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+# Encoded without its defaults: a member that is added later does not change what older requests
+# come to, and so a retry of one is still the same request.
+class TaskCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A new task."""
 
     title: Title
@@ -122,6 +125,12 @@ class ListTasksQuery(msgspec.Struct, frozen=True, kw_only=True):
     updated_before: Instant | None = None
     sort: TaskSort = TaskSort.CREATED_AT
     order: SortOrder = SortOrder.DESC
+
+
+class CreateTaskHeaders(msgspec.Struct, frozen=True):
+    """Header parameters of `createTask`."""
+
+    idempotency_key: IdempotencyKey | None = msgspec.field(name="Idempotency-Key", default=None)
 
 
 class ReplaceTaskHeaders(msgspec.Struct, frozen=True):

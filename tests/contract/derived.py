@@ -28,6 +28,7 @@ from app.body import Body
 from app.fields import Fields, OnEveryResponse
 from app.parameters import Parameters
 from app.problems import MEDIA_TYPE, Problem, ProblemBody
+from app.tasks import idempotency
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 REFERENCE = "#/components/schemas/"
@@ -59,6 +60,7 @@ LIMITS = {
     "seconds at the database for a request": settings.Settings().database_timeout,
     "seconds at the database for readiness": health.READINESS_SECONDS,
     "seconds that a browser may keep the answer to a preflight": int(cors.PREFLIGHT_SECONDS),
+    "hours that an idempotency key is kept": idempotency.HOURS,
 }
 
 

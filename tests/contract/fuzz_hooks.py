@@ -23,6 +23,7 @@ SECONDS = 10
 RECORD = os.environ.get("FUZZ_RECORD", os.devnull)
 LARGEST = 16384  # bytes of an answer that is recorded; the contract itself has several times that
 TAGS_AT_MOST = 1024  # characters: maxLength of EntityTags
+KEY_AT_MOST = 255  # characters: maxLength of IdempotencyKey
 BODY_AT_MOST = 131072  # bytes
 USERS = os.environ.get("FUZZ_USERS", "")  # what the ids of all users begin with
 USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:|@+-]*")
@@ -47,6 +48,7 @@ PRESENCE = {
     304: (True, True),
     404: (False, False),
 }
+KEYS: set[tuple[str, str]] = set()  # idempotency keys that made a task, with the path
 EXPECTED: dict[str, int] = {}  # the status for each request that is made here
 schemathesis.openapi.format(
     "entity-tags", st.just("*") | st.lists(TAG, min_size=1, max_size=3).map(", ".join)
@@ -144,6 +146,9 @@ def _refused(sound: schemathesis.Case[Any]) -> Iterator[tuple[int, dict[str, Any
             # In quotes, so that the length is all that is wrong with it.
             tag = f'"{"x" * (TAGS_AT_MOST - 1)}"'
             yield HTTPStatus.BAD_REQUEST, {"headers": {parameter.name: tag}}
+        if parameter.name == "Idempotency-Key":
+            key = "x" * (KEY_AT_MOST + 1)
+            yield HTTPStatus.BAD_REQUEST, {"headers": {parameter.name: key}}
         if parameter.name == "q":
             yield HTTPStatus.BAD_REQUEST, {"query": {"q": ["one", "two"]}}
 
@@ -195,6 +200,25 @@ def precondition_was_sent(
 
 
 @schemathesis.check
+def keys_make_one_task(
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
+) -> None:
+    """A sound request is refused for its idempotency key only when that was sent before."""
+    if response.status_code != HTTPStatus.UNPROCESSABLE_ENTITY:
+        return
+    reused = b"/problems/idempotency-key-reused" in (response.content or b"")
+    sound = case.meta is not None and case.meta.generation.mode.is_positive
+    assert reused or not sound, "a body that fits its schema was refused"
+    assert not reused or _key(response) in KEYS, "the key is new, and was said to be reused"
+
+
+def _key(response: schemathesis.Response) -> tuple[str, str] | None:
+    sent = response.request
+    key = sent.headers.get("Idempotency-Key")
+    return None if key is None else (unquote(sent.path_url), str(key))
+
+
+@schemathesis.check
 def tasks_are_where_they_were_put(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
@@ -208,6 +232,11 @@ def tasks_are_where_they_were_put(
     of_a_task = "task_id" in case.path_parameters and sent.method == case.operation.method.upper()
     if code not in PRESENCE or not (created or of_a_task):
         return
+    key = _key(response) if created else None
+    if key in KEYS:
+        return  # the answer of a creation before, whatever became of its task
+    if key is not None:
+        KEYS.add(key)
     location = response.headers.get("location", [""])[0]
     path = urlsplit(location if created else str(sent.url)).path
     user, _, task = unquote(path).rpartition("/")

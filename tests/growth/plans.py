@@ -191,7 +191,7 @@ async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case
     key = frozenset({"pk_tasks"})
     yield Case(name="get", call=lambda r: r.get_task(LARGE, task), indexes=key, rows=1)
     calls: dict[str, tuple[Call, frozenset[str]]] = {
-        "create": (lambda r: r.create_task(LARGE, TaskCreate("New")), frozenset()),
+        "create": (lambda r: r.create_task(LARGE, TaskCreate("New"), None), frozenset()),
         "replace": (
             lambda r: r.replace_task(LARGE, task, whole, if_match=None, if_absent=False), key,
         ),

@@ -70,7 +70,7 @@ async def rival(url: str) -> AsyncIterator[asyncpg.Connection]:
     """Another user of the database. Afterwards it holds nothing, and there are no tasks."""
     opened = await asyncpg.connect(url)
     yield opened
-    await opened.execute("ROLLBACK; TRUNCATE tasks")
+    await opened.execute("ROLLBACK; TRUNCATE tasks, idempotency_keys")
     await opened.close()
 
 
@@ -402,7 +402,7 @@ async def provoke(pool: Database, sqlstate: str, constraint: str = "") -> None:
 async def store(pool: Database, user: str, new: TaskCreate) -> None:
     """Past everything that checks what a client sends."""
     async with pool.session() as session:
-        await TaskRepository(session=session, wrap_exceptions=False).create_task(user, new)
+        await TaskRepository(session=session, wrap_exceptions=False).create_task(user, new, None)
 
 
 @pytest.mark.requirement("FR-033")

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from app.connection import Connection
+from app.database import SCHEMA_REVISION
 from app.main import create_app
 from app.migrate import migrate, revision
 from app.settings import Secret, Settings
@@ -154,7 +155,7 @@ async def test_a_service_is_ready_once_its_schema_is(
     await version.execute("UPDATE alembic_version SET version_num = '0000'")
     async with serving(migrated_url, 4) as client:
         assert (await client.get("/readyz")).status_code == 503
-        await version.execute("UPDATE alembic_version SET version_num = '0001'")
+        await version.execute("UPDATE alembic_version SET version_num = $1", SCHEMA_REVISION)
         assert (await client.get("/readyz")).status_code == 200
 
 

@@ -29,6 +29,7 @@ LOCK = 7_230_711_301
 # What has been released is never edited: databases out there have been through it.
 RELEASED = {
     "0001_tasks.py": "5713d409556d693f23600a48a4dba4d06054e83d65fa4aed8cedc70f41dc5169",
+    "0002_idempotency_keys.py": "5a909f7cfd309bbf7315688c0c81c0d4879eaa4d26d1bbb6081e022c45e08b70",
 }
 # Every object of a schema, and everything about it that PostgreSQL can say in words.
 CATALOG = """
@@ -166,17 +167,17 @@ def test_alembic_finds_nothing_to_migrate(url: str) -> None:
 
 # --- failing and waiting -----------------------------------------------------------------------
 
-SECOND = '''
-"""The second revision.
+NEXT = '''
+"""A revision after the newest.
 
-Revision: 0002
-After: 0001
+Revision: 9999
+After: {newest}
 """
 
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "{newest}"
 branch_labels = None
 depends_on = None
 
@@ -196,28 +197,28 @@ def scripts(tmp_path: Path) -> Path:
     return copy
 
 
-def add_second(scripts: Path, statement: str, limit: str = "5s") -> None:
-    revision = SECOND.format(statement=statement, limit=limit)
-    (scripts / "versions/0002_second.py").write_text(revision, "utf-8")
+def add_next(scripts: Path, statement: str, limit: str = "5s") -> None:
+    revision = NEXT.format(newest=SCHEMA_REVISION, statement=statement, limit=limit)
+    (scripts / "versions/9999_next.py").write_text(revision, "utf-8")
 
 
 @pytest.mark.requirement("FR-039")
 def test_a_migration_that_fails_leaves_nothing_behind(url: str, scripts: Path) -> None:
     migrate(Connection.parse(url))
     before = catalog(url)
-    add_second(scripts, "INSERT INTO nowhere VALUES (1)")
+    add_next(scripts, "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(DBAPIError, match="nowhere"):
         command.upgrade(configuration(url, scripts), "head")
     assert catalog(url) == before
-    assert revisions(url) == [("0001",)]
+    assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
 @pytest.mark.requirement("FR-039")
 def test_migrations_before_the_one_that_fails_are_kept(url: str, scripts: Path) -> None:
-    add_second(scripts, "INSERT INTO nowhere VALUES (1)")
+    add_next(scripts, "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(DBAPIError, match="nowhere"):
         command.upgrade(configuration(url, scripts), "head")
-    assert revisions(url) == [("0001",)]
+    assert revisions(url) == [(SCHEMA_REVISION,)]
     assert fetch(url, "SELECT to_regclass('tasks')::text, to_regclass('others')::text") == [
         ("tasks", None)
     ]
@@ -225,12 +226,12 @@ def test_migrations_before_the_one_that_fails_are_kept(url: str, scripts: Path) 
 
 @pytest.mark.requirement("FR-039")
 def test_a_migration_that_fails_gives_the_turn_to_the_next(url: str, scripts: Path) -> None:
-    add_second(scripts, "INSERT INTO nowhere VALUES (1)")
+    add_next(scripts, "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(DBAPIError, match="nowhere"):
         command.upgrade(configuration(url, scripts), "head")
-    add_second(scripts, "INSERT INTO others VALUES (1)")
+    add_next(scripts, "INSERT INTO others VALUES (1)")
     command.upgrade(configuration(url, scripts), "head")
-    assert revisions(url) == [("0002",)]
+    assert revisions(url) == [("9999",)]
 
 
 @pytest.mark.requirement("FR-039")
@@ -239,7 +240,7 @@ def test_a_migration_that_waits_for_a_lock_gives_up_and_leaves_nothing(
 ) -> None:
     migrate(Connection.parse(url))
     before = catalog(url)
-    add_second(scripts, "ALTER TABLE tasks ADD COLUMN more int", limit="300ms")
+    add_next(scripts, "ALTER TABLE tasks ADD COLUMN more int", limit="300ms")
 
     async def while_locked() -> None:
         other = await asyncpg.connect(url)
@@ -251,7 +252,7 @@ def test_a_migration_that_waits_for_a_lock_gives_up_and_leaves_nothing(
 
     asyncio.run(while_locked())
     assert catalog(url) == before
-    assert revisions(url) == [("0001",)]
+    assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
 @pytest.mark.requirement("FR-039")
@@ -273,7 +274,7 @@ def test_a_downgrade_that_waits_for_a_lock_gives_up_after_five_seconds(url: str)
 
     async def while_locked() -> float:
         other = await asyncpg.connect(url)
-        await other.execute("BEGIN; SELECT FROM tasks")
+        await other.execute("BEGIN; SELECT FROM tasks, idempotency_keys")
         loop = asyncio.get_running_loop()
         started = loop.time()
         downgrade = asyncio.to_thread(command.downgrade, configuration(url), "base")
@@ -285,7 +286,7 @@ def test_a_downgrade_that_waits_for_a_lock_gives_up_after_five_seconds(url: str)
 
     assert 4.9 < asyncio.run(while_locked()) < 7
     assert catalog(url) == before
-    assert revisions(url) == [("0001",)]
+    assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
 # --- databases that cannot be used -------------------------------------------------------------
@@ -377,15 +378,15 @@ def test_a_migration_without_a_database_is_told_in_a_sentence(tmp_path: Path) ->
 @pytest.mark.requirement("FR-039")
 def test_a_new_revision_has_the_limit_and_a_place_for_its_safety(url: str, scripts: Path) -> None:
     migrate(Connection.parse(url))
-    command.revision(configuration(url, scripts), message="More columns", rev_id="0002")
-    made = scripts / "versions/0002_more_columns.py"
+    command.revision(configuration(url, scripts), message="More columns", rev_id="9999")
+    made = scripts / "versions/9999_more_columns.py"
     source = made.read_text("utf-8")
     assert source.startswith('"""More columns\n\nLock and deploy safety: SAY HERE')
     assert source.count("""op.execute("SET LOCAL lock_timeout = '5s'")""") == 2
     command.upgrade(configuration(url, scripts), "head")
-    assert revisions(url) == [("0002",)]
-    command.downgrade(configuration(url, scripts), "0001")
-    assert revisions(url) == [("0001",)]
+    assert revisions(url) == [("9999",)]
+    command.downgrade(configuration(url, scripts), SCHEMA_REVISION)
+    assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
 @pytest.mark.requirement("FR-039")
@@ -393,7 +394,7 @@ def test_a_new_revision_can_be_made_from_the_models(url: str, scripts: Path) -> 
     migrate(Connection.parse(url))
     execute(url, "DROP INDEX ix_tasks_search")
     before = catalog(url)
-    command.revision(configuration(url, scripts), "Search", autogenerate=True, rev_id="0002")
+    command.revision(configuration(url, scripts), "Search", autogenerate=True, rev_id="9999")
     command.upgrade(configuration(url, scripts), "head")
     assert [row[2] for row in catalog(url) if row not in before and row[0] == "index"] == [
         "ix_tasks_search"

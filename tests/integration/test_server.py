@@ -181,7 +181,7 @@ def test_a_request_under_way_is_finished_before_the_end(url: str, number: signal
             await rival.execute("ROLLBACK")
             answer = await asked
         assert service.process.wait(10) == 0
-        await rival.execute("TRUNCATE tasks")
+        await rival.execute("TRUNCATE tasks, idempotency_keys")
         await rival.close()
         return answer
 

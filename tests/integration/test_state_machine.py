@@ -138,7 +138,7 @@ class ThreeUsers(RuleBasedStateMachine):
         super().__init__()
         self.service = service
         # A failing run is repeated by Hypothesis, and must then find what it found before.
-        service.execute("TRUNCATE tasks")
+        service.execute("TRUNCATE tasks, idempotency_keys")
         self.users = ["alice", "bob", "carol"]
         self.tasks: dict[str, dict[UUID, dict[str, Any]]] = {user: {} for user in self.users}
         self.tags: dict[tuple[str, UUID], list[str]] = {}

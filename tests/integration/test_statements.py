@@ -118,6 +118,13 @@ CASES = {
         },
     ),
     "createTask": Case("POST", ALICE, "INSERT", 201, {"json": {"title": "a"}}),
+    "createTask, once": Case(
+        "POST",
+        ALICE,
+        "WITH",
+        201,
+        {"json": {"title": "a"}, "headers": {"Idempotency-Key": "k"}},
+    ),
     "getTask": Case("GET", TASK, "SELECT", 200),
     "getTask, unchanged": Case("GET", TASK, "SELECT", 304, {"headers": {"If-None-Match": "*"}}),
     "getTask, absent": Case("GET", ABSENT, "SELECT", 404),
@@ -255,10 +262,13 @@ async def test_every_statement_is_about_one_user(
     await sole.request(case.method, case.url, **case.options)
     assert seen.by_sqlalchemy != []
     for statement in seen.by_sqlalchemy:
-        assert re.search(
-            r"WHERE tasks\.user_id = \$\d+|^INSERT INTO tasks \(user_id, [^)]*\) VALUES \(\$1",
+        mentions = re.findall(r"(?:INTO|FROM|UPDATE) (?:tasks|idempotency_keys)\b", statement)
+        bound = re.findall(
+            r"\b(?:tasks|idempotency_keys)\.user_id = \$\d+|"
+            r"INSERT INTO \w+ \(user_id, [^)]*\) (?:VALUES \(|SELECT )\$1\b",
             statement,
         )
+        assert len(bound) == len(mentions) > 0
 
 
 def _columns(statement: str) -> Iterator[str]:

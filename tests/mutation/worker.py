@@ -160,7 +160,7 @@ async def empty(url: str) -> None:
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(CLEAN)
-        await connection.execute("TRUNCATE tasks")
+        await connection.execute("TRUNCATE tasks, idempotency_keys")
     finally:
         await connection.close()
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from app.connection import Connection
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
@@ -80,6 +80,8 @@ class Database:
                 "connection_class": _Impatient,
             },
         )
+        # The engine's own type for it is that of any pool.
+        self._pool: AsyncAdaptedQueuePool = self.engine.pool  # type: ignore[assignment]
         _drop_closed_connections(self.engine.sync_engine)
 
     @asynccontextmanager
@@ -109,6 +111,18 @@ class Database:
                 if _sqlstate(error) != UNDEFINED_TABLE:
                     raise
                 return None
+
+    def used(self) -> int:
+        """How many connections serve a request now."""
+        return self._pool.checkedout()
+
+    def idle(self) -> int:
+        """How many connections are open and wait for a request."""
+        return self._pool.checkedin()
+
+    def most(self) -> int:
+        """How many connections there may be."""
+        return self._pool.size()
 
     async def close(self) -> None:
         """Close every connection."""

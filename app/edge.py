@@ -20,6 +20,7 @@ from app.cors import Cors
 from app.failures import allow
 from app.fields import REQUEST_ID, OnEveryResponse
 from app.logs import log
+from app.metrics import Metrics
 from app.problems import MEDIA_TYPE, InternalError, PathNotFound, Problem
 
 _TRACEPARENT = re.compile(
@@ -38,10 +39,17 @@ _CONSTANT_FIELDS = [
 class Edge:
     """Wraps an application and is as callable as the application itself (ASGI 3)."""
 
-    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute], cors: Cors) -> None:
-        """Take the application, its routes, and who may call it from a browser."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: Iterable[BaseRoute],
+        cors: Cors,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Take the application, its routes, who may call it from a browser, and what counts."""
         self.app = app
         self.cors = cors
+        self.metrics = metrics
         self.routes = [
             (re.compile("[^/]+".join(map(re.escape, _VARIABLE.split(route.path_format)))), route)
             for route in routes
@@ -54,15 +62,21 @@ class Edge:
             await self.app(scope, receive, send)
             return
         exchange = Exchange(scope, send, self.cors)
+        if self.metrics is not None:
+            self.metrics.begin()
         try:
             await self._serve(exchange, receive)
         except Exception:
-            log.exception("fault", request_id=exchange.request_id)
+            log.exception("fault", request_id=exchange.request_id, trace_id=exchange.trace_id)
             if exchange.status:
                 raise  # too late for another answer: the server closes the connection
             await exchange.refuse(InternalError())
         finally:
-            exchange.log(exchange.scope.get("path_template") or self._template(exchange))
+            route = exchange.scope.get("path_template") or self._template(exchange)
+            seconds = perf_counter() - exchange.started
+            exchange.log(route, seconds)
+            if self.metrics is not None:
+                self.metrics.end(exchange.method, route, exchange.status, seconds)
 
     async def _serve(self, exchange: Exchange, receive: Receive) -> None:
         if not exchange.path_is_exact:
@@ -97,6 +111,7 @@ class Exchange:
         self.started = perf_counter()
         self.headers = dict(scope["headers"])
         self.request_id = _request_id(self.headers.get(b"x-request-id", b""))
+        self.trace_id = _trace_id(self.headers.get(b"traceparent", b""))
         self.method = scope["method"]
         self.status = 0
         self.allowed_methods: bytes | None = None
@@ -104,7 +119,11 @@ class Exchange:
         self._send = send
         self.scope = scope.copy()
         self.scope["path"] = _path(scope)
-        self.scope["state"] = {**scope.get("state", {}), "request_id": self.request_id}
+        self.scope["state"] = {
+            **scope.get("state", {}),
+            "request_id": self.request_id,
+            "trace_id": self.trace_id,
+        }
         if self.method == HttpMethod.HEAD:
             self.scope["method"] = HttpMethod.GET
 
@@ -137,29 +156,34 @@ class Exchange:
 
     async def refuse(self, problem: Problem) -> None:
         """Send a problem."""
-        body = msgspec.json.encode(problem.body(self.request_id))
+        body = msgspec.json.encode(problem.body(self.request_id, self.trace_id))
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
         ]
         await self.answer(problem.status, headers, body)
 
-    def log(self, route: str | None) -> None:
+    def log(self, route: str | None, seconds: float) -> None:
         """Write the request's line: no query, no body, and the route instead of the path."""
-        trace = _TRACEPARENT.fullmatch(self.headers.get(b"traceparent", b""))
         log.info(
             "request",
             method=self.method,
             route=route,
             status=self.status,
-            duration_ms=round((perf_counter() - self.started) * 1000, 3),
+            duration_ms=round(seconds * 1000, 3),
             request_id=self.request_id,
-            trace_id=trace[1].decode() if trace else None,
+            trace_id=self.trace_id,
         )
 
 
 def _request_id(given: bytes) -> str:
     return given.decode() if REQUEST_ID.fullmatch(given) else str(uuid7())
+
+
+def _trace_id(traceparent: bytes) -> str | None:
+    """The trace that a request is part of (W3C Trace Context, section 3.2)."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    return found[1].decode() if found else None
 
 
 def _path(scope: HTTPScope) -> str:

@@ -39,7 +39,7 @@ def allow(methods: Iterable[str]) -> str:
 def answer_problem(request: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
     """Answer a problem as it is."""
     return Response(
-        msgspec.json.encode(problem.body(request.scope["state"]["request_id"])),
+        msgspec.json.encode(problem.body(**_ids(request))),
         status_code=problem.status,
         headers=problem.headers,
         media_type=MEDIA_TYPE,
@@ -57,8 +57,13 @@ def answer_http_exception(
 
 def answer_fault(request: Request[Any, Any, Any], exception: Exception) -> Response[bytes]:
     """Answer a fault of ours; its stack goes to the log and nowhere else."""
-    log.error("fault", request_id=request.scope["state"]["request_id"], exc_info=exception)
+    log.error("fault", **_ids(request), exc_info=exception)
     return answer_problem(request, InternalError())
+
+
+def _ids(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    state = request.scope["state"]
+    return {"request_id": state["request_id"], "trace_id": state["trace_id"]}
 
 
 def _translated(exception: HTTPException, *, routed: bool) -> Problem:

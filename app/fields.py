@@ -18,6 +18,7 @@ REQUEST_ID = re.compile(f"{_REQUEST_ID}{{1,{REQUEST_ID_AT_MOST}}}".encode())
 RequestId = Annotated[
     str, Meta(min_length=1, max_length=REQUEST_ID_AT_MOST, pattern=rf"^{_REQUEST_ID}+\Z")
 ]
+TraceId = Annotated[str, Meta(min_length=32, max_length=32, pattern=r"^[0-9a-f]+\Z")]
 UriReference = Annotated[str, Meta(max_length=1024, extra_json_schema={"format": "uri-reference"})]
 Methods = Annotated[str, Meta(max_length=128, pattern=r"^[A-Z]+(, [A-Z]+)*\Z")]
 Challenge = Annotated[str, Meta(max_length=1024)]

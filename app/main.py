@@ -21,6 +21,7 @@ from app.edge import Edge
 from app.failures import HANDLERS
 from app.health import get_liveness, get_readiness
 from app.logs import log
+from app.metrics import Metrics
 from app.problems import DatabaseUnavailable
 from app.settings import Settings
 from app.tasks.controller import TaskController
@@ -78,7 +79,8 @@ def create_app(
         debug=False,
     )
     contract.refuse_shadows(framework.routes)
-    return Edge(framework, framework.routes, Cors(settings.cors_origins))
+    metrics = None if settings.metrics_port is None else Metrics(database)
+    return Edge(framework, framework.routes, Cors(settings.cors_origins), metrics)
 
 
 @asynccontextmanager

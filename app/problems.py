@@ -15,7 +15,7 @@ import msgspec
 from litestar.exceptions import HTTPException
 from msgspec import Meta
 
-from app.fields import Allow, Fields, RequestId, RetryAfter, WwwAuthenticate
+from app.fields import Allow, Fields, RequestId, RetryAfter, TraceId, WwwAuthenticate
 
 MEDIA_TYPE = "application/problem+json"
 FAULTS_AT_MOST = 100
@@ -49,6 +49,7 @@ class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     detail: Detail
     instance: RequestId
+    trace_id: TraceId | None
     errors: Annotated[Sequence[Fault], Meta(max_length=FAULTS_AT_MOST)]
 
 
@@ -78,14 +79,15 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word, and the contract's
         self.headers = self.fields().named() if headers is None else headers
         super().__init__(self.occurrence)
 
-    def body(self, request_id: str) -> ProblemBody:
-        """The body that the request with this id gets."""
+    def body(self, request_id: str, trace_id: str | None = None) -> ProblemBody:
+        """The body that the request with this id gets, which need not be part of a trace."""
         return ProblemBody(
             type=self.type,
             title=self.title,
             status=self.status,
             detail=self.occurrence,
             instance=request_id,
+            trace_id=trace_id,
             errors=self.faults,
         )
 

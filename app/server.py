@@ -65,7 +65,8 @@ def serve(settings: Settings) -> None:
     if parent := os.environ.get("STOP_WITH_PARENT"):
         threading.Thread(target=_stop_with_parent, args=[int(parent)], daemon=True).start()
     with _database(settings) as (complete, data):
-        server = http_server(create_app(complete), complete)
+        app = create_app(complete)
+        server = http_server(app, complete)
         listener = _listener(settings.host, settings.port)
         listener.listen(server.config.backlog)  # who reads the address below may use it
         host, port = listener.getsockname()[:2]
@@ -79,12 +80,15 @@ def serve(settings: Settings) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         server.should_exit = LEAVING.is_set()
-        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        address = _address(host, port)
         print(f"Tasks API  {address}/api/v1", file=sys.stderr)
         print(f"docs       {address}/docs", file=sys.stderr)
         print(f"data       {data}", file=sys.stderr)
-        print(f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)", file=sys.stderr)
-        server.run(sockets=[listener])
+        with _metrics(app, complete) as metrics:
+            if metrics is not None:
+                print(f"metrics    {metrics}", file=sys.stderr)
+            print(f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)", file=sys.stderr)
+            server.run(sockets=[listener])
 
 
 def http_server(app: Edge, settings: Settings) -> uvicorn.Server:
@@ -144,6 +148,26 @@ def _database(settings: Settings) -> Generator[tuple[Settings, str]]:
         if not migrate.is_current(complete.connection()):
             migrate.migrate(complete.connection())
         yield complete, str(settings.data_dir.resolve())
+
+
+@contextmanager
+def _metrics(app: Edge, settings: Settings) -> Generator[str | None]:
+    """Where the metrics are served, None where they are off."""
+    if app.metrics is None or settings.metrics_port is None:
+        yield None
+        return
+    host = settings.metrics_host
+    try:
+        server = app.metrics.serve(host, settings.metrics_port)
+    except OSError as fault:
+        msg = f"Cannot listen on {host}, port {settings.metrics_port}: {fault.strerror}."
+        raise ListenError(msg) from None
+    with server as port:
+        yield f"{_address(host, port)}/metrics"
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -73,6 +73,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path = Path(".data")
     cursor_secret: Secret | None = None
     cors_origins: tuple[Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s,*]+)\Z")], ...] = ()
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] | None = None
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.AUTO
 

@@ -49,5 +49,6 @@ export interface ProblemType {
   status: number;
   detail: string;
   instance: string;
+  trace_id: string | null;
   errors: { pointer: string | null; parameter: string | null; detail: string }[];
 }

@@ -299,10 +299,12 @@ async def test_a_fault_is_logged_with_its_stack_under_the_request_id(
     breaking: ContractClient, configured: Configure
 ) -> None:
     stream = configured()
-    refused = await breaking.get("/faulty", headers={"X-Request-ID": "mine"})
-    assert_problem(refused, 500, "internal-error")
+    headers = {"X-Request-ID": "mine", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    refused = await breaking.get("/faulty", headers=headers)
+    problem = assert_problem(refused, 500, "internal-error")
     fault, line = only(stream, "fault"), only(stream)
-    assert fault["request_id"] == line["request_id"] == "mine"
+    assert fault["request_id"] == line["request_id"] == problem["instance"] == "mine"
+    assert fault["trace_id"] == line["trace_id"] == problem["trace_id"] == TRACE
     assert fault["level"] == "error"
     assert "Traceback (most recent call last)" in fault["exception"]
     assert "test_logs.py" in fault["exception"]

@@ -104,6 +104,7 @@ async def test_a_caller_without_a_token_is_refused_with_a_problem(
         "status": 401,
         "detail": "Send a bearer token.",
         "instance": response.headers["x-request-id"],
+        "trace_id": None,
         "errors": [],
     }
     assert response.headers["content-type"] == "application/problem+json"
@@ -123,6 +124,7 @@ async def test_the_tasks_of_another_user_are_refused_with_a_problem(
         "status": 403,
         "detail": "These are another user's tasks.",
         "instance": response.headers["x-request-id"],
+        "trace_id": None,
         "errors": [],
     }
     assert response.headers["content-type"] == "application/problem+json"

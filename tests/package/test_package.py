@@ -150,6 +150,7 @@ def test_an_error_of_a_proxy_becomes_a_problem(
         "status": status,
         "detail": "",
         "instance": REQUEST_ID,
+        "traceId": None,
         "requestId": REQUEST_ID,
         "errors": [],
         "retryAfter": wait,

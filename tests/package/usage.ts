@@ -38,6 +38,7 @@ async function thrownBy(call: Promise<unknown>) {
       status: problem.status,
       detail: problem.detail,
       instance: problem.instance,
+      traceId: problem.trace_id,
       requestId: error.requestId,
       errors: faults.map((fault) => fault.pointer ?? fault.parameter),
       retryAfter: waits,

@@ -38,6 +38,15 @@ async def test_a_fault_around_the_framework_is_a_problem(
     assert "before the response" in capsys.readouterr().out
 
 
+@pytest.mark.requirement("FR-027", "FR-041")
+@pytest.mark.parametrize("path", ["/livez", "/things/"], ids=["a fault", "a refusal"])
+async def test_a_problem_names_the_trace(path: str) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with ContractClient(Edge(fail_at_once, [], Cors(()))) as client:
+        response = await client.get(path, headers={"traceparent": f"00-{trace}-{'1' * 16}-01"})
+    assert response.json()["trace_id"] == trace
+
+
 @pytest.mark.requirement("FR-036")
 async def test_a_fault_amid_a_response_is_left_to_the_server_which_breaks_it_off() -> None:
     app: Any = Edge(fail_halfway, [], Cors(()))
@@ -91,7 +100,7 @@ async def test_the_application_gets_a_scope_and_its_answer_fields() -> None:
     }
     messages = await exchanged(Edge(probe, [], Cors(())), scope)
     assert (seen[0]["method"], seen[0]["path"]) == ("GET", "/a\ufffdb\ufffdA")
-    assert seen[0]["state"] == {"shared": 1, "request_id": "mine"}
+    assert seen[0]["state"] == {"shared": 1, "request_id": "mine", "trace_id": None}
     assert (scope["path"], scope["state"]) == ("/a/b", {"shared": 1})
     assert messages == [
         {
@@ -204,6 +213,7 @@ async def test_a_fault_is_logged_with_its_request() -> None:
         "event": "fault",
         "log_level": "error",
         "request_id": "mine",
+        "trace_id": None,
         "exc_info": True,
     }
     assert (line["status"], line["route"]) == (500, None)

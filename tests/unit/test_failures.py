@@ -25,9 +25,12 @@ from app.problems import InvalidParameter, Problem, TaskNotFound
 pytestmark = pytest.mark.requirement("FR-027")
 
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
 def request() -> Request[Any, Any, Any]:
     """A request as the edge hands it in."""
-    scope: Any = {"type": "http", "state": {"request_id": "request-1"}}
+    scope: Any = {"type": "http", "state": {"request_id": "request-1", "trace_id": TRACE}}
     return Request(scope)
 
 
@@ -65,7 +68,7 @@ def test_an_exception_of_the_frameworks_becomes_a_problem(
     body = msgspec.json.decode(response.content)
     assert (response.status_code, body["status"], body["type"]) == (status, status, type_)
     assert response.media_type == "application/problem+json"
-    assert body["instance"] == "request-1"
+    assert (body["instance"], body["trace_id"]) == ("request-1", TRACE)
 
 
 @pytest.mark.requirement("FR-030")
@@ -92,7 +95,13 @@ def test_a_fault_is_500_without_its_words_and_logged_with_them(
     assert response.status_code == 500
     assert b"hunter2" not in response.content
     assert lines == [
-        {"event": "fault", "log_level": "error", "request_id": "request-1", "exc_info": exception}
+        {
+            "event": "fault",
+            "log_level": "error",
+            "request_id": "request-1",
+            "trace_id": TRACE,
+            "exc_info": exception,
+        }
     ]
 
 

@@ -11,6 +11,7 @@ export class ProblemError extends Error implements Problem {
   readonly status: number;
   readonly detail: string;
   readonly instance: string;
+  readonly trace_id: string | null;
   readonly errors: Array<Fault>;
   /** `X-Request-ID`, which finds the request in the service's log. */
   readonly requestId: string | null;
@@ -32,6 +33,7 @@ export class ProblemError extends Error implements Problem {
     this.detail = detail;
     this.requestId = response.headers.get('X-Request-ID');
     this.instance = text(given.instance) ?? this.requestId ?? '';
+    this.trace_id = text(given.trace_id) ?? null;
     this.errors = Array.isArray(given.errors) ? (given.errors as Array<Fault>) : [];
     this.retryAfter = seconds(response.headers.get('Retry-After'));
   }

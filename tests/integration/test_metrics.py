@@ -1,0 +1,76 @@
+"""Metrics of a running service, on a port of their own, and the dashboard that shows them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.client import tasks_of
+from tests.support.process import ROOT, run, serving
+
+pytestmark = pytest.mark.requirement("FR-049")
+
+DASHBOARD = ROOT / "deploy/grafana-dashboard.json"
+# What PromQL itself brings.
+WORDS = {"sum", "rate", "by", "le", "histogram_quantile", "clamp_min", "job", "instance"}
+
+
+def scraped(url: str) -> dict[str, dict[tuple[str, ...], float]]:
+    """Each sample by its name and the values of its labels."""
+    samples: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(httpx.get(url).text):
+        for sample in family.samples:
+            key = tuple(value for _, value in sorted(sample.labels.items()))
+            samples.setdefault(sample.name, {})[key] = sample.value
+    return samples
+
+
+def test_a_service_tells_what_it_served(database_url: str) -> None:
+    alice = tasks_of("alice-of-the-metrics")
+    with serving(DATABASE_URL=database_url, METRICS_PORT=0) as service:
+        created = httpx.post(service.url + alice, json={"title": "Buy milk"})
+        httpx.delete(service.url + created.headers["location"])
+        httpx.get(f"{service.url}/nope")
+        samples = scraped(service.told("metrics"))
+        beside = httpx.get(f"{service.url}/metrics")
+    counts = samples["http_server_request_duration_seconds_count"]
+    tasks = "/api/v1/users/{user_id}/tasks"
+    assert counts["POST", "201", tasks] == counts["GET", "404", ""] == 1
+    assert counts["DELETE", "204", tasks + "/{task_id}"] == 1
+    assert "alice" not in str(samples)
+    assert samples["db_client_connection_count"]["idle",] == 1
+    assert samples["db_client_connection_max"][()] == 10
+    assert samples["process_resident_memory_bytes"][()] > 0
+    # They are nothing for the API's own callers.
+    assert beside.status_code == 404
+
+
+def test_they_are_off_by_default(database_url: str) -> None:
+    with serving(DATABASE_URL=database_url) as service:
+        assert "metrics" not in service.err
+
+
+def test_a_port_that_is_taken_is_told(database_url: str) -> None:
+    with serving(DATABASE_URL=database_url, METRICS_PORT=0) as service:
+        port = service.told("metrics").rsplit(":", 1)[1].partition("/")[0]
+        refused = run("serve", DATABASE_URL=database_url, PORT=0, METRICS_PORT=port)
+    assert refused.returncode == 1
+    assert f"Cannot listen on 127.0.0.1, port {port}" in refused.stderr
+
+
+def test_the_dashboard_asks_for_metrics_and_labels_that_there_are(database_url: str) -> None:
+    dashboard = json.loads(DASHBOARD.read_text("utf-8"))
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    with serving(DATABASE_URL=database_url, METRICS_PORT=0) as service:
+        httpx.get(f"{service.url}/livez")
+        text = httpx.get(service.told("metrics")).text
+    known = set(re.findall(r"^([a-z_]+)[ {]", text, re.MULTILINE))
+    known |= set(re.findall(r"[{,]([a-z_]+)=", text))
+    assert len(asked) >= 8
+    for expression in asked:
+        bare = re.sub(r'"[^"]*"|\$\w+|\[\w+\]', "", expression)
+        assert set(re.findall(r"[a-z_]{2,}", bare)) - WORDS <= known

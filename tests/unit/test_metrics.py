@@ -1,0 +1,116 @@
+"""The figures of one process, as Prometheus reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.cors import Cors
+from app.edge import Edge
+from app.metrics import BUCKETS, Metrics
+
+pytestmark = pytest.mark.requirement("FR-049")
+
+SECONDS = "http_server_request_duration_seconds"
+
+
+class Pool:
+    """A pool as it happens to be."""
+
+    def used(self) -> int:
+        return 3
+
+    def idle(self) -> int:
+        return 2
+
+    def most(self) -> int:
+        return 10
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(Pool())
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    return registry.get_sample_value(name, labels)
+
+
+def labels(method: str = "GET", route: str = "/livez", status: str = "200") -> dict[str, str]:
+    return {
+        "http_request_method": method,
+        "http_route": route,
+        "http_response_status_code": status,
+    }
+
+
+def test_a_request_is_counted_with_its_time(metrics: Metrics) -> None:
+    for seconds in (0.002, 0.3):
+        metrics.begin()
+        metrics.end("GET", "/livez", 200, seconds)
+    assert value(metrics.registry, f"{SECONDS}_count", **labels()) == 2
+    assert value(metrics.registry, f"{SECONDS}_sum", **labels()) == 0.302
+    counts = {
+        edge: value(metrics.registry, f"{SECONDS}_bucket", **labels(), le=str(float(edge)))
+        for edge in BUCKETS
+    }
+    assert counts == {edge: (edge >= 0.0025) + (edge >= 0.5) for edge in BUCKETS}
+
+
+def test_requests_are_told_apart_by_method_route_and_status(metrics: Metrics) -> None:
+    for method, route, status in [("GET", "/livez", 200), ("HEAD", "/livez", 200)]:
+        metrics.begin()
+        metrics.end(method, route, status, 0.1)
+    metrics.begin()
+    metrics.end("GET", None, 404, 0.1)
+    for named in (labels(), labels("HEAD")):
+        assert value(metrics.registry, f"{SECONDS}_count", **named) == 1
+    assert value(metrics.registry, f"{SECONDS}_count", **labels(route="", status="404")) == 1
+
+
+def test_requests_under_way_are_counted(metrics: Metrics) -> None:
+    metrics.begin()
+    metrics.begin()
+    assert value(metrics.registry, "http_server_active_requests") == 2
+    metrics.end("GET", "/livez", 200, 0.1)
+    assert value(metrics.registry, "http_server_active_requests") == 1
+
+
+def test_the_pool_is_asked_when_the_metrics_are(metrics: Metrics) -> None:
+    states = {
+        state: value(
+            metrics.registry, "db_client_connection_count", db_client_connection_state=state
+        )
+        for state in ("used", "idle")
+    }
+    assert states == {"used": 3, "idle": 2}
+    assert value(metrics.registry, "db_client_connection_max") == 10
+
+
+def test_they_are_served_until_the_end(metrics: Metrics) -> None:
+    with metrics.serve("127.0.0.1", 0) as port:
+        answered = httpx.get(f"http://127.0.0.1:{port}/metrics")
+        families = {family.name for family in text_string_to_metric_families(answered.text)}
+    assert answered.status_code == 200
+    assert {SECONDS, "db_client_connection_count", "process_resident_memory_bytes"} <= families
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/metrics")
+
+
+async def test_the_edge_counts_what_the_framework_does_not_see(metrics: Metrics) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError
+
+    edge: Any = Edge(fail, [], Cors(()), metrics)
+    transport = httpx.ASGITransport(app=edge)
+    async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
+        await client.get("/livez")
+        await client.get("/livez/")
+    registry = metrics.registry
+    assert value(registry, f"{SECONDS}_count", **labels(route="", status="500")) == 1
+    assert value(registry, f"{SECONDS}_count", **labels(route="", status="404")) == 1
+    assert value(registry, "http_server_active_requests") == 0

@@ -42,7 +42,9 @@ def binaries(major: int = 18) -> Path:
         if shutil.which("postgres", path=str(folder)):
             return folder.resolve()
     places = " nor in ".join(map(str, looked_in))
-    raise EmbeddedError(f"PostgreSQL {major} is not in {places}. {OWN_SERVER}")
+    raise EmbeddedError(
+        f"No DATABASE_URL is given, and PostgreSQL {major} is not in {places}. {OWN_SERVER}"
+    )
 
 
 @contextmanager

@@ -44,6 +44,15 @@ CHECKS = {
 }
 
 
+def schema_suffices(revision: str | None) -> bool:
+    """Whether a schema at this revision is the one that this version needs, or a later one.
+
+    Later versions' migrations leave it what it needs (CONTRIBUTING.md, "Migrations"): while new
+    replicas replace old ones, both serve.
+    """
+    return revision is not None and revision >= SCHEMA_REVISION
+
+
 class DatabaseError(Exception):
     """The database refused a statement of ours.
 

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from app.answers import Answer
 from app.core import core
-from app.database import SCHEMA_REVISION
+from app.database import schema_suffices
 from app.parameters import Nothing, Parameters
 from app.problems import DatabaseUnavailable, NotReady
 
@@ -46,13 +46,13 @@ async def get_liveness(request: Request[Any, Any, Any]) -> Healthy:
     problems=[NotReady],
 )
 async def get_readiness(request: Request[Any, Any, Any]) -> Healthy:
-    """Answer whether the database is there and has the schema that this version needs."""
+    """Answer whether the database is there and has the schema that this version needs, or a later one."""
     NO_PARAMETERS.read(request)
     try:
         revision = await core(request).database.revision(READINESS_SECONDS)
     except DatabaseUnavailable:
         raise NotReady from None
-    if revision != SCHEMA_REVISION:
-        msg = "The database's schema is not at the revision that this version needs."
+    if not schema_suffices(revision):
+        msg = "The database's schema is older than this version needs."
         raise NotReady(msg)
     return Healthy(Health("ready"))

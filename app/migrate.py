@@ -9,7 +9,7 @@ from asyncpg import exceptions as pg
 from sqlalchemy.exc import DBAPIError
 
 from app.connection import Connection
-from app.database import SCHEMA_REVISION, Database
+from app.database import Database, schema_suffices
 from app.problems import DatabaseUnavailable
 
 CONFIG = Path(__file__).parent.parent / "pyproject.toml"
@@ -42,8 +42,8 @@ def migrate(connection: Connection) -> None:
 
 
 def is_current(connection: Connection) -> bool:
-    """Whether the schema is at the revision that this version needs."""
-    return revision(connection) == SCHEMA_REVISION
+    """Whether the schema is one that this version can use."""
+    return schema_suffices(revision(connection))
 
 
 def revision(connection: Connection) -> str | None:

@@ -175,13 +175,13 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040")
 def test_the_pool_is_small_warm_and_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    url, options = made(monkeypatch, lambda: Database(POOLER, pool_size=7, timeout=3))
+    url, options = made(monkeypatch, lambda: Database(POOLER, pool_size=7, timeout=3, recycle=9))
     assert url == POOLER.url
     assert options == {
         "pool_size": 7,
         "max_overflow": 0,
         "pool_timeout": 3,
-        "pool_recycle": 240,
+        "pool_recycle": 9,
         "pool_use_lifo": True,
         "isolation_level": "AUTOCOMMIT",
         "hide_parameters": True,
@@ -193,6 +193,15 @@ def test_the_pool_is_small_warm_and_silent(monkeypatch: pytest.MonkeyPatch) -> N
     }
 
 
+@pytest.mark.requirement("FR-055")
+def test_a_pool_is_recycled_before_the_provider_suspends(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, options = made(
+        monkeypatch, lambda: Database(NOWHERE, pool_size=1, timeout=3, statement_timeout=2)
+    )
+    assert options["pool_recycle"] == 240
+    assert options["connect_args"]["server_settings"]["statement_timeout"] == "2000"
+
+
 @pytest.mark.requirement("FR-028", "FR-039", "FR-040")
 def test_a_migration_has_one_direct_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     url, options = made(monkeypatch, lambda: migration_engine(POOLER))
@@ -201,7 +210,7 @@ def test_a_migration_has_one_direct_connection(monkeypatch: pytest.MonkeyPatch) 
     assert options == {
         "poolclass": NullPool,
         "hide_parameters": True,
-        "connect_args": direct.connect_args(),
+        "connect_args": {**direct.connect_args(), "timeout": 15},
     }
 
 

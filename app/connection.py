@@ -181,9 +181,7 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _tls(
-    mode: str | None, roots: str, *, local: bool, verify: bool
-) -> ssl.SSLContext | None:
+def _tls(mode: str | None, roots: str, *, local: bool, verify: bool) -> ssl.SSLContext | None:
     if mode is None and local:
         return None
     if mode == "disable":

@@ -22,20 +22,26 @@ def cause(error: BaseException) -> str:
     row, so its code stands for them.
     """
     if isinstance(error, DBAPIError):
-        driver = error.driver_exception
-        code = getattr(driver, "sqlstate", None)
-        return f"SQLSTATE {code}, {type(driver).__name__}" if code else type(driver).__name__
+        return _of_the_driver(error)
     if isinstance(error, pg.PostgresError):
         return f"SQLSTATE {error.sqlstate}, {error.args[0] if error.args else 'no message'}"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"TLS: certificate verify failed: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason}"
+        unverified = getattr(error, "verify_message", None)
+        words = f"certificate verify failed: {unverified}" if unverified else error.reason
+        return f"TLS: {words}"
     if isinstance(error, PoolTimeout):
         return "no connection of the pool was free in time"
     if isinstance(error, TimeoutError) and error.errno is None:
         return "no answer in time"
     return str(error) if isinstance(error, OSError) else type(error).__name__
+
+
+def _of_the_driver(error: DBAPIError) -> str:
+    driver = error.driver_exception or error
+    if error.statement is None and driver is not error:
+        return cause(driver)  # while connecting
+    code = getattr(driver, "sqlstate", None)
+    return f"SQLSTATE {code}, {type(driver).__name__}" if code else type(driver).__name__
 
 
 class Outage:

@@ -64,6 +64,15 @@ def suite(backend: str, variables: Mapping[str, str], arguments: list[str]) -> i
     ).returncode
 
 
+def cases(backend: str) -> int:
+    """Run the tests that are about this backend alone, where there are any; the exit status."""
+    files = {"tls": ["tests/backends/test_tls.py"]}
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files.get(backend, [])]
+    if backend not in files:
+        return 0
+    return subprocess.run(words, cwd=process.ROOT, check=False, timeout=SUITE_SECONDS).returncode
+
+
 def fuzz(variables: Mapping[str, str]) -> int:
     """Fuzz a service on the backend, the short form; the exit status."""
     settings = Settings.from_env(variables)
@@ -79,7 +88,7 @@ def fuzz(variables: Mapping[str, str]) -> int:
 
 
 def main() -> int:
-    """Run the suite, and a fuzz run unless the suite was narrowed; 1 when one fails."""
+    """Run the suite; unless it was narrowed, the backend's own cases and a fuzz run: 1 if red."""
     parser = argparse.ArgumentParser(prog="python -m tests.backends", description=__doc__)
     parser.add_argument("backend", choices=BACKENDS)
     parser.add_argument("pytest", nargs=argparse.REMAINDER, help="arguments of pytest's")
@@ -87,7 +96,7 @@ def main() -> int:
     with BACKENDS[given.backend]() as variables:
         failed = [suite(given.backend, variables, given.pytest)]
         if not given.pytest:
-            failed.append(fuzz(variables))
+            failed += [cases(given.backend), fuzz(variables)]
     print(f"{given.backend}: {'red' if any(failed) else 'green'}")
     return int(any(failed))
 

@@ -46,7 +46,7 @@ def finish(words: Sequence[str], account: Account | None, log: Path) -> None:
             stderr=out,
             cwd="/",
             timeout=READY_SECONDS,
-            preexec_fn=before_exec(account),  # noqa: PLW1509 - it takes no locks
+            preexec_fn=before_exec(account),
         )
 
 

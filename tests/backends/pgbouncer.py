@@ -28,28 +28,36 @@ def running(behind: Postgres) -> Iterator[Postgres]:
         port = free_port()
         users = write(path / "users.txt", f'"tasks" "{PASSWORD}"\n', account)
         log = path / "pgbouncer.log"
-        # What Neon's pooler has as well: users are looked up in the database, startup parameters
-        # other than those that it knows are refused.
-        settings = f"""
-[databases]
-* = host={behind.host} port={behind.port} auth_user=tasks
-[pgbouncer]
-pool_mode = transaction
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = {users}
-auth_query = SELECT usename, passwd FROM pg_shadow WHERE usename = $1
-default_pool_size = {POOL_SIZE}
-max_client_conn = 500
-server_idle_timeout = 5
-server_login_retry = 0
-query_wait_timeout = 30
-ignore_startup_parameters = extra_float_digits
-log_connections = 0
-log_disconnections = 0
-"""
-        configuration = write(path / "pgbouncer.ini", settings, account)
-        with daemon([str(program()), str(configuration)], account, log, lambda: is_listening("127.0.0.1", port)):
+        settings = {
+            "pool_mode": "transaction",
+            "listen_addr": "127.0.0.1",
+            "listen_port": port,
+            "unix_socket_dir": "",
+            "auth_type": "scram-sha-256",
+            "auth_file": users,
+            # Users are looked up in the database, as Neon's are.
+            "auth_query": "SELECT usename, passwd FROM pg_shadow WHERE usename = $1",
+            "default_pool_size": POOL_SIZE,
+            "max_client_conn": 500,
+            "server_idle_timeout": 5,
+            "server_login_retry": 0,
+            "query_wait_timeout": 30,
+            "ignore_startup_parameters": "extra_float_digits",  # no other, as Neon's
+            "log_connections": 0,
+            "log_disconnections": 0,
+        }
+        lines = [
+            "[databases]",
+            f"* = host={behind.host} port={behind.port} auth_user=tasks",
+            "[pgbouncer]",
+            *(f"{name} = {value}" for name, value in settings.items()),
+            "",
+        ]
+        configuration = write(path / "pgbouncer.ini", "\n".join(lines), account)
+        with daemon(
+            [str(program()), str(configuration)],
+            account,
+            log,
+            lambda: is_listening("127.0.0.1", port),
+        ):
             yield Postgres("127.0.0.1", port)

@@ -18,7 +18,7 @@ import asyncpg
 import pytest
 import structlog
 from sqlalchemy import text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 
 from app.core import Core
 from app.database import Database, DatabaseError
@@ -34,6 +34,7 @@ from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.database import connect, connection_to, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database, until, with_database
+from tests.support.relay import Relay, via
 
 LIMIT_SECONDS = 5.0
 ALICE = tasks_of("alice")
@@ -74,71 +75,6 @@ async def rival(url: str) -> AsyncIterator[asyncpg.Connection]:
     await opened.close()
 
 
-class Relay:
-    """A way to the database that can be blocked."""
-
-    def __init__(self, url: str) -> None:
-        self._target = connection_to(url).url
-        self._passed = asyncio.Event()
-        self._passed.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self.port = 0
-        self.silent = False
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        """Refuse and cut every connection."""
-        assert self._server
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def freeze(self) -> None:
-        """Pass nothing on, in either direction, and close nothing."""
-        self._passed.clear()
-
-    def thaw(self) -> None:
-        self._passed.set()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        to_server: asyncio.StreamWriter | None = None
-        try:
-            await self._passed.wait()
-            from_server, to_server = await reach(self._target)
-            await asyncio.gather(self._pass(reader, to_server), self._pass(from_server, writer))
-        except (asyncio.CancelledError, OSError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            for end in filter(None, [writer, to_server]):
-                end.close()
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while chunk := await reader.read(65536):
-            await self._passed.wait()
-            writer.write(chunk)
-            await writer.drain()
-        writer.close()
-
-
-async def reach(url: URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """The two ends of a connection to a server, whatever kind of address it has."""
-    host, port = str(url.host), url.port or 5432
-    ways = {
-        True: lambda: asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}"),
-        False: lambda: asyncio.open_connection(host, port),
-    }
-    return await ways[host.startswith("/")]()
-
-
 @pytest.fixture
 async def relay(url: str, rival: asyncpg.Connection) -> AsyncIterator[Relay]:
     """A way to the database, open."""
@@ -147,11 +83,6 @@ async def relay(url: str, rival: asyncpg.Connection) -> AsyncIterator[Relay]:
     assert not rival.is_closed()  # it tidies up after the test
     yield made
     await made.close()
-
-
-def via(relay: Relay, url: str) -> str:
-    without = make_url(url).difference_update_query(["host", "port"])
-    return without.set(host="127.0.0.1", port=relay.port).render_as_string(hide_password=False)
 
 
 @asynccontextmanager
@@ -298,10 +229,10 @@ async def test_a_server_without_a_free_connection_is_503(
     url: str, rival: asyncpg.Connection
 ) -> None:
     role = f"few_{uuid4().hex}"
-    await rival.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'few' CONNECTION LIMIT 1")
+    await rival.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}' CONNECTION LIMIT 1")
     await rival.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO {role}")
     await rival.execute(f"GRANT SELECT ON alembic_version TO {role}")
-    as_role = make_url(url).set(username=role, password="few").render_as_string(hide_password=False)
+    as_role = make_url(url).set(username=role, password=role).render_as_string(hide_password=False)
     only = await connect(as_role)
     async with serving(as_role, database_pool_size=1, database_timeout=0.5) as client:
         await assert_all_unavailable(client)

@@ -168,5 +168,5 @@ async def test_a_database_without_a_schema_is_not_ready_and_says_why(empty_url: 
 @pytest.mark.requirement("FR-035")
 def test_the_revision_of_a_database_out_of_reach_is_a_fault_with_its_cause(tmp_path: Path) -> None:
     nowhere = Connection.parse(f"postgresql://nobody@/nothing?host={tmp_path}")
-    with pytest.raises(MigrationError, match="cannot be reached: .*No such file or directory"):
+    with pytest.raises(MigrationError, match=r"cannot be reached: .*No such file or directory"):
         revision(nowhere)

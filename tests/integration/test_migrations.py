@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-import asyncpg
 import pytest
 from advanced_alchemy.base import orm_registry
 from alembic import command

@@ -249,7 +249,8 @@ def test_an_ipv6_host_is_printed_with_its_brackets(url: str) -> None:
 
 @pytest.mark.requirement("FR-037")
 def test_a_password_is_not_printed(url: str) -> None:
-    secret = make_url(url).set(password="sesame").render_as_string(hide_password=False)
+    password = "sesame"  # noqa: S105 - made up
+    secret = make_url(url).set(password=password).render_as_string(hide_password=False)
     with serving(DATABASE_URL=secret) as service:
         assert service.told("data").startswith("postgresql+asyncpg://tasks:***@")
         assert service.stop() == 0
@@ -331,8 +332,12 @@ def test_a_stop_that_was_asked_for_while_the_database_starts_is_granted(
 @pytest.mark.requirement("FR-037")
 def test_a_service_whose_start_up_fails_ends_with_a_status_of_its_own(url: str) -> None:
     role = f"stranger_{uuid4().hex}"
-    execute(url, f"CREATE ROLE {role} LOGIN PASSWORD 'stranger'", "REVOKE ALL ON alembic_version FROM PUBLIC")
-    stranger = make_url(url).set(username=role, password="stranger").render_as_string(hide_password=False)
+    execute(
+        url,
+        f"CREATE ROLE {role} LOGIN PASSWORD '{role}'",
+        "REVOKE ALL ON alembic_version FROM PUBLIC",
+    )
+    stranger = make_url(url).set(username=role, password=role).render_as_string(hide_password=False)
     done = run("serve", PORT=0, DATABASE_URL=stranger)
     execute(url, f"DROP ROLE {role}")
     assert done.returncode == 3

@@ -94,7 +94,11 @@ def test_channel_binding_changes_nothing(binding: str) -> None:
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize(
     ("written", "host"),
-    [("[2001:db8::1]:5433", "2001:db8::1"), ("db", "db"), ("b\u00fccher.example", "b\u00fccher.example")],
+    [
+        ("[2001:db8::1]:5433", "2001:db8::1"),
+        ("db", "db"),
+        ("b\u00fccher.example", "b\u00fccher.example"),
+    ],
 )
 def test_a_host_is_a_name_or_an_address(written: str, host: str) -> None:
     connection = Connection.parse(f"postgresql://u:p@{written}/db")
@@ -172,7 +176,10 @@ def test_a_doubled_key_is_named(key: str) -> None:
             "postgresql://u:hunter2@h%0Ax/db",
             "has a host that cannot be a name or an address",
         ),
-        ("postgresql://u:hunter2@h/db?sslrootcert=/hunter2", "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"),
+        (
+            "postgresql://u:hunter2@h/db?sslrootcert=/hunter2",
+            "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read",
+        ),
         (
             "hunter2",
             "is not a URL such as postgresql://user:password@host/database",
@@ -269,7 +276,10 @@ def test_root_certificates_are_the_bundled_ones_or_a_file(roots: str) -> None:
 def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
     empty = tmp_path / "roots.pem"
     empty.write_text("no certificate")
-    assert fault_of(f"{REMOTE}?sslrootcert={empty}") == "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"
+    assert (
+        fault_of(f"{REMOTE}?sslrootcert={empty}")
+        == "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"
+    )
 
 
 @pytest.mark.parametrize(

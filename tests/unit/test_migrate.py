@@ -19,7 +19,7 @@ NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
 class Asked:
     """A database that notes how it is treated."""
 
-    answer: str | None | Exception = "0001"
+    answer: str | Exception | None = "0001"
     made: list[tuple[Connection, dict[str, Any]]]
     closed: int
 

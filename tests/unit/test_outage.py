@@ -23,6 +23,12 @@ def of_a_statement(driver: Exception) -> DBAPIError:
     return DBAPIError("INSERT hunter2", {}, driver)
 
 
+def while_connecting(driver: Exception) -> DBAPIError:
+    """An error as SQLAlchemy wraps it where no statement was sent."""
+    driver.__cause__ = driver
+    return DBAPIError(None, None, driver)
+
+
 def unverified(message: str) -> ssl.SSLCertVerificationError:
     error = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED]")
     error.verify_message = message
@@ -55,6 +61,11 @@ def tls_error(reason: str) -> ssl.SSLError:
         (pg.InterfaceError("hunter2"), "InterfaceError"),
         (of_a_statement(pg.QueryCanceledError("hunter2")), "SQLSTATE 57014, QueryCanceledError"),
         (of_a_statement(pg.InterfaceError("hunter2")), "InterfaceError"),
+        (
+            while_connecting(pg.InternalServerError("Couldn't connect to compute node")),
+            "SQLSTATE XX000, Couldn't connect to compute node",
+        ),
+        (DBAPIError(None, None, ValueError("hunter2")), "ValueError"),
     ],
     ids=repr,
 )

@@ -37,8 +37,8 @@ def cause(error: BaseException) -> str:
 
 
 def _of_the_driver(error: DBAPIError) -> str:
-    driver = error.driver_exception or error
-    if error.statement is None and driver is not error:
+    driver = error.driver_exception
+    if error.statement is None:
         return cause(driver)  # while connecting
     code = getattr(driver, "sqlstate", None)
     return f"SQLSTATE {code}, {type(driver).__name__}" if code else type(driver).__name__

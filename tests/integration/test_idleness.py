@@ -104,12 +104,16 @@ async def test_one_after_another_requests_share_the_warmest_connection(
         assert relay.connections == used <= 10
 
 
+async def is_running(witness: asyncpg.Connection) -> bool:
+    return bool(await witness.fetchval(RUNNING))
+
+
 async def end_of(witness: asyncpg.Connection) -> float:
     """Seconds until no statement of the service runs at the server."""
     started = monotonic()
 
     async def none() -> bool:
-        return await witness.fetchval(RUNNING) == 0
+        return not await is_running(witness)
 
     await until(none, 20)
     return monotonic() - started
@@ -118,10 +122,6 @@ async def end_of(witness: asyncpg.Connection) -> float:
 async def sleep(database: Database, seconds: float) -> None:
     async with database.session() as session:
         await session.execute(text(f"SELECT pg_sleep({seconds})"))
-
-
-async def is_running(witness: asyncpg.Connection) -> bool:
-    return bool(await witness.fetchval(RUNNING))
 
 
 async def test_a_statement_over_its_time_ends_at_the_server(

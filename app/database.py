@@ -157,7 +157,8 @@ def _meaning(error: DBAPIError) -> Exception:
     """The exception that a driver's error stands for, with nothing of the driver's text."""
     code = _sqlstate(error)
     cause = getattr(error.driver_exception, "constraint_name", None)
-    if error.connection_invalidated or not code:
+    if error.connection_invalidated or not code or error.statement is None:
+        # Without a statement it is a fault while connecting, such as a password that was changed.
         return DatabaseUnavailable()
     if code[:2] in TRANSIENT_CLASSES or code in TRANSIENT_CODES:
         return DatabaseUnavailable()

@@ -41,7 +41,10 @@ def migrate(connection: Connection) -> None:
     try:
         command.upgrade(config, "head")
     except DBAPIError as error:
-        msg = f"The migration failed and was undone: {error.driver_exception}"
+        if error.statement is None:
+            msg = f"The database cannot be reached: {cause(error)}"
+        else:
+            msg = f"The migration failed and was undone: {error.driver_exception}"
         raise MigrationError(msg) from None
     except (TimeoutError, OSError, pg.PostgresError, pg.InterfaceError) as error:
         msg = f"The database cannot be reached: {cause(error)}"

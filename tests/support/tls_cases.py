@@ -126,6 +126,10 @@ class TlsCases:
         self, presenting: Presenting, kind: str
     ) -> None:
         async with presenting(kind) as url:
+            unchecked = Settings(
+                database_url=Secret(f"{url}?sslmode=require"), database_tls_verify=False
+            )
+            await asyncio.to_thread(migrate, unchecked.connection())
             for mode, status in (("require", 200), ("verify-ca", 503), ("verify-full", 503)):
                 named = f"{url}?sslmode={mode}"
                 async with serving(named, database_tls_verify=False) as client:

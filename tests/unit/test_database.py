@@ -69,6 +69,13 @@ def test_a_lost_connection_is_unavailability_whatever_its_code() -> None:
     assert isinstance(_meaning(wrapped("42501", lost=True)), DatabaseUnavailable)
 
 
+@pytest.mark.requirement("FR-054")
+def test_a_fault_while_connecting_is_unavailability_whatever_its_code() -> None:
+    error = DriverError("28P01")
+    error.__cause__ = error
+    assert isinstance(_meaning(DBAPIError(None, None, error)), DatabaseUnavailable)
+
+
 @pytest.mark.parametrize("code", ["42501", "22021", "40002", "XX001", "58000"])
 def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None:
     meant = _meaning(wrapped(code, "some_name"))

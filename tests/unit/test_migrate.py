@@ -84,6 +84,10 @@ def test_nothing_is_migrated_through_a_pooler() -> None:
             DBAPIError("SELECT hunter2", {}, Exception("no locale")),
             "The migration failed and was undone: no locale",
         ),
+        (
+            DBAPIError(None, None, pg.InvalidPasswordError("no such password")),
+            "The database cannot be reached: SQLSTATE 28P01, no such password",
+        ),
         (TimeoutError(), "The database cannot be reached: no answer in time"),
         (ConnectionRefusedError("closed"), "The database cannot be reached: closed"),
         (
@@ -92,7 +96,7 @@ def test_nothing_is_migrated_through_a_pooler() -> None:
         ),
         (pg.InterfaceError("odd"), "The database cannot be reached: InterfaceError"),
     ],
-    ids=lambda value: type(value).__name__,
+    ids=repr,
 )
 def test_why_a_migration_failed_is_a_sentence(
     fault: Exception, told: str, monkeypatch: pytest.MonkeyPatch

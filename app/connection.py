@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import certifi
@@ -15,7 +16,7 @@ from sqlalchemy.exc import ArgumentError
 SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg"}
 # "allow" and "prefer" fall back to plain text when an attacker asks for it, so they are refused.
 VERIFIED = {"require", "verify-ca", "verify-full"}
-
+CHANNEL_BINDING = {"disable", "prefer", "require"}
 
 PORT_AT_MOST = 65_535
 _POOLED = re.compile(r"^([^/.]+)-pooler(?=\.|\Z)")
@@ -33,20 +34,29 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     url: URL
     tls: ssl.SSLContext | None
     pooler: bool
+    bypass: Connection | None = None  # the same database past the pooler, where it was named
 
     @classmethod
-    def parse(cls, text: str, *, verify_tls: bool = True, pooler: bool = False) -> Connection:
+    def parse(
+        cls,
+        text: str,
+        *,
+        verify_tls: bool = True,
+        pooler: bool = False,
+        roots: Path | None = None,
+    ) -> Connection:
         """Read a libpq URL; `pooler` says that a transaction pooler stands in between.
 
         A host that has `-pooler` in its first label, as Neon's poolers have, counts as one too.
         TLS is verified like libpq's `verify-full` unless the database is on this machine or the
         URL says `sslmode=disable`; `verify_tls=False` turns the check off for `require` alone.
+        `roots` is the file of root certificates where the URL names none, else certifi's.
         """
-        url = _url(text)
+        url = _url(text.strip())
         query = {key: _single(key, value) for key, value in url.query.items()}
         mode = query.pop("sslmode", None)
-        roots = query.pop("sslrootcert", None)
-        query.pop("channel_binding", None)  # asyncpg has none; verify-full stands in for it
+        named = query.pop("sslrootcert", None)
+        _check_channel_binding(query.pop("channel_binding", "prefer"))
         _check_options(query.pop("options", ""))
         host = query.pop("host", url.host)
         port = query.pop("port", url.port)
@@ -56,24 +66,30 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         if not host:
             msg = "has no host"
             raise DatabaseUrlError(msg)
-        if "@" in host:
-            # Otherwise the rest of the password would be taken for the host, and shown.
-            msg = "has an @ before its host that must be written %40"
-            raise DatabaseUrlError(msg)
+        _check_host(host)
         return cls(
             url=url.set(drivername="postgresql+asyncpg", host=host, port=_port(port), query={}),
-            tls=_tls(mode, roots, local=_is_local(host), verify=verify_tls),
+            tls=_tls(mode, named or str(roots or ""), local=_is_local(host), verify=verify_tls),
             pooler=pooler or bool(_POOLED.match(host)),
         )
 
     def direct(self) -> Connection:
-        """The same database past Neon's pooler, for what needs a session: migrations."""
+        """The same database past the pooler, for what needs a session: migrations.
+
+        Still a pooler's where neither Neon's host names nor `bypass` say what is behind it.
+        """
+        if self.bypass is not None:
+            return self.bypass.direct()
         host, replaced = _POOLED.subn(r"\1", str(self.url.host))
         pooler = self.pooler and not replaced
         return msgspec.structs.replace(self, url=self.url.set(host=host), pooler=pooler)
 
-    def connect_args(self) -> dict[str, Any]:
-        """Keyword arguments for `asyncpg.connect`, beside the URL's own parts."""
+    def connect_args(self, statement_timeout: float = 0) -> dict[str, Any]:
+        """Keyword arguments for `asyncpg.connect`, beside the URL's own parts.
+
+        The server ends a statement after `statement_timeout` seconds, 0 for never; a pooler
+        refuses to be told so.
+        """
         args: dict[str, Any] = {
             "ssl": self.tls or False,
             "server_settings": {"application_name": "tasks-api", "timezone": "UTC"},
@@ -86,6 +102,9 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
             # A generic plan knows neither the user nor the word, and PostgreSQL would go over to
             # one; behind a pooler, statements have no name and are planned each time anyway.
             args["server_settings"] |= {"jit": "off", "plan_cache_mode": "force_custom_plan"}
+            if statement_timeout:
+                milliseconds = str(round(statement_timeout * 1000))
+                args["server_settings"]["statement_timeout"] = milliseconds
         return args
 
 
@@ -128,6 +147,31 @@ def _check_options(options: str) -> None:
         raise DatabaseUrlError(msg)
 
 
+def _check_channel_binding(value: str) -> None:
+    # asyncpg has none. It would tie the password to the certificate, which is verified.
+    if value not in CHANNEL_BINDING:
+        msg = "channel_binding must be disable, prefer or require"
+        raise DatabaseUrlError(msg)
+
+
+def _check_host(host: str) -> None:
+    if "@" in host:
+        # Otherwise the rest of the password would be taken for the host, and shown.
+        msg = "has an @ before its host that must be written %40"
+        raise DatabaseUrlError(msg)
+    if "," in host:
+        msg = "names more than one host"
+        raise DatabaseUrlError(msg)
+    try:
+        # As name resolution does, which would raise in the midst of a request.
+        usable = host.startswith("/") or host.encode("idna").isascii()
+    except UnicodeError:
+        usable = False
+    if not usable or "%" in host:
+        msg = "has a host that cannot be a name or an address"
+        raise DatabaseUrlError(msg)
+
+
 def _is_local(host: str) -> bool:
     if host.startswith("/") or host == "localhost":
         return True
@@ -137,9 +181,7 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _tls(
-    mode: str | None, roots: str | None, *, local: bool, verify: bool
-) -> ssl.SSLContext | None:
+def _tls(mode: str | None, roots: str, *, local: bool, verify: bool) -> ssl.SSLContext | None:
     if mode is None and local:
         return None
     if mode == "disable":
@@ -150,10 +192,10 @@ def _tls(
     try:
         # Slim images have no certificate store, hence certifi's.
         context = ssl.create_default_context(
-            cafile=certifi.where() if roots in {None, "system"} else roots
+            cafile=certifi.where() if roots in {"", "system"} else roots
         )
     except OSError:
-        msg = "sslrootcert cannot be read"
+        msg = "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"
         raise DatabaseUrlError(msg) from None
     if mode == "require" and not verify:
         context.check_hostname = False

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from app.connection import Connection
+from app.outage import Outage
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
 
 # Known here so that a request need not read the migrations; a test compares it with their head.
@@ -26,6 +27,10 @@ REVISION = text("SELECT version_num FROM alembic_version")
 # SQLAlchemy gives a connection whose statement was cancelled two seconds to end in good manners.
 # When the server says nothing at all they come on top of the request's own limit.
 CLOSE_SECONDS = 0.15
+# Below the five minutes after which Neon suspends.
+RECYCLE_SECONDS = 240
+# A suspended database may take seconds to start, and nobody waits behind a migration.
+MIGRATION_CONNECT_SECONDS = 15
 
 UNDEFINED_TABLE = "42P01"
 # By class, then by code (PostgreSQL's documentation, appendix A): what passes by itself.
@@ -71,20 +76,33 @@ class _Impatient(asyncpg.Connection):
 class Database:
     """A pool of connections, each statement its own transaction."""
 
-    def __init__(self, connection: Connection, *, pool_size: int, timeout: float) -> None:
-        """`timeout` bounds, in seconds, all that one request does here, waiting included."""
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        pool_size: int,
+        timeout: float,
+        statement_timeout: float = 0,
+        recycle: int = RECYCLE_SECONDS,
+    ) -> None:
+        """`timeout` bounds, in seconds, all that one request does here, waiting included.
+
+        The server itself ends a statement after `statement_timeout`, also when nobody is left to
+        cancel it. A connection older than `recycle` is replaced before it is used.
+        """
         self.timeout = timeout
+        self.outage = Outage()
         self.engine = create_async_engine(
             connection.url,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=timeout,
-            pool_recycle=240,  # below the five minutes after which Neon suspends
+            pool_recycle=recycle,
             pool_use_lifo=True,  # few warm connections rather than many cold ones
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,
             connect_args={
-                **connection.connect_args(),
+                **connection.connect_args(statement_timeout),
                 "timeout": timeout,
                 "connection_class": _Impatient,
             },
@@ -106,9 +124,13 @@ class Database:
                 async with AsyncSession(self.engine) as session:
                     yield session
         except DBAPIError as error:
-            raise _meaning(error) from None
-        except (TimeoutError, PoolTimeout, OSError, pg.PostgresError, pg.InterfaceError):
+            meant = _meaning(error)
+            if isinstance(meant, DatabaseUnavailable):
+                self.outage.tell(error)
+            raise meant from None
+        except (TimeoutError, PoolTimeout, OSError, pg.PostgresError, pg.InterfaceError) as error:
             # Not wrapped by SQLAlchemy: faults while connecting, and our own time limit.
+            self.outage.tell(error)
             raise DatabaseUnavailable from None
 
     async def revision(self, within: float | None = None) -> str | None:
@@ -158,7 +180,8 @@ def _meaning(error: DBAPIError) -> Exception:
     """The exception that a driver's error stands for, with nothing of the driver's text."""
     code = _sqlstate(error)
     cause = getattr(error.driver_exception, "constraint_name", None)
-    if error.connection_invalidated or not code:
+    if error.connection_invalidated or not code or error.statement is None:
+        # Without a statement it is a fault while connecting, such as a password that was changed.
         return DatabaseUnavailable()
     if code[:2] in TRANSIENT_CLASSES or code in TRANSIENT_CODES:
         return DatabaseUnavailable()
@@ -172,5 +195,8 @@ def migration_engine(connection: Connection) -> AsyncEngine:
     """An engine for Alembic: one connection, past a pooler, with transactions."""
     direct = connection.direct()
     return create_async_engine(
-        direct.url, poolclass=NullPool, hide_parameters=True, connect_args=direct.connect_args()
+        direct.url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={**direct.connect_args(), "timeout": MIGRATION_CONNECT_SECONDS},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from litestar import Litestar, Router
@@ -20,7 +20,6 @@ from app.documents import docs_handlers, get_contract_json, get_contract_yaml
 from app.edge import Edge
 from app.failures import HANDLERS
 from app.health import get_liveness, get_readiness
-from app.logs import log
 from app.metrics import Metrics
 from app.problems import DatabaseUnavailable
 from app.settings import Settings
@@ -64,6 +63,8 @@ def create_app(
         settings.connection(),
         pool_size=settings.database_pool_size,
         timeout=settings.database_timeout,
+        statement_timeout=settings.database_statement_timeout,
+        recycle=settings.database_pool_recycle,
     )
     core = Core(contract, database, Cursors(settings.cursor_secret))
     framework = Litestar(
@@ -86,13 +87,11 @@ def create_app(
 @asynccontextmanager
 async def _lifespan(app: Litestar) -> AsyncGenerator[None]:
     core: Core = app.state.core
-    try:
-        # Opens the first connection, which costs most; without a database the service starts
-        # all the same and says so at /readyz.
+    # Opens the first connection, which costs most; without a database the service starts all the
+    # same and says so, in the log and at /readyz.
+    with suppress(DatabaseUnavailable):
         async with core.database.session() as session:
             await TaskRepository(session=session, wrap_exceptions=False).forget_expired_keys()
-    except DatabaseUnavailable:
-        log.warning("the database is not available yet")
     try:
         yield
     finally:

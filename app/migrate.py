@@ -10,9 +10,12 @@ from sqlalchemy.exc import DBAPIError
 
 from app.connection import Connection
 from app.database import Database, schema_suffices
+from app.outage import cause
 from app.problems import DatabaseUnavailable
 
 CONFIG = Path(__file__).parent.parent / "pyproject.toml"
+
+REVISION_SECONDS = 15.0  # a suspended database takes a moment
 
 
 class MigrationError(Exception):
@@ -29,15 +32,22 @@ def migrate(connection: Connection) -> None:
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
+    if connection.direct().pooler:
+        # The lock by which processes take turns belongs to a session, which it does not keep.
+        msg = "A pooler cannot be migrated through. Set DATABASE_DIRECT_URL to what is behind it."
+        raise MigrationError(msg)
     config = Config(toml_file=CONFIG)
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
     except DBAPIError as error:
-        msg = f"The migration failed and was undone: {error.driver_exception}"
+        if error.statement is None:
+            msg = f"The database cannot be reached: {cause(error)}"
+        else:
+            msg = f"The migration failed and was undone: {error.driver_exception}"
         raise MigrationError(msg) from None
     except (TimeoutError, OSError, pg.PostgresError, pg.InterfaceError) as error:
-        msg = f"The database cannot be reached: {error}"
+        msg = f"The database cannot be reached: {cause(error)}"
         raise MigrationError(msg) from None
 
 
@@ -47,14 +57,19 @@ def is_current(connection: Connection) -> bool:
 
 
 def revision(connection: Connection) -> str | None:
-    """The schema's revision, None without a schema or a database."""
+    """The schema's revision, None without a schema.
+
+    Raises MigrationError, which tells the cause, when the database does not answer.
+    """
 
     async def ask() -> str | None:
-        database = Database(connection, pool_size=1, timeout=4)
+        database = Database(connection, pool_size=1, timeout=REVISION_SECONDS)
+        database.outage.is_quiet = True  # told below, once
         try:
             return await database.revision()
         except DatabaseUnavailable:
-            return None
+            msg = f"The database cannot be reached: {database.outage.cause}"
+            raise MigrationError(msg) from None
         finally:
             await database.close()
 

@@ -20,7 +20,7 @@ import uvicorn
 
 from app import embedded, migrate
 from app.contract import ContractError
-from app.database import SCHEMA_REVISION
+from app.database import SCHEMA_REVISION, schema_suffices
 from app.edge import Edge
 from app.logs import configure
 from app.main import create_app
@@ -127,11 +127,20 @@ def doctor(settings: Settings) -> None:
         print(f"database   embedded, {embedded.binaries()}, data in {settings.data_dir}")
         current = True
     else:
-        found = migrate.revision(settings.connection())
-        current = found == SCHEMA_REVISION
-        print(f"database   given, schema revision {found}, needed {SCHEMA_REVISION}")
+        current = _has_schema(settings)
     if not (free and current):
         sys.exit(1)
+
+
+def _has_schema(settings: Settings) -> bool:
+    """Whether the database that is given answers and has the schema; both are printed."""
+    try:
+        found = migrate.revision(settings.connection())
+    except migrate.MigrationError as fault:
+        print(f"database   given. {fault}")
+        return False
+    print(f"database   given, schema revision {found}, needed {SCHEMA_REVISION}")
+    return schema_suffices(found)
 
 
 @contextmanager

@@ -66,10 +66,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     database_url: Secret | None = None
+    database_direct_url: Secret | None = None
     database_tls_verify: bool = True
+    database_tls_roots: Path | None = None
     database_pooler: bool = False
     database_pool_size: Annotated[int, Meta(ge=1, le=1000)] = 10
+    database_pool_recycle: Annotated[int, Meta(ge=1, le=86_400)] = 240
     database_timeout: Annotated[float, Meta(ge=0.1, le=4.5)] = 4.0
+    database_statement_timeout: Annotated[float, Meta(ge=0, le=60)] = 5.0
     data_dir: Path = Path(".data")
     cursor_secret: Secret | None = None
     cors_origins: tuple[Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s,*]+)\Z")], ...] = ()
@@ -104,10 +108,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.database_url is None:
             msg = "there is no database URL"
             raise DatabaseUrlError(msg)
-        return Connection.parse(
+        connection = Connection.parse(
             self.database_url.reveal(),
             verify_tls=self.database_tls_verify,
+            roots=self.database_tls_roots,
             pooler=self.database_pooler,
+        )
+        return msgspec.structs.replace(connection, bypass=self._bypass())
+
+    def _bypass(self) -> Connection | None:
+        if self.database_direct_url is None:
+            return None
+        return Connection.parse(
+            self.database_direct_url.reveal(),
+            verify_tls=self.database_tls_verify,
+            roots=self.database_tls_roots,
         )
 
 
@@ -129,11 +144,13 @@ def _decode(type_: type, raw: Any) -> Any:  # noqa: ANN401 - msgspec's signature
 def _faults_between(settings: Settings) -> list[str]:
     """The faults that a field's type alone cannot state."""
     faults: list[str] = []
-    if settings.database_url is not None:
-        try:
-            settings.connection()
-        except DatabaseUrlError as fault:
-            faults.append(f"DATABASE_URL: {fault}")
+    for name in ("database_url", "database_direct_url"):
+        url: Secret | None = getattr(settings, name)
+        if url is not None:
+            try:
+                Connection.parse(url.reveal(), roots=settings.database_tls_roots)
+            except DatabaseUrlError as fault:
+                faults.append(f"{name.upper()}: {fault}")
     secret = settings.cursor_secret
     if secret is not None and len(secret.reveal()) < 32:  # noqa: PLR2004 - 128 bits in hex
         faults.append("CURSOR_SECRET: must have at least 32 characters")

@@ -10,14 +10,15 @@ import asyncpg
 import pytest
 
 from app import embedded
-from app.connection import Connection
 from app.contract import Contract
 from app.edge import Edge
 from app.main import create_app
 from app.migrate import migrate
-from app.settings import Secret, Settings
+from app.settings import Settings
 from tests.support.client import ContractClient
+from tests.support.database import GIVEN, connect, connection_to, settings_for
 from tests.support.lifespan import running
+from tests.support.process import scratch_database
 
 POSTGRES = int(os.environ.get("TEST_POSTGRES") or 18)
 
@@ -33,12 +34,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL of this worker's own, empty. TEST_POSTGRES chooses its version.
 
-    `task mutants` lends one to many runs by TEST_SERVER_URL.
+    With DATABASE_URL it is a database of this worker's own on that server, and `task mutants`
+    lends one to many runs by TEST_SERVER_URL.
     """
     lent = os.environ.get("TEST_SERVER_URL")
+    given = GIVEN.get("DATABASE_URL")
     data = tmp_path_factory.mktemp("postgres")
     own = embedded.running(data, major=POSTGRES, durable=False)
-    with nullcontext(lent) if lent else own as url:
+    found = scratch_database(given) if given else own
+    with nullcontext(lent) if lent else found as url:
         yield url
 
 
@@ -46,14 +50,14 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def database_url(server_url: str) -> str:
     """The database of this worker, migrated by Alembic."""
     if "TEST_SERVER_URL" not in os.environ:  # pragma: no branch - the lent one is migrated
-        migrate(Connection.parse(server_url))
+        migrate(connection_to(server_url))
     return server_url
 
 
 @pytest.fixture(scope="session")
 def settings(database_url: str) -> Settings:
     """Settings for the database of this worker."""
-    return Settings(database_url=Secret(database_url))
+    return settings_for(database_url)
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +70,7 @@ async def running_app(settings: Settings) -> AsyncIterator[Edge]:
 @pytest.fixture(scope="session")
 async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection of the tests' own, to look at rows behind the service's back."""
-    opened = await asyncpg.connect(database_url)
+    opened = await connect(database_url)
     yield opened
     await opened.close()
 

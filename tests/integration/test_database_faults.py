@@ -20,20 +20,21 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from app.connection import Connection
 from app.core import Core
 from app.database import Database, DatabaseError
 from app.logs import configure
 from app.main import create_app
 from app.migrate import migrate
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
-from app.settings import LogFormat, LogLevel, Secret, Settings
+from app.settings import LogFormat, LogLevel
 from app.tasks import controller
 from app.tasks.repository import TaskRepository
 from app.tasks.schemas import TaskCreate
 from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.database import connect, connection_to, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database, until, with_database
+from tests.support.relay import Relay, via
 
 LIMIT_SECONDS = 5.0
 ALICE = tasks_of("alice")
@@ -61,73 +62,17 @@ def empty_url(server_url: str) -> Iterator[str]:
 def url(server_url: str) -> Iterator[str]:
     """A migrated database that nothing but these tests uses."""
     with scratch_database(server_url) as scratch:
-        migrate(Connection.parse(scratch))
+        migrate(connection_to(scratch))
         yield scratch
 
 
 @pytest.fixture
 async def rival(url: str) -> AsyncIterator[asyncpg.Connection]:
     """Another user of the database. Afterwards it holds nothing, and there are no tasks."""
-    opened = await asyncpg.connect(url)
+    opened = await connect(url)
     yield opened
     await opened.execute("ROLLBACK; TRUNCATE tasks, idempotency_keys")
     await opened.close()
-
-
-class Relay:
-    """A way to the database that can be blocked."""
-
-    def __init__(self, url: str) -> None:
-        parsed = make_url(url)
-        self._target = f"{parsed.query['host']}/.s.PGSQL.{parsed.query['port']}"
-        self._passed = asyncio.Event()
-        self._passed.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self.port = 0
-        self.silent = False
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        """Refuse and cut every connection."""
-        assert self._server
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def freeze(self) -> None:
-        """Pass nothing on, in either direction, and close nothing."""
-        self._passed.clear()
-
-    def thaw(self) -> None:
-        self._passed.set()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        to_server: asyncio.StreamWriter | None = None
-        try:
-            await self._passed.wait()
-            from_server, to_server = await asyncio.open_unix_connection(self._target)
-            await asyncio.gather(self._pass(reader, to_server), self._pass(from_server, writer))
-        except (asyncio.CancelledError, OSError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            for end in filter(None, [writer, to_server]):
-                end.close()
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while chunk := await reader.read(65536):
-            await self._passed.wait()
-            writer.write(chunk)
-            await writer.drain()
-        writer.close()
 
 
 @pytest.fixture
@@ -140,13 +85,9 @@ async def relay(url: str, rival: asyncpg.Connection) -> AsyncIterator[Relay]:
     await made.close()
 
 
-def via(relay: Relay, url: str) -> str:
-    return f"postgresql://tasks@127.0.0.1:{relay.port}/{make_url(url).database}"
-
-
 @asynccontextmanager
 async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
-    made = create_app(Settings(database_url=Secret(url), **settings))
+    made = create_app(settings_for(url, **settings))
     async with running(made) as app, ContractClient(app) as client:
         yield client
 
@@ -259,7 +200,7 @@ async def test_a_database_that_does_not_exist_is_503(server_url: str) -> None:
 async def test_a_database_without_the_schema_is_503_until_it_is_migrated(empty_url: str) -> None:
     async with serving(empty_url) as client:
         await assert_all_unavailable(client)
-        await asyncio.to_thread(migrate, Connection.parse(empty_url))
+        await asyncio.to_thread(migrate, connection_to(empty_url))
         await assert_served(client)
 
 
@@ -288,11 +229,11 @@ async def test_a_server_without_a_free_connection_is_503(
     url: str, rival: asyncpg.Connection
 ) -> None:
     role = f"few_{uuid4().hex}"
-    await rival.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")
+    await rival.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}' CONNECTION LIMIT 1")
     await rival.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO {role}")
     await rival.execute(f"GRANT SELECT ON alembic_version TO {role}")
-    as_role = make_url(url).set(username=role).render_as_string(hide_password=False)
-    only = await asyncpg.connect(as_role)
+    as_role = make_url(url).set(username=role, password=role).render_as_string(hide_password=False)
+    only = await connect(as_role)
     async with serving(as_role, database_pool_size=1, database_timeout=0.5) as client:
         await assert_all_unavailable(client)
         await only.close()
@@ -355,7 +296,8 @@ async def test_a_connection_that_the_server_ended_between_requests_is_replaced_u
     """
     async with serving(url) as client:
         assert await ask(client, "replaceTask") == 201
-        assert [tuple(row) for row in await rival.fetch(query)] == [(True,)]
+        # One, or as many as a pooler keeps.
+        assert {tuple(row) for row in await rival.fetch(query)} == {(True,)}
         for _ in range(3):  # the stream has ended; this loop, the service's too, has to see it
             await asyncio.sleep(0)
         assert await ask(client, "replaceTask") == 200
@@ -384,7 +326,7 @@ async def test_a_connection_that_the_server_ends_during_a_statement_is_503(
 @pytest.fixture
 async def pool(url: str) -> AsyncIterator[Database]:
     """The database as the service uses it, without the service."""
-    opened = Database(Connection.parse(url), pool_size=1, timeout=4)
+    opened = Database(connection_to(url), pool_size=1, timeout=4)
     yield opened
     await opened.close()
 

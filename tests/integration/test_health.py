@@ -14,9 +14,9 @@ import pytest
 from app.connection import Connection
 from app.database import SCHEMA_REVISION
 from app.main import create_app
-from app.migrate import migrate, revision
-from app.settings import Secret, Settings
+from app.migrate import MigrationError, migrate, revision
 from tests.support.client import ContractClient, assert_problem
+from tests.support.database import connect, connection_to, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database, until
 
@@ -27,7 +27,7 @@ BEHIND = "The database's schema is older than this version needs."
 @asynccontextmanager
 async def serving(url: str, limit: float = 0.1) -> AsyncIterator[ContractClient]:
     # The limit is for requests and for the look at the start; readiness has one of its own.
-    made = create_app(Settings(database_url=Secret(url), database_timeout=limit))
+    made = create_app(settings_for(url, database_timeout=limit))
     async with running(made) as app, ContractClient(app) as client:
         yield client
 
@@ -50,7 +50,7 @@ def empty_url(server_url: str) -> Iterator[str]:
 def migrated_url(server_url: str) -> Iterator[str]:
     """A database whose revision these tests change."""
     with scratch_database(server_url) as url:
-        migrate(Connection.parse(url))
+        migrate(connection_to(url))
         yield url
 
 
@@ -100,7 +100,7 @@ async def test_a_database_that_says_nothing_is_not_ready_after_a_second(black_ho
 
 @pytest.mark.requirement("FR-035")
 async def test_a_schema_that_somebody_locks_is_not_ready_after_a_second(migrated_url: str) -> None:
-    other = await asyncpg.connect(migrated_url)
+    other = await connect(migrated_url)
     async with serving(migrated_url) as client:
         await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
         started = monotonic()
@@ -120,7 +120,7 @@ async def test_a_schema_that_somebody_locks_is_not_ready_after_a_second(migrated
 @pytest.fixture
 async def version(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection to a database whose revision is as it was when the test is over."""
-    opened = await asyncpg.connect(migrated_url)
+    opened = await connect(migrated_url)
     rows = [tuple(row) for row in await opened.fetch("SELECT version_num FROM alembic_version")]
     yield opened
     await opened.execute("TRUNCATE alembic_version")
@@ -175,5 +175,7 @@ async def test_a_database_without_a_schema_is_not_ready_and_says_why(empty_url: 
 
 
 @pytest.mark.requirement("FR-035")
-def test_the_revision_of_a_database_out_of_reach_is_none(tmp_path: Path) -> None:
-    assert revision(Connection.parse(f"postgresql://nobody@/nothing?host={tmp_path}")) is None
+def test_the_revision_of_a_database_out_of_reach_is_a_fault_with_its_cause(tmp_path: Path) -> None:
+    nowhere = Connection.parse(f"postgresql://nobody@/nothing?host={tmp_path}")
+    with pytest.raises(MigrationError, match=r"cannot be reached: .*No such file or directory"):
+        revision(nowhere)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import asyncpg
 import pytest
 
 from tests.support.client import tasks_of
+from tests.support.process import environment
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 16
@@ -35,7 +35,7 @@ async def address(
         "-m",
         "app",
         "serve",
-        env={**os.environ, "DATABASE_URL": database_url, "PORT": "0"},
+        env=environment(DATABASE_URL=database_url, PORT=0),
         cwd=ROOT,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-import asyncpg
 import pytest
 from advanced_alchemy.base import orm_registry
 from alembic import command
@@ -18,10 +17,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
 import app.tasks.models  # noqa: F401 - puts the table into the metadata
-from app.connection import Connection
 from app.database import SCHEMA_REVISION, migration_engine
 from app.migrate import CONFIG, migrate
 from tests.support import process
+from tests.support.database import connect, connection_to
 from tests.support.process import ROOT, execute, fetch, run, scratch_database, serving
 
 VERSIONS = ROOT / "migrations/versions"
@@ -82,7 +81,7 @@ def url(server_url: str) -> Iterator[str]:
 
 def configuration(url: str, scripts: Path = ROOT / "migrations") -> Config:
     made = Config(toml_file=CONFIG)
-    made.attributes["connection"] = Connection.parse(url)
+    made.attributes["connection"] = connection_to(url)
     made.set_main_option("script_location", str(scripts))
     return made
 
@@ -119,12 +118,12 @@ def test_a_migration_that_was_released_is_as_it_was() -> None:
 @pytest.mark.requirement("FR-039")
 def test_down_to_nothing_leaves_no_trace_and_up_again_is_the_same(url: str) -> None:
     nothing = catalog(url)
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     everything = catalog(url)
     command.downgrade(configuration(url), "base")
     assert catalog(url) == nothing
     assert revisions(url) == []
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     assert catalog(url) == everything
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
@@ -132,28 +131,28 @@ def test_down_to_nothing_leaves_no_trace_and_up_again_is_the_same(url: str) -> N
 @pytest.mark.requirement("FR-039")
 def test_the_catalog_of_these_tests_sees_the_schema(url: str) -> None:
     nothing = catalog(url)
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     kinds = {str(row[0]) for row in set(catalog(url)) - set(nothing)}
     assert kinds == {"relation", "column", "constraint", "index", "type"}
 
 
 @pytest.mark.requirement("FR-039")
 def test_a_migration_on_the_newest_revision_changes_nothing(url: str) -> None:
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     before = catalog(url)
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     assert catalog(url) == before
 
 
 @pytest.mark.requirement("FR-039")
 def test_the_models_make_the_schema_that_the_migrations_make(server_url: str, url: str) -> None:
     async def create_all(scratch: str) -> None:
-        engine = migration_engine(Connection.parse(scratch))
+        engine = migration_engine(connection_to(scratch))
         async with engine.begin() as connection:
             await connection.run_sync(orm_registry.metadata.create_all)
         await engine.dispose()
 
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     with scratch_database(server_url) as scratch:
         asyncio.run(create_all(scratch))
         assert catalog(scratch) == catalog(url)
@@ -161,7 +160,7 @@ def test_the_models_make_the_schema_that_the_migrations_make(server_url: str, ur
 
 @pytest.mark.requirement("FR-039")
 def test_alembic_finds_nothing_to_migrate(url: str) -> None:
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     command.check(configuration(url))  # raises where models and schema differ
 
 
@@ -204,7 +203,7 @@ def add_next(scripts: Path, statement: str, limit: str = "5s") -> None:
 
 @pytest.mark.requirement("FR-039")
 def test_a_migration_that_fails_leaves_nothing_behind(url: str, scripts: Path) -> None:
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     before = catalog(url)
     add_next(scripts, "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(DBAPIError, match="nowhere"):
@@ -238,12 +237,12 @@ def test_a_migration_that_fails_gives_the_turn_to_the_next(url: str, scripts: Pa
 def test_a_migration_that_waits_for_a_lock_gives_up_and_leaves_nothing(
     url: str, scripts: Path
 ) -> None:
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     before = catalog(url)
     add_next(scripts, "ALTER TABLE tasks ADD COLUMN more int", limit="300ms")
 
     async def while_locked() -> None:
-        other = await asyncpg.connect(url)
+        other = await connect(url)
         await other.execute("BEGIN; SELECT FROM tasks")
         upgrade = asyncio.to_thread(command.upgrade, configuration(url, scripts), "head")
         with pytest.raises(DBAPIError, match="lock timeout"):
@@ -269,11 +268,11 @@ def test_every_released_migration_waits_five_seconds_for_a_lock(direction: str) 
 
 @pytest.mark.requirement("FR-039")
 def test_a_downgrade_that_waits_for_a_lock_gives_up_after_five_seconds(url: str) -> None:
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     before = catalog(url)
 
     async def while_locked() -> float:
-        other = await asyncpg.connect(url)
+        other = await connect(url)
         await other.execute("BEGIN; SELECT FROM tasks, idempotency_keys")
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -328,7 +327,7 @@ def test_the_command_migrates_and_says_so(url: str) -> None:
 @pytest.mark.requirement("FR-039")
 def test_processes_that_migrate_at_once_take_turns(url: str) -> None:
     async def while_somebody_has_the_turn() -> list[int | None]:
-        holder = await asyncpg.connect(url)
+        holder = await connect(url)
         await holder.execute(f"SELECT pg_advisory_lock({LOCK})")
         migrations = [
             await asyncio.create_subprocess_exec(
@@ -377,7 +376,7 @@ def test_a_migration_without_a_database_is_told_in_a_sentence(tmp_path: Path) ->
 
 @pytest.mark.requirement("FR-039")
 def test_a_new_revision_has_the_limit_and_a_place_for_its_safety(url: str, scripts: Path) -> None:
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     command.revision(configuration(url, scripts), message="More columns", rev_id="9999")
     made = scripts / "versions/9999_more_columns.py"
     source = made.read_text("utf-8")
@@ -391,7 +390,7 @@ def test_a_new_revision_has_the_limit_and_a_place_for_its_safety(url: str, scrip
 
 @pytest.mark.requirement("FR-039")
 def test_a_new_revision_can_be_made_from_the_models(url: str, scripts: Path) -> None:
-    migrate(Connection.parse(url))
+    migrate(connection_to(url))
     execute(url, "DROP INDEX ix_tasks_search")
     before = catalog(url)
     command.revision(configuration(url, scripts), "Search", autogenerate=True, rev_id="9999")

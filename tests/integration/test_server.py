@@ -13,17 +13,16 @@ from pathlib import Path
 from threading import Event
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import msgspec
 import pytest
 from sqlalchemy.engine import make_url
 
 from app import server
-from app.connection import Connection
 from app.migrate import migrate
 from app.settings import Settings
 from tests.support.client import tasks_of
+from tests.support.database import connect, connection_to
 from tests.support.process import (
     Service,
     command,
@@ -51,7 +50,7 @@ LOCK_BOTH = "BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE"
 def url(server_url: str) -> Iterator[str]:
     """A migrated database: a service on it starts in less time than with its own."""
     with scratch_database(server_url) as scratch:
-        migrate(Connection.parse(scratch))
+        migrate(connection_to(scratch))
         yield scratch
 
 
@@ -170,7 +169,7 @@ def test_a_service_that_was_just_announced_can_be_stopped(url: str, number: sign
 @pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
 def test_a_request_under_way_is_finished_before_the_end(url: str, number: signal.Signals) -> None:
     async def stop_meanwhile(service: Service) -> httpx.Response:
-        rival = await asyncpg.connect(url)
+        rival = await connect(url)
         await rival.execute(LOCK_BOTH)
         async with httpx.AsyncClient(timeout=10) as client:
             asked = asyncio.create_task(client.post(service.url + ALICE, json={"title": "x"}))
@@ -250,7 +249,8 @@ def test_an_ipv6_host_is_printed_with_its_brackets(url: str) -> None:
 
 @pytest.mark.requirement("FR-037")
 def test_a_password_is_not_printed(url: str) -> None:
-    secret = url.replace("tasks@", "tasks:sesame@")
+    password = "sesame"  # noqa: S105 - made up
+    secret = make_url(url).set(password=password).render_as_string(hide_password=False)
     with serving(DATABASE_URL=secret) as service:
         assert service.told("data").startswith("postgresql+asyncpg://tasks:***@")
         assert service.stop() == 0
@@ -332,8 +332,12 @@ def test_a_stop_that_was_asked_for_while_the_database_starts_is_granted(
 @pytest.mark.requirement("FR-037")
 def test_a_service_whose_start_up_fails_ends_with_a_status_of_its_own(url: str) -> None:
     role = f"stranger_{uuid4().hex}"
-    execute(url, f"CREATE ROLE {role} LOGIN", "REVOKE ALL ON alembic_version FROM PUBLIC")
-    stranger = make_url(url).set(username=role).render_as_string(hide_password=False)
+    execute(
+        url,
+        f"CREATE ROLE {role} LOGIN PASSWORD '{role}'",
+        "REVOKE ALL ON alembic_version FROM PUBLIC",
+    )
+    stranger = make_url(url).set(username=role, password=role).render_as_string(hide_password=False)
     done = run("serve", PORT=0, DATABASE_URL=stranger)
     execute(url, f"DROP ROLE {role}")
     assert done.returncode == 3

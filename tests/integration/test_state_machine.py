@@ -33,6 +33,7 @@ from app.tasks.models import TaskRecord
 from app.tasks.repository import TaskRepository
 from app.tasks.schemas import Task, TaskPatch
 from tests.support.client import tasks_of
+from tests.support.database import connect
 from tests.support.lifespan import running
 
 pytestmark = [
@@ -88,7 +89,7 @@ class Service:
         transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
         client = httpx.AsyncClient(transport=transport, base_url="http://tasks.test")
         await self.stack.enter_async_context(client)
-        connection = await asyncpg.connect(database_url)
+        connection = await connect(database_url)
         self.stack.push_async_callback(connection.close)
         return client, connection
 

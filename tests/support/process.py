@@ -19,6 +19,8 @@ import asyncpg
 import httpx
 from sqlalchemy.engine import make_url
 
+from tests.support.database import direct, variables
+
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 40.0
 STOP_SECONDS = 20.0
@@ -33,7 +35,9 @@ def environment(**settings: object) -> dict[str, str]:
         for name, value in os.environ.items()
         if name in INHERITED or name.startswith("COVERAGE")
     }
-    return {**kept, **{name: str(value) for name, value in settings.items()}}
+    given = {name: str(value) for name, value in settings.items()}
+    reached = variables(given["DATABASE_URL"]) if "DATABASE_URL" in given else {}
+    return {**kept, **reached, **given}
 
 
 def command(name: str) -> list[str]:
@@ -185,7 +189,7 @@ def execute(url: str, *statements: str) -> None:
     """Run statements, each in a transaction of its own."""
 
     async def on_a_connection() -> None:
-        connection = await asyncpg.connect(url)
+        connection = await asyncpg.connect(direct(url))
         try:
             for statement in statements:
                 await connection.execute(statement)
@@ -199,7 +203,7 @@ def fetch(url: str, query: str) -> list[tuple[object, ...]]:
     """The rows of a query."""
 
     async def on_a_connection() -> list[tuple[object, ...]]:
-        connection = await asyncpg.connect(url)
+        connection = await asyncpg.connect(direct(url))
         try:
             return [tuple(row) for row in await connection.fetch(query)]
         finally:

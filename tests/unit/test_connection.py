@@ -7,6 +7,7 @@ from pathlib import Path
 
 import certifi
 import pytest
+import trustme
 
 from app.connection import Connection, DatabaseUrlError
 
@@ -62,8 +63,47 @@ def test_a_socket_is_taken_from_the_query() -> None:
     assert connection.tls is None
 
 
-def test_an_encoded_password_is_decoded() -> None:
-    assert Connection.parse("postgresql://u:p%40%3A%2Fw@h/db").url.password == "p@:/w"  # noqa: S105 - nobody's
+@pytest.mark.requirement("FR-054")
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("p%40%3A%2Fw", "p@:/w"),
+        ("p+q", "p+q"),
+        ("p/w?x#y", "p/w?x#y"),
+        ("p%C3%A4%25", "pä%"),
+        ("a%20b", "a b"),
+    ],
+)
+def test_a_password_is_taken_encoded_or_as_it_is(written: str, meant: str) -> None:
+    connection = Connection.parse(f"postgresql://u:{written}@h/db")
+    assert (connection.url.password, connection.url.host) == (meant, "h")
+
+
+@pytest.mark.requirement("FR-054")
+def test_white_space_around_a_url_is_of_the_clipboard() -> None:
+    assert opened(Connection.parse(f"  {REMOTE}\n")) == opened(Connection.parse(REMOTE))
+
+
+@pytest.mark.requirement("FR-054")
+@pytest.mark.parametrize("binding", ["disable", "prefer", "require"])
+def test_channel_binding_changes_nothing(binding: str) -> None:
+    bound = Connection.parse(f"{REMOTE}?sslmode=require&channel_binding={binding}")
+    assert opened(bound) == opened(Connection.parse(REMOTE))
+
+
+@pytest.mark.requirement("FR-054")
+@pytest.mark.parametrize(
+    ("written", "host"),
+    [
+        ("[2001:db8::1]:5433", "2001:db8::1"),
+        ("db", "db"),
+        ("b\u00fccher.example", "b\u00fccher.example"),
+    ],
+)
+def test_a_host_is_a_name_or_an_address(written: str, host: str) -> None:
+    connection = Connection.parse(f"postgresql://u:p@{written}/db")
+    assert (connection.url.host, connection.direct().url.host) == (host, host)
+    assert connection.tls is not None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +158,28 @@ def test_a_doubled_key_is_named(key: str) -> None:
             "sslmode must be disable, require, verify-ca or verify-full",
         ),
         ("postgresql://u:hunter2@h/db?options=hunter2", "has options other than endpoint"),
-        ("postgresql://u:hunter2@h/db?sslrootcert=/hunter2", "sslrootcert cannot be read"),
+        (
+            "postgresql://u:hunter2@h/db?channel_binding=hunter2",
+            "channel_binding must be disable, prefer or require",
+        ),
+        ("postgresql://u:hunter2@a,b/db", "names more than one host"),
+        ("postgresql://u:hunter2@h/db?host=/a,/b", "names more than one host"),
+        (
+            "postgresql://u:hunter2@h..x/db",
+            "has a host that cannot be a name or an address",
+        ),
+        (
+            f"postgresql://u:hunter2@{'h' * 64}/db",
+            "has a host that cannot be a name or an address",
+        ),
+        (
+            "postgresql://u:hunter2@h%0Ax/db",
+            "has a host that cannot be a name or an address",
+        ),
+        (
+            "postgresql://u:hunter2@h/db?sslrootcert=/hunter2",
+            "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read",
+        ),
         (
             "hunter2",
             "is not a URL such as postgresql://user:password@host/database",
@@ -215,7 +276,10 @@ def test_root_certificates_are_the_bundled_ones_or_a_file(roots: str) -> None:
 def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
     empty = tmp_path / "roots.pem"
     empty.write_text("no certificate")
-    assert fault_of(f"{REMOTE}?sslrootcert={empty}") == "sslrootcert cannot be read"
+    assert (
+        fault_of(f"{REMOTE}?sslrootcert={empty}")
+        == "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"
+    )
 
 
 @pytest.mark.parametrize(
@@ -273,6 +337,26 @@ def test_a_server_is_asked_without_a_pooler_for_named_statements_and_plans_of_th
             "plan_cache_mode": "force_custom_plan",
         },
     }
+
+
+@pytest.mark.requirement("FR-055")
+def test_a_limit_for_statements_is_told_to_a_server_and_to_no_pooler() -> None:
+    told = Connection.parse(LOCAL).connect_args(2.5)["server_settings"]
+    assert told["statement_timeout"] == "2500"
+    pooled = Connection.parse(NEON)
+    assert pooled.connect_args(2.5) == pooled.connect_args()
+
+
+@pytest.mark.requirement("FR-054")
+def test_roots_of_the_setting_count_where_the_url_names_none(tmp_path: Path) -> None:
+    roots = tmp_path / "roots.pem"
+    trustme.CA().cert_pem.write_to_path(str(roots))
+    own = Connection.parse(REMOTE, roots=roots).tls
+    assert own is not None
+    assert own.cert_store_stats()["x509_ca"] == 1
+    named = Connection.parse(f"{REMOTE}?sslrootcert=system", roots=roots).tls
+    assert named is not None
+    assert named.cert_store_stats()["x509_ca"] > 1
 
 
 def test_a_pooler_is_asked_for_nothing_that_belongs_to_a_session() -> None:

@@ -69,6 +69,13 @@ def test_a_lost_connection_is_unavailability_whatever_its_code() -> None:
     assert isinstance(_meaning(wrapped("42501", lost=True)), DatabaseUnavailable)
 
 
+@pytest.mark.requirement("FR-054")
+def test_a_fault_while_connecting_is_unavailability_whatever_its_code() -> None:
+    error = DriverError("28P01")
+    error.__cause__ = error
+    assert isinstance(_meaning(DBAPIError(None, None, error)), DatabaseUnavailable)
+
+
 @pytest.mark.parametrize("code", ["42501", "22021", "40002", "XX001", "58000"])
 def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None:
     meant = _meaning(wrapped(code, "some_name"))
@@ -175,13 +182,13 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040")
 def test_the_pool_is_small_warm_and_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    url, options = made(monkeypatch, lambda: Database(POOLER, pool_size=7, timeout=3))
+    url, options = made(monkeypatch, lambda: Database(POOLER, pool_size=7, timeout=3, recycle=9))
     assert url == POOLER.url
     assert options == {
         "pool_size": 7,
         "max_overflow": 0,
         "pool_timeout": 3,
-        "pool_recycle": 240,
+        "pool_recycle": 9,
         "pool_use_lifo": True,
         "isolation_level": "AUTOCOMMIT",
         "hide_parameters": True,
@@ -193,6 +200,15 @@ def test_the_pool_is_small_warm_and_silent(monkeypatch: pytest.MonkeyPatch) -> N
     }
 
 
+@pytest.mark.requirement("FR-055")
+def test_a_pool_is_recycled_before_the_provider_suspends(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, options = made(
+        monkeypatch, lambda: Database(NOWHERE, pool_size=1, timeout=3, statement_timeout=2)
+    )
+    assert options["pool_recycle"] == 240
+    assert options["connect_args"]["server_settings"]["statement_timeout"] == "2000"
+
+
 @pytest.mark.requirement("FR-028", "FR-039", "FR-040")
 def test_a_migration_has_one_direct_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     url, options = made(monkeypatch, lambda: migration_engine(POOLER))
@@ -201,7 +217,7 @@ def test_a_migration_has_one_direct_connection(monkeypatch: pytest.MonkeyPatch) 
     assert options == {
         "poolclass": NullPool,
         "hide_parameters": True,
-        "connect_args": direct.connect_args(),
+        "connect_args": {**direct.connect_args(), "timeout": 15},
     }
 
 

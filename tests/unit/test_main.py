@@ -17,4 +17,6 @@ async def test_a_start_without_the_database_is_logged_and_goes_on() -> None:
     with capture_logs() as lines:
         async with running(create_app(NOWHERE)) as app:
             assert app.routes
-    assert lines == [{"event": "the database is not available yet", "log_level": "warning"}]
+    [line] = lines
+    assert line.pop("cause").endswith("Connect call failed ('127.0.0.1', 1)")
+    assert line == {"event": "database unavailable", "log_level": "warning"}

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app import migrate
 from app.connection import Connection
+from app.outage import Outage
 from app.problems import DatabaseUnavailable
 
 NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
@@ -18,14 +19,15 @@ NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
 class Asked:
     """A database that notes how it is treated."""
 
-    answer: str | Exception = "0001"
+    answer: str | Exception | None = "0001"
     made: list[tuple[Connection, dict[str, Any]]]
     closed: int
 
     def __init__(self, connection: Connection, **options: Any) -> None:
         self.made.append((connection, options))
+        self.outage = Outage()
 
-    async def revision(self) -> str:
+    async def revision(self) -> str | None:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -37,10 +39,10 @@ class Asked:
 @pytest.mark.requirement("FR-039")
 @pytest.mark.parametrize(
     ("answer", "revision", "current"),
-    [("0001", "0001", True), ("0000", "0000", False), (DatabaseUnavailable(), None, False)],
+    [("0001", "0001", True), ("0000", "0000", False), (None, None, False)],
 )
-def test_a_database_is_asked_within_four_seconds_and_left(
-    answer: Any, revision: str | None, *, current: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_database_is_asked_once_and_left(
+    answer: str | None, revision: str | None, *, current: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Asked, "answer", answer)
     monkeypatch.setattr(Asked, "made", [], raising=False)
@@ -48,8 +50,30 @@ def test_a_database_is_asked_within_four_seconds_and_left(
     monkeypatch.setattr(migrate, "Database", Asked)
     assert migrate.revision(NOWHERE) == revision
     assert migrate.is_current(NOWHERE) is current
-    assert Asked.made == [(NOWHERE, {"pool_size": 1, "timeout": 4})] * 2
+    assert Asked.made == [(NOWHERE, {"pool_size": 1, "timeout": 15})] * 2
     assert Asked.closed == 2
+
+
+@pytest.mark.requirement("FR-039", "FR-054")
+def test_a_database_that_does_not_answer_is_left_with_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Asked, "answer", DatabaseUnavailable())
+    monkeypatch.setattr(Asked, "made", [], raising=False)
+    monkeypatch.setattr(Asked, "closed", 0, raising=False)
+    monkeypatch.setattr(migrate, "Database", Asked)
+    monkeypatch.setattr(Outage, "cause", "refused", raising=False)
+    monkeypatch.setattr(Outage, "__init__", lambda _: None)
+    with pytest.raises(migrate.MigrationError, match=r"^The database cannot be reached: refused$"):
+        migrate.revision(NOWHERE)
+    assert Asked.closed == 1
+
+
+@pytest.mark.requirement("FR-039", "FR-054")
+def test_nothing_is_migrated_through_a_pooler() -> None:
+    pooled = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing", pooler=True)
+    with pytest.raises(migrate.MigrationError, match="DATABASE_DIRECT_URL"):
+        migrate.migrate(pooled)
 
 
 @pytest.mark.requirement("FR-039")
@@ -60,12 +84,19 @@ def test_a_database_is_asked_within_four_seconds_and_left(
             DBAPIError("SELECT hunter2", {}, Exception("no locale")),
             "The migration failed and was undone: no locale",
         ),
-        (TimeoutError("late"), "The database cannot be reached: late"),
+        (
+            DBAPIError(None, None, pg.InvalidPasswordError("no such password")),
+            "The database cannot be reached: SQLSTATE 28P01, no such password",
+        ),
+        (TimeoutError(), "The database cannot be reached: no answer in time"),
         (ConnectionRefusedError("closed"), "The database cannot be reached: closed"),
-        (pg.PostgresError("starting"), "The database cannot be reached: starting"),
-        (pg.InterfaceError("odd"), "The database cannot be reached: odd"),
+        (
+            pg.CannotConnectNowError("starting"),
+            "The database cannot be reached: SQLSTATE 57P03, starting",
+        ),
+        (pg.InterfaceError("odd"), "The database cannot be reached: InterfaceError"),
     ],
-    ids=lambda value: type(value).__name__,
+    ids=repr,
 )
 def test_why_a_migration_failed_is_a_sentence(
     fault: Exception, told: str, monkeypatch: pytest.MonkeyPatch

@@ -360,6 +360,19 @@ def test_doctor_says_which_revision_a_given_database_has(
     assert ended == status
 
 
+@pytest.mark.requirement("FR-038", "FR-054")
+def test_doctor_says_why_a_given_database_does_not_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise migrate.MigrationError("The database cannot be reached: closed")
+
+    monkeypatch.setattr(migrate, "revision", refuse)
+    lines, ended = diagnosis(GIVEN, capsys)
+    assert lines[3:] == ["database   given. The database cannot be reached: closed"]
+    assert ended == 1
+
+
 # --- the address ---------------------------------------------------------------------------------
 
 

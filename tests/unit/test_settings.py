@@ -29,10 +29,14 @@ def test_without_variables_every_setting_has_its_default() -> None:
         host="127.0.0.1",
         port=8000,
         database_url=None,
+        database_direct_url=None,
         database_tls_verify=True,
+        database_tls_roots=None,
         database_pooler=False,
         database_pool_size=10,
+        database_pool_recycle=240,
         database_timeout=4.0,
+        database_statement_timeout=5.0,
         data_dir=Path(".data"),
         cursor_secret=None,
         cors_origins=(),
@@ -56,6 +60,12 @@ def test_without_variables_every_setting_has_its_default() -> None:
         ("DATABASE_TIMEOUT", "0.1", 0.1),
         ("DATABASE_TIMEOUT", "4.5", 4.5),
         ("DATABASE_TIMEOUT", "3", 3.0),
+        ("DATABASE_DIRECT_URL", GOOD_URL, Secret(GOOD_URL)),
+        ("DATABASE_TLS_ROOTS", "/etc/roots.pem", Path("/etc/roots.pem")),
+        ("DATABASE_POOL_RECYCLE", "1", 1),
+        ("DATABASE_POOL_RECYCLE", "86400", 86400),
+        ("DATABASE_STATEMENT_TIMEOUT", "0", 0.0),
+        ("DATABASE_STATEMENT_TIMEOUT", "60", 60.0),
         ("DATA_DIR", "/var/lib/tasks", Path("/var/lib/tasks")),
         ("CURSOR_SECRET", LONG_SECRET, Secret(LONG_SECRET)),
         ("CORS_ORIGINS", "*", ("*",)),
@@ -101,6 +111,11 @@ def test_a_variable_of_another_name_is_none_of_ours(name: str) -> None:
         ("DATABASE_TIMEOUT", "4.6"),
         ("DATABASE_TIMEOUT", "nan"),
         ("DATABASE_TIMEOUT", "inf"),
+        ("DATABASE_DIRECT_URL", "mysql://tasks@db.example.org/tasks"),
+        ("DATABASE_POOL_RECYCLE", "0"),
+        ("DATABASE_POOL_RECYCLE", "86401"),
+        ("DATABASE_STATEMENT_TIMEOUT", "-1"),
+        ("DATABASE_STATEMENT_TIMEOUT", "61"),
         ("CURSOR_SECRET", LONG_SECRET[:31]),
         ("CURSOR_SECRET", "null"),
         ("CORS_ORIGINS", "a.example"),
@@ -170,6 +185,7 @@ def test_all_variables_at_fault_are_told_at_once() -> None:
         ("LOG_LEVEL", "hunter2"),
         ("DATABASE_URL", "hunter2"),
         ("DATABASE_URL", "postgresql://tasks:hunter2@db.example.org"),
+        ("DATABASE_DIRECT_URL", "postgresql://tasks:hunter2@db.example.org"),
     ],
 )
 def test_a_value_at_fault_is_not_repeated(name: str, raw: str) -> None:
@@ -179,7 +195,9 @@ def test_a_value_at_fault_is_not_repeated(name: str, raw: str) -> None:
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format])
 def test_secrets_are_not_shown(show: Any) -> None:
-    settings = Settings.from_env({"DATABASE_URL": GOOD_URL, "CURSOR_SECRET": LONG_SECRET})
+    settings = Settings.from_env(
+        {"DATABASE_URL": GOOD_URL, "DATABASE_DIRECT_URL": GOOD_URL, "CURSOR_SECRET": LONG_SECRET}
+    )
     shown = show(settings) + show(settings.database_url) + show(settings.connection())
     assert "hunter2" not in shown
     assert LONG_SECRET not in shown
@@ -217,6 +235,27 @@ def test_the_connection_follows_the_settings_about_it() -> None:
     assert connection.pooler
     assert connection.tls is not None
     assert not connection.tls.check_hostname
+
+
+@pytest.mark.requirement("FR-054")
+def test_what_is_behind_a_pooler_is_taken_from_its_setting() -> None:
+    connection = Settings(
+        database_url=Secret("postgresql://u:p@pooler.example.org:6432/tasks"),
+        database_direct_url=Secret("postgresql://u:q@db.example.org/tasks"),
+        database_pooler=True,
+    ).connection()
+    assert connection.pooler
+    direct = connection.direct()
+    assert (direct.url.host, direct.url.port, direct.url.password) == ("db.example.org", None, "q")
+    assert not direct.pooler
+
+
+@pytest.mark.requirement("FR-054")
+@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_DIRECT_URL"])
+def test_roots_that_cannot_be_read_are_told(name: str, tmp_path: Path) -> None:
+    environ = {name: GOOD_URL, "DATABASE_TLS_ROOTS": str(tmp_path / "hunter2")}
+    told = "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"
+    assert faults_of(environ) == [f"{name}: {told}"]
 
 
 def test_without_a_url_there_is_no_connection() -> None:

@@ -1,0 +1,151 @@
+"""An idle service leaves a suspended database alone, and its statements end at the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import event, text
+
+from app.core import Core
+from app.database import Database
+from app.main import create_app
+from app.migrate import migrate
+from app.problems import DatabaseUnavailable
+from tests.support.client import ContractClient, tasks_of
+from tests.support.database import connect, connection_to, settings_for
+from tests.support.lifespan import running
+from tests.support.process import scratch_database, until
+from tests.support.relay import Relay, via
+
+pytestmark = pytest.mark.requirement("FR-055")
+
+ALICE = tasks_of("alice")
+RECYCLE_SECONDS = 1
+RUNNING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND state = 'active' AND query LIKE 'SELECT pg_sleep%'
+"""
+
+
+@pytest.fixture(scope="module")
+def url(server_url: str) -> Iterator[str]:
+    """A migrated database that nothing but these tests uses."""
+    with scratch_database(server_url) as scratch:
+        migrate(connection_to(scratch))
+        yield scratch
+
+
+@pytest.fixture
+async def relay(url: str) -> AsyncIterator[Relay]:
+    """A way to the database, open."""
+    made = Relay(url)
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def witness(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that looks at the others' statements."""
+    opened = await connect(url)
+    yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
+    made = create_app(settings_for(url, **settings))
+    async with running(made) as app, ContractClient(app) as client:
+        yield client
+
+
+def core_of(client: ContractClient) -> Core:
+    transport: Any = client._transport
+    found: Core = transport.app.app.state.core
+    return found
+
+
+async def test_an_idle_service_sends_nothing_and_liveness_asks_nothing(
+    relay: Relay, url: str
+) -> None:
+    async with serving(via(relay, url), database_pool_recycle=RECYCLE_SECONDS) as client:
+        assert relay.connections == 1  # warm, before the first request
+        assert (await client.get(ALICE)).status_code == 200
+        before = (relay.connections, relay.bytes)
+        until_idle = monotonic() + 2.5 * RECYCLE_SECONDS
+        while monotonic() < until_idle:
+            assert (await client.get("/livez")).status_code == 200
+            await asyncio.sleep(0.05)
+        assert (relay.connections, relay.bytes) == before
+        # Too old by now: another one takes its place, before it is used.
+        assert (await client.get(ALICE)).status_code == 200
+        assert relay.connections == before[0] + 1
+
+
+async def test_one_after_another_requests_share_the_warmest_connection(
+    relay: Relay, url: str
+) -> None:
+    async with serving(via(relay, url)) as client:
+        await asyncio.gather(*(client.get(ALICE) for _ in range(8)))
+        used = relay.connections
+        taken: list[object] = []
+        engine = core_of(client).database.engine.sync_engine
+        event.listen(engine, "checkout", lambda connection, *_: taken.append(connection))
+        for _ in range(8):
+            assert (await client.get(ALICE)).status_code == 200
+        assert len(taken) == 8
+        assert len(set(map(id, taken))) == 1
+        assert relay.connections == used <= 10
+
+
+async def is_running(witness: asyncpg.Connection) -> bool:
+    return bool(await witness.fetchval(RUNNING))
+
+
+async def end_of(witness: asyncpg.Connection) -> float:
+    """Seconds until no statement of the service runs at the server."""
+    started = monotonic()
+
+    async def none() -> bool:
+        return not await is_running(witness)
+
+    await until(none, 20)
+    return monotonic() - started
+
+
+async def sleep(database: Database, seconds: float) -> None:
+    async with database.session() as session:
+        await session.execute(text(f"SELECT pg_sleep({seconds})"))
+
+
+async def test_a_statement_over_its_time_ends_at_the_server(
+    url: str, witness: asyncpg.Connection, record_property: Callable[[str, object], None]
+) -> None:
+    database = Database(connection_to(url), pool_size=1, timeout=1)
+    with pytest.raises(DatabaseUnavailable):
+        await sleep(database, 30)
+    seconds = await end_of(witness)
+    await database.close()
+    record_property("figure", f"cancelled statement: ended at the server within {seconds:.2f} s")
+    assert seconds < 2
+
+
+async def test_a_statement_ends_at_the_server_when_nobody_can_cancel_it(
+    relay: Relay, url: str, witness: asyncpg.Connection
+) -> None:
+    way = connection_to(via(relay, url))
+    database = Database(way, pool_size=1, timeout=1, statement_timeout=2)
+    asked = asyncio.create_task(sleep(database, 30))
+    await until(lambda: is_running(witness))
+    relay.freeze()
+    with pytest.raises(DatabaseUnavailable):
+        await asked
+    assert await is_running(witness)
+    assert 0 < await end_of(witness) < 3
+    await database.close()

@@ -1,0 +1,47 @@
+"""TLS to the database: the right certificate, and each that is not.
+
+`task test:tls` has the same cases, and the whole suite, on a PostgreSQL which is built with TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from app import embedded
+from app.connection import Connection
+from app.migrate import migrate
+from tests.support.tls import Certificates, in_front
+from tests.support.tls_cases import PASSWORD, Presenting, TlsCases, certificates
+
+__all__ = ["certificates"]
+
+
+@pytest.fixture(scope="module")
+def socket_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A migrated PostgreSQL of these tests' own, whatever server the others use."""
+    with embedded.running(tmp_path_factory.mktemp("postgres"), durable=False) as url:
+        migrate(Connection.parse(url))
+        yield url
+
+
+@pytest.fixture
+def presenting(socket_url: str, certificates: Certificates) -> Presenting:
+    parts = make_url(socket_url)
+    path = f"{parts.query['host']}/.s.PGSQL.{parts.query['port']}"
+
+    @asynccontextmanager
+    async def present(kind: str) -> AsyncIterator[str]:
+        certificate = None if kind == "none" else certificates.made(kind)
+        async with in_front(lambda: asyncio.open_unix_connection(path), certificate) as port:
+            yield f"postgresql://tasks:{PASSWORD}@localhost:{port}/tasks"
+
+    return present
+
+
+class TestInFront(TlsCases):
+    """With TLS in front of a server that has none."""

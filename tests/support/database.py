@@ -1,0 +1,62 @@
+"""Which database the tests use, and how: the service as it is told, tests past any pooler.
+
+Without DATABASE_URL each worker starts a server of its own. With it, each makes databases of its
+own there; the service then gets every DATABASE_ variable of whoever runs the tests.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import asyncpg
+import msgspec
+from sqlalchemy.engine import URL, make_url
+
+from app.connection import Connection
+from app.settings import Settings
+
+# Read once: tests change the environment.
+GIVEN = {name: value for name, value in os.environ.items() if name.startswith("DATABASE_")}
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+
+
+def _server(url: URL) -> tuple[object, ...]:
+    return url.host, url.port, url.query
+
+
+def _is_given(url: str) -> bool:
+    """Whether a URL is of the server in DATABASE_URL: another one has nothing behind it."""
+    return _server(make_url(url)) == _server(make_url(GIVEN.get("DATABASE_URL", NOWHERE)))
+
+
+def direct(url: str) -> str:
+    """The same database and user past a pooler, where DATABASE_DIRECT_URL says what is behind."""
+    asked = make_url(url)
+    behind = make_url(GIVEN.get("DATABASE_DIRECT_URL", url)) if _is_given(url) else asked
+    same = behind._replace(
+        username=asked.username, password=asked.password, database=asked.database
+    )
+    return same.render_as_string(hide_password=False)
+
+
+def variables(url: str) -> dict[str, str]:
+    """The environment variables of a service on a database of the tests."""
+    behind = {"DATABASE_DIRECT_URL": direct(url)} if _is_given(url) else {}
+    kept = {name: value for name, value in GIVEN.items() if name != "DATABASE_DIRECT_URL"}
+    return {**kept, **behind, "DATABASE_URL": url}
+
+
+def settings_for(url: str, **others: Any) -> Settings:
+    """The settings of a service on a database of the tests."""
+    return msgspec.structs.replace(Settings.from_env(variables(url)), **others)
+
+
+def connection_to(url: str) -> Connection:
+    """How the service reaches a database of the tests."""
+    return settings_for(url).connection()
+
+
+async def connect(url: str) -> asyncpg.Connection:
+    """A connection of the tests' own, with a session to itself."""
+    return await asyncpg.connect(direct(url))

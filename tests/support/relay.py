@@ -1,0 +1,83 @@
+"""A way to a database on loopback that tests can block, cut and count on."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy.engine import URL, make_url
+
+from tests.support.database import connection_to
+
+
+async def reach(url: URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The two ends of a connection to a server, whatever kind of address it has."""
+    host, port = str(url.host), url.port or 5432
+    ways = {
+        True: lambda: asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}"),
+        False: lambda: asyncio.open_connection(host, port),
+    }
+    return await ways[host.startswith("/")]()
+
+
+class Relay:
+    """A way to the database that can be blocked; it counts what passes."""
+
+    def __init__(self, url: str) -> None:
+        self._target = connection_to(url).url
+        self._passed = asyncio.Event()
+        self._passed.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+        self.connections = 0
+        self.bytes = 0
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Refuse and cut every connection."""
+        assert self._server
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def freeze(self) -> None:
+        """Pass nothing on, in either direction, and close nothing."""
+        self._passed.clear()
+
+    def thaw(self) -> None:
+        self._passed.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        self.connections += 1
+        to_server: asyncio.StreamWriter | None = None
+        try:
+            await self._passed.wait()
+            from_server, to_server = await reach(self._target)
+            await asyncio.gather(self._pass(reader, to_server), self._pass(from_server, writer))
+        except (asyncio.CancelledError, OSError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            for end in filter(None, [writer, to_server]):
+                end.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while chunk := await reader.read(65536):
+            self.bytes += len(chunk)
+            await self._passed.wait()
+            writer.write(chunk)
+            await writer.drain()
+        writer.close()
+
+
+def via(relay: Relay, url: str) -> str:
+    """The URL of a database that leads through a relay."""
+    without = make_url(url).difference_update_query(["host", "port"])
+    return without.set(host="127.0.0.1", port=relay.port).render_as_string(hide_password=False)

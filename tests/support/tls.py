@@ -1,0 +1,85 @@
+"""A server's certificates, good and bad, and TLS in front of a server that has none.
+
+The PostgreSQL that pip installs is built without TLS; what a client sees of TLS is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import trustme
+
+SSL_REQUEST = struct.pack("!II", 8, 80_877_103)
+Reach = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+class Certificates:
+    """An authority of ours, the file of its root, and certificates that it should be known by."""
+
+    def __init__(self, folder: Path) -> None:
+        self._authority = trustme.CA()
+        self.roots = folder / "roots.pem"
+        self._authority.cert_pem.write_to_path(str(self.roots))
+
+    def made(self, kind: str) -> trustme.LeafCert:
+        """A certificate: right, wrong name, expired, unknown CA."""
+        past = datetime.now(UTC) - timedelta(days=1)
+        makers: dict[str, Callable[[], trustme.LeafCert]] = {
+            "right": lambda: self._authority.issue_cert("localhost"),
+            "wrong name": lambda: self._authority.issue_cert("db.example.org"),
+            "expired": lambda: self._authority.issue_cert("localhost", not_after=past),
+            "unknown CA": lambda: trustme.CA().issue_cert("localhost"),
+        }
+        return makers[kind]()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while chunk := await reader.read(65536):
+            writer.write(chunk)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def in_front(reach: Reach, certificate: trustme.LeafCert | None) -> AsyncIterator[int]:
+    """A port where a server answers with a certificate; without one it refuses TLS."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if certificate is not None:
+        certificate.configure_cert(context)
+    tasks: set[asyncio.Task[None] | None] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())
+        plain = writer.transport
+        try:
+            assert await reader.readexactly(len(SSL_REQUEST)) == SSL_REQUEST
+            writer.write(b"N" if certificate is None else b"S")
+            with suppress(OSError):  # a client that does not trust it goes away
+                await upgraded(reader, writer)
+        finally:
+            writer.close()
+            plain.abort()
+
+    async def upgraded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await writer.start_tls(context)
+        from_server, to_server = await reach()
+        try:
+            await asyncio.gather(_pass(reader, to_server), _pass(from_server, writer))
+        finally:
+            to_server.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        for task in filter(None, tasks):
+            task.cancel()
+        await asyncio.gather(*filter(None, tasks), return_exceptions=True)

@@ -1,0 +1,144 @@
+"""What a service, `migrate` and `doctor` say of each certificate, whoever presents it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.main import create_app
+from app.migrate import MigrationError, migrate, revision
+from app.settings import Secret, Settings
+from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.lifespan import running
+from tests.support.process import run
+from tests.support.tls import Certificates
+
+ALICE = tasks_of("alice")
+PASSWORD = "hunter2"  # noqa: S105 - nobody's
+VERIFY = "TLS: certificate verify failed: "
+CAUSES = {
+    "wrong name": VERIFY + "Hostname mismatch, certificate is not valid for 'localhost'.",
+    "expired": VERIFY + "certificate has expired",
+    "unknown CA": VERIFY + "unable to get local issuer certificate",
+    "none": "rejected SSL upgrade",
+}
+# Presents a kind of certificate, or "none"; gives a URL without a query.
+Presenting = Callable[[str], AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@asynccontextmanager
+async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
+    made = create_app(Settings(database_url=Secret(url), **settings))
+    async with running(made) as app, ContractClient(app) as client:
+        yield client
+
+
+class TlsCases:
+    """The cases; a module that has the fixture `presenting` makes a subclass."""
+
+    @pytest.mark.requirement("FR-054")
+    @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
+    async def test_the_right_certificate_is_served_on(
+        self, presenting: Presenting, certificates: Certificates, mode: str
+    ) -> None:
+        async with presenting("right") as url:
+            named = f"{url}?sslmode={mode}&sslrootcert={certificates.roots}"
+            settings = Settings(database_url=Secret(named))
+            await asyncio.to_thread(migrate, settings.connection())
+            async with serving(named) as client:
+                assert (await client.get("/readyz")).status_code == 200
+                assert (await client.get(ALICE)).status_code == 200
+
+    @pytest.mark.requirement("FR-054")
+    async def test_roots_may_be_named_by_the_setting(
+        self, presenting: Presenting, certificates: Certificates
+    ) -> None:
+        async with (
+            presenting("right") as url,
+            serving(f"{url}?sslmode=require", database_tls_roots=certificates.roots) as client,
+        ):
+            assert (await client.get("/readyz")).status_code == 200
+
+    @pytest.mark.requirement("FR-054", "FR-033")
+    @pytest.mark.parametrize("kind", CAUSES)
+    @pytest.mark.parametrize("mode", ["require", "verify-full"])
+    async def test_another_certificate_is_503_and_its_fault_is_logged_once(
+        self, presenting: Presenting, certificates: Certificates, kind: str, mode: str
+    ) -> None:
+        with capture_logs() as lines:
+            async with presenting(kind) as url:
+                named = f"{url}?sslmode={mode}&sslrootcert={certificates.roots}"
+                async with serving(named) as client:
+                    assert_problem(await client.get("/readyz"), 503, "not-ready")
+                    for _ in range(5):
+                        answered = await client.get(ALICE)
+                        assert_problem(answered, 503, "database-unavailable")
+                        assert "certificate" not in answered.text
+        [line] = [line for line in lines if line["event"] == "database unavailable"]
+        assert CAUSES[kind] in line["cause"]
+        assert line["log_level"] == "warning"
+        assert PASSWORD not in str(lines)
+
+    @pytest.mark.requirement("FR-054", "FR-039")
+    @pytest.mark.parametrize("kind", CAUSES)
+    async def test_a_migration_and_the_doctor_tell_the_fault_of_a_certificate(
+        self, presenting: Presenting, certificates: Certificates, kind: str
+    ) -> None:
+        async with presenting(kind) as url:
+            named = f"{url}?sslmode=verify-full&sslrootcert={certificates.roots}"
+            connection = Settings(database_url=Secret(named)).connection()
+            for use in (migrate, revision):
+                with pytest.raises(MigrationError) as raised:
+                    await asyncio.to_thread(use, connection)
+                assert CAUSES[kind] in str(raised.value)
+                assert PASSWORD not in str(raised.value)
+
+    @pytest.mark.requirement("FR-054", "FR-028")
+    @pytest.mark.parametrize("command", ["migrate", "doctor"])
+    async def test_a_command_tells_the_fault_and_no_password(
+        self, presenting: Presenting, certificates: Certificates, command: str
+    ) -> None:
+        async with presenting("wrong name") as url:
+            named = f"{url}?sslmode=require"
+            roots: Path = certificates.roots
+            settings = {"DATABASE_URL": named, "DATABASE_TLS_ROOTS": roots, "PORT": 0}
+            done = await asyncio.to_thread(run, command, **settings)
+        assert done.returncode == 1
+        told = done.stdout + done.stderr
+        assert f"The database cannot be reached: {CAUSES['wrong name']}" in told
+        assert "Traceback" not in told
+        assert PASSWORD not in told
+
+    @pytest.mark.requirement("FR-054")
+    @pytest.mark.parametrize("kind", ["wrong name", "expired", "unknown CA"])
+    async def test_require_goes_without_the_check_by_the_explicit_setting_alone(
+        self, presenting: Presenting, kind: str
+    ) -> None:
+        async with presenting(kind) as url:
+            unchecked = Settings(
+                database_url=Secret(f"{url}?sslmode=require"), database_tls_verify=False
+            )
+            await asyncio.to_thread(migrate, unchecked.connection())
+            for mode, status in (("require", 200), ("verify-ca", 503), ("verify-full", 503)):
+                named = f"{url}?sslmode={mode}"
+                async with serving(named, database_tls_verify=False) as client:
+                    assert (await client.get("/readyz")).status_code == status
+
+    @pytest.mark.requirement("FR-054")
+    async def test_no_setting_makes_require_go_without_tls(self, presenting: Presenting) -> None:
+        async with (
+            presenting("none") as url,
+            serving(f"{url}?sslmode=require", database_tls_verify=False) as client,
+        ):
+            assert (await client.get("/readyz")).status_code == 503

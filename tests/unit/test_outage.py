@@ -1,0 +1,123 @@
+"""What the log says about a database that is away, and how often."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from asyncpg import exceptions as pg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from app.outage import AGAIN_SECONDS, CAUSES_AT_MOST, Outage, cause
+
+pytestmark = pytest.mark.requirement("FR-054")
+
+
+def of_a_statement(driver: Exception) -> DBAPIError:
+    """An error as SQLAlchemy wraps it."""
+    driver.__cause__ = driver
+    return DBAPIError("INSERT hunter2", {}, driver)
+
+
+def while_connecting(driver: Exception) -> DBAPIError:
+    """An error as SQLAlchemy wraps it where no statement was sent."""
+    driver.__cause__ = driver
+    return DBAPIError(None, None, driver)
+
+
+def unverified(message: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED]")
+    error.verify_message = message
+    return error
+
+
+def tls_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, "[SSL]")
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            pg.InvalidPasswordError('password authentication failed for user "u"'),
+            'SQLSTATE 28P01, password authentication failed for user "u"',
+        ),
+        (pg.CannotConnectNowError(), "SQLSTATE 57P03, no message"),
+        (
+            unverified("Hostname mismatch, certificate is not valid for 'db'."),
+            "TLS: certificate verify failed: Hostname mismatch, certificate is not valid for 'db'.",
+        ),
+        (tls_error("WRONG_VERSION_NUMBER"), "TLS: WRONG_VERSION_NUMBER"),
+        (PoolTimeout("QueuePool limit"), "no connection of the pool was free in time"),
+        (TimeoutError(), "no answer in time"),
+        (TimeoutError(110, "Connect call failed"), "[Errno 110] Connect call failed"),
+        (ConnectionRefusedError(111, "refused"), "[Errno 111] refused"),
+        (pg.InterfaceError("hunter2"), "InterfaceError"),
+        (of_a_statement(pg.QueryCanceledError("hunter2")), "SQLSTATE 57014, QueryCanceledError"),
+        (of_a_statement(pg.InterfaceError("hunter2")), "InterfaceError"),
+        (
+            while_connecting(pg.InternalServerError("Couldn't connect to compute node")),
+            "SQLSTATE XX000, Couldn't connect to compute node",
+        ),
+        (DBAPIError(None, None, ValueError("hunter2")), "ValueError"),
+    ],
+    ids=repr,
+)
+def test_a_cause_is_told_without_what_a_row_holds(error: Exception, told: str) -> None:
+    assert cause(error) == told
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Any]]:
+    """What is logged."""
+    with structlog.testing.capture_logs() as captured:
+        yield captured
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which can be changed."""
+    now = [1000.0]
+    monkeypatch.setattr("app.outage.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_cause_is_logged_once_in_a_while(lines: list[Any], clock: list[float]) -> None:
+    outage = Outage()
+    for _ in range(1000):
+        outage.tell(ConnectionRefusedError(111, "refused"))
+    told = {
+        "event": "database unavailable",
+        "cause": "[Errno 111] refused",
+        "log_level": "warning",
+    }
+    assert lines == [told]
+    clock[0] += AGAIN_SECONDS - 1
+    outage.tell(ConnectionRefusedError(111, "refused"))
+    assert lines == [told]
+    clock[0] += 1
+    outage.tell(ConnectionRefusedError(111, "refused"))
+    assert lines == [told, told]
+    assert outage.cause == "[Errno 111] refused"
+
+
+@pytest.mark.usefixtures("clock")
+def test_another_cause_is_logged_at_once_but_not_any_number(lines: list[Any]) -> None:
+    outage = Outage()
+    for number in range(100):
+        outage.tell(OSError(number, "odd"))
+    assert len(lines) == CAUSES_AT_MOST
+    assert outage.cause == "[Errno 99] odd"
+
+
+def test_a_quiet_one_remembers_alone(lines: list[Any]) -> None:
+    outage = Outage()
+    outage.is_quiet = True
+    outage.tell(TimeoutError())
+    assert (lines, outage.cause) == ([], "no answer in time")

@@ -63,7 +63,7 @@ class Edge:
             return
         exchange = Exchange(scope, send, self.cors)
         if self.metrics is not None:
-            self.metrics.begin()
+            self.metrics.start()
         try:
             await self._serve(exchange, receive)
         except Exception:

@@ -46,7 +46,7 @@ async def get_liveness(request: Request[Any, Any, Any]) -> Healthy:
     problems=[NotReady],
 )
 async def get_readiness(request: Request[Any, Any, Any]) -> Healthy:
-    """Answer whether the database is there and has the schema that this version needs, or a later one."""
+    """Answer whether the database is there and its schema is what this version needs, or later."""
     NO_PARAMETERS.read(request)
     try:
         revision = await core(request).database.revision(READINESS_SECONDS)

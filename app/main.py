@@ -20,7 +20,7 @@ from app.documents import docs_handlers, get_contract_json, get_contract_yaml
 from app.edge import Edge
 from app.failures import HANDLERS
 from app.health import get_liveness, get_readiness
-from app.metrics import Metrics
+from app.metrics import Metrics, Pool
 from app.problems import DatabaseUnavailable
 from app.settings import Settings
 from app.tasks.controller import TaskController
@@ -80,7 +80,8 @@ def create_app(
         debug=False,
     )
     contract.refuse_shadows(framework.routes)
-    metrics = None if settings.metrics_port is None else Metrics(database)
+    pool = Pool(database.used, database.idle, database.most)
+    metrics = None if settings.metrics_port is None else Metrics(pool)
     return Edge(framework, framework.routes, Cors(settings.cors_origins), metrics)
 
 

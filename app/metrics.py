@@ -7,10 +7,10 @@ contract has operations, however many users and tasks there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from threading import Thread
-from typing import Protocol
+from typing import NamedTuple
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -27,17 +27,12 @@ from prometheus_client import (
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
-class Pool(Protocol):
-    """A pool of connections, asked only when the metrics are."""
+class Pool(NamedTuple):
+    """How many connections to the database there are; asked only when the metrics are."""
 
-    def used(self) -> int:
-        """How many connections serve a request now."""
-
-    def idle(self) -> int:
-        """How many are open and wait."""
-
-    def most(self) -> int:
-        """How many there may be."""
+    used: Callable[[], int]
+    idle: Callable[[], int]
+    most: Callable[[], int]
 
 
 class Metrics:
@@ -76,7 +71,7 @@ class Metrics:
         ).set_function(pool.most)
         self._series: dict[tuple[str, str | None, int], Histogram] = {}
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Count a request as being served."""
         self._active.inc()
 
@@ -96,7 +91,7 @@ class Metrics:
 
 
 @contextmanager
-def _served(server: WSGIServer, thread: Thread) -> Iterator[int]:
+def _served(server: WSGIServer, thread: Thread) -> Generator[int]:
     try:
         yield server.server_port
     finally:

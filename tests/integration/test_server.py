@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app import server
+from app.database import SCHEMA_REVISION
 from app.migrate import migrate
 from app.settings import Settings
 from tests.support.client import tasks_of
@@ -146,7 +147,9 @@ def test_a_service_that_is_still_starting_can_be_stopped(
 def test_migrate_and_doctor_work_on_the_embedded_database(folder: Path) -> None:
     migrated = run("migrate", DATA_DIR=folder)
     assert migrated.returncode == 0
-    assert migrated.stdout.splitlines()[-1] == f"The schema is at revision 0001: {folder}"
+    assert (
+        migrated.stdout.splitlines()[-1] == f"The schema is at revision {SCHEMA_REVISION}: {folder}"
+    )
     assert processes_of(folder) == set()
     doctor = run("doctor", DATA_DIR=folder, PORT=0)
     assert doctor.returncode == 0
@@ -291,7 +294,7 @@ def test_doctor_is_content_with_a_free_port_and_a_migrated_database(url: str) ->
     done = run("doctor", DATABASE_URL=url, PORT=0)
     assert done.returncode == 0, done.stdout
     assert "port       127.0.0.1:0 is free" in done.stdout
-    assert "database   given, schema revision 0001, needed 0001" in done.stdout
+    assert f"given, schema revision {SCHEMA_REVISION}, needed {SCHEMA_REVISION}" in done.stdout
 
 
 @pytest.mark.requirement("FR-037")
@@ -300,7 +303,7 @@ def test_doctor_says_what_is_missing(server_url: str) -> None:
         done = run("doctor", DATABASE_URL=empty, PORT=port)
     assert done.returncode == 1
     assert f"port       127.0.0.1:{port} is in use" in done.stdout
-    assert "database   given, schema revision None, needed 0001" in done.stdout
+    assert f"given, schema revision None, needed {SCHEMA_REVISION}" in done.stdout
 
 
 @pytest.mark.requirement("FR-037")

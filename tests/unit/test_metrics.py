@@ -11,29 +11,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.cors import Cors
 from app.edge import Edge
-from app.metrics import BUCKETS, Metrics
+from app.metrics import BUCKETS, Metrics, Pool
 
 pytestmark = pytest.mark.requirement("FR-049")
 
 SECONDS = "http_server_request_duration_seconds"
 
 
-class Pool:
-    """A pool as it happens to be."""
-
-    def used(self) -> int:
-        return 3
-
-    def idle(self) -> int:
-        return 2
-
-    def most(self) -> int:
-        return 10
-
-
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(Pool())
+    return Metrics(Pool(used=lambda: 3, idle=lambda: 2, most=lambda: 10))
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
@@ -50,7 +37,7 @@ def labels(method: str = "GET", route: str = "/livez", status: str = "200") -> d
 
 def test_a_request_is_counted_with_its_time(metrics: Metrics) -> None:
     for seconds in (0.002, 0.3):
-        metrics.begin()
+        metrics.start()
         metrics.end("GET", "/livez", 200, seconds)
     assert value(metrics.registry, f"{SECONDS}_count", **labels()) == 2
     assert value(metrics.registry, f"{SECONDS}_sum", **labels()) == 0.302
@@ -63,9 +50,9 @@ def test_a_request_is_counted_with_its_time(metrics: Metrics) -> None:
 
 def test_requests_are_told_apart_by_method_route_and_status(metrics: Metrics) -> None:
     for method, route, status in [("GET", "/livez", 200), ("HEAD", "/livez", 200)]:
-        metrics.begin()
+        metrics.start()
         metrics.end(method, route, status, 0.1)
-    metrics.begin()
+    metrics.start()
     metrics.end("GET", None, 404, 0.1)
     for named in (labels(), labels("HEAD")):
         assert value(metrics.registry, f"{SECONDS}_count", **named) == 1
@@ -73,8 +60,8 @@ def test_requests_are_told_apart_by_method_route_and_status(metrics: Metrics) ->
 
 
 def test_requests_under_way_are_counted(metrics: Metrics) -> None:
-    metrics.begin()
-    metrics.begin()
+    metrics.start()
+    metrics.start()
     assert value(metrics.registry, "http_server_active_requests") == 2
     metrics.end("GET", "/livez", 200, 0.1)
     assert value(metrics.registry, "http_server_active_requests") == 1

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app import migrate
 from app.connection import Connection
+from app.database import SCHEMA_REVISION
 from app.outage import Outage
 from app.problems import DatabaseUnavailable
 
@@ -19,7 +20,7 @@ NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
 class Asked:
     """A database that notes how it is treated."""
 
-    answer: str | Exception | None = "0001"
+    answer: str | Exception | None = SCHEMA_REVISION
     made: list[tuple[Connection, dict[str, Any]]]
     closed: int
 
@@ -39,7 +40,12 @@ class Asked:
 @pytest.mark.requirement("FR-039")
 @pytest.mark.parametrize(
     ("answer", "revision", "current"),
-    [("0001", "0001", True), ("0000", "0000", False), (None, None, False)],
+    [
+        (SCHEMA_REVISION, SCHEMA_REVISION, True),
+        ("9999", "9999", True),
+        ("0000", "0000", False),
+        (None, None, False),
+    ],
 )
 def test_a_database_is_asked_once_and_left(
     answer: str | None, revision: str | None, *, current: bool, monkeypatch: pytest.MonkeyPatch

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 import msgspec
 import pytest
 from litestar.exceptions import HTTPException, NotAuthorizedException, TooManyRequestsException
@@ -81,6 +79,11 @@ WORDS = {
         "The path does not have this method",
         "The header field Allow lists the methods of this path.",
     ),
+    "idempotency-key-in-use": (
+        409,
+        "The idempotency key is in use",
+        "A request with this Idempotency-Key is being served; this one did nothing.",
+    ),
     "precondition-failed": (
         412,
         "A precondition does not hold",
@@ -100,6 +103,11 @@ WORDS = {
         422,
         "The body breaks its schema",
         "The body has faults.",
+    ),
+    "idempotency-key-reused": (
+        422,
+        "The idempotency key was used before",
+        "This Idempotency-Key was sent with another body before; nothing was written.",
     ),
     "header-fields-too-large": (
         431,
@@ -145,7 +153,7 @@ def test_a_kind_as_it_stands_fits_the_contracts_schema(
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_kind_says_when_to_come_back_where_its_status_promises_it(kind: type[Problem]) -> None:
-    promised = {"Retry-After": "1"} if kind.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    promised = {"Retry-After": "1"} if kind.status in {409, 503} else {}
     assert dict(kind().headers) == promised
 
 

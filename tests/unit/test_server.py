@@ -21,6 +21,7 @@ import pytest
 
 from app import embedded, migrate, server
 from app.contract import ContractError
+from app.database import SCHEMA_REVISION
 from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
 from app.transport import Protocol
 
@@ -131,6 +132,13 @@ def test_a_fault_that_a_person_can_mend_is_all_that_is_told(
 # --- serve ---------------------------------------------------------------------------------------
 
 
+class App(NamedTuple):
+    """An application that measures nothing."""
+
+    settings: Settings
+    metrics: None = None
+
+
 class Served(SimpleNamespace):
     """A server that notes how it is run."""
 
@@ -147,7 +155,7 @@ class Served(SimpleNamespace):
 def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     """What `serve` runs in place of uvicorn."""
     made = Served(config=SimpleNamespace(backlog=7), should_exit=False)
-    monkeypatch.setattr(server, "create_app", lambda settings: ("app", settings))
+    monkeypatch.setattr(server, "create_app", App)
 
     def http_server(*given: Any) -> Served:
         made.given = given
@@ -174,7 +182,7 @@ def test_it_is_said_where_everything_is(
         f"data       {SHOWN}",
         f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)",
     ]
-    assert served.given == (("app", settings), settings)
+    assert served.given == (App(settings), settings)
     assert served.accepts
 
 
@@ -294,7 +302,7 @@ def test_a_migration_tells_the_revision_and_the_place(
 ) -> None:
     server.migrate_only(GIVEN)
     assert embedded_at == [1]
-    assert capsys.readouterr().out == f"The schema is at revision 0001: {SHOWN}\n"
+    assert capsys.readouterr().out == f"The schema is at revision {SCHEMA_REVISION}: {SHOWN}\n"
 
 
 # --- doctor --------------------------------------------------------------------------------------
@@ -347,7 +355,9 @@ def test_doctor_says_what_there_is(
 
 
 @pytest.mark.requirement("FR-038")
-@pytest.mark.parametrize(("found", "status"), [("0001", None), ("0000", 1), (None, 1)])
+@pytest.mark.parametrize(
+    ("found", "status"), [(SCHEMA_REVISION, None), ("9999", None), ("0000", 1), (None, 1)]
+)
 def test_doctor_says_which_revision_a_given_database_has(
     found: str | None,
     status: int | None,
@@ -356,7 +366,7 @@ def test_doctor_says_which_revision_a_given_database_has(
 ) -> None:
     monkeypatch.setattr(migrate, "revision", lambda given: given.url.port and found)
     lines, ended = diagnosis(GIVEN, capsys)
-    assert lines[3:] == [f"database   given, schema revision {found}, needed 0001"]
+    assert lines[3:] == [f"database   given, schema revision {found}, needed {SCHEMA_REVISION}"]
     assert ended == status
 
 

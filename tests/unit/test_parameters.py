@@ -513,7 +513,7 @@ def test_a_title_is_blank_where_it_is_white_space_alone(contract: Contract) -> N
 
 OPERATIONS = {
     ("/api/v1/users/{user_id}/tasks", "get"): (UserPath, ListTasksQuery, Nothing),
-    ("/api/v1/users/{user_id}/tasks", "post"): (UserPath, Nothing, Nothing),
+    ("/api/v1/users/{user_id}/tasks", "post"): (UserPath, Nothing, schemas.CreateTaskHeaders),
     ("/api/v1/users/{user_id}/tasks/{task_id}", "get"): (TaskPath, Nothing, IfNoneMatch),
     ("/api/v1/users/{user_id}/tasks/{task_id}", "put"): (TaskPath, Nothing, ReplaceTaskHeaders),
     ("/api/v1/users/{user_id}/tasks/{task_id}", "patch"): (TaskPath, Nothing, IfMatch),

@@ -294,7 +294,7 @@ async def breaking(settings: Settings) -> AsyncIterator[ContractClient]:
         yield opened
 
 
-@pytest.mark.requirement("FR-036", "FR-041")
+@pytest.mark.requirement("FR-036", "FR-041", "FR-050")
 async def test_a_fault_is_logged_with_its_stack_under_the_request_id(
     breaking: ContractClient, configured: Configure
 ) -> None:

@@ -38,7 +38,7 @@ async def test_a_fault_around_the_framework_is_a_problem(
     assert "before the response" in capsys.readouterr().out
 
 
-@pytest.mark.requirement("FR-027", "FR-041")
+@pytest.mark.requirement("FR-027", "FR-050")
 @pytest.mark.parametrize("path", ["/livez", "/things/"], ids=["a fault", "a refusal"])
 async def test_a_problem_names_the_trace(path: str) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -6,6 +6,7 @@ The framework's own middleware does not run for 404 and 405, so this wraps the f
 from __future__ import annotations
 
 import re
+from asyncio import CancelledError
 from collections.abc import Iterable
 from time import perf_counter
 from urllib.parse import unquote
@@ -56,7 +57,7 @@ class Edge:
         exchange = Exchange(scope, send, self.cors)
         try:
             await self._serve(exchange, receive)
-        except Exception:
+        except (Exception, CancelledError):  # the latter when the service ends and cannot wait
             log.exception("fault", request_id=exchange.request_id)
             if exchange.status:
                 raise  # too late for another answer: the server closes the connection

@@ -57,7 +57,12 @@ class Edge:
         exchange = Exchange(scope, send, self.cors)
         try:
             await self._serve(exchange, receive)
-        except (Exception, CancelledError):  # the latter when the service ends and cannot wait
+        except CancelledError:  # the service ends and cannot wait for the rest of a request
+            log.warning("cut off by the end of the service", request_id=exchange.request_id)
+            if exchange.status:
+                raise
+            await exchange.refuse(InternalError())
+        except Exception:
             log.exception("fault", request_id=exchange.request_id)
             if exchange.status:
                 raise  # too late for another answer: the server closes the connection

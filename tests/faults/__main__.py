@@ -5,8 +5,6 @@ really done is then read from the database. Exit code 1 when a row has anything 
 undocumented. FAULTS_WITHOUT_TOOLS=1 leaves out what this machine has no means for.
 """
 
-# ruff: noqa: T201 - a command line prints
-
 from __future__ import annotations
 
 import argparse

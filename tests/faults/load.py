@@ -47,6 +47,7 @@ class Ledger:
     answers: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     slowest: float = 0.0
+    late: list[tuple[float, str]] = field(default_factory=list)  # seconds, and what was answered
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     undocumented: list[str] = field(default_factory=list)
@@ -134,7 +135,7 @@ class Client:
         except AssertionError as violation:
             self.ledger.undocumented.append(f"{name}: {violation}")
         if took > ANSWER_SECONDS:
-            self.ledger.undocumented.append(f"{name}: after {took:.2f} s")
+            self.ledger.late.append((took, name))
         if response.status_code == 500 and not self.allowed.internal_errors:
             self.ledger.undocumented.append(f"{name}: {response.text}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import signal
 import time
@@ -30,7 +31,12 @@ class Replica:
 
     def __init__(self, settings: Mapping[str, object]) -> None:
         self.port = free_port()
-        self.settings = {"LOG_LEVEL": "warning", **settings, "PORT": self.port}
+        self.settings = {
+            "LOG_LEVEL": "warning",
+            "STOP_WITH_PARENT": os.getpid(),
+            **settings,
+            "PORT": self.port,
+        }
         self._running = ExitStack()
         self.service: Service | None = None
 

@@ -142,7 +142,8 @@ def _judge_probes(row: Row, probe: Probe, began: float, ended: float) -> None:
     if not row.fault.ends_process:
         wrong = [told for told in alive if told[1] != 200 or told[0] > LIVENESS_SECONDS]
         row.untrue += [f"/livez was {status} after {took:.2f} s" for took, status in wrong]
-    late = [(took, name) for took, name in row.ledger.late if took > ANSWER_SECONDS + row.lag]
+    limit = ANSWER_SECONDS + 2 * row.lag  # the machine delays the request, and its answer
+    late = [(took, name) for took, name in row.ledger.late if took > limit]
     row.ledger.undocumented += [f"{name}: after {took:.2f} s" for took, name in late]
     during = probe.statuses("/readyz", began + NOTICE_SECONDS, ended)
     row.readiness = f"{sum(status == 503 for status in during)} of {len(during)}"

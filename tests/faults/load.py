@@ -75,9 +75,10 @@ class Client:
         self.allowed = allowed
         self.path = tasks_of(f"client-{number}")
         self.number = number
-        self.count = 0
+        self.count = number  # so that not all do the same at once
         self.tasks: dict[str, str] = {}  # id: etag, of tasks that must be there
         self.chain: tuple[str, str, str] | None = None  # id, etag and title
+        self.doubt: Write | None = None  # the step whose outcome is still to be read
         self.http = httpx.AsyncClient(base_url=url, timeout=3 * ANSWER_SECONDS, trust_env=False)
 
     async def run(self, stopped: asyncio.Event) -> None:
@@ -200,6 +201,9 @@ class Client:
                 self.chain = (write.task, write.etag, write.title)
             return
         task, etag, before = self.chain
+        if self.doubt:
+            await self.look_after(task, etag, before, self.doubt)
+            return
         write = Write(self.title("step"), "UPDATE")
         response = await self.write(
             write,
@@ -214,21 +218,17 @@ class Client:
             self.ledger.lost.append(f"step from {before!r}: {response.status_code}")
             self.chain = None
         elif write.sent:
-            await self.look_after(task, etag, before, write)
+            self.doubt = write
 
     async def look_after(self, task: str, etag: str, before: str, write: Write) -> None:
         """After an unknown outcome: read which of the two it was, and go on from there."""
-        for _ in range(ATTEMPTS):
-            try:
-                response = await self.ask("GET", f"{self.path}/{task}")
-            except httpx.ConnectError:
-                response = None
-            if response is not None:
-                break
-            await asyncio.sleep(0.2)
-        else:
-            self.chain = None  # the run ends without an answer; the truth is read from the database
-            return
+        try:
+            response = await self.ask("GET", f"{self.path}/{task}")
+        except httpx.ConnectError:
+            response = None
+        if response is None:
+            return  # asked again at the next step
+        self.doubt = None
         if response.status_code != 200:
             self.ledger.lost.append(f"chain of {before!r}: {response.status_code}")
             self.chain = None

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import asyncpg
 from asyncpg import exceptions as pg
-from sqlalchemy import Engine, event, text
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from app.connection import Connection
 from app.outage import Outage
+from app.pool import Connector, Watch
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
 
 # Known here so that a request need not read the migrations; a test compares it with their head.
@@ -105,11 +105,14 @@ class Database:
                 **connection.connect_args(statement_timeout),
                 "timeout": timeout,
                 "connection_class": _Impatient,
+                "async_creator_fn": Connector().connect,
             },
         )
         # The engine's own type for it is that of any pool.
         self._pool: AsyncAdaptedQueuePool = self.engine.pool  # type: ignore[assignment]
-        _drop_closed_connections(self.engine.sync_engine)
+        Watch(self.engine.sync_engine)
+        # The pool does not wake who waits when a connection could not be opened; this does.
+        self.slots = asyncio.Semaphore(pool_size)
 
     @asynccontextmanager
     async def session(self, within: float | None = None) -> AsyncGenerator[AsyncSession]:
@@ -120,9 +123,12 @@ class Database:
         DatabaseError for what should not happen.
         """
         try:
-            async with asyncio.timeout(within or self.timeout):
-                async with AsyncSession(self.engine) as session:
-                    yield session
+            async with (
+                asyncio.timeout(within or self.timeout),
+                self.slots,
+                AsyncSession(self.engine) as session,
+            ):
+                yield session
         except DBAPIError as error:
             meant = _meaning(error)
             if isinstance(meant, DatabaseUnavailable):
@@ -158,18 +164,6 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
-
-
-def _drop_closed_connections(engine: Engine) -> None:
-    """Replace a connection that the server has closed before a request is given it.
-
-    Costs no round trip, unlike SQLAlchemy's pre-ping: asyncpg has seen the end of the stream.
-    """
-
-    @event.listens_for(engine, "checkout")
-    def check(dbapi_connection: Any, *_: object) -> None:  # noqa: ANN401 - the driver's
-        if dbapi_connection.driver_connection.is_closed():
-            raise InvalidatePoolError
 
 
 def _sqlstate(error: DBAPIError) -> str:

@@ -6,6 +6,7 @@ The framework's own middleware does not run for 404 and 405, so this wraps the f
 from __future__ import annotations
 
 import re
+from asyncio import CancelledError
 from collections.abc import Iterable
 from time import perf_counter
 from urllib.parse import unquote
@@ -66,6 +67,11 @@ class Edge:
             self.metrics.start()
         try:
             await self._serve(exchange, receive)
+        except CancelledError:  # the service ends and cannot wait for the rest of a request
+            log.warning("cut off by the end of the service", request_id=exchange.request_id)
+            if exchange.status:
+                raise
+            await exchange.refuse(InternalError())
         except Exception:
             log.exception("fault", request_id=exchange.request_id, trace_id=exchange.trace_id)
             if exchange.status:

@@ -22,6 +22,7 @@ from app import embedded, migrate
 from app.contract import ContractError
 from app.database import SCHEMA_REVISION, schema_suffices
 from app.edge import Edge
+from app.leaving import Server
 from app.logs import configure
 from app.main import create_app
 from app.settings import Secret, Settings, SettingsError
@@ -91,9 +92,9 @@ def serve(settings: Settings) -> None:
             server.run(sockets=[listener])
 
 
-def http_server(app: Edge, settings: Settings) -> uvicorn.Server:
+def http_server(app: Edge, settings: Settings) -> Server:
     """The HTTP server for an application."""
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             app,
             host=settings.host,

@@ -11,6 +11,8 @@ from app.logs import log
 from app.problems import MEDIA_TYPE, HeaderFieldsTooLarge, MalformedBody, MalformedRequest, Problem
 
 HEAD_BYTES_AT_MOST = 32_768
+# A kept connection may bring one more request before its client can know that the service ends.
+LEAVE_SECONDS = 1.0
 
 
 class Protocol(HttpToolsProtocol):
@@ -22,6 +24,7 @@ class Protocol(HttpToolsProtocol):
     head_bytes = 0
     in_head = False
     unparsed_bytes = 0
+    is_leaving = False
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head that goes on: the parser tells of a field when it ends."""
@@ -36,7 +39,7 @@ class Protocol(HttpToolsProtocol):
         """Answer a client that has closed its side: the rest of its request will not come."""
         if self.in_head:
             self._refuse(MalformedRequest())
-        elif self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]
+        elif self._is_idle():
             return False
         elif self.cycle.more_body and not self.pipeline:
             self._refuse(MalformedBody("The body was cut short."))
@@ -68,6 +71,23 @@ class Protocol(HttpToolsProtocol):
             raise ValueError  # ends the parsing, as in _count
         super().on_headers_complete()
         self.in_head = False
+        if self.is_leaving:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """End after the answer that is due; where none is, a request may still be on its way."""
+        self.is_leaving = True
+        if self._is_idle():
+            self.loop.call_later(LEAVE_SECONDS, self._leave)
+        else:
+            super().shutdown()
+
+    def _leave(self) -> None:
+        if self._is_idle() and not self.in_head:
+            self.transport.close()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """Answer what cannot be parsed."""

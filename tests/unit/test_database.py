@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
 import pytest
 from asyncpg import exceptions as pg
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.connection import Connection
 from app.database import CHECKS, Database, DatabaseError, _Impatient, _meaning, migration_engine
+from app.pool import Connector
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
 
 pytestmark = pytest.mark.requirement("FR-033")
@@ -184,6 +183,8 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any
 def test_the_pool_is_small_warm_and_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     url, options = made(monkeypatch, lambda: Database(POOLER, pool_size=7, timeout=3, recycle=9))
     assert url == POOLER.url
+    opening = options["connect_args"].pop("async_creator_fn")
+    assert isinstance(opening.__self__, Connector)
     assert options == {
         "pool_size": 7,
         "max_overflow": 0,
@@ -219,12 +220,3 @@ def test_a_migration_has_one_direct_connection(monkeypatch: pytest.MonkeyPatch) 
         "hide_parameters": True,
         "connect_args": {**direct.connect_args(), "timeout": 15},
     }
-
-
-@pytest.mark.parametrize("closed", [True, False])
-def test_a_connection_that_the_server_has_closed_is_not_given_out(*, closed: bool) -> None:
-    database = Database(NOWHERE, pool_size=1, timeout=1)
-    driver = SimpleNamespace(driver_connection=SimpleNamespace(is_closed=lambda: closed))
-    check = database.engine.sync_engine.pool.dispatch.checkout
-    with pytest.raises(InvalidatePoolError) if closed else nullcontext():
-        check(driver, None, None)

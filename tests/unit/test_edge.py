@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -13,6 +14,8 @@ from structlog.testing import capture_logs
 from app.cors import Cors
 from app.edge import Edge
 from tests.support.client import ContractClient, assert_problem
+
+ALIVE: dict[str, Any] = {"path": "/livez", "method": "GET", "headers": []}
 
 
 async def fail_at_once(_: Scope, __: Receive, ___: Send) -> None:
@@ -55,6 +58,34 @@ async def test_a_fault_amid_a_response_is_left_to_the_server_which_breaks_it_off
     ) as client:
         with pytest.raises(RuntimeError, match="amid the response"):
             await client.get("/livez")
+
+
+async def wait(_: Scope, __: Receive, ___: Send) -> None:
+    await asyncio.Event().wait()
+
+
+async def wait_halfway(_: Scope, __: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await asyncio.Event().wait()
+
+
+@pytest.mark.requirement("NFR-015")
+async def test_a_request_that_is_cut_off_by_the_end_is_answered_with_a_problem() -> None:
+    asked = asyncio.create_task(exchanged(Edge(wait, [], Cors(())), ALIVE))
+    await asyncio.sleep(0)
+    asked.cancel()
+    start, body = await asked
+    assert start["status"] == 500
+    assert b"/problems/internal-error" in body["body"]
+
+
+@pytest.mark.requirement("NFR-015")
+async def test_a_response_that_is_cut_off_by_the_end_is_left_to_the_server() -> None:
+    asked = asyncio.create_task(exchanged(Edge(wait_halfway, [], Cors(())), ALIVE))
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
 
 
 # --- messages ------------------------------------------------------------------------------------

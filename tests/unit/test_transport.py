@@ -191,3 +191,39 @@ async def test_what_is_refused_here_has_its_fields_and_its_line_in_the_log() -> 
             "trace_id": None,
         }
     ]
+
+
+# --- the end of the service ----------------------------------------------------------------------
+
+
+@pytest.mark.requirement("NFR-015")
+async def test_a_kept_connection_may_bring_one_more_request_at_the_end() -> None:
+    protocol, pipe = connected(answer)
+    protocol.shutdown()
+    assert not pipe.closed
+    protocol.data_received(WHOLE)
+    await asyncio.gather(*protocol.tasks)
+    assert b"204 No Content\r\nconnection: close\r\n" in pipe.written
+    assert pipe.closed
+
+
+@pytest.mark.requirement("NFR-015")
+@pytest.mark.parametrize(("sent", "closed"), [(b"", True), (START, False)])
+async def test_a_connection_on_which_nothing_has_begun_is_closed_after_a_moment(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch, *, closed: bool
+) -> None:
+    monkeypatch.setattr("app.transport.LEAVE_SECONDS", 0)
+    protocol, pipe = connected()
+    protocol.data_received(sent)
+    protocol.shutdown()
+    await asyncio.sleep(0.01)
+    assert pipe.closed is closed
+
+
+@pytest.mark.requirement("NFR-015")
+async def test_a_connection_with_a_request_under_way_is_not_kept() -> None:
+    protocol, pipe = connected()
+    protocol.data_received(WHOLE)
+    protocol.shutdown()
+    assert not pipe.closed
+    assert not protocol.cycle.keep_alive

@@ -1,0 +1,33 @@
+"""The contract that the answers are held against, and whether it knows safe retries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema_rs
+
+from tests.support.contract_check import ContractCheck
+
+
+class CompiledCheck(ContractCheck):
+    """The same check, fast enough to stand beside a load: a schema is compiled once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._compiled: dict[int, jsonschema_rs.Draft202012Validator] = {}
+
+    def faults(self, schema: dict[str, Any], value: Any) -> list[str]:
+        validator = self._compiled.get(id(schema))
+        if validator is None:
+            whole = {**schema, "components": self.document["components"]}
+            validator = jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
+            # The document holds its schemas, so none of them gives its identity to another.
+            self._compiled[id(schema)] = validator
+        return [f"{error.instance_path}: {error.message}" for error in validator.iter_errors(value)]
+
+
+CHECK = CompiledCheck()
+_PARAMETERS = CHECK.document["paths"]["/api/v1/users/{user_id}/tasks"]["post"]["parameters"]
+HAS_IDEMPOTENCY_KEY = any(
+    CHECK.resolve(parameter)["name"].lower() == "idempotency-key" for parameter in _PARAMETERS
+)

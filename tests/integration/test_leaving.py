@@ -1,0 +1,116 @@
+"""SIGTERM, from a client's side: nothing that was sent before the end is known is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from time import monotonic
+
+import httpx
+import pytest
+
+from app.main import create_app
+from app.server import http_server
+from app.settings import Settings
+from app.transport import LEAVE_SECONDS
+from tests.support.client import assert_problem, tasks_of
+from tests.support.live import read_response, request, served
+from tests.support.process import eventually, serving
+
+pytestmark = pytest.mark.requirement("NFR-015")
+
+ALIVE = request("GET", "/livez")
+CREATE = request("POST", tasks_of("alice"), "Content-Type: application/json", body=b'{"title":"x"}')
+
+
+@contextmanager
+def opened(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        yield connection
+
+
+def is_refusing(port: int) -> bool:
+    try:
+        with opened(port):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+def assert_last(response: httpx.Response, status: int) -> None:
+    assert response.status_code == status
+    assert response.headers["connection"] == "close"
+
+
+def test_a_kept_connection_is_answered_once_more_and_told_the_end(database_url: str) -> None:
+    with serving(DATABASE_URL=database_url) as service:
+        port = int(httpx.URL(service.url).port or 0)
+        with opened(port) as kept, opened(port) as halfway, opened(port) as fresh:
+            for connection in (kept, halfway):
+                connection.sendall(ALIVE)
+                assert read_response(connection).status_code == 200
+            halfway.sendall(CREATE[:20])
+            service.process.send_signal(signal.SIGTERM)
+            eventually(lambda: is_refusing(port))
+            for connection in (kept, fresh):
+                connection.sendall(CREATE)
+                assert_last(read_response(connection, "POST"), 201)
+            # Longer than others are waited for, since a request has begun here.
+            eventually(lambda: ended(kept))
+            halfway.settimeout(LEAVE_SECONDS)
+            with pytest.raises(TimeoutError):
+                halfway.recv(1)
+            halfway.settimeout(10)
+            halfway.sendall(CREATE[20:])
+            assert_last(read_response(halfway, "POST"), 201)
+        assert service.process.wait(10) == 0
+
+
+def ended(connection: socket.socket) -> bool:
+    return connection.recv(1) == b""
+
+
+def test_a_kept_connection_that_brings_nothing_is_closed_soon(database_url: str) -> None:
+    with serving(DATABASE_URL=database_url) as service:
+        with opened(int(httpx.URL(service.url).port or 0)) as kept:
+            kept.sendall(ALIVE)
+            assert read_response(kept).status_code == 200
+            began = monotonic()
+            service.process.send_signal(signal.SIGTERM)
+            assert ended(kept)
+            assert LEAVE_SECONDS * 0.9 < monotonic() - began < LEAVE_SECONDS + 3
+        assert service.process.wait(10) == 0
+
+
+async def test_a_connection_that_nobody_has_accepted_yet_is_answered(settings: Settings) -> None:
+    server = http_server(create_app(settings), settings)
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    server.servers = []
+    await server.lifespan.startup()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        port = listener.getsockname()[1]
+        with opened(port) as waiting:  # by the kernel: no loop looks at the listener
+            waiting.sendall(ALIVE)
+            ending = asyncio.create_task(server.shutdown([listener]))
+            assert_last(await asyncio.to_thread(read_response, waiting), 200)
+            await ending
+        assert is_refusing(port)
+
+
+def test_a_request_that_the_end_cannot_wait_for_is_answered_with_a_problem(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.server.GRACE_SECONDS", 0.2)
+    with ExitStack() as stack:
+        with served(settings) as live:
+            slow = stack.enter_context(live.connected())
+            slow.sendall(CREATE[:-1])
+            assert live.call("GET", "/livez").status_code == 200  # so the first was read as well
+        response = read_response(slow, "POST")
+    live.contract.check("POST", tasks_of("alice"), response)
+    assert_problem(response, 500, "internal-error")

@@ -22,10 +22,11 @@ from app import embedded, migrate
 from app.contract import ContractError
 from app.database import SCHEMA_REVISION
 from app.edge import Edge
+from app.load import Load, Server
 from app.logs import configure
 from app.main import create_app
 from app.settings import Secret, Settings, SettingsError
-from app.transport import Protocol
+from app.transport import IDLE_SECONDS, Protocol
 
 GRACE_SECONDS = 10
 PARENT_POLL_SECONDS = 0.5
@@ -87,9 +88,9 @@ def serve(settings: Settings) -> None:
         server.run(sockets=[listener])
 
 
-def http_server(app: Edge, settings: Settings) -> uvicorn.Server:
+def http_server(app: Edge, settings: Settings) -> Server:
     """The HTTP server for an application."""
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             app,
             host=settings.host,
@@ -100,8 +101,10 @@ def http_server(app: Edge, settings: Settings) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=int(IDLE_SECONDS),
             timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+        ),
+        Load(settings.requests_at_once, app.cors),
     )
 
 

@@ -29,7 +29,7 @@ SHORT = 0.3  # seconds
 def live(settings: Settings) -> Iterator[Live]:
     """A service that looks at its connections ten times as often, and has little patience."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(load, "TICKS_IN_A_SECOND", 1)
+        patched.setattr(load, "LOOK_SECONDS", SHORT / 3)
         for kind in Wait:
             patched.setitem(transport.PATIENCE, kind, SHORT)
         with served(settings) as opened:

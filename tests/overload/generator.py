@@ -41,7 +41,7 @@ class Load:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the generator could not keep its timetable, so that the load was a smaller one."""
+        """Whether the timetable was not kept, so that the load was a smaller one."""
         sent = len(self.late) / self.seconds
         return sent < 0.95 * self.rate or percentile(self.late, 50) > 0.005
 
@@ -59,7 +59,7 @@ class _Connection:
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=GIVE_UP_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.setblocking(False)
+        self.socket.settimeout(0)
         self.due = 0.0
         self.read = b""
         self.missing = 0

@@ -1,4 +1,4 @@
-"""nginx with `deploy/nginx.conf` on a free port, in front of two ports, under a folder of its own."""
+"""nginx with `deploy/nginx.conf` on a free port, in front of two, under a folder of its own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.support.live import Live
+import httpx
+
+from tests.support.live import Live, PeoplesPages
 from tests.support.process import ROOT, STOP_SECONDS, eventually
 
 CONFIGURATION = ROOT / "deploy" / "nginx.conf"
 PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+class BehindNginx(PeoplesPages):
+    """The contract, and `Server`, which nginx names itself in."""
+
+    def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
+        headers = [(name, value) for name, value in response.headers.items() if name != "server"]
+        bare = httpx.Response(response.status_code, headers=headers, content=response.content)
+        return super().check(method, raw_path, bare)
+
+
+class Front(Live):
+    """nginx, listening."""
+
+    contract = BehindNginx()
 
 
 @contextmanager
@@ -42,7 +59,7 @@ def nginx(folder: Path, replicas: tuple[int, int]) -> Iterator[Live]:
 
     try:
         eventually(listens)
-        yield Live(port)
+        yield Front(port)
     finally:
         process.terminate()
         process.wait(STOP_SECONDS)

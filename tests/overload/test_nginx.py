@@ -6,8 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 import asyncpg
@@ -116,9 +115,9 @@ def test_a_head_that_is_too_large_is_the_same_problem(front: Live) -> None:
     assert_has_fields(refused)
 
 
-@pytest.mark.parametrize("sent", [b"nonsense\r\n\r\n", request("GET", "/livez", "Host: b")])
-def test_what_is_no_http_is_the_same_problem(front: Live, sent: bytes) -> None:
-    refused = front.exchange(sent)
+@pytest.mark.parametrize("field", ["Host: b", "Content-Length: x"])
+def test_what_is_no_http_is_the_same_problem(front: Live, field: str) -> None:
+    refused = front.call("GET", "/livez", field)
     assert_problem(refused, 400, "malformed-request")
     assert_has_fields(refused)
 
@@ -159,7 +158,8 @@ def test_what_stops_is_closed_in_time(
         connection.settimeout(20)
         connection.sendall(sent)
         started = time.monotonic()
-        assert connection.recv(1) == b""
+        with suppress(ConnectionResetError):  # what is left unsent is dropped with it
+            assert connection.recv(1) == b""
         seconds = time.monotonic() - started
     record_property("seconds until nginx closes what has stopped", round(seconds, 1))
     assert 9 < seconds < 15

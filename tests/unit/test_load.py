@@ -72,16 +72,19 @@ def test_refusals_are_told_together_and_once() -> None:
     ]
 
 
-async def test_the_server_looks_every_second_and_when_it_leaves() -> None:
+async def test_the_server_looks_every_second_and_when_it_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     server = Server(Config(cast("Any", None), log_config=None), load_of(0, 0))
     connection = Looked()
     server.load.connections = cast("Any", {connection})
-    looked = [len(connection.at) for count in range(21) if await server.on_tick(count) is False]
-    assert looked == [1] * 10 + [2] * 10 + [3]
+    clock = iter([10.0, 10.1, 10.9, 11.0, 13.0, 13.1])
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: next(clock))
+    assert [await server.on_tick(1) for _ in range(5)] == [False] * 5
     server.should_exit = True
-    assert await server.on_tick(22) is True
-    assert len(connection.at) == 4
-    assert connection.at[-1] <= asyncio.get_running_loop().time()
+    assert await server.on_tick(1) is True
+    monkeypatch.undo()
+    assert connection.at == [10.0, 11.0, 13.0, 13.1]
 
 
 def test_a_refusal_is_a_whole_answer() -> None:

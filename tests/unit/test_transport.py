@@ -315,15 +315,19 @@ async def test_nothing_is_read_from_a_client_that_does_not_read() -> None:
 
 @SLOW
 async def test_what_was_sent_ahead_is_not_begun_before_the_answer_ahead_is_taken() -> None:
-    async def answer_at_length(_: Any, __: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        protocol.pause_writing()
-        await send({"type": "http.response.body", "body": b""})
+    protocol, pipe = connected(answer)
 
-    protocol, pipe = connected(answer_at_length)
+    def write_and_wait(data: bytes) -> None:
+        pipe.written += data
+        if not data:  # the empty body, the last of an answer
+            protocol.pause_writing()
+
+    pipe.write = write_and_wait  # type: ignore[method-assign]
     protocol.data_received(WHOLE * 2)
-    await asyncio.sleep(0)
-    protocol.resume_writing()
-    await asyncio.sleep(0)
-    assert statuses(pipe) == [204]
-    await asyncio.sleep(0)
+    for expected in ([204], [204, 204]):
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert statuses(pipe) == expected
+        assert not pipe.reading
+        protocol.resume_writing()
+    assert pipe.reading

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
@@ -126,7 +126,7 @@ def test_what_is_no_http_is_the_same_problem(front: Live, field: str) -> None:
 
 
 def test_slow_bodies_reach_no_replica_and_one_address_has_only_so_many(
-    balanced: Balanced, record_property: pytest.RecordProperty
+    balanced: Balanced, record_property: Callable[[str, object], None]
 ) -> None:
     front, replicas = balanced
     before = [memory(service.pid) for service in replicas]
@@ -152,7 +152,7 @@ def test_slow_bodies_reach_no_replica_and_one_address_has_only_so_many(
     "sent", [b"GET /livez HTTP/1.1\r\nX: a", request("POST", ALICE, JSON, "Content-Length: 21")]
 )
 def test_what_stops_is_closed_in_time(
-    front: Live, sent: bytes, record_property: pytest.RecordProperty
+    front: Live, sent: bytes, record_property: Callable[[str, object], None]
 ) -> None:
     with front.connected() as connection:
         connection.settimeout(20)

@@ -61,12 +61,13 @@ class _Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(0)
         self.due = 0.0
+        self.is_busy = False
         self.read = b""
         self.missing = 0
 
     def send(self, sent: bytes, due: float) -> None:
         """Send a request. They are short, and the one before it is answered: it fits."""
-        self.due, self.read, self.missing = due, b"", 0
+        self.due, self.read, self.missing, self.is_busy = due, b"", 0, True
         self.socket.sendall(sent)
 
     def status(self) -> int | None:
@@ -121,8 +122,9 @@ class Generator:
             if now > due + GIVE_UP_SECONDS:
                 self._give_up(load)
                 break
-            # epoll's own timeout is rounded up to a millisecond; the rest is waited for busily.
-            self._take_answers(load, max(0.0, due - now - 0.001) if upcoming else 0.1)
+            # Rounded up to a millisecond, which counts as late: to wait busily for the rest would
+            # take the processor from the service.
+            self._take_answers(load, max(0.0, due - now) if upcoming else 0.1)
         load.processor = time.process_time() - used
         return load
 
@@ -161,12 +163,13 @@ class Generator:
     def _take_answers(self, load: Load, seconds: float) -> None:
         for number, _ in self.epoll.poll(seconds, 256):
             connection = self.connections[number]
-            is_idle = connection in self.idle  # closed by the service, which may
-            status = 0 if is_idle else connection.status()
-            if status == 0:
-                self._drop(connection)
-            if status is None or is_idle:
+            if not connection.is_busy:
+                self._drop(connection)  # closed by the service, which may
                 continue
+            status = connection.status()
+            if status is None:
+                continue
+            connection.is_busy = False
             took = time.perf_counter() - connection.due
             if 200 <= status < 300:
                 load.accepted.append(took)
@@ -176,6 +179,8 @@ class Generator:
                 load.others[status] += 1
             if status:
                 self.idle.append(connection)
+            else:
+                self._drop(connection)
 
     def _drop(self, connection: _Connection) -> None:
         if connection in self.idle:
@@ -185,6 +190,6 @@ class Generator:
         connection.socket.close()
 
     def _give_up(self, load: Load) -> None:
-        for connection in [it for it in self.connections.values() if it not in self.idle]:
+        for connection in [it for it in self.connections.values() if it.is_busy]:
             load.others[0] += 1
             self._drop(connection)

@@ -5,11 +5,13 @@ Prints a table and ends with 1 when a goal is missed.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from app.settings import Settings
 from tests.overload.generator import Generator, Load, percentile
 from tests.overload.work import loaded_service, memory, mix, processor
 from tests.support.process import Service
@@ -72,7 +74,8 @@ UNITS = (
 
 def main() -> int:
     """Measure and judge."""
-    with loaded_service() as (service, _):
+    at_once = os.environ.get("REQUESTS_AT_ONCE") or Settings().requests_at_once
+    with loaded_service(REQUESTS_AT_ONCE=at_once) as (service, _):
         generator = Generator(int(service.url.rpartition(":")[2]))
         generator.closed_loop(mix(service.url, 10_000), 8, CLOSED_SECONDS)  # to warm up
         capacity = max(_capacity(generator, service, clients) for clients in (4, 8, 16))

@@ -33,7 +33,7 @@ def test_without_variables_every_setting_has_its_default() -> None:
         database_pooler=False,
         database_pool_size=10,
         database_timeout=4.0,
-        requests_at_once=16,
+        requests_at_once=10,
         data_dir=Path(".data"),
         cursor_secret=None,
         cors_origins=(),

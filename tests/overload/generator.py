@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 READ_BYTES = 262_144
 GIVE_UP_SECONDS = 10.0  # after the last request was due
 CONNECTIONS_AT_MOST = 1_000
-OVERLOADED = 503
+UNAVAILABLE = 503
+OVERLOADED = b'"/problems/overloaded"'
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Load:
     accepted: list[float] = field(default_factory=list)
     """Seconds from due to answered, of what was answered 2xx."""
     refused: list[float] = field(default_factory=list)
-    """The same of what was answered 503."""
+    """The same of what was refused for load."""
     others: Counter[int] = field(default_factory=Counter)
     """How many answers had which other status; 0 is none at all."""
     late: list[float] = field(default_factory=list)
@@ -173,7 +174,7 @@ class Generator:
             took = time.perf_counter() - connection.due
             if 200 <= status < 300:
                 load.accepted.append(took)
-            elif status == OVERLOADED:
+            elif status == UNAVAILABLE and OVERLOADED in connection.read:
                 load.refused.append(took)
             else:
                 load.others[status] += 1

@@ -143,7 +143,7 @@ def _faults(rows: list[Row], normal: float) -> Iterator[str]:
     """The goals that were missed."""
     for row in rows:
         if row.load.others:
-            yield f"{row.name}: answers that are neither 2xx nor 503: {dict(row.load.others)}"
+            yield f"{row.name}: answers that are neither 2xx nor refusals: {dict(row.load.others)}"
         if row.load.is_behind:
             yield f"{row.name}: the generator fell behind, so this load was not offered"
         if row.grown > GROWS_AT_MOST:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from app.transport import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, RESPONSE_SECONDS
 from tests.overload.generator import Generator, percentile
-from tests.overload.work import INSERT, JSON, loaded_service, memory
+from tests.overload.work import INSERT, JSON, loaded_service, memory, open_files
 from tests.support.client import tasks_of
 from tests.support.live import request
 from tests.support.process import Service, execute
@@ -82,11 +82,14 @@ def _tried(abuse: Abuse, service: Service) -> Iterator[str]:
     other = Generator(port)
     other.closed_loop([OTHER] * 20, clients=1)
     before = highest = memory(service.pid)
+    files = open_files(service.pid)
     took: list[float] = []
     refused = failed = 0
     attackers = Attackers(abuse, port)
     started = time.monotonic()
-    while attackers.open and time.monotonic() < started + abuse.seconds + 2 * SLACK:
+    # Who does not read is not told of the end; the service's own files tell.
+    ended = False
+    while not ended and time.monotonic() < started + abuse.seconds + 2 * SLACK:
         attackers.go_on()
         highest = max(highest, memory(service.pid))
         load = other.closed_loop([OTHER], clients=1)
@@ -94,6 +97,7 @@ def _tried(abuse: Abuse, service: Service) -> Iterator[str]:
         refused += len(load.refused)
         failed += sum(load.others.values())
         time.sleep(PAUSE)
+        ended = not attackers.open or open_files(service.pid) <= files
     seconds = time.monotonic() - started
     other.close()
     attackers.close()
@@ -103,7 +107,7 @@ def _tried(abuse: Abuse, service: Service) -> Iterator[str]:
         f"{percentile(took, 99) * 1000:9.1f} ms {max(took, default=0) * 1000:5.0f} ms {refused:8}",
         flush=True,
     )
-    if attackers.open:
+    if not ended:
         yield f"{abuse.name}: {len(attackers.open)} connections are still open"
     if seconds > abuse.seconds + SLACK:
         yield f"{abuse.name}: ended after {seconds:.1f} s instead of {abuse.seconds:.0f} s"

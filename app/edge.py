@@ -15,18 +15,15 @@ import msgspec
 from litestar.enums import HttpMethod, ScopeType
 from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
-from uuid_utils.compat import uuid7
 
 from app.cors import Cors
 from app.failures import allow
-from app.fields import REQUEST_ID, OnEveryResponse
+from app.fields import OnEveryResponse
+from app.ids import request_id, trace_id
 from app.logs import log
 from app.metrics import Metrics
 from app.problems import MEDIA_TYPE, InternalError, PathNotFound, Problem
 
-_TRACEPARENT = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-)
 _VARIABLE = re.compile(r"\{[^}]+\}")
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 # Encoded once: they are the same on every response.
@@ -68,7 +65,11 @@ class Edge:
         try:
             await self._serve(exchange, receive)
         except CancelledError:  # the service ends and cannot wait for the rest of a request
-            log.warning("cut off by the end of the service", request_id=exchange.request_id)
+            log.warning(
+                "cut off by the end of the service",
+                request_id=exchange.request_id,
+                trace_id=exchange.trace_id,
+            )
             if exchange.status:
                 raise
             await exchange.refuse(InternalError())
@@ -116,8 +117,8 @@ class Exchange:
         """Take over what the server gave."""
         self.started = perf_counter()
         self.headers = dict(scope["headers"])
-        self.request_id = _request_id(self.headers.get(b"x-request-id", b""))
-        self.trace_id = _trace_id(self.headers.get(b"traceparent", b""))
+        self.request_id = request_id(self.headers.get(b"x-request-id", b""))
+        self.trace_id = trace_id(self.headers.get(b"traceparent", b""))
         self.method = scope["method"]
         self.status = 0
         self.allowed_methods: bytes | None = None
@@ -180,16 +181,6 @@ class Exchange:
             request_id=self.request_id,
             trace_id=self.trace_id,
         )
-
-
-def _request_id(given: bytes) -> str:
-    return given.decode() if REQUEST_ID.fullmatch(given) else str(uuid7())
-
-
-def _trace_id(traceparent: bytes) -> str | None:
-    """The trace that a request is part of (W3C Trace Context, section 3.2)."""
-    found = _TRACEPARENT.fullmatch(traceparent)
-    return found[1].decode() if found else None
 
 
 def _path(scope: HTTPScope) -> str:

@@ -7,7 +7,7 @@ contract has operations, however many users and tasks there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from threading import Thread
 from typing import NamedTuple
@@ -22,6 +22,8 @@ from prometheus_client import (
     ProcessCollector,
     start_http_server,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 # Seconds: from a read that PostgreSQL has in memory to the limit for a request at the database.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -71,6 +73,10 @@ class Metrics:
         ).set_function(pool.most)
         self._series: dict[tuple[str, str | None, int], Histogram] = {}
 
+    def count_refusals(self, refused: Callable[[], int]) -> None:
+        """Take what tells how many requests were refused for load so far."""
+        self.registry.register(_Refusals(refused))
+
     def start(self) -> None:
         """Count a request as being served."""
         self._active.inc()
@@ -88,6 +94,18 @@ class Metrics:
         """Listen for `/metrics`, in a thread of its own until the end. Raises OSError."""
         server, thread = start_http_server(port, host, self.registry)
         return _served(server, thread)
+
+
+class _Refusals(Collector):
+    """The requests that were refused at their head, which nothing else here sees."""
+
+    def __init__(self, refused: Callable[[], int]) -> None:
+        self.refused = refused
+
+    def collect(self) -> Iterable[Metric]:
+        """Ask when the metrics are asked for."""
+        words = "Requests that were refused since others were being served."
+        yield CounterMetricFamily("http_server_refused_requests", words, self.refused())
 
 
 @contextmanager

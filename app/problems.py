@@ -149,6 +149,14 @@ class MethodNotAllowed(Problem):
     fields = Allow
 
 
+class RequestTimeout(Problem):
+    """The client began a request and did not go on with it."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    title = "The request did not arrive in time"
+    detail = "The rest of the request did not arrive in time. Nothing was written."
+
+
 class IdempotencyKeyInUse(Problem):
     """Another request with this `Idempotency-Key` is being served."""
 
@@ -214,6 +222,15 @@ class InternalError(Problem):
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     title = "The service failed"
     detail = "The fault was logged under this request's id."
+
+
+class Overloaded(Problem):
+    """As many requests are being served as may be at once."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    title = "The service is overloaded"
+    detail = "Too many requests are being served. Nothing was done; try again shortly."
+    fields = RetryAfter
 
 
 class DatabaseUnavailable(Problem):

@@ -22,11 +22,12 @@ from app import embedded, migrate
 from app.contract import ContractError
 from app.database import SCHEMA_REVISION, schema_suffices
 from app.edge import Edge
-from app.leaving import Server
+from app.httpd import Server
+from app.load import Load
 from app.logs import configure
 from app.main import create_app
 from app.settings import Secret, Settings, SettingsError
-from app.transport import Protocol
+from app.transport import IDLE_SECONDS, Protocol
 
 GRACE_SECONDS = 10
 PARENT_POLL_SECONDS = 0.5
@@ -68,6 +69,8 @@ def serve(settings: Settings) -> None:
     with _database(settings) as (complete, data):
         app = create_app(complete)
         server = http_server(app, complete)
+        if app.metrics is not None:
+            app.metrics.count_refusals(lambda: server.load.refused)
         listener = _listener(settings.host, settings.port)
         listener.listen(server.config.backlog)  # who reads the address below may use it
         host, port = listener.getsockname()[:2]
@@ -105,8 +108,10 @@ def http_server(app: Edge, settings: Settings) -> Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=int(IDLE_SECONDS),
             timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+        ),
+        Load(settings.requests_at_once, app.cors),
     )
 
 

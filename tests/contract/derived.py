@@ -36,9 +36,11 @@ VARIABLE = re.compile(r"\{(\w+)\}")
 NULL = {"type": "null"}
 # In the code the exception has the short name, and the struct of its body the long one.
 COMPONENT_NAMES = {ProblemBody.__name__: "Problem"}
-# What every operation may answer, and what one with a body may answer beyond that.
+# What every operation may answer, every one but probes, and one with a body.
 ALWAYS = (problems.InvalidParameter, problems.InternalError)
+BUT_FOR_PROBES = (problems.Overloaded,)
 WITH_A_BODY = (
+    problems.RequestTimeout,
     problems.MalformedBody,
     problems.ContentTooLarge,
     problems.UnsupportedMediaType,
@@ -49,6 +51,7 @@ OUTSIDE = (
     problems.MalformedRequest,
     problems.PathNotFound,
     problems.MethodNotAllowed,
+    problems.RequestTimeout,
     problems.HeaderFieldsTooLarge,
     problems.Refusal,
 )
@@ -57,6 +60,12 @@ LIMITS = {
     "arrays and objects nested into each other in a body": body.DEPTH_AT_MOST,
     "bytes of the request line and the header fields": transport.HEAD_BYTES_AT_MOST,
     "faults listed in a problem": problems.FAULTS_AT_MOST,
+    "requests that a process serves at once": settings.Settings().requests_at_once,
+    "requests sent ahead on a connection": transport.AHEAD_AT_MOST,
+    "seconds for the request line and the header fields": transport.HEAD_SECONDS,
+    "seconds for a body": transport.BODY_SECONDS,
+    "seconds until a client has read what it was sent": transport.RESPONSE_SECONDS,
+    "seconds between two requests on a connection": transport.IDLE_SECONDS,
     "seconds at the database for a request": settings.Settings().database_timeout,
     "seconds at the database for readiness": health.READINESS_SECONDS,
     "seconds that a browser may keep the answer to a preflight": int(cors.PREFLIGHT_SECONDS),
@@ -150,6 +159,9 @@ class _Writer:
                 yield str(int(answer.status)), self._success(answer)
         kinds = [*ALWAYS, *handler.opt.get("problems", ())]
         kinds += WITH_A_BODY if "reads" in handler.opt else ()
+        kinds += (
+            () if {path.encode() for path in handler.paths} & transport.PROBES else BUT_FOR_PROBES
+        )
         for status in {int(kind.status) for kind in kinds}:
             yield str(status), self._refusal([kind for kind in kinds if kind.status == status])
         yield "default", self._refusal(OUTSIDE)

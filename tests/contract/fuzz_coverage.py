@@ -18,12 +18,15 @@ COLUMNS = (PARAMETERS, POSITIVE, NEGATIVE, RESPONSES)
 LEAST = 95  # percent
 # What no client brings about by what it sends to a service that is well, and where it is tested.
 ELSEWHERE = {
+    "408": "tests/integration/test_slow_clients.py",
     "409": "tests/integration/test_idempotency.py",
     "500": "tests/integration/test_database_faults.py",
     "503": "tests/integration/test_database_faults.py",
     "/problems/internal-error": "tests/integration/test_database_faults.py",
     "/problems/database-unavailable": "tests/integration/test_database_faults.py",
     "/problems/idempotency-key-in-use": "tests/integration/test_idempotency.py",
+    "/problems/overloaded": "tests/integration/test_overload.py",
+    "/problems/request-timeout": "tests/integration/test_slow_clients.py",
     "/problems/not-ready": "tests/integration/test_health.py",
     "/problems/malformed-request": "tests/integration/test_raw_requests.py",
     "/problems/header-fields-too-large": "tests/integration/test_raw_requests.py",

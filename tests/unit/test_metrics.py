@@ -78,6 +78,13 @@ def test_the_pool_is_asked_when_the_metrics_are(metrics: Metrics) -> None:
     assert value(metrics.registry, "db_client_connection_max") == 10
 
 
+def test_requests_refused_for_load_are_asked_for(metrics: Metrics) -> None:
+    refused = [2, 5]
+    metrics.count_refusals(refused.pop)
+    assert value(metrics.registry, "http_server_refused_requests_total") == 5
+    assert value(metrics.registry, "http_server_refused_requests_total") == 2
+
+
 def test_they_are_served_until_the_end(metrics: Metrics) -> None:
     with metrics.serve("127.0.0.1", 0) as port:
         answered = httpx.get(f"http://127.0.0.1:{port}/metrics")

@@ -119,6 +119,16 @@ WORDS = {
         "The service failed",
         "The fault was logged under this request's id.",
     ),
+    "request-timeout": (
+        408,
+        "The request did not arrive in time",
+        "The rest of the request did not arrive in time. Nothing was written.",
+    ),
+    "overloaded": (
+        503,
+        "The service is overloaded",
+        "Too many requests are being served. Nothing was done; try again shortly.",
+    ),
     "database-unavailable": (
         503,
         "The database is not available",

@@ -21,7 +21,9 @@ import pytest
 
 from app import embedded, migrate, server
 from app.contract import ContractError
+from app.cors import Cors
 from app.database import SCHEMA_REVISION
+from app.edge import Edge
 from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
 from app.transport import Protocol
 
@@ -238,12 +240,20 @@ def test_the_end_of_the_parent_is_a_wish_to_leave(monkeypatch: pytest.MonkeyPatc
 
 def test_the_http_server_leaves_logging_and_sockets_to_us() -> None:
     settings = Settings(host="::1", port=1234)
-    app = cast("Any", lambda: None)
+    app = Edge(cast("Any", None), [], Cors(()))
     config = server.http_server(app, settings).config
     assert (config.app, config.host, config.port, config.http) == (app, "::1", 1234, Protocol)
     assert (config.ws, config.lifespan, config.log_config) == ("none", "on", None)
     assert (config.access_log, config.server_header) == (False, False)
-    assert config.timeout_graceful_shutdown == 10
+    assert (config.timeout_graceful_shutdown, config.timeout_keep_alive) == (10, 5)
+
+
+@pytest.mark.requirement("FR-047")
+def test_the_http_server_knows_how_much_it_may_do_at_once_and_who_may_read_its_refusals() -> None:
+    app = Edge(cast("Any", None), [], Cors(()))
+    made = server.http_server(app, Settings(requests_at_once=3))
+    assert made.server_state is made.load
+    assert (made.load.at_once, made.load.cors) == (3, app.cors)
 
 
 # --- the database --------------------------------------------------------------------------------

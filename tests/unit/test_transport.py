@@ -10,9 +10,10 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 from uvicorn import Config
-from uvicorn.server import ServerState
 
-from app.transport import HEAD_BYTES_AT_MOST, Protocol
+from app.cors import Cors
+from app.load import Load
+from app.transport import HEAD_BYTES_AT_MOST, PATIENCE, Protocol, Wait
 
 pytestmark = pytest.mark.requirement("FR-027")
 
@@ -28,12 +29,27 @@ class Pipe(asyncio.Transport):
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
         self.written = b""
         self.closed = False
+        self.reading = True
+        self.aborted = False
+        self.unread = 0
 
     def write(self, data: Any) -> None:
         self.written += data
 
     def close(self) -> None:
         self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def is_closing(self) -> bool:
         return self.closed
@@ -55,7 +71,7 @@ def connected(app: Any = wait) -> tuple[Protocol, Pipe]:
     config = Config(app, log_config=None, http=Protocol, lifespan="off")
     config.load()
     config.loaded_app = app
-    protocol, pipe = Protocol(config, ServerState(), {}), Pipe()
+    protocol, pipe = Protocol(config, Load(16, Cors(())), {}), Pipe()
     protocol.connection_made(pipe)
     return protocol, pipe
 
@@ -227,3 +243,124 @@ async def test_a_connection_with_a_request_under_way_is_not_kept() -> None:
     protocol.shutdown()
     assert not pipe.closed
     assert not protocol.cycle.keep_alive
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+SLOW = pytest.mark.requirement("FR-048")
+BEGUN = {
+    Wait.FIRST: b"",
+    Wait.HEAD: START,
+    Wait.BODY: UNFINISHED,
+    Wait.UNWANTED: b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab",
+    Wait.NEXT: WHOLE,
+}
+STATUS = {Wait.HEAD: [408], Wait.BODY: [408], Wait.UNWANTED: [204], Wait.NEXT: [204]}
+
+
+def statuses(pipe: Pipe) -> list[int]:
+    return [int(each[:3]) for each in pipe.written.split(b"HTTP/1.1 ")[1:]]
+
+
+@SLOW
+@pytest.mark.parametrize("kind", BEGUN)
+async def test_each_wait_ends_at_its_limit_and_not_before(kind: Wait) -> None:
+    protocol, pipe = connected(wait if kind is Wait.BODY else answer)
+    protocol.data_received(BEGUN[kind])
+    await asyncio.sleep(0)
+    for now in (100.0, 100.0 + PATIENCE[kind] - 0.1):
+        protocol.look(now)
+        assert not pipe.closed
+    protocol.look(100.0 + PATIENCE[kind])
+    assert pipe.closed
+    assert statuses(pipe) == STATUS.get(kind, [])
+
+
+@SLOW
+async def test_time_is_counted_from_when_a_wait_was_first_seen() -> None:
+    protocol, pipe = connected(answer)
+    protocol.look(0.0)
+    protocol.data_received(WHOLE)
+    await asyncio.sleep(0)
+    protocol.look(1000.0)
+    protocol.data_received(WHOLE)
+    await asyncio.sleep(0)
+    protocol.look(2000.0)
+    assert not pipe.closed
+
+
+@SLOW
+async def test_what_is_begun_after_an_answer_has_time_of_its_own() -> None:
+    protocol, pipe = connected(answer)
+    for now in (0.0, 1000.0):
+        protocol.data_received(WHOLE + START)
+        await asyncio.sleep(0)
+        protocol.look(now)
+        protocol.data_received(b"a\r\n\r\n")
+        await asyncio.sleep(0)
+    assert not pipe.closed
+
+
+@SLOW
+@pytest.mark.parametrize("sent", [WHOLE, WHOLE + START, WHOLE + UNFINISHED], ids=len)
+async def test_while_it_is_the_services_turn_no_time_is_counted(sent: bytes) -> None:
+    protocol, pipe = connected()
+    protocol.data_received(sent)
+    for now in (0.0, 1000.0, 2000.0):
+        protocol.look(now)
+    assert not pipe.closed
+
+
+@SLOW
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_client_that_reads_nothing_is_cut_off(closes: bool) -> None:  # noqa: FBT001
+    protocol, pipe = connected(answer)
+    protocol.data_received(WHOLE)
+    await asyncio.sleep(0)
+    pipe.unread, pipe.closed = 1, closes
+    cut: list[bool] = []
+    for now in (0.0, PATIENCE[Wait.READING] - 0.1, PATIENCE[Wait.READING]):
+        protocol.look(now)
+        cut.append(pipe.aborted)
+    assert cut == [False, False, True]
+
+
+@SLOW
+async def test_a_connection_that_is_being_closed_is_left_alone() -> None:
+    protocol, pipe = connected()
+    protocol.data_received(b"nonsense\r\n\r\n")
+    for now in (0.0, 1000.0):
+        protocol.look(now)
+    assert statuses(pipe) == [400]
+
+
+# --- clients that do not read --------------------------------------------------------------------
+
+
+@SLOW
+async def test_nothing_is_read_from_a_client_that_does_not_read() -> None:
+    protocol, pipe = connected()
+    protocol.data_received(WHOLE)
+    seen: list[tuple[bool, bool]] = []
+    for turn in (protocol.pause_writing, protocol.resume_writing):
+        turn()
+        seen.append((pipe.reading, protocol in protocol.server_state.waiting))
+    assert seen == [(False, True), (True, False)]
+
+
+@SLOW
+async def test_what_was_sent_ahead_is_not_begun_before_the_answer_ahead_is_taken() -> None:
+    protocol, pipe = connected(answer)
+
+    def write_and_wait(data: bytes) -> None:
+        pipe.written += data
+        if not data:  # the empty body, the last of an answer
+            protocol.pause_writing()
+
+    pipe.write = write_and_wait  # type: ignore[method-assign]
+    protocol.data_received(WHOLE * 2)
+    for expected in ([204], [204, 204]):
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert statuses(pipe) == expected
+        protocol.resume_writing()

@@ -1,4 +1,4 @@
-"""The end of the service: what was asked is answered, and so is what is asked meanwhile.
+"""The HTTP server: it looks at its connections while it serves, and cuts nobody off at its end.
 
 uvicorn closes every connection on which no request is under way. A client, or a balancer, that
 keeps connections may have sent one that was not read yet, and would see it cut.
@@ -13,11 +13,32 @@ from contextlib import suppress
 
 import uvicorn
 
+from app.load import Load
 from app.transport import Protocol
+
+LOOK_SECONDS = 1.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server that leaves nobody standing at the door when it closes it."""
+    """uvicorn's server, with an eye on time and on who waits at the door when it closes it."""
+
+    def __init__(self, config: uvicorn.Config, load: Load) -> None:
+        """Take the configuration and what the connections share."""
+        super().__init__(config)
+        self.server_state = self.load = load
+        self.looked_at = 0.0
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is to be done every tenth of a second; True ends the service.
+
+        The clock says when a second is over: under load a tenth takes longer than that.
+        """
+        leaves = await super().on_tick(counter)
+        now = asyncio.get_running_loop().time()
+        if leaves or now >= self.looked_at + LOOK_SECONDS:
+            self.looked_at = now
+            self.load.look(now)
+        return leaves
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take in the connections that the kernel has made already; then end as uvicorn does."""
@@ -28,7 +49,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _protocol(self) -> Protocol:
-        return Protocol(self.config, self.server_state, self.lifespan.state)
+        return Protocol(self.config, self.load, self.lifespan.state)
 
 
 def _waiting(listener: socket.socket) -> Iterable[socket.socket]:

@@ -1,0 +1,156 @@
+"""Clients that begin and do not go on, or go on without an end, over real sockets."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import asyncpg
+import httpx
+import pytest
+
+from app import httpd, transport
+from app.settings import Settings
+from app.transport import AHEAD_AT_MOST, UNWANTED_BYTES_AT_MOST, Wait
+from tests.contract.test_responses import ONE
+from tests.support.client import assert_problem, tasks_of
+from tests.support.live import Live, read_response, read_responses, request, served
+
+pytestmark = [pytest.mark.requirement("FR-048"), pytest.mark.usefixtures("database")]
+
+ALICE = tasks_of("alice")
+JSON = "Content-Type: application/json"
+READERS = [("POST", ALICE), ("PUT", ONE), ("PATCH", ONE)]
+SHORT = 0.3  # seconds
+
+
+@pytest.fixture(scope="module")
+def live(settings: Settings) -> Iterator[Live]:
+    """A service that looks at its connections ten times as often, and has little patience."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(httpd, "LOOK_SECONDS", SHORT / 3)
+        for kind in Wait:
+            patched.setitem(transport.PATIENCE, kind, SHORT)
+        with served(settings) as opened:
+            yield opened
+
+
+def trickle(connection: socket.socket, piece: bytes) -> None:
+    """Send a piece again and again until the other side has had enough."""
+
+    def go_on() -> None:
+        for _ in range(500):
+            connection.sendall(piece)
+            time.sleep(0.02)
+
+    with pytest.raises(ConnectionError):
+        go_on()
+
+
+def left(connection: socket.socket) -> bytes:
+    """What still comes until the end of the connection."""
+    with connection.makefile("rb") as stream:
+        return stream.read()
+
+
+def refused(live: Live, sent: bytes, method: str = "GET", target: str = "/livez") -> httpx.Response:
+    """The answer to what was begun and not gone on with; nothing comes after it."""
+    with live.connected() as connection:
+        connection.sendall(sent)
+        response = read_response(connection, method)
+        assert left(connection) == b""
+    live.contract.check(method, target, response)
+    return response
+
+
+def test_a_connection_on_which_nothing_is_begun_is_closed_without_an_answer(live: Live) -> None:
+    with live.connected() as connection:
+        assert left(connection) == b""
+
+
+def test_so_is_one_on_which_no_further_request_is_begun(live: Live) -> None:
+    with live.connected() as connection:
+        connection.sendall(request("GET", "/livez"))
+        assert read_response(connection).status_code == 200
+        assert left(connection) == b""
+
+
+def test_empty_lines_begin_nothing(live: Live) -> None:
+    with live.connected() as connection:
+        connection.sendall(request("GET", "/livez"))
+        assert read_response(connection).status_code == 200
+        trickle(connection, b"\r\n")
+
+
+@pytest.mark.parametrize("sent", [b"G", b"GET /livez HTTP/1.1\r\nX: a"], ids=["a byte", "a field"])
+def test_a_head_that_stops_is_408(live: Live, sent: bytes) -> None:
+    answered = refused(live, sent)
+    assert_problem(answered, 408, "request-timeout")
+    assert answered.headers["connection"] == "close"
+
+
+def test_a_head_that_never_ends_is_cut_off_though_bytes_keep_coming(live: Live) -> None:
+    with live.connected() as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+        trickle(connection, b"a")
+
+
+@pytest.mark.parametrize(("method", "target"), READERS)
+@pytest.mark.parametrize("declared", ["Content-Length: 21", "Transfer-Encoding: chunked"])
+async def test_a_body_that_stops_is_408(
+    live: Live, database: asyncpg.Connection, method: str, target: str, declared: str
+) -> None:
+    answered = refused(live, request(method, target, JSON, declared), method, target)
+    assert_problem(answered, 408, "request-timeout")
+    assert await database.fetchval("SELECT count(*) FROM tasks") == 0
+
+
+def test_a_body_that_never_ends_is_cut_off_though_bytes_keep_coming(live: Live) -> None:
+    with live.connected() as connection:
+        connection.sendall(request("POST", ALICE, JSON, "Transfer-Encoding: chunked"))
+        trickle(connection, b"1\r\n \r\n")
+
+
+@pytest.mark.parametrize("declared", ["Content-Length: 21", "Transfer-Encoding: chunked"])
+def test_a_body_that_nobody_waits_for_does_not_keep_the_connection(
+    live: Live, declared: str
+) -> None:
+    with live.connected() as connection:
+        connection.sendall(request("GET", ALICE, declared))
+        assert read_response(connection).status_code == 200
+        assert left(connection) == b""
+
+
+@pytest.mark.requirement("FR-025")
+def test_after_the_answer_only_so_much_is_read(live: Live) -> None:
+    chunks = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+    chunks *= 64 * UNWANTED_BYTES_AT_MOST // len(chunks)
+    with live.connected() as connection:
+        connection.sendall(request("POST", ALICE, JSON, "Transfer-Encoding: chunked"))
+        with pytest.raises(ConnectionError):
+            connection.sendall(chunks)
+
+
+def test_of_requests_sent_ahead_the_first_are_answered(live: Live) -> None:
+    with live.connected() as connection:
+        connection.sendall(request("GET", "/livez") * 3_000)
+        answers = read_responses(connection, *["GET"] * AHEAD_AT_MOST)
+    assert [answer.status_code for answer in answers] == [200] * AHEAD_AT_MOST
+    closes = [answer.headers.get("connection") for answer in answers]
+    assert closes == [None] * (AHEAD_AT_MOST - 1) + ["close"]
+
+
+def test_as_many_as_may_be_sent_ahead_do_not_end_the_connection(live: Live) -> None:
+    with live.connected() as connection:
+        for _ in range(2):
+            connection.sendall(request("GET", "/livez") * AHEAD_AT_MOST)
+            answers = read_responses(connection, *["GET"] * AHEAD_AT_MOST)
+            assert {answer.headers.get("connection") for answer in answers} == {None}
+
+
+def test_others_are_served_meanwhile(live: Live) -> None:
+    with live.connected() as silent, live.connected() as begun:
+        begun.sendall(b"GET /livez HTTP/1.1\r\n")
+        assert live.call("GET", ALICE).status_code == 200
+        assert left(silent) == b""

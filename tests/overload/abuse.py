@@ -1,0 +1,156 @@
+"""What clients that mean harm cost the service: `python -m tests.overload.abuse`.
+
+Each kind of abuse has many connections at once, no proxy in front, and the limits as they are by
+default. Prints for each until when the service had ended them all, what memory they cost, and how
+another client was served meanwhile; ends with 1 where a bound is broken.
+"""
+
+from __future__ import annotations
+
+import resource
+import select
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from app.transport import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, RESPONSE_SECONDS
+from tests.overload.generator import Generator, percentile
+from tests.overload.work import INSERT, JSON, loaded_service, memory, open_files
+from tests.support.client import tasks_of
+from tests.support.live import request
+from tests.support.process import Service, execute
+
+FILES = 12_000  # open at once, of a process
+PAUSE = 0.1  # seconds between two bytes, and between two requests of the other client
+SLACK = 5.0  # seconds: the service looks once a second, and the machine has other things to do
+KIB = 1024
+CREATE = request("POST", tasks_of("mallory"), JSON, "Transfer-Encoding: chunked")
+BIG = INSERT.format(user="big", length=1_000, users=0, tasks=200)  # 2.4 MB a page
+LIST_BIG = request("GET", tasks_of("big-0") + "?limit=200")
+OTHER = request("GET", tasks_of("user-0") + "?limit=1")
+
+
+class Abuse(NamedTuple):
+    """A kind of abuse, and its bounds."""
+
+    name: str
+    connections: int
+    first: bytes
+    """What each connection begins with."""
+    piece: bytes
+    """What it then sends again and again."""
+    seconds: float
+    """When the last one must have been ended, after the last one was opened."""
+    memory: int
+    """Bytes for each connection."""
+
+
+ABUSES = (
+    Abuse("nothing is sent", 1_000, b"", b"", HEAD_SECONDS, 64 * KIB),
+    Abuse("5,000 idle", 5_000, request("GET", "/livez"), b"", IDLE_SECONDS, 32 * KIB),
+    Abuse("a head byte by byte", 500, b"GET /livez HTTP/1.1\r\nX: ", b"a", HEAD_SECONDS, 64 * KIB),
+    Abuse("empty lines", 500, request("GET", "/livez"), b"\r\n", IDLE_SECONDS, 64 * KIB),
+    Abuse("a head of 1 MB", 100, b"GET /livez HTTP/1.1\r\nX: " + b"a" * 10**6, b"", 5, 256 * KIB),
+    Abuse("a body byte by byte", 500, CREATE, b"1\r\n \r\n", BODY_SECONDS, 64 * KIB),
+    Abuse("a body without end", 50, CREATE, b"8000\r\n" + b" " * 32_768 + b"\r\n", 30, 512 * KIB),
+    Abuse("5,000 requests ahead", 50, request("GET", "/livez") * 5_000, b"", 5, 512 * KIB),
+    Abuse("lists ahead, unread", 20, LIST_BIG * 16, b"", RESPONSE_SECONDS, 12_288 * KIB),
+)
+
+
+def main() -> int:
+    """Try each and judge."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard), hard))  # the service's as well
+    chosen = [abuse for abuse in ABUSES if not sys.argv[1:] or abuse.name in sys.argv[1:]]
+    with loaded_service() as (service, database):
+        execute(database, BIG)
+        print(
+            "abuse                connections ended after memory each  others: p99    worst refused"
+        )
+        faults = [fault for abuse in chosen for fault in _tried(abuse, service)]
+    print(*faults, sep="\n")
+    return 1 if faults else 0
+
+
+def _tried(abuse: Abuse, service: Service) -> Iterator[str]:
+    """Try one, print what it did, and give what went wrong."""
+    port = int(service.url.rpartition(":")[2])
+    other = Generator(port)
+    other.closed_loop([OTHER] * 20, clients=1)
+    before = highest = memory(service.pid)
+    files = open_files(service.pid)
+    took: list[float] = []
+    refused = failed = 0
+    attackers = Attackers(abuse, port)
+    started = time.monotonic()
+    # Who does not read is not told of the end; the service's own files tell.
+    ended = False
+    while not ended and time.monotonic() < started + abuse.seconds + 2 * SLACK:
+        attackers.go_on()
+        highest = max(highest, memory(service.pid))
+        load = other.closed_loop([OTHER], clients=1)
+        took += load.accepted
+        refused += len(load.refused)
+        failed += sum(load.others.values())
+        time.sleep(PAUSE)
+        ended = not attackers.open or open_files(service.pid) <= files
+    seconds = time.monotonic() - started
+    other.close()
+    attackers.close()
+    each = (highest - before) / abuse.connections
+    print(
+        f"{abuse.name:20} {abuse.connections:11} {seconds:10.1f} s {each / KIB:8.1f} KiB "
+        f"{percentile(took, 99) * 1000:9.1f} ms {max(took, default=0) * 1000:5.0f} ms {refused:8}",
+        flush=True,
+    )
+    if not ended:
+        yield f"{abuse.name}: {len(attackers.open)} connections are still open"
+    if seconds > abuse.seconds + SLACK:
+        yield f"{abuse.name}: ended after {seconds:.1f} s instead of {abuse.seconds:.0f} s"
+    if each > abuse.memory:
+        yield f"{abuse.name}: {each / KIB:.0f} KiB for each connection"
+    if failed:
+        yield f"{abuse.name}: {failed} requests of another client were not served"
+
+
+class Attackers:
+    """The connections of an abuse. None reads what it is sent."""
+
+    def __init__(self, abuse: Abuse, port: int) -> None:
+        """Open them all, and begin."""
+        self.abuse = abuse
+        self.epoll = select.epoll()
+        self.open: dict[int, socket.socket] = {}
+        for _ in range(abuse.connections):
+            opened = socket.create_connection(("127.0.0.1", port), timeout=10)
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with suppress(ConnectionError, TimeoutError):
+                # What does not fit is cut off: the service does not read on, which is its right.
+                opened.settimeout(0.05)
+                opened.sendall(abuse.first)
+            opened.settimeout(0)
+            self.open[opened.fileno()] = opened
+            # Not for reading: the end of a connection is seen all the same.
+            self.epoll.register(opened, select.EPOLLRDHUP)
+
+    def go_on(self) -> None:
+        """Send the next piece over each, and forget those that the service has ended."""
+        for opened in self.open.values() if self.abuse.piece else ():
+            with suppress(BlockingIOError, ConnectionError):
+                opened.send(self.abuse.piece)
+        for number, _ in self.epoll.poll(0, len(self.open)):
+            self.open.pop(number).close()
+
+    def close(self) -> None:
+        """Close what is left."""
+        for opened in self.open.values():
+            opened.close()
+        self.epoll.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""nginx with `deploy/nginx.conf` on a free port, in front of two, under a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+from tests.support.live import Live, PeoplesPages
+from tests.support.process import ROOT, STOP_SECONDS, eventually
+
+CONFIGURATION = ROOT / "deploy" / "nginx.conf"
+PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+class BehindNginx(PeoplesPages):
+    """The contract, and `Server`, which nginx names itself in."""
+
+    def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
+        headers = [(name, value) for name, value in response.headers.items() if name != "server"]
+        bare = httpx.Response(response.status_code, headers=headers, content=response.content)
+        return super().check(method, raw_path, bare)
+
+
+class Front(Live):
+    """nginx, listening."""
+
+    contract = BehindNginx()
+
+
+@contextmanager
+def nginx(folder: Path, replicas: tuple[int, int]) -> Iterator[Live]:
+    """nginx in front of two ports; ended whatever happens."""
+    assert PROGRAM, "nginx is not installed"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    text = CONFIGURATION.read_text("utf-8")
+    for written, here in zip((8080, 8001, 8002), (port, *replicas), strict=True):
+        assert text.count(f"127.0.0.1:{written}") == 1
+        text = text.replace(f"127.0.0.1:{written}", f"127.0.0.1:{here}")
+    (folder / "nginx.conf").write_text(text, "utf-8")
+    words = [PROGRAM, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
+    own = "user root; " if os.geteuid() == 0 else ""  # the folder is nobody else's
+    process = subprocess.Popen(
+        [*words, "-g", f"{own}daemon off;"], cwd=folder, stdin=subprocess.DEVNULL
+    )
+
+    def listens() -> bool:
+        assert process.poll() is None
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        return False
+
+    try:
+        eventually(listens)
+        yield Front(port)
+    finally:
+        process.terminate()
+        process.wait(STOP_SECONDS)

@@ -75,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_timeout: Annotated[float, Meta(ge=0.1, le=4.5)] = 4.0
     database_statement_timeout: Annotated[float, Meta(ge=0, le=60)] = 5.0
     data_dir: Path = Path(".data")
-    requests_at_once: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    requests_at_once: Annotated[int, Meta(ge=1, le=10_000)] = 16
     cursor_secret: Secret | None = None
     cors_origins: tuple[Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s,*]+)\Z")], ...] = ()
     metrics_host: str = "127.0.0.1"

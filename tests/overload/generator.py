@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 READ_BYTES = 262_144
 GIVE_UP_SECONDS = 10.0  # after the last request was due
-CONNECTIONS_AT_MOST = 1_000
+CONNECTIONS_AT_MOST = 128  # as many as a proxy in front might keep
 UNAVAILABLE = 503
 OVERLOADED = b'"/problems/overloaded"'
 

@@ -39,6 +39,11 @@ class Moment(msgspec.Struct, frozen=True):
         )
 
 
+def grown(moments: list[Moment]) -> float:
+    """By which part of itself the memory grew after the warm-up, the first moment."""
+    return moments[-1].memory / moments[0].memory - 1
+
+
 def main() -> None:
     """Load, look, and judge the last look by the one after the warm-up."""
     rows = ["| seconds | requests | p99 in ms | MiB |", "| ---: | ---: | ---: | ---: |"]
@@ -65,7 +70,7 @@ def main() -> None:
             rows.append(moments[-1].row())
             print(rows[-1], flush=True)
         generator.close()
-    growth = moments[-1].memory / moments[0].memory - 1
+    growth = grown(moments)
     refused = {status: number for status, number in others.items() if number}
     verdict = (
         f"{sum(moment.requests for moment in moments)} requests, others than 2xx: {refused}; "

@@ -37,7 +37,7 @@ def test_without_variables_every_setting_has_its_default() -> None:
         database_pool_recycle=240,
         database_timeout=4.0,
         database_statement_timeout=5.0,
-        requests_at_once=10,
+        requests_at_once=16,
         data_dir=Path(".data"),
         cursor_secret=None,
         cors_origins=(),

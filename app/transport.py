@@ -6,7 +6,9 @@ the time that it may take, and on how many requests are served at once.
 
 from __future__ import annotations
 
+import asyncio
 from enum import StrEnum
+from typing import cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -183,6 +185,10 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with what was sent ahead, once the client takes what it was sent."""
+        # The request is done but for its last steps: its place is free for the next one, which may
+        # be there before uvicorn takes the task away.
+        task = asyncio.current_task(self.loop)
+        self.server_state.tasks.discard(cast("asyncio.Task[None]", task))
         self.is_unread = self.flow.write_paused
         if not self.is_unread:
             super().on_response_complete()

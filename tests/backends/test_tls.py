@@ -19,6 +19,8 @@ from tests.support.tls_cases import Presenting, TlsCases, certificates, serving
 
 __all__ = ["certificates"]
 
+pytestmark = pytest.mark.requirement("NFR-018")
+
 KINDS = ("right", "wrong name", "expired", "unknown CA", "none")
 
 

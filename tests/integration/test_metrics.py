@@ -37,6 +37,7 @@ def test_a_service_tells_what_it_served(database_url: str) -> None:
         httpx.get(f"{service.url}/nope")
         samples = scraped(service.told("metrics"))
         beside = httpx.get(f"{service.url}/metrics")
+        assert service.stop() == 0
     counts = samples["http_server_request_duration_seconds_count"]
     tasks = "/api/v1/users/{user_id}/tasks"
     assert counts["POST", "201", tasks] == counts["GET", "404", ""] == 1

@@ -40,7 +40,7 @@ def trickle(connection: socket.socket, piece: bytes) -> None:
     """Send a piece again and again until the other side has had enough."""
 
     def go_on() -> None:
-        for _ in range(500):
+        while True:
             connection.sendall(piece)
             time.sleep(0.02)
 

@@ -13,7 +13,7 @@ from uvicorn import Config
 
 from app.cors import Cors
 from app.load import Load
-from app.transport import HEAD_BYTES_AT_MOST, PATIENCE, Protocol, Wait
+from app.transport import AHEAD_AT_MOST, HEAD_BYTES_AT_MOST, PATIENCE, Protocol, Wait
 
 pytestmark = pytest.mark.requirement("FR-027")
 
@@ -323,6 +323,17 @@ async def test_a_client_that_reads_nothing_is_cut_off(closes: bool) -> None:  # 
         protocol.look(now)
         cut.append(pipe.aborted)
     assert cut == [False, False, True]
+
+
+@SLOW
+async def test_after_as_many_as_may_be_sent_ahead_nothing_is_heard() -> None:
+    protocol, pipe = connected()
+    protocol.data_received(WHOLE * (AHEAD_AT_MOST + 1))
+    for sent in (WHOLE, b"nonsense\r\n\r\n"):
+        protocol.data_received(sent)
+    assert len(protocol.tasks) == 1
+    assert len(protocol.pipeline) == AHEAD_AT_MOST - 1
+    assert pipe.written == b""
 
 
 @SLOW

@@ -20,7 +20,7 @@ from tests.support.client import assert_problem, tasks_of
 from tests.support.live import read_response, request, served
 from tests.support.process import eventually, serving
 
-pytestmark = pytest.mark.requirement("NFR-015")
+pytestmark = [pytest.mark.requirement("NFR-015"), pytest.mark.usefixtures("database")]
 
 ALIVE = request("GET", "/livez")
 CREATE = request("POST", tasks_of("alice"), "Content-Type: application/json", body=b'{"title":"x"}')

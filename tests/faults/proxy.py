@@ -146,13 +146,14 @@ class Proxy:
             writer.close()
 
     async def _pieces(self, chunk: bytes) -> AsyncIterator[bytes]:
-        if not self.bytes_per_second:
+        rate = self.bytes_per_second  # as it is now: it may be lifted meanwhile
+        if not rate:
             yield chunk
             return
-        size = max(1, self.bytes_per_second // 20)
+        size = max(1, rate // 20)
         for start in range(0, len(chunk), size):
             piece = chunk[start : start + size]
-            await asyncio.sleep(len(piece) / self.bytes_per_second)
+            await asyncio.sleep(len(piece) / rate)
             yield piece
 
 

@@ -15,9 +15,12 @@ interface DatedTask {
   updatedAt: Date;
   etag: string;
 }
+interface TracedProblem extends Omit<ProblemType, "trace_id"> {
+  traceId: string | null;
+}
 holds<Same<Task, DatedTask>>();
 holds<Same<TaskPatch, PatchType>>();
-holds<Same<Problem, ProblemType>>();
+holds<Same<Problem, TracedProblem>>();
 
 const api = new TasksApi(new Configuration({ basePath: url }));
 

@@ -289,8 +289,8 @@ class Protocol(HttpToolsProtocol):
         headers = dict(self.headers)
         # Whoever awaits 100 does not send the body now, or does: where the next request begins
         # cannot be told.
-        keep_alive = self.parser.should_keep_alive() and not self.expect_100_continue  # pyright: ignore[reportOptionalMemberAccess]
-        keep_alive = keep_alive and not self.is_leaving
+        ends = self.expect_100_continue or self.is_leaving
+        keep_alive = self.parser.should_keep_alive() and not ends  # pyright: ignore[reportOptionalMemberAccess]
         self.transport.write(
             refusal(
                 request_id(headers.get(b"x-request-id", b"")),

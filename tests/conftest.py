@@ -54,6 +54,14 @@ def database_url(server_url: str) -> str:
     return server_url
 
 
+@pytest.fixture(scope="module")
+def url(server_url: str) -> Iterator[str]:
+    """A migrated database that nothing but the tests of one module uses."""
+    with scratch_database(server_url) as scratch:
+        migrate(connection_to(scratch))
+        yield scratch
+
+
 @pytest.fixture(scope="session")
 def settings(database_url: str) -> Settings:
     """Settings for the database of this worker."""

@@ -55,16 +55,33 @@ def some(hook: Hook) -> tuple[Hook, asyncio.Event]:
     return counted, done
 
 
-async def terminate_before(stage: Stage) -> None:
-    """The statement is under way to a backend that is ended before it arrives."""
+async def in_requests(stage: Stage, hook: Hook) -> None:
+    """Let a hook meet some of what the service sends."""
+    stage.proxy.on_request, done = some(hook)
+    await done.wait()
+    stage.proxy.on_request = None
+
+
+async def in_responses(stage: Stage, hook: Hook) -> None:
+    """Let a hook meet some of what the server answers."""
+    stage.proxy.on_response, done = some(hook)
+    await done.wait()
+    stage.proxy.on_response = None
+
+
+def terminating(stage: Stage) -> Hook:
+    """A hook that passes a chunk on once its backend is ended."""
 
     async def hook(link: Link, chunk: bytes) -> bytes:
         await stage.postgres.terminate(link.server_port)
         return chunk
 
-    stage.proxy.on_request, done = some(hook)
-    await done.wait()
-    stage.proxy.on_request = None
+    return hook
+
+
+async def terminate_before(stage: Stage) -> None:
+    """The statement is under way to a backend that is ended before it arrives."""
+    await in_requests(stage, terminating(stage))
 
 
 async def terminate_during(stage: Stage) -> None:
@@ -84,14 +101,7 @@ async def terminate_during(stage: Stage) -> None:
 
 async def terminate_after(stage: Stage) -> None:
     """The backend is ended between the statement and its answer, which arrives nevertheless."""
-
-    async def hook(link: Link, chunk: bytes) -> bytes:
-        await stage.postgres.terminate(link.server_port)
-        return chunk
-
-    stage.proxy.on_response, done = some(hook)
-    await done.wait()
-    stage.proxy.on_response = None
+    await in_responses(stage, terminating(stage))
 
 
 async def cut_before_acknowledgement(stage: Stage) -> None:
@@ -101,9 +111,7 @@ async def cut_before_acknowledgement(stage: Stage) -> None:
         link.reset()
         return b""
 
-    stage.proxy.on_response, done = some(hook)
-    await done.wait()
-    stage.proxy.on_response = None
+    await in_responses(stage, hook)
 
 
 async def fill_disk(stage: Stage) -> None:

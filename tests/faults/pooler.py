@@ -10,7 +10,8 @@ from pathlib import Path
 import asyncpg
 
 from app.embedded.account import Account, give
-from tests.faults.postgres import MissingToolError, free_port
+from tests.backends.daemon import free_port
+from tests.faults.postgres import MissingToolError
 from tests.support.process import until
 
 CONFIGURATION = """

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from app.connection import Connection
 from app.embedded.account import Account, account_for, give
 from app.embedded.cluster import Address, Server, stop
 from app.migrate import migrate
+from tests.backends.daemon import free_port
 
 MAX_CONNECTIONS = 40
 # What was really done, whoever asked for it: a row for each change, in the change's transaction.
@@ -45,13 +45,6 @@ HISTORY = """
 
 class MissingToolError(Exception):
     """This machine has no means to inject a fault; the message says which."""
-
-
-def free_port() -> int:
-    """A port of loopback that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def children(process: int) -> list[int]:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import httpx
 
+from tests.backends.daemon import free_port
 from tests.faults.balancer import Balancer, balanced
 from tests.faults.contract import CHECK
 from tests.faults.pooler import Pooler
-from tests.faults.postgres import MissingToolError, Postgres, free_port, small_disk
+from tests.faults.postgres import MissingToolError, Postgres, small_disk
 from tests.faults.proxy import Proxy, proxied
 from tests.support.process import Service, serving
 

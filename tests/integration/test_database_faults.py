@@ -7,7 +7,7 @@ import io
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
@@ -20,10 +20,8 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from app.core import Core
 from app.database import Database, DatabaseError
 from app.logs import configure
-from app.main import create_app
 from app.migrate import migrate
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
 from app.settings import LogFormat, LogLevel
@@ -31,8 +29,8 @@ from app.tasks import controller
 from app.tasks.repository import TaskRepository
 from app.tasks.schemas import TaskCreate
 from tests.support.client import ContractClient, assert_problem, tasks_of
-from tests.support.database import connect, connection_to, settings_for
-from tests.support.lifespan import running
+from tests.support.database import connect, connection_to
+from tests.support.in_process import core_of, serving
 from tests.support.process import scratch_database, until, with_database
 from tests.support.relay import Relay, via
 
@@ -58,14 +56,6 @@ def empty_url(server_url: str) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def url(server_url: str) -> Iterator[str]:
-    """A migrated database that nothing but these tests uses."""
-    with scratch_database(server_url) as scratch:
-        migrate(connection_to(scratch))
-        yield scratch
-
-
 @pytest.fixture
 async def rival(url: str) -> AsyncIterator[asyncpg.Connection]:
     """Another user of the database. Afterwards it holds nothing, and there are no tasks."""
@@ -83,19 +73,6 @@ async def relay(url: str, rival: asyncpg.Connection) -> AsyncIterator[Relay]:
     assert not rival.is_closed()  # it tidies up after the test
     yield made
     await made.close()
-
-
-@asynccontextmanager
-async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
-    made = create_app(settings_for(url, **settings))
-    async with running(made) as app, ContractClient(app) as client:
-        yield client
-
-
-def core_of(client: ContractClient) -> Core:
-    transport: Any = client._transport
-    found: Core = transport.app.app.state.core
-    return found
 
 
 async def ask(client: ContractClient, operation: str) -> int:
@@ -138,7 +115,7 @@ async def assert_served(client: ContractClient) -> None:
 @pytest.mark.requirement("FR-033", "FR-028")
 async def test_a_closed_port_is_503(relay: Relay, url: str) -> None:
     await relay.close()
-    async with serving(via(relay, url)) as client:
+    async with serving(via(relay.port, url)) as client:
         await assert_all_unavailable(client)
         await relay.open()
         await assert_served(client)
@@ -162,7 +139,7 @@ async def test_a_unix_socket_that_is_not_there_is_503(tmp_path: Path) -> None:
 async def test_a_server_that_takes_connections_and_says_nothing_is_503(
     relay: Relay, url: str
 ) -> None:
-    async with serving(via(relay, url), database_timeout=0.5) as client:
+    async with serving(via(relay.port, url), database_timeout=0.5) as client:
         await relay.close()
         await relay.open()
         relay.freeze()
@@ -173,7 +150,7 @@ async def test_a_server_that_takes_connections_and_says_nothing_is_503(
 
 @pytest.mark.requirement("FR-033")
 async def test_connections_that_fall_silent_are_503(relay: Relay, url: str) -> None:
-    async with serving(via(relay, url)) as client:
+    async with serving(via(relay.port, url)) as client:
         await assert_served(client)
         relay.freeze()
         await assert_all_unavailable(client)
@@ -183,7 +160,7 @@ async def test_connections_that_fall_silent_are_503(relay: Relay, url: str) -> N
 
 @pytest.mark.requirement("FR-033")
 async def test_connections_that_were_cut_are_replaced_unnoticed(relay: Relay, url: str) -> None:
-    async with serving(via(relay, url)) as client:
+    async with serving(via(relay.port, url)) as client:
         await assert_served(client)
         await relay.close()
         await relay.open()

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
-from typing import Any
 
 import asyncpg
 import pytest
 from sqlalchemy import event, text
 
-from app.core import Core
 from app.database import Database
-from app.main import create_app
-from app.migrate import migrate
 from app.problems import DatabaseUnavailable
-from tests.support.client import ContractClient, tasks_of
-from tests.support.database import connect, connection_to, settings_for
-from tests.support.lifespan import running
-from tests.support.process import scratch_database, until
+from tests.support.client import tasks_of
+from tests.support.database import connect, connection_to
+from tests.support.in_process import core_of, serving
+from tests.support.process import until
 from tests.support.relay import Relay, via
 
 pytestmark = pytest.mark.requirement("FR-055")
@@ -31,14 +26,6 @@ RUNNING = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND state = 'active' AND query LIKE 'SELECT pg_sleep%'
 """
-
-
-@pytest.fixture(scope="module")
-def url(server_url: str) -> Iterator[str]:
-    """A migrated database that nothing but these tests uses."""
-    with scratch_database(server_url) as scratch:
-        migrate(connection_to(scratch))
-        yield scratch
 
 
 @pytest.fixture
@@ -58,23 +45,10 @@ async def witness(url: str) -> AsyncIterator[asyncpg.Connection]:
     await opened.close()
 
 
-@asynccontextmanager
-async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
-    made = create_app(settings_for(url, **settings))
-    async with running(made) as app, ContractClient(app) as client:
-        yield client
-
-
-def core_of(client: ContractClient) -> Core:
-    transport: Any = client._transport
-    found: Core = transport.app.app.state.core
-    return found
-
-
 async def test_an_idle_service_sends_nothing_and_liveness_asks_nothing(
     relay: Relay, url: str
 ) -> None:
-    async with serving(via(relay, url), database_pool_recycle=RECYCLE_SECONDS) as client:
+    async with serving(via(relay.port, url), database_pool_recycle=RECYCLE_SECONDS) as client:
         assert relay.connections == 1  # warm, before the first request
         assert (await client.get(ALICE)).status_code == 200
         before = (relay.connections, relay.bytes)
@@ -91,7 +65,7 @@ async def test_an_idle_service_sends_nothing_and_liveness_asks_nothing(
 async def test_one_after_another_requests_share_the_warmest_connection(
     relay: Relay, url: str
 ) -> None:
-    async with serving(via(relay, url)) as client:
+    async with serving(via(relay.port, url)) as client:
         await asyncio.gather(*(client.get(ALICE) for _ in range(8)))
         used = relay.connections
         taken: list[object] = []
@@ -139,7 +113,7 @@ async def test_a_statement_over_its_time_ends_at_the_server(
 async def test_a_statement_ends_at_the_server_when_nobody_can_cancel_it(
     relay: Relay, url: str, witness: asyncpg.Connection
 ) -> None:
-    way = connection_to(via(relay, url))
+    way = connection_to(via(relay.port, url))
     database = Database(way, pool_size=1, timeout=1, statement_timeout=2)
     asked = asyncio.create_task(sleep(database, 30))
     await until(lambda: is_running(witness))

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
 from types import SimpleNamespace
 
-import asyncpg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 
-from app.connection import Connection
 from app.database import Database
-from app.main import create_app
-from app.migrate import migrate
 from app.problems import DatabaseUnavailable
-from app.settings import Secret, Settings
 from tests.faults.proxy import Link, Proxy, proxied
-from tests.support.client import ContractClient, assert_problem, tasks_of
-from tests.support.lifespan import running
-from tests.support.process import scratch_database
+from tests.support.client import assert_problem, tasks_of
+from tests.support.database import connect, connection_to
+from tests.support.in_process import serving
+from tests.support.relay import via
 
 pytestmark = pytest.mark.requirement("NFR-015")
 
@@ -31,30 +26,19 @@ ALICE = tasks_of("alice")
 BACKEND = text("SELECT pg_backend_pid()")
 
 
-@pytest.fixture(scope="module")
-def url(server_url: str) -> Iterator[str]:
-    """A migrated database that nothing but these tests uses."""
-    with scratch_database(server_url) as scratch:
-        migrate(Connection.parse(scratch))
-        yield scratch
-
-
 @pytest.fixture
 async def proxy(url: str) -> AsyncIterator[Proxy]:
     """A way to the database that can be broken."""
-    query = make_url(url).query
-    async with proxied(f"{query['host']}/.s.PGSQL.{query['port']}") as opened:
+    behind = connection_to(url).url
+    host, port = str(behind.host), behind.port or 5432
+    async with proxied(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else port) as opened:
         yield opened
-
-
-def via(proxy: Proxy, url: str) -> str:
-    return f"postgresql://tasks@127.0.0.1:{proxy.port}/{make_url(url).database}"
 
 
 @asynccontextmanager
 async def pool(proxy: Proxy, url: str, *, size: int, timeout: float) -> AsyncIterator[Database]:  # noqa: ASYNC109 - Database's own
     """The database as the service uses it, without the service."""
-    opened = Database(Connection.parse(via(proxy, url)), pool_size=size, timeout=timeout)
+    opened = Database(connection_to(via(proxy.port, url)), pool_size=size, timeout=timeout)
     yield opened
     await opened.close()
 
@@ -109,8 +93,7 @@ async def test_who_waits_for_a_connection_is_told_at_once_that_none_can_be_opene
 
 
 async def test_a_short_outage_between_requests_is_bridged(proxy: Proxy, url: str) -> None:
-    settings = Settings(database_url=Secret(via(proxy, url)))
-    async with running(create_app(settings)) as app, ContractClient(app) as client:
+    async with serving(via(proxy.port, url)) as client:
         proxy.refuse()
         await asyncio.sleep(0.1)  # the end of the connection has to arrive: nothing is sent on it
         asked = asyncio.create_task(client.post(ALICE, json={"title": "Buy milk"}))
@@ -121,10 +104,9 @@ async def test_a_short_outage_between_requests_is_bridged(proxy: Proxy, url: str
 
 @pytest.mark.requirement("FR-053")
 async def test_a_write_whose_answer_is_cut_off_is_503_and_made_once(proxy: Proxy, url: str) -> None:
-    settings = Settings(database_url=Secret(via(proxy, url)))
-    rival = await asyncpg.connect(url)
+    rival = await connect(url)
     await rival.execute("TRUNCATE tasks")
-    async with running(create_app(settings)) as app, ContractClient(app) as client:
+    async with serving(via(proxy.port, url)) as client:
         assert (await client.post(ALICE, json={"title": "warm"})).status_code == 201
 
         async def cut(link: Link, _: bytes) -> bytes:

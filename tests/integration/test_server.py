@@ -20,10 +20,9 @@ from sqlalchemy.engine import make_url
 
 from app import server
 from app.database import SCHEMA_REVISION
-from app.migrate import migrate
 from app.settings import Settings
 from tests.support.client import tasks_of
-from tests.support.database import connect, connection_to
+from tests.support.database import connect
 from tests.support.process import (
     Service,
     command,
@@ -45,14 +44,6 @@ WRAPPER = (
     "subprocess.run(sys.argv[1:], env=os.environ | {'STOP_WITH_PARENT': str(os.getpid())})"
 )
 LOCK_BOTH = "BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE"
-
-
-@pytest.fixture(scope="module")
-def url(server_url: str) -> Iterator[str]:
-    """A migrated database: a service on it starts in less time than with its own."""
-    with scratch_database(server_url) as scratch:
-        migrate(connection_to(scratch))
-        yield scratch
 
 
 @pytest.fixture

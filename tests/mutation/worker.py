@@ -188,7 +188,7 @@ def judge(
     verdict, detail = SURVIVED, ""
     with mutated(folder / task["module"], task["code"], number):
         for stage in task["stages"]:
-            EXPECTED.update(zip(stage["tests"], stage.get("seconds", ()), strict=False))
+            EXPECTED.update(zip(stage["tests"], stage["seconds"], strict=True))
             verdict, detail = in_fork(partial(run, stage["tests"]), stage["limit"], folder)
             if verdict != SURVIVED:
                 break

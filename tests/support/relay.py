@@ -77,7 +77,7 @@ class Relay:
         writer.close()
 
 
-def via(relay: Relay, url: str) -> str:
-    """The URL of a database that leads through a relay."""
+def via(port: int, url: str) -> str:
+    """The URL of a database that leads through a port of loopback."""
     without = make_url(url).difference_update_query(["host", "port"])
-    return without.set(host="127.0.0.1", port=relay.port).render_as_string(hide_password=False)
+    return without.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)

@@ -238,7 +238,7 @@ def judged(folder: Path, *lines: str, limit: float = 60) -> list[dict[str, Any]]
     (folder / "checks").mkdir()
     for name, text in PROJECT.items():
         (folder / name).write_text(text, "utf-8")
-    stage = {"tests": ["checks/test_rule.py::test_it"], "limit": limit}
+    stage = {"tests": ["checks/test_rule.py::test_it"], "seconds": [0.0], "limit": limit}
     tasks = [
         {"module": "rule.py", "code": PROJECT["rule.py"].replace("size <= limit", line)}
         | {"stages": [stage]}

@@ -27,17 +27,21 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.server_state = self.load = load
         self.looked_at = 0.0
+        self.awake = 0.0
 
     async def on_tick(self, counter: int) -> bool:
         """Do what is to be done every tenth of a second; True ends the service.
 
-        The clock says when a second is over: under load a tenth takes longer than that.
+        The clock says when a second is over: under load a tenth takes longer than that. A second
+        counts as one however long it was: a process that was stopped for a while would else take
+        its own silence for that of its clients, who may have sent what it has not read yet.
         """
         leaves = await super().on_tick(counter)
         now = asyncio.get_running_loop().time()
         if leaves or now >= self.looked_at + LOOK_SECONDS:
             self.looked_at = now
-            self.load.look(now)
+            self.awake += LOOK_SECONDS
+            self.load.look(self.awake)
         return leaves
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

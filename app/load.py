@@ -14,6 +14,12 @@ from app.fields import OnEveryResponse
 from app.logs import log
 from app.problems import MEDIA_TYPE, Overloaded
 
+# Of so many requests before one, the later ones more, at which share of refusals the process is
+# pressed, and into how many parts its number of requests at once is then divided.
+REMEMBERED = 32
+PRESSED = 0.5
+PARTS = 4
+
 # These stand for what differs in what is encoded here once.
 _ID, _TRACE = "id-of-the-request", "trace-of-the-request"
 _PROBLEM = Overloaded()
@@ -34,7 +40,7 @@ class Connection(Protocol):
     """A connection that knows what it waits for."""
 
     def look(self, now: float) -> None:
-        """End it where it has waited too long at `now`, in seconds of the loop's clock."""
+        """End it where it has waited too long at `now`, in seconds."""
 
 
 class Load(ServerState):
@@ -48,12 +54,21 @@ class Load(ServerState):
         # Whose request is being served, but waits for its client: slow clients take no place.
         self.waiting: set[Connection] = set()
         self.refused = 0
+        self._refused_share = 0.0  # of the last requests
         self._told = 0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether as many requests are being served as may be at once."""
-        return len(self.tasks) - len(self.waiting) >= self.at_once
+    def admits(self) -> bool:
+        """Whether one more request may be served now; one that may not is counted.
+
+        Where most are refused, a part of what may be at once keeps the processor busy, and those
+        that are served are done the sooner (Little's law: time is number over throughput).
+        """
+        is_pressed = self._refused_share > PRESSED
+        at_once = max(1, self.at_once // PARTS) if is_pressed else self.at_once
+        refused = len(self.tasks) - len(self.waiting) >= at_once
+        self._refused_share += (refused - self._refused_share) / REMEMBERED
+        self.refused += refused
+        return not refused
 
     def look(self, now: float) -> None:
         """End what has waited too long at `now`, and tell how many were refused since last time.

@@ -27,9 +27,12 @@ from app.load import Load
 from app.logs import configure
 from app.main import create_app
 from app.settings import Secret, Settings, SettingsError
-from app.transport import IDLE_SECONDS, Protocol
+from app.transport import Protocol
 
 GRACE_SECONDS = 10
+# Never reached: the protocol closes what is idle. After a process was stopped for a while,
+# uvicorn's timers would end connections before the requests are read that came meanwhile.
+KEEP_ALIVE_SECONDS = 3600
 PARENT_POLL_SECONDS = 0.5
 # The exception of a signal handler is lost where Python calls back and ignores exceptions, such
 # as after a fork (logging's locks); so the wish is kept until it is granted.
@@ -108,7 +111,7 @@ def http_server(app: Edge, settings: Settings) -> Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=int(IDLE_SECONDS),
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         ),
         Load(settings.requests_at_once, app.cors),

@@ -160,12 +160,12 @@ class Protocol(HttpToolsProtocol):
         if sum(name == b"host" for name, _ in self.headers) > 1:
             raise ValueError  # ends the parsing, as in _count
         self.in_head = False
-        if self.server_state.is_full and self.url not in PROBES and not self._is_served():
-            self._refuse_for_load(method)
-        else:
+        if self.url in PROBES or self._is_served() or self.server_state.admits():
             super().on_headers_complete()
             if self.is_leaving:
                 self.cycle.keep_alive = False
+        else:
+            self._refuse_for_load(method)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body, or leave it where the request was answered already."""
@@ -285,7 +285,6 @@ class Protocol(HttpToolsProtocol):
     def _refuse_for_load(self, method: bytes) -> None:
         """Answer at once, without a task, and read what else belongs to the request."""
         self.is_refused = True
-        self.server_state.refused += 1
         headers = dict(self.headers)
         # Whoever awaits 100 does not send the body now, or does: where the next request begins
         # cannot be told.

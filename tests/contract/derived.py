@@ -22,7 +22,7 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
-from app import body, cors, health, main, problems, settings, transport
+from app import body, cors, health, load, main, problems, settings, transport
 from app.answers import Answer
 from app.body import Body
 from app.fields import Fields, OnEveryResponse
@@ -61,6 +61,9 @@ LIMITS = {
     "bytes of the request line and the header fields": transport.HEAD_BYTES_AT_MOST,
     "faults listed in a problem": problems.FAULTS_AT_MOST,
     "requests that a process serves at once": settings.Settings().requests_at_once,
+    "of those, while more than half of what comes is refused": (
+        settings.Settings().requests_at_once // load.PARTS
+    ),
     "requests sent ahead on a connection": transport.AHEAD_AT_MOST,
     "seconds for the request line and the header fields": transport.HEAD_SECONDS,
     "seconds for a body": transport.BODY_SECONDS,

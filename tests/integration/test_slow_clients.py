@@ -10,9 +10,9 @@ import asyncpg
 import httpx
 import pytest
 
-from app import httpd, transport
+from app import httpd, server, transport
 from app.settings import Settings
-from app.transport import AHEAD_AT_MOST, UNWANTED_BYTES_AT_MOST, Wait
+from app.transport import AHEAD_AT_MOST, UNWANTED_BYTES_AT_MOST, Protocol, Wait
 from tests.contract.test_responses import ONE
 from tests.support.client import assert_problem, tasks_of
 from tests.support.live import Live, read_response, read_responses, request, served
@@ -25,6 +25,18 @@ READERS = [("POST", ALICE), ("PUT", ONE), ("PATCH", ONE)]
 SHORT = 0.3  # seconds
 
 
+class Pausing(Protocol):
+    """A connection that stops the whole process for a while, as a machine that is paused does.
+
+    While it reads: the timers that are due by then come before what other connections were sent.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        if b"/pause" in data:
+            time.sleep(4 * SHORT)
+        super().data_received(data)
+
+
 @pytest.fixture(scope="module")
 def live(settings: Settings) -> Iterator[Live]:
     """A service that looks at its connections ten times as often, and has little patience."""
@@ -32,6 +44,7 @@ def live(settings: Settings) -> Iterator[Live]:
         patched.setattr(httpd, "LOOK_SECONDS", SHORT / 3)
         for kind in Wait:
             patched.setitem(transport.PATIENCE, kind, SHORT)
+        patched.setattr(server, "Protocol", Pausing)
         with served(settings) as opened:
             yield opened
 
@@ -74,6 +87,17 @@ def test_so_is_one_on_which_no_further_request_is_begun(live: Live) -> None:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
         assert left(connection) == b""
+
+
+def test_what_comes_while_the_service_itself_stood_still_is_answered(live: Live) -> None:
+    with live.connected() as connection, live.connected() as other:
+        connection.sendall(request("GET", "/livez"))
+        assert read_response(connection).status_code == 200
+        time.sleep(SHORT / 2)  # it is seen to be idle, but not for too long
+        other.sendall(request("GET", "/pause"))
+        time.sleep(SHORT / 2)
+        connection.sendall(request("GET", "/livez"))
+        assert read_response(connection).status_code == 200
 
 
 def test_empty_lines_begin_nothing(live: Live) -> None:

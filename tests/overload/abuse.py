@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from app.settings import Settings
 from app.transport import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, RESPONSE_SECONDS
 from tests.overload.generator import Generator, percentile
 from tests.overload.work import INSERT, JSON, loaded_service, memory, open_files
@@ -24,6 +25,7 @@ from tests.support.live import request
 from tests.support.process import Service, execute
 
 FILES = 12_000  # open at once, of a process
+POOL = Settings().database_pool_size
 PAUSE = 0.1  # seconds between two bytes, and between two requests of the other client
 SLACK = 5.0  # seconds: the service looks once a second, and the machine has other things to do
 KIB = 1024
@@ -68,6 +70,11 @@ def main() -> int:
     chosen = [abuse for abuse in ABUSES if not sys.argv[1:] or abuse.name in sys.argv[1:]]
     with loaded_service() as (service, database):
         execute(database, BIG)
+        # All connections to the database are open by then, so that the service's open files tell of
+        # its clients alone.
+        warm = Generator(_port(service))
+        warm.closed_loop([LIST_BIG] * 5 * POOL, clients=POOL)
+        warm.close()
         print(
             "abuse                connections ended after memory each  others: p99    worst refused"
         )
@@ -78,7 +85,7 @@ def main() -> int:
 
 def _tried(abuse: Abuse, service: Service) -> Iterator[str]:
     """Try one, print what it did, and give what went wrong."""
-    port = int(service.url.rpartition(":")[2])
+    port = _port(service)
     other = Generator(port)
     other.closed_loop([OTHER] * 20, clients=1)
     before = highest = memory(service.pid)
@@ -115,6 +122,10 @@ def _tried(abuse: Abuse, service: Service) -> Iterator[str]:
         yield f"{abuse.name}: {each / KIB:.0f} KiB for each connection"
     if failed:
         yield f"{abuse.name}: {failed} requests of another client were not served"
+
+
+def _port(service: Service) -> int:
+    return int(service.url.rpartition(":")[2])
 
 
 class Attackers:

@@ -35,20 +35,55 @@ def load_of(tasks: int, waiting: int, at_once: int = 3) -> Load:
 
 
 @pytest.mark.parametrize(
-    ("tasks", "waiting", "verdict"),
+    ("tasks", "waiting", "admitted"),
     [
-        (0, 0, "room"),
-        (2, 0, "room"),
-        (3, 0, "full"),
-        (4, 0, "full"),
-        (3, 1, "room"),
-        (5, 2, "full"),
+        (0, 0, True),
+        (2, 0, True),
+        (3, 0, False),
+        (4, 0, False),
+        (3, 1, True),
+        (5, 2, False),
     ],
 )
-def test_it_is_full_when_as_many_are_served_as_may_be_and_none_waits_for_its_client(
-    tasks: int, waiting: int, verdict: str
+def test_as_many_are_served_as_may_be_but_for_those_that_wait_for_their_client(
+    tasks: int, waiting: int, *, admitted: bool
 ) -> None:
-    assert load_of(tasks, waiting).is_full is (verdict == "full")
+    load = load_of(tasks, waiting)
+    assert load.admits() is admitted
+    assert load.refused == (not admitted)
+
+
+def offer(load: Load, tasks: int, times: int = 1) -> list[bool]:
+    """Offer requests while so many are being served; which of them were admitted."""
+    load.tasks = cast("Any", set(range(tasks)))
+    return [load.admits() for _ in range(times)]
+
+
+@pytest.mark.parametrize(("at_once", "part"), [(16, 4), (7, 1), (4, 1), (3, 1), (1, 1)])
+def test_where_most_requests_are_refused_a_quarter_is_served_at_once(
+    at_once: int, part: int
+) -> None:
+    load = load_of(0, 0, at_once)
+    offer(load, at_once, times=100)
+    assert offer(load, part) == [False]
+    assert offer(load, part - 1) == [True]
+
+
+def test_half_of_the_last_requests_are_some_two_dozen() -> None:
+    load = load_of(0, 0, at_once=16)
+    assert not any(offer(load, 16, times=21))
+    assert offer(load, 15) == [True]
+    assert not any(offer(load, 16, times=3))
+    assert offer(load, 15) == [False]
+
+
+def test_where_fewer_are_refused_all_are_served_at_once_again() -> None:
+    load = load_of(0, 0, at_once=16)
+    offer(load, 16, times=1_000)
+    assert all(offer(load, 0, times=21))
+    assert offer(load, 15) == [False]
+    assert all(offer(load, 0, times=3))
+    assert offer(load, 15) == [True]
 
 
 def test_each_connection_is_looked_at() -> None:
@@ -85,7 +120,7 @@ async def test_the_server_looks_every_second_and_when_it_leaves(
     server.should_exit = True
     assert await server.on_tick(1) is True
     monkeypatch.undo()
-    assert connection.at == [10.0, 11.0, 13.0, 13.1]
+    assert connection.at == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_a_refusal_is_a_whole_answer() -> None:

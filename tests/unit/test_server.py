@@ -245,7 +245,7 @@ def test_the_http_server_leaves_logging_and_sockets_to_us() -> None:
     assert (config.app, config.host, config.port, config.http) == (app, "::1", 1234, Protocol)
     assert (config.ws, config.lifespan, config.log_config) == ("none", "on", None)
     assert (config.access_log, config.server_header) == (False, False)
-    assert (config.timeout_graceful_shutdown, config.timeout_keep_alive) == (10, 5)
+    assert (config.timeout_graceful_shutdown, config.timeout_keep_alive) == (10, 3600)
 
 
 @pytest.mark.requirement("FR-047")

@@ -30,12 +30,12 @@ from tests.support.process import (
     eventually,
     execute,
     launched,
-    processes_of,
     run,
     scratch_database,
     serving,
     until,
 )
+from tests.support.processes import processes_of
 
 ALICE = tasks_of("alice")
 CLEAN = (signal.SIGTERM, signal.SIGINT)

@@ -16,7 +16,8 @@ from collections import Counter, defaultdict, deque
 from pathlib import Path
 from typing import Any
 
-from tests.mutation.mutants import Mutant, mutants_of
+from tests.mutation import noticed
+from tests.mutation.mutants import Mutant, Place, mutants_of
 from tests.mutation.score import Equivalents, Score
 from tests.mutation.selection import BUDGET, Map, stages
 from tests.mutation.session import Session
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "reports" / "mutation"
 DOCUMENT = ROOT / "specs/phase-II/001-core-backend/checklist/mutants.md"
 STATE = ("app/", "migrations/", "openapi.yaml", "pyproject.toml", "tests/")
+ALL_TESTS = "tests/"
 MAP_SECONDS = 1800
 TRUSTED_SECONDS = 2.0  # a test that takes longer may fail for want of time
 
@@ -185,16 +187,7 @@ class Run:
 
 def main() -> None:
     """Make the mutants, judge those without a verdict, and tell the score."""
-    parser = argparse.ArgumentParser(prog="task mutants --", description=__doc__)
-    parser.add_argument("modules", nargs="*", help="app/parameters.py and the like; all by default")
-    parser.add_argument("--report", action="store_true", help="judge nothing, tell the latest")
-    parser.add_argument("--again", action="store_true", help="believe the kills of other trees")
-    parser.add_argument("--tests", default="tests/", help="the tests that count: tests/contract/")
-    parser.add_argument("--sample", type=int, help="so many mutants, drawn by chance")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help=f"write {DOCUMENT.name}")
-    parser.add_argument("--budget", type=float, default=BUDGET, help="of the suite's time, at most")
-    arguments = parser.parse_args()
+    arguments = _arguments()
     FOLDER.mkdir(parents=True, exist_ok=True)
     names = files()
     tree = tree_of(names)
@@ -209,30 +202,66 @@ def main() -> None:
         mutants = random.Random(len(mutants)).sample(mutants, arguments.sample)  # noqa: S311
         equivalents = equivalents.only(mutants)
     session = Session(FOLDER / "session.sqlite", arguments.tests, tree)
-    verdicts = session.verdicts(any_tree=False)
-    if arguments.again or arguments.report:
-        old = session.verdicts(any_tree=True).items()
-        kept = {"killed", "timeout", "survived"} if arguments.report else {"killed", "timeout"}
-        verdicts = {key: verdict for key, verdict in old if verdict in kept} | verdicts
+    verdicts = _known(arguments, mutants, session)
     waiting = [m for m in mutants if m.place not in verdicts and m.key not in equivalents.reasons]
     print(f"{len(mutants)} mutants, {len(waiting)} without a verdict", flush=True)
     if waiting and not arguments.report:
-        known = suite_map(tree).without_slow().only(arguments.tests)
-        # What is in functions is judged faster, and so tells sooner where tests are missing.
-        waiting.sort(key=lambda each: known.at_import(each.module, each.first, each.last))
-        run = Run(waiting, known, session, arguments.budget)
-        workers = [Worker(number, names) for number in range(arguments.workers)]
-        threads = [threading.Thread(target=run.work, args=[worker]) for worker in workers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        _judge(arguments, waiting, suite_map(tree), session)
     verdicts |= session.verdicts(any_tree=False)
     score = Score.of(mutants, verdicts, equivalents, left_out)
     print(score.text())
     if arguments.write:
         DOCUMENT.write_text(score.document(circumstances(arguments)), "utf-8")
+        noticed.write(mutants, verdicts)
     sys.exit(score.fails())
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="task mutants --", description=__doc__)
+    add = parser.add_argument
+    add("modules", nargs="*", help="app/parameters.py and the like; all by default")
+    add("--report", action="store_true", help="judge nothing, tell the latest")
+    add("--again", action="store_true", help=f"believe other runs, and {noticed.FILE.name}")
+    add("--tests", default=ALL_TESTS, help="the tests that count: tests/contract/")
+    add("--sample", type=int, help="so many mutants, drawn by chance")
+    add("--workers", type=int, default=2)
+    written = f"{DOCUMENT.name} and {noticed.FILE.name}"
+    add("--write", action="store_true", help=f"write {written}; for all modules and tests")
+    add("--budget", type=float, default=BUDGET, help="of the suite's time, at most")
+    arguments = parser.parse_args()
+    in_part = arguments.modules or arguments.sample or arguments.tests != ALL_TESTS
+    if arguments.write and in_part:
+        parser.error("--write is for all modules and all tests")
+    return arguments
+
+
+def _known(
+    arguments: argparse.Namespace, mutants: list[Mutant], session: Session
+) -> dict[Place, str]:
+    """The verdicts that are believed: this tree's, and what is asked for beside."""
+    verdicts = session.verdicts(any_tree=False)
+    if arguments.again or arguments.report:
+        old = session.verdicts(any_tree=True).items()
+        kept = {"killed", "timeout", "survived"} if arguments.report else {"killed", "timeout"}
+        verdicts = {key: verdict for key, verdict in old if verdict in kept} | verdicts
+        if arguments.tests == ALL_TESTS:
+            verdicts = noticed.read(mutants) | verdicts
+    return verdicts
+
+
+def _judge(
+    arguments: argparse.Namespace, waiting: list[Mutant], known: Map, session: Session
+) -> None:
+    known = known.without_slow().only(arguments.tests)
+    # What is in functions is judged faster, and so tells sooner where tests are missing.
+    waiting.sort(key=lambda each: known.at_import(each.module, each.first, each.last))
+    run = Run(waiting, known, session, arguments.budget)
+    workers = [Worker(number, files()) for number in range(arguments.workers)]
+    threads = [threading.Thread(target=run.work, args=[worker]) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def circumstances(arguments: argparse.Namespace) -> str:

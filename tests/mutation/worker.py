@@ -26,7 +26,7 @@ import asyncpg
 import pytest
 
 from tests.mutation.swap import Functions, Swap, swaps
-from tests.support.process import processes_of
+from tests.support.processes import processes_of
 
 QUIET = ["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
 QUIET += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # the libraries are there already
@@ -151,6 +151,9 @@ def warm_up(folder: Path) -> None:
             if name.partition(".")[0] not in {"app", "tests", "conftest"}:
                 with contextlib.suppress(ImportError):
                     importlib.import_module(name)
+    early = [name for name in sys.modules if name.partition(".")[0] == "app"]
+    if early:
+        sys.exit(f"no mutant of these would be met, as they are imported already: {early}")
     gc.collect()
     gc.freeze()
 

@@ -75,18 +75,6 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float = STO
             await asyncio.sleep(0.01)
 
 
-def processes_of(folder: Path) -> set[int]:
-    """The processes whose command line names a folder, or that work in it (Linux)."""
-    found: set[int] = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it may end while it is looked at
-            words = (entry / "cmdline").read_bytes()
-            place = os.fsencode((entry / "cwd").readlink())
-            if os.fsencode(folder) in words or place.startswith(os.fsencode(folder)):
-                found.add(int(entry.name))
-    return found
-
-
 class Service:
     """A running `python -m app serve`, with what it has written so far."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.mutation import noticed
 from tests.mutation.mutants import Mutant, mutants_of
 from tests.mutation.operators import pattern_mutants
 from tests.mutation.score import Equivalents, Score, percent
@@ -276,6 +277,32 @@ def mutant(after: str, module: str = "app/rule.py") -> Mutant:
     return Mutant(module, "operator_number", 1, 1, "LIMIT = 3", after, "")
 
 
+def test_what_was_noticed_is_known_wherever_it_moves(tmp_path: Path) -> None:
+    file = tmp_path / "noticed.txt"
+    first, second, late = mutant("LIMIT = 4"), mutant("LIMIT = 4")._replace(first=7), mutant("pass")
+    verdicts = {first.place: "survived", second.place: "killed", late.place: "timeout"}
+    noticed.write([first, second, late], verdicts, file)
+
+    moved = [each._replace(first=each.first + 20) for each in (first, second, late)]
+    others = [mutant("LIMIT = 5"), mutant("pass", "app/other.py")]
+
+    assert noticed.read([*moved, *others], file) == {
+        moved[1].place: "killed",
+        moved[2].place: "timeout",
+    }
+
+
+def test_what_was_noticed_is_kept_by_module(tmp_path: Path) -> None:
+    file = tmp_path / "noticed.txt"
+    many = [mutant(f"LIMIT = {number}") for number in range(4, 20)]
+    noticed.write(many, {each.place: "killed" for each in many}, file)
+
+    heading, *lines = file.read_text("utf-8").splitlines()
+    assert heading == "app/rule.py killed"
+    assert sorted(" ".join(lines).split()) == sorted(noticed.digests(many).values())
+    assert max(map(len, lines)) <= 100
+
+
 def test_a_timeout_counts_as_noticed_and_an_equivalent_mutant_not_at_all() -> None:
     assert percent(Counter(killed=18, timeout=1, survived=1, equivalent=80)) == 95
 
@@ -340,3 +367,11 @@ def test_entries_of_modules_that_were_not_looked_at_are_not_stale() -> None:
 
     assert known.stale([mutant("LIMIT = 4")]) == []
     assert known.only([mutant("LIMIT = 4")]) == Equivalents({})
+
+
+def test_the_worker_has_imported_nothing_of_the_service() -> None:
+    told = "import sys, tests.mutation.worker; print(*sys.modules)"
+    words = [sys.executable, "-c", told]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert [name for name in done.stdout.split() if name.partition(".")[0] == "app"] == []

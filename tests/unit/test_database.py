@@ -116,6 +116,30 @@ async def test_what_sqlalchemy_does_not_wrap_is_unavailability(fault: Exception)
             raise fault
 
 
+@pytest.mark.requirement("FR-054")
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (TimeoutError(), "no answer in time"),
+        (wrapped("57P01"), "SQLSTATE 57P01, DriverError"),
+        (wrapped("42501"), None),
+    ],
+    ids=["beside the driver", "of the driver", "a fault of ours"],
+)
+async def test_why_it_is_unavailable_is_told(fault: Exception, told: str | None) -> None:
+    database = Database(NOWHERE, pool_size=1, timeout=1)
+    with pytest.raises((DatabaseUnavailable, DatabaseError)):
+        async with database.session():
+            raise fault
+    assert database.outage.cause == told
+
+
+@pytest.mark.requirement("FR-049")
+def test_the_pool_tells_how_much_of_it_is_used() -> None:
+    database = Database(NOWHERE, pool_size=3, timeout=1)
+    assert (database.used(), database.idle(), database.most()) == (0, 0, 3)
+
+
 @pytest.mark.parametrize(("within", "seconds"), [(None, 4), (1, 1)])
 async def test_a_request_has_its_time_and_no_more(
     within: float | None, seconds: float, monkeypatch: pytest.MonkeyPatch

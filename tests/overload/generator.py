@@ -30,7 +30,7 @@ class Load:
     seconds: float = 0.0
     """How long it took to send them all."""
     accepted: list[float] = field(default_factory=list)
-    """Seconds from due to answered, of what was answered 2xx."""
+    """Seconds from due to answered, of what was answered 2xx or 304."""
     refused: list[float] = field(default_factory=list)
     """The same of what was refused for load."""
     others: Counter[int] = field(default_factory=Counter)
@@ -92,11 +92,12 @@ class _Connection:
 
 
 class Generator:
-    """Sends requests to a port of this machine."""
+    """Sends requests to ports of this machine."""
 
-    def __init__(self, port: int) -> None:
-        """Open no connection yet."""
-        self.port = port
+    def __init__(self, *ports: int, connections: int = CONNECTIONS_AT_MOST) -> None:
+        """Open no connection yet; several ports, of replicas, get as many each."""
+        self.ports = ports
+        self.at_most = connections
         self.epoll = select.epoll()
         self.connections: dict[int, _Connection] = {}
         self.idle: deque[_Connection] = deque()
@@ -110,6 +111,7 @@ class Generator:
     def open_loop(self, requests: Iterable[bytes], rate: float) -> Load:
         """Send each request when it is due, `rate` of them in a second."""
         load, upcoming = Load(rate), deque(requests)
+        self._take_answers(load, 0.0)  # none is due: forgets connections that were closed meanwhile
         started, used = time.perf_counter(), time.process_time()
         due, step = started, 1 / rate
         while upcoming or self._busy:
@@ -137,6 +139,7 @@ class Generator:
         After so many `seconds` no further one is sent.
         """
         load, upcoming = Load(0.0), deque(requests)
+        self._take_answers(load, 0.0)
         started, used = time.perf_counter(), time.process_time()
         while upcoming or self._busy:
             if time.perf_counter() > started + seconds:
@@ -154,9 +157,9 @@ class Generator:
     def _free(self) -> _Connection | None:
         if self.idle:
             return self.idle.pop()
-        if len(self.connections) >= CONNECTIONS_AT_MOST:
+        if len(self.connections) >= self.at_most:
             return None
-        opened = _Connection(self.port)
+        opened = _Connection(self.ports[len(self.connections) % len(self.ports)])
         self.connections[opened.socket.fileno()] = opened
         self.epoll.register(opened.socket, select.EPOLLIN)
         return opened
@@ -172,7 +175,7 @@ class Generator:
                 continue
             connection.is_busy = False
             took = time.perf_counter() - connection.due
-            if 200 <= status < 300:
+            if 200 <= status < 400:
                 load.accepted.append(took)
             elif status == UNAVAILABLE and OVERLOADED in connection.read:
                 load.refused.append(took)

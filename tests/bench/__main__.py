@@ -1,0 +1,66 @@
+"""`task bench`: this service and others of its kind, on the same rows, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from tests.bench import gate, report
+from tests.bench.catalogue import BARE, OURS, USUAL, Peer, peers
+from tests.bench.data import database
+from tests.bench.measure import Figures, Sample, costs, loads, stands, starts
+from tests.bench.operations import OPERATIONS
+
+ROUNDS = 5
+START_ROUNDS = 3
+# Of the specification: times the processor time of the peers.
+OF_BARE = {"get": 2.0, "list 20": 2.0, "create": 2.0}
+OF_BARE_OTHERWISE = 2.5
+BELOW_USUAL = {"get": 5.0, "list 20": 5.0, "create": 5.0}
+
+
+def main() -> int:
+    """Measure, write and judge."""
+    parser = argparse.ArgumentParser(prog="task bench --", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--costs", action="store_true", help="processor time alone")
+    parser.add_argument("--only", nargs="*", default=[], help="these peers alone")
+    parser.add_argument("--gate", action="store_true", help="hold the ratios to what is recorded")
+    parser.add_argument("--record", action="store_true", help="record the ratios for the gate")
+    arguments = parser.parse_args()
+    if arguments.gate or arguments.record:
+        return gate.main(record=arguments.record)
+    chosen = [each for each in peers() if not arguments.only or each.name in arguments.only]
+    figures = Figures(list(_samples(chosen, arguments)))
+    table = report.write(figures, report.circumstances(arguments.rounds))
+    print(table.read_text("utf-8"))
+    faults = list(_missed(figures)) if not arguments.only else []
+    print(*faults, sep="\n")
+    return 1 if faults else 0
+
+
+def _samples(chosen: list[Peer], arguments: argparse.Namespace) -> Iterator[Sample]:
+    with database() as server, ExitStack() as stack:
+        if not arguments.costs:
+            yield from starts(chosen, server, START_ROUNDS)
+        those = stands(stack, chosen, server, workers=1 if arguments.costs else 2)
+        yield from costs(those, OPERATIONS, arguments.rounds)
+        if not arguments.costs:
+            yield from loads(those, arguments.rounds)
+
+
+def _missed(figures: Figures) -> Iterator[str]:
+    """The goals that were not reached."""
+    for operation in OPERATIONS:
+        most = OF_BARE.get(operation, OF_BARE_OTHERWISE)
+        if (ratio := figures.ratio(OURS, BARE, operation)) > most:
+            yield f"{operation}: {ratio:.2f} times the processor time of {BARE}, goal {most}"
+    for operation, least in BELOW_USUAL.items():
+        if (ratio := figures.ratio(USUAL, OURS, operation)) < least:
+            yield f"{operation}: {USUAL} takes {ratio:.2f} times as much, goal {least}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Whether a change made the service dearer, told in the least time: processor time alone.
+
+Both services run at once and are measured in turns, so what the machine does meets both of them.
+One run may be unlucky: a ratio is worse when it is so in three runs, one after the other.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from tests.bench.catalogue import BARE, OURS, peer
+from tests.bench.data import database
+from tests.bench.measure import Figures, costs, stands
+from tests.bench.operations import OPERATIONS
+
+RECORDED = Path(__file__).with_name("recorded.json")
+WORSE = 1.15
+RUNS = 3
+ROUNDS, COUNT = 3, 500
+
+
+def ratios() -> dict[str, float]:
+    """How many times as much processor time as the bare service each operation takes."""
+    with database() as server, ExitStack() as stack:
+        those = stands(stack, [peer(BARE), peer(OURS)], server, workers=1)
+        figures = Figures(list(costs(those, OPERATIONS, ROUNDS, COUNT)))
+    return {name: round(figures.ratio(OURS, BARE, name), 2) for name in OPERATIONS}
+
+
+def main(*, record: bool) -> int:
+    """Measure up to three times, and judge; or record what is measured."""
+    if record:
+        RECORDED.write_bytes(msgspec.json.format(msgspec.json.encode(ratios())) + b"\n")
+        return 0
+    recorded = msgspec.json.decode(RECORDED.read_bytes(), type=dict[str, float])
+    worse: dict[str, float] = dict.fromkeys(OPERATIONS, 0.0)
+    for run in range(1, RUNS + 1):
+        found = ratios()
+        print(f"run {run}: " + ", ".join(f"{name} {ratio}" for name, ratio in found.items()))
+        worse = {name: found[name] for name in worse if found[name] > WORSE * recorded[name]}
+        if not worse:
+            return 0
+    for name, ratio in worse.items():
+        print(f"{name}: {ratio} times {BARE}, recorded {recorded[name]}, {RUNS} runs in a row")
+    return 1

@@ -1,0 +1,44 @@
+-- Stores an idempotency key and its task together. The one row that comes back is what the key
+-- stands for, from now or from before; none comes back while another request has the key.
+--
+-- $1 user_id, $2 key, $3 payload_digest, $4 id, $5 etag, $6 title, $7 description, $8 completed
+WITH lock AS (
+    SELECT pg_try_advisory_xact_lock(hashtextextended($1::text || ' ' || $2::text, 0)) AS held
+),
+claimed AS (
+    INSERT INTO idempotency_keys AS known (user_id, key, payload_digest, task_id, etag, created_at)
+    SELECT $1::text, $2::text, $3::bytea, $4::uuid, $5::uuid, now() FROM lock WHERE held
+    ON CONFLICT (user_id, key) DO UPDATE
+    SET payload_digest = excluded.payload_digest,
+        task_id = excluded.task_id,
+        etag = excluded.etag,
+        created_at = excluded.created_at
+    WHERE known.created_at < now() - interval '24 hours'
+    RETURNING payload_digest, task_id, etag, created_at
+),
+stored AS (
+    INSERT INTO tasks
+        (user_id, id, title, description, completed_at, created_at, updated_at, etag)
+    SELECT
+        $1::text, task_id, $6::text, $7::text, CASE WHEN $8::boolean THEN created_at END,
+        created_at, created_at, etag
+    FROM claimed
+),
+forgotten AS (
+    DELETE FROM idempotency_keys
+    WHERE user_id = $1::text AND key IN (
+        SELECT key FROM idempotency_keys
+        WHERE user_id = $1::text
+            AND key <> $2::text
+            AND created_at < now() - interval '24 hours'
+        ORDER BY created_at
+        LIMIT 10
+        FOR UPDATE SKIP LOCKED
+    )
+)
+SELECT payload_digest, task_id, etag, created_at FROM claimed
+UNION ALL
+SELECT payload_digest, task_id, etag, created_at FROM idempotency_keys
+WHERE user_id = $1::text
+    AND key = $2::text
+    AND created_at >= now() - interval '24 hours'

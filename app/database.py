@@ -11,13 +11,14 @@ from asyncpg import exceptions as pg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from app.connection import Connection
 from app.outage import Outage
-from app.pool import Connector, Watch
+from app.pool import Connector, UnreachableError, Watch
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
+from app.session import Session, StatementError
 
 # Known here so that a request need not read the migrations; a test compares it with their head.
 SCHEMA_REVISION = "0002"
@@ -99,6 +100,7 @@ class Database:
             pool_timeout=timeout,
             pool_recycle=recycle,
             pool_use_lifo=True,  # few warm connections rather than many cold ones
+            pool_reset_on_return=None,  # no transaction outlives its statement
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,
             connect_args={
@@ -115,7 +117,7 @@ class Database:
         self.slots = asyncio.Semaphore(pool_size)
 
     @asynccontextmanager
-    async def session(self, within: float | None = None) -> AsyncGenerator[AsyncSession]:
+    async def session(self, within: float | None = None) -> AsyncGenerator[Session]:
         """A session for statements that are a transaction each.
 
         Raises DatabaseUnavailable `within` seconds (the usual limit when None) when the
@@ -123,31 +125,41 @@ class Database:
         DatabaseError for what should not happen.
         """
         try:
-            async with (
-                asyncio.timeout(within or self.timeout),
-                self.slots,
-                AsyncSession(self.engine) as session,
-            ):
-                yield session
+            async with asyncio.timeout(within or self.timeout), self.slots:
+                session = Session(self.engine)
+                try:
+                    yield session
+                finally:
+                    if session.in_transaction():  # by what a repository inherits
+                        await session.close()
+        except StatementError as error:
+            raise self._meant(error) from None
         except DBAPIError as error:
-            meant = _meaning(error)
-            if isinstance(meant, DatabaseUnavailable):
-                self.outage.tell(error)
-            raise meant from None
-        except (TimeoutError, PoolTimeout, OSError, pg.PostgresError, pg.InterfaceError) as error:
-            # Not wrapped by SQLAlchemy: faults while connecting, and our own time limit.
+            # SQLAlchemy's own statements, by which it gets to know a server.
+            raise self._meant(StatementError(error.driver_exception)) from None
+        except UnreachableError as error:
+            self.outage.tell(error.cause)
+            raise DatabaseUnavailable from None
+        except (TimeoutError, PoolTimeout, OSError) as error:
             self.outage.tell(error)
             raise DatabaseUnavailable from None
+
+    def _meant(self, error: StatementError) -> Exception:
+        meant = _meaning(error.cause)
+        if isinstance(meant, DatabaseUnavailable):
+            self.outage.tell(error)
+        return meant
 
     async def revision(self, within: float | None = None) -> str | None:
         """The schema's revision, None where there is none yet. Raises as `session` does."""
         async with self.session(within) as session:
             try:
-                return (await session.execute(REVISION)).scalar_one_or_none()
-            except DBAPIError as error:
-                if _sqlstate(error) != UNDEFINED_TABLE:
+                rows = await session.fetch(REVISION)
+            except StatementError as error:
+                if not isinstance(error.cause, pg.UndefinedTableError):
                     raise
                 return None
+            return rows[0][0] if rows else None
 
     def used(self) -> int:
         """How many connections serve a request now."""
@@ -166,16 +178,11 @@ class Database:
         await self.engine.dispose()
 
 
-def _sqlstate(error: DBAPIError) -> str:
-    return str(getattr(error.orig, "sqlstate", None) or "")
-
-
-def _meaning(error: DBAPIError) -> Exception:
+def _meaning(error: BaseException) -> Exception:
     """The exception that a driver's error stands for, with nothing of the driver's text."""
-    code = _sqlstate(error)
-    cause = getattr(error.driver_exception, "constraint_name", None)
-    if error.connection_invalidated or not code or error.statement is None:
-        # Without a statement it is a fault while connecting, such as a password that was changed.
+    code = str(getattr(error, "sqlstate", None) or "")
+    cause = getattr(error, "constraint_name", None)
+    if not code:  # the connection broke
         return DatabaseUnavailable()
     if code[:2] in TRANSIENT_CLASSES or code in TRANSIENT_CODES:
         return DatabaseUnavailable()

@@ -42,7 +42,7 @@ def migrate(connection: Connection) -> None:
         command.upgrade(config, "head")
     except DBAPIError as error:
         if error.statement is None:
-            msg = f"The database cannot be reached: {cause(error)}"
+            msg = f"The database cannot be reached: {cause(error.driver_exception)}"
         else:
             msg = f"The migration failed and was undone: {error.driver_exception}"
         raise MigrationError(msg) from None

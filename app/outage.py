@@ -6,10 +6,10 @@ import ssl
 from time import monotonic
 
 from asyncpg import exceptions as pg
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.logs import log
+from app.session import StatementError
 
 AGAIN_SECONDS = 30.0
 CAUSES_AT_MOST = 8
@@ -21,8 +21,10 @@ def cause(error: BaseException) -> str:
     The server's words are kept where it refused a connection. Those about a statement may quote a
     row, so its code stands for them.
     """
-    if isinstance(error, DBAPIError):
-        return _of_the_driver(error)
+    if isinstance(error, StatementError):
+        code = getattr(error.cause, "sqlstate", None)
+        name = type(error.cause).__name__
+        return f"SQLSTATE {code}, {name}" if code else name
     if isinstance(error, pg.PostgresError):
         return f"SQLSTATE {error.sqlstate}, {error.args[0] if error.args else 'no message'}"
     if isinstance(error, ssl.SSLError):
@@ -34,14 +36,6 @@ def cause(error: BaseException) -> str:
     if isinstance(error, TimeoutError) and error.errno is None:
         return "no answer in time"
     return str(error) if isinstance(error, OSError) else type(error).__name__
-
-
-def _of_the_driver(error: DBAPIError) -> str:
-    driver = error.driver_exception
-    if error.statement is None:
-        return cause(driver)  # while connecting
-    code = getattr(driver, "sqlstate", None)
-    return f"SQLSTATE {code}, {type(driver).__name__}" if code else type(driver).__name__
 
 
 class Outage:

@@ -22,26 +22,38 @@ BRIDGED_SECONDS = 1.5
 AGAIN_SECONDS = 0.1
 
 
+class UnreachableError(Exception):
+    """No connection could be opened; `cause` tells why."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
+
+
 class Connector:
     """Opens connections, and tries again while the database has only just gone away.
 
-    On a connection that could not be opened no statement was sent, so none is made twice.
+    On a connection that could not be opened no statement was sent, so none is made twice. What is
+    raised then is of a kind that SQLAlchemy does not put into words of its own.
     """
 
     def __init__(self) -> None:
         self.away_since: float | None = None
 
     async def connect(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's own
-        """A connection, as `asyncpg.connect` makes it; the caller bounds the time."""
+        """A connection, as `asyncpg.connect` makes it; the caller bounds the time.
+
+        Raises UnreachableError.
+        """
         while True:
             try:
                 opened = await asyncpg.connect(*args, **options)
-            except (OSError, pg.PostgresError, pg.InterfaceError):
+            except (OSError, pg.PostgresError, pg.InterfaceError) as error:
                 now = monotonic()
                 if self.away_since is None:
                     self.away_since = now
                 if now - self.away_since >= BRIDGED_SECONDS:
-                    raise
+                    raise UnreachableError(error) from None
                 await asyncio.sleep(AGAIN_SECONDS)
             else:
                 self.away_since = None

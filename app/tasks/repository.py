@@ -8,11 +8,12 @@ from uuid import UUID, uuid4
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from asyncpg import Record
 from sqlalchemy import (
     ARRAY,
     Boolean,
+    ClauseElement,
     ColumnElement,
-    Executable,
     Text,
     Uuid,
     bindparam,
@@ -36,6 +37,7 @@ from app.problems import (
     Problem,
     TaskNotFound,
 )
+from app.session import Session
 from app.tasks.cursor import Position
 from app.tasks.idempotency import CREATE_ONCE, SWEEP, key_values
 from app.tasks.models import TaskRecord
@@ -116,6 +118,7 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
     """The tasks of all users; every statement is filtered by the user its method is given."""
 
     model_type = TaskRecord
+    session: Session
 
     async def list_tasks(
         self, user_id: str, query: ListTasksQuery, after: Position | None
@@ -130,7 +133,7 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         if after is not None:
             values |= {"after": after.at, "after_id": after.id}
         statement = _list(frozenset(filters), query.sort, query.order, follows=after is not None)
-        tasks = [_task(row) for row in await self.session.execute(statement, values)]
+        tasks = [_task(row) for row in await self.session.fetch(statement, values)]
         if len(tasks) <= query.limit:
             return tasks, None
         last = tasks[query.limit - 1]
@@ -143,28 +146,30 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         """
         values = _values(user_id, uuid7(), new)
         if key is None:
-            return _task((await self.session.execute(INSERT, values)).one())
+            (row,) = await self.session.fetch(INSERT, values)
+            return _task(row)
         values |= key_values(user_id, key, new)
-        row = (await self.session.execute(CREATE_ONCE, values)).first()
-        if row is None:
+        rows = await self.session.fetch(CREATE_ONCE, values)
+        if not rows:
             raise IdempotencyKeyInUse
-        if row.payload_digest != values["payload_digest"]:
+        payload_digest, kept_id, etag, created_at = rows[0]
+        if payload_digest != values["payload_digest"]:
             raise IdempotencyKeyReused
         return Task(
-            id=row.task_id,
+            id=kept_id,
             user_id=user_id,
             title=new.title,
             description=new.description,
             completed=new.completed,
-            completed_at=row.created_at if new.completed else None,
-            created_at=row.created_at,
-            updated_at=row.created_at,
-            etag=format_etag(row.etag),
+            completed_at=created_at if new.completed else None,
+            created_at=created_at,
+            updated_at=created_at,
+            etag=format_etag(etag),
         )
 
     async def forget_expired_keys(self) -> None:
         """Remove idempotency keys of users who send no more; others' go as they send new ones."""
-        await self.session.execute(SWEEP)
+        await self.session.fetch(SWEEP)
 
     async def get_task(self, user_id: str, task_id: UUID) -> Task:
         """One task. Raises TaskNotFound."""
@@ -187,7 +192,7 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         Raises PreconditionFailed.
         """
         values = _values(user_id, task_id, new)
-        statement: Executable
+        statement: ClauseElement
         if if_match is None:
             statement = INSERT_IF_ABSENT if if_absent else UPSERT
         elif if_absent:
@@ -229,12 +234,12 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         if if_match is not None:
             values["etags"] = if_match.strong
         statement = DELETE if any_etag else DELETE_MATCHING
-        if (await self.session.execute(statement, values)).first() is None:
+        if not await self.session.fetch(statement, values):
             raise TaskNotFound if any_etag else await self._refusal(user_id, task_id)
 
-    async def _one(self, statement: Executable, values: dict[str, Any]) -> Task | None:
-        row = (await self.session.execute(statement, values)).first()
-        return None if row is None else _task(row)
+    async def _one(self, statement: ClauseElement, values: dict[str, Any]) -> Task | None:
+        rows = await self.session.fetch(statement, values)
+        return _task(rows[0]) if rows else None
 
     async def _refusal(self, user_id: str, task_id: UUID) -> Problem:
         """Why a change found no row: asked only then, and only about the words of the answer."""
@@ -242,7 +247,7 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         return TaskNotFound() if there is None else PreconditionFailed()
 
 
-def _task(row: Any) -> Task:  # noqa: ANN401 - a Row of COLUMNS
+def _task(row: Record) -> Task:
     values: Any = (*row[:-1], format_etag(row[-1]))
     return Task(*values)
 
@@ -259,7 +264,7 @@ def _values(user_id: str, task_id: UUID, new: TaskCreate | TaskReplace) -> dict[
 
 
 @cache
-def _update(members: frozenset[str], *, any_etag: bool) -> Executable:
+def _update(members: frozenset[str], *, any_etag: bool) -> ClauseElement:
     changes = {("completed_at" if name == "completed" else name): CHANGES[name] for name in members}
     conditions = THIS_TASK if any_etag else (*THIS_TASK, HAS_ETAG)
     return (
@@ -273,7 +278,7 @@ def _update(members: frozenset[str], *, any_etag: bool) -> Executable:
 @cache
 def _list(
     filters: frozenset[str], sort: TaskSort, order: SortOrder, *, follows: bool
-) -> Executable:
+) -> ClauseElement:
     """The statement for one set of filters; there are 512."""
     key = (getattr(TaskRecord, sort), TaskRecord.id)
     conditions = [TaskRecord.user_id == bindparam("owner"), *(FILTERS[f] for f in sorted(filters))]

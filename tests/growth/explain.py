@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import asyncpg
 import pytest
 from msgspec import Struct
-from sqlalchemy import event
+from sqlalchemy import ClauseElement
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.connection import Connection
-from app.database import Database
+from app.session import Session, as_sent
 from app.tasks.repository import TaskRepository
 
 # The way down an index and the leaves a page lies on.
@@ -113,20 +114,27 @@ class _CapturedError(Exception):
     """Carries a statement out of the repository, which then does not send it."""
 
 
+class _Unsent(Session):
+    """A session that sends nothing."""
+
+    async def fetch(
+        self, statement: ClauseElement, values: Mapping[str, Any] = {}
+    ) -> list[asyncpg.Record]:
+        raise _CapturedError(*as_sent(statement, values))
+
+
 class Explainer:
     """Explains what the repository would send, without sending it."""
 
-    def __init__(self, database: Database, plain: asyncpg.Connection[Any]) -> None:
-        """Take the service's pool, to build statements with, and a connection set alike."""
+    def __init__(self, plain: asyncpg.Connection[Any]) -> None:
+        """Take a connection that is set as those of the service's pool."""
         self.plain = plain
-        self._database = database
-        event.listen(database.engine.sync_engine, "before_cursor_execute", self._capture)
+        self._session = _Unsent(create_async_engine("postgresql+asyncpg://"))
 
     @classmethod
     @asynccontextmanager
     async def connect(cls, connection: Connection) -> AsyncIterator[Explainer]:
         """An explainer for the database."""
-        database = Database(connection, pool_size=1, timeout=60)
         url = connection.url
         plain = await asyncpg.connect(
             host=url.host,
@@ -137,10 +145,9 @@ class Explainer:
             **connection.connect_args(),
         )
         try:
-            yield cls(database, plain)
+            yield cls(plain)
         finally:
             await plain.close()
-            await database.close()
 
     async def explain(self, call: Call, mode: Mode) -> Plan:
         """The plan of a call's first statement. Nothing is changed in the table."""
@@ -166,16 +173,9 @@ class Explainer:
 
     async def _statement(self, call: Call) -> tuple[str, tuple[object, ...]]:
         with pytest.raises(_CapturedError) as captured:
-            async with self._database.session() as session:
-                await call(TaskRepository(session=session))
+            await call(TaskRepository(session=self._session))
         sql, values = captured.value.args
         return sql, tuple(values)
-
-    @staticmethod
-    def _capture(
-        _connection: object, _cursor: object, sql: str, values: object, *_: object
-    ) -> None:
-        raise _CapturedError(sql, values)
 
     async def _rolled_back(self, explained: str) -> str:
         transaction = self.plain.transaction()

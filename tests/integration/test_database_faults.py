@@ -191,7 +191,7 @@ async def test_a_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.
 
         async def wait_for_the_lock() -> None:
             async with core_of(client).database.session(60) as session:
-                await session.execute(text("SELECT pg_advisory_lock(1)"))
+                await session.fetch(text("SELECT pg_advisory_lock(1)"))
 
         holder = asyncio.create_task(wait_for_the_lock())
         await until_waiting(rival, 1)
@@ -310,7 +310,7 @@ async def pool(url: str) -> AsyncIterator[Database]:
 
 async def provoke(pool: Database, sqlstate: str, constraint: str = "") -> None:
     async with pool.session() as session:
-        await session.execute(
+        await session.fetch(
             text(
                 f"DO $$ BEGIN RAISE 'private words' USING ERRCODE = '{sqlstate}', "
                 f"CONSTRAINT = '{constraint}', DETAIL = 'private words'; END $$"

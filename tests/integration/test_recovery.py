@@ -46,9 +46,9 @@ async def pool(proxy: Proxy, url: str, *, size: int, timeout: float) -> AsyncIte
 async def backend(database: Database, seconds: float = 0) -> int:
     """The process that serves a session, which lasts for a while."""
     async with database.session() as session:
-        await session.execute(text(f"SELECT pg_sleep({seconds})"))
-        found: int = (await session.execute(BACKEND)).scalar_one()
-        return found
+        await session.fetch(text(f"SELECT pg_sleep({seconds})"))
+        ((found,),) = await session.fetch(BACKEND)
+        return int(found)
 
 
 async def seconds_until_refused(database: Database) -> float:

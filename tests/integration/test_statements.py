@@ -1,6 +1,6 @@
 """What reaches the database: one statement for each operation, about one user, and nothing else.
 
-Seen in three places: in SQLAlchemy, before a statement goes to the driver; in the driver, which
+Seen in three places: in the session, before a statement goes to the driver; in the driver, which
 tells of transactions; and at the server, which remembers what a connection sent last.
 """
 
@@ -15,8 +15,9 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
+from app import session
 from app.core import Core
 from app.edge import Edge
 from app.main import create_app
@@ -42,12 +43,12 @@ def core_of(app: Edge) -> Core:
 class Seen(NamedTuple):
     """Statements on their way."""
 
-    by_sqlalchemy: list[str]
+    by_session: list[str]
     by_driver: list[str]
     pid: int
 
     def clear(self) -> None:
-        self.by_sqlalchemy.clear()
+        self.by_session.clear()
         self.by_driver.clear()
 
 
@@ -68,7 +69,11 @@ async def sole(sole_app: Edge, database: asyncpg.Connection) -> AsyncIterator[Co
 
 
 @pytest.fixture
-async def seen(sole_app: Edge, sole: ContractClient) -> AsyncIterator[Seen]:  # noqa: ARG001 - ready
+async def seen(
+    sole_app: Edge,
+    sole: ContractClient,  # noqa: ARG001 - ready
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Seen]:
     """What is sent from now on."""
     engine = core_of(sole_app).database.engine
     async with engine.connect() as connection:
@@ -78,17 +83,19 @@ async def seen(sole_app: Edge, sole: ContractClient) -> AsyncIterator[Seen]:  # 
         pid = await driver.fetchval("SELECT pg_backend_pid()")
     statements = Seen([], [], pid)
 
-    def note(_: object, __: object, statement: str, *___: object) -> None:
-        statements.by_sqlalchemy.append(statement)
+    fetch = session._fetch
+
+    async def note(pooled: Any, statement: str, arguments: list[Any]) -> Any:
+        statements.by_session.append(statement)
+        return await fetch(pooled, statement, arguments)
 
     def tell(record: Any) -> None:
         statements.by_driver.append(record.query)
 
-    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    monkeypatch.setattr(session, "_fetch", note)
     driver.add_query_logger(tell)
     yield statements
     driver.remove_query_logger(tell)
-    event.remove(engine.sync_engine, "before_cursor_execute", note)
 
 
 class Case(NamedTuple):
@@ -166,7 +173,7 @@ async def test_an_operation_is_one_statement(sole: ContractClient, seen: Seen, n
     case = CASES[name]
     response = await sole.request(case.method, case.url, **case.options)
     assert response.status_code == case.status
-    assert [statement.split()[0] for statement in seen.by_sqlalchemy] == [case.verb]
+    assert [statement.split()[0] for statement in seen.by_session] == [case.verb]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -179,7 +186,7 @@ async def test_no_transaction_is_wrapped_around_it(
     # remembers what a connection sent last, cut to a kilobyte.
     assert seen.by_driver == []
     last = await database.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", seen.pid)
-    assert seen.by_sqlalchemy[-1].startswith(last)
+    assert seen.by_session[-1].startswith(last)
 
 
 async def test_a_transaction_would_be_seen(
@@ -202,7 +209,7 @@ async def test_a_change_with_the_current_tag_is_one_statement(
     replaced = await sole.put(TASK, json=BODY, headers={"If-Match": changed.headers["etag"]})
     gone = await sole.delete(TASK, headers={"If-Match": replaced.headers["etag"]})
     assert gone.status_code == 204
-    assert [statement.split()[0] for statement in seen.by_sqlalchemy] == [
+    assert [statement.split()[0] for statement in seen.by_session] == [
         "UPDATE",
         "UPDATE",
         "DELETE",
@@ -216,12 +223,12 @@ async def test_a_page_that_follows_another_is_one_statement(
     cursor = (await sole.get(ALICE, params={"limit": 1})).json()["next_cursor"]
     seen.clear()
     assert (await sole.get(ALICE, params={"cursor": cursor})).status_code == 200
-    assert len(seen.by_sqlalchemy) == 1
+    assert len(seen.by_session) == 1
 
 
 async def test_a_search_without_a_word_asks_nothing(sole: ContractClient, seen: Seen) -> None:
     assert (await sole.get(ALICE, params={"q": "--"})).json()["items"] == []
-    assert seen.by_sqlalchemy == []
+    assert seen.by_session == []
 
 
 @pytest.mark.parametrize(("method", "body"), [("PATCH", {"json": {"title": "a"}}), ("DELETE", {})])
@@ -230,7 +237,7 @@ async def test_a_refusal_costs_one_statement_more_to_tell_why(
 ) -> None:
     response = await sole.request(method, TASK, headers=OTHER_TAG, **body)
     assert_problem(response, 412, "precondition-failed")
-    verbs = [statement.split()[0] for statement in seen.by_sqlalchemy]
+    verbs = [statement.split()[0] for statement in seen.by_session]
     assert verbs == [{"PATCH": "UPDATE"}.get(method, method), "SELECT"]
 
 
@@ -254,7 +261,7 @@ async def test_what_needs_no_database_asks_nothing(
     sole: ContractClient, seen: Seen, method: str, url: str, options: dict[str, Any]
 ) -> None:
     await sole.request(method, url, **options)
-    assert seen.by_sqlalchemy == seen.by_driver == []
+    assert seen.by_session == seen.by_driver == []
 
 
 @pytest.mark.requirement("FR-020")
@@ -264,8 +271,8 @@ async def test_every_statement_is_about_one_user(
 ) -> None:
     case = CASES[name]
     await sole.request(case.method, case.url, **case.options)
-    assert seen.by_sqlalchemy != []
-    for statement in seen.by_sqlalchemy:
+    assert seen.by_session != []
+    for statement in seen.by_session:
         mentions = re.findall(r"(?:INTO|FROM|UPDATE) (?:tasks|idempotency_keys)\b", statement)
         bound = re.findall(
             r"\b(?:tasks|idempotency_keys)\.user_id = \$\d+|"
@@ -299,4 +306,4 @@ async def test_a_patch_writes_the_columns_that_were_sent(
     sole: ContractClient, seen: Seen, body: dict[str, Any], columns: set[str]
 ) -> None:
     await sole.patch(TASK, json=body)
-    assert set(_columns(seen.by_sqlalchemy[0])) == columns | {"updated_at", "etag"}
+    assert set(_columns(seen.by_session[0])) == columns | {"updated_at", "etag"}

@@ -9,32 +9,32 @@ import pytest
 from asyncpg import exceptions as pg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.connection import Connection
 from app.database import CHECKS, Database, DatabaseError, _Impatient, _meaning, migration_engine
-from app.pool import Connector
+from app.pool import Connector, UnreachableError
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
+from app.session import Session, StatementError
 
 pytestmark = pytest.mark.requirement("FR-033")
 
 NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
 
 
-class DriverError(Exception):
-    """An error as SQLAlchemy wraps it."""
+class DriverError(pg.PostgresError):
+    """An error of the driver's."""
 
     def __init__(self, sqlstate: str | None, constraint: str | None = None) -> None:
-        self.sqlstate = sqlstate
-        self.constraint_name = constraint
+        self.__dict__.update(sqlstate=sqlstate, constraint_name=constraint)
         super().__init__("hunter2")
 
 
-def wrapped(sqlstate: str | None, constraint: str | None = None, *, lost: bool = False) -> Any:
-    error = DriverError(sqlstate, constraint)
-    error.__cause__ = error
-    return DBAPIError("SELECT 1", {}, error, connection_invalidated=lost)
+def of_sqlalchemy(driver: Exception) -> DBAPIError:
+    """An error as SQLAlchemy wraps it."""
+    driver.__cause__ = driver
+    return DBAPIError("SELECT version()", {}, driver)
 
 
 @pytest.mark.parametrize(
@@ -56,28 +56,21 @@ def wrapped(sqlstate: str | None, constraint: str | None = None, *, lost: bool =
     ],
 )
 def test_what_passes_by_itself_is_unavailability(code: str) -> None:
-    assert isinstance(_meaning(wrapped(code)), DatabaseUnavailable)
+    assert isinstance(_meaning(DriverError(code)), DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("code", [None, ""])
 def test_an_error_without_a_code_is_unavailability(code: str | None) -> None:
-    assert isinstance(_meaning(wrapped(code)), DatabaseUnavailable)
+    assert isinstance(_meaning(DriverError(code)), DatabaseUnavailable)
 
 
-def test_a_lost_connection_is_unavailability_whatever_its_code() -> None:
-    assert isinstance(_meaning(wrapped("42501", lost=True)), DatabaseUnavailable)
-
-
-@pytest.mark.requirement("FR-054")
-def test_a_fault_while_connecting_is_unavailability_whatever_its_code() -> None:
-    error = DriverError("28P01")
-    error.__cause__ = error
-    assert isinstance(_meaning(DBAPIError(None, None, error)), DatabaseUnavailable)
+def test_a_lost_connection_is_unavailability() -> None:
+    assert isinstance(_meaning(pg.InterfaceError("hunter2")), DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("code", ["42501", "22021", "40002", "XX001", "58000"])
 def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None:
-    meant = _meaning(wrapped(code, "some_name"))
+    meant = _meaning(DriverError(code, "some_name"))
     assert isinstance(meant, DatabaseError)
     assert str(meant) == f"SQLSTATE {code}, constraint some_name"
 
@@ -91,7 +84,7 @@ def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None
     ],
 )
 def test_a_refused_row_is_a_fault_of_the_body(constraint: str, pointer: str) -> None:
-    meant = _meaning(wrapped("23514", constraint))
+    meant = _meaning(DriverError("23514", constraint))
     assert isinstance(meant, InvalidBody)
     assert meant.faults == [Fault(pointer=pointer, detail="is refused by the database")]
     assert meant.body("request-1").detail == "The body has one fault."
@@ -104,12 +97,22 @@ def test_a_refused_row_is_a_fault_of_the_body(constraint: str, pointer: str) -> 
         TimeoutError(),
         PoolTimeout(),
         ConnectionRefusedError(),
-        pg.PostgresError(),
-        pg.InterfaceError("hunter2"),
+        UnreachableError(pg.PostgresError()),
+        UnreachableError(pg.InterfaceError("hunter2")),
+        StatementError(pg.InterfaceError("hunter2")),
+        of_sqlalchemy(pg.InterfaceError("hunter2")),
     ],
-    ids=lambda fault: f"{type(fault).__module__}.{type(fault).__name__}",
+    ids=[
+        "own limit",
+        "pool",
+        "socket",
+        "server while connecting",
+        "driver while connecting",
+        "driver in a statement",
+        "SQLAlchemy's own statement",
+    ],
 )
-async def test_what_sqlalchemy_does_not_wrap_is_unavailability(fault: Exception) -> None:
+async def test_what_has_no_code_is_unavailability(fault: Exception) -> None:
     database = Database(NOWHERE, pool_size=1, timeout=1)
     with pytest.raises(DatabaseUnavailable):
         async with database.session():
@@ -121,10 +124,11 @@ async def test_what_sqlalchemy_does_not_wrap_is_unavailability(fault: Exception)
     ("fault", "told"),
     [
         (TimeoutError(), "no answer in time"),
-        (wrapped("57P01"), "SQLSTATE 57P01, DriverError"),
-        (wrapped("42501"), None),
+        (UnreachableError(ConnectionRefusedError(111, "refused")), "[Errno 111] refused"),
+        (StatementError(DriverError("57P01")), "SQLSTATE 57P01, DriverError"),
+        (StatementError(DriverError("42501")), None),
     ],
-    ids=["beside the driver", "of the driver", "a fault of ours"],
+    ids=["beside the driver", "while connecting", "of the driver", "a fault of ours"],
 )
 async def test_why_it_is_unavailable_is_told(fault: Exception, told: str | None) -> None:
     database = Database(NOWHERE, pool_size=1, timeout=1)
@@ -161,13 +165,13 @@ async def test_the_revision_is_none_only_where_its_table_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def refuse(*_: Any) -> None:
-        raise wrapped(code)
+        raise StatementError(error)
 
-    monkeypatch.setattr(AsyncSession, "execute", refuse)
+    monkeypatch.setattr(Session, "fetch", refuse)
     database = Database(NOWHERE, pool_size=1, timeout=1)
-    code = "42P01"
+    error: pg.PostgresError = pg.UndefinedTableError()
     assert await database.revision() is None
-    code = "42501"
+    error = DriverError("42501")
     with pytest.raises(DatabaseError):
         await database.revision()
 
@@ -215,6 +219,7 @@ def test_the_pool_is_small_warm_and_silent(monkeypatch: pytest.MonkeyPatch) -> N
         "pool_timeout": 3,
         "pool_recycle": 9,
         "pool_use_lifo": True,
+        "pool_reset_on_return": None,
         "isolation_level": "AUTOCOMMIT",
         "hide_parameters": True,
         "connect_args": {

@@ -9,24 +9,12 @@ from typing import Any
 import pytest
 import structlog
 from asyncpg import exceptions as pg
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.outage import AGAIN_SECONDS, CAUSES_AT_MOST, Outage, cause
+from app.session import StatementError
 
 pytestmark = pytest.mark.requirement("FR-054")
-
-
-def of_a_statement(driver: Exception) -> DBAPIError:
-    """An error as SQLAlchemy wraps it."""
-    driver.__cause__ = driver
-    return DBAPIError("INSERT hunter2", {}, driver)
-
-
-def while_connecting(driver: Exception) -> DBAPIError:
-    """An error as SQLAlchemy wraps it where no statement was sent."""
-    driver.__cause__ = driver
-    return DBAPIError(None, None, driver)
 
 
 def unverified(message: str) -> ssl.SSLCertVerificationError:
@@ -59,13 +47,13 @@ def tls_error(reason: str) -> ssl.SSLError:
         (TimeoutError(110, "Connect call failed"), "[Errno 110] Connect call failed"),
         (ConnectionRefusedError(111, "refused"), "[Errno 111] refused"),
         (pg.InterfaceError("hunter2"), "InterfaceError"),
-        (of_a_statement(pg.QueryCanceledError("hunter2")), "SQLSTATE 57014, QueryCanceledError"),
-        (of_a_statement(pg.InterfaceError("hunter2")), "InterfaceError"),
+        (StatementError(pg.QueryCanceledError("hunter2")), "SQLSTATE 57014, QueryCanceledError"),
+        (StatementError(pg.InterfaceError("hunter2")), "InterfaceError"),
         (
-            while_connecting(pg.InternalServerError("Couldn't connect to compute node")),
+            pg.InternalServerError("Couldn't connect to compute node"),
             "SQLSTATE XX000, Couldn't connect to compute node",
         ),
-        (DBAPIError(None, None, ValueError("hunter2")), "ValueError"),
+        (ValueError("hunter2"), "ValueError"),
     ],
     ids=repr,
 )

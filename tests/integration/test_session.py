@@ -1,0 +1,127 @@
+"""What a session of the service's own does with a connection, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from asyncpg import exceptions as pg
+from sqlalchemy import BigInteger, bindparam, select, text
+
+from app import session as module
+from app.database import Database
+from app.session import Session, StatementError
+from app.tasks.repository import TaskRepository
+from tests.support.database import connection_to
+from tests.support.process import until
+
+pytestmark = pytest.mark.requirement("NFR-004")
+
+BACKEND = text("SELECT pg_backend_pid()")
+ADD = select(bindparam("a", type_=BigInteger) + bindparam("b", 40, type_=BigInteger))
+PREPARED = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%is mine%'")
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Database]:
+    """One connection."""
+    opened = Database(connection_to(database_url), pool_size=1, timeout=4)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def session(pool: Database) -> Session:
+    return Session(pool.engine)
+
+
+async def one(session: Session, statement: Any, **values: Any) -> Any:
+    ((value,),) = await session.fetch(statement, values)
+    return value
+
+
+async def test_a_statement_brings_its_constants(session: Session) -> None:
+    assert await one(session, ADD, a=2) == 42
+    assert await one(session, ADD, a=2, b=1) == 3
+
+
+async def test_a_statement_is_prepared_once_for_a_connection(session: Session) -> None:
+    mine = text("SELECT 'this is mine'")
+    for _ in range(3):
+        assert await one(session, mine) == "this is mine"
+    # The count itself is the other one that has the words.
+    assert await one(session, PREPARED) == 2
+
+
+async def test_only_so_many_statements_stay_prepared(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PREPARED_AT_MOST", 3)
+    for number in range(10):
+        await one(session, text(f"SELECT {number} /* this is mine */"))
+    assert await one(session, PREPARED) == 3
+
+
+async def test_what_a_repository_inherits_works_and_gives_its_connection_back(
+    pool: Database, database: asyncpg.Connection
+) -> None:
+    await database.execute(
+        "INSERT INTO tasks (user_id, id, title, created_at, updated_at, etag)"
+        " VALUES ('a', gen_random_uuid(), 'b', now(), now(), gen_random_uuid())"
+    )
+    async with pool.session() as session:
+        assert await TaskRepository(session=session).count() == 1
+        assert pool.used() == 1
+    assert pool.used() == 0
+
+
+async def test_a_refused_statement_leaves_the_connection_in_the_pool(session: Session) -> None:
+    before = await one(session, BACKEND)
+    with pytest.raises(StatementError) as refused:
+        await session.fetch(text("SELECT 1 / 0"))
+    assert isinstance(refused.value.cause, pg.DivisionByZeroError)
+    assert await one(session, BACKEND) == before
+
+
+async def test_the_drivers_words_go_no_further(session: Session) -> None:
+    with pytest.raises(StatementError) as refused:
+        await session.fetch(text("SELECT 'hunter2'::int"))
+    assert "hunter2" not in repr(refused.value)
+    assert refused.value.__cause__ is None
+
+
+async def test_a_connection_that_the_server_ended_is_not_kept(
+    session: Session, database: asyncpg.Connection
+) -> None:
+    before = await one(session, BACKEND)
+    waiting = asyncio.create_task(session.fetch(text("SELECT pg_sleep(30)")))
+    sleeping = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND query LIKE '%pg_sleep%'"
+    await until(lambda: database.fetchval(sleeping, before))
+    await database.execute("SELECT pg_terminate_backend($1)", before)
+    with pytest.raises(StatementError):
+        await waiting
+    assert await one(session, BACKEND) != before
+
+
+async def test_a_statement_that_is_given_up_takes_its_connection_along(session: Session) -> None:
+    before = await one(session, BACKEND)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await session.fetch(text("SELECT pg_sleep(30)"))
+    assert await one(session, BACKEND) != before
+
+
+async def test_a_table_that_a_migration_changed_meanwhile_is_read_all_the_same(
+    session: Session, database: asyncpg.Connection
+) -> None:
+    everything = text("SELECT * FROM changing")
+    await database.execute("CREATE TABLE changing AS SELECT 1 AS a")
+    try:
+        assert [tuple(row) for row in await session.fetch(everything)] == [(1,)]
+        await database.execute("ALTER TABLE changing ADD b text DEFAULT 'new'")
+        assert [tuple(row) for row in await session.fetch(everything)] == [(1, "new")]
+    finally:
+        await database.execute("DROP TABLE changing")

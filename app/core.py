@@ -10,6 +10,7 @@ from litestar import Request
 from app.contract import Contract
 from app.database import Database
 from app.tasks.cursor import Cursors
+from app.tasks.repository import TaskRepository
 
 
 class Core(msgspec.Struct, frozen=True):
@@ -17,6 +18,7 @@ class Core(msgspec.Struct, frozen=True):
 
     contract: Contract
     database: Database
+    tasks: TaskRepository
     cursors: Cursors
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from time import monotonic
+from types import TracebackType
+from typing import Any
 
 import asyncpg
+from asyncpg import Record
 from asyncpg import exceptions as pg
-from sqlalchemy import text
+from sqlalchemy import ClauseElement, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -18,7 +21,8 @@ from app.connection import Connection
 from app.outage import Outage
 from app.pool import Connector, UnreachableError, Watch
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
-from app.session import Session, StatementError
+from app.session import Sessions
+from app.statements import StatementError, as_sent, run
 
 # Known here so that a request need not read the migrations; a test compares it with their head.
 SCHEMA_REVISION = "0002"
@@ -115,51 +119,46 @@ class Database:
         Watch(self.engine.sync_engine)
         # The pool does not wake who waits when a connection could not be opened; this does.
         self.slots = asyncio.Semaphore(pool_size)
+        self.sessions = Sessions(self.engine, self.fetch)
+        self._meanings = _Meanings(self.outage)
 
-    @asynccontextmanager
-    async def session(self, within: float | None = None) -> AsyncGenerator[Session]:
-        """A session for statements that are a transaction each.
+    async def fetch(
+        self,
+        statement: ClauseElement,
+        values: Mapping[str, Any] = {},
+        *,
+        within: float | None = None,
+        since: float | None = None,
+    ) -> list[Record]:
+        """The rows of a statement, which is a transaction of its own.
 
-        Raises DatabaseUnavailable `within` seconds (the usual limit when None) when the
-        database cannot be reached, InvalidBody when a check of the table refuses a row, and
-        DatabaseError for what should not happen.
+        Raises DatabaseUnavailable `within` seconds (the usual limit when None), counted from
+        `since` on the monotonic clock (now when None), when the database cannot be reached,
+        InvalidBody when a check of the table refuses a row, and DatabaseError for what should not
+        happen.
         """
-        try:
-            async with asyncio.timeout(within or self.timeout), self.slots:
-                session = Session(self.engine)
-                try:
-                    yield session
-                finally:
-                    if session.in_transaction():  # by what a repository inherits
-                        await session.close()
-        except StatementError as error:
-            raise self._meant(error) from None
-        except DBAPIError as error:
-            # SQLAlchemy's own statements, by which it gets to know a server.
-            raise self._meant(StatementError(error.driver_exception)) from None
-        except UnreachableError as error:
-            self.outage.tell(error.cause)
-            raise DatabaseUnavailable from None
-        except (TimeoutError, PoolTimeout, OSError) as error:
-            self.outage.tell(error)
-            raise DatabaseUnavailable from None
+        seconds = within or self.timeout
+        if since is not None:
+            seconds -= monotonic() - since
+        with self._meanings:
+            return await self._run(statement, values, seconds)
 
-    def _meant(self, error: StatementError) -> Exception:
-        meant = _meaning(error.cause)
-        if isinstance(meant, DatabaseUnavailable):
-            self.outage.tell(error)
-        return meant
+    async def _run(
+        self, statement: ClauseElement, values: Mapping[str, Any], seconds: float
+    ) -> list[Record]:
+        async with asyncio.timeout(seconds), self.slots:
+            return await run(self.engine, *as_sent(statement, values))
 
     async def revision(self, within: float | None = None) -> str | None:
-        """The schema's revision, None where there is none yet. Raises as `session` does."""
-        async with self.session(within) as session:
+        """The schema's revision, None where there is none yet. Raises as `fetch` does."""
+        with self._meanings:
             try:
-                rows = await session.fetch(REVISION)
+                rows = await self._run(REVISION, {}, within or self.timeout)
             except StatementError as error:
                 if not isinstance(error.cause, pg.UndefinedTableError):
                     raise
                 return None
-            return rows[0][0] if rows else None
+        return rows[0][0] if rows else None
 
     def used(self) -> int:
         """How many connections serve a request now."""
@@ -176,6 +175,31 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+class _Meanings:
+    """Turns what the driver and SQLAlchemy raise inside of it into what that means to a client."""
+
+    def __init__(self, outage: Outage) -> None:
+        self._outage = outage
+
+    def __enter__(self) -> None:
+        """Nothing is known yet."""
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if isinstance(error, UnreachableError):
+            error = error.cause
+        elif isinstance(error, DBAPIError):
+            # SQLAlchemy's own statements, by which it gets to know a server.
+            error = StatementError(error.driver_exception)
+        elif not isinstance(error, StatementError | TimeoutError | PoolTimeout | OSError):
+            return
+        meant = _meaning(error.cause) if isinstance(error, StatementError) else None
+        if meant is None or isinstance(meant, DatabaseUnavailable):
+            self._outage.tell(error)
+        raise meant or DatabaseUnavailable from None
 
 
 def _meaning(error: BaseException) -> Exception:

@@ -66,7 +66,9 @@ def create_app(
         statement_timeout=settings.database_statement_timeout,
         recycle=settings.database_pool_recycle,
     )
-    core = Core(contract, database, Cursors(settings.cursor_secret))
+    # Its own exceptions would turn every fault of the driver into a conflict (research.md, D6).
+    tasks = TaskRepository(session=database.sessions, wrap_exceptions=False)
+    core = Core(contract, database, tasks, Cursors(settings.cursor_secret))
     framework = Litestar(
         route_handlers=[operations, *docs_handlers(), *route_handlers],
         guards=list(guards),
@@ -91,8 +93,7 @@ async def _lifespan(app: Litestar) -> AsyncGenerator[None]:
     # Opens the first connection, which costs most; without a database the service starts all the
     # same and says so, in the log and at /readyz.
     with suppress(DatabaseUnavailable):
-        async with core.database.session() as session:
-            await TaskRepository(session=session, wrap_exceptions=False).forget_expired_keys()
+        await core.tasks.forget_expired_keys()
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from asyncpg import exceptions as pg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.logs import log
-from app.session import StatementError
+from app.statements import StatementError
 
 AGAIN_SECONDS = 30.0
 CAUSES_AT_MOST = 8

@@ -111,6 +111,7 @@ def http_server(app: Edge, settings: Settings) -> Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing asks for the address of a client
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         ),

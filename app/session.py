@@ -1,122 +1,50 @@
-"""A session of Advanced Alchemy's repositories that runs its statements on the driver itself.
-
-SQLAlchemy writes a statement once and keeps the connections; what it does around each execution
-costs several times as much as the statement (research.md, D44).
-"""
+"""What Advanced Alchemy's repositories take for a session."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
-import asyncpg
-from asyncpg import exceptions as pg
-from asyncpg.prepared_stmt import PreparedStatement
-from sqlalchemy import ClauseElement, Dialect
-from sqlalchemy.dialects.postgresql.asyncpg import dialect
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.pool import PoolProxiedConnection
-from sqlalchemy.util import greenlet_spawn
-
-# More than there are statements of the service's own: each set of a list's filters is one.
-STATEMENTS_AT_MOST = 1024
-PREPARED_AT_MOST = 100  # of one connection
-
-_DIALECT: Dialect = dialect()  # type: ignore[no-untyped-call]
+from asyncpg import Record
+from sqlalchemy import ClauseElement
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+)
 
 
-class StatementError(Exception):
-    """The server refused a statement, or the connection broke under it; `cause` tells why."""
+class Fetch(Protocol):
+    """Runs a statement and gives its rows."""
 
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__()
-        self.cause = cause
-
-
-class _Compiled(NamedTuple):
-    """A statement as the driver takes it."""
-
-    text: str
-    names: tuple[str, ...]
-    constants: Mapping[str, Any]
+    async def __call__(
+        self,
+        statement: ClauseElement,
+        values: Mapping[str, Any] = ...,
+        *,
+        since: float | None = ...,
+    ) -> list[Record]:
+        """`since` is when the time of the request began, where it has run a statement before."""
+        raise NotImplementedError
 
 
-@lru_cache(STATEMENTS_AT_MOST)
-def _compiled(statement: ClauseElement) -> _Compiled:
-    compiled: Any = statement.compile(dialect=_DIALECT)
-    constants = {name: value for name, value in compiled.params.items() if value is not None}
-    return _Compiled(str(compiled), tuple(compiled.positiontup), constants)
+class Sessions(async_scoped_session[AsyncSession]):
+    """A session for each task that needs one, and `fetch`, which needs none.
 
-
-def as_sent(statement: ClauseElement, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """The text and the arguments that the server gets."""
-    text, names, constants = _compiled(statement)
-    given = {**constants, **values} if constants else values
-    return text, [given[name] for name in names]
-
-
-class Session(AsyncSession):
-    """A session in which each statement is a transaction of its own."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        """Take the engine, whose pool the connections are of."""
-        super().__init__(engine)
-        self._engine = engine
-
-    async def fetch(
-        self, statement: ClauseElement, values: Mapping[str, Any] = {}
-    ) -> list[asyncpg.Record]:
-        """The rows of a statement, in one round trip where its connection knows it already.
-
-        Raises StatementError when the statement fails, and what `asyncpg.connect` and SQLAlchemy's
-        pool raise when there is no connection for it.
-        """
-        text, arguments = as_sent(statement, values)
-        pooled = await self._engine.raw_connection()
-        try:
-            rows = await _fetch(pooled, text, arguments)
-        except pg.PostgresError as error:
-            if _driver(pooled).is_closed():
-                await _discard(pooled, error)
-            else:
-                pooled.close()
-            raise StatementError(error) from None
-        except (pg.InterfaceError, OSError) as error:
-            await _discard(pooled, error)
-            raise StatementError(error) from None
-        except BaseException as error:
-            await _discard(pooled, error)
-            raise
-        pooled.close()
-        return rows
-
-
-async def _fetch(
-    pooled: PoolProxiedConnection, text: str, arguments: list[Any]
-) -> list[asyncpg.Record]:
-    prepared: dict[str, PreparedStatement[Any]] = pooled.info.setdefault("prepared", {})
-    statement = prepared.get(text)
-    if statement is not None:
-        try:
-            return await statement.fetch(*arguments)
-        except pg.InvalidCachedStatementError:
-            # A migration changed the table. The server has refused the plan before it ran.
-            prepared.clear()
-    if len(prepared) >= PREPARED_AT_MOST:
-        del prepared[next(iter(prepared))]
-    statement = prepared[text] = await _driver(pooled).prepare(text)
-    return await statement.fetch(*arguments)
-
-
-def _driver(pooled: PoolProxiedConnection) -> asyncpg.Connection[Any]:
-    driver: Any = pooled.driver_connection
-    return driver  # type: ignore[no-any-return]
-
-
-async def _discard(pooled: PoolProxiedConnection, error: BaseException) -> None:
-    """Close a connection in whose statement something else than the statement went wrong.
-
-    The driver has the server cancel what still runs, for which SQLAlchemy leaves it a moment.
+    So one repository serves every request. Who calls what a repository inherits ends its session
+    with `remove`, as SQLAlchemy's documentation of scoped sessions says.
     """
-    await greenlet_spawn(pooled.invalidate, error)
+
+    def __init__(self, engine: AsyncEngine, fetch: Fetch) -> None:
+        """Take the engine, and what runs a statement."""
+        super().__init__(async_sessionmaker(engine), _task)
+        self.fetch = fetch
+
+
+def _task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop is running: an application is being made
+        return None

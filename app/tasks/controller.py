@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -24,7 +22,6 @@ from app.problems import (
     PreconditionFailed,
     TaskNotFound,
 )
-from app.tasks.repository import TaskRepository
 from app.tasks.schemas import (
     CreateTaskHeaders,
     ListTasksQuery,
@@ -96,8 +93,7 @@ class TaskController(Controller):
         path, query, _ = LIST_TASKS.read(request)
         cursors = core(request).cursors
         after = cursors.decode(path.user_id, query)
-        async with _repository(request) as tasks:
-            items, position = await tasks.list_tasks(path.user_id, query, after)
+        items, position = await core(request).tasks.list_tasks(path.user_id, query, after)
         next_cursor = None
         if position is not None:
             next_cursor = cursors.encode(path.user_id, query, position)
@@ -113,8 +109,7 @@ class TaskController(Controller):
         """Store a new task."""
         path, _, headers = CREATE_TASK.read(request)
         new = await CREATE_BODY.read(request)
-        async with _repository(request) as tasks:
-            task = await tasks.create_task(path.user_id, new, headers.idempotency_key)
+        task = await core(request).tasks.create_task(path.user_id, new, headers.idempotency_key)
         return Created(task)
 
     @get(
@@ -126,8 +121,7 @@ class TaskController(Controller):
     async def get_task(self, request: Request[Any, Any, Any]) -> Current | NotModified:
         """Answer one task, or 304."""
         path, _, headers = GET_TASK.read(request)
-        async with _repository(request) as tasks:
-            task = await tasks.get_task(path.user_id, path.task_id)
+        task = await core(request).tasks.get_task(path.user_id, path.task_id)
         if is_unchanged(headers.if_none_match, task.etag):
             return NotModified(task.etag)
         return Current(task)
@@ -143,14 +137,13 @@ class TaskController(Controller):
         """Replace a task, or create it under the id in the path."""
         path, _, headers = REPLACE_TASK.read(request)
         new = await REPLACE_BODY.read(request)
-        async with _repository(request) as tasks:
-            task = await tasks.replace_task(
-                path.user_id,
-                path.task_id,
-                new,
-                if_match=Condition.parse(headers.if_match),
-                if_absent=headers.if_none_match is not None,
-            )
+        task = await core(request).tasks.replace_task(
+            path.user_id,
+            path.task_id,
+            new,
+            if_match=Condition.parse(headers.if_match),
+            if_absent=headers.if_none_match is not None,
+        )
         return Created(task) if task.created_at == task.updated_at else Current(task)
 
     @patch(
@@ -165,8 +158,9 @@ class TaskController(Controller):
         path, _, headers = UPDATE_TASK.read(request)
         change = await PATCH_BODY.read(request)
         if_match = Condition.parse(headers.if_match)
-        async with _repository(request) as tasks:
-            task = await tasks.update_task(path.user_id, path.task_id, change, if_match=if_match)
+        task = await core(request).tasks.update_task(
+            path.user_id, path.task_id, change, if_match=if_match
+        )
         return Current(task)
 
     @delete(
@@ -179,13 +173,4 @@ class TaskController(Controller):
         """Delete a task for good."""
         path, _, headers = DELETE_TASK.read(request)
         if_match = Condition.parse(headers.if_match)
-        async with _repository(request) as tasks:
-            await tasks.delete_task(path.user_id, path.task_id, if_match=if_match)
-
-
-@asynccontextmanager
-async def _repository(request: Request[Any, Any, Any]) -> AsyncGenerator[TaskRepository]:
-    """The tasks, while a session is open. The answer is made after it, when all is committed."""
-    async with core(request).database.session() as session:
-        # Its own exceptions would turn every fault of the driver into a conflict (research.md, D6).
-        yield TaskRepository(session=session, wrap_exceptions=False)
+        await core(request).tasks.delete_task(path.user_id, path.task_id, if_match=if_match)

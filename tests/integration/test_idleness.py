@@ -94,8 +94,7 @@ async def end_of(witness: asyncpg.Connection) -> float:
 
 
 async def sleep(database: Database, seconds: float) -> None:
-    async with database.session() as session:
-        await session.fetch(text(f"SELECT pg_sleep({seconds})"))
+    await database.fetch(text(f"SELECT pg_sleep({seconds})"))
 
 
 async def test_a_statement_over_its_time_ends_at_the_server(

@@ -23,7 +23,6 @@ from tests.support.relay import via
 pytestmark = pytest.mark.requirement("NFR-015")
 
 ALICE = tasks_of("alice")
-BACKEND = text("SELECT pg_backend_pid()")
 
 
 @pytest.fixture
@@ -45,10 +44,8 @@ async def pool(proxy: Proxy, url: str, *, size: int, timeout: float) -> AsyncIte
 
 async def backend(database: Database, seconds: float = 0) -> int:
     """The process that serves a session, which lasts for a while."""
-    async with database.session() as session:
-        await session.fetch(text(f"SELECT pg_sleep({seconds})"))
-        ((found,),) = await session.fetch(BACKEND)
-        return int(found)
+    ((_, found),) = await database.fetch(text(f"SELECT pg_sleep({seconds}), pg_backend_pid()"))
+    return int(found)
 
 
 async def seconds_until_refused(database: Database) -> float:

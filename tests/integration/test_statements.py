@@ -1,6 +1,6 @@
 """What reaches the database: one statement for each operation, about one user, and nothing else.
 
-Seen in three places: in the session, before a statement goes to the driver; in the driver, which
+Seen in three places: in the service, before a statement goes to the driver; in the driver, which
 tells of transactions; and at the server, which remembers what a connection sent last.
 """
 
@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from app import session
+from app import statements as driver_side
 from app.core import Core
 from app.edge import Edge
 from app.main import create_app
@@ -43,12 +43,12 @@ def core_of(app: Edge) -> Core:
 class Seen(NamedTuple):
     """Statements on their way."""
 
-    by_session: list[str]
+    by_service: list[str]
     by_driver: list[str]
     pid: int
 
     def clear(self) -> None:
-        self.by_session.clear()
+        self.by_service.clear()
         self.by_driver.clear()
 
 
@@ -83,16 +83,16 @@ async def seen(
         pid = await driver.fetchval("SELECT pg_backend_pid()")
     statements = Seen([], [], pid)
 
-    fetch = session._fetch
+    fetch = driver_side._fetch
 
     async def note(pooled: Any, statement: str, arguments: list[Any]) -> Any:
-        statements.by_session.append(statement)
+        statements.by_service.append(statement)
         return await fetch(pooled, statement, arguments)
 
     def tell(record: Any) -> None:
         statements.by_driver.append(record.query)
 
-    monkeypatch.setattr(session, "_fetch", note)
+    monkeypatch.setattr(driver_side, "_fetch", note)
     driver.add_query_logger(tell)
     yield statements
     driver.remove_query_logger(tell)
@@ -173,7 +173,7 @@ async def test_an_operation_is_one_statement(sole: ContractClient, seen: Seen, n
     case = CASES[name]
     response = await sole.request(case.method, case.url, **case.options)
     assert response.status_code == case.status
-    assert [statement.split()[0] for statement in seen.by_session] == [case.verb]
+    assert [statement.split()[0] for statement in seen.by_service] == [case.verb]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -186,7 +186,7 @@ async def test_no_transaction_is_wrapped_around_it(
     # remembers what a connection sent last, cut to a kilobyte.
     assert seen.by_driver == []
     last = await database.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", seen.pid)
-    assert seen.by_session[-1].startswith(last)
+    assert seen.by_service[-1].startswith(last)
 
 
 async def test_a_transaction_would_be_seen(
@@ -209,7 +209,7 @@ async def test_a_change_with_the_current_tag_is_one_statement(
     replaced = await sole.put(TASK, json=BODY, headers={"If-Match": changed.headers["etag"]})
     gone = await sole.delete(TASK, headers={"If-Match": replaced.headers["etag"]})
     assert gone.status_code == 204
-    assert [statement.split()[0] for statement in seen.by_session] == [
+    assert [statement.split()[0] for statement in seen.by_service] == [
         "UPDATE",
         "UPDATE",
         "DELETE",
@@ -223,12 +223,12 @@ async def test_a_page_that_follows_another_is_one_statement(
     cursor = (await sole.get(ALICE, params={"limit": 1})).json()["next_cursor"]
     seen.clear()
     assert (await sole.get(ALICE, params={"cursor": cursor})).status_code == 200
-    assert len(seen.by_session) == 1
+    assert len(seen.by_service) == 1
 
 
 async def test_a_search_without_a_word_asks_nothing(sole: ContractClient, seen: Seen) -> None:
     assert (await sole.get(ALICE, params={"q": "--"})).json()["items"] == []
-    assert seen.by_session == []
+    assert seen.by_service == []
 
 
 @pytest.mark.parametrize(("method", "body"), [("PATCH", {"json": {"title": "a"}}), ("DELETE", {})])
@@ -237,7 +237,7 @@ async def test_a_refusal_costs_one_statement_more_to_tell_why(
 ) -> None:
     response = await sole.request(method, TASK, headers=OTHER_TAG, **body)
     assert_problem(response, 412, "precondition-failed")
-    verbs = [statement.split()[0] for statement in seen.by_session]
+    verbs = [statement.split()[0] for statement in seen.by_service]
     assert verbs == [{"PATCH": "UPDATE"}.get(method, method), "SELECT"]
 
 
@@ -261,7 +261,7 @@ async def test_what_needs_no_database_asks_nothing(
     sole: ContractClient, seen: Seen, method: str, url: str, options: dict[str, Any]
 ) -> None:
     await sole.request(method, url, **options)
-    assert seen.by_session == seen.by_driver == []
+    assert seen.by_service == seen.by_driver == []
 
 
 @pytest.mark.requirement("FR-020")
@@ -271,8 +271,8 @@ async def test_every_statement_is_about_one_user(
 ) -> None:
     case = CASES[name]
     await sole.request(case.method, case.url, **case.options)
-    assert seen.by_session != []
-    for statement in seen.by_session:
+    assert seen.by_service != []
+    for statement in seen.by_service:
         mentions = re.findall(r"(?:INTO|FROM|UPDATE) (?:tasks|idempotency_keys)\b", statement)
         bound = re.findall(
             r"\b(?:tasks|idempotency_keys)\.user_id = \$\d+|"
@@ -306,4 +306,4 @@ async def test_a_patch_writes_the_columns_that_were_sent(
     sole: ContractClient, seen: Seen, body: dict[str, Any], columns: set[str]
 ) -> None:
     await sole.patch(TASK, json=body)
-    assert set(_columns(seen.by_session[0])) == columns | {"updated_at", "etag"}
+    assert set(_columns(seen.by_service[0])) == columns | {"updated_at", "etag"}

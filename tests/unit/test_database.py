@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 from asyncpg import exceptions as pg
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -16,11 +17,12 @@ from app.connection import Connection
 from app.database import CHECKS, Database, DatabaseError, _Impatient, _meaning, migration_engine
 from app.pool import Connector, UnreachableError
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
-from app.session import Session, StatementError
+from app.statements import StatementError
 
 pytestmark = pytest.mark.requirement("FR-033")
 
 NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
+STATEMENT = text("SELECT 1")
 
 
 class DriverError(pg.PostgresError):
@@ -29,6 +31,16 @@ class DriverError(pg.PostgresError):
     def __init__(self, sqlstate: str | None, constraint: str | None = None) -> None:
         self.__dict__.update(sqlstate=sqlstate, constraint_name=constraint)
         super().__init__("hunter2")
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> Database:
+    """A database on which every statement comes to this."""
+
+    async def run(*_: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr("app.database.run", run)
+    return Database(NOWHERE, pool_size=1, timeout=1)
 
 
 def of_sqlalchemy(driver: Exception) -> DBAPIError:
@@ -112,11 +124,11 @@ def test_a_refused_row_is_a_fault_of_the_body(constraint: str, pointer: str) -> 
         "SQLAlchemy's own statement",
     ],
 )
-async def test_what_has_no_code_is_unavailability(fault: Exception) -> None:
-    database = Database(NOWHERE, pool_size=1, timeout=1)
+async def test_what_has_no_code_is_unavailability(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DatabaseUnavailable):
-        async with database.session():
-            raise fault
+        await failing(monkeypatch, fault).fetch(STATEMENT)
 
 
 @pytest.mark.requirement("FR-054")
@@ -130,12 +142,22 @@ async def test_what_has_no_code_is_unavailability(fault: Exception) -> None:
     ],
     ids=["beside the driver", "while connecting", "of the driver", "a fault of ours"],
 )
-async def test_why_it_is_unavailable_is_told(fault: Exception, told: str | None) -> None:
-    database = Database(NOWHERE, pool_size=1, timeout=1)
+async def test_why_it_is_unavailable_is_told(
+    fault: Exception, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = failing(monkeypatch, fault)
     with pytest.raises((DatabaseUnavailable, DatabaseError)):
-        async with database.session():
-            raise fault
+        await database.fetch(STATEMENT)
     assert database.outage.cause == told
+
+
+async def test_what_is_no_fault_of_the_database_goes_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database = failing(monkeypatch, KeyError("owner"))
+    with pytest.raises(KeyError):
+        await database.fetch(STATEMENT)
+    assert database.outage.cause is None
 
 
 @pytest.mark.requirement("FR-049")
@@ -144,34 +166,45 @@ def test_the_pool_tells_how_much_of_it_is_used() -> None:
     assert (database.used(), database.idle(), database.most()) == (0, 0, 3)
 
 
-@pytest.mark.parametrize(("within", "seconds"), [(None, 4), (1, 1)])
-async def test_a_request_has_its_time_and_no_more(
-    within: float | None, seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[float | None] = []
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that were given for each statement."""
+    noted: list[float] = []
 
     def timeout(seconds: float) -> Any:
-        given.append(seconds)
+        noted.append(seconds)
         raise TimeoutError
 
     monkeypatch.setattr("app.database.asyncio.timeout", timeout)
+    monkeypatch.setattr("app.database.monotonic", lambda: 1000.0)
+    return noted
+
+
+@pytest.mark.parametrize(("within", "seconds"), [(None, 4), (1, 1)])
+async def test_a_request_has_its_time_and_no_more(
+    given: list[float], within: float | None, seconds: float
+) -> None:
+    database = Database(NOWHERE, pool_size=1, timeout=4)
+    for ask in (database.revision(within), database.fetch(STATEMENT, within=within)):
+        with pytest.raises(DatabaseUnavailable):
+            await ask
+    assert given == [seconds, seconds]
+
+
+async def test_a_second_statement_has_what_the_first_has_left(given: list[float]) -> None:
+    database = Database(NOWHERE, pool_size=1, timeout=4)
     with pytest.raises(DatabaseUnavailable):
-        await Database(NOWHERE, pool_size=1, timeout=4).revision(within)
-    assert given == [seconds]
+        await database.fetch(STATEMENT, since=998.5)
+    assert given == [2.5]
 
 
 @pytest.mark.requirement("FR-035")
 async def test_the_revision_is_none_only_where_its_table_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def refuse(*_: Any) -> None:
-        raise StatementError(error)
-
-    monkeypatch.setattr(Session, "fetch", refuse)
-    database = Database(NOWHERE, pool_size=1, timeout=1)
-    error: pg.PostgresError = pg.UndefinedTableError()
+    database = failing(monkeypatch, StatementError(pg.UndefinedTableError()))
     assert await database.revision() is None
-    error = DriverError("42501")
+    database = failing(monkeypatch, StatementError(DriverError("42501")))
     with pytest.raises(DatabaseError):
         await database.revision()
 

@@ -12,7 +12,7 @@ from asyncpg import exceptions as pg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.outage import AGAIN_SECONDS, CAUSES_AT_MOST, Outage, cause
-from app.session import StatementError
+from app.statements import StatementError
 
 pytestmark = pytest.mark.requirement("FR-054")
 

@@ -1,4 +1,4 @@
-"""What a session of the service's own does with a connection, on a real server."""
+"""What running a statement does with a connection, on a real server."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 from asyncpg import exceptions as pg
-from sqlalchemy import BigInteger, bindparam, select, text
+from sqlalchemy import BigInteger, ClauseElement, bindparam, select, text
 
-from app import session as module
+from app import statements
 from app.database import Database
-from app.session import Session, StatementError
+from app.statements import StatementError, as_sent, run
 from app.tasks.repository import TaskRepository
 from tests.support.database import connection_to
 from tests.support.process import until
@@ -33,36 +33,35 @@ async def pool(database_url: str) -> AsyncIterator[Database]:
     await opened.close()
 
 
-@pytest.fixture
-def session(pool: Database) -> Session:
-    return Session(pool.engine)
+async def fetch(pool: Database, words: str) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await run(pool.engine, words, [])]
 
 
-async def one(session: Session, statement: Any, **values: Any) -> Any:
-    ((value,),) = await session.fetch(statement, values)
+async def one(pool: Database, statement: ClauseElement, **values: Any) -> Any:
+    ((value,),) = await run(pool.engine, *as_sent(statement, values))
     return value
 
 
-async def test_a_statement_brings_its_constants(session: Session) -> None:
-    assert await one(session, ADD, a=2) == 42
-    assert await one(session, ADD, a=2, b=1) == 3
+async def test_a_statement_brings_its_constants(pool: Database) -> None:
+    assert await one(pool, ADD, a=2) == 42
+    assert await one(pool, ADD, a=2, b=1) == 3
 
 
-async def test_a_statement_is_prepared_once_for_a_connection(session: Session) -> None:
+async def test_a_statement_is_prepared_once_for_a_connection(pool: Database) -> None:
     mine = text("SELECT 'this is mine'")
     for _ in range(3):
-        assert await one(session, mine) == "this is mine"
+        assert await one(pool, mine) == "this is mine"
     # The count itself is the other one that has the words.
-    assert await one(session, PREPARED) == 2
+    assert await one(pool, PREPARED) == 2
 
 
 async def test_only_so_many_statements_stay_prepared(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    pool: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PREPARED_AT_MOST", 3)
+    monkeypatch.setattr(statements, "PREPARED_AT_MOST", 3)
     for number in range(10):
-        await one(session, text(f"SELECT {number} /* this is mine */"))
-    assert await one(session, PREPARED) == 3
+        await one(pool, text(f"SELECT {number} /* this is mine */"))
+    assert await one(pool, PREPARED) == 3
 
 
 async def test_what_a_repository_inherits_works_and_gives_its_connection_back(
@@ -72,56 +71,57 @@ async def test_what_a_repository_inherits_works_and_gives_its_connection_back(
         "INSERT INTO tasks (user_id, id, title, created_at, updated_at, etag)"
         " VALUES ('a', gen_random_uuid(), 'b', now(), now(), gen_random_uuid())"
     )
-    async with pool.session() as session:
-        assert await TaskRepository(session=session).count() == 1
+    try:
+        assert await TaskRepository(session=pool.sessions).count() == 1
         assert pool.used() == 1
+    finally:
+        await pool.sessions.remove()
     assert pool.used() == 0
 
 
-async def test_a_refused_statement_leaves_the_connection_in_the_pool(session: Session) -> None:
-    before = await one(session, BACKEND)
+async def test_a_refused_statement_leaves_the_connection_in_the_pool(pool: Database) -> None:
+    before = await one(pool, BACKEND)
     with pytest.raises(StatementError) as refused:
-        await session.fetch(text("SELECT 1 / 0"))
+        await fetch(pool, "SELECT 1 / 0")
     assert isinstance(refused.value.cause, pg.DivisionByZeroError)
-    assert await one(session, BACKEND) == before
+    assert await one(pool, BACKEND) == before
 
 
-async def test_the_drivers_words_go_no_further(session: Session) -> None:
+async def test_the_drivers_words_go_no_further(pool: Database) -> None:
     with pytest.raises(StatementError) as refused:
-        await session.fetch(text("SELECT 'hunter2'::int"))
+        await fetch(pool, "SELECT 'hunter2'::int")
     assert "hunter2" not in repr(refused.value)
     assert refused.value.__cause__ is None
 
 
 async def test_a_connection_that_the_server_ended_is_not_kept(
-    session: Session, database: asyncpg.Connection
+    pool: Database, database: asyncpg.Connection
 ) -> None:
-    before = await one(session, BACKEND)
-    waiting = asyncio.create_task(session.fetch(text("SELECT pg_sleep(30)")))
+    before = await one(pool, BACKEND)
+    waiting = asyncio.create_task(fetch(pool, "SELECT pg_sleep(30)"))
     sleeping = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND query LIKE '%pg_sleep%'"
     await until(lambda: database.fetchval(sleeping, before))
     await database.execute("SELECT pg_terminate_backend($1)", before)
     with pytest.raises(StatementError):
         await waiting
-    assert await one(session, BACKEND) != before
+    assert await one(pool, BACKEND) != before
 
 
-async def test_a_statement_that_is_given_up_takes_its_connection_along(session: Session) -> None:
-    before = await one(session, BACKEND)
+async def test_a_statement_that_is_given_up_takes_its_connection_along(pool: Database) -> None:
+    before = await one(pool, BACKEND)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
-            await session.fetch(text("SELECT pg_sleep(30)"))
-    assert await one(session, BACKEND) != before
+            await fetch(pool, "SELECT pg_sleep(30)")
+    assert await one(pool, BACKEND) != before
 
 
 async def test_a_table_that_a_migration_changed_meanwhile_is_read_all_the_same(
-    session: Session, database: asyncpg.Connection
+    pool: Database, database: asyncpg.Connection
 ) -> None:
-    everything = text("SELECT * FROM changing")
     await database.execute("CREATE TABLE changing AS SELECT 1 AS a")
     try:
-        assert [tuple(row) for row in await session.fetch(everything)] == [(1,)]
+        assert await fetch(pool, "SELECT * FROM changing") == [(1,)]
         await database.execute("ALTER TABLE changing ADD b text DEFAULT 'new'")
-        assert [tuple(row) for row in await session.fetch(everything)] == [(1, "new")]
+        assert await fetch(pool, "SELECT * FROM changing") == [(1, "new")]
     finally:
         await database.execute("DROP TABLE changing")

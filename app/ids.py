@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from app.fields import REQUEST_ID
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, TextIO
+from datetime import UTC, datetime
+from typing import TextIO
 
 import msgspec
 import structlog
-from structlog.types import Processor
+from structlog.types import EventDict, Processor, WrappedLogger
 
 from app.settings import LogFormat, LogLevel
 
@@ -44,11 +45,20 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stdout) -> 
     # Below this level it speaks of its plugins. SQLAlchemy, which speaks of rows, sets its own.
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[*shared, *last] if as_text else [_line],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(stream),
     )
 
 
-def _to_json(line: dict[str, Any], **_: object) -> str:
+def _line(logger: WrappedLogger, level: str, line: EventDict) -> str:
+    """What the four steps for others' lines do, in one, as every request has a line of ours."""
+    if "exc_info" in line:
+        line = structlog.processors.format_exc_info(logger, level, line)
+    line["level"] = level
+    line["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat('T', 'microseconds')}Z"
+    return _to_json(line)
+
+
+def _to_json(line: EventDict, **_: object) -> str:
     return msgspec.json.encode(line, enc_hook=str).decode()

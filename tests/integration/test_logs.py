@@ -272,7 +272,7 @@ async def test_a_refused_row_is_in_no_line_and_in_no_answer(
     assert SECRET not in refused.text + stream.getvalue()
     assert "verborgen" not in refused.text + stream.getvalue()
     assert "DETAIL" not in stream.getvalue()
-    assert "INSERT" not in refused.text + stream.getvalue()
+    assert "INSERT INTO" not in refused.text + stream.getvalue()
     assert "refuses_all" in stream.getvalue()
     assert "refuses_all" not in refused.text
 

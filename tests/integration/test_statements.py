@@ -17,13 +17,13 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from app import statements as driver_side
 from app.core import Core
 from app.edge import Edge
 from app.main import create_app
 from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
+from tests.support.sent import recorded
 
 pytestmark = pytest.mark.requirement("NFR-004")
 
@@ -81,18 +81,11 @@ async def seen(
         driver: Any = raw.driver_connection
         # Asked, not known from the handshake: a pooler says there whatever it likes.
         pid = await driver.fetchval("SELECT pg_backend_pid()")
-    statements = Seen([], [], pid)
-
-    fetch = driver_side._fetch
-
-    async def note(pooled: Any, statement: str, arguments: list[Any]) -> Any:
-        statements.by_service.append(statement)
-        return await fetch(pooled, statement, arguments)
+    statements = Seen(recorded(monkeypatch), [], pid)
 
     def tell(record: Any) -> None:
         statements.by_driver.append(record.query)
 
-    monkeypatch.setattr(driver_side, "_fetch", note)
     driver.add_query_logger(tell)
     yield statements
     driver.remove_query_logger(tell)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import httpx
 import pytest
-from sqlalchemy import event
 
-from app.edge import Edge
 from app.main import create_app
 from app.settings import Settings
 from tests.support.client import FOREIGN_TAG, ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
+from tests.support.sent import recorded
 
 ALICE = tasks_of("alice")
 ID = UUID("0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
@@ -173,17 +171,9 @@ async def test_updated_at_moves_forward_even_from_the_future(
 
 
 @pytest.fixture
-async def statements(app: Edge) -> AsyncIterator[list[str]]:
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every statement that the service sends."""
-    seen: list[str] = []
-    engine = app.app.state.core.database.engine.sync_engine  # type: ignore[attr-defined]  # inside the edge
-
-    def note(_: object, __: object, statement: str, *___: object) -> None:
-        seen.append(statement)
-
-    event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(engine, "before_cursor_execute", note)
+    return recorded(monkeypatch)
 
 
 @pytest.mark.requirement("FR-004", "NFR-004")

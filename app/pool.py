@@ -25,7 +25,7 @@ AGAIN_SECONDS = 0.1
 class UnreachableError(Exception):
     """No connection could be opened; `cause` tells why."""
 
-    def __init__(self, cause: Exception) -> None:
+    def __init__(self, cause: BaseException) -> None:
         super().__init__()
         self.cause = cause
 

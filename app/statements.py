@@ -19,11 +19,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
+from app.pool import UnreachableError
+
 # More than there are statements of the service's own: each set of a list's filters is one.
 STATEMENTS_AT_MOST = 1024
 PREPARED_AT_MOST = 100  # of one connection
 
 _DIALECT: Dialect = dialect()  # type: ignore[no-untyped-call]
+_OF_THE_DIALECT: type[Exception] = dialect.import_dbapi().Error  # type: ignore[no-untyped-call]
+# An InternalClientError where the server has said that it ends a connection and not yet ended it.
+_OF_THE_DRIVER = (pg.PostgresError, pg.InterfaceError, pg.InternalClientError, OSError)
 
 
 class StatementError(Exception):
@@ -59,10 +64,14 @@ def as_sent(statement: ClauseElement, values: Mapping[str, Any]) -> tuple[str, l
 async def run(engine: AsyncEngine, text: str, arguments: list[Any]) -> list[asyncpg.Record]:
     """The rows of a statement, in one round trip where its connection knows it already.
 
-    Raises StatementError when the statement fails, and what `asyncpg.connect` and SQLAlchemy's
-    pool raise when there is no connection for it.
+    Raises StatementError when the statement fails, UnreachableError when no connection could be
+    opened for it, and SQLAlchemy's TimeoutError when none was free.
     """
-    pooled = await engine.raw_connection()
+    try:
+        pooled = await engine.raw_connection()
+    except (*_OF_THE_DRIVER, _OF_THE_DIALECT) as error:
+        # It broke when it was open, and not yet set up.
+        raise UnreachableError(error.__cause__ or error) from None
     try:
         rows = await _fetch(pooled, text, arguments)
     except pg.PostgresError as error:
@@ -71,7 +80,7 @@ async def run(engine: AsyncEngine, text: str, arguments: list[Any]) -> list[asyn
         else:
             pooled.close()
         raise StatementError(error) from None
-    except (pg.InterfaceError, OSError) as error:
+    except _OF_THE_DRIVER as error:
         await _discard(pooled, error)
         raise StatementError(error) from None
     except BaseException as error:

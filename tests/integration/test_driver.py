@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, ClauseElement, bindparam, select, text
 
 from app import statements
 from app.database import Database
+from app.problems import DatabaseUnavailable
 from app.statements import StatementError, as_sent, run
 from app.tasks.repository import TaskRepository
 from tests.support.database import connection_to
@@ -105,6 +106,30 @@ async def test_a_connection_that_the_server_ended_is_not_kept(
     with pytest.raises(StatementError):
         await waiting
     assert await one(pool, BACKEND) != before
+
+
+@pytest.mark.requirement("FR-033")
+async def test_whenever_a_connection_ends_it_is_unavailability(
+    database_url: str, database: asyncpg.Connection
+) -> None:
+    several = Database(connection_to(database_url), pool_size=4, timeout=4)
+    met: list[BaseException] = []
+
+    async def ask() -> None:
+        for _ in range(200):
+            try:
+                await several.fetch(BACKEND)
+            except DatabaseUnavailable as fault:
+                met.append(fault)
+
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    asking = [asyncio.create_task(ask()) for _ in range(8)]
+    while not all(task.done() for task in asking):
+        await database.execute(f"{others} AND datname = current_database()")
+        await asyncio.sleep(0.005)
+    await asyncio.gather(*asking)
+    await several.close()
+    assert met
 
 
 async def test_a_statement_that_is_given_up_takes_its_connection_along(pool: Database) -> None:

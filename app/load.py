@@ -18,7 +18,7 @@ from app.problems import MEDIA_TYPE, Overloaded
 # pressed, and into how many parts its number of requests at once is then divided.
 REMEMBERED = 32
 PRESSED = 0.5
-PARTS = 4
+PARTS = 8
 
 # These stand for what differs in what is encoded here once.
 _ID, _TRACE = "id-of-the-request", "trace-of-the-request"

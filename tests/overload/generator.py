@@ -112,6 +112,8 @@ class Generator:
         """Send each request when it is due, `rate` of them in a second."""
         load, upcoming = Load(rate), deque(requests)
         self._take_answers(load, 0.0)  # none is due: forgets connections that were closed meanwhile
+        while len(self.connections) < self.at_most:  # a proxy in front has its connections, too
+            self.idle.append(self._opened())
         started, used = time.perf_counter(), time.process_time()
         due, step = started, 1 / rate
         while upcoming or self._busy:
@@ -156,9 +158,12 @@ class Generator:
 
     def _free(self) -> _Connection | None:
         if self.idle:
-            return self.idle.pop()
+            return self.idle.popleft()  # in turn, so that none is idle for long
         if len(self.connections) >= self.at_most:
             return None
+        return self._opened()
+
+    def _opened(self) -> _Connection:
         opened = _Connection(self.ports[len(self.connections) % len(self.ports)])
         self.connections[opened.socket.fileno()] = opened
         self.epoll.register(opened.socket, select.EPOLLIN)

@@ -59,8 +59,8 @@ def offer(load: Load, tasks: int, times: int = 1) -> list[bool]:
     return [load.admits() for _ in range(times)]
 
 
-@pytest.mark.parametrize(("at_once", "part"), [(16, 4), (7, 1), (4, 1), (3, 1), (1, 1)])
-def test_where_most_requests_are_refused_a_quarter_is_served_at_once(
+@pytest.mark.parametrize(("at_once", "part"), [(32, 4), (16, 2), (15, 1), (8, 1), (3, 1), (1, 1)])
+def test_where_most_requests_are_refused_an_eighth_is_served_at_once(
     at_once: int, part: int
 ) -> None:
     load = load_of(0, 0, at_once)

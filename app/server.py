@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import platform
 import signal
@@ -34,6 +35,7 @@ GRACE_SECONDS = 10
 # uvicorn's timers would end connections before the requests are read that came meanwhile.
 KEEP_ALIVE_SECONDS = 3600
 PARENT_POLL_SECONDS = 0.5
+GARBAGE_AT_MOST = 10_000  # objects made and not yet gone; a request makes some hundred
 # The exception of a signal handler is lost where Python calls back and ignores exceptions, such
 # as after a fork (logging's locks); so the wish is kept until it is granted.
 LEAVING = threading.Event()
@@ -95,7 +97,18 @@ def serve(settings: Settings) -> None:
             if metrics is not None:
                 print(f"metrics    {metrics}", file=sys.stderr)
             print(f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)", file=sys.stderr)
+            _settle()
             server.run(sockets=[listener])
+
+
+def _settle() -> None:
+    """Keep the collector of garbage from looking again and again at what is there to stay.
+
+    One look at all the objects of the libraries takes longer than ten requests.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_AT_MOST)
 
 
 def http_server(app: Edge, settings: Settings) -> Server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import signal
@@ -246,6 +247,17 @@ def test_the_http_server_leaves_logging_and_sockets_to_us() -> None:
     assert (config.ws, config.lifespan, config.log_config) == ("none", "on", None)
     assert (config.access_log, config.server_header) == (False, False)
     assert (config.timeout_graceful_shutdown, config.timeout_keep_alive) == (10, 3600)
+
+
+def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
+    before = gc.get_threshold()
+    try:
+        server._settle()
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_threshold()[0] == 10_000
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 @pytest.mark.requirement("FR-047")

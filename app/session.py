@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from asyncpg import Record
-from sqlalchemy import ClauseElement
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -16,18 +15,8 @@ from sqlalchemy.ext.asyncio import (
 )
 
 
-class Fetch(Protocol):
-    """Runs a statement and gives its rows."""
-
-    async def __call__(
-        self,
-        statement: ClauseElement,
-        values: Mapping[str, Any] = ...,
-        *,
-        since: float | None = ...,
-    ) -> list[Record]:
-        """`since` is when the time of the request began, where it has run a statement before."""
-        raise NotImplementedError
+# `Database.fetch`: a statement, its values, and since when the request's time counts.
+Fetch = Callable[..., Awaitable[list[Record]]]
 
 
 class Sessions(async_scoped_session[AsyncSession]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, ClauseElement, bindparam, select, text
 
 from app import statements
 from app.database import Database
+from app.pool import UnreachableError
 from app.problems import DatabaseUnavailable
 from app.statements import StatementError, as_sent, run
 from app.tasks.repository import TaskRepository
@@ -130,6 +131,29 @@ async def test_whenever_a_connection_ends_it_is_unavailability(
     await asyncio.gather(*asking)
     await several.close()
     assert met
+
+
+class Breaking:
+    """A pool whose connections break while they are set up."""
+
+    def __init__(self, fault: Exception) -> None:
+        self.fault = fault
+
+    async def raw_connection(self) -> None:
+        raise self.fault
+
+
+@pytest.mark.requirement("FR-033")
+@pytest.mark.parametrize("is_translated", [False, True])
+async def test_a_connection_that_breaks_while_it_is_set_up_is_none(*, is_translated: bool) -> None:
+    fault: Exception = pg.InterfaceError("connection is closed")
+    cause = fault
+    if is_translated:  # as SQLAlchemy does with some of them
+        fault = statements._OF_THE_DIALECT("connection is closed")
+        fault.__cause__ = cause
+    with pytest.raises(UnreachableError) as broken:
+        await run(cast("Any", Breaking(fault)), "SELECT 1", [])
+    assert broken.value.cause is cause
 
 
 async def test_a_statement_that_is_given_up_takes_its_connection_along(pool: Database) -> None:

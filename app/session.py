@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
 )
 
-
 # `Database.fetch`: a statement, its values, and since when the request's time counts.
 Fetch = Callable[..., Awaitable[list[Record]]]
 

@@ -160,7 +160,7 @@ async def test_a_statement_that_is_given_up_takes_its_connection_along(pool: Dat
     before = await one(pool, BACKEND)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
-            await fetch(pool, "SELECT pg_sleep(30)")
+            await fetch(pool, "SELECT pg_sleep(1)")
     assert await one(pool, BACKEND) != before
 
 

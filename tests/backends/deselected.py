@@ -7,4 +7,27 @@ BEHIND_A_POOLER = {
     "test_a_statement_ends_at_the_server_when_nobody_can_cancel_it": (
         "a pooler refuses to be told statement_timeout; README says where to set it instead"
     ),
+    "tests/integration/test_driver.py::test_a_statement_is_prepared_once_for_a_connection": (
+        "behind a pooler statements have no name, so that the server remembers none"
+    ),
+    "tests/integration/test_driver.py::test_only_so_many_statements_stay_prepared": (
+        "behind a pooler statements have no name, so that the server remembers none"
+    ),
+    "tests/integration/test_driver.py::"
+    "test_a_statement_that_is_given_up_takes_its_connection_along": (
+        "it tells connections by their process at the server, and the pooler keeps that one"
+    ),
+    "tests/integration/test_driver.py::"
+    "test_a_table_that_a_migration_changed_meanwhile_is_read_all_the_same": (
+        "without a name a statement is not refused, but read as it was described: it must name its "
+        "columns, as those of the service do"
+    ),
+    "tests/integration/test_recovery.py::"
+    "test_of_connections_that_died_silently_one_alone_costs_a_request": (
+        "it tells connections by their process at the server, and the pooler keeps those"
+    ),
+    "tests/integration/test_tls.py::"
+    "TestInFront::test_a_command_tells_the_fault_and_no_password[migrate]": (
+        "`migrate` refuses a pooler, which the settings say is there, before it connects"
+    ),
 }

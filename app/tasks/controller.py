@@ -91,12 +91,12 @@ class TaskController(Controller):
     async def list_tasks(self, request: Request[Any, Any, Any]) -> Page:
         """Answer one page."""
         path, query, _ = LIST_TASKS.read(request)
-        cursors = core(request).cursors
-        after = cursors.decode(path.user_id, query)
-        items, position = await core(request).tasks.list_tasks(path.user_id, query, after)
+        parts = core(request)
+        after = parts.cursors.decode(path.user_id, query)
+        items, position = await parts.tasks.list_tasks(path.user_id, query, after)
         next_cursor = None
         if position is not None:
-            next_cursor = cursors.encode(path.user_id, query, position)
+            next_cursor = parts.cursors.encode(path.user_id, query, position)
         return Page(TaskPage(items, next_cursor))
 
     @post(

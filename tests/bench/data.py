@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from app import embedded
-from app.connection import Connection
-from app.migrate import migrate
+from tests.overload.work import filled_database
 from tests.support.client import tasks_of
-from tests.support.process import execute
 
 USERS, EACH = 950, 100
 DEEP_USER, DEEP = "deep", 5_000
@@ -53,18 +48,12 @@ def id_of(number: int) -> UUID:
 
 @contextmanager
 def database() -> Iterator[Database]:
-    """A server of its own, migrated and filled; it does not wait for the disk."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        data = Path(folder) / "data"
-        with embedded.running(data, durable=False) as url:
-            migrate(Connection.parse(url))
-            execute(
-                url, fill("'user-' || user_number", USERS, EACH), fill(f"'{DEEP_USER}'", 1, DEEP)
-            )
-            execute(url, "VACUUM ANALYZE tasks")
-            (pid_file,) = data.glob("pg*/postmaster.pid")
-            yield Database(url, int(pid_file.read_text("utf-8").split()[0]))
+    """A server of its own, migrated and filled."""
+    users = fill("'user-' || user_number", USERS, EACH)
+    with filled_database(users, fill(f"'{DEEP_USER}'", 1, DEEP), "VACUUM ANALYZE tasks") as opened:
+        url, data = opened
+        (pid_file,) = data.glob("pg*/postmaster.pid")
+        yield Database(url, int(pid_file.read_text("utf-8").split()[0]))
 
 
 def processor_seconds(pid: int) -> float:
@@ -84,9 +73,3 @@ def _children(pid: int) -> list[int]:
             if int(rest.rpartition(") ")[2].split()[1]) == pid:
                 found.append(int(number))
     return found
-
-
-def memory(pid: int) -> int:
-    """The bytes of memory that a process holds (Linux)."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -12,9 +12,10 @@ import msgspec
 
 from tests.bench import smoke
 from tests.bench.catalogue import Peer, Running
-from tests.bench.data import Database, memory, processor_seconds
+from tests.bench.data import Database, processor_seconds
 from tests.bench.operations import OPERATIONS, Requests
 from tests.overload.generator import Generator, Load, percentile
+from tests.overload.work import memory
 
 CONNECTIONS = 16
 COUNT = 1_000  # requests whose processor time is measured together

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from tests.bench.catalogue import BARE, OURS, PEERS, USUAL, VENV
-from tests.bench.measure import Figures, Sample
+from tests.bench.measure import Figures
 from tests.bench.operations import OPERATIONS
 from tests.support.process import ROOT
 
@@ -50,13 +50,6 @@ def write(figures: Figures, about: dict[str, Any]) -> Path:
     words = [str(VENV / "bin" / "python"), str(PEERS.parent / "chart.py"), str(FOLDER)]
     subprocess.run(words, check=True)
     return table
-
-
-def read() -> tuple[Figures, dict[str, Any]]:
-    """The last run."""
-    about = msgspec.json.decode((FOLDER / "bench.json").read_bytes())
-    samples = msgspec.convert(about.pop("samples"), list[Sample])
-    return Figures(samples), about
 
 
 def text(figures: Figures, about: dict[str, Any]) -> str:

@@ -34,18 +34,28 @@ LISTS, READS, WRITES = 70, 20, 10  # percent
 
 
 @contextmanager
-def loaded_service(**settings: object) -> Iterates[tuple[Service, str]]:
-    """A service in a process of its own with tasks of several users, and the id of one of them.
+def filled_database(*statements: str) -> Iterates[tuple[str, Path]]:
+    """The URL of a database of its own, migrated, after these statements, and its data folder.
 
-    The database does not wait for the disk, whose speed is not the question.
+    It does not wait for the disk, whose speed is not the question.
     """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        with embedded.running(Path(folder) / "data", durable=False) as url:
+        data = Path(folder) / "data"
+        with embedded.running(data, durable=False) as url:
             migrate(Connection.parse(url))
-            execute(url, FILL)
-            with serving(DATABASE_URL=url, LOG_FORMAT="json", **settings) as service:
-                yield service, url
+            execute(url, *statements)
+            yield url, data
+
+
+@contextmanager
+def loaded_service(**settings: object) -> Iterates[tuple[Service, str]]:
+    """A service in a process of its own with tasks of several users, and its database's URL."""
+    with (
+        filled_database(FILL) as (url, _),
+        serving(DATABASE_URL=url, LOG_FORMAT="json", **settings) as service,
+    ):
+        yield service, url
 
 
 def create(user: str) -> bytes:

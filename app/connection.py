@@ -84,6 +84,17 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         pooler = self.pooler and not replaced
         return msgspec.structs.replace(self, url=self.url.set(host=host), pooler=pooler)
 
+    def keywords(self, statement_timeout: float = 0) -> dict[str, Any]:
+        """All keyword arguments for `asyncpg.connect`; `statement_timeout` as in `connect_args`."""
+        return {
+            "host": self.url.host,
+            "port": self.url.port,
+            "user": self.url.username,
+            "password": self.url.password,
+            "database": self.url.database,
+            **self.connect_args(statement_timeout),
+        }
+
     def connect_args(self, statement_timeout: float = 0) -> dict[str, Any]:
         """Keyword arguments for `asyncpg.connect`, beside the URL's own parts.
 

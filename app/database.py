@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
 from typing import Any
 
-import asyncpg
 from asyncpg import Record
 from asyncpg import exceptions as pg
 from sqlalchemy import ClauseElement, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+from sqlalchemy.pool import NullPool
 
 from app.connection import Connection
 from app.outage import Outage
-from app.pool import Connector, UnreachableError, Watch
+from app.pool import Pool, StatementError, UnreachableError
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
 from app.session import Sessions
-from app.statements import StatementError, as_sent, run
+from app.statements import as_sent
 
 # Known here so that a request need not read the migrations; a test compares it with their head.
 SCHEMA_REVISION = "0002"
 
 REVISION = text("SELECT version_num FROM alembic_version")
 
-# SQLAlchemy gives a connection whose statement was cancelled two seconds to end in good manners.
-# When the server says nothing at all they come on top of the request's own limit.
-CLOSE_SECONDS = 0.15
 # Below the five minutes after which Neon suspends.
 RECYCLE_SECONDS = 240
 # A suspended database may take seconds to start, and nobody waits behind a migration.
@@ -70,14 +63,6 @@ class DatabaseError(Exception):
     """
 
 
-class _Impatient(asyncpg.Connection):
-    """A connection whose end is not waited for longer than a moment."""
-
-    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
-        """Close it; where there is a limit, by force after `CLOSE_SECONDS`."""
-        await super().close(timeout=timeout and CLOSE_SECONDS)
-
-
 class Database:
     """A pool of connections, each statement its own transaction."""
 
@@ -97,29 +82,21 @@ class Database:
         """
         self.timeout = timeout
         self.outage = Outage()
-        self.engine = create_async_engine(
+        self.pool = Pool(
+            {**connection.keywords(statement_timeout), "timeout": timeout},
+            size=pool_size,
+            recycle=recycle,
+        )
+        # For what repositories inherit, which the service itself does not use: a connection for
+        # each session.
+        engine = create_async_engine(
             connection.url,
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=timeout,
-            pool_recycle=recycle,
-            pool_use_lifo=True,  # few warm connections rather than many cold ones
-            pool_reset_on_return=None,  # no transaction outlives its statement
+            poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,
-            connect_args={
-                **connection.connect_args(statement_timeout),
-                "timeout": timeout,
-                "connection_class": _Impatient,
-                "async_creator_fn": Connector().connect,
-            },
+            connect_args={**connection.connect_args(statement_timeout), "timeout": timeout},
         )
-        # The engine's own type for it is that of any pool.
-        self._pool: AsyncAdaptedQueuePool = self.engine.pool  # type: ignore[assignment]
-        Watch(self.engine.sync_engine)
-        # The pool does not wake who waits when a connection could not be opened; this does.
-        self.slots = asyncio.Semaphore(pool_size)
-        self.sessions = Sessions(self.engine, self.fetch)
+        self.sessions = Sessions(engine, self.fetch)
         self._meanings = _Meanings(self.outage)
 
     async def fetch(
@@ -141,44 +118,26 @@ class Database:
         if since is not None:
             seconds -= monotonic() - since
         with self._meanings:
-            return await self._run(statement, values, seconds)
-
-    async def _run(
-        self, statement: ClauseElement, values: Mapping[str, Any], seconds: float
-    ) -> list[Record]:
-        async with asyncio.timeout(seconds), self.slots:
-            return await run(self.engine, *as_sent(statement, values))
+            return await self.pool.fetch(*as_sent(statement, values), seconds)
 
     async def revision(self, within: float | None = None) -> str | None:
         """The schema's revision, None where there is none yet. Raises as `fetch` does."""
         with self._meanings:
             try:
-                rows = await self._run(REVISION, {}, within or self.timeout)
+                rows = await self.pool.fetch(*as_sent(REVISION, {}), within or self.timeout)
             except StatementError as error:
                 if not isinstance(error.cause, pg.UndefinedTableError):
                     raise
                 return None
         return rows[0][0] if rows else None
 
-    def used(self) -> int:
-        """How many connections serve a request now."""
-        return self._pool.checkedout()
-
-    def idle(self) -> int:
-        """How many connections are open and wait for a request."""
-        return self._pool.checkedin()
-
-    def most(self) -> int:
-        """How many connections there may be."""
-        return self._pool.size()
-
     async def close(self) -> None:
         """Close every connection."""
-        await self.engine.dispose()
+        await self.pool.close()
 
 
 class _Meanings:
-    """Turns what the driver and SQLAlchemy raise inside of it into what that means to a client."""
+    """Turns what the pool raises inside of it into what that means to a client."""
 
     def __init__(self, outage: Outage) -> None:
         self._outage = outage
@@ -191,10 +150,7 @@ class _Meanings:
     ) -> None:
         if isinstance(error, UnreachableError):
             error = error.cause
-        elif isinstance(error, DBAPIError):
-            # SQLAlchemy's own statements, by which it gets to know a server.
-            error = StatementError(error.driver_exception)
-        elif not isinstance(error, StatementError | TimeoutError | PoolTimeout | OSError):
+        elif not isinstance(error, StatementError | TimeoutError):
             return
         meant = _meaning(error.cause) if isinstance(error, StatementError) else None
         if meant is None or isinstance(meant, DatabaseUnavailable):

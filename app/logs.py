@@ -48,7 +48,9 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stdout) -> 
         processors=[*shared, *last] if as_text else [_line],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=True,
     )
+    vars(log).pop("bind", None)  # what it keeps of an earlier configuration
 
 
 def _line(logger: WrappedLogger, level: str, line: EventDict) -> str:
@@ -56,7 +58,7 @@ def _line(logger: WrappedLogger, level: str, line: EventDict) -> str:
     if "exc_info" in line:
         line = structlog.processors.format_exc_info(logger, level, line)
     line["level"] = level
-    line["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat('T', 'microseconds')}Z"
+    line["timestamp"] = datetime.now(UTC).isoformat("T", "microseconds").replace("+00:00", "Z")
     return _to_json(line)
 
 

@@ -82,7 +82,7 @@ def create_app(
         debug=False,
     )
     contract.refuse_shadows(framework.routes)
-    pool = Pool(database.used, database.idle, database.most)
+    pool = Pool(database.pool.used, database.pool.idle, database.pool.most)
     metrics = None if settings.metrics_port is None else Metrics(pool)
     return Edge(framework, framework.routes, Cors(settings.cors_origins), metrics)
 

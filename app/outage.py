@@ -6,10 +6,9 @@ import ssl
 from time import monotonic
 
 from asyncpg import exceptions as pg
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.logs import log
-from app.statements import StatementError
+from app.pool import BusyError, StatementError
 
 AGAIN_SECONDS = 30.0
 CAUSES_AT_MOST = 8
@@ -31,7 +30,7 @@ def cause(error: BaseException) -> str:
         unverified = getattr(error, "verify_message", None)
         words = f"certificate verify failed: {unverified}" if unverified else error.reason
         return f"TLS: {words}"
-    if isinstance(error, PoolTimeout):
+    if isinstance(error, BusyError):
         return "no connection of the pool was free in time"
     if isinstance(error, TimeoutError) and error.errno is None:
         return "no answer in time"

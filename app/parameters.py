@@ -6,7 +6,7 @@ A struct's fields are the parameters that the contract declares there, under the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -85,6 +85,8 @@ class Parameters(Declaration, Generic[PathT, QueryT, HeadersT]):
 
     def _header_pairs(self, raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
         wanted = self.headers.by_lower_case
+        if not wanted:
+            return []
         return [
             (wanted[name], value.decode("latin-1").strip(" \t"))
             for name, value in raw
@@ -102,9 +104,13 @@ class _Place(Generic[PathT]):
             for field in fields(struct)
         }
         self.by_lower_case = {name.lower().encode(): name for name in self.fields}
+        # What stands for a place where nothing was given, and nothing has to be.
+        self.absent = None if any(field.required for field in fields(struct)) else struct()
 
-    def read(self, pairs: Iterable[tuple[str, str]], faults: list[Fault]) -> PathT | None:
+    def read(self, pairs: Collection[tuple[str, str]], faults: list[Fault]) -> PathT | None:
         """The struct, or None after at least one fault was added to `faults`."""
+        if not pairs and self.absent is not None:
+            return self.absent
         before = len(faults)
         values: dict[str, Any] = {}
         seen: set[str] = set()

@@ -1,25 +1,33 @@
-"""How connections are opened and kept, where SQLAlchemy's pool alone would fail requests (D38).
+"""Connections to the database: how they are opened, kept and replaced (research.md, D38, D47).
 
-Nothing here repeats a statement: what was sent once is never sent again.
+Nothing here repeats a statement: what was sent once is never sent again. Instants are the monotonic
+clock's, in seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 import asyncpg
+from asyncpg import Record
 from asyncpg import exceptions as pg
-from sqlalchemy import Engine, event
-from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry
+from asyncpg.prepared_stmt import PreparedStatement
 
 # A fast restart or a failover is over by then. A longer outage is answered at once, so that
 # requests do not pile up behind a database that is away.
 BRIDGED_SECONDS = 1.5
 AGAIN_SECONDS = 0.1
+# The driver has the server cancel what still runs, and says farewell. When the server says nothing
+# at all this comes on top of the request's own limit.
+CLOSE_SECONDS = 0.15
+PREPARED_AT_MOST = 100  # statements of one connection
+
+# An InternalClientError where the server has said that it ends a connection and not yet ended it.
+_OF_THE_DRIVER = (pg.PostgresError, pg.InterfaceError, pg.InternalClientError, OSError)
 
 
 class UnreachableError(Exception):
@@ -30,25 +38,35 @@ class UnreachableError(Exception):
         self.cause = cause
 
 
+class StatementError(Exception):
+    """The server refused a statement, or the connection broke under it; `cause` tells why."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+class BusyError(TimeoutError):
+    """Every connection was in use for all of the time there was."""
+
+
 class Connector:
     """Opens connections, and tries again while the database has only just gone away.
 
-    On a connection that could not be opened no statement was sent, so none is made twice. What is
-    raised then is of a kind that SQLAlchemy does not put into words of its own.
+    On a connection that could not be opened no statement was sent, so none is made twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """`options` are the keyword arguments of `asyncpg.connect`."""
+        self._options = options
         self.away_since: float | None = None
 
-    async def connect(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's own
-        """A connection, as `asyncpg.connect` makes it; the caller bounds the time.
-
-        Raises UnreachableError.
-        """
+    async def connect(self) -> asyncpg.Connection[Any]:
+        """A connection; the caller bounds the time. Raises UnreachableError."""
         while True:
             try:
-                opened = await asyncpg.connect(*args, **options)
-            except (OSError, pg.PostgresError, pg.InterfaceError) as error:
+                opened: asyncpg.Connection[Any] = await asyncpg.connect(**self._options)
+            except _OF_THE_DRIVER as error:
                 now = monotonic()
                 if self.away_since is None:
                     self.away_since = now
@@ -60,40 +78,130 @@ class Connector:
                 return opened
 
 
-class Watch:
-    """Replaces a connection that is dead, or may be, before a request is given it.
+class Kept:
+    """A connection with the statements that were prepared on it."""
 
-    Dead is one whose end asyncpg has seen, which costs no round trip, unlike SQLAlchemy's pre-ping.
-    In doubt is one that nothing was heard on since another, now lost, was given out: where the
-    other side went away without a word each of them would cost a request its whole time.
+    def __init__(self, driver: asyncpg.Connection[Any]) -> None:
+        """It is heard and taken for the first time now."""
+        self.driver = driver
+        self.opened = self.heard = self.taken = monotonic()
+        self._prepared: dict[str, PreparedStatement[Any]] = {}
 
-    Instants are the monotonic clock's. SQLAlchemy's own are the time of day, by which the
-    connections of a pool that was invalidated before the clock was set back stay invalid.
+    async def fetch(self, text: str, arguments: list[Any], deadline: float) -> list[Record]:
+        """The rows of a statement. Raises what the driver does, and TimeoutError."""
+        statement = self._prepared.get(text)
+        if statement is not None:
+            try:
+                return await statement.fetch(*arguments, timeout=deadline - monotonic())
+            except pg.InvalidCachedStatementError:
+                # A migration changed the table. The server has refused the plan before it ran.
+                self._prepared.clear()
+        if len(self._prepared) >= PREPARED_AT_MOST:
+            del self._prepared[next(iter(self._prepared))]
+        statement = await self.driver.prepare(text, timeout=deadline - monotonic())
+        self._prepared[text] = statement
+        return await statement.fetch(*arguments, timeout=deadline - monotonic())
+
+
+class Pool:
+    """At most so many connections; the one that was used last is used next.
+
+    A connection is replaced before a statement is given it when it is too old, when it is dead, or
+    when it is in doubt: nothing was heard on it since another, now lost, was taken. Where the other
+    side went away without a word each of those would cost a request its whole time.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.doubted = float("-inf")
-        event.listen(engine, "connect", self.hear)
-        event.listen(engine, "checkout", self.give_out)
-        event.listen(engine, "checkin", self.hear)
-        event.listen(engine, "invalidate", self.lose)
-        event.listen(engine, "handle_error", self.keep_others)
+    def __init__(self, options: Mapping[str, Any], *, size: int, recycle: float) -> None:
+        """`recycle` is the age in seconds at which a connection is replaced."""
+        self._connector = Connector(options)
+        self._size = size
+        self._recycle = recycle
+        self._places = asyncio.Semaphore(size)
+        self._used = 0
+        self._idle: list[Kept] = []
+        self._doubted = float("-inf")
 
-    def hear(self, dbapi_connection: object, record: ConnectionPoolEntry) -> None:
-        """Note that a connection, unless it was lost, has just answered."""
-        if dbapi_connection is not None:
-            record.info["heard"] = monotonic()
+    async def fetch(self, text: str, arguments: list[Any], seconds: float) -> list[Record]:
+        """The rows of a statement, in one round trip where its connection knows it already.
 
-    def give_out(self, dbapi_connection: Any, record: ConnectionPoolEntry, _: object) -> None:  # noqa: ANN401 - the driver's
-        """Refuse a connection that is dead or in doubt; the pool then opens another."""
-        if dbapi_connection.driver_connection.is_closed() or record.info["heard"] < self.doubted:
-            raise DisconnectionError
-        record.info["given_out"] = monotonic()
+        Raises StatementError when the statement fails, UnreachableError when no connection could be
+        opened for it, and TimeoutError after `seconds`, a BusyError where none was free in them.
+        """
+        now = monotonic()
+        deadline = now + seconds
+        await self._place(seconds)
+        self._used += 1
+        try:
+            kept = await self._taken(now, deadline)
+            try:
+                rows = await kept.fetch(text, arguments, deadline)
+            except BaseException as error:
+                if isinstance(error, pg.PostgresError) and not kept.driver.is_closed():
+                    self._give_back(kept)
+                else:
+                    await self._lose(kept)
+                if isinstance(error, TimeoutError) or not isinstance(error, _OF_THE_DRIVER):
+                    raise
+                raise StatementError(error) from None
+            self._give_back(kept)
+            return rows
+        finally:
+            self._used -= 1
+            self._places.release()
 
-    def lose(self, _: object, record: ConnectionPoolEntry, __: object) -> None:
-        """Doubt every connection that was silent since this one was given out."""
-        self.doubted = max(self.doubted, record.info.get("given_out", self.doubted))
+    async def close(self) -> None:
+        """Close every connection that is not in use."""
+        while self._idle:
+            await _close(self._idle.pop())
 
-    def keep_others(self, context: ExceptionContext) -> None:
-        """Leave the others in the pool when one is lost: `give_out` looks at each."""
-        context.invalidate_pool_on_disconnect = False
+    def used(self) -> int:
+        """How many connections serve a request now."""
+        return self._used
+
+    def idle(self) -> int:
+        """How many connections are open and wait for a request."""
+        return len(self._idle)
+
+    def most(self) -> int:
+        """How many connections there may be."""
+        return self._size
+
+    async def _place(self, seconds: float) -> None:
+        if not self._places.locked():
+            await self._places.acquire()  # at once, so it needs no timer
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._places.acquire()
+        except TimeoutError:
+            raise BusyError from None
+
+    async def _taken(self, now: float, deadline: float) -> Kept:
+        """The warmest connection that is sound, else a new one."""
+        while self._idle:
+            kept = self._idle.pop()
+            if kept.driver.is_closed():
+                continue
+            if kept.heard < self._doubted:
+                kept.driver.terminate()
+            elif now - kept.opened >= self._recycle:
+                await _close(kept)
+            else:
+                kept.taken = now
+                return kept
+        async with asyncio.timeout(deadline - monotonic()):
+            return Kept(await self._connector.connect())
+
+    def _give_back(self, kept: Kept) -> None:
+        kept.heard = monotonic()
+        self._idle.append(kept)
+
+    async def _lose(self, kept: Kept) -> None:
+        """Close a connection in whose statement something else than the statement went wrong."""
+        self._doubted = max(self._doubted, kept.taken)
+        await _close(kept)
+
+
+async def _close(kept: Kept) -> None:
+    with suppress(*_OF_THE_DRIVER):
+        await kept.driver.close(timeout=CLOSE_SECONDS)

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.fields import OnEveryResponse
 from app.ids import request_id, trace_id
+from app.joined import Joined
 from app.load import Load, refusal
 from app.logs import log
 from app.problems import (
@@ -69,6 +70,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     server_state: Load
+    transport: Joined  # type: ignore[assignment]
     head_bytes = 0
     in_head = False
     unparsed_bytes = 0
@@ -82,6 +84,10 @@ class Protocol(HttpToolsProtocol):
     is_deaf = False  # nothing more is read: what was asked is answered, then it ends
     wait: tuple[int, Wait | None] = (0, Wait.FIRST)
     waits_since: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the transport, so that an answer is sent as a whole."""
+        super().connection_made(cast("asyncio.Transport", Joined(transport)))
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head that goes on: the parser tells of a field when it ends."""
@@ -162,6 +168,8 @@ class Protocol(HttpToolsProtocol):
         self.in_head = False
         if self.url in PROBES or self._is_served() or self.server_state.admits():
             super().on_headers_complete()
+            # Whoever awaits 100 gets that first.
+            self.transport.expects_head = not self.expect_100_continue
             if self.is_leaving:
                 self.cycle.keep_alive = False
         else:
@@ -189,6 +197,7 @@ class Protocol(HttpToolsProtocol):
         # be there before uvicorn takes the task away.
         task = asyncio.current_task(self.loop)
         self.server_state.tasks.discard(cast("asyncio.Task[None]", task))
+        self.transport.flush()
         self.is_unread = self.flow.write_paused
         if not self.is_unread:
             super().on_response_complete()

@@ -56,16 +56,7 @@ class TestPostgres(TlsCases):
         certificates: Certificates,
     ) -> None:
         url = servers["right"].url(f"?sslmode=verify-full&sslrootcert={certificates.roots}")
-        connection = Connection.parse(url)
-        parts = connection.url
-        opened = await asyncpg.connect(
-            host=parts.host,
-            port=parts.port,
-            user=parts.username,
-            password=parts.password,
-            database=parts.database,
-            **connection.connect_args(),
-        )
+        opened = await asyncpg.connect(**Connection.parse(url).keywords())
         row = await opened.fetchrow(
             "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
         )

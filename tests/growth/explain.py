@@ -134,15 +134,7 @@ class Explainer:
     @asynccontextmanager
     async def connect(cls, connection: Connection) -> AsyncIterator[Explainer]:
         """An explainer for the database."""
-        url = connection.url
-        plain = await asyncpg.connect(
-            host=url.host,
-            port=url.port,
-            user=url.username,
-            password=url.password,
-            database=url.database,
-            **connection.connect_args(),
-        )
+        plain = await asyncpg.connect(**connection.keywords())
         try:
             yield cls(plain)
         finally:

@@ -31,6 +31,7 @@ from app.tasks.schemas import TaskCreate
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.database import connect, connection_to
 from tests.support.in_process import core_of, serving
+from tests.support.logs import restore
 from tests.support.process import scratch_database, until, with_database
 from tests.support.relay import Relay, via
 
@@ -417,7 +418,7 @@ async def test_a_body_that_only_the_database_refuses_is_422(
 @pytest.fixture
 def logged() -> Iterator[Callable[[LogFormat], io.StringIO]]:
     """Sends the log to a text, in the form given."""
-    before = logging.getLogger().level
+    before, config = logging.getLogger().level, structlog.get_config()
 
     def configured(form: LogFormat) -> io.StringIO:
         stream = io.StringIO()
@@ -425,7 +426,7 @@ def logged() -> Iterator[Callable[[LogFormat], io.StringIO]]:
         return stream
 
     yield configured
-    structlog.reset_defaults()
+    restore(config)
     logging.basicConfig(handlers=[logging.NullHandler()], level=before, force=True)
 
 

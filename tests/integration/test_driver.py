@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import pytest
 from asyncpg import exceptions as pg
 from sqlalchemy import BigInteger, ClauseElement, bindparam, select, text
 
-from app import statements
 from app.database import Database
-from app.pool import UnreachableError
+from app.pool import StatementError
 from app.problems import DatabaseUnavailable
-from app.statements import StatementError, as_sent, run
+from app.statements import as_sent
 from app.tasks.repository import TaskRepository
 from tests.support.database import connection_to
 from tests.support.process import until
@@ -24,6 +23,7 @@ pytestmark = pytest.mark.requirement("NFR-004")
 
 BACKEND = text("SELECT pg_backend_pid()")
 ADD = select(bindparam("a", type_=BigInteger) + bindparam("b", 40, type_=BigInteger))
+OPEN = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tasks-api'"
 PREPARED = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%is mine%'")
 
 
@@ -36,11 +36,11 @@ async def pool(database_url: str) -> AsyncIterator[Database]:
 
 
 async def fetch(pool: Database, words: str) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in await run(pool.engine, words, [])]
+    return [tuple(row) for row in await pool.pool.fetch(words, [], 4)]
 
 
 async def one(pool: Database, statement: ClauseElement, **values: Any) -> Any:
-    ((value,),) = await run(pool.engine, *as_sent(statement, values))
+    ((value,),) = await pool.pool.fetch(*as_sent(statement, values), 4)
     return value
 
 
@@ -60,25 +60,31 @@ async def test_a_statement_is_prepared_once_for_a_connection(pool: Database) -> 
 async def test_only_so_many_statements_stay_prepared(
     pool: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statements, "PREPARED_AT_MOST", 3)
+    monkeypatch.setattr("app.pool.PREPARED_AT_MOST", 3)
     for number in range(10):
         await one(pool, text(f"SELECT {number} /* this is mine */"))
     assert await one(pool, PREPARED) == 3
 
 
-async def test_what_a_repository_inherits_works_and_gives_its_connection_back(
+async def test_what_a_repository_inherits_works_with_a_connection_of_its_own(
     pool: Database, database: asyncpg.Connection
 ) -> None:
     await database.execute(
         "INSERT INTO tasks (user_id, id, title, created_at, updated_at, etag)"
         " VALUES ('a', gen_random_uuid(), 'b', now(), now(), gen_random_uuid())"
     )
+    before = await database.fetchval(OPEN)
     try:
         assert await TaskRepository(session=pool.sessions).count() == 1
-        assert pool.used() == 1
+        assert await database.fetchval(OPEN) == before + 1
     finally:
         await pool.sessions.remove()
-    assert pool.used() == 0
+    assert (pool.pool.used(), pool.pool.idle()) == (0, 0)
+
+    async def are_as_before() -> bool:
+        return bool(await database.fetchval(OPEN) == before)
+
+    await until(are_as_before)
 
 
 async def test_a_refused_statement_leaves_the_connection_in_the_pool(pool: Database) -> None:
@@ -131,29 +137,6 @@ async def test_whenever_a_connection_ends_it_is_unavailability(
     await asyncio.gather(*asking)
     await several.close()
     assert met
-
-
-class Breaking:
-    """A pool whose connections break while they are set up."""
-
-    def __init__(self, fault: Exception) -> None:
-        self.fault = fault
-
-    async def raw_connection(self) -> None:
-        raise self.fault
-
-
-@pytest.mark.requirement("FR-033")
-@pytest.mark.parametrize("is_translated", [False, True])
-async def test_a_connection_that_breaks_while_it_is_set_up_is_none(*, is_translated: bool) -> None:
-    fault: Exception = pg.InterfaceError("connection is closed")
-    cause = fault
-    if is_translated:  # as SQLAlchemy does with some of them
-        fault = statements._OF_THE_DIALECT("connection is closed")
-        fault.__cause__ = cause
-    with pytest.raises(UnreachableError) as broken:
-        await run(cast("Any", Breaking(fault)), "SELECT 1", [])
-    assert broken.value.cause is cause
 
 
 async def test_a_statement_that_is_given_up_takes_its_connection_along(pool: Database) -> None:

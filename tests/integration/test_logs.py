@@ -21,6 +21,7 @@ from app.settings import LogFormat, LogLevel, Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
 from tests.support.live import request, served
+from tests.support.logs import restore
 
 ALICE = tasks_of("alice")
 ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
@@ -61,7 +62,7 @@ def configured() -> Iterator[Configure]:
     root.handlers[:] = handlers
     for one, level in zip(loggers, levels, strict=True):
         one.setLevel(level)
-    structlog.configure(**config)
+    restore(config)
 
 
 @pytest.fixture

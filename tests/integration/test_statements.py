@@ -6,6 +6,7 @@ tells of transactions; and at the server, which remembers what a connection sent
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from types import MappingProxyType
@@ -15,7 +16,6 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import pytest
-from sqlalchemy import text
 
 from app.core import Core
 from app.edge import Edge
@@ -68,6 +68,12 @@ async def sole(sole_app: Edge, database: asyncpg.Connection) -> AsyncIterator[Co
         yield client
 
 
+def driver_of(sole_app: Edge) -> asyncpg.Connection:
+    """The service's only connection."""
+    (kept,) = core_of(sole_app).database.pool._idle
+    return kept.driver
+
+
 @pytest.fixture
 async def seen(
     sole_app: Edge,
@@ -75,12 +81,9 @@ async def seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Seen]:
     """What is sent from now on."""
-    engine = core_of(sole_app).database.engine
-    async with engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        driver: Any = raw.driver_connection
-        # Asked, not known from the handshake: a pooler says there whatever it likes.
-        pid = await driver.fetchval("SELECT pg_backend_pid()")
+    driver = driver_of(sole_app)
+    # Asked, not known from the handshake: a pooler says there whatever it likes.
+    pid = await driver.fetchval("SELECT pg_backend_pid()")
     statements = Seen(recorded(monkeypatch), [], pid)
 
     def tell(record: Any) -> None:
@@ -185,10 +188,11 @@ async def test_no_transaction_is_wrapped_around_it(
 async def test_a_transaction_would_be_seen(
     sole_app: Edge, seen: Seen, database: asyncpg.Connection
 ) -> None:
-    engine = core_of(sole_app).database.engine.execution_options(isolation_level="READ COMMITTED")
-    async with engine.begin() as connection:
-        await connection.execute(text("SELECT 1"))
-    assert seen.by_driver == ["BEGIN ISOLATION LEVEL READ COMMITTED;", "COMMIT;"]
+    driver = driver_of(sole_app)
+    async with driver.transaction():
+        await driver.execute("SELECT 1")
+    await asyncio.sleep(0)  # the driver tells a moment later
+    assert seen.by_driver == ["BEGIN;", "SELECT 1", "COMMIT;"]
     last = await database.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", seen.pid)
     assert last == "COMMIT;"
 

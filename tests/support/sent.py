@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from app import statements
+from app.pool import Kept
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list that gets the text of every statement from now on."""
     sent: list[str] = []
-    fetch = statements._fetch
+    fetch = Kept.fetch
 
-    async def note(pooled: Any, text: str, arguments: list[Any]) -> Any:
+    async def note(kept: Kept, text: str, arguments: list[Any], deadline: float) -> Any:
         sent.append(text)
-        return await fetch(pooled, text, arguments)
+        return await fetch(kept, text, arguments, deadline)
 
-    monkeypatch.setattr(statements, "_fetch", note)
+    monkeypatch.setattr(Kept, "fetch", note)
     return sent

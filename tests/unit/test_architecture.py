@@ -146,7 +146,7 @@ def test_the_document_says_which_module_knows_which_library() -> None:
     assert {library: listed(row) for library, row in LIBRARY.findall(DOCUMENT)} == known
 
 
-@pytest.mark.parametrize("room", sorted(set(CODE) - {"database", "statements", "tasks.repository"}))
+@pytest.mark.parametrize("room", sorted(set(CODE) - {"database", "pool", "tasks.repository"}))
 def test_statements_run_in_these_modules_alone(room: str) -> None:
     assert calls(CODE[room], EXECUTION) == []
 

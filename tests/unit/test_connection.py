@@ -339,6 +339,18 @@ def test_a_server_is_asked_without_a_pooler_for_named_statements_and_plans_of_th
     }
 
 
+def test_the_driver_is_told_the_parts_of_the_url_and_the_rest() -> None:
+    connection = Connection.parse("postgresql://u:p%40@[::1]:6000/tasks")
+    assert connection.keywords(2.5) == {
+        "host": "::1",
+        "port": 6000,
+        "user": "u",
+        "password": "p@",
+        "database": "tasks",
+        **connection.connect_args(2.5),
+    }
+
+
 @pytest.mark.requirement("FR-055")
 def test_a_limit_for_statements_is_told_to_a_server_and_to_no_pooler() -> None:
     told = Connection.parse(LOCAL).connect_args(2.5)["server_settings"]

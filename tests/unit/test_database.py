@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import asyncpg
 import pytest
 from asyncpg import exceptions as pg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.connection import Connection
-from app.database import CHECKS, Database, DatabaseError, _Impatient, _meaning, migration_engine
-from app.pool import Connector, UnreachableError
+from app.database import CHECKS, Database, DatabaseError, _meaning, migration_engine
+from app.pool import BusyError, Pool, StatementError, UnreachableError
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
-from app.statements import StatementError
 
 pytestmark = pytest.mark.requirement("FR-033")
 
@@ -36,17 +32,11 @@ class DriverError(pg.PostgresError):
 def failing(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> Database:
     """A database on which every statement comes to this."""
 
-    async def run(*_: Any) -> None:
+    async def fetch(*_: Any) -> None:
         raise fault
 
-    monkeypatch.setattr("app.database.run", run)
+    monkeypatch.setattr(Pool, "fetch", fetch)
     return Database(NOWHERE, pool_size=1, timeout=1)
-
-
-def of_sqlalchemy(driver: Exception) -> DBAPIError:
-    """An error as SQLAlchemy wraps it."""
-    driver.__cause__ = driver
-    return DBAPIError("SELECT version()", {}, driver)
 
 
 @pytest.mark.parametrize(
@@ -107,21 +97,17 @@ def test_a_refused_row_is_a_fault_of_the_body(constraint: str, pointer: str) -> 
     "fault",
     [
         TimeoutError(),
-        PoolTimeout(),
-        ConnectionRefusedError(),
+        BusyError(),
         UnreachableError(pg.PostgresError()),
         UnreachableError(pg.InterfaceError("hunter2")),
         StatementError(pg.InterfaceError("hunter2")),
-        of_sqlalchemy(pg.InterfaceError("hunter2")),
     ],
     ids=[
         "own limit",
         "pool",
-        "socket",
         "server while connecting",
         "driver while connecting",
         "driver in a statement",
-        "SQLAlchemy's own statement",
     ],
 )
 async def test_what_has_no_code_is_unavailability(
@@ -160,22 +146,16 @@ async def test_what_is_no_fault_of_the_database_goes_its_way(
     assert database.outage.cause is None
 
 
-@pytest.mark.requirement("FR-049")
-def test_the_pool_tells_how_much_of_it_is_used() -> None:
-    database = Database(NOWHERE, pool_size=3, timeout=1)
-    assert (database.used(), database.idle(), database.most()) == (0, 0, 3)
-
-
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that were given for each statement."""
     noted: list[float] = []
 
-    def timeout(seconds: float) -> Any:
+    async def fetch(_: Pool, __: str, ___: list[Any], seconds: float) -> None:
         noted.append(seconds)
         raise TimeoutError
 
-    monkeypatch.setattr("app.database.asyncio.timeout", timeout)
+    monkeypatch.setattr(Pool, "fetch", fetch)
     monkeypatch.setattr("app.database.monotonic", lambda: 1000.0)
     return noted
 
@@ -209,21 +189,6 @@ async def test_the_revision_is_none_only_where_its_table_is_missing(
         await database.revision()
 
 
-@pytest.mark.parametrize(("limit", "seconds"), [(2.0, 0.15), (None, None)])
-async def test_a_connection_with_a_limit_has_a_moment_to_close(
-    limit: float | None, seconds: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[float | None] = []
-
-    async def close(_: Any, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
-        given.append(timeout)
-
-    monkeypatch.setattr(asyncpg.Connection, "close", close)
-    monkeypatch.setattr(asyncpg.Connection, "__del__", lambda _: None)  # it was never opened
-    await object.__new__(_Impatient).close(timeout=limit)
-    assert given == [seconds]
-
-
 POOLER = Connection.parse("postgresql://u:p@ep-x-pooler.example.org/db")
 
 
@@ -240,36 +205,34 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any
     return given[0]
 
 
+@pytest.mark.requirement("FR-028", "FR-033", "FR-040", "FR-055")
+@pytest.mark.parametrize(
+    ("limits", "recycle"),
+    [({"statement_timeout": 2}, 240), ({"statement_timeout": 2, "recycle": 9}, 9)],
+)
+def test_the_pool_is_told_what_was_asked_for(
+    limits: dict[str, Any], recycle: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("app.database.Pool", lambda *args, **options: given.append((args, options)))
+    Database(NOWHERE, pool_size=7, timeout=3, **limits)
+    assert given == [
+        (({**NOWHERE.keywords(2), "timeout": 3},), {"size": 7, "recycle": recycle}),
+    ]
+
+
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040")
-def test_the_pool_is_small_warm_and_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    url, options = made(monkeypatch, lambda: Database(POOLER, pool_size=7, timeout=3, recycle=9))
+def test_a_session_has_a_connection_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    url, options = made(
+        monkeypatch, lambda: Database(POOLER, pool_size=7, timeout=3, statement_timeout=2)
+    )
     assert url == POOLER.url
-    opening = options["connect_args"].pop("async_creator_fn")
-    assert isinstance(opening.__self__, Connector)
     assert options == {
-        "pool_size": 7,
-        "max_overflow": 0,
-        "pool_timeout": 3,
-        "pool_recycle": 9,
-        "pool_use_lifo": True,
-        "pool_reset_on_return": None,
+        "poolclass": NullPool,
         "isolation_level": "AUTOCOMMIT",
         "hide_parameters": True,
-        "connect_args": {
-            **POOLER.connect_args(),
-            "timeout": 3,
-            "connection_class": _Impatient,
-        },
+        "connect_args": {**POOLER.connect_args(2), "timeout": 3},
     }
-
-
-@pytest.mark.requirement("FR-055")
-def test_a_pool_is_recycled_before_the_provider_suspends(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, options = made(
-        monkeypatch, lambda: Database(NOWHERE, pool_size=1, timeout=3, statement_timeout=2)
-    )
-    assert options["pool_recycle"] == 240
-    assert options["connect_args"]["server_settings"]["statement_timeout"] == "2000"
 
 
 @pytest.mark.requirement("FR-028", "FR-039", "FR-040")

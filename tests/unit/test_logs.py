@@ -13,6 +13,7 @@ import structlog
 
 from app.logs import configure, log
 from app.settings import LogFormat, LogLevel
+from tests.support.logs import restore
 
 pytestmark = pytest.mark.requirement("FR-041")
 
@@ -34,7 +35,7 @@ def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     level = root.level
     yield
     root.setLevel(level)
-    structlog.configure(**before)
+    restore(before)
 
 
 def lines_of(stream: io.StringIO) -> list[dict[str, Any]]:

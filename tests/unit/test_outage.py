@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import structlog
 from asyncpg import exceptions as pg
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.outage import AGAIN_SECONDS, CAUSES_AT_MOST, Outage, cause
-from app.statements import StatementError
+from app.pool import BusyError, StatementError
 
 pytestmark = pytest.mark.requirement("FR-054")
 
@@ -42,7 +41,7 @@ def tls_error(reason: str) -> ssl.SSLError:
             "TLS: certificate verify failed: Hostname mismatch, certificate is not valid for 'db'.",
         ),
         (tls_error("WRONG_VERSION_NUMBER"), "TLS: WRONG_VERSION_NUMBER"),
-        (PoolTimeout("QueuePool limit"), "no connection of the pool was free in time"),
+        (BusyError(), "no connection of the pool was free in time"),
         (TimeoutError(), "no answer in time"),
         (TimeoutError(110, "Connect call failed"), "[Errno 110] Connect call failed"),
         (ConnectionRefusedError(111, "refused"), "[Errno 111] refused"),

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import asyncio
+from asyncio import sleep
+from collections.abc import Awaitable
 from typing import Any
 
 import asyncpg
 import pytest
 from asyncpg import exceptions as pg
-from sqlalchemy import create_engine
-from sqlalchemy.exc import DisconnectionError
 
-from app.pool import BRIDGED_SECONDS, Connector, UnreachableError, Watch
+from app.pool import (
+    BRIDGED_SECONDS,
+    BusyError,
+    Connector,
+    Pool,
+    StatementError,
+    UnreachableError,
+)
 
 pytestmark = pytest.mark.requirement("NFR-015")
 
@@ -45,12 +52,17 @@ class Server:
         self.given: Any = None
         monkeypatch.setattr(asyncpg, "connect", self.connect)
 
-    async def connect(self, *args: Any, **options: Any) -> str:
+    async def connect(self, **options: Any) -> Any:
         self.tries += 1
-        self.given = (args, options)
+        self.given = options
         if self.faults:
             raise self.faults.pop(0)
         return "opened"
+
+
+async def opened(connecting: Awaitable[Any]) -> bool:
+    """Whether it comes to what the server opens."""
+    return bool(await connecting == "opened")
 
 
 @pytest.fixture
@@ -60,8 +72,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 @pytest.mark.usefixtures("clock")
 async def test_a_connection_is_opened_as_asked(server: Server) -> None:
-    assert await Connector().connect(1, timeout=2) == "opened"
-    assert server.given == ((1,), {"timeout": 2})
+    assert await opened(Connector({"timeout": 2}).connect())
+    assert server.given == {"timeout": 2}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +84,7 @@ async def test_a_connection_is_opened_as_asked(server: Server) -> None:
         pg.CannotConnectNowError(),
         pg.TooManyConnectionsError(),
         pg.InterfaceError("closed"),
+        pg.InternalClientError("ending"),
     ],
     ids=lambda fault: type(fault).__name__,
 )
@@ -80,7 +93,7 @@ async def test_a_connection_that_cannot_be_opened_is_tried_again(
     server: Server, fault: Exception
 ) -> None:
     server.faults = [fault] * 3
-    assert await Connector().connect() == "opened"
+    assert await opened(Connector({}).connect())
     assert server.tries == 4
 
 
@@ -88,13 +101,13 @@ async def test_a_connection_that_cannot_be_opened_is_tried_again(
 async def test_a_fault_of_ours_is_not_tried_again(server: Server) -> None:
     server.faults = [TypeError("unexpected keyword")]
     with pytest.raises(TypeError):
-        await Connector().connect()
+        await Connector({}).connect()
     assert server.tries == 1
 
 
 async def test_a_longer_outage_is_not_waited_for(server: Server, clock: Clock) -> None:
     server.faults = [ConnectionRefusedError()] * 1000
-    connector = Connector()
+    connector = Connector({})
     with pytest.raises(UnreachableError) as away:
         await connector.connect()
     assert isinstance(away.value.cause, ConnectionRefusedError)
@@ -106,102 +119,248 @@ async def test_a_longer_outage_is_not_waited_for(server: Server, clock: Clock) -
 
 
 async def test_an_outage_after_a_success_is_a_new_one(server: Server, clock: Clock) -> None:
-    connector = Connector()
+    connector = Connector({})
     for _ in range(2):
         server.faults = [ConnectionRefusedError()]
-        assert await connector.connect() == "opened"
+        assert await opened(connector.connect())
         clock.now += 10 * BRIDGED_SECONDS
 
 
-# --- watching ------------------------------------------------------------------------------------
+# --- keeping -------------------------------------------------------------------------------------
 
 
-class Connection:
-    """One of the pool's, as the pool tells the watch of it."""
+class Driver:
+    """A connection that answers with its number, or with a fault."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-        self.record: Any = SimpleNamespace(info={})
-        self.closed = False
-        self.driver = SimpleNamespace(
-            driver_connection=SimpleNamespace(is_closed=lambda: self.closed)
-        )
-        self.give_back()
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.fault: BaseException | None = None
+        self.ended = ""
 
-    def take(self) -> None:
-        self.watch.give_out(self.driver, self.record, None)
+    async def prepare(self, _: str, *, timeout: float) -> Driver:  # noqa: ASYNC109 - asyncpg's
+        assert timeout > 0
+        return self
 
-    def give_back(self) -> None:
-        self.watch.hear(self.driver, self.record)
+    async def fetch(self, *_: object, timeout: float) -> Any:  # noqa: ASYNC109 - asyncpg's
+        assert timeout > 0
+        if isinstance(self.fault, pg.AdminShutdownError):
+            self.ended = "by the server"
+        if self.fault is not None:
+            raise self.fault
+        await sleep(0)
+        return self.number
 
-    def lose(self) -> None:
-        self.watch.lose(self.driver, self.record, None)
-        self.watch.hear(None, self.record)  # how the pool is given back what is no more
+    def is_closed(self) -> bool:
+        return self.ended == "by the server"
+
+    def terminate(self) -> None:
+        self.ended = "by force"
+
+    async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - asyncpg's
+        self.ended = f"within {timeout} s"
+        raise TimeoutError
+
+
+class Drivers(list[Driver]):
+    """All that were opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(asyncpg, "connect", self.connect)
+
+    async def connect(self) -> Driver:
+        self.append(Driver(len(self)))
+        return self[-1]
 
 
 @pytest.fixture
-def watch() -> Watch:
-    return Watch(create_engine("postgresql+asyncpg://nobody@127.0.0.1/nothing"))
+def drivers(monkeypatch: pytest.MonkeyPatch) -> Drivers:
+    return Drivers(monkeypatch)
 
 
-@pytest.mark.usefixtures("clock")
-def test_a_connection_that_has_ended_is_not_given_out(watch: Watch) -> None:
-    connection = Connection(watch)
-    connection.take()
-    connection.give_back()
-    connection.closed = True
-    with pytest.raises(DisconnectionError):
-        connection.take()
+@pytest.fixture
+def pool(drivers: Drivers) -> Pool:  # noqa: ARG001 - what it opens
+    return Pool({}, size=3, recycle=100)
 
 
-def test_a_loss_casts_doubt_on_those_that_were_silent_since(watch: Watch, clock: Clock) -> None:
-    silent, heard, lost = (Connection(watch) for _ in range(3))
-    clock.now += 1
-    lost.take()
-    clock.now += 1
-    heard.take()
-    heard.give_back()
-    lost.lose()
-    heard.take()
-    with pytest.raises(DisconnectionError):
-        silent.take()
-    Connection(watch).take()
+async def ask(pool: Pool, times: int = 1) -> list[Any]:
+    """Which connections answer when it is asked so often at once."""
+    return await asyncio.gather(*(pool.fetch("SELECT 1", [], 4) for _ in range(times)))
 
 
-def test_doubt_is_not_taken_back_by_a_later_look_at_an_older_loss(
-    watch: Watch, clock: Clock
+async def in_use(pool: Pool, number: int) -> None:
+    while pool.used() < number:  # noqa: ASYNC110 - the pool tells nobody
+        await sleep(0)
+
+
+def counts(pool: Pool) -> tuple[int, int, int]:
+    return pool.used(), pool.idle(), pool.most()
+
+
+@pytest.mark.requirement("FR-049")
+async def test_the_pool_tells_how_much_of_it_is_used(pool: Pool) -> None:
+    assert counts(pool) == (0, 0, 3)
+    asking = asyncio.create_task(ask(pool, 2))
+    await in_use(pool, 2)
+    assert counts(pool) == (2, 0, 3)
+    await asking
+    assert counts(pool) == (0, 2, 3)
+
+
+async def test_no_more_are_opened_than_there_may_be(pool: Pool, drivers: Drivers) -> None:
+    await ask(pool, 20)
+    assert len(drivers) == 3
+    assert counts(pool) == (0, 3, 3)
+
+
+async def test_the_one_used_last_is_used_next(pool: Pool) -> None:
+    await ask(pool, 3)
+    last = await ask(pool)
+    assert [await ask(pool) for _ in range(3)] == [last] * 3
+
+
+async def test_where_all_are_in_use_that_is_said(
+    pool: Pool, drivers: Drivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older, newer = (Connection(watch) for _ in range(2))
-    older.take()
+    forever = asyncio.Event()
+    await ask(pool, 3)
+    for driver in drivers:
+        monkeypatch.setattr(driver, "fetch", lambda **_: forever.wait())
+    asking = asyncio.create_task(ask(pool, 3))
+    await in_use(pool, 3)
+    with pytest.raises(BusyError):
+        await pool.fetch("SELECT 1", [], 0.01)
+    forever.set()
+    await asking
+    assert counts(pool) == (0, 3, 3)
+
+
+async def test_a_connection_has_its_time_to_be_opened_and_no_more(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect() -> None:
+        await sleep(10)
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    with pytest.raises(TimeoutError) as late:
+        await pool.fetch("SELECT 1", [], 0.01)
+    assert not isinstance(late.value, BusyError)
+    assert counts(pool) == (0, 0, 3)
+
+
+async def test_one_that_the_server_ended_is_not_used(pool: Pool, drivers: Drivers) -> None:
+    await ask(pool)
+    drivers[0].ended = "by the server"
+    assert await ask(pool, 2) == [1, 2]
+
+
+async def test_one_that_is_too_old_is_closed_and_not_used(
+    pool: Pool, drivers: Drivers, clock: Clock
+) -> None:
+    await ask(pool)
+    clock.now += 99.9
+    assert await ask(pool) == [0]
+    clock.now += 0.1
+    assert await ask(pool) == [1]
+    assert drivers[0].ended == "within 0.15 s"
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (pg.InterfaceError("closed"), StatementError),
+        (pg.InternalClientError("ending"), StatementError),
+        (ConnectionResetError(), StatementError),
+        (TimeoutError(), TimeoutError),
+        (KeyError("owner"), KeyError),
+        (asyncio.CancelledError(), asyncio.CancelledError),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+async def test_one_whose_statement_ended_otherwise_than_by_itself_is_closed(
+    pool: Pool, drivers: Drivers, fault: BaseException, told: type[BaseException]
+) -> None:
+    await ask(pool)
+    drivers[0].fault = fault
+    with pytest.raises(told) as raised:
+        await pool.fetch("SELECT 1", [], 4)
+    assert raised.value is fault or getattr(raised.value, "cause", None) is fault
+    assert drivers[0].ended == "within 0.15 s"
+    assert counts(pool) == (0, 0, 3)
+    assert await ask(pool) == [1]
+
+
+async def test_one_whose_statement_was_refused_stays(pool: Pool, drivers: Drivers) -> None:
+    await ask(pool)
+    drivers[0].fault = pg.DivisionByZeroError()
+    with pytest.raises(StatementError):
+        await pool.fetch("SELECT 1 / 0", [], 4)
+    drivers[0].fault = None
+    assert await ask(pool) == [0]
+
+
+async def test_one_that_ended_with_its_statement_does_not_stay(
+    pool: Pool, drivers: Drivers
+) -> None:
+    await ask(pool)
+    drivers[0].fault = pg.AdminShutdownError()
+    with pytest.raises(StatementError):
+        await pool.fetch("SELECT 1", [], 4)
+    assert counts(pool) == (0, 0, 3)
+
+
+async def test_a_loss_casts_doubt_on_those_that_were_silent_since(
+    pool: Pool, drivers: Drivers, clock: Clock
+) -> None:
+    assert await ask(pool, 3) == [0, 1, 2]
     clock.now += 1
-    newer.take()
-    newer.lose()
-    older.lose()
-    assert watch.doubted == clock.now
+    # The last one is taken and lost; only the one before it is heard meanwhile.
+    drivers[2].fault = ConnectionResetError()
+    with pytest.raises(StatementError):
+        await pool.fetch("SELECT 1", [], 4)
+    assert await ask(pool) == [3]
+    assert [driver.ended for driver in drivers] == ["by force", "by force", "within 0.15 s", ""]
 
 
-def test_what_was_never_given_out_casts_no_doubt(watch: Watch) -> None:
-    connection = Connection(watch)
-    connection.lose()
-    connection.take()
+async def test_those_that_were_heard_since_are_in_no_doubt(
+    pool: Pool, drivers: Drivers, clock: Clock
+) -> None:
+    await ask(pool, 2)
+    clock.now += 1
+    drivers[0].fault = ConnectionResetError()
+    both = await asyncio.gather(
+        *(pool.fetch("SELECT 1", [], 4) for _ in range(2)), return_exceptions=True
+    )
+    assert sorted(map(type, both), key=str) == [StatementError, int]
+    assert await ask(pool) == [1]
 
 
-def test_a_loss_leaves_the_others_in_the_pool(watch: Watch) -> None:
-    context: Any = SimpleNamespace(invalidate_pool_on_disconnect=True)
-    watch.keep_others(context)
-    assert context.invalidate_pool_on_disconnect is False
+async def test_doubt_is_not_taken_back_by_an_older_loss(
+    pool: Pool, drivers: Drivers, clock: Clock
+) -> None:
+    await ask(pool, 3)
+    older, newer = asyncio.Event(), asyncio.Event()
+
+    async def lost(event: asyncio.Event) -> None:
+        await event.wait()
+        raise ConnectionResetError
+
+    losses = []
+    for driver, event in ((drivers[2], older), (drivers[1], newer)):
+        driver.fetch = lambda *_, event=event, **__: lost(event)  # type: ignore[method-assign]
+        losses.append(asyncio.create_task(pool.fetch("SELECT 1", [], 4)))
+        await sleep(0)
+        clock.now += 1
+    for event, loss in zip((newer, older), reversed(losses), strict=True):
+        event.set()
+        with pytest.raises(StatementError):
+            await loss
+    # Heard between the two: the newer loss alone casts doubt on it.
+    assert await ask(pool) == [3]
+    assert drivers[0].ended == "by force"
 
 
-def test_the_watch_is_told_by_its_engine() -> None:
-    engine = create_engine("postgresql+asyncpg://nobody@127.0.0.1/nothing")
-    watch = Watch(engine)
-    told: Any = engine.pool.dispatch
-    faults: Any = engine.dialect.dispatch
-    for listeners, listener in [
-        (told.connect, watch.hear),
-        (told.checkout, watch.give_out),
-        (told.checkin, watch.hear),
-        (told.invalidate, watch.lose),
-        (faults.handle_error, watch.keep_others),
-    ]:
-        assert listener in list(listeners)
+async def test_what_is_idle_at_the_end_is_closed(pool: Pool, drivers: Drivers) -> None:
+    await ask(pool, 3)
+    await pool.close()
+    assert {driver.ended for driver in drivers} == {"within 0.15 s"}
+    assert counts(pool) == (0, 0, 3)

@@ -359,14 +359,28 @@ async def test_nothing_is_read_from_a_client_that_does_not_read() -> None:
     assert seen == [(False, True), (True, False)]
 
 
+@pytest.mark.requirement("NFR-004")
+@pytest.mark.parametrize(("expect", "writes"), [(b"", 1), (b"Expect: 100-continue\r\n", 2)])
+async def test_an_answer_is_one_write_unless_its_client_waits_to_go_on(
+    expect: bytes, writes: int
+) -> None:
+    protocol, pipe = connected(answer)
+    written: list[bytes] = []
+    pipe.write = written.append  # type: ignore[method-assign, assignment]
+    protocol.data_received(WHOLE[:-2] + expect + b"\r\n")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(written) == writes
+    assert written[0].startswith(b"HTTP/1.1 204 ")
+
+
 @SLOW
 async def test_what_was_sent_ahead_is_not_begun_before_the_answer_ahead_is_taken() -> None:
     protocol, pipe = connected(answer)
 
     def write_and_wait(data: bytes) -> None:
         pipe.written += data
-        if not data:  # the empty body, the last of an answer
-            protocol.pause_writing()
+        protocol.pause_writing()
 
     pipe.write = write_and_wait  # type: ignore[method-assign]
     protocol.data_received(WHOLE * 2)

@@ -1,0 +1,88 @@
+"""An answer is sent as a whole, and nothing of it is kept back for good."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from app.joined import Joined
+
+pytestmark = pytest.mark.requirement("NFR-004")
+
+
+class Wire(asyncio.Transport):
+    """A connection that keeps what is sent, packet by packet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.sent.append(bytes(data))
+
+    def close(self) -> None:
+        self.sent.append(b"end")
+
+    def get_write_buffer_size(self) -> int:
+        return 7
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def joined(wire: Wire) -> Joined:
+    made = Joined(wire)
+    made.expects_head = True
+    return made
+
+
+def test_a_head_goes_with_its_body(joined: Joined, wire: Wire) -> None:
+    joined.write(b"head ")
+    assert wire.sent == []
+    joined.write(b"body")
+    joined.flush()
+    assert wire.sent == [b"head body"]
+
+
+def test_what_follows_goes_at_once(joined: Joined, wire: Wire) -> None:
+    for data in (b"head ", b"one", b"two"):
+        joined.write(data)
+    assert wire.sent == [b"head one", b"two"]
+
+
+def test_a_head_without_a_body_goes_at_the_end_of_the_answer(joined: Joined, wire: Wire) -> None:
+    joined.write(b"head")
+    joined.flush()
+    joined.flush()
+    assert wire.sent == [b"head"]
+
+
+def test_the_end_of_the_connection_takes_a_head_along(joined: Joined, wire: Wire) -> None:
+    joined.write(b"head")
+    joined.close()
+    assert wire.sent == [b"head", b"end"]
+
+
+def test_where_no_head_is_due_nothing_is_kept_back(wire: Wire) -> None:
+    Joined(wire).write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert wire.sent == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+
+
+def test_a_request_that_comes_in_the_midst_of_an_answer_loses_none_of_it(
+    joined: Joined, wire: Wire
+) -> None:
+    joined.write(b"head ")
+    joined.expects_head = True
+    for data in (b"one ", b"two", b" three"):
+        joined.write(data)
+    joined.flush()
+    assert b"".join(wire.sent) == b"head one two three"
+
+
+def test_the_rest_is_the_transports_own(joined: Joined) -> None:
+    assert cast("asyncio.Transport", joined).get_write_buffer_size() == 7

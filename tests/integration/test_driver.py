@@ -87,6 +87,19 @@ async def test_what_a_repository_inherits_works_with_a_connection_of_its_own(
     await until(are_as_before)
 
 
+async def test_each_task_has_a_session_of_its_own(pool: Database) -> None:
+    async def own() -> int:
+        session = pool.sessions()
+        assert pool.sessions() is session
+        await asyncio.sleep(0)
+        try:
+            return id(session)
+        finally:
+            await pool.sessions.remove()
+
+    assert len(set(await asyncio.gather(own(), own()))) == 2
+
+
 async def test_a_refused_statement_leaves_the_connection_in_the_pool(pool: Database) -> None:
     before = await one(pool, BACKEND)
     with pytest.raises(StatementError) as refused:

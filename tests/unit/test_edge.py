@@ -71,12 +71,23 @@ async def wait_halfway(_: Scope, __: Receive, send: Send) -> None:
 
 @pytest.mark.requirement("NFR-015")
 async def test_a_request_that_is_cut_off_by_the_end_is_answered_with_a_problem() -> None:
-    asked = asyncio.create_task(exchanged(Edge(wait, [], Cors(())), ALIVE))
-    await asyncio.sleep(0)
-    asked.cancel()
-    start, body = await asked
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    fields = [(b"x-request-id", b"mine"), (b"traceparent", f"00-{trace}-{'1' * 16}-01".encode())]
+    with capture_logs() as lines:
+        asked = asyncio.create_task(
+            exchanged(Edge(wait, [], Cors(())), {**ALIVE, "headers": fields})
+        )
+        await asyncio.sleep(0)
+        asked.cancel()
+        start, body = await asked
     assert start["status"] == 500
     assert b"/problems/internal-error" in body["body"]
+    assert lines[0] == {
+        "event": "cut off by the end of the service",
+        "log_level": "warning",
+        "request_id": "mine",
+        "trace_id": trace,
+    }
 
 
 @pytest.mark.requirement("NFR-015")
@@ -146,6 +157,20 @@ async def test_the_application_gets_a_scope_and_its_answer_fields() -> None:
         },
         {"type": "http.response.body", "body": b"", "more_body": False},
     ]
+
+
+@pytest.mark.requirement("FR-037")
+@pytest.mark.parametrize(("method", "allowed"), [("OPTIONS", b"GET, HEAD, OPTIONS"), ("GET", None)])
+async def test_a_page_of_an_allowed_origin_may_read_and_is_told_the_methods_when_it_asks(
+    method: str, allowed: bytes | None
+) -> None:
+    asking = [(b"origin", b"https://a.test"), (b"access-control-request-method", b"PUT")]
+    edge: Any = Edge(FRAMEWORK, FRAMEWORK.routes, Cors(("https://a.test",)))
+    start, _ = await exchanged(edge, {"method": method, "path": "/things/", "headers": asking})
+    fields = dict(start["headers"])
+    assert fields[b"access-control-allow-origin"] == b"https://a.test"
+    start, _ = await exchanged(edge, {"method": method, "path": "/things/1", "headers": asking})
+    assert dict(start["headers"]).get(b"access-control-allow-methods") == allowed
 
 
 @pytest.mark.requirement("FR-029", "FR-030")

@@ -86,6 +86,18 @@ def test_where_fewer_are_refused_all_are_served_at_once_again() -> None:
     assert offer(load, 15) == [True]
 
 
+def test_exactly_half_is_not_yet_most() -> None:
+    load = load_of(0, 0, at_once=16)
+    load._refused_share = 0.5
+    assert offer(load, 15) == [True]
+
+
+def test_every_refusal_counts() -> None:
+    load = load_of(3, 0)
+    assert [load.admits() for _ in range(3)] == [False] * 3
+    assert load.refused == 3
+
+
 def test_each_connection_is_looked_at() -> None:
     load, connections = load_of(0, 0), [Looked(), Looked()]
     load.connections = cast("Any", set(connections))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -68,8 +70,18 @@ def test_a_line_has_its_members_its_level_and_its_instant() -> None:
     configure(LogLevel.INFO, LogFormat.JSON, out)
     log.info("request", status=200, route=None)
     (line,) = lines_of(out)
-    assert line.pop("timestamp").endswith("Z")
+    instant = line.pop("timestamp")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", instant)
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(instant)) < timedelta(minutes=1)
     assert line == {"event": "request", "level": "info", "status": 200, "route": None}
+
+
+def test_a_logger_writes_where_it_was_configured_last() -> None:
+    first, last = io.StringIO(), io.StringIO()
+    for out in (first, last):
+        configure(LogLevel.INFO, LogFormat.JSON, out)
+        log.info("request")
+    assert len(lines_of(first)) == len(lines_of(last)) == 1
 
 
 def test_a_library_writes_lines_of_the_same_form() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from app.database import Database
 from app.main import create_app
 from app.settings import Secret, Settings
 from tests.support.lifespan import running
@@ -20,3 +24,49 @@ async def test_a_start_without_the_database_is_logged_and_goes_on() -> None:
     [line] = lines
     assert line.pop("cause").endswith("Connect call failed ('127.0.0.1', 1)")
     assert line == {"event": "database unavailable", "log_level": "warning"}
+
+
+@pytest.mark.requirement("FR-028", "FR-033", "FR-055")
+def test_the_database_is_told_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def noted(*args: Any, **options: Any) -> Database:
+        given.append((args, options))
+        return Database(*args, **options)
+
+    monkeypatch.setattr("app.main.Database", noted)
+    settings = msgspec.structs.replace(
+        NOWHERE,
+        database_pool_size=7,
+        database_timeout=3.0,
+        database_statement_timeout=2.0,
+        database_pool_recycle=9,
+    )
+    create_app(settings)
+    limits = {"pool_size": 7, "timeout": 3.0, "statement_timeout": 2.0, "recycle": 9}
+    assert given == [((settings.connection(),), limits)]
+
+
+@pytest.mark.requirement("FR-036")
+def test_the_framework_adds_nothing_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITESTAR_DEBUG", "1")
+    app: Any = create_app(NOWHERE).app
+    assert app.debug is False
+    assert app.logging_config is None
+    assert app.openapi_config is None
+    assert app.request_max_body_size == 131_072
+    assert app.state.core.tasks.wrap_exceptions is False
+
+
+@pytest.mark.requirement("FR-049")
+def test_there_are_metrics_where_a_port_is_set() -> None:
+    assert create_app(NOWHERE).metrics is None
+    settings = msgspec.structs.replace(NOWHERE, metrics_port=0, database_pool_size=7)
+    metrics = create_app(settings).metrics
+    assert metrics is not None
+    ask = metrics.registry.get_sample_value
+    counts = [
+        ask("db_client_connection_count", {"db_client_connection_state": state})
+        for state in ("used", "idle")
+    ]
+    assert [*counts, ask("db_client_connection_max")] == [0, 0, 7]

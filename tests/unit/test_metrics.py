@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from typing import Any
 
 import httpx
@@ -85,14 +87,52 @@ def test_requests_refused_for_load_are_asked_for(metrics: Metrics) -> None:
     assert value(metrics.registry, "http_server_refused_requests_total") == 2
 
 
+def test_they_say_what_they_are(metrics: Metrics) -> None:
+    metrics.count_refusals(lambda: 0)
+    words = {family.name: family.documentation for family in metrics.registry.collect()}
+    ours = {name: said for name, said in words.items() if name.startswith(("http_", "db_"))}
+    assert ours == {
+        "http_server_request_duration_seconds": "Duration of requests, by their end.",
+        "http_server_active_requests": "Requests that are being served.",
+        "http_server_refused_requests": (
+            "Requests that were refused since others were being served."
+        ),
+        "db_client_connection_count": "Connections to the database.",
+        "db_client_connection_max": "Connections to the database that may be open.",
+    }
+    # Of the process, of Python, and of its collector of garbage.
+    assert {"process_open_fds", "python_info", "python_gc_collections"} <= words.keys()
+
+
 def test_they_are_served_until_the_end(metrics: Metrics) -> None:
+    before = set(threading.enumerate())
     with metrics.serve("127.0.0.1", 0) as port:
+        (thread,) = set(threading.enumerate()) - before
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://[::1]:{port}/metrics")
+        with socket.create_server(("127.0.0.2", port)):
+            pass  # free, as they are served on the address that was given alone
         answered = httpx.get(f"http://127.0.0.1:{port}/metrics")
         families = {family.name for family in text_string_to_metric_families(answered.text)}
+    assert not thread.is_alive()
     assert answered.status_code == 200
     assert {SECONDS, "db_client_connection_count", "process_resident_memory_bytes"} <= families
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/metrics")
+
+
+async def test_the_edge_counts_by_the_route(metrics: Metrics) -> None:
+    async def routed(scope: Any, _: object, send: Any) -> None:
+        scope["path_template"] = "/things/{name}"
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    edge: Any = Edge(routed, [], Cors(()), metrics)
+    transport = httpx.ASGITransport(app=edge)
+    async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
+        await client.put("/things/1")
+    named = labels("PUT", "/things/{name}", "204")
+    assert value(metrics.registry, f"{SECONDS}_count", **named) == 1
 
 
 async def test_the_edge_counts_what_the_framework_does_not_see(metrics: Metrics) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from asyncpg import exceptions as pg
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from app import migrate
 from app.connection import Connection
@@ -75,11 +76,21 @@ def test_a_database_that_does_not_answer_is_left_with_the_cause(
     assert Asked.closed == 1
 
 
+@pytest.mark.requirement("FR-054")
+def test_a_cause_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with capture_logs() as lines, pytest.raises(migrate.MigrationError):
+        migrate.revision(NOWHERE)
+    assert lines == []
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.requirement("FR-039", "FR-054")
 def test_nothing_is_migrated_through_a_pooler() -> None:
     pooled = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing", pooler=True)
-    with pytest.raises(migrate.MigrationError, match="DATABASE_DIRECT_URL"):
+    with pytest.raises(migrate.MigrationError) as refused:
         migrate.migrate(pooled)
+    words = "A pooler cannot be migrated through. Set DATABASE_DIRECT_URL to what is behind it."
+    assert str(refused.value) == words
 
 
 @pytest.mark.requirement("FR-039")

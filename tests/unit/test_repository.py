@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
-from app.tasks.repository import _list
-from app.tasks.schemas import SortOrder, TaskSort
+from app.etags import Condition
+from app.problems import TaskNotFound
+from app.tasks.idempotency import key_values
+from app.tasks.repository import TaskRepository, _list
+from app.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskSort
 
 pytestmark = pytest.mark.requirement("NFR-005")
 
@@ -63,3 +68,52 @@ def test_a_page_goes_on_behind_a_position(sort: TaskSort, order: SortOrder, sign
         f"(tasks.{sort}, tasks.id) {sign} ($2::{INSTANT}, $3::UUID)",
         f"tasks.{sort} {order.upper()}, tasks.id {order.upper()}",
     ]
+
+
+class Waiting:
+    """A session whose statements find nothing, and which notes since when their time counts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.since: list[float | None] = []
+        self.now = 100.0
+        self.bind = None
+        monkeypatch.setattr("app.tasks.repository.monotonic", lambda: self.now)
+
+    async def fetch(self, *_: object, since: float | None = None) -> list[Any]:
+        self.now += 1
+        self.since.append(since)
+        return []
+
+
+@pytest.mark.requirement("FR-033")
+@pytest.mark.parametrize("change", ["update", "delete"])
+async def test_the_question_why_a_change_found_nothing_has_the_time_that_is_left(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session: Any = Waiting(monkeypatch)
+    tasks = TaskRepository.__new__(TaskRepository)
+    tasks.session = session
+    if_match = Condition(any=False, strong=(UUID(int=1),))
+    changes: dict[str, Any] = {
+        "update": partial(tasks.update_task, patch=TaskPatch(title="a")),
+        "delete": tasks.delete_task,
+    }
+    with pytest.raises(TaskNotFound):
+        await changes[change]("alice", UUID(int=2), if_match=if_match)
+    assert session.since == [None, 100.0]
+
+
+@pytest.mark.requirement("FR-046")
+def test_a_payload_is_kept_as_a_digest_of_256_bits() -> None:
+    first = key_values("alice", "key-1", TaskCreate("a"))
+    assert len(first["payload_digest"]) == 32
+    assert -(2**63) <= first["lock"] < 2**63
+    same = key_values("alice", "key-1", TaskCreate("a"))
+    others = [
+        key_values("alice", "key-1", TaskCreate("b")),
+        key_values("alice", "key-2", TaskCreate("a")),
+        key_values("bob", "key-1", TaskCreate("a")),
+    ]
+    assert same == first
+    assert all(other not in ([first], first) for other in others)
+    assert [other["lock"] == first["lock"] for other in others] == [True, False, False]

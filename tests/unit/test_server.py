@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -245,14 +246,24 @@ def test_the_http_server_leaves_logging_and_sockets_to_us() -> None:
     config = server.http_server(app, settings).config
     assert (config.app, config.host, config.port, config.http) == (app, "::1", 1234, Protocol)
     assert (config.ws, config.lifespan, config.log_config) == ("none", "on", None)
-    assert (config.access_log, config.server_header) == (False, False)
+    assert (config.access_log, config.server_header, config.proxy_headers) == (False, False, False)
     assert (config.timeout_graceful_shutdown, config.timeout_keep_alive) == (10, 3600)
+
+
+class Cyclic:
+    """What the collector alone can take away."""
+
+    def __init__(self) -> None:
+        self.itself = self
 
 
 def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
     before = gc.get_threshold()
+    gone = weakref.ref(Cyclic())
     try:
+        assert gone() is not None
         server._settle()
+        assert gone() is None
         assert gc.get_freeze_count() > 10_000
         assert gc.get_threshold()[0] == 10_000
     finally:

@@ -248,6 +248,7 @@ async def test_a_connection_with_a_request_under_way_is_not_kept() -> None:
 # --- time ----------------------------------------------------------------------------------------
 
 SLOW = pytest.mark.requirement("FR-048")
+BEGINNING = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
 BEGUN = {
     Wait.FIRST: b"",
     Wait.HEAD: START,
@@ -357,6 +358,66 @@ async def test_nothing_is_read_from_a_client_that_does_not_read() -> None:
         turn()
         seen.append((pipe.reading, protocol in protocol.server_state.waiting))
     assert seen == [(False, True), (True, False)]
+
+
+@SLOW
+async def test_a_client_that_is_gone_takes_no_place() -> None:
+    protocol, _ = connected()
+    protocol.data_received(BEGINNING)
+    assert protocol.server_state.waiting == {protocol}
+    protocol.connection_lost(None)
+    assert protocol.server_state.waiting == set()
+
+
+@SLOW
+async def test_a_body_that_has_come_waits_for_nobody() -> None:
+    protocol, _ = connected()
+    protocol.data_received(BEGINNING)
+    protocol.data_received(b"a" * 9)
+    assert protocol.server_state.waiting == {protocol}
+    protocol.data_received(b"a")
+    assert protocol.server_state.waiting == set()
+
+
+async def test_an_answer_frees_its_place_at_once() -> None:
+    places: list[int] = []
+
+    async def answer_and_look(scope: Any, receive: Any, send: Any) -> None:
+        await answer(scope, receive, send)
+        places.append(len(protocol.server_state.tasks))
+
+    protocol, _ = connected(answer_and_look)
+    protocol.data_received(WHOLE)
+    assert len(protocol.server_state.tasks) == 1
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert places == [0]
+
+
+@pytest.mark.requirement("FR-047")
+@pytest.mark.parametrize(("method", "has_body"), [("GET", True), ("HEAD", False)])
+async def test_a_refusal_for_load_has_a_body_unless_it_answers_head(
+    method: str, *, has_body: bool
+) -> None:
+    protocol, pipe = connected()
+    protocol.server_state.at_once = 0
+    protocol.data_received(f"{method} /api HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    head, _, body = pipe.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert bool(body) is has_body
+
+
+@SLOW
+@pytest.mark.parametrize(("unwanted", "is_deaf"), [(1_048_576, False), (1_048_577, True)])
+async def test_of_a_body_that_is_not_wanted_a_mebibyte_is_read(
+    unwanted: int, *, is_deaf: bool
+) -> None:
+    protocol, _ = connected(answer)
+    protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    protocol.data_received(b"a" * unwanted)
+    assert protocol.is_deaf is is_deaf
 
 
 @pytest.mark.requirement("NFR-004")

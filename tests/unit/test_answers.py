@@ -1,0 +1,72 @@
+"""What an answer sends: the two messages of ASGI, with nothing in them but what it was given."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from app.answers import Answer, NotModified
+from app.fields import Located
+
+pytestmark = pytest.mark.requirement("FR-029")
+
+
+class Thing(msgspec.Struct):
+    name: str
+
+
+class Made(Answer[Thing]):
+    status = 201
+    fields = Located
+
+
+async def sent(answer: Answer[Any]) -> list[Any]:
+    messages: list[Any] = []
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    unread: Any = None
+    await answer.to_asgi_response()(cast("Any", {}), unread, send)
+    return messages
+
+
+@pytest.mark.parametrize("content", [Thing("a"), b'{"name":"a"}'], ids=["a struct", "bytes"])
+async def test_an_answer_is_its_head_and_its_body(content: Thing | bytes) -> None:
+    assert await sent(Made(content, Located('"1"', "/things/1"))) == [
+        {
+            "type": "http.response.start",
+            "status": 201,
+            "headers": [
+                (b"etag", b'"1"'),
+                (b"location", b"/things/1"),
+                (b"content-type", b"application/json"),
+                (b"content-length", b"12"),
+            ],
+        },
+        {"type": "http.response.body", "body": b'{"name":"a"}', "more_body": False},
+    ]
+
+
+async def test_what_has_not_changed_has_no_body() -> None:
+    assert await sent(NotModified('"1"')) == [
+        {"type": "http.response.start", "status": 304, "headers": [(b"etag", b'"1"')]},
+        {"type": "http.response.body", "body": b"", "more_body": False},
+    ]
+
+
+async def test_a_component_may_add_header_fields() -> None:
+    answer = NotModified('"1"')
+    answer.set_header("X-Of-Another", 7)
+    start, _ = await sent(answer)
+    assert start["headers"] == [(b"etag", b'"1"'), (b"x-of-another", b"7")]
+
+
+def test_it_is_what_the_framework_takes_for_a_response() -> None:
+    answer = NotModified('"1"')
+    usual: Any = super(Answer, answer)
+    ours = {name: getattr(answer, name) for name in Answer.__mro__[1].__slots__}  # type: ignore[attr-defined]
+    usual.__init__(None, status_code=304, media_type="application/json", headers={"ETag": '"1"'})
+    assert ours == {name: getattr(answer, name) for name in ours}

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import cast
+from typing import Any, cast
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from app.fields import OnEveryResponse
 from app.ids import request_id, trace_id
@@ -168,12 +172,15 @@ class Protocol(HttpToolsProtocol):
         self.in_head = False
         if self.url in PROBES or self._is_served() or self.server_state.admits():
             super().on_headers_complete()
-            # Whoever awaits 100 gets that first.
-            self.transport.expects_head = not self.expect_100_continue
             if self.is_leaving:
                 self.cycle.keep_alive = False
         else:
             self._refuse_for_load(method)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401
+        # Whoever waits to be told to go on is told so first.
+        self.transport.expects_head = not cycle.waiting_for_100_continue
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body, or leave it where the request was answered already."""

@@ -60,6 +60,11 @@ class Stand:
         if self._two:
             self._two.close()
 
+    @property
+    def pid(self) -> int:
+        """The process that serves."""
+        return self._running.pid
+
     def cost(self, operation: str, count: int = COUNT) -> Cost:
         """The processor time of a request, of the peer and of the database."""
         requests = self._requests.of(operation, count)

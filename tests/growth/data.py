@@ -44,6 +44,7 @@ COMMON = "call"  # in about three of ten tasks
 MIDDLING = "deadline"  # in about one of a hundred
 RARE = "zeppelin"  # in five tasks of the largest user
 RARE_TASKS = 5
+TASKS_OF_OTHERS = 36.9  # on average
 # Zipf's law in Mandelbrot's form.
 _WEIGHTS = list(accumulate(1 / (rank + 8) for rank in range(1, len(WORDS) + 1)))
 
@@ -54,6 +55,12 @@ class Size(Struct, frozen=True):
     large: int = 1_000_000
     reverse: int = 100_000
     others: int = 3_000
+
+    @classmethod
+    def of(cls, rows: int) -> Size:
+        """A table of about so many rows: a tenth of them, a million at most, are one user's."""
+        large, reverse = min(1_000_000, rows // 10), rows // 100
+        return cls(large, reverse, round((rows - large - reverse) / TASKS_OF_OTHERS))
 
 
 def tasks(size: Size) -> Iterator[tuple[Any, ...]]:

@@ -86,6 +86,11 @@ class Plan(Struct, frozen=True):
         """Blocks read, from memory or from the disk."""
         return int(self.nodes[0]["Shared Hit Blocks"] + self.nodes[0]["Shared Read Blocks"])
 
+    @property
+    def wal(self) -> int:
+        """Bytes of the write-ahead log."""
+        return int(self.nodes[0]["WAL Bytes"])
+
 
 def _label(node: dict[str, Any]) -> str:
     backward = " Backward" if node.get("Scan Direction") == "Backward" else ""
@@ -152,7 +157,7 @@ class Explainer:
         answer = ""
         try:
             for _ in range(EXECUTIONS):
-                answer = await self._rolled_back(f"(ANALYZE, BUFFERS, FORMAT JSON) {execute}")
+                answer = await self._rolled_back(f"(ANALYZE, BUFFERS, WAL, FORMAT JSON) {execute}")
             text = await self._rolled_back(
                 f"(ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF) {execute}"
             )
@@ -186,6 +191,8 @@ def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _literal(value: object) -> str:
     if value is None:
         return "NULL"
+    if isinstance(value, bytes):
+        value = f"\\x{value.hex()}"
     if isinstance(value, (list, tuple)):
         value = "{" + ",".join(str(item) for item in value) + "}"
     return "'" + str(value).replace("'", "''") + "'"

@@ -12,6 +12,7 @@ from time import monotonic
 import httpx
 import pytest
 
+from app.httpd import _waiting
 from app.main import create_app
 from app.server import http_server
 from app.settings import Settings
@@ -100,6 +101,15 @@ async def test_a_connection_that_nobody_has_accepted_yet_is_answered(settings: S
             assert_last(await asyncio.to_thread(read_response, waiting), 200)
             await ending
         assert is_refusing(port)
+
+
+def test_who_waits_at_the_door_is_let_in_without_blocking() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        with opened(listener.getsockname()[1]):
+            (accepted,) = _waiting(listener)
+            assert accepted.gettimeout() == 0
+            accepted.close()
 
 
 def test_a_request_that_the_end_cannot_wait_for_is_answered_with_a_problem(

@@ -106,13 +106,18 @@ def _importers(root: Path) -> dict[str, set[str]]:
     return dict(found)
 
 
-def in_order(tests: Iterable[str], seconds: dict[str, float], near: Collection[str]) -> list[str]:
-    """One case of each test function first, those that know the module before the others."""
+def in_order(
+    tests: Iterable[str], seconds: dict[str, float], near: Collection[str], name: str = ""
+) -> list[str]:
+    """One case of each test function first, those that know the module before the others.
+
+    Before all of them go those of a file that is named after the module.
+    """
     groups: dict[str, list[str]] = defaultdict(list)
     for test in sorted(tests, key=lambda test: (seconds[test], test)):
         groups[test.partition("[")[0]].append(test)
     ranked = [
-        (test not in near, rank // 3, seconds[test], test)
+        (not name or name not in test, test not in near, rank // 3, seconds[test], test)
         for group in groups.values()
         for rank, test in enumerate(group)
     ]
@@ -136,7 +141,8 @@ def stages(
     if not own | used:  # it runs at import, or in the processes that some tests start
         likely |= eligible & known.starters
     groups = (own, likely, used - likely, others - likely)
-    ordered = [test for group in groups for test in in_order(group, known.seconds, near)]
+    name = f"/test_{Path(module).stem}.py"
+    ordered = [test for group in groups for test in in_order(group, known.seconds, near, name)]
     ordered = list(dict.fromkeys([*(test for test in killers if test in eligible), *ordered]))
     rest = _within(ordered, known.seconds, budget * known.total)
     if not known.at_import(module, *span):

@@ -266,11 +266,12 @@ def test_a_host_in_the_query_decides_about_tls() -> None:
     assert Connection.parse("postgresql://u:p@localhost/tasks?host=db.example.org").tls is not None
 
 
-@pytest.mark.parametrize("roots", ["system", certifi.where()])
-def test_root_certificates_are_the_bundled_ones_or_a_file(roots: str) -> None:
-    tls = Connection.parse(f"{REMOTE}?sslmode=verify-full&sslrootcert={roots}").tls
+@pytest.mark.parametrize("query", ["", "&sslrootcert=system", f"&sslrootcert={certifi.where()}"])
+def test_root_certificates_are_the_bundled_ones_or_a_file(query: str) -> None:
+    tls = Connection.parse(f"{REMOTE}?sslmode=verify-full{query}").tls
     assert tls is not None
-    assert tls.cert_store_stats()["x509_ca"] > 0
+    bundled = Path(certifi.where()).read_text("utf-8").count("BEGIN CERTIFICATE")
+    assert tls.cert_store_stats()["x509"] == bundled
 
 
 def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
@@ -349,6 +350,18 @@ def test_the_driver_is_told_the_parts_of_the_url_and_the_rest() -> None:
         "database": "tasks",
         **connection.connect_args(2.5),
     }
+    assert connection.keywords() == connection.keywords(0)
+    assert "statement_timeout" not in connection.keywords()["server_settings"]
+
+
+def test_a_connection_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Connection.parse(LOCAL).pooler = True  # type: ignore[misc]  # as it must be
+
+
+def test_a_folder_of_sockets_may_have_a_long_name() -> None:
+    folder = "/" + "a" * 70
+    assert Connection.parse(f"postgresql:///tasks?host={folder}").url.host == folder
 
 
 @pytest.mark.requirement("FR-055")

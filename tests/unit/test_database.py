@@ -222,16 +222,19 @@ def test_the_pool_is_told_what_was_asked_for(
 
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040")
-def test_a_session_has_a_connection_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("connection", [NOWHERE, POOLER], ids=["direct", "pooled"])
+def test_a_session_has_a_connection_of_its_own(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url, options = made(
-        monkeypatch, lambda: Database(POOLER, pool_size=7, timeout=3, statement_timeout=2)
+        monkeypatch, lambda: Database(connection, pool_size=7, timeout=3, statement_timeout=2)
     )
-    assert url == POOLER.url
+    assert url == connection.url
     assert options == {
         "poolclass": NullPool,
         "isolation_level": "AUTOCOMMIT",
         "hide_parameters": True,
-        "connect_args": {**POOLER.connect_args(2), "timeout": 3},
+        "connect_args": {**connection.connect_args(2), "timeout": 3},
     }
 
 

@@ -20,6 +20,7 @@ from app.pool import (
     UnreachableError,
 )
 
+SECONDS = 4
 pytestmark = pytest.mark.requirement("NFR-015")
 
 
@@ -118,6 +119,16 @@ async def test_a_longer_outage_is_not_waited_for(server: Server, clock: Clock) -
     assert server.tries == 1
 
 
+async def test_the_last_try_is_at_the_end_of_the_time_that_is_bridged(
+    server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.pool.AGAIN_SECONDS", BRIDGED_SECONDS / 3)
+    server.faults = [ConnectionRefusedError()] * 1000
+    with pytest.raises(UnreachableError):
+        await Connector({}).connect()
+    assert (clock.now, server.tries) == (1000 + BRIDGED_SECONDS, 4)
+
+
 async def test_an_outage_after_a_success_is_a_new_one(server: Server, clock: Clock) -> None:
     connector = Connector({})
     for _ in range(2):
@@ -136,13 +147,15 @@ class Driver:
         self.number = number
         self.fault: BaseException | None = None
         self.ended = ""
+        self.prepared = 0
 
     async def prepare(self, _: str, *, timeout: float) -> Driver:  # noqa: ASYNC109 - asyncpg's
-        assert timeout > 0
+        assert 0 < timeout <= SECONDS
+        self.prepared += 1
         return self
 
     async def fetch(self, *_: object, timeout: float) -> Any:  # noqa: ASYNC109 - asyncpg's
-        assert timeout > 0
+        assert 0 < timeout <= SECONDS
         if isinstance(self.fault, pg.AdminShutdownError):
             self.ended = "by the server"
         if self.fault is not None:
@@ -184,7 +197,7 @@ def pool(drivers: Drivers) -> Pool:  # noqa: ARG001 - what it opens
 
 async def ask(pool: Pool, times: int = 1) -> list[Any]:
     """Which connections answer when it is asked so often at once."""
-    return await asyncio.gather(*(pool.fetch("SELECT 1", [], 4) for _ in range(times)))
+    return await asyncio.gather(*(pool.fetch("SELECT 1", [], SECONDS) for _ in range(times)))
 
 
 async def in_use(pool: Pool, number: int) -> None:
@@ -247,10 +260,43 @@ async def test_a_connection_has_its_time_to_be_opened_and_no_more(
     assert counts(pool) == (0, 0, 3)
 
 
+async def test_a_statement_is_prepared_once_for_a_connection(pool: Pool, drivers: Drivers) -> None:
+    for _ in range(3):
+        await ask(pool)
+    assert drivers[0].prepared == 1
+
+
+async def test_a_plan_that_was_refused_is_made_anew_and_so_are_the_others(
+    pool: Pool, drivers: Drivers
+) -> None:
+    for words in ("SELECT 1", "SELECT 2"):
+        await pool.fetch(words, [], SECONDS)
+    fetch, refusals = drivers[0].fetch, [pg.InvalidCachedStatementError()]
+
+    async def refuse(*args: object, timeout: float) -> Any:  # noqa: ASYNC109 - asyncpg's
+        if refusals:
+            raise refusals.pop()
+        return await fetch(*args, timeout=timeout)
+
+    drivers[0].fetch = refuse  # type: ignore[method-assign]
+    for words in ("SELECT 1", "SELECT 2"):
+        answer: Any = await pool.fetch(words, [], SECONDS)
+        assert answer == 0
+    assert drivers[0].prepared == 4
+    assert len(drivers) == 1
+
+
 async def test_one_that_the_server_ended_is_not_used(pool: Pool, drivers: Drivers) -> None:
     await ask(pool)
     drivers[0].ended = "by the server"
     assert await ask(pool, 2) == [1, 2]
+
+
+async def test_another_that_is_open_is_used_in_its_place(pool: Pool, drivers: Drivers) -> None:
+    (last,) = {*await ask(pool, 3)} & {*await ask(pool)}
+    drivers[last].ended = "by the server"
+    assert await ask(pool) != [last]
+    assert len(drivers) == 3
 
 
 async def test_one_that_is_too_old_is_closed_and_not_used(
@@ -282,7 +328,7 @@ async def test_one_whose_statement_ended_otherwise_than_by_itself_is_closed(
     await ask(pool)
     drivers[0].fault = fault
     with pytest.raises(told) as raised:
-        await pool.fetch("SELECT 1", [], 4)
+        await pool.fetch("SELECT 1", [], SECONDS)
     assert raised.value is fault or getattr(raised.value, "cause", None) is fault
     assert drivers[0].ended == "within 0.15 s"
     assert counts(pool) == (0, 0, 3)
@@ -304,7 +350,7 @@ async def test_one_that_ended_with_its_statement_does_not_stay(
     await ask(pool)
     drivers[0].fault = pg.AdminShutdownError()
     with pytest.raises(StatementError):
-        await pool.fetch("SELECT 1", [], 4)
+        await pool.fetch("SELECT 1", [], SECONDS)
     assert counts(pool) == (0, 0, 3)
 
 
@@ -316,7 +362,7 @@ async def test_a_loss_casts_doubt_on_those_that_were_silent_since(
     # The last one is taken and lost; only the one before it is heard meanwhile.
     drivers[2].fault = ConnectionResetError()
     with pytest.raises(StatementError):
-        await pool.fetch("SELECT 1", [], 4)
+        await pool.fetch("SELECT 1", [], SECONDS)
     assert await ask(pool) == [3]
     assert [driver.ended for driver in drivers] == ["by force", "by force", "within 0.15 s", ""]
 
@@ -328,7 +374,7 @@ async def test_those_that_were_heard_since_are_in_no_doubt(
     clock.now += 1
     drivers[0].fault = ConnectionResetError()
     both = await asyncio.gather(
-        *(pool.fetch("SELECT 1", [], 4) for _ in range(2)), return_exceptions=True
+        *(pool.fetch("SELECT 1", [], SECONDS) for _ in range(2)), return_exceptions=True
     )
     assert sorted(map(type, both), key=str) == [StatementError, int]
     assert await ask(pool) == [1]
@@ -347,7 +393,7 @@ async def test_doubt_is_not_taken_back_by_an_older_loss(
     losses = []
     for driver, event in ((drivers[2], older), (drivers[1], newer)):
         driver.fetch = lambda *_, event=event, **__: lost(event)  # type: ignore[method-assign]
-        losses.append(asyncio.create_task(pool.fetch("SELECT 1", [], 4)))
+        losses.append(asyncio.create_task(pool.fetch("SELECT 1", [], SECONDS)))
         await sleep(0)
         clock.now += 1
     for event, loss in zip((newer, older), reversed(losses), strict=True):

@@ -137,10 +137,10 @@ def test_a_fault_that_a_person_can_mend_is_all_that_is_told(
 
 
 class App(NamedTuple):
-    """An application that measures nothing."""
+    """An application that measures nothing unless it is told to."""
 
     settings: Settings
-    metrics: None = None
+    metrics: Any = None
 
 
 class Served(SimpleNamespace):
@@ -148,6 +148,7 @@ class Served(SimpleNamespace):
 
     def run(self, *, sockets: list[socket.socket]) -> None:
         (self.socket,) = sockets
+        self.frozen = gc.get_freeze_count()
         numbers = (signal.SIGINT, signal.SIGTERM)
         self.handlers: list[Any] = [signal.getsignal(number) for number in numbers]
         self.accepts = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -188,6 +189,40 @@ def test_it_is_said_where_everything_is(
     ]
     assert served.given == (App(settings), settings)
     assert served.accepts
+
+
+@pytest.mark.requirement("FR-038", "FR-049")
+def test_metrics_are_said_where_there_are_any(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    class Measured:
+        def count_refusals(self, refused: Any) -> None:
+            asked.append(refused())
+
+        @contextmanager
+        def serve(self, host: str, port: int) -> Iterator[int]:
+            asked.append((host, port))
+            yield 9999
+
+    served.load = SimpleNamespace(refused=7)
+    monkeypatch.setattr(server, "create_app", lambda settings: App(settings, Measured()))
+    server.serve(msgspec.structs.replace(GIVEN, metrics_port=1, metrics_host="::1"))
+    assert asked == [7, ("::1", 1)]
+    assert "\nmetrics    http://[::1]:9999/metrics\n" in capsys.readouterr().err
+
+
+@pytest.mark.requirement("NFR-004")
+def test_it_settles_before_it_serves(served: Served) -> None:
+    before = gc.get_threshold()
+    gc.unfreeze()
+    try:
+        server.serve(GIVEN)
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
+    assert served.frozen > 10_000
 
 
 @pytest.mark.requirement("FR-038")
@@ -259,6 +294,7 @@ class Cyclic:
 
 def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
     before = gc.get_threshold()
+    gc.unfreeze()
     gone = weakref.ref(Cyclic())
     try:
         assert gone() is not None

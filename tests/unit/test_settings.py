@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from msgspec.structs import fields
 
 from app.connection import DatabaseUrlError
@@ -240,6 +241,27 @@ def test_the_connection_follows_the_settings_about_it() -> None:
     assert connection.pooler
     assert connection.tls is not None
     assert not connection.tls.check_hostname
+
+
+@pytest.mark.requirement("FR-040", "FR-054")
+def test_so_does_the_connection_past_a_pooler(tmp_path: Path) -> None:
+    roots = tmp_path / "roots.pem"
+    trustme.CA().cert_pem.write_to_path(str(roots))
+    direct = (
+        Settings.from_env(
+            {
+                "DATABASE_URL": GOOD_URL,
+                "DATABASE_DIRECT_URL": GOOD_URL + "?sslmode=require",
+                "DATABASE_TLS_VERIFY": "false",
+                "DATABASE_TLS_ROOTS": str(roots),
+            }
+        )
+        .connection()
+        .direct()
+    )
+    assert direct.tls is not None
+    assert not direct.tls.check_hostname
+    assert direct.tls.cert_store_stats()["x509_ca"] == 1
 
 
 @pytest.mark.requirement("FR-054")

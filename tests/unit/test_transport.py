@@ -395,6 +395,60 @@ async def test_an_answer_frees_its_place_at_once() -> None:
 
 
 @pytest.mark.requirement("FR-047")
+async def test_a_refusal_for_load_names_the_request_and_its_trace() -> None:
+    protocol, pipe = connected()
+    protocol.server_state.at_once = 0
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    fields = f"X-Request-ID: mine\r\ntraceparent: 00-{trace}-{'1' * 16}-01\r\n".encode()
+    protocol.data_received(WHOLE.replace(b"/livez", b"/api")[:-2] + fields + b"\r\n")
+    problem = json.loads(pipe.written.partition(b"\r\n\r\n")[2])
+    assert (problem["instance"], problem["trace_id"]) == ("mine", trace)
+
+
+async def test_an_answer_without_a_body_is_sent_as_well() -> None:
+    protocol, pipe = connected(answer)
+    protocol.data_received(WHOLE.replace(b"GET", b"HEAD"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert statuses(pipe) == [204]
+
+
+@SLOW
+async def test_what_is_no_longer_heard_is_not_read_and_ends_the_connection() -> None:
+    protocol, pipe = connected(answer)
+    protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not pipe.closed
+    protocol.data_received(b"a" * 1_500_000)
+    assert (pipe.reading, pipe.closed) == (False, True)
+
+
+@SLOW
+async def test_a_client_that_reads_again_takes_its_place_again() -> None:
+    go_on = asyncio.Event()
+
+    async def answer_in_two(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"b"})
+
+    protocol, _ = connected(answer_in_two)
+    protocol.data_received(WHOLE)
+    await asyncio.sleep(0)
+    protocol.pause_writing()
+    assert protocol.server_state.waiting == {protocol}
+    protocol.resume_writing()
+    assert protocol.server_state.waiting == set()
+    protocol.server_state.waiting.add(protocol)
+    go_on.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert protocol.server_state.waiting == set()
+
+
+@pytest.mark.requirement("FR-047")
 @pytest.mark.parametrize(("method", "has_body"), [("GET", True), ("HEAD", False)])
 async def test_a_refusal_for_load_has_a_body_unless_it_answers_head(
     method: str, *, has_body: bool
@@ -405,6 +459,7 @@ async def test_a_refusal_for_load_has_a_body_unless_it_answers_head(
     head, _, body = pipe.written.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")
     assert bool(body) is has_body
+    assert len(head.partition(b"x-request-id: ")[2].partition(b"\r\n")[0]) == len(str(UUID(int=0)))
 
 
 @SLOW
@@ -437,16 +492,24 @@ async def test_an_answer_is_one_write_unless_its_client_waits_to_go_on(
 
 @SLOW
 async def test_what_was_sent_ahead_is_not_begun_before_the_answer_ahead_is_taken() -> None:
-    protocol, pipe = connected(answer)
+    begun: list[int] = []
+
+    async def begin_and_answer(scope: Any, receive: Any, send: Any) -> None:
+        begun.append(len(begun))
+        await answer(scope, receive, send)
+
+    protocol, pipe = connected(begin_and_answer)
 
     def write_and_wait(data: bytes) -> None:
         pipe.written += data
         protocol.pause_writing()
 
     pipe.write = write_and_wait  # type: ignore[method-assign]
-    protocol.data_received(WHOLE * 2)
-    for expected in ([204], [204, 204]):
-        for _ in range(3):
+    protocol.data_received(WHOLE * 3)
+    for number in (1, 2, 3):
+        for _ in range(9):
             await asyncio.sleep(0)
-        assert statuses(pipe) == expected
+        assert statuses(pipe) == [204] * number
+        assert len(begun) == number
         protocol.resume_writing()
+    assert not protocol.is_unread

@@ -1,0 +1,153 @@
+"""`task bench:growth`: what each operation costs in a table of ten thousand to ten million tasks.
+
+Each table is loaded by COPY into a server of its own and asked by the repository itself, on the
+service's pool, one call after the other. Times are those of the whole call, without HTTP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from statistics import median
+
+import msgspec
+import sqlalchemy
+
+from app.connection import Connection
+from app.database import Database
+from app.tasks.repository import TaskRepository
+from tests.growth.data import Size, fill
+from tests.growth.explain import Explainer
+from tests.growth.operations import Table
+from tests.growth.report import INDEXES, NOTHING, WRITES, Cost, Figures, Without, missed, text
+from tests.overload.generator import percentile
+from tests.overload.work import filled_database
+from tests.support.process import ROOT
+
+FOLDER = ROOT / "reports" / "growth"
+ROUNDS, CALLS, WARM = 5, 60, 20
+EXPLAINED = 7
+WRITTEN = 200
+ROUND_TRIP = sqlalchemy.text(NOTHING)
+
+
+async def measure(url: str, rows: int) -> Figures:
+    """Fill a table and ask."""
+    connection = Connection.parse(url)
+    database = Database(connection, pool_size=1, timeout=60)
+    async with Explainer.connect(connection) as explainer:
+        started = time.monotonic()
+        await fill(explainer.plain, Size.of(rows))
+        loaded = time.monotonic() - started
+        print(f"about {rows:,} rows, loaded in {loaded:.0f} s", flush=True)
+        table = await Table.read(explainer.plain)
+        times = await _times(table, database)
+        figures = Figures(
+            rows=await explainer.plain.fetchval("SELECT count(*) FROM tasks"),
+            loaded=loaded,
+            costs={
+                name: Cost(
+                    percentile(seconds, 50) * 1000,
+                    percentile(seconds, 95) * 1000,
+                    await _buffers(table, name, explainer),
+                )
+                for name, seconds in times.items()
+            },
+            sizes=await _sizes(explainer),
+            wal={name: await _wal(table, name, database, explainer) for name in WRITES},
+            indexes={name: await _without(name, table, explainer) for name in INDEXES},
+        )
+    await database.close()
+    return figures
+
+
+async def _times(table: Table, database: Database) -> dict[str, list[float]]:
+    """Seconds of calls, the operations in turns: what the machine does meets all of them."""
+    repository = TaskRepository(session=database.sessions, wrap_exceptions=False)
+    operations = table.operations()
+    times: dict[str, list[float]] = {name: [] for name in (NOTHING, *operations)}
+    for turn in range(ROUNDS + 1):
+        for name, seconds in times.items():
+            draw = operations.get(name, lambda: _nothing)
+            for _ in range(CALLS if turn else WARM):
+                call = draw()
+                started = time.perf_counter()
+                await call(repository)
+                if turn:
+                    seconds.append(time.perf_counter() - started)
+    return times
+
+
+async def _nothing(repository: TaskRepository) -> None:
+    """A round trip."""
+    await repository.session.fetch(ROUND_TRIP)
+
+
+async def _buffers(table: Table, name: str, explainer: Explainer) -> float:
+    if name == NOTHING:
+        return 0
+    draw = table.operations()[name]
+    return median([(await explainer.explain(draw(), "service")).buffers for _ in range(EXPLAINED)])
+
+
+async def _sizes(explainer: Explainer) -> dict[str, int]:
+    rows = await explainer.plain.fetch(
+        "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relname = 'tasks' OR oid IN "
+        "(SELECT indexrelid FROM pg_index WHERE indrelid = 'tasks'::regclass) ORDER BY relname"
+    )
+    return dict(rows)
+
+
+async def _wal(table: Table, name: str, database: Database, explainer: Explainer) -> int:
+    """Bytes of the write-ahead log for one change."""
+    repository = TaskRepository(session=database.sessions, wrap_exceptions=False)
+    draw = table.operations()[name]
+    before = await explainer.plain.fetchval("SELECT pg_current_wal_insert_lsn()")
+    for _ in range(WRITTEN):
+        await draw()(repository)
+    written = "SELECT pg_current_wal_insert_lsn() - $1::pg_lsn"
+    return int(await explainer.plain.fetchval(written, before)) // WRITTEN
+
+
+async def _without(index: str, table: Table, explainer: Explainer) -> Without:
+    """Drop an index, look, and put it back."""
+    page, new = table.operations()[INDEXES[index]](), table.operations()["create"]()
+    plain = explainer.plain
+    found: list[tuple[int, int]] = []
+    for drop in ("SELECT", f"DROP INDEX {index}"):
+        transaction = plain.transaction()
+        await transaction.start()
+        try:
+            await plain.execute(drop)
+            plan = await explainer.explain(page, "service")
+            await explainer.explain(new, "service")  # the pages are in the log as a whole once
+            written = (await explainer.explain(new, "service")).wal
+            found.append((plan.buffers, written))
+        finally:
+            await transaction.rollback()
+    (buffers, wal), (buffers_without, wal_without) = found
+    return Without((buffers, buffers_without), (wal, wal_without))
+
+
+def main() -> int:
+    """Measure each size; 1 when an operation is not flat."""
+    parser = argparse.ArgumentParser(prog="task bench:growth --", description=__doc__)
+    parser.add_argument("--most", type=int, default=7, help="the largest table, as a power of ten")
+    all_figures: list[Figures] = []
+    for power in range(4, parser.parse_args().most + 1):
+        with filled_database() as (url, _):
+            all_figures.append(asyncio.run(measure(url, 10**power)))
+        print(f"{all_figures[-1].rows:,} rows, measured", flush=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "growth.json").write_bytes(msgspec.json.format(msgspec.json.encode(all_figures)))
+    (FOLDER / "growth.md").write_text(text(all_figures), "utf-8")
+    print(text(all_figures))
+    faults = list(missed(all_figures))
+    print(*faults, f"{len(faults)} operations are not flat", sep="\n")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

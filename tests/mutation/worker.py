@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -292,16 +293,19 @@ def main() -> None:
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     warm_up(Path.cwd())
-    hot = Hot()
-    print(json.dumps({"ready": True}), flush=True)
-    for number, line in enumerate(sys.stdin, 1):
-        task = json.loads(line)
-        asyncio.run(empty(url))
-        answer = hot.judge(number, task)
-        if answer["verdict"] == NOT_HERE:
-            answer = judge(task, number) | {"cold": True}
-        print(json.dumps(answer), flush=True)
-    hot.stop()
+    with tempfile.TemporaryDirectory() as folder:
+        # A process that is cut off leaves its files: whoever is next removes them.
+        QUIET.append(f"--basetemp={folder}/pytest")
+        hot = Hot()
+        print(json.dumps({"ready": True}), flush=True)
+        for number, line in enumerate(sys.stdin, 1):
+            task = json.loads(line)
+            asyncio.run(empty(url))
+            answer = hot.judge(number, task)
+            if answer["verdict"] == NOT_HERE:
+                answer = judge(task, number) | {"cold": True}
+            print(json.dumps(answer), flush=True)
+        hot.stop()
     server.communicate()
 
 

@@ -16,6 +16,7 @@ class Joined:
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._head = b""
+        self.is_closing = transport.is_closing  # asked with each request
         self.expects_head = False  # what is written next is the head of an answer
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has

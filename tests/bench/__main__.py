@@ -19,6 +19,9 @@ START_ROUNDS = 3
 OF_BARE = {"get": 2.0, "list 20": 2.0, "create": 2.0}
 OF_BARE_OTHERWISE = 2.5
 BELOW_USUAL = {"get": 5.0, "list 20": 5.0, "create": 5.0}
+P99_OF_P50 = 5.0
+START_SECONDS = 1.5
+MEMORY_BYTES = 100e6
 
 
 def main() -> int:
@@ -36,7 +39,9 @@ def main() -> int:
     figures = Figures(list(_samples(chosen, arguments)))
     table = report.write(figures, report.circumstances(arguments.rounds))
     print(table.read_text("utf-8"))
-    faults = list(_missed(figures)) if not arguments.only else []
+    faults = [] if arguments.only else [*_dear(figures)]
+    if not (arguments.only or arguments.costs):
+        faults += _slow(figures)
     print(*faults, sep="\n")
     return 1 if faults else 0
 
@@ -51,8 +56,8 @@ def _samples(chosen: list[Peer], arguments: argparse.Namespace) -> Iterator[Samp
             yield from loads(those, arguments.rounds)
 
 
-def _missed(figures: Figures) -> Iterator[str]:
-    """The goals that were not reached."""
+def _dear(figures: Figures) -> Iterator[str]:
+    """The goals of processor time that were not reached."""
     for operation in OPERATIONS:
         most = OF_BARE.get(operation, OF_BARE_OTHERWISE)
         if (ratio := figures.ratio(OURS, BARE, operation)) > most:
@@ -60,6 +65,18 @@ def _missed(figures: Figures) -> Iterator[str]:
     for operation, least in BELOW_USUAL.items():
         if (ratio := figures.ratio(USUAL, OURS, operation)) < least:
             yield f"{operation}: {USUAL} takes {ratio:.2f} times as much, goal {least}"
+
+
+def _slow(figures: Figures) -> Iterator[str]:
+    """The other goals that were not reached."""
+    for operation in OPERATIONS:
+        p50, p99 = (figures.middle(OURS, operation, name) for name in ("p50", "p99"))
+        if p99 > P99_OF_P50 * p50:
+            yield f"{operation}: p99 is {p99 / p50:.1f} times p50, goal {P99_OF_P50}"
+    if (seconds := figures.middle(OURS, "start", "seconds")) > START_SECONDS:
+        yield f"first answer after {seconds:.2f} s, goal {START_SECONDS}"
+    if (held := figures.middle(OURS, "mix", "memory")) > MEMORY_BYTES:
+        yield f"{held / 1e6:.0f} MB of memory, goal {MEMORY_BYTES / 1e6:.0f}"
 
 
 if __name__ == "__main__":

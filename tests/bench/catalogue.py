@@ -23,6 +23,7 @@ from tests.support.process import ROOT, START_SECONDS, STOP_SECONDS, command
 
 PEERS = Path(__file__).parent / "peers"
 VENV = ROOT / ".venv-bench"
+SERVICE = ROOT / ".venv-service"
 OURS, BARE, USUAL = "Tasks API", "bare", "FastAPI + SQLModel"
 POOL = 10
 POLL_SECONDS = 0.005
@@ -102,7 +103,7 @@ def peers() -> list[Peer]:
         Peer("Litestar + asyncpg", [python, str(PEERS / "litestar_asyncpg.py")]),
         Peer(USUAL, [python, str(PEERS / "fastapi_sqlmodel.py")]),
         Peer("Fastify + postgres.js", [node, str(PEERS / "fastify" / "server.js")]),
-        Peer(OURS, command("serve")),
+        Peer(OURS, [str(SERVICE / "bin" / "python"), *command("serve")[1:]]),
     ]
 
 

@@ -6,6 +6,7 @@ system and of extensions stand for themselves.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -46,8 +47,8 @@ def shares(stacks: str) -> dict[str, float]:
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         if "RequestResponseCycle.run_asgi" in stack or "data_received" in stack:
-            function, _, _ = stack.rpartition(";")[2].rpartition(":")
-            own[function.removesuffix(")") + ")"] += int(count)
+            # A frame of Python's is "name (file:line)", one of a library's "name (library)".
+            own[re.sub(r":\d+\)$", ")", stack.rpartition(";")[2])] += int(count)
     total = own.total()
     return {function: count / total for function, count in own.most_common()}
 

@@ -25,19 +25,24 @@ def circumstances(rounds: int) -> dict[str, Any]:
     """When, where and with what a run was made."""
     words = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    model = [
-        line.partition(": ")[2]
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        if line.startswith("model name")
-    ]
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "rounds": rounds,
         "python": platform.python_version(),
-        "machine": f"{len(model)} x {model[0]}, Linux {platform.release().partition('-')[0]}",
+        "machine": f"{machine()}, Linux {platform.release().partition('-')[0]}",
         "libraries": {name: version(name) for name in LIBRARIES},
     }
+
+
+def machine() -> str:
+    """How many processors of which kind (Linux)."""
+    models = [
+        line.partition(": ")[2]
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        if line.startswith("model name")
+    ]
+    return f"{len(models)} x {models[0]}"
 
 
 def write(figures: Figures, about: dict[str, Any]) -> Path:

@@ -10,6 +10,10 @@ BEHIND_A_POOLER = {
     "tests/integration/test_driver.py::test_a_statement_is_prepared_once_for_a_connection": (
         "behind a pooler statements have no name, so that the server remembers none"
     ),
+    "tests/integration/test_driver.py::"
+    "test_what_a_repository_inherits_works_with_a_connection_of_its_own": (
+        "it counts the service's connections at the server, and the pooler has its own"
+    ),
     "tests/integration/test_driver.py::test_only_so_many_statements_stay_prepared": (
         "behind a pooler statements have no name, so that the server remembers none"
     ),

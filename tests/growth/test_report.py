@@ -6,7 +6,7 @@ import pytest
 
 from tests.growth.report import Cost, Figures, missed, text
 
-pytestmark = pytest.mark.requirement("NFR-005")
+pytestmark = pytest.mark.requirement("NFR-021")
 
 
 def table(rows: int, **medians: float) -> Figures:

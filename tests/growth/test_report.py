@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.growth.report import Cost, Figures, missed, text
+from tests.growth.data import Size
+from tests.growth.explain import Plan
+from tests.growth.report import Cost, Figures, Without, missed, text
 
 pytestmark = pytest.mark.requirement("NFR-021")
 
@@ -14,7 +16,8 @@ def table(rows: int, **medians: float) -> Figures:
     costs |= {name.replace("_", ", "): Cost(p50, 2 * p50, 3) for name, p50 in medians.items()}
     sizes = {"tasks": rows * 400}
     wal = {"create": 1200, "update": 1300, "delete": 90}
-    return Figures(rows=rows, loaded=1.0, costs=costs, sizes=sizes, wal=wal, indexes={})
+    indexes = {"ix_tasks_search": Without((30, 4_000), (1200, 800))}
+    return Figures(rows=rows, loaded=1.0, costs=costs, sizes=sizes, wal=wal, indexes=indexes)
 
 
 def test_what_takes_up_to_half_as_long_again_is_flat() -> None:
@@ -36,3 +39,13 @@ def test_the_tables_stand_side_by_side() -> None:
     assert "| operation | 10 | 100,000 | p50, last / first |" in lines
     assert "| get | 1.00 / 2.00, 3 | 1.25 / 2.50, 3 | 1.25 |" in lines
     assert "| log, create | 1,200 | 1,200 |" in lines
+    assert "| ix_tasks_search | q, a rare word | 30 | 4,000 | 1,200 | 800 |" in lines
+
+
+def test_a_tenth_of_a_table_is_one_users_up_to_a_million() -> None:
+    assert Size.of(10_000) == Size(large=1_000, reverse=100, others=241)
+    assert Size.of(100_000_000).large == 1_000_000
+
+
+def test_a_plan_knows_what_it_wrote() -> None:
+    assert Plan("", [{"WAL Bytes": 7}], 1.0, 1.0).wal == 7

@@ -101,7 +101,8 @@ CALLS |= {
 @pytest.fixture(scope="module")
 async def explainer(database_url: str) -> AsyncIterator[Explainer]:
     """Over tables of the same form, in shards."""
-    async with Explainer.connect(connection_to(database_url)) as made:
+    # Past a pooler, whose sessions would keep the path for others.
+    async with Explainer.connect(connection_to(database_url).direct()) as made:
         await made.plain.execute("CREATE SCHEMA sharded")
         for table in TABLES:
             await made.plain.execute(

@@ -27,7 +27,7 @@ from app.connection import Connection
 from app.database import Database
 from app.migrate import migrate
 from app.tasks.repository import TaskRepository
-from tests.growth.data import Size, fill
+from tests.growth.data import Size, fill, sizes
 from tests.growth.explain import Explainer
 from tests.growth.operations import Table
 from tests.growth.report import INDEXES, NOTHING, WRITES, Cost, Figures, Without, missed, text
@@ -59,7 +59,8 @@ async def measure(url: str, rows: int) -> Figures:
         await explainer.plain.execute(EACH_USER_ONCE, timeout=3600)
         print(f"about {rows:,} rows, loaded in {loaded:.0f} s", flush=True)
         table = await Table.read(explainer.plain)
-        times = await _times(table, database)
+        repository = TaskRepository(session=database.sessions, wrap_exceptions=False)
+        times = await _times(table, repository)
         figures = Figures(
             rows=await explainer.plain.fetchval("SELECT count(*) FROM tasks"),
             loaded=loaded,
@@ -71,17 +72,16 @@ async def measure(url: str, rows: int) -> Figures:
                 )
                 for name, seconds in times.items()
             },
-            sizes=await _sizes(explainer),
-            wal={name: await _wal(table, name, database, explainer) for name in WRITES},
+            sizes={name: size for name, _, size in await sizes(explainer.plain)},
+            wal={name: await _wal(table, name, repository, explainer) for name in WRITES},
             indexes={name: await _without(name, table, explainer) for name in INDEXES},
         )
     await database.close()
     return figures
 
 
-async def _times(table: Table, database: Database) -> dict[str, list[float]]:
+async def _times(table: Table, repository: TaskRepository) -> dict[str, list[float]]:
     """Seconds of calls, the operations in turns: what the machine does meets all of them."""
-    repository = TaskRepository(session=database.sessions, wrap_exceptions=False)
     operations = table.operations()
     times: dict[str, list[float]] = {name: [] for name in (NOTHING, *operations)}
     for turn in range(ROUNDS + 1):
@@ -108,17 +108,8 @@ async def _buffers(table: Table, name: str, explainer: Explainer) -> float:
     return median([(await explainer.explain(draw(), "service")).buffers for _ in range(EXPLAINED)])
 
 
-async def _sizes(explainer: Explainer) -> dict[str, int]:
-    rows = await explainer.plain.fetch(
-        "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relname = 'tasks' OR oid IN "
-        "(SELECT indexrelid FROM pg_index WHERE indrelid = 'tasks'::regclass) ORDER BY relname"
-    )
-    return dict(rows)
-
-
-async def _wal(table: Table, name: str, database: Database, explainer: Explainer) -> int:
+async def _wal(table: Table, name: str, repository: TaskRepository, explainer: Explainer) -> int:
     """Bytes of the write-ahead log for one change."""
-    repository = TaskRepository(session=database.sessions, wrap_exceptions=False)
     draw = table.operations()[name]
     before = await explainer.plain.fetchval("SELECT pg_current_wal_insert_lsn()")
     for _ in range(WRITTEN):

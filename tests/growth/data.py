@@ -117,6 +117,16 @@ async def fill(database: asyncpg.Connection[Any], size: Size) -> None:
     await database.execute("VACUUM ANALYZE tasks", timeout=3600)
 
 
+async def sizes(database: asyncpg.Connection[Any]) -> list[tuple[str, int, int]]:
+    """The table and its indexes: name, number of rows, bytes."""
+    rows = await database.fetch(
+        "SELECT relname, reltuples::bigint, pg_relation_size(oid) FROM pg_class "
+        "WHERE relname = 'tasks' OR oid IN "
+        "(SELECT indexrelid FROM pg_index WHERE indrelid = 'tasks'::regclass) ORDER BY relname"
+    )
+    return [tuple(row) for row in rows]
+
+
 def _words(draw: random.Random, fewest: int, most: int) -> str:
     count = draw.randint(fewest, most)
     return " ".join(WORDS[bisect(_WEIGHTS, draw.random() * _WEIGHTS[-1])] for _ in range(count))

@@ -42,6 +42,7 @@ from tests.growth.data import (
     YEAR,
     Size,
     fill,
+    sizes,
 )
 from tests.growth.explain import MODES, Call, Case, Explainer, Mode, faults
 
@@ -236,12 +237,10 @@ async def check(url: str, size: Size, report: Callable[[str], None]) -> list[str
 
 
 async def _sizes(database: asyncpg.Connection[Any]) -> str:
-    rows = await database.fetch(
-        "SELECT relname, reltuples::bigint, pg_relation_size(oid) / 1048576.0 FROM pg_class "
-        "WHERE relname = 'tasks' OR oid IN "
-        "(SELECT indexrelid FROM pg_index WHERE indrelid = 'tasks'::regclass) ORDER BY relname"
-    )
-    lines = [f"{name}: {count:,} rows, {mebibytes:.0f} MiB" for name, count, mebibytes in rows]
+    lines = [
+        f"{name}: {count:,} rows, {size / 2**20:.0f} MiB"
+        for name, count, size in await sizes(database)
+    ]
     return "\n".join([await database.fetchval("SELECT version()"), *lines, ""])
 
 

@@ -31,6 +31,7 @@ class Relay:
         self.port = 0
         self.connections = 0
         self.bytes = 0
+        self.asked = bytearray()  # what went to the server
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -60,7 +61,9 @@ class Relay:
         try:
             await self._passed.wait()
             from_server, to_server = await reach(self._target)
-            await asyncio.gather(self._pass(reader, to_server), self._pass(from_server, writer))
+            await asyncio.gather(
+                self._pass(reader, to_server, self.asked), self._pass(from_server, writer)
+            )
         except (asyncio.CancelledError, OSError):
             pass
         finally:
@@ -68,9 +71,16 @@ class Relay:
             for end in filter(None, [writer, to_server]):
                 end.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        copy: bytearray | None = None,
+    ) -> None:
         while chunk := await reader.read(65536):
             self.bytes += len(chunk)
+            if copy is not None:
+                copy += chunk
             await self._passed.wait()
             writer.write(chunk)
             await writer.drain()

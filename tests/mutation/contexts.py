@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 seconds: dict[str, float] = {}
 starters: set[str] = set()
 failed: set[str] = set()
+shared: dict[pytest.FixtureDef[Any], tuple[float, str]] = {}
 current = ""
 recorder = coverage.Coverage(
     data_file=FOLDER / f"lines.{WORKER}",
@@ -54,20 +56,32 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     try:
         return (yield)
     finally:
+        seconds[item.nodeid] += sum(_of_others(item))
         _switch("")
+
+
+def _of_others(item: pytest.Item) -> Generator[float]:
+    """The seconds of what was made for a whole module when another test asked: alone it asks."""
+    information: Any = getattr(item, "_fixtureinfo", None)
+    for definitions in information.name2fixturedefs.values() if information else ():
+        took, asked = shared.get(definitions[-1], (0.0, item.nodeid))
+        if asked != item.nodeid:
+            yield took
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any],
 ) -> Generator[None, object, object]:
-    """What a session's fixture does it does for all."""
-    before = current
+    """What a session's fixture does it does for all; what a module's takes is noted."""
+    before, started = current, time.monotonic()
     if fixturedef.scope == "session":
         _switch("session")
     try:
         return (yield)
     finally:
+        if fixturedef.scope not in {"session", "function"}:
+            shared[fixturedef] = (time.monotonic() - started, before)
         _switch(before)
 
 

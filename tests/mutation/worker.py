@@ -43,11 +43,13 @@ CLEAN = """
 
 # What each test of the mutant at hand takes, and what it may take: some mutants wait for ever.
 EXPECTED: dict[str, float] = {}
+RUNNING: list[str] = []  # the tests that were given their time; the last one is under way
 STALLED_SECONDS, STALLED_TIMES = 15, 10
 
 
 def allow(test: str) -> None:
     """Start the time that a test may take; `in_fork` ends the process when it is over."""
+    RUNNING.append(test)
     seconds = STALLED_SECONDS + STALLED_TIMES * EXPECTED.get(test, 0.0)
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
@@ -85,7 +87,7 @@ def in_fork(work: Callable[[], str], seconds: float, folder: Path) -> tuple[str,
         os.close(reader)
 
         def give_up(*_: object) -> None:
-            os.write(writer, TIMEOUT.encode())
+            os.write(writer, " ".join([TIMEOUT, *RUNNING[-1:]]).encode())
             os._exit(0)
 
         signal.signal(signal.SIGALRM, give_up)

@@ -14,7 +14,7 @@ from tests.support.relay import Relay, via
 pytestmark = pytest.mark.requirement("NFR-004")
 
 # One message binds the arguments, one executes; the server answers when the third, Sync, comes.
-# There is no Parse, so the statement was prepared before, and no other Sync, so it is one round trip.
+# There is no Parse, so it was prepared before, and no other Sync, so it is one round trip.
 PREPARED = ["Bind", "Execute", "Sync"]
 NAMES = {
     b"B": "Bind",

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,28 +181,45 @@ def test_a_child_that_cannot_be_prepared(monkeypatch: pytest.MonkeyPatch) -> Non
         (0o110, 1, 1, True),
     ],
 )
-def test_closed_folders(
-    tmp_path: Path, mode: int, uid_shift: int, gid_shift: int, *, is_closed: bool
-) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    owner = folder.stat()
-    uid, gid = owner.st_uid + uid_shift, owner.st_gid + gid_shift
-    outside = account._closed([tmp_path], uid, gid)
-    folder.chmod(mode)
-    found = account._closed([folder], uid, gid)
-    folder.chmod(0o700)
-    assert found == (outside or (folder if is_closed else None))
+def test_closed_folders(mode: int, uid_shift: int, gid_shift: int, *, is_closed: bool) -> None:
+    # pytest's own folders are closed to all others, and so would be every folder in them.
+    with tempfile.TemporaryDirectory() as name:
+        outer, folder = Path(name).resolve(), Path(name).resolve() / "folder"
+        outer.chmod(0o711)
+        folder.mkdir()
+        owner = folder.stat()
+        uid, gid = owner.st_uid + uid_shift, owner.st_gid + gid_shift
+        folder.chmod(mode)
+        found = account._closed([outer, folder], uid, gid)
+        folder.chmod(0o700)
+        assert found == (folder if is_closed else None)
+
+
+def test_the_first_closed_folder_on_the_way_is_told() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        outer = Path(name).resolve()
+        outer.chmod(0o711)
+        (outer / "first" / "second").mkdir(mode=0o700, parents=True)
+        (outer / "first").chmod(0o700)
+        owner = outer.stat()
+        others = (owner.st_uid + 1, owner.st_gid + 1)
+        assert account._closed([outer, outer / "first" / "second"], *others) == outer / "first"
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [("CapPrm:\t0000000000000002", True), ("CapPrm:\t000001fffefffffd", False), ("x", False)],
+    [
+        ("CapPrm:\t0000000000000002", True),
+        ("CapPrm:\t0000000000000020", False),
+        ("CapPrm:\t000001fffefffffd", False),
+        ("x", False),
+    ],
 )
 def test_the_capability_is_read_from_the_status(
     tmp_path: Path, line: str, *, expected: bool
 ) -> None:
-    (tmp_path / "status").write_text(f"CapInh:\t2\n{line}\n")
+    text = f"Name:\t\xff\xe9\nCapInh:\t2\n{line}\n"  # a process may call itself anything
+    (tmp_path / "status").write_text(text, "latin-1")
     assert account._may_override(tmp_path / "status") is expected
 
 
@@ -238,9 +256,21 @@ def test_data_of_an_ordinary_user_name_the_user(monkeypatch: pytest.MonkeyPatch)
     assert account._unprivileged(HERE) == (1234, 5678)
 
 
-def test_a_file_is_given_to_the_account(tmp_path: Path) -> None:
-    account.give(tmp_path, account.Account(os.getuid(), os.getgid(), override=False))
-    assert tmp_path.stat().st_uid == os.getuid()
+def test_a_file_is_given_to_the_account_and_a_link_is_not_followed(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    account.give(link, account.Account(os.getuid(), os.getgid(), override=False))
+    assert link.lstat().st_uid == os.getuid()
+
+
+def test_what_is_given_has_the_user_and_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(os, "chown", lambda *words, **_: given.append(words))
+    account.give(tmp_path, account.Account(7, 8, override=False))
+    account.give(tmp_path, None)
+    assert given == [(tmp_path, 7, 8)]
 
 
 def test_an_ordinary_user_needs_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,9 +284,16 @@ def test_root_takes_an_account(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(pwd, "getpwnam", fake_users(postgres=7))
-    monkeypatch.setattr(account, "_closed", lambda *_: closed)
-    monkeypatch.setattr(account, "_may_override", lambda _: True)
-    assert account.account_for(HERE / "absent", []) == (7, 8, override)
+    asked: list[object] = []
+
+    def answer(*words: object) -> Path | None:
+        asked.append(words)
+        return closed
+
+    monkeypatch.setattr(account, "_closed", answer)
+    monkeypatch.setattr(account, "_may_override", lambda path: path == Path("/proc/self/status"))
+    assert account.account_for(HERE / "absent", [HERE]) == (7, 8, override)
+    assert asked == [([HERE], 7, 8)]
 
 
 def test_root_without_power_is_told_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:

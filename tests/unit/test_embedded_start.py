@@ -1,6 +1,6 @@
 """How the embedded PostgreSQL's programs are started: real processes, with scripts in their place.
 
-A server of PostgreSQL's own takes a second and forgives much. These write down what they were given.
+A server of PostgreSQL's own takes a second and forgives much. These note what they were given.
 """
 
 import os
@@ -92,8 +92,8 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
         yield place
 
 
-def open_files() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
+def open_files() -> set[Path]:
+    return set(Path("/proc/self/fd").iterdir())
 
 
 SAFETY = ("fsync", "synchronous_commit", "full_page_writes")
@@ -226,7 +226,7 @@ def test_the_name_of_the_cluster_is_on_the_disk_before_it_is_served(
     sync, seen = os.fsync, []
 
     def noted(number: int) -> None:
-        seen.append(Path(os.readlink(f"/proc/self/fd/{number}")))
+        seen.append(Path(f"/proc/self/fd/{number}").readlink())
         sync(number)
 
     monkeypatch.setattr(os, "fsync", noted)

@@ -4,12 +4,16 @@ import os
 import pwd
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -436,3 +440,172 @@ def test_a_second_interrupt_hastens_the_stop(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(process, "wait", interrupted)
         cluster.stop(process, HERE)
         assert process.returncode == -signal.SIGQUIT
+
+
+# --- how long is waited ------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes while somebody sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.slept: set[float] = set()
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.add(seconds)
+        self.now += seconds
+
+
+def test_an_orphan_has_five_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    lock = folder._lock(tmp_path / "server.lock", None)
+    with pytest.raises(EmbeddedError, match="does not stop"):
+        folder.await_orphan(tmp_path, tmp_path, None)
+    os.close(lock)
+    assert clock.now == pytest.approx(1005.01, abs=0.011)
+    assert clock.slept == {0.01}
+
+
+def test_an_orphan_that_stops_leaves_its_lock_to_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = folder._lock(tmp_path / "server.lock", None)
+    monkeypatch.setattr(time, "sleep", lambda _: os.close(lock))
+    held = folder.await_orphan(tmp_path, tmp_path, None)
+    with pytest.raises(BlockingIOError):
+        folder._lock(tmp_path / "server.lock", None)
+    os.close(held)
+
+
+def test_a_server_has_half_a_minute_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "postgres.log").touch()
+    slow = replace(server(18, cluster._over_socket(HERE)), cluster=tmp_path / "pg18")
+    with sleeper() as process:
+        clock = Clock(monkeypatch)
+        with pytest.raises(EmbeddedError, match=r"^PostgreSQL was not ready within 30 s\."):
+            slow.await_ready(process)
+        monkeypatch.undo()
+    assert clock.now == pytest.approx(1030, abs=0.011)
+    assert clock.slept == {0.01}
+
+
+class Stubborn:
+    """A process that does not end before it is killed."""
+
+    pid = 4321
+
+    def __init__(self) -> None:
+        self.met: list[object] = []
+
+    def send_signal(self, number: int) -> None:
+        self.met.append(signal.Signals(number).name)
+
+    def kill(self) -> None:
+        self.met.append("kill")
+
+    def wait(self, timeout: float | None = None) -> None:
+        self.met.append(timeout)
+        if timeout is not None:
+            raise subprocess.TimeoutExpired([], timeout)
+
+
+def test_a_server_has_ten_seconds_to_stop_and_five_without_its_checkpoint() -> None:
+    process = Stubborn()
+    cluster.stop(cast("subprocess.Popen[bytes]", process), HERE)
+    assert process.met == ["SIGINT", 10.0, "SIGQUIT", 5.0, "kill", None]
+
+
+# --- where the socket is -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "is_elsewhere"),
+    [
+        ("x" * 84, False),  # with "/", "/run" and "/.s.PGSQL.5432" 103 bytes: the most there may be
+        ("x" * 85, True),
+        ("é" * 42, False),
+        ("é" * 42 + "x", True),
+        ("one two", False),
+        ("one,two", True),
+    ],
+    ids=["as long as may be", "too long", "as many bytes", "a byte more", "blank", "comma"],
+)
+def test_a_path_that_is_too_long_for_a_socket_or_has_a_comma_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, is_elsewhere: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ".." / tmp_path.name))
+    data = HERE / name
+    assert folder.socket_base(data) == (tmp_path if is_elsewhere else data)
+
+
+# --- the data folder's own files ---------------------------------------------------------------
+
+
+def test_the_log_starts_anew_and_the_last_one_stays(tmp_path: Path) -> None:
+    for text in (b"first", b"second", b"third"):
+        with folder.new_log(tmp_path, None) as log:
+            log.write(text)
+    assert (tmp_path / "postgres.log").read_bytes() == b"third"
+    assert (tmp_path / "postgres.log.1").read_bytes() == b"second"
+    assert len(list(tmp_path.iterdir())) == 2
+    assert (tmp_path / "postgres.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_written_to_the_log_goes_to_its_end(tmp_path: Path) -> None:
+    with folder.new_log(tmp_path, None) as log:
+        (tmp_path / "postgres.log").write_bytes(b"of another process\n")
+        log.write(b"ours")
+    assert (tmp_path / "postgres.log").read_bytes() == b"of another process\nours"
+
+
+def test_a_log_that_appears_meanwhile_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "replace", lambda *_: None)
+    (tmp_path / "postgres.log").touch()
+    with pytest.raises(FileExistsError):
+        folder.new_log(tmp_path, None)
+
+
+def test_every_file_is_given_to_the_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(os, "chown", lambda path, *ids, **_: given.append((path.name, *ids)))
+    whom = account.Account(7, 8, override=False)
+    folder.password(tmp_path / "password", whom)
+    folder.new_log(tmp_path, whom).close()
+    with folder.sole_service(tmp_path, whom):
+        os.close(folder.await_orphan(tmp_path, tmp_path, whom))
+    names = ["password", "postgres.log", "service.lock", "server.lock"]
+    assert given == [(name, 7, 8) for name in names]
+
+
+def test_the_status_of_a_server_is_read_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    (tmp_path / "postmaster.pid").write_bytes(b" 12 \n/\xff/data\n0\n")
+    assert folder.postmaster_pid(tmp_path) == ["12", "/\udcff/data", "0"]
+    assert folder.postmaster_pid(tmp_path / "absent") == []
+
+
+def test_a_server_that_answers_is_left_alone(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="s-") as name, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{name}/.s.PGSQL.7777")
+        server.listen()
+        status = f"12\n/data\n0\n7777\n{name}\n\n1 2\nready\n"
+        (tmp_path / "postmaster.pid").write_text(status)
+        with pytest.raises(EmbeddedError) as raised:
+            folder.discard_postmaster_pid(tmp_path, HERE)
+    assert str(raised.value) == (
+        f"A PostgreSQL that no service started (process 12) uses {tmp_path}. Stop it."
+    )
+    assert (tmp_path / "postmaster.pid").exists()
+
+
+def test_a_folder_without_a_pid_file_has_none_to_remove(tmp_path: Path) -> None:
+    folder.discard_postmaster_pid(tmp_path, HERE)
+    assert list(tmp_path.iterdir()) == []

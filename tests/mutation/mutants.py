@@ -15,7 +15,7 @@ from libcst.metadata import (
     PositionProvider,
 )
 
-from tests.mutation.operators import OPERATORS
+from tests.mutation.operators import CAST, OPERATORS
 
 Key = tuple[str, str, str]
 Place = tuple[str, str, str, int]
@@ -55,7 +55,7 @@ class _Places(cst.CSTVisitor):
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         """Note the changes of a node, or why there are none below it."""
-        if m.matches(node, _CAST):
+        if m.matches(node, CAST):
             self._types.append(cst.ensure_type(node, cst.Call).args[0])
         reason = _NO_CODE if node in self._types else _reason(node)
         if reason:
@@ -80,7 +80,7 @@ class _Places(cst.CSTVisitor):
 
 def _reason(node: cst.CSTNode) -> str:
     """Why a change in here would say nothing about the tests."""
-    if isinstance(node, cst.Annotation):
+    if isinstance(node, cst.Annotation) or m.matches(node, _TYPE_VARIABLE):
         return _NO_CODE
     if m.matches(node, m.Comparison(comparisons=[m.ComparisonTarget(comparator=_WINDOWS)])):
         return "tells Windows from the rest, and the tests run on Linux"
@@ -93,7 +93,7 @@ def _reason(node: cst.CSTNode) -> str:
 
 
 _NO_CODE = "an annotation, which mypy and pyright read and the service does not"
-_CAST = m.Call(func=m.Name("cast"), args=[m.Arg(value=m.SimpleString()), m.Arg()])
+_TYPE_VARIABLE = m.Call(func=m.Name("TypeVar"))
 _WINDOWS = m.SimpleString('"win32"')
 
 

@@ -20,6 +20,7 @@ _IN_PATTERN = re.compile(
     r"(?P<class>\[\^)|(?P<anchor>(?<!\[)\^|\\Z)|(?P<range>[!-~]-[!-~](?=[^\]]*\]))"
     r"|(?P<count>(?<=\{)\d+|(?<=,)\d+(?=\}))|(?P<many>(?<!\\)[*+?](?!:|!|=|<))|(?P<bar>\|)"
 )
+CAST = m.Call(func=m.Name("cast"), args=[m.Arg(value=m.SimpleString()), m.Arg()])
 CODECS = {"ascii", "latin-1", "utf-8"}
 _STEPPED = {"+": "*", "*": "+", "?": ""}
 
@@ -73,7 +74,8 @@ def change_string(node: cst.SimpleString) -> Iterator[cst.BaseString]:
 
 def change_argument(node: cst.Call) -> Iterator[cst.Call]:
     """Each argument once: None in its place, or its default where it is named."""
-    for i, arg in enumerate(node.args):
+    first = 1 if m.matches(node, CAST) else 0  # the type is read by type checkers alone
+    for i, arg in enumerate(node.args[first:], first):
         rest = [*node.args[:i], *node.args[i + 1 :]]
         if arg.keyword is not None or arg.star:
             yield node.with_changes(args=rest)

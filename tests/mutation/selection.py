@@ -18,6 +18,11 @@ from tests.mutation.uses import Uses
 # take to be asked about mutants at all, what all tests of one mutant may take, and the first ones.
 SLOW, BUDGET, FIRST, CHEAP = 0.01, 0.1, 0.003, 0.00002
 FIRST_FILES = 4
+# What looks at all declarations at once; declarations run at import.
+OF_DECLARATIONS = (
+    "tests/contract/test_derived.py::test_contract_and_code_do_not_differ",
+    "tests/unit/test_architecture.py::test_no_struct_can_be_changed",
+)
 
 
 class Map(msgspec.Struct):
@@ -143,9 +148,11 @@ def stages(
     groups = (own, likely, used - likely, others - likely)
     name = f"/test_{Path(module).stem}.py"
     ordered = [test for group in groups for test in in_order(group, known.seconds, near, name)]
-    ordered = list(dict.fromkeys([*(test for test in killers if test in eligible), *ordered]))
+    early = known.at_import(module, *span)
+    likeliest = [*killers, *(OF_DECLARATIONS if early else ())]
+    ordered = list(dict.fromkeys([*(test for test in likeliest if test in eligible), *ordered]))
     rest = _within(ordered, known.seconds, budget * known.total)
-    if not known.at_import(module, *span):
+    if not early:
         return [_stage(rest, known)]
     places = list(dict.fromkeys(test.partition("::")[0] for test in ordered))[:FIRST_FILES]
     near_by = [test for test in ordered if test.partition("::")[0] in places]

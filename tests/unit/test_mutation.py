@@ -67,6 +67,19 @@ def test_what_no_test_could_notice_is_left_out_and_counted(tmp_path: Path) -> No
     }
 
 
+@pytest.mark.parametrize(
+    ("code", "others"),
+    [
+        ('T = TypeVar("T", bound=A)', {"T = None"}),
+        ('cast("A", b)', {"pass", 'cast("A", None)'}),
+    ],
+)
+def test_what_type_checkers_read_is_left_out(tmp_path: Path, code: str, others: set[str]) -> None:
+    made, _ = made_of(tmp_path, f"{code}\n")
+
+    assert made == {(code, other) for other in others}
+
+
 def test_the_limits_in_an_annotation_are_changed(tmp_path: Path) -> None:
     made, _ = made_of(tmp_path, "class A:\n    a: Annotated[int, Meta(ge=1)] = 2\n")
 

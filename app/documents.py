@@ -74,13 +74,13 @@ async def get_contract_json(request: Request[Any, Any, Any]) -> Json | NotModifi
     return Json(contract.json, Tagged(contract.json_etag))
 
 
-@get("/docs", media_type=MediaType.HTML, include_in_schema=False)
+@get("/docs", media_type=MediaType.HTML)
 async def show_docs() -> str:
     """Show the contract in a browser. For people, and so no operation of the contract."""
     return PAGE
 
 
-@get("/docs/assets/{name:str}", include_in_schema=False)
+@get("/docs/assets/{name:str}")
 async def get_asset(request: Request[Any, Any, Any]) -> File:
     """Answer a file of the page, and nothing else that a path may name."""
     name = request.path_params["name"]

@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, ClauseElement, bindparam, select, text
 from app.database import Database
 from app.pool import StatementError
 from app.problems import DatabaseUnavailable
-from app.statements import as_sent
+from app.statements import _compiled, as_sent
 from app.tasks.repository import TaskRepository
 from tests.support.database import connection_to
 from tests.support.process import until
@@ -55,6 +55,17 @@ async def test_a_statement_is_prepared_once_for_a_connection(pool: Database) -> 
         assert await one(pool, mine) == "this is mine"
     # The count itself is the other one that has the words.
     assert await one(pool, PREPARED) == 2
+
+
+def test_a_statement_is_written_once_and_only_so_many_are_kept() -> None:
+    assert _compiled(ADD) is _compiled(ADD)
+    assert _compiled.cache_parameters()["maxsize"] == 1024
+
+
+async def test_a_connection_keeps_a_hundred_statements(pool: Database) -> None:
+    for number in range(101):
+        await one(pool, text(f"SELECT {number} /* this is mine */"))
+    assert await one(pool, PREPARED) == 100
 
 
 async def test_only_so_many_statements_stay_prepared(

@@ -19,7 +19,7 @@ import pytest
 from app.edge import Edge
 from app.main import create_app
 from app.settings import Settings
-from app.tasks.idempotency import FORGOTTEN_AT_MOST, key_values
+from app.tasks.idempotency import key_values
 from app.tasks.schemas import TaskCreate
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
@@ -259,7 +259,7 @@ async def test_an_expired_key_is_used_anew(
 async def test_expired_keys_of_the_user_go_with_the_next_one(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    old = FORGOTTEN_AT_MOST + 2
+    old = 12  # two more than go at once
     for user in ("alice", "bob"):
         for number in range(old):
             await client.post(tasks_of(user), json=MILK, headers=keyed(f"old-{number}"))
@@ -285,6 +285,18 @@ async def test_expired_keys_of_whoever_sends_no_more_go_when_a_process_starts(
             await database.fetchval("SELECT string_agg(key, ' ') FROM idempotency_keys") == "young"
         )
     assert await count(database) == 2
+
+
+async def test_only_so_many_go_when_a_process_starts(
+    database: asyncpg.Connection, settings: Settings
+) -> None:
+    await database.execute(
+        "INSERT INTO idempotency_keys (user_id, key, payload_digest, task_id, etag, created_at)"
+        " SELECT 'alice', n::text, '', gen_random_uuid(), gen_random_uuid(),"
+        " now() - interval '25 hours' FROM generate_series(1, 10001) n"
+    )
+    async with running(create_app(settings)):
+        assert await count(database, "idempotency_keys") == 1
 
 
 # --- races -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from litestar import Litestar, Request, Response, post
 from litestar.datastructures import State
 from msgspec import Meta
 
-from app.body import JSON, MERGE_PATCH, Body
+from app.body import JSON, MERGE_PATCH, Body, _depth
 from app.contract import Contract
 from app.cors import Cors
 from app.edge import Edge
@@ -285,6 +285,24 @@ async def test_a_name_that_is_also_a_value_is_not_repeated(raw: bytes) -> None:
 
 
 @pytest.mark.requirement("FR-023", "FR-036")
+@pytest.mark.parametrize(
+    ("raw", "depth"),
+    [
+        (b"1", 0),
+        (b"[]", 1),
+        (b"[[1],[1],[[1]]]", 3),
+        (b'{"a":{},"b":{"c":{}}}', 3),
+        (b'{"a":[{}],"b":[[{}]]}', 4),
+        (b'["[[["]', 1),
+        (b'["","",[[1]],""]', 3),
+        (b'["\\"[[[","[\\\\",[1]]', 2),
+        (b'["\n[[["]', 1),
+    ],
+)
+def test_brackets_in_text_do_not_nest(raw: bytes, depth: int) -> None:
+    assert _depth(raw) == depth
+
+
 @pytest.mark.parametrize("depth", [300, 900, 1100, 10_000, 60_000])
 @pytest.mark.parametrize(
     ("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["list", "object"]

@@ -207,17 +207,21 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040", "FR-055")
 @pytest.mark.parametrize(
-    ("limits", "recycle"),
-    [({"statement_timeout": 2}, 240), ({"statement_timeout": 2, "recycle": 9}, 9)],
+    ("limits", "statement", "recycle"),
+    [
+        ({}, 0, 240),
+        ({"statement_timeout": 2}, 2, 240),
+        ({"statement_timeout": 2, "recycle": 9}, 2, 9),
+    ],
 )
 def test_the_pool_is_told_what_was_asked_for(
-    limits: dict[str, Any], recycle: int, monkeypatch: pytest.MonkeyPatch
+    limits: dict[str, Any], statement: float, recycle: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
     monkeypatch.setattr("app.database.Pool", lambda *args, **options: given.append((args, options)))
     Database(NOWHERE, pool_size=7, timeout=3, **limits)
     assert given == [
-        (({**NOWHERE.keywords(2), "timeout": 3},), {"size": 7, "recycle": recycle}),
+        (({**NOWHERE.keywords(statement), "timeout": 3},), {"size": 7, "recycle": recycle}),
     ]
 
 

@@ -66,12 +66,12 @@ def calls(place: Path) -> list[Call]:
         given = place / "seen" / f"{pid}.given"
         return Call(
             pid,
-            lines(pid, "words"),
-            lines(pid, "environment"),
-            *lines(pid, "folder"),
-            {line.split()[-3]: line.split()[-1] for line in lines(pid, "files")},
-            *lines(pid, "session"),
-            given.read_text() if given.exists() else None,
+            words=lines(pid, "words"),
+            environment=lines(pid, "environment"),
+            folder=lines(pid, "folder")[0],
+            files={line.split()[-3]: line.split()[-1] for line in lines(pid, "files")},
+            session=lines(pid, "session")[0],
+            given=given.read_text() if given.exists() else None,
         )
 
     return [call(pid) for pid in (place / "seen" / "calls").read_text().split()]

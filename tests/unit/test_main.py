@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from app.contract import Contract, ContractError
 from app.database import Database
 from app.main import create_app
 from app.settings import Secret, Settings
@@ -45,6 +46,18 @@ def test_the_database_is_told_what_the_settings_say(monkeypatch: pytest.MonkeyPa
     create_app(settings)
     limits = {"pool_size": 7, "timeout": 3.0, "statement_timeout": 2.0, "recycle": 9}
     assert given == [((settings.connection(),), limits)]
+
+
+@pytest.mark.requirement("NFR-007")
+def test_code_that_serves_other_operations_than_the_contract_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    document = Contract.load().document
+    document["paths"]["/livez"]["get"]["operationId"] = "getPulse"
+    other = Contract(msgspec.json.encode(document))
+    monkeypatch.setattr(Contract, "load", lambda: other)
+    with pytest.raises(ContractError, match="getPulse"):
+        create_app(NOWHERE)
 
 
 @pytest.mark.requirement("FR-036")

@@ -50,6 +50,19 @@ def test_a_request_is_counted_with_its_time(metrics: Metrics) -> None:
     assert counts == {edge: (edge >= 0.0025) + (edge >= 0.5) for edge in BUCKETS}
 
 
+def test_times_are_told_apart_by_these_limits(metrics: Metrics) -> None:
+    metrics.start()
+    metrics.end("GET", "/livez", 200, 0.002)
+    limits = {
+        sample.labels["le"]
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == f"{SECONDS}_bucket"
+    }
+    milliseconds = {"0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5"}
+    assert limits == milliseconds | {"1.0", "2.5", "5.0", "+Inf"}
+
+
 def test_requests_are_told_apart_by_method_route_and_status(metrics: Metrics) -> None:
     for method, route, status in [("GET", "/livez", 200), ("HEAD", "/livez", 200)]:
         metrics.start()

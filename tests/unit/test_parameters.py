@@ -35,7 +35,14 @@ class Numbers(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
+class Count(msgspec.Struct, frozen=True):
+    """A number without limits of its own."""
+
+    count: int | None = None
+
+
 QUERY = Parameters(Nothing, Numbers, Nothing)
+UNBOUNDED = Parameters(Nothing, Count, Nothing)
 LIST = Parameters(UserPath, ListTasksQuery, Nothing)
 REPLACE = Parameters(TaskPath, Nothing, ReplaceTaskHeaders)
 
@@ -79,6 +86,13 @@ def refused(query: str) -> list[str | None]:
 @pytest.mark.parametrize(("raw", "value"), [("0", 0), ("5", 5), ("-5", -5), ("-0", 0), ("%35", 5)])
 def test_an_integer_is_decimal_digits(raw: str, value: int) -> None:
     assert read(f"count={raw}".encode()).count == value
+
+
+@pytest.mark.parametrize("digit", "123456789")
+def test_an_integer_may_have_any_digit_and_so_many(digit: str) -> None:
+    for raw in (digit, f"1{digit}", f"1{digit}0", digit * 18):
+        assert UNBOUNDED.read(request(f"count={raw}".encode()))[1].count == int(raw)
+    assert faults(UNBOUNDED, request(f"count={digit * 19}".encode())) == ["count"]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +146,13 @@ def test_another_boolean_is_refused(raw: str) -> None:
     "raw", ["0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44", "0198C5A2-7E1F-7B3A-9D55-2F6F0C1E8A44"]
 )
 def test_a_uuid_has_any_letter_case(raw: str) -> None:
+    assert read(f"id={raw}".encode()).id == UUID(raw)
+
+
+@pytest.mark.requirement("FR-022")
+@pytest.mark.parametrize("digit", "0123456789abcdefABCDEF")
+def test_a_uuid_may_have_any_digit_in_any_place(digit: str) -> None:
+    raw = "-".join(digit * length for length in (8, 4, 4, 4, 12))
     assert read(f"id={raw}".encode()).id == UUID(raw)
 
 
@@ -246,6 +267,18 @@ def test_another_spelling_of_an_instant_is_refused(raw: str) -> None:
 )
 def test_text_is_decoded_as_a_form_is(raw: str, value: str) -> None:
     assert read(f"text={raw}".encode()).text == value
+
+
+@pytest.mark.parametrize("letter", sorted({*map(chr, range(0x21, 0x7F))} - {*"%&+"}))
+def test_what_can_be_seen_stands_for_itself(letter: str) -> None:
+    assert read(f"text={letter}".encode()).text == letter
+
+
+@pytest.mark.parametrize("form", ["%{:02X}", "%{:02x}"])
+def test_every_octet_may_be_escaped(form: str) -> None:
+    text = "".join(map(chr, [*range(1, 0x900), 0xFFFD, 0x10FFFF]))
+    raw = "".join(form.format(octet) for octet in text.encode())
+    assert read(f"text={raw}".encode()).text == text
 
 
 # --- a query string as a whole -------------------------------------------------------------------

@@ -210,6 +210,14 @@ def counts(pool: Pool) -> tuple[int, int, int]:
 
 
 @pytest.mark.requirement("FR-049")
+@pytest.mark.parametrize("kind", [UnreachableError, StatementError])
+def test_a_fault_keeps_the_drivers_words_to_itself(kind: type[Any]) -> None:
+    fault = kind(ValueError("hunter2"))
+    assert str(fault) == ""
+    assert fault.args == ()
+    assert str(fault.cause) == "hunter2"
+
+
 async def test_the_pool_tells_how_much_of_it_is_used(pool: Pool) -> None:
     assert counts(pool) == (0, 0, 3)
     asking = asyncio.create_task(ask(pool, 2))

@@ -177,6 +177,11 @@ def test_an_occurrence_has_its_own_words_and_header_fields() -> None:
     assert MethodNotAllowed().body("r").detail == MethodNotAllowed.detail
 
 
+def test_an_occurrence_reads_as_its_own_words() -> None:
+    assert str(MethodNotAllowed("Not here.")) == "Not here."
+    assert str(MethodNotAllowed()) == MethodNotAllowed.detail
+
+
 def test_an_occurrence_leaves_its_kind_as_it_is() -> None:
     before = (InvalidParameter().body("r"), InvalidParameter().headers)
     InvalidParameter("Other words.", headers={"X": "1"}, faults=[Fault(parameter="a", detail="b")])

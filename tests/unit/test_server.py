@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from app.contract import ContractError
 from app.cors import Cors
 from app.database import SCHEMA_REVISION
 from app.edge import Edge
+from app.main import create_app
 from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
 from app.transport import Protocol
 
@@ -43,6 +45,17 @@ def nothing_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+# --- the entry point -----------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-051")
+def test_sigterm_before_anything_has_begun_is_a_clean_end() -> None:
+    code = "import os, signal, app.__main__; os.kill(os.getpid(), signal.SIGTERM); os._exit(9)"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
+    assert done.returncode == 0
 
 
 # --- main ----------------------------------------------------------------------------------------
@@ -459,6 +472,20 @@ def test_doctor_says_why_a_given_database_does_not_answer(
 def test_an_address_in_use_is_told_with_its_reason() -> None:
     with port_of(free=False) as port, pytest.raises(server.ListenError) as raised:
         server._listener("127.0.0.1", port)
+    assert str(raised.value) == (
+        f"Cannot listen on 127.0.0.1, port {port}: Address already in use."
+    )
+
+
+@pytest.mark.requirement("FR-049")
+def test_an_address_in_use_is_told_for_the_metrics_too() -> None:
+    with port_of(free=False) as port:
+        settings = msgspec.structs.replace(GIVEN, metrics_port=port, metrics_host="127.0.0.1")
+        with (
+            pytest.raises(server.ListenError) as raised,
+            server._metrics(create_app(settings), settings),
+        ):
+            pass  # pragma: no cover - not reached
     assert str(raised.value) == (
         f"Cannot listen on 127.0.0.1, port {port}: Address already in use."
     )

@@ -1,0 +1,70 @@
+"""The ids of requests and of the traces that they are part of."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from app.ids import request_id, trace_id
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.requirement("FR-029")
+@pytest.mark.parametrize(
+    "given", [b"A", b"Z", b"a", b"z", b"0", b"9", b".", b"_", b"-", b"a" * 128]
+)
+def test_an_id_that_is_given_is_the_requests(given: bytes) -> None:
+    assert request_id(given) == given.decode()
+
+
+@pytest.mark.requirement("FR-029")
+@pytest.mark.parametrize(
+    "given", [b"", b"a" * 129, b"a b", b"a\n", b"@", b"[", b"`", b"{", b"/", b":"]
+)
+def test_what_is_no_id_is_replaced_by_one(given: bytes) -> None:
+    first, second = UUID(request_id(given)), UUID(request_id(given))
+    assert first.version == second.version == 7
+    assert first != second
+
+
+@pytest.mark.requirement("FR-050")
+@pytest.mark.parametrize("digit", "0123456789abcdef")
+def test_every_digit_of_a_traceparent_is_taken_in_every_place(digit: str) -> None:
+    other = "1" if digit == "0" else "0"
+    trace, span = f"{digit * 31}{other}", f"{digit * 15}{other}"
+    for version in (f"{digit}0", f"0{digit}"):
+        for flags in (f"{digit}0", f"0{digit}"):
+            assert trace_id(f"{version}-{trace}-{span}-{flags}".encode()) == trace
+
+
+@pytest.mark.requirement("FR-050")
+@pytest.mark.parametrize("strange", "/:`gAF")
+@pytest.mark.parametrize("place", [1, 3, 34, 36, 51, 53, 54])
+def test_a_traceparent_with_another_character_has_no_trace(strange: str, place: int) -> None:
+    sound = f"00-{TRACE}-{SPAN}-01"
+    assert trace_id(sound.encode()) == TRACE
+    assert trace_id(f"{sound[:place]}{strange}{sound[place + 1 :]}".encode()) is None
+
+
+@pytest.mark.requirement("FR-050")
+@pytest.mark.parametrize(
+    "field",
+    [
+        "",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE[1:]}-{SPAN}-01",
+        f"00-{TRACE}0-{SPAN}-01",
+        f"00-{TRACE}-{SPAN[1:]}-01",
+        f"00-{TRACE}-{SPAN}0-01",
+        f"00-{TRACE}-{SPAN}-1",
+        f"0-{TRACE}-{SPAN}-01",
+        f" 00-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01\n",
+    ],
+)
+def test_a_field_that_is_no_traceparent_has_no_trace(field: str) -> None:
+    assert trace_id(field.encode()) is None

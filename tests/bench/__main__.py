@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from tests.bench import gate, report
+from tests.bench import gate, metered, report
 from tests.bench.catalogue import BARE, OURS, USUAL, Peer, peers
 from tests.bench.data import database
 from tests.bench.measure import Figures, Sample, costs, loads, stands, starts
@@ -32,9 +32,12 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], help="these peers alone")
     parser.add_argument("--gate", action="store_true", help="hold the ratios to what is recorded")
     parser.add_argument("--record", action="store_true", help="record the ratios for the gate")
+    parser.add_argument("--metrics", action="store_true", help="what the metrics cost")
     arguments = parser.parse_args()
     if arguments.gate or arguments.record:
         return gate.main(record=arguments.record)
+    if arguments.metrics:
+        return metered.main()
     chosen = [each for each in peers() if not arguments.only or each.name in arguments.only]
     figures = Figures(list(_samples(chosen, arguments)))
     table = report.write(figures, report.circumstances(arguments.rounds))

@@ -9,9 +9,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import httpx
@@ -34,6 +35,7 @@ class Peer(NamedTuple):
 
     name: str
     words: list[str]
+    settings: Mapping[str, str] = MappingProxyType({})
 
     @contextmanager
     def running(self, database: str) -> Iterator[Running]:
@@ -48,6 +50,7 @@ class Peer(NamedTuple):
             # What is measured is the work and not whom it is refused to.
             "REQUESTS_AT_ONCE": "10000",
             "LOG_FORMAT": "json",
+            **self.settings,
         }
         started = time.perf_counter()
         process = subprocess.Popen(

@@ -50,6 +50,15 @@ class BusyError(TimeoutError):
     """Every connection was in use for all of the time there was."""
 
 
+def _is_answer(error: BaseException) -> bool:
+    """Whether the server refused a statement, and waits for the next one.
+
+    The driver refuses some with the same kind of error. It may have prepared them by then, and the
+    server keeps their locks until it is told that nothing more belongs to them.
+    """
+    return isinstance(error, pg.PostgresError) and getattr(error, "severity", None) is not None
+
+
 class Connector:
     """Opens connections, and tries again while the database has only just gone away.
 
@@ -136,7 +145,7 @@ class Pool:
             try:
                 rows = await kept.fetch(text, arguments, deadline)
             except BaseException as error:
-                if isinstance(error, pg.PostgresError) and not kept.driver.is_closed():
+                if _is_answer(error) and not kept.driver.is_closed():
                     self._give_back(kept)
                 else:
                     await self._lose(kept)

@@ -57,6 +57,20 @@ async def test_a_statement_is_prepared_once_for_a_connection(pool: Database) -> 
     assert await one(pool, PREPARED) == 2
 
 
+async def test_a_statement_that_the_driver_refuses_leaves_no_lock(
+    pool: Database, database: asyncpg.Connection
+) -> None:
+    locks = "SELECT count(*) FROM pg_locks WHERE relation = 'tasks'::regclass"
+    with pytest.raises(StatementError):
+        await pool.pool.fetch("SELECT id FROM tasks WHERE $1::bigint > 0", [2**64], 4)
+
+    async def is_free() -> bool:
+        return await database.fetchval(locks) == 0
+
+    await until(is_free)
+    assert await one(pool, select(1)) == 1
+
+
 def test_a_statement_is_written_once_and_only_so_many_are_kept() -> None:
     assert _compiled(ADD) is _compiled(ADD)
     assert _compiled.cache_parameters()["maxsize"] == 1024

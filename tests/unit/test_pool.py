@@ -323,6 +323,7 @@ async def test_one_that_is_too_old_is_closed_and_not_used(
     [
         (pg.InterfaceError("closed"), StatementError),
         (pg.InternalClientError("ending"), StatementError),
+        (pg.DataError("value out of int64 range"), StatementError),
         (ConnectionResetError(), StatementError),
         (TimeoutError(), TimeoutError),
         (KeyError("owner"), KeyError),
@@ -345,7 +346,9 @@ async def test_one_whose_statement_ended_otherwise_than_by_itself_is_closed(
 
 async def test_one_whose_statement_was_refused_stays(pool: Pool, drivers: Drivers) -> None:
     await ask(pool)
-    drivers[0].fault = pg.DivisionByZeroError()
+    refused = pg.DivisionByZeroError()
+    refused.severity = "ERROR"  # as the server says, and the driver's own errors do not
+    drivers[0].fault = refused
     with pytest.raises(StatementError):
         await pool.fetch("SELECT 1 / 0", [], 4)
     drivers[0].fault = None

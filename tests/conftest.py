@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import asyncpg
 import pytest
+import structlog
 
 from app import embedded
 from app.contract import Contract
@@ -19,6 +20,11 @@ from tests.support.client import ContractClient
 from tests.support.database import GIVEN, connect, connection_to, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database
+
+# rich, which a tool of the tests brings along, would draw the stack of a fault with all that is in
+# its variables: for seconds, in which a test that ought to fail seems to hang.
+_IN_WORDS = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _IN_WORDS])
 
 POSTGRES = int(os.environ.get("TEST_POSTGRES") or 18)
 

@@ -23,6 +23,8 @@ OF_DECLARATIONS = (
     "tests/contract/test_derived.py::test_contract_and_code_do_not_differ",
     "tests/unit/test_architecture.py::test_no_struct_can_be_changed",
 )
+_MIGRATIONS = "tests/integration/test_migrations.py"
+OF_MODELS = (f"{_MIGRATIONS}::test_the_models_make_the_schema_that_the_migrations_make",)
 
 
 class Map(msgspec.Struct):
@@ -149,7 +151,8 @@ def stages(
     name = f"/test_{Path(module).stem}.py"
     ordered = [test for group in groups for test in in_order(group, known.seconds, near, name)]
     early = known.at_import(module, *span)
-    likeliest = [*killers, *(OF_DECLARATIONS if early else ())]
+    of_all = OF_MODELS if name == "/test_models.py" else OF_DECLARATIONS
+    likeliest = [*killers, *(of_all if early else ())]
     ordered = list(dict.fromkeys([*(test for test in likeliest if test in eligible), *ordered]))
     rest = _within(ordered, known.seconds, budget * known.total)
     if not early:

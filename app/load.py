@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Iterable
 from typing import Protocol, cast
 
@@ -19,6 +21,8 @@ from app.problems import MEDIA_TYPE, Overloaded
 REMEMBERED = 32
 PRESSED = 0.5
 PARTS = 8
+# How many requests are looked at in one turn of the event loop while the process is pressed.
+HEADS_IN_TURN = 8
 
 # These stand for what differs in what is encoded here once.
 _ID, _TRACE = "id-of-the-request", "trace-of-the-request"
@@ -42,6 +46,9 @@ class Connection(Protocol):
     def look(self, now: float) -> None:
         """End it where it has waited too long at `now`, in seconds."""
 
+    def take(self) -> None:
+        """Take what was put off, if it still is."""
+
 
 class Load(ServerState):
     """What the connections of a process share."""
@@ -56,6 +63,12 @@ class Load(ServerState):
         self.refused = 0
         self._refused_share = 0.0  # of the last requests
         self._told = 0
+        self._put_off = deque[Connection]()
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether most of the last requests were refused."""
+        return self._refused_share > PRESSED
 
     def admits(self) -> bool:
         """Whether one more request may be served now; one that may not is counted.
@@ -63,12 +76,28 @@ class Load(ServerState):
         Where most are refused, a part of what may be at once keeps the processor busy, and those
         that are served are done the sooner (Little's law: time is number over throughput).
         """
-        is_pressed = self._refused_share > PRESSED
-        at_once = max(1, self.at_once // PARTS) if is_pressed else self.at_once
+        at_once = max(1, self.at_once // PARTS) if self.is_pressed else self.at_once
         refused = len(self.tasks) - len(self.waiting) >= at_once
         self._refused_share += (refused - self._refused_share) / REMEMBERED
         self.refused += refused
         return not refused
+
+    def put_off(self, connection: Connection) -> None:
+        """Let it take what it has read in its turn, after those before it.
+
+        The event loop gives every connection that has something its turn before it comes back to
+        the requests that are served. A hundred refusals so took 8 ms, several times for each of
+        these; a few at a time leave them between.
+        """
+        if not self._put_off:
+            asyncio.get_running_loop().call_soon(self._take_some)
+        self._put_off.append(connection)
+
+    def _take_some(self) -> None:
+        for _ in range(min(HEADS_IN_TURN, len(self._put_off))):
+            self._put_off.popleft().take()
+        if self._put_off:
+            asyncio.get_running_loop().call_soon(self._take_some)
 
     def look(self, now: float) -> None:
         """End what has waited too long at `now`, and tell how many were refused since last time.

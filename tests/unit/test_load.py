@@ -12,7 +12,7 @@ from uvicorn import Config
 
 from app.cors import Cors
 from app.httpd import Server
-from app.load import Load, refusal
+from app.load import HEADS_IN_TURN, Load, refusal
 
 pytestmark = pytest.mark.requirement("FR-047")
 
@@ -25,6 +25,9 @@ class Looked:
 
     def look(self, now: float) -> None:
         self.at.append(now)
+
+    def take(self) -> None:
+        self.at.append(0.0)
 
 
 def load_of(tasks: int, waiting: int, at_once: int = 3) -> Load:
@@ -77,6 +80,13 @@ def test_half_of_the_last_requests_are_some_two_dozen() -> None:
     assert offer(load, 15) == [False]
 
 
+@pytest.mark.parametrize(("times", "is_pressed"), [(21, False), (22, True)])
+def test_a_process_is_pressed_after_that_many_refusals(times: int, *, is_pressed: bool) -> None:
+    load = load_of(0, 0, at_once=16)
+    offer(load, 16, times)
+    assert load.is_pressed is is_pressed
+
+
 def test_where_fewer_are_refused_all_are_served_at_once_again() -> None:
     load = load_of(0, 0, at_once=16)
     offer(load, 16, times=1_000)
@@ -96,6 +106,26 @@ def test_every_refusal_counts() -> None:
     load = load_of(3, 0)
     assert [load.admits() for _ in range(3)] == [False] * 3
     assert load.refused == 3
+
+
+async def test_those_that_are_put_off_take_turns_a_few_at_a_time() -> None:
+    load, connections = load_of(0, 0), [Looked() for _ in range(HEADS_IN_TURN * 2 + 1)]
+    for connection in connections:
+        load.put_off(connection)
+    taken = []
+    for _ in range(4):
+        taken.append([len(connection.at) for connection in connections])
+        await asyncio.sleep(0)
+    assert [sum(each) for each in taken] == [0, HEADS_IN_TURN, HEADS_IN_TURN * 2, len(connections)]
+    assert taken[1] == sorted(taken[1], reverse=True)  # the first come first
+
+
+async def test_one_that_is_put_off_later_has_its_turn_too() -> None:
+    load, connection = load_of(0, 0), Looked()
+    for times in (1, 2):
+        load.put_off(connection)
+        await asyncio.sleep(0)
+        assert connection.at == [0.0] * times
 
 
 def test_each_connection_is_looked_at() -> None:

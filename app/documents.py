@@ -21,7 +21,7 @@ from app.parameters import IfNoneMatch, Nothing, Parameters
 from app.problems import PathNotFound
 
 GET_CONTRACT = Parameters(Nothing, Nothing, IfNoneMatch)
-PAGE = (Path(__file__).parent / "docs.html").read_text("utf-8")
+PAGE = (Path(__file__).parent / "docs.html").read_bytes().decode()
 FILES = {"swagger-ui.css", "swagger-ui-bundle.js"}
 ASSETS = Path(litestar_offline_docs.__file__).parent / "static"
 

@@ -147,7 +147,6 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client."""
-        self.untaken = b""
         self.server_state.waiting.discard(self)
         super().connection_lost(exc)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from advanced_alchemy.base import DefaultBase
-from sqlalchemy import CheckConstraint, Computed, DateTime, Index, LargeBinary, Text, Uuid
+from sqlalchemy import CheckConstraint, Computed, DateTime, Index, Text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -32,14 +32,14 @@ class TaskRecord(DefaultBase):
     __tablename__ = "tasks"
 
     user_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
-    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
     title: Mapped[str] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
     completed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     completed: Mapped[bool] = mapped_column(Computed("completed_at IS NOT NULL", persisted=True))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    etag: Mapped[UUID] = mapped_column(Uuid)
+    etag: Mapped[UUID]
     search: Mapped[str] = mapped_column(TSVECTOR, Computed(SEARCH, persisted=True))
 
     __table_args__ = (
@@ -72,9 +72,9 @@ class IdempotencyKeyRecord(DefaultBase):
 
     user_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     key: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
-    payload_digest: Mapped[bytes] = mapped_column(LargeBinary)
-    task_id: Mapped[UUID] = mapped_column(Uuid)
-    etag: Mapped[UUID] = mapped_column(Uuid)
+    payload_digest: Mapped[bytes]
+    task_id: Mapped[UUID]
+    etag: Mapped[UUID]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
     __table_args__ = (

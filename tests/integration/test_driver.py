@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, ClauseElement, bindparam, select, text
 from app.database import Database
 from app.pool import StatementError
 from app.problems import DatabaseUnavailable
-from app.statements import _compiled, as_sent
+from app.statements import as_sent
 from app.tasks.repository import TaskRepository
 from tests.support.database import connection_to
 from tests.support.process import until
@@ -69,11 +69,6 @@ async def test_a_statement_that_the_driver_refuses_leaves_no_lock(
 
     await until(is_free)
     assert await one(pool, select(1)) == 1
-
-
-def test_a_statement_is_written_once_and_only_so_many_are_kept() -> None:
-    assert _compiled(ADD) is _compiled(ADD)
-    assert _compiled.cache_parameters()["maxsize"] == 1024
 
 
 async def test_a_connection_keeps_a_hundred_statements(pool: Database) -> None:

@@ -22,6 +22,7 @@ from app.settings import Settings
 from app.tasks.idempotency import key_values
 from app.tasks.schemas import TaskCreate
 from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.database import connect
 from tests.support.lifespan import running
 
 pytestmark = pytest.mark.requirement("FR-046")
@@ -272,6 +273,47 @@ async def test_expired_keys_of_the_user_go_with_the_next_one(
     await client.post(ALICE, json=MILK, headers=keyed("younger"))
     keys = await database.fetch("SELECT key FROM idempotency_keys WHERE user_id = 'alice'")
     assert {key for (key,) in keys} == {"young", "younger"}
+
+
+EXPIRED = """
+    INSERT INTO idempotency_keys (user_id, key, payload_digest, task_id, etag, created_at)
+    SELECT 'alice', n::text, '', gen_random_uuid(), gen_random_uuid(),
+        now() - interval '25 hours' - n % 7 * interval '1 hour' - n * interval '1 minute'
+    FROM generate_series(1, 12) n
+"""
+
+
+async def test_the_oldest_keys_go_first(
+    client: ContractClient, database: asyncpg.Connection
+) -> None:
+    await database.execute(EXPIRED)
+    await client.post(ALICE, json=MILK, headers=keyed("young"))
+    left = await database.fetch("SELECT key FROM idempotency_keys WHERE key <> 'young' ORDER BY 1")
+    assert [key for (key,) in left] == ["1", "7"]
+
+
+@pytest.mark.parametrize("way", ["request", "start"])
+async def test_an_expired_key_that_another_holds_is_left_to_it(
+    client: ContractClient,
+    database: asyncpg.Connection,
+    database_url: str,
+    settings: Settings,
+    way: str,
+) -> None:
+    await database.execute(EXPIRED)
+    other = await connect(database_url)
+    async with other.transaction():
+        await other.execute("SELECT FROM idempotency_keys WHERE key = '6' FOR UPDATE")
+        if way == "request":
+            answered = await client.post(ALICE, json=MILK, headers=keyed("young"))
+            assert answered.status_code == 201
+        else:
+            async with running(create_app(settings)):
+                pass
+        left = await database.fetch("SELECT key FROM idempotency_keys WHERE key <> 'young'")
+    await other.close()
+    assert "6" in {key for (key,) in left}
+    assert len(left) <= 2
 
 
 async def test_expired_keys_of_whoever_sends_no_more_go_when_a_process_starts(

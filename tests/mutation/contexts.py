@@ -17,6 +17,7 @@ from typing import Any
 import coverage
 import pytest
 
+SHARED_SECONDS = 5.0
 FOLDER = Path(os.environ["MUTATION_MAP"])
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 
@@ -61,11 +62,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def _of_others(item: pytest.Item) -> Generator[float]:
-    """The seconds of what was made for a whole module when another test asked: alone it asks."""
+    """The seconds of what was made for a whole module when another test asked: alone it asks.
+
+    What takes less than `SHARED_SECONDS` counts for nobody: many tests will ask together.
+    """
     information: Any = getattr(item, "_fixtureinfo", None)
     for definitions in information.name2fixturedefs.values() if information else ():
         took, asked = shared.get(definitions[-1], (0.0, item.nodeid))
-        if asked != item.nodeid:
+        if asked != item.nodeid and took > SHARED_SECONDS:
             yield took
 
 

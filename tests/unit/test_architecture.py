@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -180,12 +179,6 @@ def test_a_package_does_nothing_by_itself(package: Path) -> None:
 def test_making_the_application_opens_no_connection() -> None:
     nowhere = Settings(database_url=Secret("postgresql://tasks@127.0.0.1:1/tasks"))
     assert create_app(nowhere).routes
-
-
-def test_no_file_is_read_in_the_encoding_of_the_machine() -> None:
-    code = "import app.server"
-    strict = ["-X", "warn_default_encoding", "-W", "error::EncodingWarning"]
-    subprocess.run([sys.executable, *strict, "-c", code], cwd=ROOT, check=True)
 
 
 def structs_of(kind: type[msgspec.Struct]) -> set[type[msgspec.Struct]]:

@@ -1,0 +1,24 @@
+"""SQLAlchemy's statements, as the driver takes them."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import BigInteger, bindparam, select
+
+from app.statements import _compiled, as_sent
+
+pytestmark = pytest.mark.requirement("NFR-004")
+
+ADD = select(bindparam("a", type_=BigInteger) + bindparam("b", 40, type_=BigInteger))
+
+
+def test_a_statement_is_written_once_and_only_so_many_are_kept() -> None:
+    assert _compiled(ADD) is _compiled(ADD)
+    assert _compiled.cache_parameters()["maxsize"] == 1024
+
+
+def test_arguments_stand_in_the_order_of_the_statement() -> None:
+    text, arguments = as_sent(ADD, {"a": 2})
+    assert text.index("$1") < text.index("$2")
+    assert arguments == [2, 40]
+    assert as_sent(ADD, {"b": 1, "a": 2}) == (text, [2, 1])

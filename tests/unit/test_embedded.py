@@ -37,8 +37,10 @@ def sleeper(*ignored: str) -> Generator[subprocess.Popen[bytes]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def server(major: int, address: cluster.Address, *, durable: bool = True) -> cluster.Server:

@@ -6,6 +6,7 @@ A server of PostgreSQL's own takes a second and forgives much. These note what t
 import os
 import signal
 import stat
+import subprocess
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from app import embedded
-from app.embedded import EmbeddedError, account, cluster, running
+from app.embedded import EmbeddedError, account, cluster, folder, running
 
 pytestmark = pytest.mark.requirement("FR-038")
 
@@ -89,6 +90,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
             (place / program).write_text(script.replace("{place}", str(place)))
             (place / program).chmod(0o755)
         monkeypatch.setattr(embedded, "binaries", lambda _: place)
+        monkeypatch.setattr(cluster, "_READY_SECONDS", 3.0)
         yield place
 
 
@@ -294,6 +296,63 @@ def test_another_server_or_one_that_still_starts_is_not_ready(
     monkeypatch.setattr(cluster, "_READY_SECONDS", 0.3)
     with pytest.raises(EmbeddedError, match=r"^PostgreSQL was not ready within 0 s\. The end of"):
         running(place / "data").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("name", "there_before"), [("data", False), ("data", True), ("x" * 100, False)]
+)
+def test_the_servers_user_must_get_through_what_is_not_ours_to_change(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, there_before: bool
+) -> None:
+    asked: list[object] = []
+    account_for = embedded.account_for
+
+    def noted(data: Path, passed: list[Path]) -> account.Account | None:
+        asked.append((data, passed))
+        return account_for(data, passed)
+
+    monkeypatch.setattr(embedded, "account_for", noted)
+    monkeypatch.setattr(tempfile, "tempdir", str(place / "seen"))
+    data = place / name
+    if there_before:
+        data.mkdir()
+        data.chmod(0o777)
+    with running(data):
+        pass
+    outer = data if there_before else place
+    socket_place = outer if name == "data" else place / "seen"
+    assert asked == [(data / "pg18", [place / "postgres", outer, socket_place])]
+
+
+def test_what_is_made_belongs_to_the_servers_user(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    whom = account.Account(os.getuid(), os.getgid(), override=False)
+    monkeypatch.setattr(embedded, "account_for", lambda *_: whom)
+    monkeypatch.setattr(cluster, "before_exec", lambda _: None)
+    monkeypatch.setattr(os, "chown", lambda path, *_, **__: given.append(path.name))
+    with running(place / "data"):
+        pass
+    assert given == ["data", "service.lock", "server.lock", "run", "postgres.log", "pg18.new"]
+    with running(place / "data"):
+        pass
+    assert given[6:] == ["service.lock", "server.lock", "run", "postgres.log"]
+
+
+def test_a_server_that_outlived_its_service_is_told_to_end_first(place: Path) -> None:
+    data = place / "data"
+    with running(data):
+        pass
+    lock = folder._lock(data / "server.lock", None)
+    with subprocess.Popen(["/bin/sleep", "60"], pass_fds=[lock]) as orphan:
+        try:
+            os.close(lock)
+            (data / "pg18" / "postmaster.pid").write_text(f"{orphan.pid}\n")
+            with running(data):
+                assert orphan.wait(5) == -signal.SIGINT
+        finally:
+            orphan.kill()
 
 
 def test_an_end_of_the_service_ends_the_server_in_its_own_way() -> None:

@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from app.etags import Condition
 from app.problems import TaskNotFound
 from app.tasks.idempotency import key_values
-from app.tasks.repository import TaskRepository, _list
+from app.tasks.models import TaskRecord
+from app.tasks.repository import TaskRepository, _list, _update
 from app.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskSort
 
 pytestmark = pytest.mark.requirement("NFR-005")
@@ -117,3 +118,15 @@ def test_a_payload_is_kept_as_a_digest_of_256_bits() -> None:
     assert same == first
     assert all(other not in ([first], first) for other in others)
     assert [other["lock"] == first["lock"] for other in others] == [True, False, False]
+
+
+@pytest.mark.requirement("NFR-004")
+def test_a_statement_is_built_once_for_each_set_of_members_and_filters() -> None:
+    members, filters = frozenset({"title"}), frozenset({"completed"})
+    assert _update(members, any_etag=True) is _update(members, any_etag=True)
+    sorted_by = (TaskSort.CREATED_AT, SortOrder.ASC)
+    assert _list(filters, *sorted_by, follows=True) is _list(filters, *sorted_by, follows=True)
+
+
+def test_what_a_repository_inherits_is_about_tasks() -> None:
+    assert TaskRepository.model_type is TaskRecord

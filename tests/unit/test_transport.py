@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,6 @@ from app.transport import (
     AHEAD_AT_MOST,
     HEAD_BYTES_AT_MOST,
     PATIENCE,
-    PUT_OFF_BYTES_AT_MOST,
     Protocol,
     Wait,
 )
@@ -244,6 +244,15 @@ async def test_a_connection_on_which_nothing_has_begun_is_closed_after_a_moment(
 
 
 @pytest.mark.requirement("NFR-015")
+async def test_that_moment_is_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol, _ = connected()
+    later: list[float] = []
+    monkeypatch.setattr(protocol, "loop", SimpleNamespace(call_later=lambda s, _: later.append(s)))
+    protocol.shutdown()
+    assert later == [1.0]
+
+
+@pytest.mark.requirement("NFR-015")
 async def test_a_connection_with_a_request_under_way_is_not_kept() -> None:
     protocol, pipe = connected()
     protocol.data_received(WHOLE)
@@ -295,7 +304,7 @@ async def test_a_process_that_is_not_pressed_puts_nothing_off() -> None:
 @pytest.mark.parametrize(("more", "put_off"), [(0, True), (1, False)])
 async def test_what_is_put_off_has_a_limit(more: int, *, put_off: bool) -> None:
     protocol, pipe = pressed()
-    padding = PUT_OFF_BYTES_AT_MOST - len(REFUSED) - len("X: \r\n") + more
+    padding = 4096 - len(REFUSED) - len("X: \r\n") + more
     protocol.data_received(REFUSED[:-2] + b"X: " + b"a" * padding + b"\r\n\r\n")
     assert (pipe.written == b"") is put_off
     await turn()

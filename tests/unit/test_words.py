@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import string
 from pathlib import Path
 from types import ModuleType
 
@@ -137,3 +138,8 @@ def test_each_word_of_a_query_is_marked_as_the_users(user: str, sample: str) -> 
     assert [part[: len(mark)] for part in re.findall(r"'([^']+)'", query)] == [mark] * len(
         words(sample)
     )
+
+
+def test_every_letter_and_digit_of_ascii_is_of_a_word() -> None:
+    text = string.ascii_letters + string.digits
+    assert words(text) == [text]

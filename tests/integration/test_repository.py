@@ -1,0 +1,103 @@
+"""The statements of the repository, each by what it does to a row."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from tests.support.client import FOREIGN_TAG, ContractClient, assert_problem, tasks_of
+
+ALICE = tasks_of("alice")
+PATH = f"{ALICE}/{UUID(int=1)}"
+OPEN = {"title": "Buy MILK", "description": None, "completed": False}
+DONE = {**OPEN, "completed": True}
+AHEAD = """
+    UPDATE tasks SET updated_at = now() + interval '1 day',
+        completed_at = CASE WHEN completed_at IS NOT NULL THEN created_at END
+"""
+
+
+async def put(client: ContractClient, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    answered = await client.put(PATH, json=body, headers=named)
+    assert answered.is_success
+    stored: dict[str, Any] = answered.json()
+    return stored
+
+
+@pytest.mark.requirement("FR-007")
+async def test_a_task_that_is_made_completed_was_completed_when_it_was_made(
+    client: ContractClient,
+) -> None:
+    assert (await put(client, OPEN))["completed_at"] is None
+    await client.delete(PATH)
+    done = await put(client, DONE)
+    assert done["completed_at"] == done["created_at"] == done["updated_at"]
+    made = (await client.post(ALICE, json=DONE)).json()
+    assert made["completed_at"] == made["created_at"] == made["updated_at"]
+
+
+@pytest.mark.requirement("FR-007")
+@pytest.mark.parametrize("way", ["upsert", "replace", "patch"])
+async def test_a_task_keeps_the_instant_of_its_completion(client: ContractClient, way: str) -> None:
+    async def change(*, completed: bool) -> dict[str, Any]:
+        if way == "patch":
+            answered = (await client.patch(PATH, json={"completed": completed})).json()
+            return dict(answered)
+        headers = {"If_Match": "*"} if way == "replace" else {}
+        return await put(client, {**OPEN, "completed": completed}, **headers)
+
+    before = await put(client, OPEN)
+    first = await change(completed=True)
+    assert first["completed_at"] == first["updated_at"] > before["updated_at"]
+    second = await change(completed=True)
+    assert second["completed_at"] == first["completed_at"] < second["updated_at"]
+    assert (await change(completed=False))["completed_at"] is None
+
+
+@pytest.mark.requirement("FR-009")
+@pytest.mark.parametrize("body", [OPEN, DONE], ids=["open", "completed"])
+@pytest.mark.parametrize("way", ["upsert", "replace", "patch"])
+async def test_the_instant_of_a_change_goes_forward_whatever_the_clock_says(
+    client: ContractClient, database: asyncpg.Connection, body: dict[str, Any], way: str
+) -> None:
+    await put(client, body)
+    await database.execute(AHEAD)
+    before = (await client.get(PATH)).json()
+    if way == "patch":
+        after = (await client.patch(PATH, json={"completed": True})).json()
+    else:
+        after = await put(client, DONE, **({"If_Match": "*"} if way == "replace" else {}))
+    first, second = (datetime.fromisoformat(each["updated_at"]) for each in (before, after))
+    assert second - first == timedelta(microseconds=1)
+    kept = before["completed_at"] or after["updated_at"]
+    assert after["completed_at"] == kept
+
+
+@pytest.mark.requirement("FR-010")
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+async def test_a_change_happens_with_the_current_tag_alone(
+    client: ContractClient, method: str
+) -> None:
+    tag = (await client.put(PATH, json=OPEN)).headers["etag"]
+    body = {} if method == "DELETE" else {"json": {**OPEN, "title": "Else"}}
+    refused = await client.request(method, PATH, headers={"If-Match": FOREIGN_TAG}, **body)
+    assert_problem(refused, 412, "precondition-failed")
+    kept = await client.get(PATH)
+    assert (kept.headers["etag"], kept.json()["title"]) == (tag, OPEN["title"])
+    several = f"{FOREIGN_TAG}, {tag}"
+    assert (await client.request(method, PATH, headers={"If-Match": several}, **body)).is_success
+    after = await client.get(PATH)
+    assert after.status_code == 404 if method == "DELETE" else after.json()["title"] == "Else"
+
+
+@pytest.mark.requirement("FR-019")
+@pytest.mark.parametrize("word", ["milk", "MILK", "Milk"])
+async def test_a_word_is_found_in_any_letter_case(client: ContractClient, word: str) -> None:
+    await put(client, OPEN)
+    found = (await client.get(ALICE, params={"q": word})).json()["items"]
+    assert [task["title"] for task in found] == [OPEN["title"]]

@@ -7,7 +7,7 @@ the time that it may take, and on how many requests are served at once.
 from __future__ import annotations
 
 import asyncio
-from enum import StrEnum
+from enum import Enum, auto
 from typing import Any, cast
 
 import msgspec
@@ -48,15 +48,15 @@ PROBES = frozenset({b"/livez", b"/readyz"})
 READING_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
-class Wait(StrEnum):
+class Wait(Enum):
     """What a connection waits for from its client."""
 
-    FIRST = "the first byte of all"
-    HEAD = "the rest of a head"
-    BODY = "the rest of a body"
-    UNWANTED = "the rest of a body that is no longer wanted"
-    READING = "that what was sent is read"
-    NEXT = "another request"
+    FIRST = auto()  # the first byte of all
+    HEAD = auto()  # the rest of a head
+    BODY = auto()  # the rest of a body
+    UNWANTED = auto()  # the rest of a body that is no longer wanted
+    READING = auto()  # that what was sent is read
+    NEXT = auto()  # another request
 
 
 PATIENCE = {
@@ -81,11 +81,11 @@ class Protocol(HttpToolsProtocol):
     in_head = False
     unparsed_bytes = 0
     is_leaving = False
-    unwanted_bytes = 0
+    unwanted_bytes: int
     requests = 0
-    requests_in_read = 0
+    requests_in_read: int
     in_request = False  # from its first byte to its last
-    is_refused = False  # the request that arrives was answered at its head
+    is_refused: bool  # the request that arrives was answered at its head
     is_unread = False  # the answer is complete, and the client does not take it
     is_deaf = False  # nothing more is read: what was asked is answered, then it ends
     untaken = b""  # what is put off

@@ -65,7 +65,7 @@ async def test_a_statement_that_the_driver_refuses_leaves_no_lock(
         await pool.pool.fetch("SELECT id FROM tasks WHERE $1::bigint > 0", [2**64], 4)
 
     async def is_free() -> bool:
-        return await database.fetchval(locks) == 0
+        return bool(await database.fetchval(locks) == 0)
 
     await until(is_free)
     assert await one(pool, select(1)) == 1

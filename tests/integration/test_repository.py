@@ -84,13 +84,13 @@ async def test_a_change_happens_with_the_current_tag_alone(
     client: ContractClient, method: str
 ) -> None:
     tag = (await client.put(PATH, json=OPEN)).headers["etag"]
-    body = {} if method == "DELETE" else {"json": {**OPEN, "title": "Else"}}
-    refused = await client.request(method, PATH, headers={"If-Match": FOREIGN_TAG}, **body)
+    body = None if method == "DELETE" else {**OPEN, "title": "Else"}
+    refused = await client.request(method, PATH, headers={"If-Match": FOREIGN_TAG}, json=body)
     assert_problem(refused, 412, "precondition-failed")
     kept = await client.get(PATH)
     assert (kept.headers["etag"], kept.json()["title"]) == (tag, OPEN["title"])
     several = f"{FOREIGN_TAG}, {tag}"
-    assert (await client.request(method, PATH, headers={"If-Match": several}, **body)).is_success
+    assert (await client.request(method, PATH, headers={"If-Match": several}, json=body)).is_success
     after = await client.get(PATH)
     assert after.status_code == 404 if method == "DELETE" else after.json()["title"] == "Else"
 

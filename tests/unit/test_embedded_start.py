@@ -305,11 +305,10 @@ def test_the_servers_user_must_get_through_what_is_not_ours_to_change(
     place: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, there_before: bool
 ) -> None:
     asked: list[object] = []
-    account_for = embedded.account_for
 
     def noted(data: Path, passed: list[Path]) -> account.Account | None:
         asked.append((data, passed))
-        return account_for(data, passed)
+        return account.account_for(data, passed)
 
     monkeypatch.setattr(embedded, "account_for", noted)
     monkeypatch.setattr(tempfile, "tempdir", str(place / "seen"))

@@ -89,7 +89,7 @@ class Protocol(HttpToolsProtocol):
     is_unread = False  # the answer is complete, and the client does not take it
     is_deaf = False  # nothing more is read: what was asked is answered, then it ends
     untaken = b""  # what is put off
-    wait: tuple[int, Wait | None] = (0, Wait.FIRST)
+    wait: tuple[int, Wait | None]  # of how many requests it is, and what for
     waits_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -114,17 +114,20 @@ def _importers(root: Path) -> dict[str, set[str]]:
 
 
 def in_order(
-    tests: Iterable[str], seconds: dict[str, float], near: Collection[str], name: str = ""
+    tests: Iterable[str],
+    seconds: dict[str, float],
+    near: Collection[str],
+    names: Sequence[str] = (),
 ) -> list[str]:
     """One case of each test function first, those that know the module before the others.
 
-    Before all of them go those of a file that is named after the module.
+    Before all of them go those of a file that is named after the module or its package.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for test in sorted(tests, key=lambda test: (seconds[test], test)):
         groups[test.partition("[")[0]].append(test)
     ranked = [
-        (not name or name not in test, test not in near, rank // 3, seconds[test], test)
+        (not any(n in test for n in names), test not in near, rank // 3, seconds[test], test)
         for group in groups.values()
         for rank, test in enumerate(group)
     ]
@@ -148,10 +151,11 @@ def stages(
     if not own | used:  # it runs at import, or in the processes that some tests start
         likely |= eligible & known.starters
     groups = (own, likely, used - likely, others - likely)
-    name = f"/test_{Path(module).stem}.py"
-    ordered = [test for group in groups for test in in_order(group, known.seconds, near, name)]
+    name, package = Path(module).stem, Path(module).parent.name
+    names = (f"/test_{name}.py", f"/test_{package}.py", f"/test_{package}_")
+    ordered = [test for group in groups for test in in_order(group, known.seconds, near, names)]
     early = known.at_import(module, *span)
-    of_all = OF_MODELS if name == "/test_models.py" else OF_DECLARATIONS
+    of_all = OF_MODELS if name == "models" else OF_DECLARATIONS
     likeliest = [*killers, *(of_all if early else ())]
     ordered = list(dict.fromkeys([*(test for test in likeliest if test in eligible), *ordered]))
     rest = _within(ordered, known.seconds, budget * known.total)

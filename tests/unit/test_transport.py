@@ -323,6 +323,18 @@ async def test_what_comes_after_it_ends_the_wait_and_nothing_is_lost(at: int) ->
 
 
 @PRESSED
+async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> None:
+    protocol, pipe = pressed()
+    protocol.data_received(REFUSED)
+    await turn()
+    protocol.pause_writing()
+    assert not pipe.reading
+    protocol.resume_writing()
+    assert pipe.reading
+    assert protocol.server_state.total_requests == 0
+
+
+@PRESSED
 async def test_what_goes_on_is_not_put_off() -> None:
     protocol, pipe = pressed()
     protocol.data_received(REFUSED[:5])

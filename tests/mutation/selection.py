@@ -113,21 +113,13 @@ def _importers(root: Path) -> dict[str, set[str]]:
     return dict(found)
 
 
-def in_order(
-    tests: Iterable[str],
-    seconds: dict[str, float],
-    near: Collection[str],
-    names: Sequence[str] = (),
-) -> list[str]:
-    """One case of each test function first, those that know the module before the others.
-
-    Before all of them go those of a file that is named after the module or its package.
-    """
+def in_order(tests: Iterable[str], seconds: dict[str, float], near: Collection[str]) -> list[str]:
+    """One case of each test function first, those that know the module before the others."""
     groups: dict[str, list[str]] = defaultdict(list)
     for test in sorted(tests, key=lambda test: (seconds[test], test)):
         groups[test.partition("[")[0]].append(test)
     ranked = [
-        (not any(n in test for n in names), test not in near, rank // 3, seconds[test], test)
+        (test not in near, rank // 3, seconds[test], test)
         for group in groups.values()
         for rank, test in enumerate(group)
     ]
@@ -150,10 +142,11 @@ def stages(
     }
     if not own | used:  # it runs at import, or in the processes that some tests start
         likely |= eligible & known.starters
-    groups = (own, likely, used - likely, others - likely)
     name, package = Path(module).stem, Path(module).parent.name
     names = (f"/test_{name}.py", f"/test_{package}.py", f"/test_{package}_")
-    ordered = [test for group in groups for test in in_order(group, known.seconds, near, names)]
+    named = {test for test in eligible if any(each in test for each in names)}
+    groups = (own & named, own, named, likely, used - likely, others - likely)
+    ordered = [test for group in groups for test in in_order(group, known.seconds, near)]
     early = known.at_import(module, *span)
     of_all = OF_MODELS if name == "models" else OF_DECLARATIONS
     likeliest = [*killers, *(of_all if early else ())]

@@ -346,6 +346,14 @@ def test_only_socket_folders_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "service.lock"]
 
 
+def test_a_socket_folder_is_removed_whatever_its_place_is_called(tmp_path: Path) -> None:
+    left = tmp_path / "two\nlines" / "tasks-pg-x"
+    left.mkdir(parents=True)
+    (tmp_path / "service.lock").write_text(f"123\n{left}")
+    with folder.sole_service(tmp_path, None):
+        assert not left.exists()
+
+
 def test_a_socket_folder_that_is_gone_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "service.lock").write_text(f"123\n{tmp_path / 'tasks-pg-gone'}")
     with folder.sole_service(tmp_path, None) as record:

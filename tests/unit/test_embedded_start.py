@@ -337,6 +337,16 @@ def test_what_is_made_belongs_to_the_servers_user(
     with running(place / "data"):
         pass
     assert given[6:] == ["service.lock", "server.lock", "run", "postgres.log"]
+    monkeypatch.setattr(cluster, "_SOCKETS", False)
+    with running(place / "data"):
+        pass
+    assert given[10:] == ["service.lock", "server.lock", "password", "postgres.log"]
+
+
+def test_a_socket_folder_that_is_gone_is_no_fault_at_the_end(place: Path) -> None:
+    with running(place / "data"):
+        (place / "data" / "run").rmdir()
+    assert not (place / "data" / "run").exists()
 
 
 def test_a_server_that_outlived_its_service_is_told_to_end_first(place: Path) -> None:

@@ -48,6 +48,13 @@ def server(major: int, address: cluster.Address, *, durable: bool = True) -> clu
     return cluster.Server(HERE, data, durable, None, address, sys.stdout.buffer, -1)
 
 
+def test_the_package_offers_what_it_says() -> None:
+    offered: dict[str, object] = {}
+    exec("from app.embedded import *", offered)  # noqa: S102 - a constant
+    names = {name for name in offered if not name.startswith("__")}
+    assert names == {"EmbeddedError", "binaries", "running"}
+
+
 # --- finding the programs ----------------------------------------------------------------------
 
 
@@ -315,8 +322,10 @@ def test_root_without_power_is_told_the_folder(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     first = folder._lock(tmp_path / "lock", None)
+    before = set(Path("/proc/self/fd").iterdir())
     with pytest.raises(BlockingIOError):
         folder._lock(tmp_path / "lock", None)
+    assert set(Path("/proc/self/fd").iterdir()) == before
     os.close(first)
     os.close(folder._lock(tmp_path / "lock", None))
 

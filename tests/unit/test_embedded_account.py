@@ -1,5 +1,6 @@
-"""What a program of the embedded PostgreSQL is, between the fork and the exec: asked of the kernel."""
+"""What a program of the embedded PostgreSQL is between fork and exec: the kernel is asked."""
 
+import ctypes
 import os
 import pwd
 import signal
@@ -17,7 +18,7 @@ NOBODY = pwd.getpwnam("nobody")
 DEATH_SIGNAL = (
     "import ctypes; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n)); print(n.value)"
 )
-SECURE_BITS = "import ctypes; print(ctypes.CDLL(None).prctl(27, 0, 0, 0, 0))"
+LIBC = ctypes.CDLL(None)
 
 
 def said(whom: Account | None, *command: str) -> str:
@@ -85,10 +86,49 @@ class TestAsRoot:  # pragma: no cover - only root can switch users
         names = ("CapInh", "CapPrm", "CapEff", "CapAmb")
         assert {int(found[name][0], 16) for name in names} == {capabilities}
 
-    def test_the_capability_counts_for_access_too(self) -> None:
-        before = int(said(None, sys.executable, "-c", SECURE_BITS))
-        whom = Account(NOBODY.pw_uid, NOBODY.pw_gid, override=True)
-        assert int(said(whom, sys.executable, "-c", SECURE_BITS)) == before | 4
+    @pytest.mark.parametrize(("override", "bits"), [(True, 4 | 16), (False, 0)])
+    def test_the_capability_is_kept_and_counts_for_access_too(
+        self, bits: int, *, override: bool
+    ) -> None:
+        """SECBIT_NO_SETUID_FIXUP and SECBIT_KEEP_CAPS; the exec clears the second."""
+        prepare = before_exec(Account(NOBODY.pw_uid, NOBODY.pw_gid, override))
+        assert prepare is not None
+        reader, writer = os.pipe()
+
+        def prepared() -> None:
+            prepare()
+            os.write(writer, str(LIBC.prctl(27, 0, 0, 0, 0)).encode())
+
+        subprocess.run(["/bin/true"], check=True, cwd="/", preexec_fn=prepared)
+        os.close(writer)
+        with os.fdopen(reader) as read:
+            assert int(read.read()) == bits
+
+    @staticmethod
+    def without(capability: int) -> subprocess.CompletedProcess[bytes]:
+        """The status of a program that a service without a capability starts."""
+        prepare = before_exec(Account(NOBODY.pw_uid, NOBODY.pw_gid, override=True))
+        assert prepare is not None
+
+        def prepared() -> None:
+            header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+            LIBC.capget(header, sets)
+            for which in (0, 1):  # effective and permitted
+                sets[which] &= ~(1 << capability)
+            LIBC.capset(header, sets)
+            prepare()
+
+        command = ["/bin/cat", "/proc/self/status"]
+        return subprocess.run(command, check=True, capture_output=True, preexec_fn=prepared)
+
+    def test_it_is_kept_where_the_rules_of_access_cannot_be_changed(self) -> None:
+        setpcap = 8
+        assert b"CapEff:\t0000000000000002\n" in self.without(setpcap).stdout
+
+    def test_nothing_starts_where_it_is_not_there_to_be_kept(self) -> None:
+        dac_override = 1
+        with pytest.raises(subprocess.SubprocessError):
+            self.without(dac_override)
 
     def test_it_is_told_when_the_service_dies_whoever_it_is(self) -> None:
         whom = Account(NOBODY.pw_uid, NOBODY.pw_gid, override=True)

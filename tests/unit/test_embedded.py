@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import cast
 
@@ -150,6 +150,11 @@ def test_initdb_options(major: int, own: set[str], *, durable: bool) -> None:
         "--auth-local=trust",
         "--auth-host=reject",
     }
+
+
+def test_a_server_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        server(18, cluster._over_socket(HERE)).lock = 0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("durable", "value"), [(True, "on"), (False, "off")])

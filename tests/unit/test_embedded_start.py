@@ -40,7 +40,11 @@ if [ "$1" = --single ]; then
 fi
 trap 'exit 0' INT
 printf '%s\n' "$$" data 0 5432 run '' memory ready >"$2/postmaster.pid"
-while :; do sleep 0.01; done
+number=0
+while [ "$number" -lt 3000 ]; do  # a minute at most, whoever forgets it
+    sleep 0.02
+    number=$((number + 1))
+done
 """,
 }
 

@@ -17,7 +17,7 @@ from typing import Any
 import coverage
 import pytest
 
-SHARED_SECONDS = 5.0
+SHARED_SECONDS = 2.0
 FOLDER = Path(os.environ["MUTATION_MAP"])
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 

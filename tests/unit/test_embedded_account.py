@@ -28,6 +28,7 @@ def said(whom: Account | None, *command: str) -> str:
         check=True,
         capture_output=True,
         cwd="/",
+        env={},  # the tests' coverage would follow it there
         text=True,
         preexec_fn=before_exec(whom),
     )

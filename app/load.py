@@ -95,10 +95,12 @@ class Load(ServerState):
         self._put_off.append(connection)
 
     def _take_some(self) -> None:
-        for _ in range(min(HEADS_IN_TURN, len(self._put_off))):
-            self._put_off.popleft().take()
-        if self._put_off:
-            asyncio.get_running_loop().call_soon(self._take_some)
+        try:
+            for _ in range(min(HEADS_IN_TURN, len(self._put_off))):
+                self._put_off.popleft().take()
+        finally:  # a fault of one is not the others'
+            if self._put_off:
+                asyncio.get_running_loop().call_soon(self._take_some)
 
     def look(self, now: float) -> None:
         """End what has waited too long at `now`, and tell how many were refused since last time.

@@ -120,6 +120,24 @@ async def test_those_that_are_put_off_take_turns_a_few_at_a_time() -> None:
     assert taken[1] == sorted(taken[1], reverse=True)  # the first come first
 
 
+class Faulty(Looked):
+    """A connection that fails when it takes what it has read."""
+
+    def take(self) -> None:
+        raise KeyError
+
+
+async def test_a_fault_of_one_that_was_put_off_is_not_the_others() -> None:
+    load, told, connection = load_of(0, 0), [], Looked()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    for each in (Faulty(), connection):
+        load.put_off(each)
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert connection.at == [0.0]
+    assert [type(context["exception"]) for context in told] == [KeyError]
+
+
 async def test_one_that_is_put_off_later_has_its_turn_too() -> None:
     load, connection = load_of(0, 0), Looked()
     for times in (1, 2):

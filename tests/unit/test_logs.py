@@ -8,12 +8,13 @@ import logging
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from app.logs import configure, log
+from app.logs import RequestLine, configure, log, request_log
 from app.settings import LogFormat, LogLevel
 from tests.support.logs import restore
 
@@ -38,6 +39,16 @@ def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     root.setLevel(level)
     restore(before)
+
+
+LINE = RequestLine(
+    method="GET",
+    route="/livez",
+    status=200,
+    duration_ms=1.5,
+    request_id="request-1",
+    trace_id=None,
+)
 
 
 def lines_of(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -71,7 +82,7 @@ def test_a_line_has_its_members_its_level_and_its_instant() -> None:
     log.info("request", status=200, route=None)
     (line,) = lines_of(out)
     instant = line.pop("timestamp")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", instant)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", instant)
     assert abs(datetime.now(UTC) - datetime.fromisoformat(instant)) < timedelta(minutes=1)
     assert line == {"event": "request", "level": "info", "status": 200, "route": None}
 
@@ -90,6 +101,58 @@ def test_the_logger_is_bound_once() -> None:
     bound = log.bind
     log.info("second")
     assert log.bind is bound  # to bind it for each line cost a tenth of a request's processor time
+
+
+def test_the_line_of_a_request_is_one_of_the_log_like_any_other() -> None:
+    out = io.StringIO()
+    configure(LogLevel.INFO, LogFormat.JSON, out)
+    request_log.write(LINE)
+    request_log.stream = None  # so that the log itself writes the next one
+    request_log.write(LINE)
+    first, second = lines_of(out)
+    for line in (first, second):
+        age = datetime.now(UTC) - datetime.fromisoformat(line.pop("timestamp"))
+        assert timedelta() <= age < timedelta(minutes=1)
+    assert first == second
+    assert first == {
+        "event": "request",
+        "level": "info",
+        "method": "GET",
+        "route": "/livez",
+        "status": 200,
+        "duration_ms": 1.5,
+        "request_id": "request-1",
+        "trace_id": None,
+    }
+
+
+def test_the_line_of_a_request_is_there_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as out:
+        configure(LogLevel.INFO, LogFormat.JSON, out)
+        request_log.write(LINE)
+        assert json.loads(path.read_text())["request_id"] == "request-1"
+
+
+def test_the_line_of_a_request_is_text_among_text() -> None:
+    for form, is_json in ((LogFormat.JSON, True), (LogFormat.TEXT, False)):
+        out = io.StringIO()
+        configure(LogLevel.INFO, form, out)
+        request_log.write(LINE)
+        assert out.getvalue().startswith("{") is is_json
+        assert out.getvalue().count("request-1") == out.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+@pytest.mark.parametrize(
+    ("level", "count"),
+    [(LogLevel.DEBUG, 1), (LogLevel.INFO, 1), (LogLevel.WARNING, 0), (LogLevel.ERROR, 0)],
+)
+def test_the_line_of_a_request_is_information(level: LogLevel, count: int, form: LogFormat) -> None:
+    out = io.StringIO()
+    configure(level, form, out)
+    request_log.write(LINE)
+    assert out.getvalue().count("\n") == count
 
 
 def test_a_library_writes_lines_of_the_same_form() -> None:

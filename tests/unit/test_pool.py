@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from asyncio import sleep
 from collections.abc import Awaitable
 from typing import Any
@@ -15,6 +16,7 @@ from app.pool import (
     BRIDGED_SECONDS,
     BusyError,
     Connector,
+    Places,
     Pool,
     StatementError,
     UnreachableError,
@@ -39,6 +41,122 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
+
+
+# --- waiting -------------------------------------------------------------------------------------
+
+
+async def waiting(
+    places: Places, number: int, seconds: float = SECONDS
+) -> list[asyncio.Task[None]]:
+    """So many tasks that wait for a place, in this order."""
+    tasks = [asyncio.create_task(places.take(seconds)) for _ in range(number)]
+    await sleep(0)
+    return tasks
+
+
+def served(tasks: list[asyncio.Task[None]]) -> list[bool]:
+    return [task.done() and not task.cancelled() and not task.exception() for task in tasks]
+
+
+async def has_free(places: Places, number: int) -> bool:
+    """Whether there are so many free places, and no more; none is free afterwards."""
+    tasks = await waiting(places, number + 1, 0.01)
+    return served(tasks) == [True] * number + [False] and bool(
+        isinstance((await asyncio.gather(*tasks, return_exceptions=True))[-1], BusyError)
+    )
+
+
+async def test_there_are_so_many_places() -> None:
+    assert await has_free(Places(2), 2)
+
+
+async def test_a_place_that_is_given_back_can_be_taken_again() -> None:
+    places = Places(1)
+    for _ in range(3):
+        await places.take(0)
+        places.give()
+    assert await has_free(places, 1)
+
+
+async def test_who_waits_longest_is_next_and_nobody_overtakes_them() -> None:
+    places = Places(1)
+    await places.take(0)
+    tasks = await waiting(places, 3)
+    for number in range(1, 4):
+        places.give()
+        tasks += await waiting(places, 1)
+        assert served(tasks[:3]) == [True] * number + [False] * (3 - number)
+        assert served(tasks[3:]) == [False] * number
+    for _ in range(4):
+        places.give()
+    await asyncio.gather(*tasks)
+    assert await has_free(places, 1)
+
+
+async def test_who_gave_up_gets_no_place() -> None:
+    places = Places(1)
+    await places.take(0)
+    (late,) = await waiting(places, 1, 0.01)
+    cancelled, patient = await waiting(places, 2)
+    cancelled.cancel()
+    with pytest.raises(BusyError):
+        await late
+    places.give()
+    await patient
+    assert cancelled.cancelled()
+    places.give()
+    assert await has_free(places, 1)
+
+
+async def test_who_is_cancelled_in_the_moment_of_their_turn_hands_it_on() -> None:
+    places = Places(1)
+    await places.take(0)
+    unlucky, next_one = await waiting(places, 2)
+    places.give()
+    unlucky.cancel()
+    await asyncio.wait([unlucky, next_one], timeout=SECONDS)
+    assert unlucky.cancelled()
+    assert served([next_one]) == [True]
+    places.give()
+    assert await has_free(places, 1)
+
+
+async def test_who_is_cancelled_in_the_moment_of_giving_up_leaves_no_place_behind() -> None:
+    places = Places(1)
+    await places.take(0)
+    (late,) = await waiting(places, 1, 0.01)
+    asyncio.get_running_loop().call_later(0.01, late.cancel)
+    time.sleep(0.02)  # noqa: ASYNC251 - both are due then, and come in one turn of the loop
+    await asyncio.wait([late], timeout=SECONDS)
+    assert late.cancelled()
+    places.give()
+    assert await has_free(places, 1)
+
+
+async def test_who_gets_a_place_as_their_time_ends_has_it() -> None:
+    faults: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, fault: faults.append(fault))
+    places = Places(1)
+    await places.take(0)
+    (lucky,) = await waiting(places, 1, 0.01)
+    loop.call_later(0.001, places.give)
+    time.sleep(0.02)  # noqa: ASYNC251 - as above
+    await lucky
+    assert faults == []
+
+
+async def test_the_time_of_who_has_a_place_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[object] = []
+    monkeypatch.setattr("app.pool._say_busy", ended.append)
+    places = Places(1)
+    await places.take(0)
+    tasks = await waiting(places, 1, 0.01)
+    places.give()
+    await asyncio.gather(*tasks)
+    await sleep(0.02)
+    assert ended == []
 
 
 # --- opening -------------------------------------------------------------------------------------

@@ -36,13 +36,14 @@ def circumstances(rounds: int) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """How many processors of which kind (Linux)."""
-    models = [
-        line.partition(": ")[2]
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{len(models)} x {models[0]}"
+    """How many processors of which kind (Linux). A virtual machine's names leave out the model."""
+    number, kind = 0, dict[str, str]()
+    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+        name, _, value = map(str.strip, line.partition(":"))
+        number += name == "processor"
+        kind[name] = value
+    names = ("model name", "cpu family", "model", "stepping")
+    return " ".join([f"{number} x", *(kind[name] for name in names if name in kind)])
 
 
 def write(figures: Figures, about: dict[str, Any]) -> Path:

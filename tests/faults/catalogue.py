@@ -34,6 +34,12 @@ FAULTS = (
     Fault("acknowledgement-cut", the.cut_before_acknowledgement),
     # The database answers, and reads are served.
     Fault("disk-full", the.fill_disk, ready=True, scene=Scene(megabytes=12)),
+    Fault(
+        "log-disk-full",
+        the.fill_log_disk,
+        ready=False,
+        scene=Scene(megabytes=200, is_of_log=True),
+    ),
     Fault("connections-used-up", the.use_up_connections, ready=False),
     Fault("table-locked", the.lock_table),
     Fault("rows-locked", the.lock_rows),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import asyncpg
 
@@ -114,17 +115,33 @@ async def cut_before_acknowledgement(stage: Stage) -> None:
     await in_responses(stage, hook)
 
 
-async def fill_disk(stage: Stage) -> None:
-    """The file system of the tables is full (ENOSPC); the write-ahead log has room."""
-    assert stage.disk
-    filler = stage.disk / "filler"
+@contextmanager
+def filled(disk: Path | None) -> Iterator[None]:
+    """A file system without room (ENOSPC)."""
+    assert disk
+    filler = disk / "filler"
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         for size in (1 << 20, 4096):
             with suppress(OSError):
                 while True:
                     file.write(bytes(size))
-    await asyncio.sleep(5)
+    yield
     filler.unlink()
+
+
+async def fill_disk(stage: Stage) -> None:
+    """The file system of the tables is full; the write-ahead log has room."""
+    with filled(stage.disk):
+        await asyncio.sleep(5)
+
+
+async def fill_log_disk(stage: Stage) -> None:
+    """That of the write-ahead log is: PostgreSQL ends itself, and is started when there is room."""
+    with filled(stage.disk):
+        await stage.postgres.use_up_log()
+        await asyncio.sleep(5)
+        stage.complaints += ["PostgreSQL went on"] * stage.postgres.is_running
+    await stage.postgres.start()
 
 
 async def use_up_connections(stage: Stage) -> None:

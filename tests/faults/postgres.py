@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from app.migrate import migrate
 from tests.backends.daemon import free_port
 
 MAX_CONNECTIONS = 40
+LOG_SECONDS = 30.0
 # What was really done, whoever asked for it: a row for each change, in the change's transaction.
 HISTORY = """
     CREATE TABLE history (number bigserial, change text, id uuid, title text, etag uuid,
@@ -156,6 +158,36 @@ class Postgres:
         await session.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         await session.execute("DROP TABLESPACE small")
         await session.close()
+
+    async def move_log(self, disk: Path | None) -> None:
+        """Have the write-ahead log on another disk, or among the other files again."""
+        await self.shut_down()
+        log = self.folder / "pg18" / "pg_wal"
+        new = (disk or log.parent) / "pg_wal.new"
+        shutil.copytree(log, new)
+        for path in (new, *new.rglob("*")):
+            give(path, self.account)
+        if log.is_symlink():
+            log.unlink()
+        else:
+            shutil.rmtree(log)
+        if disk:
+            log.symlink_to(new)
+        else:
+            new.rename(log)
+        await self.start()
+
+    async def use_up_log(self) -> None:
+        """Have the server begin new files of its write-ahead log until it has ended."""
+        deadline = time.monotonic() + LOG_SECONDS
+        while self.is_running and time.monotonic() < deadline:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                session = await self.connect()
+                while True:
+                    await session.execute(
+                        "SELECT pg_logical_emit_message(false, 'tests', 'more'), pg_switch_wal()"
+                    )
+            await asyncio.sleep(0.05)
 
     async def terminate(self, port: int) -> None:
         """End the backend that serves a client's port."""

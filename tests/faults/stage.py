@@ -144,6 +144,7 @@ class Scene:
     pooler: bool = False
     replicas: int = 1
     megabytes: int = 0  # of the database's disk; 0 is the machine's own
+    is_of_log: bool = False  # that disk holds the write-ahead log, and not the tables
     service_clock: bool = False
     database_clock: bool = False
 
@@ -155,7 +156,9 @@ class Scene:
             if self.database_clock:
                 await postgres.shut_down()
                 await postgres.start(fake)
-            await postgres.prepare(disk)
+            if disk and self.is_of_log:
+                await postgres.move_log(disk)
+            await postgres.prepare(None if self.is_of_log else disk)
             try:
                 async with self._network(postgres, folder) as (pooler, proxy):
                     settings: dict[str, object] = {"DATABASE_URL": postgres.url_at(proxy.port)}
@@ -170,7 +173,9 @@ class Scene:
         if self.database_clock:
             await postgres.shut_down()
             await postgres.start()
-        if self.megabytes:
+        if self.is_of_log:
+            await postgres.move_log(None)
+        elif self.megabytes:
             await postgres.drop_tablespace()
 
     @contextmanager

@@ -598,7 +598,8 @@ def test_an_initdb_that_fails(
 def test_an_interrupt_ends_initdb(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = open_folder / "pid"
     for name in ("initdb", "postgres"):
-        script = f"#!/bin/sh\necho $$ >{pid}.new\nmv {pid}.new {pid}\nexec sleep 60\n"
+        # Its input ends when it is waited for; before that it is not anybody's to end.
+        script = f"#!/bin/sh\nread _\necho $$ >{pid}.new\nmv {pid}.new {pid}\nexec sleep 60\n"
         (open_folder / name).write_text(script)
         (open_folder / name).chmod(0o755)
     monkeypatch.setattr(embedded, "binaries", lambda _: open_folder)

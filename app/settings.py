@@ -145,9 +145,16 @@ def _decode(type_: type, raw: Any) -> Any:  # noqa: ANN401 - msgspec's signature
 def _faults_between(settings: Settings) -> list[str]:
     """The faults that a field's type alone cannot state."""
     faults: list[str] = []
-    for name in ("database_url", "database_direct_url"):
-        url: Secret | None = getattr(settings, name)
-        if url is not None:
+    if settings.database_url is None:
+        # With the embedded database served, another one would be migrated.
+        about_one = ("database_direct_url", "database_pooler")
+        given = [name for name in about_one if getattr(settings, name)]
+        faults += [f"{name.upper()}: is of no use without DATABASE_URL" for name in given]
+    else:
+        for name in ("database_url", "database_direct_url"):
+            url: Secret | None = getattr(settings, name)
+            if url is None:
+                continue
             try:
                 Connection.parse(url.reveal(), roots=settings.database_tls_roots)
             except DatabaseUrlError as fault:

@@ -106,7 +106,13 @@ def serving(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "service.log"
     with tempfile.TemporaryDirectory(prefix="tasks-fuzz-") as data, path.open("wb") as log:
-        environ = os.environ | {
+        # Without a database, what is said of one is said of somebody else's.
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if database_url or not name.startswith("DATABASE_")
+        }
+        environ = kept | {
             "HOST": "127.0.0.1",
             "PORT": "0",
             "DATABASE_URL": database_url or "",

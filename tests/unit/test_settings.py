@@ -16,6 +16,7 @@ pytestmark = pytest.mark.requirement("FR-037")
 
 LONG_SECRET = "0123456789abcdef" * 2
 GOOD_URL = "postgresql://tasks:hunter2@db.example.org/tasks"
+LOCAL_URL = "postgresql://tasks@localhost/tasks"
 
 
 def faults_of(environ: dict[str, str]) -> list[str]:
@@ -58,7 +59,6 @@ def test_without_variables_every_setting_has_its_default() -> None:
         ("DATABASE_URL", GOOD_URL, Secret(GOOD_URL)),
         ("DATABASE_TLS_VERIFY", "false", False),
         ("DATABASE_TLS_VERIFY", "1", True),
-        ("DATABASE_POOLER", "true", True),
         ("REQUESTS_AT_ONCE", "1", 1),
         ("REQUESTS_AT_ONCE", "10000", 10_000),
         ("DATABASE_POOL_SIZE", "1", 1),
@@ -66,7 +66,6 @@ def test_without_variables_every_setting_has_its_default() -> None:
         ("DATABASE_TIMEOUT", "0.1", 0.1),
         ("DATABASE_TIMEOUT", "4.5", 4.5),
         ("DATABASE_TIMEOUT", "3", 3.0),
-        ("DATABASE_DIRECT_URL", GOOD_URL, Secret(GOOD_URL)),
         ("DATABASE_TLS_ROOTS", "/etc/roots.pem", Path("/etc/roots.pem")),
         ("DATABASE_POOL_RECYCLE", "1", 1),
         ("DATABASE_POOL_RECYCLE", "86400", 86400),
@@ -92,6 +91,17 @@ def test_without_variables_every_setting_has_its_default() -> None:
 )
 def test_a_variable_is_converted(name: str, raw: str, value: Any) -> None:
     assert getattr(Settings.from_env({name: raw}), name.lower()) == value
+
+
+@pytest.mark.requirement("FR-054")
+@pytest.mark.parametrize(
+    ("name", "raw", "value"),
+    [("DATABASE_DIRECT_URL", GOOD_URL, Secret(GOOD_URL)), ("DATABASE_POOLER", "true", True)],
+)
+def test_what_is_said_of_a_database_needs_that_database(name: str, raw: str, value: Any) -> None:
+    with_one = Settings.from_env({name: raw, "DATABASE_URL": GOOD_URL})
+    assert getattr(with_one, name.lower()) == value
+    assert faults_of({name: raw}) == [f"{name}: is of no use without DATABASE_URL"]
 
 
 @pytest.mark.parametrize("name", [field.name.upper() for field in fields(Settings)])
@@ -149,7 +159,7 @@ def test_a_variable_of_another_name_is_none_of_ours(name: str) -> None:
     ],
 )
 def test_a_variable_at_fault_is_named(name: str, raw: str) -> None:
-    (line,) = faults_of({name: raw})
+    (line,) = faults_of({"DATABASE_URL": LOCAL_URL, name: raw})
     assert line.startswith(f"{name}: ")
 
 
@@ -202,7 +212,7 @@ def test_all_variables_at_fault_are_told_at_once() -> None:
     ],
 )
 def test_a_value_at_fault_is_not_repeated(name: str, raw: str) -> None:
-    (line,) = faults_of({name: raw})
+    (line,) = faults_of({"DATABASE_URL": LOCAL_URL, name: raw})
     assert "hunter2" not in line
 
 
@@ -287,7 +297,8 @@ def test_what_is_behind_a_pooler_is_taken_from_its_setting() -> None:
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_DIRECT_URL"])
 def test_roots_that_cannot_be_read_are_told(name: str, tmp_path: Path) -> None:
-    environ = {name: GOOD_URL, "DATABASE_TLS_ROOTS": str(tmp_path / "hunter2")}
+    environ = {"DATABASE_URL": LOCAL_URL, name: GOOD_URL}
+    environ |= {"DATABASE_TLS_ROOTS": str(tmp_path / "hunter2")}
     told = "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"
     assert faults_of(environ) == [f"{name}: {told}"]
 

@@ -139,6 +139,7 @@ def test_the_line_of_a_request_is_text_among_text() -> None:
         out = io.StringIO()
         configure(LogLevel.INFO, form, out)
         request_log.write(LINE)
+        assert (request_log.stream is out) is is_json
         assert out.getvalue().startswith("{") is is_json
         assert out.getvalue().count("request-1") == out.getvalue().count("\n") == 1
 

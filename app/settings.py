@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_origin
@@ -144,22 +144,24 @@ def _decode(type_: type, raw: Any) -> Any:  # noqa: ANN401 - msgspec's signature
 
 def _faults_between(settings: Settings) -> list[str]:
     """The faults that a field's type alone cannot state."""
-    faults: list[str] = []
     if settings.database_url is None:
         # With the embedded database served, another one would be migrated.
         about_one = ("database_direct_url", "database_pooler")
         given = [name for name in about_one if getattr(settings, name)]
-        faults += [f"{name.upper()}: is of no use without DATABASE_URL" for name in given]
+        faults = [f"{name.upper()}: is of no use without DATABASE_URL" for name in given]
     else:
-        for name in ("database_url", "database_direct_url"):
-            url: Secret | None = getattr(settings, name)
-            if url is None:
-                continue
-            try:
-                Connection.parse(url.reveal(), roots=settings.database_tls_roots)
-            except DatabaseUrlError as fault:
-                faults.append(f"{name.upper()}: {fault}")
+        faults = list(_faults_of_urls(settings))
     secret = settings.cursor_secret
     if secret is not None and len(secret.reveal()) < 32:  # noqa: PLR2004 - 128 bits in hex
         faults.append("CURSOR_SECRET: must have at least 32 characters")
     return faults
+
+
+def _faults_of_urls(settings: Settings) -> Iterator[str]:
+    for name in ("database_url", "database_direct_url"):
+        url: Secret | None = getattr(settings, name)
+        if url is not None:
+            try:
+                Connection.parse(url.reveal(), roots=settings.database_tls_roots)
+            except DatabaseUrlError as fault:
+                yield f"{name.upper()}: {fault}"

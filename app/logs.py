@@ -18,7 +18,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class RequestLine(msgspec.Struct, frozen=True, kw_only=True):
+class RequestLine(msgspec.Struct, frozen=True):
     """The line of a request; `method` and `route` are None where none could be read."""
 
     method: str | None

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
-from app.logs import RequestLine, configure, log, request_log
+from app.logs import RequestLine, RequestLog, configure, log, request_log
 from app.settings import LogFormat, LogLevel
 from tests.support.logs import restore
 
@@ -124,6 +125,12 @@ def test_the_line_of_a_request_is_one_of_the_log_like_any_other() -> None:
         "request_id": "request-1",
         "trace_id": None,
     }
+
+
+def test_before_the_log_is_configured_a_request_has_its_line() -> None:
+    with capture_logs() as lines:
+        RequestLog().write(LINE)
+    assert [(line["event"], line["request_id"]) for line in lines] == [("request", "request-1")]
 
 
 def test_the_line_of_a_request_is_there_at_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 READ_BYTES = 262_144
+BEHIND_SECONDS = 0.0005
 GIVE_UP_SECONDS = 10.0  # after the last request was due
 CONNECTIONS_AT_MOST = 128  # as many as a proxy in front might keep
 UNAVAILABLE = 503
@@ -127,9 +128,14 @@ class Generator:
             if now > due + GIVE_UP_SECONDS:
                 self._give_up(load)
                 break
-            # Rounded up to a millisecond, which counts as late: to wait busily for the rest, or for
-            # a connection that comes free, would take the processor from the service.
-            self._take_answers(load, due - now if upcoming and due > now else 0.1)
+            if upcoming and due <= now:
+                # Every connection is busy. To ask again and again when one is free would take the
+                # processor from the service, and so would a call of the system for each that is.
+                time.sleep(BEHIND_SECONDS)
+                self._take_answers(load, 0.0)
+            else:
+                # Rounded up to a millisecond, which counts as late, for the same reason.
+                self._take_answers(load, due - now if upcoming else 0.1)
         load.processor = time.process_time() - used
         return load
 

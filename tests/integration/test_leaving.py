@@ -37,7 +37,7 @@ def is_refusing(port: int) -> bool:
     try:
         with opened(port):
             return False
-    except ConnectionRefusedError:
+    except ConnectionError:  # reset, where the listener was closed while it was being made
         return True
 
 

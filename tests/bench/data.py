@@ -60,8 +60,9 @@ def processor_seconds(pid: int) -> float:
     """What a process and those that it started have used, to the nanosecond (Linux)."""
     found = 0
     for number in [pid, *_children(pid)]:
-        for thread in Path(f"/proc/{number}/task").iterdir():
-            found += int((thread / "schedstat").read_text("ascii").split()[0])
+        with suppress(FileNotFoundError, ProcessLookupError):  # it may end while it is looked at
+            for thread in Path(f"/proc/{number}/task").iterdir():
+                found += int((thread / "schedstat").read_text("ascii").split()[0])
     return found / 1e9
 
 

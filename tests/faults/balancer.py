@@ -92,7 +92,7 @@ class Balancer:
             if port in self.ready or not self.ready:
                 try:
                     return Upstream(port, *await asyncio.open_connection("127.0.0.1", port))
-                except ConnectionError:  # refused, or reset where the listener was just closed
+                except (ConnectionRefusedError, ConnectionResetError):  # reset as it closed
                     self.ready.discard(port)
         raise ConnectionRefusedError("no replica listens")
 

@@ -37,7 +37,7 @@ def is_refusing(port: int) -> bool:
     try:
         with opened(port):
             return False
-    except ConnectionError:  # reset, where the listener was closed while it was being made
+    except (ConnectionRefusedError, ConnectionResetError):  # reset as the listener closed
         return True
 
 

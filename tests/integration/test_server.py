@@ -186,7 +186,7 @@ async def is_refusing(service: Service) -> bool:
     address = httpx.URL(service.url)
     try:
         _, writer = await asyncio.open_connection(address.host, address.port)
-    except ConnectionError:  # reset, where the listener was closed while it was being made
+    except (ConnectionRefusedError, ConnectionResetError):  # reset as the listener closed
         return True
     writer.close()
     return False

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import gzip
 import json
 import os
@@ -30,6 +31,10 @@ USERS = os.environ.get("FUZZ_USERS", "")  # what the ids of all users begin with
 USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:|@+-]*")
 USER_AT_MOST = 128  # characters
 CONDITIONS = {"PUT": "If-Match", "PATCH": "If-Match", "DELETE": "If-Match", "GET": "If-None-Match"}
+
+if "FUZZ_SECONDS" in os.environ:
+    # From a thread that needs no lock of the interpreter, wherever the others stand.
+    faulthandler.dump_traceback_later(float(os.environ["FUZZ_SECONDS"]), exit=True)
 
 # Schemathesis 4.32 has Hypothesis climb towards requests that are accepted, which is one request
 # over and over: of 1609 to replaceTask 152 differed. There is no setting for it.

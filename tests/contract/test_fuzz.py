@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,16 @@ from app.contract import Contract
 from app.main import create_app
 from tests.contract.exchanges import Exchange, recorded
 from tests.contract.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
-from tests.contract.fuzz import RECORD, USERS, ServiceError, judge, main, serving
+from tests.contract.fuzz import (
+    RECORD,
+    USERS,
+    ServiceError,
+    UnfinishedError,
+    fuzz,
+    judge,
+    main,
+    serving,
+)
 from tests.contract.fuzz_coverage import measure, report
 
 SEED = 20261123
@@ -172,3 +182,15 @@ def test_a_service_that_does_not_start_says_why(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "raise SystemExit('no database')"]
     with pytest.raises(ServiceError, match="no database"), serving(tmp_path, command=command):
         pass  # pragma: no cover - not reached
+
+
+def test_a_run_that_does_not_end_says_where_it_stands(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UnfinishedError, match="no report in 2 attempts, seed 7"):
+            fuzz(url, examples=1, seed=7, users=USERS, folder=tmp_path, seconds=4)
+    written = capfd.readouterr().err
+    assert written.count("Timeout (0:00:04)!") == 2
+    assert written.count("in readinto") == 2  # of an answer

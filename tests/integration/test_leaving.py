@@ -19,7 +19,7 @@ from app.settings import Settings
 from app.transport import LEAVE_SECONDS
 from tests.support.client import assert_problem, tasks_of
 from tests.support.live import read_response, request, served
-from tests.support.process import eventually, serving
+from tests.support.process import eventually, is_refusing, serving
 
 pytestmark = [pytest.mark.requirement("NFR-015"), pytest.mark.usefixtures("database")]
 
@@ -31,14 +31,6 @@ CREATE = request("POST", tasks_of("alice"), "Content-Type: application/json", bo
 def opened(port: int) -> Iterator[socket.socket]:
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         yield connection
-
-
-def is_refusing(port: int) -> bool:
-    try:
-        with opened(port):
-            return False
-    except (ConnectionRefusedError, ConnectionResetError):  # reset as the listener closed
-        return True
 
 
 def assert_last(response: httpx.Response, status: int) -> None:

@@ -29,6 +29,7 @@ from tests.support.process import (
     environment,
     eventually,
     execute,
+    is_refusing,
     launched,
     run,
     scratch_database,
@@ -170,7 +171,8 @@ def test_a_request_under_way_is_finished_before_the_end(url: str, number: signal
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
             await until(lambda: rival.fetchval(waiting))
             os.kill(service.pid, number)
-            await until(lambda: is_refusing(service))
+            port = httpx.URL(service.url).port or 0
+            await asyncio.to_thread(eventually, lambda: is_refusing(port))
             await rival.execute("ROLLBACK")
             answer = await asked
         assert service.process.wait(10) == 0
@@ -180,16 +182,6 @@ def test_a_request_under_way_is_finished_before_the_end(url: str, number: signal
 
     with serving(DATABASE_URL=url) as service:
         assert asyncio.run(stop_meanwhile(service)).status_code == 201
-
-
-async def is_refusing(service: Service) -> bool:
-    address = httpx.URL(service.url)
-    try:
-        _, writer = await asyncio.open_connection(address.host, address.port)
-    except (ConnectionRefusedError, ConnectionResetError):  # reset as the listener closed
-        return True
-    writer.close()
-    return False
 
 
 @pytest.mark.requirement("FR-038")

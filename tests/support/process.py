@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,15 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float = STO
             if await condition():
                 return
             await asyncio.sleep(0.01)
+
+
+def is_refusing(port: int) -> bool:
+    """Whether nobody listens on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+    except (ConnectionRefusedError, ConnectionResetError):  # reset as a listener closed
+        return True
+    return False
 
 
 class Service:

@@ -108,16 +108,103 @@ def test_every_refusal_counts() -> None:
     assert load.refused == 3
 
 
-async def test_those_that_are_put_off_take_turns_a_few_at_a_time() -> None:
-    load, connections = load_of(0, 0), [Looked() for _ in range(257)]
+class Asking(Looked):
+    """A connection with a request that asks to be let in."""
+
+    def __init__(self, load: Load) -> None:
+        super().__init__()
+        self.load = load
+        self.admitted: bool | None = None
+
+    def take(self) -> None:
+        self.admitted = self.load.admits()
+
+
+def pressed(at_once: int = 16) -> Load:
+    """A process that has refused many, and now serves none."""
+    load = load_of(0, 0, at_once)
+    offer(load, at_once, times=100)
+    offer(load, 0, times=0)
+    return load
+
+
+def put_off(load: Load, count: int) -> list[Asking]:
+    connections = [Asking(load) for _ in range(count)]
     for connection in connections:
         load.put_off(connection)
-    taken = []
-    for _ in range(4):
-        taken.append([len(connection.at) for connection in connections])
+    return connections
+
+
+async def test_the_last_that_was_put_off_comes_first_then_those_before_it_in_order() -> None:
+    load, order = load_of(0, 0), []
+
+    class Numbered(Looked):
+        def take(self) -> None:
+            order.append(numbers[self])
+
+    numbers = {Numbered(): number for number in range(300)}
+    for connection in numbers:
+        load.put_off(connection)
+    turns = []
+    for _ in range(8):
         await asyncio.sleep(0)
-    assert [sum(each) for each in taken] == [0, 128, 256, 257]
-    assert taken[1] == sorted(taken[1], reverse=True)  # the first come first
+        turns.append(order.copy())
+        order.clear()
+    expected = [[299], range(128), [298], range(128, 256), [297], range(256, 297), [], []]
+    assert turns == [list(turn) for turn in expected]
+
+
+async def test_the_last_is_let_in_and_those_that_waited_longer_are_not() -> None:
+    connections = put_off(pressed(), 3)
+    await asyncio.sleep(0)
+    assert [each.admitted for each in connections] == [None, None, True]
+    await asyncio.sleep(0)
+    assert [each.admitted for each in connections] == [False, False, True]
+
+
+async def test_what_comes_after_the_last_is_not_refused_with_those_before_it() -> None:
+    load = pressed()
+    put_off(load, 2)
+    await asyncio.sleep(0)
+    (later,) = put_off(load, 1)
+    await asyncio.sleep(0)
+    assert later.admitted is None
+    await asyncio.sleep(0)
+    assert later.admitted is True
+
+
+async def test_the_turn_of_those_that_waited_leaves_nothing_behind() -> None:
+    load = pressed()
+    put_off(load, 2)
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert load.admits() is True
+
+
+async def test_those_that_waited_are_let_in_where_most_no_longer_are_refused() -> None:
+    load = pressed()
+    connections = put_off(load, 3)
+    await asyncio.sleep(0)
+    load._refused_share = 0.5
+    await asyncio.sleep(0)
+    assert [each.admitted for each in connections] == [True] * 3
+
+
+@pytest.mark.parametrize(("others", "admitted"), [(31, True), (32, False)])
+async def test_a_process_that_is_behind_with_its_refusals_serves_one_at_once(
+    others: int, *, admitted: bool
+) -> None:
+    load = pressed(at_once=16)
+    load.tasks = cast("Any", {1})
+    *_, last = put_off(load, others + 1)
+    await asyncio.sleep(0)
+    assert last.admitted is admitted
+
+
+async def test_a_process_that_is_behind_serves_one_all_the_same() -> None:
+    *_, last = put_off(pressed(at_once=16), 100)
+    await asyncio.sleep(0)
+    assert last.admitted is True
 
 
 class Faulty(Looked):
@@ -127,14 +214,18 @@ class Faulty(Looked):
         raise KeyError
 
 
-async def test_a_fault_of_one_that_was_put_off_is_not_the_others() -> None:
-    load, told, connection = load_of(0, 0), [], Looked()
+@pytest.mark.parametrize("at", [0, 1, 2], ids=["the first", "another", "the last"])
+async def test_a_fault_of_one_that_was_put_off_is_not_the_others(at: int) -> None:
+    load, told = pressed(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    for each in (Faulty(), connection):
+    connections = [Looked() for _ in range(3)]
+    connections[at] = Faulty()
+    for each in connections:
         load.put_off(each)
-    for _ in range(2):
+    for _ in range(4):
         await asyncio.sleep(0)
-    assert connection.at == [0.0]
+    assert [each.at for each in connections if not isinstance(each, Faulty)] == [[0.0]] * 2
+    assert load.admits() is True
     assert [type(context["exception"]) for context in told] == [KeyError]
 
 

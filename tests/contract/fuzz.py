@@ -49,7 +49,7 @@ STOP_SECONDS = 30
 # Several times what two busy cores need.
 RUN_SECONDS = 150
 RUN_SECONDS_EACH = 4
-# Schemathesis itself stood still once in some hundred runs, all of them with the same seed.
+# Schemathesis itself stood still once, with a seed that in some hundred other runs did not.
 ATTEMPTS = 2
 ADDRESS = re.compile(r"^Tasks API +(http://\S+)/api/v1$", re.MULTILINE)
 

@@ -274,8 +274,8 @@ async def test_a_connection_that_the_server_ended_between_requests_is_replaced_u
     """
     async with serving(url) as client:
         assert await ask(client, "replaceTask") == 201
-        # One, or as many as a pooler keeps.
-        assert {tuple(row) for row in await rival.fetch(query)} == {(True,)}
+        # One, or as many as a pooler keeps, of which some may go by themselves meanwhile.
+        assert True in [is_ended for (is_ended,) in await rival.fetch(query)]
         for _ in range(3):  # the stream has ended; this loop, the service's too, has to see it
             await asyncio.sleep(0)
         assert await ask(client, "replaceTask") == 200

@@ -22,6 +22,7 @@ import schemathesis
 from hypothesis import strategies as st
 
 SECONDS = 10
+DAY = 86_400.0  # for a run by hand
 RECORD = os.environ.get("FUZZ_RECORD", os.devnull)
 LARGEST = 16384  # bytes of an answer that is recorded; the contract itself has several times that
 TAGS_AT_MOST = 1024  # characters: maxLength of EntityTags
@@ -32,9 +33,8 @@ USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:|@+-]*")
 USER_AT_MOST = 128  # characters
 CONDITIONS = {"PUT": "If-Match", "PATCH": "If-Match", "DELETE": "If-Match", "GET": "If-None-Match"}
 
-if "FUZZ_SECONDS" in os.environ:
-    # From a thread that needs no lock of the interpreter, wherever the others stand.
-    faulthandler.dump_traceback_later(float(os.environ["FUZZ_SECONDS"]), exit=True)
+# From a thread that needs no lock of the interpreter, wherever the others stand.
+faulthandler.dump_traceback_later(float(os.environ.get("FUZZ_SECONDS", DAY)), exit=True)
 
 # Schemathesis 4.32 has Hypothesis climb towards requests that are accepted, which is one request
 # over and over: of 1609 to replaceTask 152 differed. There is no setting for it.

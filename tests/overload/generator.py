@@ -154,7 +154,8 @@ class Generator:
                 upcoming.clear()
             while upcoming and self._busy < clients and (connection := self._free()):
                 connection.send(upcoming.popleft(), time.perf_counter())
-            self._take_answers(load, GIVE_UP_SECONDS)
+            if self._busy:  # else the end of the time met all of them answered
+                self._take_answers(load, GIVE_UP_SECONDS)
         load.seconds, load.processor = time.perf_counter() - started, time.process_time() - used
         return load
 

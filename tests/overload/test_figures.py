@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.overload.generator import Generator, Load, percentile
+from tests.overload.generator import GIVE_UP_SECONDS, Generator, Load, percentile
 from tests.overload.soak import Moment, grown
 
 
@@ -33,6 +33,15 @@ def test_a_generator_that_falls_behind_says_so(sent: int, late: float, verdict: 
 def test_growth_counts_from_the_end_of_the_warm_up() -> None:
     moments = [Moment(1.0, 1, 0.1, memory) for memory in (100, 130, 104)]
     assert grown(moments) == pytest.approx(0.04)
+
+
+@pytest.mark.requirement("NFR-019")
+def test_a_load_whose_time_is_up_waits_for_no_answer_that_is_not_due() -> None:
+    generator, began = Generator(0), time.monotonic()
+    load = generator.closed_loop([b"never sent"], clients=1, seconds=0.0)
+    generator.close()
+    assert load.accepted == []
+    assert time.monotonic() - began < GIVE_UP_SECONDS / 2
 
 
 class Slow(socketserver.BaseRequestHandler):

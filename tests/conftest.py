@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import nullcontext
 
 import asyncpg
 import pytest
@@ -40,23 +39,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL of this worker's own, empty. TEST_POSTGRES chooses its version.
 
-    With DATABASE_URL it is a database of this worker's own on that server, and `task mutants`
-    lends one to many runs by TEST_SERVER_URL.
+    With DATABASE_URL it is a database of this worker's own on that server.
     """
-    lent = os.environ.get("TEST_SERVER_URL")
     given = GIVEN.get("DATABASE_URL")
     data = tmp_path_factory.mktemp("postgres")
     own = embedded.running(data, major=POSTGRES, durable=False)
-    found = scratch_database(given) if given else own
-    with nullcontext(lent) if lent else found as url:
+    with scratch_database(given) if given else own as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def database_url(server_url: str) -> str:
     """The database of this worker, migrated by Alembic."""
-    if "TEST_SERVER_URL" not in os.environ:  # pragma: no branch - the lent one is migrated
-        migrate(connection_to(server_url))
+    migrate(connection_to(server_url))
     return server_url
 
 

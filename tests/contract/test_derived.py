@@ -67,7 +67,7 @@ def test_a_difference_is_told_with_its_place_and_the_way_to_it(
     ]
 
 
-@pytest.mark.requirement("NFR-007")
+@pytest.mark.requirement("NFR-007", "NFR-014")
 def test_there_are_as_many_mutations_as_promised() -> None:
     assert len(CHANGES) + len(ROWS) >= 40
     assert len(EDITS) >= 20

@@ -293,7 +293,9 @@ def test_the_environment_does_not_disturb(folder: Path, monkeypatch: pytest.Monk
     }.items():
         monkeypatch.setenv(name, value)
     with running(folder) as url:
-        assert query(url, "SELECT 1", "SHOW TimeZone") == [1, "UTC"]
+        for name in ("PGPORT", "PGHOST", "PGOPTIONS"):  # the driver of this test reads them too
+            monkeypatch.delenv(name)
+        assert query(url, "SHOW TimeZone", "SHOW fsync", "SHOW port") == ["UTC", "on", "5432"]
 
 
 # --- where the socket is -----------------------------------------------------------------------

@@ -216,6 +216,18 @@ async def test_a_key_that_is_being_served_is_in_use(
     assert (await client.post(ALICE, json=MILK, headers=keyed())).status_code == 201
 
 
+async def test_a_key_in_use_does_not_block_the_same_key_of_another_user(
+    client: ContractClient, database: asyncpg.Connection
+) -> None:
+    lock = key_values("alice", "k-1", TaskCreate("Buy milk"))["lock"]
+    await database.execute("SELECT pg_advisory_lock($1)", lock)
+    try:
+        of_bob = await client.post(tasks_of("bob"), json=MILK, headers=keyed())
+    finally:
+        await database.execute("SELECT pg_advisory_unlock($1)", lock)
+    assert of_bob.status_code == 201
+
+
 async def test_a_key_that_was_served_is_answered_while_others_ask(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:

@@ -396,10 +396,3 @@ def test_the_lines_of_libraries_have_the_same_form(stream: io.StringIO) -> None:
 def test_what_json_does_not_know_is_written_as_text(stream: io.StringIO) -> None:
     log.info("odd", value=UUID(ID), path=object)
     assert only(stream, "odd")["value"] == ID
-
-
-@pytest.mark.requirement("FR-041")
-def test_sqlalchemy_says_nothing_below_a_warning(configured: Configure) -> None:
-    stream = configured(level=LogLevel.DEBUG)
-    logging.getLogger("sqlalchemy.engine").info("SELECT %s", SECRET)
-    assert lines(stream) == []

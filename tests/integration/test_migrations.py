@@ -336,10 +336,13 @@ def test_processes_that_migrate_at_once_take_turns(url: str) -> None:
             for _ in range(2)
         ]
         waiting = "SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        await process.until(lambda: holder.fetchval(waiting), 30)
+        await process.until(lambda: holder.fetchval(waiting), process.START_SECONDS)
         assert await holder.fetchval("SELECT to_regclass('alembic_version')") is None
         await holder.close()
-        return [await asyncio.wait_for(migration.wait(), 30) for migration in migrations]
+        return [
+            await asyncio.wait_for(migration.wait(), process.START_SECONDS)
+            for migration in migrations
+        ]
 
     assert asyncio.run(while_somebody_has_the_turn()) == [0, 0]
     assert revisions(url) == [(SCHEMA_REVISION,)]

@@ -255,8 +255,14 @@ async def test_a_tag_is_not_used_again_after_the_task_was_deleted_and_made_anew(
 
 
 @pytest.mark.requirement("FR-009", "FR-014")
-async def test_many_changes_have_as_many_tags_and_instants(client: ContractClient) -> None:
-    tasks = [(await put(client)).json() for _ in range(20)]
+async def test_every_replacement_has_a_later_time_and_a_new_etag(
+    client: ContractClient, database: asyncpg.Connection
+) -> None:
+    await put(client)
+    # As if the clock had been set back by an hour: now() alone would repeat or go back.
+    await database.execute("UPDATE tasks SET updated_at = now() + interval '1 hour'")
+    tasks = [(await client.get(PATH)).json()]
+    tasks += [(await put(client)).json() for _ in range(19)]
     instants = [task["updated_at"].ljust(27, "0") for task in tasks]
     assert len({task["etag"] for task in tasks}) == 20
     assert sorted(set(instants)) == instants

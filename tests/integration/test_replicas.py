@@ -1,18 +1,16 @@
-"""Two processes' worth of application on one database answer as one."""
+"""Two processes on one database answer as one."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import cycle
 from uuid import UUID
 
 import asyncpg
 import pytest
 
-from app.main import create_app
-from app.settings import Settings
-from tests.support.client import ContractClient, assert_problem, tasks_of
-from tests.support.lifespan import running
+from tests.support.client import ContractClient, RemoteClient, assert_problem, tasks_of
+from tests.support.process import serving
 
 pytestmark = pytest.mark.requirement("NFR-002")
 
@@ -21,18 +19,23 @@ TASK = f"{ALICE}/{UUID(int=1)}"
 BODY = {"title": "Buy milk", "description": None, "completed": False}
 
 
+@pytest.fixture(scope="module")
+def urls(database_url: str) -> Iterator[tuple[str, str]]:
+    """Two services in processes of their own, whose strings have different hashes."""
+    with (
+        serving(DATABASE_URL=database_url, PYTHONHASHSEED=1) as one,
+        serving(DATABASE_URL=database_url, PYTHONHASHSEED=2) as other,
+    ):
+        yield one.url, other.url
+
+
 @pytest.fixture
 async def replicas(
-    settings: Settings,
+    urls: tuple[str, str],
     database: asyncpg.Connection,  # noqa: ARG001 - emptied
 ) -> AsyncIterator[tuple[ContractClient, ContractClient]]:
-    """Two applications that share nothing but the database."""
-    async with (
-        running(create_app(settings)) as one,
-        running(create_app(settings)) as other,
-        ContractClient(one) as to_one,
-        ContractClient(other) as to_other,
-    ):
+    """Clients of two services that share only the database."""
+    async with RemoteClient(urls[0]) as to_one, RemoteClient(urls[1]) as to_other:
         yield to_one, to_other
 
 

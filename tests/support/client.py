@@ -34,6 +34,13 @@ class ContractClient(httpx.AsyncClient):
         return response
 
 
+class RemoteClient(ContractClient):
+    """The same client for a service in another process."""
+
+    def __init__(self, url: str) -> None:
+        httpx.AsyncClient.__init__(self, base_url=url, timeout=60)
+
+
 def tasks_of(user: str) -> str:
     """The path of a user's tasks."""
     return f"/api/v1/users/{user}/tasks"

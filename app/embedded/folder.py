@@ -24,7 +24,8 @@ else:
 
 SOCKET_FOLDER_PREFIX = "tasks-pg-"
 _SOCKET_PATH_BYTES = 103  # macOS; Linux would take 107
-_ORPHAN_SECONDS = 5.0
+# initdb of a start that was killed runs to its end first, which takes long on a busy machine.
+_ORPHAN_SECONDS = 30.0
 
 
 @contextmanager

@@ -193,4 +193,4 @@ def test_a_run_that_does_not_end_says_where_it_stands(
             fuzz(url, examples=1, seed=7, users=USERS, folder=tmp_path, seconds=4)
     written = capfd.readouterr().err
     assert written.count("Timeout (0:00:04)!") == 2
-    assert written.count("in readinto") == 2  # of an answer
+    assert written.count("(most recent call first):") >= 2  # of each thread

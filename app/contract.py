@@ -27,8 +27,8 @@ Operation = tuple[str, str, str]
 """Path template, method in upper case, operationId."""
 
 
-class ContractJson(msgspec.Struct, frozen=True):
-    """What a reader may rely on in the contract as JSON; it is served as it was written."""
+class OpenApiDocument(msgspec.Struct, frozen=True):
+    """The properties of the contract that clients may rely on. It is served as it was written."""
 
     openapi: Annotated[str, Meta(max_length=16, pattern=r"^3\.1\.[0-9]+\Z")]
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import litestar_offline_docs
 from litestar import MediaType, Request, get
 from litestar.response import File
 from litestar.status_codes import HTTP_200_OK
 from litestar.types import ControllerRouterHandler
-from msgspec import Meta
 
 from app.answers import Answer, NotModified
-from app.contract import ContractJson
+from app.contract import OpenApiDocument
 from app.core import core
 from app.etags import is_unchanged
 from app.fields import Tagged
@@ -26,10 +25,7 @@ FILES = {"swagger-ui.css", "swagger-ui-bundle.js"}
 ASSETS = Path(litestar_offline_docs.__file__).parent / "static"
 
 
-ContractYaml = Annotated[str, Meta(max_length=1048576)]
-
-
-class Yaml(Answer[ContractYaml]):
+class Yaml(Answer[OpenApiDocument]):
     """The contract's file."""
 
     status = HTTP_200_OK
@@ -37,7 +33,7 @@ class Yaml(Answer[ContractYaml]):
     fields = Tagged
 
 
-class Json(Answer[ContractJson]):
+class Json(Answer[OpenApiDocument]):
     """The same document as JSON."""
 
     status = HTTP_200_OK

@@ -4,7 +4,7 @@ It is written from what runs: the routes of the application, the parameters and 
 handlers read, the answers that they return, the kinds of problem that they declare. What an OpenAPI
 keyword cannot say, or what generators would misread, `openapi.yaml` says in words of one form, and
 so does this document: a default is "50 when absent", a further media type "may also be declared
-as", kinds of problem and limits are rows of two tables.
+as", kinds of problem and limits are rows of the tables of two tags.
 """
 
 from __future__ import annotations
@@ -99,19 +99,26 @@ def derive() -> dict[str, Any]:
     project = tomllib.loads(PROJECT.read_text("utf-8"))["project"]
     return {
         "openapi": "3.1.0",
-        "info": {"version": project["version"], "description": "\n".join(_rows())},
+        "info": {"version": project["version"]},
         "servers": [{"url": "/"}],
         "security": [],
-        "tags": [{"name": tag} for tag in sorted(tags)],
+        "tags": [
+            *({"name": tag} for tag in sorted(tags)),
+            {"name": "errors", "description": "\n".join(_kinds())},
+            {"name": "limits", "description": "\n".join(_limits())},
+        ],
         "paths": paths,
         "components": {"schemas": writer.components},
     }
 
 
-def _rows() -> Iterator[str]:
+def _kinds() -> Iterator[str]:
     for kind in problems.KINDS:
         yield f"| `{kind.type}` | {int(kind.status)} | |"
     yield f"| `{problems.Refusal.type}` | 4xx | |"
+
+
+def _limits() -> Iterator[str]:
     for what, limit in LIMITS.items():
         yield f"| {what} | {limit:g} |"
 

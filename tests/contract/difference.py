@@ -4,8 +4,9 @@
 
 Both documents are read by the same rules, and what is left must be equal. What the rules even out:
 
-- Prose and examples are the contract's alone. Only what `derived` says in words too is read from
-  them: defaults, further media types, kinds of problem, limits.
+- Prose and examples are the contract's alone, and so are tags that no operation has. Only what
+  `derived` says in words too is read from them: defaults, further media types, kinds of problem,
+  limits.
 - References to parameters, header fields and responses are followed, and so are those to schemas
   that the code has no class for, such as `Title`: whether a thing that is the same in two places is
   written once is a matter of writing. The place of a difference is where the thing stands.
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from app.contract import Contract
@@ -40,7 +41,8 @@ NAMING = {
 UNORDERED = {"required", "enum", "type", "tags"}
 KIND_ROW = re.compile(r"^ *\| `(/problems/[a-z-]+|about:blank)` \| (\w+) \|", re.MULTILINE)
 LIMIT_ROW = re.compile(r"^ *\| ([a-z][^|`]+) \| (\d+(?:\.\d+)?) \|$", re.MULTILINE)
-DESCRIPTION = "/info/description"
+# The tags that describe what no keyword can say, each with a table, and how a row of it is read.
+TABLES = {"errors": ("kinds of problem", KIND_ROW), "limits": ("limits", LIMIT_ROW)}
 # What is read from words or examples, and where they stand.
 SAID_IN = {
     "default value": "description",
@@ -138,19 +140,32 @@ class _Reader:
         self.followed: set[str] = set()
 
     def document(self) -> Node:
-        """The whole, with the two tables of its description and with the schemas of classes."""
-        description = str(self.source["info"]["description"])
+        """The whole, with the tables of its tags and with the schemas of classes."""
         schemas = self.source["components"]["schemas"]
-        place = DESCRIPTION
-        kinds = {type_: Node(place, status) for type_, status in KIND_ROW.findall(description)}
-        limits = {what: Node(place, number) for what, number in LIMIT_ROW.findall(description)}
         whole = {key: value for key, value in self.source.items() if key != "components"}
         read: Node = self._keywords(whole, "")
+        read.value["tags"].value[:] = [
+            tag for tag in read.value["tags"].value if tag.value["name"].value in self._used_tags()
+        ]
         components = {name: schemas[name] for name in schemas if name in self.classes}
         read.value["schemas"] = self._names("schemas", components, "/components/schemas")
-        read.value["kinds of problem"] = Node(place, kinds)
-        read.value["limits"] = Node(place, limits)
-        return read
+        return Node("", read.value | dict(self._tables()))
+
+    def _used_tags(self) -> set[str]:
+        return {
+            tag
+            for item in self.source["paths"].values()
+            for operation in item.values()
+            for tag in (operation.get("tags", ()) if isinstance(operation, dict) else ())
+        }
+
+    def _tables(self) -> Iterator[tuple[str, Node]]:
+        for at, tag in enumerate(self.source["tags"]):
+            if tag["name"] in TABLES:
+                what, row = TABLES[tag["name"]]
+                place = f"/tags/{at}/description"
+                rows = {name: Node(place, it) for name, it in row.findall(tag["description"])}
+                yield what, Node(place, rows)
 
     def unused(self) -> list[str]:
         """The components that nothing read refers to."""
@@ -249,7 +264,7 @@ def _place(node: Node, key: str) -> str:
     """Where something stands on one side alone: in words, in a list, or under its own key."""
     if key in SAID_IN:
         return _child(node.pointer, SAID_IN[key])
-    if node.pointer == DESCRIPTION or " " in key:  # a row of a table, a parameter
+    if node.pointer.endswith("/description") or " " in key:  # a row of a table, a parameter
         return node.pointer
     return _child(node.pointer, key)
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from app.contract import METHODS
 from tests.contract.exchanges import PROBLEM, Exchange
 from tests.contract.keywords import Keywords, Rule
+from tests.support.contract_check import prose_of
 
 Document = dict[str, Any]
 
@@ -196,7 +197,7 @@ class Reader:
             for method, operation in item.items()
             if method in METHODS
         ]
-        self.types = PROBLEM_TYPE.findall(document["info"]["description"])
+        self.types = PROBLEM_TYPE.findall(prose_of(document))
         self.problem = next(
             keywords
             for operation in self.operations

@@ -268,16 +268,3 @@ def tasks_are_where_they_were_put(
     was = THERE.get((user, task.lower()), before)
     THERE[user, task.lower()] = after
     assert was == before, f"{code} though the task {'is' if was else 'is not'} there"
-
-
-@schemathesis.deserializer(
-    # One entry of its own would not do: Schemathesis takes the first of the family.
-    "text/yaml",
-    "text/x-yaml",
-    "text/vnd.yaml",
-    "application/x-yaml",
-    "application/yaml",
-)
-def read_yaml(ctx: schemathesis.DeserializationContext, response: schemathesis.Response) -> str:
-    """The contract describes the document as a text, not as what a parser makes of it."""
-    return response.text

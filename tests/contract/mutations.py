@@ -12,6 +12,9 @@ RESPONSES = "/components/responses"
 PARAMETERS = "/components/parameters"
 HEADERS = "/components/headers"
 PROBLEM = "content/application~1problem+json"
+# The tags with the tables of problem types and limits.
+ERRORS = "/tags/5/description"
+LIMITS = "/tags/10/description"
 
 Change = tuple[str, str, Any]
 """What to do at which JSON Pointer, with which value; `move` takes the new name of a member."""
@@ -75,22 +78,22 @@ CHANGES: list[tuple[Change, str | None]] = [
         ("replace", f"{TASK}/get/responses/404/$ref", f"#{RESPONSES}/InvalidBody"),
         f"{RESPONSES}/InvalidBody/{PROBLEM}/examples",
     ),
-    (("remove", f"{RESPONSES}/TaskCreated/headers/Location", None), None),
+    (("remove", f"{TASKS}/post/responses/201/headers/Location", None), None),
     (("remove", f"{RESPONSES}/DatabaseUnavailable/headers/Retry-After", None), None),
-    (("add", f"{RESPONSES}/Deleted/headers/ETag", {"$ref": f"#{HEADERS}/ETag"}), None),
+    (("add", f"{TASK}/delete/responses/204/headers/ETag", {"$ref": f"#{HEADERS}/ETag"}), None),
     (
-        ("move", f"{RESPONSES}/Problem/{PROBLEM}", "application/json"),
-        f"{RESPONSES}/Problem/content/application~1json",
+        ("move", f"{RESPONSES}/OtherProblem/{PROBLEM}", "application/json"),
+        f"{RESPONSES}/OtherProblem/content/application~1json",
     ),
     (
         ("remove", f"{RESPONSES}/InvalidQuery/{PROBLEM}/examples/cursor", None),
         f"{RESPONSES}/InvalidQuery/{PROBLEM}/examples",
     ),
-    (("remove", f"{RESPONSES}/TaskCreated/links/getTask", None), None),
+    (("remove", f"{TASKS}/post/responses/201/links/getTask", None), None),
     (
         (
             "replace",
-            f"{RESPONSES}/TaskCreated/links/updateTask/parameters/task_id",
+            f"{TASK}/put/responses/201/links/updateTask/parameters/task_id",
             "$response.body#/user_id",
         ),
         None,
@@ -130,12 +133,12 @@ CHANGES: list[tuple[Change, str | None]] = [
     (("move", f"{SCHEMAS}/Fault/properties/pointer", "path"), f"{SCHEMAS}/Fault/properties/path"),
     (("add", f"{SCHEMAS}/Label", {"type": "string"}), None),
 ]
-# The tables of the description: old and new text.
+# The tables of two tags: the place, the old and the new text.
 ROWS = [
-    ("| bytes of a body | 131072 |", "| bytes of a body | 65536 |"),
-    ("| faults listed in a problem | 100 |", ""),
-    ("| `/problems/task-not-found` | 404 |", "| `/problems/task-not-found` | 410 |"),
-    ("| `/problems/not-ready` | 503 |", "| `/problems/unready` | 503 |"),
+    (LIMITS, "| bytes of a body | 131072 |", "| bytes of a body | 65536 |"),
+    (LIMITS, "| faults listed in a problem | 100 |", ""),
+    (ERRORS, "| `/problems/task-not-found` | 404 |", "| `/problems/task-not-found` | 410 |"),
+    (ERRORS, "| `/problems/not-ready` | 503 |", "| `/problems/unready` | 503 |"),
 ]
 
 
@@ -240,7 +243,7 @@ EDITS = [
         "app/tasks/controller.py",
         "    fields = Located\n",
         "    fields = Tagged\n",
-        f"{RESPONSES}/TaskCreated/headers/Location",
+        f"{TASKS}/post/responses/201/headers/Location",
     ),
     (
         "app/tasks/controller.py",
@@ -290,7 +293,7 @@ EDITS = [
         "app/problems.py",
         "class MethodNotAllowed(",
         "class Locked(Problem):\n    'Another.'\n\n    status = 423\n\n\nclass MethodNotAllowed(",
-        "/info/description",
+        ERRORS,
     ),
     (
         "app/problems.py",
@@ -328,7 +331,7 @@ EDITS = [
         "app/main.py",
         "BODY_BYTES_AT_MOST = 131_072",
         "BODY_BYTES_AT_MOST = 65_536",
-        "/info/description",
+        LIMITS,
     ),
 ]
 

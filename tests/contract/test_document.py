@@ -13,7 +13,7 @@ from litestar.routes import HTTPRoute
 from openapi_spec_validator import validate
 
 from app import health
-from app.contract import ContractJson
+from app.contract import OpenApiDocument
 from app.main import OPERATIONS
 from app.problems import ProblemBody
 from app.tasks.schemas import Task, TaskCreate, TaskPage, TaskPatch, TaskReplace
@@ -21,7 +21,7 @@ from tests.support.contract_check import ContractCheck
 
 CHECK = ContractCheck()
 DOCUMENT = CHECK.document
-STRUCTS: dict[str, type[msgspec.Struct | str]] = {
+STRUCTS: dict[str, type[msgspec.Struct]] = {
     "Task": Task,
     "TaskCreate": TaskCreate,
     "TaskReplace": TaskReplace,
@@ -29,8 +29,7 @@ STRUCTS: dict[str, type[msgspec.Struct | str]] = {
     "TaskPage": TaskPage,
     "Problem": ProblemBody,
     "Health": health.Health,
-    "ContractYaml": str,
-    "ContractJson": ContractJson,
+    "OpenApiDocument": OpenApiDocument,
 }
 REQUESTS = {"createTask", "replaceTask", "updateTask"}
 
@@ -119,6 +118,50 @@ def test_the_examples_of_each_body_decode_into_its_struct(
         # A response's example is whole: nothing that it leaves out came from a default.
         again = msgspec.to_builtins(decoded, str_keys=True)
         assert where in REQUESTS or set(again) == set(example["value"])
+
+
+@pytest.mark.requirement("FR-043")
+def test_successes_are_inline_and_errors_are_references() -> None:
+    # swagger-typescript-api 13 generates no body for a response behind a reference.
+    for operation in operations():
+        inline = {status for status, it in operation["responses"].items() if "$ref" not in it}
+        assert inline == {status for status in operation["responses"] if status[0] in "23"}
+
+
+@pytest.mark.requirement("FR-043")
+def test_each_component_has_a_name_of_its_own() -> None:
+    # typed-openapi keeps all kinds of component in one namespace.
+    names = [name.lower() for group in DOCUMENT["components"].values() for name in group]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.requirement("FR-043")
+def test_the_schema_of_a_parameter_has_no_description_of_its_own() -> None:
+    # Converters to MCP tools take it for the parameter's.
+    parameters = DOCUMENT["components"]["parameters"]
+    schemas = {name: CHECK.resolve(it["schema"]) for name, it in parameters.items()}
+    assert [name for name, schema in schemas.items() if "description" in schema] == []
+    assert [name for name, it in parameters.items() if "description" not in it] == []
+
+
+@pytest.mark.requirement("FR-043")
+def test_examples_of_parameters_survive_conversion() -> None:
+    # Postman's converter breaks a false example, and sends a plus sign as it stands.
+    parameters = DOCUMENT["components"]["parameters"].values()
+    values = [it["value"] for each in parameters for it in each.get("examples", {}).values()]
+    assert [value for value in values if not value or "+" in str(value)] == []
+
+
+@pytest.mark.requirement("FR-043")
+def test_the_description_fits_on_a_page_and_longer_texts_are_tags() -> None:
+    # Generators copy the description into every file.
+    assert len(DOCUMENT["info"]["description"].encode()) <= 2500
+    used = {tag for operation in operations() for tag in operation["tags"]}
+    named = [tag["name"] for tag in DOCUMENT["tags"]]
+    assert set(named[: len(used)]) == used
+    text = DOCUMENT["info"]["description"]
+    assert [name for name in named[len(used) :] if f"- `{name}`: " not in text] == []
+    assert set(re.findall(r"the tag `(\w+)`", str(DOCUMENT))) <= set(named)
 
 
 @pytest.mark.requirement("FR-001")

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.client import ContractClient, tasks_of
+from tests.support.contract_check import prose_of
 
 ALICE = tasks_of("alice")
 
@@ -26,7 +27,7 @@ def separators_of(contract: str) -> list[str]:
     ]
 
 
-SEPARATORS = separators_of(ContractClient.contract.document["info"]["description"])
+SEPARATORS = separators_of(prose_of(ContractClient.contract.document))
 SEPARATOR = re.compile("[" + "".join(map(re.escape, SEPARATORS)) + "]+")
 # The neighbours of the ranges, which are parts of words.
 BORDERS = sorted(

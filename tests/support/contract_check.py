@@ -24,6 +24,12 @@ class ContractViolation(AssertionError):  # noqa: N818 - a violation is its name
     """A response that the contract does not allow."""
 
 
+def prose_of(document: dict[str, Any]) -> str:
+    """The descriptions of the document as a whole: of `info` and of the tags."""
+    described = [document["info"], *document.get("tags", ())]
+    return "\n".join(part["description"] for part in described)
+
+
 class ContractCheck:
     """The contract, as the tests read it."""
 
@@ -36,7 +42,7 @@ class ContractCheck:
 
         # What is answered before an operation is found, and a fault of ours, can happen anywhere.
         components = self.document["components"]["responses"]
-        self.everywhere = self._kinds_of(components["Problem"])
+        self.everywhere = self._kinds_of(components["OtherProblem"])
         self.everywhere |= self._kinds_of(components["InternalError"])
 
     def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
@@ -91,7 +97,7 @@ class ContractCheck:
         spec = responses.get(str(status))
         if spec is None:
             self._require(status >= 400, f"status {status} of {operation['operationId']}")
-            spec = responses.get("default", {"$ref": "#/components/responses/Problem"})
+            spec = responses.get("default", {"$ref": "#/components/responses/OtherProblem"})
         resolved: dict[str, Any] = self.resolve(spec)
         return resolved
 
@@ -101,7 +107,12 @@ class ContractCheck:
             response.headers.get("allow") == ", ".join(sorted(allowed)), "Allow is not complete"
         )
         self._require(response.content == b"", "204 with a body")
-        declared = self.document["components"]["responses"]["Deleted"]
+        (declared,) = (
+            operation["responses"]["204"]
+            for item in self.document["paths"].values()
+            for operation in item.values()
+            if "204" in operation["responses"]
+        )
         self._check_headers({**declared, "headers": {**declared["headers"], "Allow": {}}}, response)
 
     def _check_headers(self, spec: dict[str, Any], response: httpx.Response) -> None:
@@ -137,6 +148,8 @@ class ContractCheck:
         value: Any = response.text
         if media_type.endswith("json"):
             value = json.loads(response.content)
+        elif media_type.endswith("yaml"):
+            value = yaml.load(response.content, LOADER)  # noqa: S506 - a safe one
         faults = self.faults(contents[media_type]["schema"], value)
         self._require(not faults, f"body: {faults}")
         if media_type == "application/problem+json":

@@ -85,20 +85,22 @@ BREAKING: dict[str, Case] = {
     "a format of a response goes": one(f"{SCHEMAS}/Task/properties/completed_at/format", GONE),
     "a text that goes both ways gets longer": one(f"{SCHEMAS}/Title/maxLength", 600),
     "a text that goes both ways gets shorter": one(f"{SCHEMAS}/Title/maxLength", 400),
-    "a header field goes": one(f"{RESPONSES}/Task/headers/ETag", GONE),
+    "a header field goes": one(f"{ITEM}/get/responses/200/headers/ETag", GONE),
     "a header field becomes optional": one(f"{HEADERS}/Location/required", False),  # noqa: FBT003
     "a value of a header field": one(f"{HEADERS}/CacheControl/schema/const", "no-store"),
     "a success goes": one(f"{ITEM}/put/responses/201", GONE),
     "an error goes": one(f"{ITEM}/patch/responses/412", GONE),
     "what stands for other errors goes": one(f"{ITEM}/get/responses/default", GONE),
     "a new success": one(f"{LIST}/post/responses/202", {"description": "Later."}),
-    "a media type of a response": one(f"{RESPONSES}/Task/content/text~1plain", {"schema": TEXT}),
+    "a media type of a response": one(
+        f"{ITEM}/get/responses/200/content/text~1plain", {"schema": TEXT}
+    ),
     "another schema": one(
-        f"{RESPONSES}/TaskPage/content/application~1json/schema/$ref",
+        f"{LIST}/get/responses/200/content/application~1json/schema/$ref",
         f"#{SCHEMAS}/Task",
         f"{SCHEMAS}/TaskPage/properties/items",
     ),
-    "a link goes": one(f"{RESPONSES}/TaskCreated/links/getTask", GONE),
+    "a link goes": one(f"{LIST}/post/responses/201/links/getTask", GONE),
     "a schema has another name": Case(
         {
             f"{SCHEMAS}/Fault": GONE,
@@ -149,14 +151,16 @@ COMPATIBLE: dict[str, Case] = {
         f"{ITEM}/patch/requestBody/content/application~1json",
         {"schema": {"$ref": f"#{SCHEMAS}/TaskPatch"}},
     ),
-    "a new error": one(f"{LIST}/get/responses/409", {"$ref": f"#{RESPONSES}/Problem"}),
-    "a new header field": one(f"{RESPONSES}/Task/headers/Age", {"schema": {"type": "integer"}}),
+    "a new error": one(f"{LIST}/get/responses/409", {"$ref": f"#{RESPONSES}/OtherProblem"}),
+    "a new header field": one(
+        f"{ITEM}/get/responses/200/headers/Age", {"schema": {"type": "integer"}}
+    ),
     "a header field becomes required": one(f"{HEADERS}/Allow/required", True),  # noqa: FBT003
     "a response gets shorter": one(f"{SCHEMAS}/TaskPage/properties/items/maxItems", 100),
     "a member of a response is never null": one(
         f"{SCHEMAS}/Task/properties/completed_at/type", "string"
     ),
-    "a new link": one(f"{RESPONSES}/TaskCreated/links/listTasks", {"operationId": "listTasks"}),
+    "a new link": one(f"{LIST}/post/responses/201/links/listTasks", {"operationId": "listTasks"}),
     "a deprecation": one(f"{LIST}/get/deprecated", True),  # noqa: FBT003
 }
 
@@ -164,7 +168,7 @@ WORDING: dict[str, Case] = {
     "a description": one(f"{SCHEMAS}/Task/description", "Another."),
     "the long description": one("/info/description", "Shorter."),
     "a summary": one(f"{LIST}/get/summary", "Another"),
-    "an example": one(f"{RESPONSES}/TaskPage/content/application~1json/examples/empty", GONE),
+    "an example": one(f"{LIST}/get/responses/200/content/application~1json/examples/empty", GONE),
     "an example of a schema": one(
         f"{SCHEMAS}/Title/examples/0", "Sleep", f"{SCHEMAS}/Title/examples"
     ),

@@ -169,11 +169,7 @@ def parse(text: str) -> Version:
 
 
 def faults(contract: Path, releases: Path, changelog: str) -> Iterator[str]:
-    """What forbids this contract after those that were released; nothing when it may be.
-
-    `rewritten.yaml` beside the releases names, for a version, what only looks like a break: another
-    way to write the same. Each entry lets the one change pass that has its pointer and its reason.
-    """
+    """What forbids this contract after those that were released; nothing when it may be."""
     released = {parse(path.stem): path for path in releases.glob("[0-9]*.yaml")}
     version, last = version_of(contract), max(released)
     text = ".".join(map(str, version))
@@ -188,23 +184,11 @@ def faults(contract: Path, releases: Path, changelog: str) -> Iterator[str]:
     if section is None or "\n- " not in section[1]:
         yield f"the changelog has no entry for {text}"
     allowed = _step(last, version)
-    rewritten = {(it["pointer"], it["reason"]) for it in _rewritten(releases).get(text, ())}
-    beyond = [it for it in compare(released[last], contract) if it.level > allowed]
     yield from (
         f"{change}; {text} is no {change.level.name.lower()} version after {released[last].stem}"
-        for change in beyond
-        if (change.pointer, change.reason) not in rewritten
+        for change in compare(released[last], contract)
+        if change.level > allowed
     )
-    yield from (
-        f"{pointer}: {reason} stands in rewritten.yaml and is not so"
-        for pointer, reason in sorted(rewritten - {(it.pointer, it.reason) for it in beyond})
-    )
-
-
-def _rewritten(releases: Path) -> dict[str, list[dict[str, str]]]:
-    path = releases / "rewritten.yaml"
-    entries = yaml.load(path.read_bytes(), LOADER) if path.exists() else None  # noqa: S506 - safe
-    return entries or {}
 
 
 def _step(last: Version, version: Version) -> Level:

@@ -211,38 +211,3 @@ def test_a_version_is_three_numbers(releases: Path, version: str) -> None:
     contract = changed(releases.parent, Case({}), version)
     with pytest.raises(ValueError, match="three numbers"):
         list(faults(contract, releases, CHANGELOG.format(version)))
-
-
-# --- what only looks like a break ----------------------------------------------------------------
-
-
-def rewrite(releases: Path, version: str, reason: str) -> None:
-    """Name the removal of /readyz as one that only looks like a break."""
-    entry = f"{{pointer: /paths/~1readyz, reason: {reason}, because: it is a test}}"
-    (releases / "rewritten.yaml").write_text(f"{version}: [{entry}]\n", "utf-8")
-
-
-def test_what_is_named_as_rewritten_may_be(releases: Path) -> None:
-    contract = changed(releases.parent, BROKEN, "1.3.0")
-    found = compare(releases / "1.2.3.yaml", contract)
-    (reason,) = {change.reason for change in found if change.level == Level.MAJOR}
-    rewrite(releases, "1.3.0", f"'{reason}'")
-    assert list(faults(contract, releases, CHANGELOG.format("1.3.0"))) == []
-
-
-@pytest.mark.parametrize(("version", "faulty"), [("1.4.0", 1), ("1.3.0", 2)])
-def test_what_is_named_for_another_version_or_reason_may_not_be(
-    releases: Path, version: str, faulty: int
-) -> None:
-    rewrite(releases, version, "another reason")
-    contract = changed(releases.parent, BROKEN, "1.3.0")
-    found = list(faults(contract, releases, CHANGELOG.format("1.3.0")))
-    assert len(found) == faulty
-    assert all(fault.startswith("/paths/~1readyz: ") for fault in found)
-
-
-def test_a_name_that_no_change_has_is_told(releases: Path) -> None:
-    rewrite(releases, "1.3.0", "it was removed")
-    contract = changed(releases.parent, WIDER, "1.3.0")
-    (fault,) = faults(contract, releases, CHANGELOG.format("1.3.0"))
-    assert fault.endswith("stands in rewritten.yaml and is not so")

@@ -24,9 +24,11 @@ OPERATIONS = {
     for method, operation in item.items()
     if method != "parameters"
 }
+# Prism has no serializer for YAML, and refuses to answer with an object in it.
+YAML = "getContractYaml"
 PAGES = {
     name: example["value"]
-    for media_type in CHECK.document["components"]["responses"]["TaskPage"]["content"].values()
+    for media_type in OPERATIONS["listTasks"]["responses"]["200"]["content"].values()
     for name, example in media_type["examples"].items()
 }
 MOCK = [sys.executable, "-m", "tests.tools.mock"]
@@ -64,7 +66,7 @@ def body(response: httpx.Response) -> Any:
     return json.loads(response.content) if is_json else response.text
 
 
-@pytest.mark.parametrize("operation", PLAIN)
+@pytest.mark.parametrize("operation", [it for it in PLAIN if it != YAML])
 def test_each_operation_answers_an_example(mock: httpx.Client, operation: str) -> None:
     response = send(mock, **PLAIN[operation])
     success = min(OPERATIONS[operation]["responses"])
@@ -72,12 +74,21 @@ def test_each_operation_answers_an_example(mock: httpx.Client, operation: str) -
     assert body(response) == examples(operation, success)[0]
 
 
-@pytest.mark.parametrize(("operation", "status"), documented())
+@pytest.mark.parametrize(
+    ("operation", "status"), [it for it in documented() if it != (YAML, "200")]
+)
 def test_each_response_can_be_asked_for(mock: httpx.Client, operation: str, status: str) -> None:
     headers = {**PLAIN[operation].get("headers", {}), "Prefer": f"code={status}"}
     response = send(mock, **{**PLAIN[operation], "headers": headers})
     assert response.status_code == int(status)
     assert body(response) in examples(operation, status)
+
+
+def test_the_document_is_mocked_as_json_but_not_as_yaml(mock: httpx.Client) -> None:
+    assert mock.get("/openapi.json").json() == {"openapi": "3.1.0"}
+    assert (
+        mock.get("/openapi.yaml").json()["title"] == "Cannot find serializer for application/yaml"
+    )
 
 
 @pytest.mark.parametrize(("name", "value"), PAGES.items())

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from app.contract import Contract
 from app.tasks import models
 from app.tasks.words import SEPARATORS, tsquery, user_mark, words
+from tests.support.contract_check import prose_of
 
 pytestmark = pytest.mark.requirement("FR-019")
 
@@ -53,7 +54,7 @@ def ranges_of(character_class: str) -> list[tuple[int, int]]:
 def test_the_separators_are_the_contracts(contract: Contract) -> None:
     (sentence,) = re.findall(
         r"other than these separators: (.*?)\. Letters",
-        contract.document["info"]["description"],
+        prose_of(contract.document),
         re.DOTALL,
     )
     written = [

@@ -82,13 +82,13 @@ def _start(stack: ExitStack, folder: Path, *, major: int, durable: bool) -> str:
     record = stack.enter_context(sole_service(folder, account))
     lock = await_orphan(folder, cluster, account)
     stack.callback(os.close, lock)
-    discard_postmaster_pid(cluster, programs)
+    discard_postmaster_pid(cluster)
     address = address_for(stack, folder, base, record, account)
     log = stack.enter_context(new_log(folder, account))
     server = Server(programs, cluster, durable, account, address, log, lock)
     if not cluster.exists():
         server.create()
     process = server.spawn("postgres", "-D", str(cluster), *server.options())
-    stack.callback(stop, process, programs)
+    stack.callback(stop, process)
     server.await_ready(process)
     return address.url

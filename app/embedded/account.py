@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pwd
 import signal
 import sys
 from collections.abc import Callable
@@ -10,9 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.embedded.error import OWN_SERVER, EmbeddedError
-
-if sys.platform != "win32":  # pragma: no branch - no Windows to run the tests on
-    import pwd
 
 LINUX = sys.platform.startswith("linux")
 _PARENT_DEATH_SIGNAL = signal.SIGINT  # kill -9 of us is a fast shutdown of the server
@@ -28,7 +26,7 @@ class Account(NamedTuple):
 
 def account_for(cluster: Path, passed: list[Path]) -> Account | None:
     """Return whom to run as when we are root, whom PostgreSQL refuses, else None."""
-    if sys.platform == "win32" or os.geteuid() != 0:
+    if os.geteuid() != 0:
         return None
     uid, gid = _unprivileged(cluster)
     closed = _closed(passed, uid, gid)
@@ -80,10 +78,8 @@ def give(path: Path, account: Account | None) -> None:
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
-def before_exec(account: Account | None) -> Callable[[], None] | None:
+def before_exec(account: Account | None) -> Callable[[], None]:
     """Return what the child does after the fork: take on the account, then die with its parent."""
-    if sys.platform == "win32":  # pragma: no cover - no Windows to run the tests on
-        return None
     # All that takes locks or imports is done here: after a fork of a threaded process it may hang.
     libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
     if libc:

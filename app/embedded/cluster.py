@@ -3,9 +3,7 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
@@ -16,13 +14,12 @@ from urllib.parse import quote
 
 from app.embedded.account import Account, before_exec, give
 from app.embedded.error import OWN_SERVER, EmbeddedError
-from app.embedded.folder import SOCKET_FOLDER_PREFIX, password, pg_ctl, postmaster_pid
+from app.embedded.folder import SOCKET_FOLDER_PREFIX, postmaster_pid
 
-_SOCKETS = sys.platform != "win32"  # where there are none: loopback and a password
 _INITDB_SECONDS = 120.0
 _BUILTIN_LOCALE_SINCE = 17
 _READY_SECONDS = 30.0  # replaying the WAL after a crash takes long
-_STOP_SECONDS = (("INT", 10.0), ("QUIT", 5.0))  # fast shutdown, then immediate
+_STOP_SECONDS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0))  # fast shutdown, then immediate
 
 
 class Address(NamedTuple):
@@ -90,7 +87,7 @@ class Server:
         arguments = ["-D", str(fresh), "-c", "exit_on_error=on"] + ["-F"] * (not self.durable)
         self.run("postgres", "--single", *arguments, "template1", given=b"CREATE DATABASE tasks;\n")
         fresh.rename(self.cluster)
-        if self.durable and os.name == "posix":
+        if self.durable:
             folder = os.open(self.cluster.parent, os.O_RDONLY)
             os.fsync(folder)
             os.close(folder)
@@ -110,7 +107,7 @@ class Server:
                 env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
                 start_new_session=True,  # Ctrl-C is for the service, which drains first
                 preexec_fn=before_exec(self.account),  # noqa: PLW1509 - see there
-                pass_fds=(self.lock,) if _SOCKETS else (),
+                pass_fds=(self.lock,),
             )
         except subprocess.SubprocessError as error:
             raise EmbeddedError(
@@ -153,13 +150,10 @@ class Server:
         return EmbeddedError("\n".join([f"{what}. The end of {path}:", *last_lines]))
 
 
-def stop(process: subprocess.Popen[bytes], programs: Path) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Stop the server, with a harder signal each time that it takes too long."""
-    for name, seconds in _STOP_SECONDS:
-        if sys.platform == "win32":  # pragma: no cover - no Windows to run the tests on
-            pg_ctl(programs, "kill", name, str(process.pid))
-        else:
-            process.send_signal(signal.Signals[f"SIG{name}"])
+    for number, seconds in _STOP_SECONDS:
+        process.send_signal(number)
         # A second Ctrl-C asks for haste, not for a server left behind.
         with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             process.wait(seconds)
@@ -171,12 +165,7 @@ def stop(process: subprocess.Popen[bytes], programs: Path) -> None:
 def address_for(
     stack: ExitStack, folder: Path, base: Path, record: IO[str], account: Account | None
 ) -> Address:
-    """Return the address to use, with its socket folder made or its password chosen."""
-    if not _SOCKETS:
-        secret = password(folder / "password", account)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        return _over_loopback(port, secret, folder / "password")
+    """Make the folder of the server's socket; return the address in it."""
     if base == folder:
         path = folder / "run"
         if path.exists():  # a crash leaves a socket and its lock file, as bad as postmaster.pid
@@ -202,10 +191,3 @@ def _over_socket(folder: Path) -> Address:
     }
     url = f"postgresql://tasks@/tasks?host={quote(bytes(folder))}&port=5432"
     return Address(url, settings, ("--auth-local=trust", "--auth-host=reject"))
-
-
-def _over_loopback(port: int, password: str, password_file: Path) -> Address:
-    """Return the address without unix sockets: all users can reach it, so it asks a password."""
-    settings = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": ""}
-    url = f"postgresql://tasks:{password}@127.0.0.1:{port}/tasks"
-    return Address(url, settings, ("--auth=scram-sha-256", f"--pwfile={password_file}"))

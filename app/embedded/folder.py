@@ -1,12 +1,10 @@
 """The data folder: its locks, what a crash left in it, its log, the place of the socket."""
 
+import fcntl
 import os
-import secrets
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Generator
@@ -16,11 +14,6 @@ from typing import IO
 
 from app.embedded.account import Account, give
 from app.embedded.error import EmbeddedError
-
-if sys.platform == "win32":  # pragma: no cover - no Windows to run the tests on
-    import msvcrt
-else:
-    import fcntl
 
 SOCKET_FOLDER_PREFIX = "tasks-pg-"
 _SOCKET_PATH_BYTES = 103  # macOS; Linux would take 107
@@ -77,12 +70,10 @@ def postmaster_pid(cluster: Path) -> list[str]:
     return []
 
 
-def discard_postmaster_pid(cluster: Path, programs: Path) -> None:
+def discard_postmaster_pid(cluster: Path) -> None:
     """Remove what a crash left: its process number may be another's by now and wedge a start."""
     status = postmaster_pid(cluster)
-    if status and sys.platform == "win32":  # pragma: no cover - no Windows to run the tests on
-        pg_ctl(programs, "stop", "--mode=fast", f"--pgdata={cluster}")
-    elif status[4:5] and _answers(f"{status[4]}/.s.PGSQL.{status[3]}"):
+    if status[4:5] and _answers(f"{status[4]}/.s.PGSQL.{status[3]}"):
         raise EmbeddedError(
             f"A PostgreSQL that no service started (process {status[0]}) uses {cluster}. Stop it."
         )
@@ -94,11 +85,6 @@ def _answers(path: str) -> bool:
         probe.connect(path)
         return True
     return False
-
-
-def pg_ctl(programs: Path, *arguments: str) -> None:  # pragma: no cover - called on Windows only
-    """Run pg_ctl, which stands in for signals."""
-    subprocess.run([str(programs / "pg_ctl"), *arguments], check=False)  # noqa: S603 - no shell
 
 
 def new_log(folder: Path, account: Account | None) -> IO[bytes]:
@@ -118,18 +104,9 @@ def socket_base(folder: Path) -> Path:
     return folder if is_usable else Path(tempfile.gettempdir()).resolve()
 
 
-def password(path: Path, account: Account | None) -> str:
-    """Return the password in the file, which is made on the first start."""
-    with suppress(FileExistsError):
-        handle = _open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, account)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(32))
-    return path.read_text(encoding="ascii")
-
-
 def _open(path: Path, flags: int, account: Account | None) -> int:
     # The server's user may write in this folder: root must not follow a link it has laid there.
-    handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    handle = os.open(path, flags | os.O_NOFOLLOW, 0o600)
     give(path, account)
     return handle
 
@@ -138,11 +115,7 @@ def _lock(path: Path, account: Account | None) -> int:
     """Return a descriptor that holds the lock; raises BlockingIOError when another one does."""
     handle = _open(path, os.O_RDWR | os.O_CREAT, account)
     try:
-        if sys.platform == "win32":  # pragma: no cover - no Windows to run the tests on
-            os.lseek(handle, 1 << 30, os.SEEK_SET)  # locked bytes cannot be read, and the pid is
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
         raise

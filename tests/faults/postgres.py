@@ -122,7 +122,7 @@ class Postgres:
     async def shut_down(self) -> None:
         """Stop the server as `pg_ctl stop -m fast` does: open sessions are ended."""
         if self.process and self.is_running:
-            await asyncio.to_thread(stop, self.process, embedded.binaries())
+            await asyncio.to_thread(stop, self.process)
 
     async def connect(self, **options: Any) -> asyncpg.Connection:
         """A session of the tests' own."""
@@ -201,7 +201,7 @@ class Postgres:
     def close(self) -> None:
         """Stop the server, whatever its state, and forget its files."""
         if self.process and self.is_running:
-            stop(self.process, embedded.binaries())
+            stop(self.process)
         self._log.close()
         os.close(self._lock)
 

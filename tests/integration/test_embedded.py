@@ -333,22 +333,6 @@ def test_a_socket_folder_left_by_a_kill_is_removed(
     assert list(temp_dir.iterdir()) == [folder]
 
 
-def test_loopback_with_a_password(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_SOCKETS", False)
-    with running(folder, durable=False) as first:
-        password = (folder / "password").read_text()
-        assert query(first, "SHOW listen_addresses", "SHOW unix_socket_directories") == [
-            "127.0.0.1",
-            "",
-        ]
-        assert mode(folder / "password") == 0o600
-        with pytest.raises(asyncpg.InvalidPasswordError):
-            query(first.replace(password, "wrong"))
-    with running(folder, durable=False) as second:
-        assert query(second, "SELECT 1") == [1]
-        assert password in second
-
-
 # --- one service at a time ---------------------------------------------------------------------
 
 

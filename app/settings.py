@@ -12,6 +12,7 @@ from msgspec import Meta
 from msgspec.structs import fields
 
 from app.connection import Connection, DatabaseUrlError
+from app.origins import OriginsError, origins
 
 
 class SettingsError(Exception):
@@ -77,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path = Path(".data")
     requests_at_once: Annotated[int, Meta(ge=1, le=10_000)] = 16
     cursor_secret: Secret | None = None
-    cors_origins: tuple[Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s,*]+)\Z")], ...] = ()
+    cors_origins: tuple[str, ...] = ()
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] | None = None
     log_level: LogLevel = LogLevel.INFO
@@ -96,7 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if raw := environ.get(name, ""):
                 try:
                     values[field.name] = _convert(raw, field.type)
-                except msgspec.ValidationError as fault:
+                except (msgspec.ValidationError, OriginsError) as fault:
                     faults.append(f"{name}: {fault}")
         settings = cls(**values)
         faults.extend(_faults_between(settings))
@@ -129,7 +130,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def _convert(raw: str, type_: Any) -> Any:  # noqa: ANN401 - a field's type may be any
     if get_origin(type_) is tuple:
-        return msgspec.convert([part.strip() for part in raw.split(",")], type_)
+        return origins(raw)
     if type_ in {LogLevel, LogFormat} and raw not in list(type_):
         # msgspec's own message would repeat the value.
         raise msgspec.ValidationError(f"must be one of {', '.join(type_)}")

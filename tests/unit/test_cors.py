@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
+from structlog.testing import capture_logs
 
 from app.cors import Cors, Fields
 
@@ -52,3 +56,90 @@ def test_a_response_gets_these_fields(
     origins: list[str], request_fields: dict[bytes, bytes], methods: bytes | None, fields: Fields
 ) -> None:
     assert Cors(origins).fields(request_fields, methods) == fields
+
+
+# --- the log of rejected origins -----------------------------------------------------------------
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(time, "monotonic", made)
+    return made
+
+
+def lines_of(cors: Cors, *requests: dict[bytes, bytes]) -> list[Any]:
+    """What is logged about these requests."""
+    with capture_logs() as lines:
+        for request in requests:
+            cors.fields(request, None)
+    return lines
+
+
+def origins_of(cors: Cors, *origins: bytes) -> list[str]:
+    """The origins that are logged of these, in order."""
+    return [line["origin"] for line in lines_of(cors, *({b"origin": name} for name in origins))]
+
+
+@pytest.mark.parametrize("allowed", [[], ["https://tasks.example"]])
+def test_a_rejected_origin_is_logged_with_what_would_allow_it(allowed: list[str]) -> None:
+    assert lines_of(Cors(allowed), {b"origin": b"http://localhost:3000"}) == [
+        {
+            "event": "cross-origin request not allowed by CORS_ORIGINS",
+            "origin": "http://localhost:3000",
+            "log_level": "warning",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "request_fields"),
+    [
+        ([], {}),
+        (["*"], {b"origin": b"https://evil.example"}),
+        (["https://tasks.example"], {b"origin": HOME}),
+        # A page of the service's own, such as /docs: nothing has to be allowed for it.
+        ([], {b"origin": b"http://127.0.0.1:8000", b"host": b"127.0.0.1:8000"}),
+        ([], {b"origin": b"https://tasks.example", b"host": b"Tasks.example"}),
+    ],
+)
+def test_nothing_is_logged_where_nothing_is_rejected(
+    allowed: list[str], request_fields: dict[bytes, bytes]
+) -> None:
+    assert lines_of(Cors(allowed), request_fields) == []
+
+
+def test_an_origin_is_logged_once_a_minute(clock: Clock) -> None:
+    cors = Cors(["https://tasks.example"])
+    assert origins_of(cors, b"https://a", b"https://b", b"https://a") == ["https://a", "https://b"]
+    clock.now += 59.9
+    assert origins_of(cors, b"https://a", b"https://b") == []
+    clock.now += 0.2
+    assert origins_of(cors, b"https://a", b"https://a", b"https://c", b"https://b") == [
+        "https://a",
+        "https://c",
+        "https://b",
+    ]
+
+
+def test_of_many_origins_only_some_are_logged_and_remembered(clock: Clock) -> None:
+    cors = Cors([])
+    many = [b"https://%d.example" % number for number in range(1000)]
+    assert origins_of(cors, *many) == [name.decode() for name in many[:100]]
+    clock.now += 60.1
+    assert origins_of(cors, *many[::-1]) == [name.decode() for name in many[::-1][:100]]
+
+
+def test_an_origin_is_logged_within_bounds_and_without_control_characters() -> None:
+    (logged,) = origins_of(Cors([]), b"https://\x1b[31m\xe4" + b"a" * 1_000)
+    assert logged == "https://\\x1b[31m\\xe4" + "a" * 186

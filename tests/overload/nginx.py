@@ -35,8 +35,8 @@ class Front(Live):
 
 
 @contextmanager
-def nginx(folder: Path, replicas: tuple[int, int]) -> Iterator[Live]:
-    """nginx in front of two ports; ended whatever happens."""
+def nginx(folder: Path, replicas: tuple[int, int], origin: str) -> Iterator[Live]:
+    """nginx in front of two ports, with pages of one origin; ended whatever happens."""
     assert PROGRAM, "nginx is not installed"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -44,6 +44,9 @@ def nginx(folder: Path, replicas: tuple[int, int]) -> Iterator[Live]:
     for written, here in zip((8080, 8001, 8002), (port, *replicas), strict=True):
         assert text.count(f"127.0.0.1:{written}") == 1
         text = text.replace(f"127.0.0.1:{written}", f"127.0.0.1:{here}")
+    before = "map $http_origin $cors_origin {\n"
+    assert text.count(before) == 1
+    text = text.replace(before, f'{before}"{origin}" $http_origin;\n')
     (folder / "nginx.conf").write_text(text, "utf-8")
     words = [PROGRAM, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
     own = "user root; " if os.geteuid() == 0 else ""  # the folder is nobody else's

@@ -14,6 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
+from app.contract import Contract
 from tests.overload.nginx import nginx
 from tests.overload.work import memory
 from tests.support.client import assert_problem, tasks_of
@@ -26,6 +27,7 @@ ALICE = tasks_of("alice")
 JSON = "Content-Type: application/json"
 SMALL = b'{"title": "Buy milk"}'
 OF_ONE_ADDRESS = 100  # limit_conn
+PAGE = "https://app.example"
 
 
 class Balanced(NamedTuple):
@@ -40,17 +42,27 @@ def balanced(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("nginx")
     with ExitStack() as stack:
         one, two = (
-            stack.enter_context(serving(DATABASE_URL=database_url, REQUESTS_AT_ONCE=2))
+            stack.enter_context(
+                serving(DATABASE_URL=database_url, REQUESTS_AT_ONCE=2, CORS_ORIGINS=PAGE)
+            )
             for _ in range(2)
         )
         ports = [int(service.url.rpartition(":")[2]) for service in (one, two)]
-        front = stack.enter_context(nginx(folder, (ports[0], ports[1])))
+        front = stack.enter_context(nginx(folder, (ports[0], ports[1]), PAGE))
         yield Balanced(front, (one, two))
 
 
 @pytest.fixture
 def front(balanced: Balanced) -> Live:
     return balanced.front
+
+
+def assert_is(response: httpx.Response, status: int, kind: str | None) -> None:
+    """A problem of nginx's own: of a kind of the service's, or of none."""
+    assert_has_fields(response)
+    assert response.status_code == response.json()["status"] == status
+    assert response.json()["type"] == (f"/problems/{kind}" if kind else "about:blank")
+    assert response.headers["vary"] == "Origin"
 
 
 def assert_has_fields(response: httpx.Response) -> None:
@@ -96,7 +108,135 @@ def test_a_request_id_that_is_none_is_replaced(front: Live, given: str) -> None:
     assert len(answered.headers["x-request-id"]) == 32
 
 
+def test_a_request_without_a_host_is_passed_on(front: Live) -> None:
+    assert front.exchange(b"GET /livez HTTP/1.0\r\n\r\n").status_code == 200
+
+
+# --- compression ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def browser(front: Live) -> Iterator[httpx.Client]:
+    """A client that accepts compressed answers."""
+    headers = {"Accept-Encoding": "gzip"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{front.port}", headers=headers) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [("/openapi.yaml", "application/yaml"), ("/openapi.json", "application/json")],
+)
+def test_json_and_yaml_are_compressed(browser: httpx.Client, path: str, media_type: str) -> None:
+    answered = browser.get(path)
+    assert answered.headers["content-type"].partition(";")[0] == media_type
+    assert answered.headers["content-encoding"] == "gzip"
+    assert answered.headers["vary"] == "Accept-Encoding, Origin"
+    assert answered.num_bytes_downloaded < len(answered.content) / 2
+
+
+def test_a_change_is_conditional_on_the_etag_property_of_a_compressed_answer(
+    browser: httpx.Client,
+) -> None:
+    long = {"title": "Buy milk", "description": "and bread, " * 200}
+    path = browser.post(ALICE, json=long).headers["location"]
+    read = browser.get(path)
+    etag = read.json()["etag"]
+    assert read.headers["content-encoding"] == "gzip"
+    assert read.headers["etag"] == f"W/{etag}"
+
+    unchanged = browser.get(path, headers={"If-None-Match": read.headers["etag"]})
+    assert unchanged.status_code == 304
+    patch = {"completed": True}
+    weak = browser.patch(path, headers={"If-Match": read.headers["etag"]}, json=patch)
+    assert_problem(weak, 412, "precondition-failed")
+    assert browser.patch(path, headers={"If-Match": etag}, json=patch).status_code == 200
+    assert browser.patch(path, headers={"If-Match": etag}, json=patch).status_code == 412
+
+
 # --- nginx's own answers -------------------------------------------------------------------------
+
+HELD = ("Host: tasks.test", "X-Request-ID: mine", f"Origin: {PAGE}")
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+GET = "GET /livez HTTP/1.1"
+TLS = bytes.fromhex("16030100a5010000a10303").decode("latin-1") + "a" * 160
+
+
+def raw(line: str, *fields: str) -> bytes:
+    """A request with this line, which need not be one."""
+    return "\r\n".join([line, *HELD, *fields, "", ""]).encode("latin-1")
+
+
+def shortened(value: object) -> str | None:
+    """A long text as the name of a case."""
+    return ascii(value[:40]) if isinstance(value, str) else None
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "kind"),
+    [
+        ("GET /users/50%/tasks HTTP/1.1", 400, "malformed-request"),
+        ("GET /%00 HTTP/1.1", 400, "malformed-request"),
+        ("GET /../x HTTP/1.1", 400, "malformed-request"),
+        ("GET /a b HTTP/1.1", 400, "malformed-request"),
+        ("OPTIONS * HTTP/1.1", 400, "malformed-request"),
+        ("get /livez HTTP/1.1", 400, "malformed-request"),
+        ("CONNECT tasks.test:443 HTTP/1.1", 400, "malformed-request"),
+        ("PRI * HTTP/2.0", 400, "malformed-request"),
+        (TLS, 400, "malformed-request"),
+        ("\xff\xfe\xfd", 400, "malformed-request"),
+        ("GET /" + "a" * 40_000 + " HTTP/1.1", 431, "header-fields-too-large"),
+        ("GET /livez HTTP/3.0", 505, None),
+    ],
+    ids=shortened,
+)
+def test_a_request_line_that_cannot_be_read_is_a_problem(
+    front: Live, line: str, status: int, kind: str | None
+) -> None:
+    refused = front.exchange(raw(line))
+    assert_is(refused, status, kind)
+    # nginx has not read the header fields: it knows neither the request's id nor its origin.
+    assert len(refused.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "status", "kind"),
+    [
+        ("TRACE /livez HTTP/1.1", "A: a", 405, "method-not-allowed"),
+        ("CONNECT /livez HTTP/1.1", "A: a", 405, "method-not-allowed"),
+        (GET, "Host: b", 400, "malformed-request"),
+        (GET, "Content-Length: x", 400, "malformed-request"),
+        (GET, "a b: c", 400, "malformed-request"),
+        (GET, "X: " + "a" * 40_000, 431, "header-fields-too-large"),
+        (GET, "Transfer-Encoding: gzip, chunked", 501, None),
+        (f"POST {ALICE} HTTP/1.1", "Content-Length: 131073", 413, "content-too-large"),
+        ("GET /.problem HTTP/1.1", "A: a", 404, "path-not-found"),
+    ],
+    ids=shortened,
+)
+def test_a_page_can_read_every_other_answer_of_nginx(
+    front: Live, line: str, field: str, status: int, kind: str | None
+) -> None:
+    method, target, _ = line.split()
+    traced = raw(line, f"traceparent: 00-{TRACE}-b7ad6b7169203331-01", field)
+    refused = front.exchange(traced, method=method, target=target)
+    assert_is(refused, status, kind)
+    assert refused.headers["x-request-id"] == "mine"
+    assert refused.json()["trace_id"] == TRACE
+    assert refused.headers["access-control-allow-origin"] == PAGE
+    exposed = "ETag, Location, Retry-After, X-Request-ID"
+    assert refused.headers["access-control-expose-headers"] == exposed
+    foreign = traced.replace(PAGE.encode(), b"https://evil.example")
+    hidden = front.exchange(foreign, method=method, target=target)
+    assert hidden.status_code == status
+    assert [name for name in hidden.headers if name.startswith("access-control-")] == []
+
+
+@pytest.mark.parametrize("path", [*Contract.load().document["paths"], "/docs"])
+def test_nginx_refuses_trace_with_the_methods_that_the_service_has(front: Live, path: str) -> None:
+    target = path.format(user_id="alice", task_id="0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
+    refused = front.call("TRACE", target)
+    assert refused.headers["allow"] == front.call("OPTIONS", target).headers["allow"]
 
 
 def test_a_body_that_is_too_large_is_the_same_problem_before_it_arrives(front: Live) -> None:
@@ -108,19 +248,6 @@ def test_a_body_that_is_too_large_is_the_same_problem_before_it_arrives(front: L
     assert_problem(refused, 413, "content-too-large")
     assert_has_fields(refused)
     assert refused.headers["x-request-id"] == "mine"
-
-
-def test_a_head_that_is_too_large_is_the_same_problem(front: Live) -> None:
-    refused = front.call("GET", "/livez", "X: " + "a" * 40_000)
-    assert_problem(refused, 431, "header-fields-too-large")
-    assert_has_fields(refused)
-
-
-@pytest.mark.parametrize("field", ["Host: b", "Content-Length: x"])
-def test_what_is_no_http_is_the_same_problem(front: Live, field: str) -> None:
-    refused = front.call("GET", "/livez", field)
-    assert_problem(refused, 400, "malformed-request")
-    assert_has_fields(refused)
 
 
 # --- abuse ---------------------------------------------------------------------------------------

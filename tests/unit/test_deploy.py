@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from app.contract import Contract
+from app.problems import KINDS, PHRASES
 from app.server import GRACE_SECONDS
 from app.settings import Settings
 
@@ -182,6 +184,33 @@ def test_a_container_may_do_nothing_that_it_need_not(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["environment"].keys() <= SETTINGS
     assert "${POSTGRES_PASSWORD:?" in service["environment"]["DATABASE_URL"]
+
+
+# --- nginx ---------------------------------------------------------------------------------------
+
+NGINX = (ROOT / "deploy/nginx.conf").read_text("utf-8")
+ENTRY = re.compile(r'^\s+(\d{3}) "?([^"\n]+)"?;$', re.MULTILINE)
+
+
+def by_status(name: str) -> dict[int, str]:
+    """What nginx maps each status of its own answers to."""
+    [block] = re.findall(rf"map \$status \${name} \{{(.*?)\}}", NGINX, re.DOTALL)
+    return {int(status): value for status, value in ENTRY.findall(block)}
+
+
+@pytest.mark.requirement("FR-027")
+def test_nginx_words_a_problem_as_the_service_does() -> None:
+    kinds = {kind.type: kind for kind in KINDS}
+    types, titles, details = (by_status(f"problem_{name}") for name in ("type", "title", "detail"))
+    assert types.keys() == {400, 404, 405, 413, 431, 503}
+    assert {status: (status, titles[status], details[status]) for status in types} == {
+        status: (kinds[name].status, kinds[name].title, kinds[name].detail)
+        for status, name in types.items()
+    }
+    without_kind = titles.keys() - types.keys()
+    assert {status: titles[status] for status in without_kind} == {
+        status: PHRASES[status] for status in without_kind
+    }
 
 
 # --- the image's lock --------------------------------------------------------------------------

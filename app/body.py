@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from itertools import accumulate
+from collections.abc import Sequence
 from typing import Any, Generic, Never, TypeVar
 
 import msgspec
@@ -15,14 +15,18 @@ from litestar.exceptions import InternalServerException
 
 from app.core import core
 from app.declaration import Declaration
-from app.problems import Fault, InvalidBody, MalformedBody, UnsupportedMediaType
+from app.problems import (
+    FAULTS_AT_MOST,
+    Fault,
+    InvalidBody,
+    MalformedBody,
+    UnsupportedMediaType,
+)
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 DEPTH_AT_MOST = 100
 TOO_DEEP = "The body nests more than 100 arrays and objects into each other."
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _CHARSET = re.compile(r'(charset=(utf-8|"utf-8"))?', re.IGNORECASE)
 
 
@@ -88,9 +92,7 @@ class Body(Declaration, Generic[StructT]):
         value = _parse(raw)
         faults = core(request).contract.faults(self.struct.__name__, value)
         if faults:
-            count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-            msg = f"The body has {count}."
-            raise InvalidBody(msg, faults=faults)
+            raise InvalidBody(f"The body has {_count(faults)}.", faults=faults)
         # JSON Schema counts 1.0 as an integer, msgspec's strict mode does not.
         return msgspec.convert(value, self.struct)
 
@@ -101,8 +103,6 @@ def _parse(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
     Raises MalformedBody, also where an object has a name twice, of which msgspec keeps the last
     without a word (RFC 8259, section 4), and where values nest deeper than the contract allows.
     """
-    if _depth(raw) > DEPTH_AT_MOST:
-        raise MalformedBody(TOO_DEEP)
     try:
         value = json.loads(
             raw.decode(),
@@ -111,7 +111,11 @@ def _parse(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
             parse_float=_number,
             parse_constant=_refuse_constant,
         )
+        if _nests_too_deeply(value):
+            raise MalformedBody(TOO_DEEP)
         msgspec.json.encode(value)  # lone surrogates, which json lets pass
+    except RecursionError:
+        raise MalformedBody(TOO_DEEP) from None
     except ValueError as fault:
         raise _malformed(fault) from None
     return value
@@ -131,10 +135,25 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _depth(raw: bytes) -> int:
-    """How deep the brackets outside of strings nest."""
-    brackets = _STRING.sub(b"", raw)
-    return max(accumulate(_STEPS.get(octet, 0) for octet in brackets), default=0)
+def _nests_too_deeply(value: object) -> bool:
+    """Whether a decoded value has more levels of arrays and objects than the contract allows."""
+    level: list[Any] = [value]
+    for _ in range(DEPTH_AT_MOST + 1):
+        containers = [one for one in level if isinstance(one, dict | list)]
+        if not containers:
+            return False
+        level = [
+            child
+            for one in containers
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]
+    return True
+
+
+def _count(faults: Sequence[Fault]) -> str:
+    if len(faults) > FAULTS_AT_MOST:
+        return f"more than {FAULTS_AT_MOST} faults"
+    return "one fault" if len(faults) == 1 else f"{len(faults)} faults"
 
 
 def _refuse_constant(name: str) -> Never:

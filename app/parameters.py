@@ -18,7 +18,7 @@ from msgspec.inspect import BoolType, DateTimeType, IntType, UnionType, UUIDType
 from msgspec.structs import fields
 
 from app.declaration import Declaration
-from app.problems import DETAIL_AT_MOST, NAME_AT_MOST, Fault, InvalidParameter
+from app.problems import DETAIL_AT_MOST, FAULTS_AT_MOST, NAME_AT_MOST, Fault, InvalidParameter
 
 # `\Z`, not `$`: Python's `$` lets a trailing newline through, ECMA 262's does not.
 EntityTags = Annotated[
@@ -114,6 +114,8 @@ class _Place(Generic[PathT]):
         values: dict[str, Any] = {}
         seen: set[str] = set()
         for name, raw in pairs:
+            if len(faults) >= FAULTS_AT_MOST:
+                return None
             if name not in self.fields:
                 detail = "is not a parameter here"
                 faults.append(Fault(parameter=name[:NAME_AT_MOST], detail=detail))
@@ -135,6 +137,8 @@ class _Place(Generic[PathT]):
 def _query_pairs(raw: bytes, faults: list[Fault]) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for part in raw.split(b"&") if raw else ():
+        if len(faults) >= FAULTS_AT_MOST:
+            break
         name, equals, value = part.partition(b"=")
         try:
             if name and equals:

@@ -12,7 +12,7 @@ from litestar import Litestar, Request, Response, post
 from litestar.datastructures import State
 from msgspec import Meta
 
-from app.body import JSON, MERGE_PATCH, Body, _depth
+from app.body import JSON, MERGE_PATCH, Body
 from app.contract import Contract
 from app.cors import Cors
 from app.edge import Edge
@@ -192,10 +192,18 @@ async def test_a_pointer_is_cut_to_the_contracts_limit() -> None:
 
 @pytest.mark.requirement("FR-026")
 async def test_of_many_faults_a_hundred_are_listed() -> None:
-    members = b",".join(b'"m%d":1' % number for number in range(150))
+    members = b",".join(b'"m%d":1' % number for number in range(101))
     problem = (await send(b'{"count":1,%s}' % members)).json()
     assert len(problem["errors"]) == 100
-    assert problem["detail"] == "The body has 150 faults."
+    assert problem["detail"] == "The body has more than 100 faults."
+
+
+@pytest.mark.requirement("FR-026")
+async def test_a_hundred_faults_are_counted() -> None:
+    members = b",".join(b'"m%d":1' % number for number in range(100))
+    problem = (await send(b'{"count":1,%s}' % members)).json()
+    assert len(problem["errors"]) == 100
+    assert problem["detail"] == "The body has 100 faults."
 
 
 @pytest.mark.requirement("FR-023")
@@ -285,24 +293,6 @@ async def test_a_name_that_is_also_a_value_is_not_repeated(raw: bytes) -> None:
 
 
 @pytest.mark.requirement("FR-023", "FR-036")
-@pytest.mark.parametrize(
-    ("raw", "depth"),
-    [
-        (b"1", 0),
-        (b"[]", 1),
-        (b"[[1],[1],[[1]]]", 3),
-        (b'{"a":{},"b":{"c":{}}}', 3),
-        (b'{"a":[{}],"b":[[{}]]}', 4),
-        (b'["[[["]', 1),
-        (b'["","",[[1]],""]', 3),
-        (b'["\\"[[[","[\\\\",[1]]', 2),
-        (b'["\n[[["]', 1),
-    ],
-)
-def test_brackets_in_text_do_not_nest(raw: bytes, depth: int) -> None:
-    assert _depth(raw) == depth
-
-
 @pytest.mark.parametrize("depth", [300, 900, 1100, 10_000, 60_000])
 @pytest.mark.parametrize(
     ("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["list", "object"]
@@ -333,7 +323,13 @@ async def test_a_hundred_levels_are_the_most(opening: bytes, closing: bytes) -> 
 
 @pytest.mark.requirement("FR-023", "FR-026")
 @pytest.mark.parametrize(
-    "other", [b"[[]" + b",[]" * 200 + b"]", b'"' + b"[" * 200 + b'"', b'"\\"' + b"{" * 200 + b'"']
+    "other",
+    [
+        b"[[]" + b",[]" * 200 + b"]",
+        b'"' + b"[" * 200 + b'"',
+        b'"\\"' + b"{" * 200 + b'"',
+        b'["' + b"[" * 200 + b'",{"' + b"{" * 200 + b'":"\\\\"}]',
+    ],
 )
 async def test_brackets_beside_each_other_or_in_text_are_not_nested(other: bytes) -> None:
     response = await send(b'{"count":1,"other":' + other + b"}")

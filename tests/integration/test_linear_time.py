@@ -1,0 +1,357 @@
+"""The time to handle a request grows at most in proportion to its size, whatever it contains.
+
+Each case is a family of requests. The processor time of one of size n is compared with that of one
+of size 4n: linear handling takes at most 4 times as long, quadratic handling 16 times.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from litestar import Request
+
+from app.body import _parse
+from app.contract import Contract
+from app.edge import Edge
+from app.etags import Condition
+from app.parameters import Parameters
+from app.problems import InvalidParameter, MalformedBody
+from app.tasks.controller import GET_TASK, LIST_TASKS
+from tests.support.client import tasks_of
+
+pytestmark = pytest.mark.requirement("NFR-017")
+
+MOST = 10  # between 4, which is linear, and 16, which is quadratic
+REPEATS = 5
+BODY_SIZES = (2_000, 8_000, 32_000, 128_000)
+HEAD_SIZES = (2_000, 8_000, 32_000)
+FIELD_SIZES = (60, 240, 960)
+ALICE = tasks_of("alice-of-the-linear-time")
+TASK = f"{ALICE}/0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
+
+Sizes = tuple[int, ...]
+Costs = Iterator[tuple[int, list[float]]]
+Fields = list[tuple[bytes, bytes]]
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """A request as a server hands it to an application."""
+
+    method: str = "GET"
+    path: str = ALICE
+    query: bytes = b""
+    fields: Fields = []
+    body: bytes = b""
+
+
+def body(content: bytes) -> Sent:
+    return Sent("POST", fields=[(b"content-type", b"application/json")], body=content)
+
+
+def query(content: bytes) -> Sent:
+    return Sent(query=content)
+
+
+def path(content: str) -> Sent:
+    return Sent(path=content)
+
+
+def field(name: str, value: bytes, method: str = "GET", place: str = TASK) -> Sent:
+    return Sent(method, path=place, fields=[(name.encode(), value)])
+
+
+def numbered(form: bytes, size: int, between: bytes = b",") -> bytes:
+    """As many different pieces as fit into a size."""
+    count = size // (len(form) + 4)
+    return between.join(form % number for number in range(count))
+
+
+def cut(unit: bytes, size: int) -> bytes:
+    """As many of a piece as fit into a size."""
+    return unit * (size // len(unit))
+
+
+class Pieces(msgspec.Struct, frozen=True):
+    """What begins a text, what is repeated in it, and what ends it."""
+
+    first: bytes
+    repeated: bytes
+    last: bytes
+
+    def of(self, size: int) -> bytes:
+        return self.first + cut(self.repeated, size) + self.last
+
+
+def pieces_of(*pieces: bytes) -> st.SearchStrategy[Pieces]:
+    """Texts of these pieces."""
+    some = st.lists(st.sampled_from(pieces), max_size=3).map(b"".join)
+    return st.builds(Pieces, some, some.filter(bool), some)
+
+
+JSON_PIECES = (
+    *(b'"', b"\\", b'\\"', b"\\\\", b"\\u0041", b"\\ud800", b"[", b"]", b"{", b"}", b":", b","),
+    *(b'"title":', b'"a":1', b"1", b"-", b".", b"e", b"0", b" ", b"\n", b"\x00", b"\xff", b"null"),
+)
+QUERY_PIECES = (
+    *(b"&", b"=", b"+", b"%", b"%41", b"%ff", b"a", b"0", b"q=", b"limit=", b"completed=true"),
+    *(b"created_after=2026-01-01T00:00:00", b".", b"Z", b"%2B00:00", b"sort=", b"cursor="),
+)
+TAG_PIECES = (b'"', b"W/", b",", b" ", b"\t", b"a", b"*", b'"a"', b"\\", b"\xff")
+EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+CONTRACT = Contract.load()
+
+Family = Callable[[int], Sent]
+
+BODIES: dict[str, Family] = {
+    "an unterminated text of escaped quotes": lambda n: body(b'["' + cut(b'\\"', n)),
+    "an unterminated text of backslashes": lambda n: body(b'["' + b"\\" * n),
+    "an unterminated name of escaped quotes": lambda n: body(b'{"' + cut(b'\\"', n)),
+    "texts of one escaped quote": lambda n: body(b'{"title":1,"x":[' + cut(b'"\\"",', n)),
+    "a title of escaped quotes": lambda n: body(b'{"title":"' + cut(b'\\"', n) + b'"}'),
+    "quotes": lambda n: body(b'"' * n),
+    "a text and an escaped quote in turn": lambda n: body(b"[" + cut(b'"a"\\"', n)),
+    "opened lists": lambda n: body(b"[" * n),
+    "nested lists": lambda n: body(b"[" * (n // 2) + b"]" * (n // 2)),
+    "opened objects": lambda n: body(cut(b'{"a":', n)),
+    "nested objects": lambda n: body(cut(b'{"a":', n) + b"1" + b"}" * (n // 5)),
+    "lists and objects in turn": lambda n: body(cut(b'[{"":', n)),
+    "closed lists": lambda n: body(b"]" * n),
+    "lists of 90 levels": lambda n: body(
+        b"[" + b",".join([b"[" * 90 + b"]" * 90] * (n // 181)) + b"]"
+    ),
+    "empty lists": lambda n: body(b"[" + cut(b"[],", n) + b"[]]"),
+    "unknown properties": lambda n: body(b"{%b}" % numbered(b'"p%d":1', n)),
+    "unknown properties of an inner object": lambda n: body(
+        b'{"title":{%b}}' % numbered(b'"p%d":1', n)
+    ),
+    "objects with unknown properties": lambda n: body(b"[%b]" % numbered(b'{"p%d":{}}', n)),
+    "one repeated name": lambda n: body(b"{" + cut(b'"title":"a",', n) + b'"title":"a"}'),
+    "repeated unknown names": lambda n: body(b"{" + cut(b'"a":1,"b":1,', n) + b'"c":1}'),
+    "repeated escaped names": lambda n: body(b"{" + cut(b'"titl\\u0065":"a",', n) + b'"a":1}'),
+    "a text that repeats a name": lambda n: body(b'{"title":"%b"}' % cut(b"title", n)),
+    "a long name": lambda n: body(b'{"%b":1}' % (b"x" * n)),
+    "a long name of slashes and tildes": lambda n: body(b'{"%b":1}' % cut(b"/~", n)),
+    "a long integer": lambda n: body(b'{"title":%b}' % (b"9" * n)),
+    "a long negative integer": lambda n: body(b"[-%b" % (b"9" * n)),
+    "a long fraction": lambda n: body(b'{"title":0.%b1}' % (b"0" * n)),
+    "a long exponent": lambda n: body(b'{"title":1e%b}' % (b"9" * n)),
+    "a long negative exponent": lambda n: body(b'{"title":1e-%b}' % (b"9" * n)),
+    "zeros before a number": lambda n: body(b'{"title":%b1}' % (b"0" * n)),
+    "numbers": lambda n: body(b"[%b]" % numbered(b"1e%d", n)),
+    "constants that JSON lacks": lambda n: body(b"[" + cut(b"NaN,", n) + b"1]"),
+    "escaped letters": lambda n: body(b'{"title":"%b"}' % cut(b"\\u0041", n)),
+    "escaped halves of pairs": lambda n: body(b'{"title":"%b"}' % cut(b"\\ud800", n)),
+    "escaped pairs": lambda n: body(b'{"title":1,"x":"%b"}' % cut(b"\\ud83d\\ude00", n)),
+    "cut escapes": lambda n: body(b'["%b' % cut(b"\\u0", n)),
+    "white space": lambda n: body(b" " * n),
+    "white space before the end": lambda n: body(b'{"title":1' + cut(b"\r\n\t ", n)),
+    "line ends and a fault": lambda n: body(b"\n" * n + b"x"),
+    "commas": lambda n: body(b"[" + b"," * n),
+    "colons": lambda n: body(b'{"a"' + b":" * n),
+    "comments": lambda n: body(cut(b"/*", n)),
+    "what is not UTF-8": lambda n: body(b'{"title":"%b"}' % (b"\xff" * n)),
+    "characters of four bytes": lambda n: body(b'{"title":"%b"}' % cut("😀".encode(), n)),
+    "controls": lambda n: body(b'{"title":"%b"}' % (b"\x00" * n)),
+    "a long title": lambda n: body(b'{"title":"%b"}' % (b"a" * n)),
+    "a title of spaces": lambda n: body(b'{"title":"%b"}' % (b" " * n)),
+    "a title that ends with NUL": lambda n: body(b'{"title":"%b\\u0000"}' % (b"a" * n)),
+    "spaces in a title that ends with NUL": lambda n: body(b'{"title":"%b\\u0000"}' % (b" " * n)),
+    "a title of separators that ends with NUL": lambda n: body(
+        b'{"title":"%b\\u0000"}' % cut(b"\\u001c", n)
+    ),
+    "a long description": lambda n: body(
+        b'{"title":"a","description":"%b"}' % (b"a" * n)  # too long from the third size on
+    ),
+}
+HEADS: dict[str, Family] = {
+    "ampersands": lambda n: query(b"&" * n),
+    "empty names": lambda n: query(cut(b"=&", n)),
+    "equals signs": lambda n: query(b"=" * n),
+    "a repeated parameter": lambda n: query(cut(b"limit=1&", n)),
+    "unknown parameters": lambda n: query(numbered(b"p%d=1", n, b"&")),
+    "one unknown parameter": lambda n: query(b"x" * n + b"=1"),
+    "escaped letters": lambda n: query(b"q=" + cut(b"%41", n)),
+    "escaped bytes that are not UTF-8": lambda n: query(b"q=" + cut(b"%ff", n)),
+    "escapes that are none": lambda n: query(b"q=" + b"%" * n),
+    "letters before an escape that is none": lambda n: query(b"q=" + b"a" * n + b"%"),
+    "spaces": lambda n: query(b"q=" + b"+" * n),
+    "a long search": lambda n: query(b"q=" + b"a" * n),
+    "a long limit": lambda n: query(b"limit=" + b"9" * n),
+    "a long instant": lambda n: query(b"created_after=2026-01-01T00:00:00.%bZ" % (b"9" * n)),
+    "a long fraction without an offset": lambda n: query(
+        b"created_after=2026-01-01T00:00:00." + b"9" * n
+    ),
+    "a long sort": lambda n: query(b"sort=" + b"a" * n),
+    "a long cursor": lambda n: query(b"cursor=" + b"A" * n),
+    "a long flag": lambda n: query(b"completed=" + b"true" * (n // 4)),
+    "a long user": lambda n: path(tasks_of("a" * n)),
+    "a long id of a task": lambda n: path(f"{ALICE}/{'0' * n}"),
+    "slashes": lambda n: path("/" * n),
+    "segments": lambda n: path("/a" * (n // 2)),
+    "segments of a known path": lambda n: path("/api/v1/users" * (n // 13)),
+    "escaped slashes": lambda n: path("%2F" * (n // 3)),
+    "an escaped path": lambda n: path("/" + "%C3%A4" * (n // 6)),
+    "an escaped path that is not UTF-8": lambda n: path("/" + "%ff" * (n // 3)),
+    "dots": lambda n: path("/.." * (n // 3)),
+    "segments with OPTIONS": lambda n: Sent("OPTIONS", path="/api/v1/users/a" * (n // 15)),
+    "a field If-None-Match": lambda n: field("if-none-match", b'"' + b"a" * n),
+    "fields If-None-Match": lambda n: Sent(
+        path=TASK, fields=[(b"if-none-match", b'"a"')] * (n // 18)
+    ),
+    "unknown fields": lambda n: Sent(
+        path=TASK, fields=[(b"x-%d" % number, b"") for number in range(n // 8)]
+    ),
+    "a request id": lambda n: field("x-request-id", b"a" * n),
+    "a trace": lambda n: field("traceparent", b"00-" + b"0" * n),
+    "an idempotency key": lambda n: field("idempotency-key", b"a" * n, "POST", ALICE),
+    "a media type": lambda n: field("content-type", b"application/json" + b"; " * n, "POST", ALICE),
+    "media types": lambda n: Sent("POST", fields=[(b"content-type", b"a")] * (n // 17)),
+    "content codings": lambda n: Sent(
+        "POST",
+        fields=[(b"content-type", b"application/json")]
+        + [(b"content-encoding", b"identity")] * (n // 28),
+    ),
+    "cookies": lambda n: field("cookie", cut(b'a="\\"; ', n)),
+    "an origin": lambda n: field("origin", b"https://" + b"a" * n, "OPTIONS"),
+    "a Host": lambda n: field("host", b"a." * (n // 2)),
+    "a field Accept": lambda n: field("accept", cut(b"a/b;q=0,", n)),
+}
+# The contract allows 1,024 characters.
+FIELDS: dict[str, Family] = {
+    "entity tags": lambda n: field("if-none-match", cut(b'"a", ', n) + b'"a"'),
+    "weak entity tags": lambda n: field("if-none-match", cut(b'W/"",', n) + b'W/""'),
+    "entity tags without an end": lambda n: field("if-none-match", cut(b'"a", ', n)),
+    "entity tags and a fault": lambda n: field("if-none-match", cut(b'W/"a"\t,\t', n) + b"x"),
+    "blanks between entity tags": lambda n: field("if-none-match", b'"a"' + b" \t" * (n // 2)),
+    "blanks and a comma": lambda n: field("if-match", b'"a"' + b" " * n + b",", "DELETE"),
+    "commas after an entity tag": lambda n: field("if-match", b'"a"' + b"," * n, "DELETE"),
+}
+FAMILIES = [
+    pytest.param(make, sizes, id=f"{place}: {name}")
+    for place, sizes, families in (
+        ("body", BODY_SIZES, BODIES),
+        ("head", HEAD_SIZES, HEADS),
+        ("field", FIELD_SIZES, FIELDS),
+    )
+    for name, make in families.items()
+]
+
+
+@pytest.fixture(autouse=True)
+def uncollected() -> Iterator[None]:
+    """No garbage collection: it takes longer in a test process than in a service."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@contextmanager
+def timed(times: list[float]) -> Iterator[None]:
+    """Add the processor time of a block."""
+    before = time.process_time()
+    yield
+    times.append(time.process_time() - before)
+
+
+def assert_linear(costs: Iterable[tuple[int, list[float]]]) -> None:
+    """Each size costs at most `MOST` times as much as the last; the least of its times counts."""
+    before: float | None = None
+    for size, times in costs:
+        cost = min(times)
+        ratio = 1 if before is None else cost / before
+        assert ratio <= MOST, f"size {size} takes {cost:.6f} s, {ratio:.1f} times the last"
+        before = cost
+
+
+def costs_of(act: Callable[[bytes], object], pieces: Pieces, sizes: Sizes) -> Costs:
+    """The times of an action on the bytes that some pieces make, one size after the other."""
+    for size in sizes:
+        content, times = pieces.of(size), list[float]()
+        for _ in range(REPEATS):
+            with timed(times):
+                act(content)
+        yield size, times
+
+
+async def handle(app: Edge, sent: Sent) -> int:
+    """The status of the answer to a request."""
+    scope: Any = {
+        "type": "http",
+        "method": sent.method,
+        "path": sent.path,
+        "raw_path": sent.path.encode(),
+        "query_string": sent.query,
+        "headers": sent.fields,
+    }
+    statuses = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": sent.body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status"))
+
+    await app(scope, receive, send)
+    return int(statuses[0])
+
+
+@pytest.mark.parametrize(("make", "sizes"), FAMILIES)
+async def test_a_request_costs_in_proportion_to_its_size(
+    app: Edge, make: Family, sizes: Sizes
+) -> None:
+    costs: list[tuple[int, list[float]]] = []
+    for size in sizes:
+        sent, times = make(size), list[float]()
+        for _ in range(REPEATS):
+            with timed(times):
+                status = await handle(app, sent)
+            assert status < 500
+        costs.append((size, times))
+        assert_linear(costs)  # what is not linear would take hours with the next size
+
+
+@given(pieces_of(*JSON_PIECES))
+@EXAMPLES
+def test_a_body_of_any_pieces_is_judged_in_linear_time(pieces: Pieces) -> None:
+    def judge(raw: bytes) -> None:
+        with suppress(MalformedBody):
+            CONTRACT.faults("TaskCreate", _parse(raw))
+
+    assert_linear(costs_of(judge, pieces, BODY_SIZES[:3]))
+
+
+@given(pieces_of(*QUERY_PIECES))
+@EXAMPLES
+def test_a_query_of_any_pieces_is_read_in_linear_time(pieces: Pieces) -> None:
+    assert_linear(costs_of(lambda raw: read(LIST_TASKS, query(raw)), pieces, HEAD_SIZES))
+
+
+@given(pieces_of(*TAG_PIECES))
+@EXAMPLES
+def test_entity_tags_of_any_pieces_are_read_in_linear_time(pieces: Pieces) -> None:
+    def judge(raw: bytes) -> None:
+        read(GET_TASK, field("if-none-match", raw))
+
+    assert_linear(costs_of(judge, pieces, FIELD_SIZES))
+
+
+def read(parameters: Parameters[Any, Any, Any], sent: Sent) -> None:
+    """Read the parameters of a request, whether they are valid or not."""
+    path_params = {"user_id": "alice", "task_id": TASK.rpartition("/")[2]}
+    scope: Any = {
+        "type": "http",
+        "path_params": path_params,
+        "query_string": sent.query,
+        "headers": sent.fields,
+    }
+    with suppress(InvalidParameter):
+        _, __, headers = parameters.read(Request(scope))
+        Condition.parse(getattr(headers, "if_none_match", None))

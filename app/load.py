@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Iterable
 from typing import Protocol, cast
 
@@ -21,11 +19,6 @@ from app.problems import MEDIA_TYPE, Overloaded
 REMEMBERED = 32
 PRESSED = 0.5
 PARTS = 8
-# How many are refused in one turn of the event loop while the process is pressed. With 8 the turns
-# themselves cost so much that ten times the capacity could not be answered any more.
-REFUSALS_IN_TURN = 128
-# With so many that wait for their turn, refusing them comes before serving more than one.
-BEHIND = 32
 
 # These stand for what differs in what is encoded here once.
 _ID, _TRACE = "id-of-the-request", "trace-of-the-request"
@@ -49,9 +42,6 @@ class Connection(Protocol):
     def look(self, now: float) -> None:
         """End it where it has waited too long at `now`, in seconds."""
 
-    def take(self) -> None:
-        """Take what was put off, if it still is."""
-
 
 class Load(ServerState):
     """What the connections of a process share."""
@@ -66,8 +56,6 @@ class Load(ServerState):
         self.refused = 0
         self._refused_share = 0.0  # of the last requests
         self._told = 0
-        self._put_off = deque[Connection]()
-        self._is_clearing = False  # in a turn of those that have waited
 
     @property
     def is_pressed(self) -> bool:
@@ -87,41 +75,7 @@ class Load(ServerState):
         Where most are refused, a part of what may be at once keeps the processor busy, and those
         that are served are done the sooner (Little's law: time is number over throughput).
         """
-        if not self.is_pressed:
-            return self.at_once
-        if self._is_clearing:
-            return 0
-        return 1 if len(self._put_off) >= BEHIND else max(1, self.at_once // PARTS)
-
-    def put_off(self, connection: Connection) -> None:
-        """Let it take what it has read in its turn: the last one first, then the others in order.
-
-        The event loop gives every connection that has something its turn before it comes back to
-        the requests that are served: 128 refusals are 5 ms, and each of these needs several turns.
-        So the one that has waited least may be let in, by itself, and those that are refused, which
-        would be late in any case, come after what it has to do first (research.md, D39).
-        """
-        if not self._put_off:
-            asyncio.get_running_loop().call_soon(self._take_last)
-        self._put_off.append(connection)
-
-    def _take_last(self) -> None:
-        try:
-            self._put_off.pop().take()
-        finally:  # a fault of one is not the others'
-            if self._put_off:
-                count = min(REFUSALS_IN_TURN, len(self._put_off))  # not of what is yet to come
-                asyncio.get_running_loop().call_soon(self._take_first, count)
-
-    def _take_first(self, count: int) -> None:
-        self._is_clearing = True
-        try:
-            for _ in range(count):
-                self._put_off.popleft().take()
-        finally:
-            self._is_clearing = False
-            if self._put_off:
-                asyncio.get_running_loop().call_soon(self._take_last)
+        return max(1, self.at_once // PARTS) if self.is_pressed else self.at_once
 
     def look(self, now: float) -> None:
         """End what has waited too long at `now`, and tell how many were refused since last time.

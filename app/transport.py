@@ -37,8 +37,6 @@ LEAVE_SECONDS = 1.0
 # Past the answer to a request, so that a client that has sent it all can read the answer.
 UNWANTED_BYTES_AT_MOST = 1_048_576
 AHEAD_AT_MOST = 16
-# What is put off is kept for a few milliseconds, of each connection: heads, not bodies.
-PUT_OFF_BYTES_AT_MOST = 4_096
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
 RESPONSE_SECONDS = 30.0
@@ -88,7 +86,6 @@ class Protocol(HttpToolsProtocol):
     is_refused: bool  # the request that arrives was answered at its head
     is_unread = False  # the answer is complete, and the client does not take it
     is_deaf = False  # nothing more is read: what was asked is answered, then it ends
-    untaken = b""  # what is put off
     wait: tuple[int, Wait | None]  # of how many requests it is, and what for
     waits_since: float | None = None
 
@@ -97,26 +94,6 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(cast("asyncio.Transport", Joined(transport)))
 
     def data_received(self, data: bytes) -> None:
-        """Take it, or put off the begin of a request while there are too many of them."""
-        if self.untaken:
-            data, self.untaken = self.untaken + data, b""
-        elif self.server_state.is_pressed and self._may_be_put_off(data):
-            self.untaken = data
-            self.server_state.put_off(self)
-            return
-        self._read(data)
-
-    def take(self) -> None:
-        """Take what was put off."""
-        data, self.untaken = self.untaken, b""
-        if data and not self.transport.is_closing():
-            self._read(data)
-
-    def _may_be_put_off(self, data: bytes) -> bool:
-        fits = len(data) <= PUT_OFF_BYTES_AT_MOST
-        return fits and not self.in_request and not self._is_served()
-
-    def _read(self, data: bytes) -> None:
         """Count what belongs to a head that goes on: the parser tells of a field when it ends."""
         if self.is_deaf:
             return
@@ -134,7 +111,6 @@ class Protocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own signature
         """Answer a client that has closed its side: the rest of its request will not come."""
-        self.take()
         if self.in_head:
             self._refuse(MalformedRequest())
         elif not self._is_served():
@@ -242,7 +218,6 @@ class Protocol(HttpToolsProtocol):
             super().shutdown()
 
     def _leave(self) -> None:
-        self.take()
         if not self._is_served() and not self.in_head:
             self.transport.close()
 
@@ -269,7 +244,7 @@ class Protocol(HttpToolsProtocol):
         """What the client has to do next; None where it is the service's turn."""
         if self.transport.get_write_buffer_size():
             return Wait.READING
-        if self.transport.is_closing() or self.untaken:
+        if self.transport.is_closing():
             return None
         if self._is_served():
             return Wait.BODY if self._lacks_body() else None

@@ -261,146 +261,6 @@ async def test_a_connection_with_a_request_under_way_is_not_kept() -> None:
     assert not protocol.cycle.keep_alive
 
 
-# --- a service that refuses most of what comes ----------------------------------------------------
-
-PRESSED = pytest.mark.requirement("FR-047")
-REFUSED = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-def pressed(app: Any = wait) -> tuple[Protocol, Pipe]:
-    """A connection of a process that refuses what is not a probe."""
-    protocol, pipe = connected(app)
-    load = protocol.server_state
-    load.at_once, load._refused_share = 0, 1.0
-    load.tasks.add(asyncio.current_task())  # type: ignore[arg-type]  # as if it served one
-    return protocol, pipe
-
-
-async def turn() -> None:
-    """Let the event loop do what it was given to do next."""
-    await asyncio.sleep(0)
-
-
-@PRESSED
-async def test_the_begin_of_a_request_is_put_off_for_a_turn() -> None:
-    protocol, pipe = pressed()
-    protocol.data_received(REFUSED)
-    assert pipe.written == b""
-    await turn()
-    assert statuses(pipe) == [503]
-    await turn()
-    assert statuses(pipe) == [503]
-
-
-@PRESSED
-async def test_a_process_that_is_not_pressed_puts_nothing_off() -> None:
-    protocol, pipe = pressed()
-    protocol.server_state._refused_share = 0.5
-    protocol.data_received(REFUSED)
-    assert statuses(pipe) == [503]
-
-
-@PRESSED
-@pytest.mark.parametrize(("more", "put_off"), [(0, True), (1, False)])
-async def test_what_is_put_off_has_a_limit(more: int, *, put_off: bool) -> None:
-    protocol, pipe = pressed()
-    padding = 4096 - len(REFUSED) - len("X: \r\n") + more
-    protocol.data_received(REFUSED[:-2] + b"X: " + b"a" * padding + b"\r\n\r\n")
-    assert (pipe.written == b"") is put_off
-    await turn()
-    assert statuses(pipe) == [503]
-
-
-@PRESSED
-@pytest.mark.parametrize("at", [1, len(REFUSED) - 1])
-async def test_what_comes_after_it_ends_the_wait_and_nothing_is_lost(at: int) -> None:
-    protocol, pipe = pressed()
-    protocol.data_received(REFUSED[:at])
-    protocol.data_received(REFUSED[at:])
-    assert statuses(pipe) == [503]
-    await turn()
-    assert statuses(pipe) == [503]
-
-
-@PRESSED
-async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> None:
-    protocol, pipe = pressed()
-    protocol.data_received(REFUSED)
-    await turn()
-    protocol.pause_writing()
-    reading = [pipe.reading]
-    protocol.resume_writing()
-    reading.append(pipe.reading)
-    assert reading == [False, True]
-    assert protocol.server_state.total_requests == 0
-
-
-@PRESSED
-async def test_what_goes_on_is_not_put_off() -> None:
-    protocol, pipe = pressed()
-    protocol.data_received(REFUSED[:5])
-    await turn()
-    protocol.data_received(REFUSED[5:])
-    assert statuses(pipe) == [503]
-
-
-@PRESSED
-async def test_what_is_sent_ahead_of_an_answer_is_not_put_off() -> None:
-    protocol, pipe = pressed()
-    protocol.data_received(WHOLE)
-    await turn()
-    protocol.data_received(REFUSED)
-    assert protocol.untaken == b""
-    assert len(protocol.pipeline) == 1
-    assert pipe.written == b""
-
-
-@PRESSED
-async def test_a_client_that_closes_its_side_is_answered_what_was_put_off() -> None:
-    protocol, pipe = pressed(answer)
-    protocol.data_received(WHOLE)
-    assert protocol.eof_received() is True
-    await turn()
-    assert statuses(pipe) == [204]
-
-
-@PRESSED
-@pytest.mark.parametrize("end", ["lost", "closing"])
-async def test_what_was_put_off_is_forgotten_with_its_connection(end: str) -> None:
-    protocol, pipe = pressed()
-    protocol.data_received(REFUSED)
-    if end == "lost":
-        protocol.connection_lost(None)
-    else:
-        pipe.closed = True
-    await turn()
-    assert pipe.written == b""
-    assert protocol.requests == 0
-
-
-@PRESSED
-async def test_while_it_is_put_off_it_is_not_the_clients_turn() -> None:
-    protocol, pipe = pressed()
-    protocol.data_received(REFUSED)
-    for now in (0.0, 1000.0, 2000.0):
-        protocol.look(now)
-    assert not pipe.closed
-
-
-@PRESSED
-async def test_what_was_put_off_is_answered_before_the_service_leaves(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("app.transport.LEAVE_SECONDS", 0)
-    protocol, pipe = pressed(answer)
-    protocol.server_state._put_off.append(protocol)  # so that its turn does not come by itself
-    protocol.data_received(WHOLE)
-    protocol.shutdown()
-    await asyncio.sleep(0.01)
-    assert statuses(pipe) == [204]
-    assert pipe.closed
-
-
 # --- time ----------------------------------------------------------------------------------------
 
 SLOW = pytest.mark.requirement("FR-048")
@@ -546,6 +406,20 @@ async def test_a_body_that_has_come_waits_for_nobody() -> None:
     assert protocol.server_state.waiting == {protocol}
     protocol.data_received(b"a")
     assert protocol.server_state.waiting == set()
+
+
+@pytest.mark.requirement("FR-047")
+async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> None:
+    protocol, pipe = connected()
+    protocol.server_state.at_once = 0
+    protocol.data_received(WHOLE.replace(b"/livez", b"/api"))
+    assert statuses(pipe) == [503]
+    protocol.pause_writing()
+    reading = [pipe.reading]
+    protocol.resume_writing()
+    reading.append(pipe.reading)
+    assert reading == [False, True]
+    assert protocol.server_state.total_requests == 0
 
 
 async def test_an_answer_frees_its_place_at_once() -> None:

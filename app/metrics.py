@@ -7,11 +7,14 @@ contract has operations, however many users and tasks there are.
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
+from socketserver import ThreadingMixIn
 from threading import Thread
-from typing import NamedTuple
-from wsgiref.simple_server import WSGIServer
+from typing import Any, NamedTuple
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,13 +23,17 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
+    make_wsgi_app,  # pyright: ignore[reportUnknownVariableType]
 )
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 # Seconds: from a read that PostgreSQL has in memory to the limit for a request at the database.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+# Of the server of the metrics. A scrape takes milliseconds, and few ask.
+THREADS_AT_MOST = 8
+SCRAPE_SECONDS = 10.0
 
 
 class Pool(NamedTuple):
@@ -90,10 +97,18 @@ class Metrics:
             series = self._series[key] = self._seconds.labels(method, route or "", status)
         series.observe(seconds)
 
-    def serve(self, host: str, port: int) -> AbstractContextManager[int]:
-        """Listen for `/metrics`, in a thread of its own until the end. Raises OSError."""
-        server, thread = start_http_server(port, host, self.registry)
-        return _served(server, thread)
+    @contextmanager
+    def serve(self, listener: socket.socket) -> Generator[None]:
+        """Answer scrapes on a bound socket, in threads, until the end. Raises OSError."""
+        server = _Server(listener, make_wsgi_app(self.registry))
+        thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
 
 class _Refusals(Collector):
@@ -108,11 +123,52 @@ class _Refusals(Collector):
         yield CounterMetricFamily("http_server_refused_requests", words, self.refused())
 
 
-@contextmanager
-def _served(server: WSGIServer, thread: Thread) -> Generator[int]:
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+class _Server(ThreadingMixIn, WSGIServer):
+    """Serves WSGI in threads, with the limits that prometheus_client's own server lacks.
+
+    There each silent connection keeps a thread for as long as it stays open.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, listener: socket.socket, app: Any) -> None:  # noqa: ANN401 - a WSGI application
+        address = listener.getsockname()
+        super().__init__(address[:2], _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.server_name, self.server_port = address[:2]
+        self.setup_environ()
+        self.set_app(app)
+        self.server_activate()
+        self._since: dict[socket.socket, float] = {}
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401, ARG002
+        """Whether one more connection is served; one that is not is closed."""
+        return len(self._since) < THREADS_AT_MOST
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Serve a connection in a thread."""
+        self._since[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:  # noqa: ANN401
+        """Forget a connection."""
+        self._since.pop(request, None)
+        super().close_request(request)
+
+    def service_actions(self) -> None:
+        """End what has taken too long; called every half second, and after each connection."""
+        now = time.monotonic()
+        for request, since in list(self._since.items()):
+            if now - since > SCRAPE_SECONDS:
+                with suppress(OSError):  # it has just ended
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Say nothing of a client that has gone; the application answers its own faults."""
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """Write no line for a scrape."""

@@ -27,7 +27,7 @@ from app.httpd import Server
 from app.load import Load
 from app.logs import configure
 from app.main import create_app
-from app.settings import Secret, Settings, SettingsError
+from app.settings import EVERY_ADDRESS, Secret, Settings, SettingsError
 from app.transport import Protocol
 
 GRACE_SECONDS = 10
@@ -78,7 +78,6 @@ def serve(settings: Settings) -> None:
             app.metrics.count_refusals(lambda: server.load.refused)
         listener = _listener(settings.host, settings.port)
         listener.listen(server.config.backlog)  # who reads the address below may use it
-        host, port = listener.getsockname()[:2]
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             server.should_exit = True
@@ -89,7 +88,7 @@ def serve(settings: Settings) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         server.should_exit = LEAVING.is_set()
-        address = _address(host, port)
+        address = _address(listener)
         print(f"Tasks API  {address}/api/v1", file=sys.stderr)
         print(f"docs       {address}/docs", file=sys.stderr)
         print(f"data       {data}", file=sys.stderr)
@@ -116,7 +115,7 @@ def http_server(app: Edge, settings: Settings) -> Server:
     return Server(
         uvicorn.Config(
             app,
-            host=settings.host,
+            host="" if settings.host == EVERY_ADDRESS else settings.host,
             port=settings.port,
             http=Protocol,
             ws="none",
@@ -188,26 +187,30 @@ def _metrics(app: Edge, settings: Settings) -> Generator[str | None]:
     if app.metrics is None or settings.metrics_port is None:
         yield None
         return
-    host = settings.metrics_host
-    try:
-        server = app.metrics.serve(host, settings.metrics_port)
-    except OSError as fault:
-        msg = f"Cannot listen on {host}, port {settings.metrics_port}: {fault.strerror}."
-        raise ListenError(msg) from None
-    with server as port:
-        yield f"{_address(host, port)}/metrics"
+    listener = _listener(settings.metrics_host, settings.metrics_port)
+    address = _address(listener)
+    with app.metrics.serve(listener):
+        yield f"{address}/metrics"
 
 
-def _address(host: str, port: int) -> str:
+def _address(listener: socket.socket) -> str:
+    """A URL at which this machine reaches a listener."""
+    host: str
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "localhost"}.get(host, host)  # noqa: S104 - not bound here
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listener(host: str, port: int) -> socket.socket:
     """A socket that holds the address. uvicorn's own ends the process with a line in the log."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    everywhere = host == EVERY_ADDRESS
+    both = everywhere and socket.has_dualstack_ipv6()
+    listener = socket.socket(socket.AF_INET6 if both or ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
+        if both:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(("" if everywhere else host, port))
     except OSError as fault:
         listener.close()
         msg = f"Cannot listen on {host}, port {port}: {fault.strerror}."

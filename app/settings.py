@@ -14,6 +14,8 @@ from msgspec.structs import fields
 from app.connection import Connection, DatabaseUrlError
 from app.origins import OriginsError, origins
 
+EVERY_ADDRESS = "*"  # of IPv4 and IPv6
+
 
 class SettingsError(Exception):
     """The environment is at fault; the message has one line for each variable that is."""
@@ -86,7 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Read every setting from `environ`; an empty variable counts as absent.
+        """Read every setting from `environ`; an empty variable, but HOST, counts as absent.
 
         Raises SettingsError that names every variable at fault. Values are not repeated in it.
         """
@@ -94,7 +96,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         faults: list[str] = []
         for field in fields(cls):
             name = field.name.upper()
-            if raw := environ.get(name, ""):
+            raw = environ.get(name, "")
+            if name == "HOST" and "HOST" in environ:
+                raw = raw or EVERY_ADDRESS
+            if raw:
                 try:
                     values[field.name] = _convert(raw, field.type)
                 except (msgspec.ValidationError, OriginsError) as fault:

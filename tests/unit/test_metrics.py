@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
+from app import metrics as module
 from app.cors import Cors
 from app.edge import Edge
-from app.metrics import BUCKETS, Metrics, Pool
+from app.metrics import BUCKETS, THREADS_AT_MOST, Metrics, Pool
+from tests.support.process import eventually
 
 pytestmark = pytest.mark.requirement("FR-049")
 
@@ -117,9 +122,16 @@ def test_they_say_what_they_are(metrics: Metrics) -> None:
     assert {"process_open_fds", "python_info", "python_gc_collections"} <= words.keys()
 
 
+@contextmanager
+def served(metrics: Metrics) -> Iterator[int]:
+    """The port at which they are served."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, metrics.serve(listener):
+        yield listener.getsockname()[1]
+
+
 def test_they_are_served_until_the_end(metrics: Metrics) -> None:
     before = set(threading.enumerate())
-    with metrics.serve("127.0.0.1", 0) as port:
+    with served(metrics) as port:
         (thread,) = set(threading.enumerate()) - before
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"http://[::1]:{port}/metrics")
@@ -132,6 +144,62 @@ def test_they_are_served_until_the_end(metrics: Metrics) -> None:
     assert {SECONDS, "db_client_connection_count", "process_resident_memory_bytes"} <= families
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/metrics")
+
+
+def test_silent_clients_are_limited_in_number_and_time(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "SCRAPE_SECONDS", 1.0)
+    before = threading.active_count()
+    with served(metrics) as port, ExitStack() as stack:
+        for number in range(200):
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            silent.sendall(b"GET /metrics HTTP/1.1\r\n" if number % 2 else b"")
+        until = time.monotonic() + 0.5
+        most = 0
+        while time.monotonic() < until:
+            most = max(most, threading.active_count())
+            time.sleep(0.01)
+        assert most - before <= 1 + THREADS_AT_MOST
+        eventually(lambda: is_scraped(port))
+    assert capsys.readouterr().err == ""
+
+
+def is_scraped(port: int) -> bool:
+    """Whether a scrape is answered."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_client_that_sends_on_and_on_is_cut_off(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SCRAPE_SECONDS", 0.5)
+    with served(metrics) as port, socket.create_connection(("127.0.0.1", port), 20) as slow:
+        slow.sendall(b"GET /metrics HTTP/1.1\r\n")
+
+        def is_cut_off() -> bool:
+            try:
+                slow.sendall(b"X: a\r\n")
+            except ConnectionError:
+                return True
+            return False
+
+        eventually(is_cut_off)
+
+
+def test_a_client_that_does_not_read_is_cut_off(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SCRAPE_SECONDS", 0.5)
+    Gauge("long", "a" * 20_000_000, registry=metrics.registry)  # more than the sockets hold
+    before = threading.active_count()
+    with served(metrics) as port, socket.create_connection(("127.0.0.1", port), 20) as unread:
+        unread.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        eventually(lambda: threading.active_count() == before + 2)
+        eventually(lambda: threading.active_count() == before + 1)
 
 
 async def test_the_edge_counts_by_the_route(metrics: Metrics) -> None:

@@ -184,7 +184,15 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
 
 
 @pytest.mark.requirement("FR-038")
-@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - in a test
+        ("::1", "[::1]"),
+        ("*", "localhost"),
+    ],
+)
 def test_it_is_said_where_everything_is(
     host: str, shown: str, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,21 +217,24 @@ def test_metrics_are_said_where_there_are_any(
     served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Any] = []
+    ports: list[int] = []
 
     class Measured:
         def count_refusals(self, refused: Any) -> None:
             asked.append(refused())
 
         @contextmanager
-        def serve(self, host: str, port: int) -> Iterator[int]:
-            asked.append((host, port))
-            yield 9999
+        def serve(self, listener: socket.socket) -> Iterator[None]:
+            asked.append(listener.getsockname()[0])
+            ports.append(listener.getsockname()[1])
+            yield
+            listener.close()
 
     served.load = SimpleNamespace(refused=7)
     monkeypatch.setattr(server, "create_app", lambda settings: App(settings, Measured()))
-    server.serve(msgspec.structs.replace(GIVEN, metrics_port=1, metrics_host="::1"))
-    assert asked == [7, ("::1", 1)]
-    assert "\nmetrics    http://[::1]:9999/metrics\n" in capsys.readouterr().err
+    server.serve(msgspec.structs.replace(GIVEN, metrics_port=0, metrics_host="::1"))
+    assert asked == [7, "::1"]
+    assert f"\nmetrics    http://[::1]:{ports[0]}/metrics\n" in capsys.readouterr().err
 
 
 @pytest.mark.requirement("NFR-004")
@@ -303,6 +314,12 @@ class Cyclic:
 
     def __init__(self) -> None:
         self.itself = self
+
+
+@pytest.mark.requirement("FR-037")
+def test_the_http_server_listens_on_both_families_by_itself() -> None:
+    app = Edge(cast("Any", None), [], Cors(()))
+    assert server.http_server(app, Settings(host="*")).config.host == ""
 
 
 def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
@@ -499,6 +516,29 @@ def test_an_address_is_taken_again_at_once(host: str, family: socket.AddressFami
         assert listener.family == family
         assert listener.getsockname()[0] == host
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
+
+@pytest.mark.requirement("FR-037")
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_an_asterisk_listens_on_both_families(address: str) -> None:
+    with server._listener("*", 0) as listener:
+        listener.listen()
+        with socket.create_connection((address, listener.getsockname()[1]), timeout=10):
+            pass
+        with pytest.raises(server.ListenError, match=r"^Cannot listen on \*, port \d+: "):
+            server._listener("*", listener.getsockname()[1])
+
+
+@pytest.mark.requirement("FR-037")
+def test_an_asterisk_listens_on_ipv4_where_there_is_no_ipv6(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    with server._listener("*", 0) as listener:
+        assert listener.family == socket.AF_INET
+        listener.listen()
+        with socket.create_connection(listener.getsockname(), timeout=10):
+            pass
 
 
 def test_a_port_is_free_while_nobody_listens() -> None:

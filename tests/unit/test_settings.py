@@ -104,9 +104,16 @@ def test_what_is_said_of_a_database_needs_that_database(name: str, raw: str, val
     assert faults_of({name: raw}) == [f"{name}: is of no use without DATABASE_URL"]
 
 
-@pytest.mark.parametrize("name", [field.name.upper() for field in fields(Settings)])
+@pytest.mark.parametrize(
+    "name", [field.name.upper() for field in fields(Settings) if field.name != "host"]
+)
 def test_an_empty_variable_counts_as_absent(name: str) -> None:
     assert Settings.from_env({name: ""}) == Settings()
+
+
+@pytest.mark.parametrize("raw", ["", "*"])
+def test_an_empty_host_is_every_address(raw: str) -> None:
+    assert Settings.from_env({"HOST": raw}) == Settings(host="*")
 
 
 @pytest.mark.parametrize("name", ["port", "Port", "TASKS_PORT"])

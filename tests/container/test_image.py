@@ -61,7 +61,7 @@ def test_an_engine_is_told_all_it_needs(image: dict[str, Any]) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     assert config["User"] == f"{USER}:{USER}"
     assert config["Entrypoint"] + config["Cmd"] == ["python", "-m", "app", "serve"]
-    assert "HOST=0.0.0.0" in config["Env"]
+    assert "HOST=*" in config["Env"]
     assert config["ExposedPorts"] == {"8000/tcp": {}}
     assert config["Labels"]["org.opencontainers.image.version"] == version
 
@@ -80,7 +80,7 @@ def test_there_is_nothing_of_the_build_in_it(root: Path, image: dict[str, Any]) 
     assert [value for value in pip_options().values() if value in recorded] == []
     # Of the checkout, what runs and no more; no package that installs others in the environment.
     assert {path.name for path in (root / "srv").iterdir()} == {
-        *("LICENSE", "app", "migrations", "openapi.yaml", "pyproject.toml")
+        *("LICENSE", "app", "healthcheck.py", "migrations", "openapi.yaml", "pyproject.toml")
     }
     assert list((root / "opt/venv").rglob("site-packages/pip")) == []
 
@@ -144,9 +144,10 @@ def test_its_health_check_tells_a_service_that_answers(
 ) -> None:
     kind, *words = image["Docker"]["config"]["Healthcheck"]["Test"]
     assert kind == "CMD"
+    away = {"http_proxy": "http://127.0.0.1:1"}
     with cell.serving(DATABASE_URL=url) as (service, _):
         port = httpx.URL(service.url).port
-        assert cell.run(*words, PORT=port).returncode == 0
+        assert cell.run(*words, PORT=port, **away).returncode == 0
     assert cell.run(*words, PORT=port).returncode == 1
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import kubernetes_validate
@@ -211,6 +216,89 @@ def test_nginx_words_a_problem_as_the_service_does() -> None:
     assert {status: titles[status] for status in without_kind} == {
         status: PHRASES[status] for status in without_kind
     }
+
+
+# --- the image's health check --------------------------------------------------------------------
+
+CONTAINERFILE = (ROOT / "Containerfile").read_text("utf-8")
+
+
+def checked(**environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the health check as the Containerfile says, with these variables and no others."""
+    [words] = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", CONTAINERFILE, re.MULTILINE)
+    assert json.loads(words) == ["python", "/srv/healthcheck.py"]
+    return subprocess.run(
+        [sys.executable, ROOT / "deploy/healthcheck.py"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@contextmanager
+def answering(status: int, host: str = "127.0.0.1") -> Iterator[str]:
+    """A server that answers every request with a status; its port."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/livez" else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            pass
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    with Server((host, 0), Answer) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield str(server.server_port)
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.requirement("FR-051")
+@pytest.mark.parametrize(
+    ("listens", "host"),
+    [
+        ("127.0.0.1", {"HOST": "*"}),
+        ("127.0.0.1", {"HOST": ""}),
+        ("127.0.0.1", {"HOST": "0.0.0.0"}),  # noqa: S104 - in a test
+        ("127.0.0.2", {"HOST": "127.0.0.2"}),
+        ("::1", {"HOST": "::1"}),
+        ("127.0.0.1", {}),
+    ],
+)
+def test_the_health_check_follows_host_and_port(listens: str, host: dict[str, str]) -> None:
+    with answering(200, listens) as port:
+        done = checked(PORT=port, **host)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.requirement("FR-051")
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_the_health_check_ignores_a_proxy(name: str) -> None:
+    with answering(200) as port:
+        assert checked(PORT=port, HOST="*", **{name: "http://127.0.0.1:1"}).returncode == 0
+
+
+@pytest.mark.requirement("FR-051")
+def test_the_health_check_fails_where_the_service_does_not_answer_or_is_at_fault() -> None:
+    with answering(500) as port:
+        failed = checked(PORT=port, HOST="*")
+    refused = checked(PORT=port, HOST="*")
+    assert (failed.returncode, failed.stderr) == (1, "/livez answered 500\n")
+    assert refused.returncode == 1
+    assert "refused" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.requirement("FR-037")
+def test_the_image_listens_on_both_families() -> None:
+    assert " HOST=* " in CONTAINERFILE
 
 
 # --- the image's lock --------------------------------------------------------------------------

@@ -165,6 +165,14 @@ def _check_channel_binding(value: str) -> None:
         raise DatabaseUrlError(msg)
 
 
+def is_resolvable(host: str) -> bool:
+    """Whether name resolution takes a host; it raises UnicodeError for others."""
+    try:
+        return host.encode("idna").isascii()
+    except UnicodeError:
+        return False
+
+
 def _check_host(host: str) -> None:
     if "@" in host:
         # Otherwise the rest of the password would be taken for the host, and shown.
@@ -173,12 +181,7 @@ def _check_host(host: str) -> None:
     if "," in host:
         msg = "names more than one host"
         raise DatabaseUrlError(msg)
-    try:
-        # As name resolution does, which would raise in the midst of a request.
-        usable = host.startswith("/") or host.encode("idna").isascii()
-    except UnicodeError:
-        usable = False
-    if not usable or "%" in host:
+    if not host.startswith("/") and ("%" in host or not is_resolvable(host)):
         msg = "has a host that cannot be a name or an address"
         raise DatabaseUrlError(msg)
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 
 import msgspec
@@ -69,15 +70,19 @@ def main() -> None:
 
 def serve(settings: Settings) -> None:
     """Serve the API until a signal, on the database given or on the embedded one."""
-    if parent := os.environ.get("STOP_WITH_PARENT"):
-        threading.Thread(target=_stop_with_parent, args=[int(parent)], daemon=True).start()
-    with _database(settings) as (complete, data):
+    _stop_with_parent(settings.stop_with_parent)
+    # Before the embedded database, which takes seconds to start.
+    if settings.metrics_port is not None:
+        _listener(settings.metrics_host, settings.metrics_port).close()
+    with (
+        _listener(settings.host, settings.port) as listener,
+        _database(settings) as (complete, data),
+    ):
         app = create_app(complete)
         server = http_server(app, complete)
         if app.metrics is not None:
             app.metrics.count_refusals(lambda: server.load.refused)
-        listener = _listener(settings.host, settings.port)
-        listener.listen(server.config.backlog)  # who reads the address below may use it
+        _listen(listener, server.config.backlog)  # who reads the address below may use it
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             server.should_exit = True
@@ -126,6 +131,7 @@ def http_server(app: Edge, settings: Settings) -> Server:
             proxy_headers=False,  # nothing asks for the address of a client
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            workers=1,  # otherwise uvicorn reads WEB_CONCURRENCY
         ),
         Load(settings.requests_at_once, app.cors),
     )
@@ -146,7 +152,7 @@ def doctor(settings: Settings) -> None:
     free = _is_free(settings.host, settings.port)
     print(f"port       {settings.host}:{settings.port} is {'free' if free else 'in use'}")
     if settings.database_url is None:
-        print(f"database   embedded, {embedded.binaries()}, data in {settings.data_dir}")
+        print(f"database   embedded, {embedded.binaries()}, data in {_shown(settings.data_dir)}")
         current = True
     else:
         current = _has_schema(settings)
@@ -178,7 +184,7 @@ def _database(settings: Settings) -> Generator[tuple[Settings, str]]:
         complete = msgspec.structs.replace(settings, database_url=Secret(url))
         if not migrate.is_current(complete.connection()):
             migrate.migrate(complete.connection())
-        yield complete, str(settings.data_dir.resolve())
+        yield complete, _shown(settings.data_dir.resolve())
 
 
 @contextmanager
@@ -201,6 +207,11 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _shown(path: Path) -> str:
+    """A path as text; bytes that are not UTF-8 are escaped, so that any stream can print it."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _listener(host: str, port: int) -> socket.socket:
     """A socket that holds the address. uvicorn's own ends the process with a line in the log."""
     everywhere = host == EVERY_ADDRESS
@@ -218,6 +229,16 @@ def _listener(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _listen(listener: socket.socket, backlog: int) -> None:
+    """Accept connections. Of two services that start together both may have bound the address."""
+    try:
+        listener.listen(backlog)
+    except OSError as fault:
+        host, port = listener.getsockname()[:2]
+        msg = f"Cannot listen on {host}, port {port}: {fault.strerror}."
+        raise ListenError(msg) from None
+
+
 def _is_free(host: str, port: int) -> bool:
     try:
         _listener(host, port).close()
@@ -226,11 +247,20 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-def _stop_with_parent(parent: int) -> None:
-    """Stop like SIGTERM does when this parent has ended: a task runner takes nothing along."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_POLL_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
+def _stop_with_parent(parent: int | None) -> None:
+    """Stop, as SIGTERM does, when the parent has ended: a task runner stops no child."""
+    if parent is None:
+        return
+    if parent != os.getppid():
+        msg = f"STOP_WITH_PARENT: process {parent} is not the parent of this process"
+        raise SettingsError(msg)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +13,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import fields
 
-from app.connection import Connection, DatabaseUrlError
+from app.connection import Connection, DatabaseUrlError, is_resolvable
 from app.origins import OriginsError, origins
 
 EVERY_ADDRESS = "*"  # of IPv4 and IPv6
@@ -85,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] | None = None
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.AUTO
+    stop_with_parent: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -105,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 except (msgspec.ValidationError, OriginsError) as fault:
                     faults.append(f"{name}: {fault}")
         settings = cls(**values)
-        faults.extend(_faults_between(settings))
+        faults.extend(_faults_between(settings, environ))
         if faults:
             raise SettingsError("\n".join(faults))
         return settings
@@ -148,7 +151,7 @@ def _decode(type_: type, raw: Any) -> Any:  # noqa: ANN401 - msgspec's signature
     return Path(raw)
 
 
-def _faults_between(settings: Settings) -> list[str]:
+def _faults_between(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     """The faults that a field's type alone cannot state."""
     if settings.database_url is None:
         # With the embedded database served, another one would be migrated.
@@ -156,18 +159,32 @@ def _faults_between(settings: Settings) -> list[str]:
         given = [name for name in about_one if getattr(settings, name)]
         faults = [f"{name.upper()}: is of no use without DATABASE_URL" for name in given]
     else:
-        faults = list(_faults_of_urls(settings))
+        faults = list(_faults_of_urls(settings, environ))
+    for name in ("host", "metrics_host"):
+        if not is_resolvable(getattr(settings, name)):
+            faults.append(f"{name.upper()}: is neither a host name nor an address")
     secret = settings.cursor_secret
     if secret is not None and len(secret.reveal()) < 32:  # noqa: PLR2004 - 128 bits in hex
         faults.append("CURSOR_SECRET: must have at least 32 characters")
     return faults
 
 
-def _faults_of_urls(settings: Settings) -> Iterator[str]:
+def _faults_of_urls(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     for name in ("database_url", "database_direct_url"):
         url: Secret | None = getattr(settings, name)
         if url is not None:
             try:
-                Connection.parse(url.reveal(), roots=settings.database_tls_roots)
+                connection = Connection.parse(url.reveal(), roots=settings.database_tls_roots)
             except DatabaseUrlError as fault:
                 yield f"{name.upper()}: {fault}"
+            else:
+                # Without a user the driver, like libpq, takes PGUSER, or the name of the user ID.
+                if not (connection.url.username or environ.get("PGUSER") or _has_user_name()):
+                    yield f"{name.upper()}: names no user, and user ID {os.getuid()} has no name"
+
+
+def _has_user_name() -> bool:
+    try:
+        return bool(getpass.getuser())
+    except (KeyError, OSError):  # OSError since Python 3.13
+        return False

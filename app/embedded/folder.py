@@ -28,11 +28,11 @@ def sole_service(folder: Path, account: Account | None) -> Generator[IO[str]]:
     try:
         handle = _lock(path, account)
     except BlockingIOError:
-        holder = path.read_text(encoding="utf-8").partition("\n")[0] or "unknown"
+        holder = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0] or "unknown"
         raise EmbeddedError(
             f"Another service (process {holder}) is using the data folder {folder}. Stop it first."
         ) from None
-    with os.fdopen(handle, "r+", encoding="utf-8") as record:
+    with os.fdopen(handle, "r+", encoding="utf-8", errors="surrogateescape") as record:
         left = Path(record.read().partition("\n")[2])
         if left.name.startswith(SOCKET_FOLDER_PREFIX):
             shutil.rmtree(left, ignore_errors=True)
@@ -98,10 +98,17 @@ def new_log(folder: Path, account: Account | None) -> IO[bytes]:
 
 def socket_base(folder: Path) -> Path:
     """Return where to make the socket folder: in ours, or elsewhere if its path cannot be used."""
-    path = str(folder / "run" / ".s.PGSQL.5432")
-    is_usable = len(os.fsencode(path)) <= _SOCKET_PATH_BYTES and "," not in path
-    # Clients read a comma as the start of a second host.
+    path = bytes(folder / "run" / ".s.PGSQL.5432")
+    # Clients read a comma as the start of a second host, and a URL holds UTF-8.
+    is_usable = len(path) <= _SOCKET_PATH_BYTES and b"," not in path and _is_utf8(path)
     return folder if is_usable else Path(tempfile.gettempdir()).resolve()
+
+
+def _is_utf8(path: bytes) -> bool:
+    with suppress(UnicodeDecodeError):
+        path.decode()
+        return True
+    return False
 
 
 def _open(path: Path, flags: int, account: Account | None) -> int:

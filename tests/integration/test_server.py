@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from app.settings import Settings
 from tests.support.client import tasks_of
 from tests.support.database import connect
 from tests.support.process import (
+    ROOT,
     Service,
     command,
     environment,
@@ -109,7 +112,17 @@ def test_a_port_in_use_is_told_and_no_database_stays(folder: Path) -> None:
     assert str(port) in done.stderr
     assert "in use" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-    assert processes_of(folder) == set()
+    assert "Starting" not in done.stderr
+    assert not folder.exists()
+
+
+@pytest.mark.requirement("FR-038", "FR-049")
+def test_metrics_port_in_use_is_reported_before_the_database_starts(folder: Path) -> None:
+    with occupied() as port:
+        done = run("serve", PORT=0, METRICS_PORT=port, DATA_DIR=folder)
+    assert done.returncode == 1
+    assert done.stderr == f"Cannot listen on 127.0.0.1, port {port}: Address already in use.\n"
+    assert not folder.exists()
 
 
 @pytest.mark.requirement("FR-038")
@@ -146,6 +159,27 @@ def test_migrate_and_doctor_work_on_the_embedded_database(folder: Path) -> None:
     doctor = run("doctor", DATA_DIR=folder, PORT=0)
     assert doctor.returncode == 0
     assert f"data in {folder}" in doctor.stdout
+
+
+@pytest.mark.requirement("FR-038")
+def test_without_the_embedded_programs_a_database_url_is_needed(tmp_path: Path, url: str) -> None:
+    for package in Path(sysconfig.get_path("purelib")).iterdir():
+        if not package.name.startswith("pixeltable"):
+            (tmp_path / package.name).symlink_to(package)
+
+    def doctor(**settings: object) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-S", "-m", "app", "doctor"]  # -S: without site-packages
+        given = environment(PORT=0, **settings) | {"PYTHONPATH": str(tmp_path)}
+        return subprocess.run(
+            words, cwd=ROOT, env=given, capture_output=True, text=True, check=False
+        )
+
+    without = doctor()
+    assert without.returncode == 1
+    assert without.stderr.startswith("No DATABASE_URL is given, and PostgreSQL 18 is not in ")
+    assert "CPython 3.11 to 3.14 on Linux with glibc" in without.stderr
+    assert without.stderr.count("\n") == 1
+    assert doctor(DATABASE_URL=url).returncode == 0
 
 
 # --- signals -----------------------------------------------------------------------------------
@@ -208,6 +242,32 @@ def test_every_setting_at_fault_is_told_and_no_secret() -> None:
     named = [line.partition(":")[0] for line in done.stderr.splitlines()]
     assert named == ["PORT", "LOG_LEVEL", "DATABASE_URL", "CURSOR_SECRET"]
     assert "sesame" not in done.stderr + done.stdout
+
+
+@pytest.mark.requirement("FR-037")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOST", "a" * 64),
+        ("HOST", "caf\udce9"),
+        ("METRICS_HOST", "a" * 64),
+        ("METRICS_HOST", "caf\udce9"),
+        ("STOP_WITH_PARENT", "many"),
+        ("STOP_WITH_PARENT", "2147483647"),  # not the parent
+    ],
+)
+def test_invalid_variable_ends_the_start_with_one_line(name: str, value: str, url: str) -> None:
+    done = run("serve", PORT=0, METRICS_PORT=0, DATABASE_URL=url, **{name: value})
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"{name}: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.requirement("FR-037")
+def test_web_concurrency_has_no_effect(url: str) -> None:
+    with serving(DATABASE_URL=url, WEB_CONCURRENCY="many") as service:
+        assert service.stop() == 0
 
 
 @pytest.mark.requirement("FR-037")

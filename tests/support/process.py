@@ -47,11 +47,11 @@ def command(name: str) -> list[str]:
     return [sys.executable, "-m", "app", name]
 
 
-def run(name: str, **settings: object) -> subprocess.CompletedProcess[str]:
+def run(name: str, clone: Path = ROOT, /, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run a command of the service to its end."""
     return subprocess.run(
         command(name),
-        cwd=ROOT,
+        cwd=clone,
         env=environment(**settings),
         capture_output=True,
         text=True,
@@ -137,14 +137,16 @@ class Service:
 
 
 @contextmanager
-def launched(words: list[str], settings: Mapping[str, object]) -> Iterator[Service]:
+def launched(
+    words: list[str], settings: Mapping[str, object], clone: Path = ROOT
+) -> Iterator[Service]:
     """A process that serves, ended whatever happens; not yet answering."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
         with out.open("wb") as out_file, err.open("wb") as err_file:
             process = subprocess.Popen(
                 words,
-                cwd=ROOT,
+                cwd=clone,
                 env=environment(**settings),
                 stdin=subprocess.DEVNULL,
                 stdout=out_file,
@@ -161,9 +163,13 @@ def launched(words: list[str], settings: Mapping[str, object]) -> Iterator[Servi
 
 
 @contextmanager
-def serving(**settings: object) -> Iterator[Service]:
-    """`python -m app serve`, answering; on any free port unless PORT is given."""
-    with launched(command("serve"), {"PORT": 0, **settings}) as service:
+def serving(clone: Path = ROOT, /, **settings: object) -> Iterator[Service]:
+    """`python -m app serve`, answering; on any free port unless PORT is given.
+
+    It ends with this process, also where that is killed.
+    """
+    settings = {"PORT": 0, "STOP_WITH_PARENT": os.getpid(), **settings}
+    with launched(command("serve"), settings, clone) as service:
         service.await_alive()
         yield service
 

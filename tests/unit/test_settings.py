@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ def test_without_variables_every_setting_has_its_default() -> None:
         metrics_port=None,
         log_level=LogLevel.INFO,
         log_format=LogFormat.AUTO,
+        stop_with_parent=None,
     )
 
 
@@ -87,6 +90,7 @@ def test_without_variables_every_setting_has_its_default() -> None:
         ("LOG_LEVEL", "error", LogLevel.ERROR),
         ("LOG_FORMAT", "json", LogFormat.JSON),
         ("LOG_FORMAT", "text", LogFormat.TEXT),
+        ("STOP_WITH_PARENT", "1", 1),
     ],
 )
 def test_a_variable_is_converted(name: str, raw: str, value: Any) -> None:
@@ -157,6 +161,14 @@ def test_a_variable_of_another_name_is_none_of_ours(name: str) -> None:
         ("METRICS_PORT", "65536"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
+        ("HOST", "a" * 64),
+        ("HOST", "caf\udce9"),
+        ("METRICS_HOST", "a" * 64),
+        ("METRICS_HOST", "caf\udce9"),
+        ("STOP_WITH_PARENT", "0"),
+        ("STOP_WITH_PARENT", "many"),
+        ("STOP_WITH_PARENT", str(2**31)),
+        ("STOP_WITH_PARENT", "9" * 30),
         ("DATABASE_URL", "mysql://tasks@db.example.org/tasks"),
         ("DATABASE_URL", "null"),
     ],
@@ -304,6 +316,25 @@ def test_roots_that_cannot_be_read_are_told(name: str, tmp_path: Path) -> None:
     environ |= {"DATABASE_TLS_ROOTS": str(tmp_path / "hunter2")}
     told = "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"
     assert faults_of(environ) == [f"{name}: {told}"]
+
+
+@pytest.mark.requirement("FR-040")
+@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_DIRECT_URL"])
+@pytest.mark.parametrize("fault", [KeyError, OSError])  # before Python 3.13, and since
+def test_url_without_user_needs_a_user_id_with_a_name(
+    name: str, fault: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_entry(_: int) -> None:
+        raise fault
+
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    environ = {"DATABASE_URL": LOCAL_URL, name: "postgresql://db.example.org/tasks"}
+    assert faults_of(environ) == [f"{name}: names no user, and user ID {os.getuid()} has no name"]
+    Settings.from_env({**environ, "PGUSER": "tasks"})
+    monkeypatch.setenv("USER", "tasks")
+    Settings.from_env(environ)
 
 
 def test_without_a_url_there_is_no_connection() -> None:

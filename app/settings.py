@@ -12,8 +12,11 @@ from typing import Annotated, Any, get_origin
 import msgspec
 from msgspec import Meta
 from msgspec.structs import fields
+from sqlalchemy.engine import URL
 
-from app.connection import Connection, DatabaseUrlError, is_resolvable
+from sqlalchemy.engine import URL
+
+from app.connection import PORT_AT_MOST, Connection, DatabaseUrlError, is_resolvable
 from app.origins import OriginsError, origins
 
 EVERY_ADDRESS = "*"  # of IPv4 and IPv6
@@ -178,9 +181,16 @@ def _faults_of_urls(settings: Settings, environ: Mapping[str, str]) -> Iterator[
             except DatabaseUrlError as fault:
                 yield f"{name.upper()}: {fault}"
             else:
-                # Without a user the driver, like libpq, takes PGUSER, or the name of the user ID.
-                if not (connection.url.username or environ.get("PGUSER") or _has_user_name()):
-                    yield f"{name.upper()}: names no user, and user ID {os.getuid()} has no name"
+                yield from _faults_of_defaults(name, connection.url, environ)
+
+
+def _faults_of_defaults(name: str, url: URL, environ: Mapping[str, str]) -> Iterator[str]:
+    """The faults of what the driver, like libpq, takes for the parts that a URL leaves out."""
+    if not (url.username or environ.get("PGUSER") or _has_user_name()):
+        yield f"{name.upper()}: names no user, and user ID {os.getuid()} has no name"
+    port = environ.get("PGPORT")
+    if port and url.port is None and not (port.isdecimal() and 0 < int(port) <= PORT_AT_MOST):
+        yield f"PGPORT: is not a port from 1 to {PORT_AT_MOST}, and {name.upper()} has none"
 
 
 def _has_user_name() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -12,6 +11,7 @@ from tests.bench.catalogue import BARE, OURS, USUAL, Peer, peers
 from tests.bench.data import database
 from tests.bench.measure import Figures, Sample, costs, loads, stands, starts
 from tests.bench.operations import OPERATIONS
+from tests.support.long_task import run
 
 ROUNDS = 5
 START_ROUNDS = 3
@@ -83,4 +83,4 @@ def _slow(figures: Figures) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

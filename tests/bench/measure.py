@@ -17,6 +17,7 @@ from tests.bench.data import Database, processor_seconds
 from tests.bench.operations import OPERATIONS, Requests
 from tests.overload.generator import Generator, Load, percentile
 from tests.overload.work import memory
+from tests.support.long_task import progress
 
 CONNECTIONS = 16
 COUNT = 1_000  # requests whose processor time is measured together
@@ -127,6 +128,7 @@ def stands(
     for peer in peers:
         running = [stack.enter_context(peer.running(database.url)) for _ in range(workers)]
         smoke.check(f"http://127.0.0.1:{running[0].port}")
+        progress(f"{peer.name} answers as it should")
         stand = Stand(running[0], running[1] if workers > 1 else None, database)
         stack.callback(stand.close)
         found.append(stand)
@@ -138,10 +140,12 @@ def costs(
 ) -> Iterator[Sample]:
     """Processor times. What comes first in a round meets another state, so it goes around."""
     for stand in those:
+        progress(f"processor time, warming {stand.name}")
         for operation in operations:
             stand.cost(operation, WARM)
     for turn in range(rounds):
         for operation in operations:
+            progress(f"processor time, round {turn + 1} of {rounds}: {operation}")
             at = turn % len(those)
             for stand in those[at:] + those[:at]:
                 cost = stand.cost(operation, count)
@@ -151,8 +155,9 @@ def costs(
 
 def loads(those: list[Stand], rounds: int) -> Iterator[Sample]:
     """What each can do at most, and how long requests take at 70% of that."""
-    for _ in range(rounds):
+    for turn in range(rounds):
         for operation in OPERATIONS:
+            progress(f"rates and latencies, round {turn + 1} of {rounds}: {operation}")
             for stand in those:
                 rate = stand.saturation(operation, 1)
                 yield Sample(stand.name, operation, "rate of 1", rate)
@@ -168,7 +173,8 @@ def loads(those: list[Stand], rounds: int) -> Iterator[Sample]:
 def starts(peers: Iterable[Peer], database: Database, rounds: int) -> Iterator[Sample]:
     """From the start of a process to its first answer."""
     those = list(peers)
-    for _ in range(rounds):
+    for turn in range(rounds):
+        progress(f"starts, round {turn + 1} of {rounds}")
         for peer in those:
             with peer.running(database.url) as running:
                 yield Sample(peer.name, "start", "seconds", running.started_within)

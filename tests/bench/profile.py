@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from tests.bench.catalogue import OURS, VENV, peer
 from tests.bench.data import database
 from tests.bench.measure import Stand, stands
 from tests.bench.report import FOLDER
+from tests.support.long_task import progress, run
 
 OPERATIONS = ("get", "create")
 SECONDS = 15
@@ -33,6 +33,7 @@ def sampled(stand: Stand, operation: str, form: str, path: Path) -> None:
     words += ["--duration", str(SECONDS), "--rate", str(PER_SECOND)]
     words += ["--native", "--format", form, "--output", str(path)]
     stand.cost(operation)
+    progress(f"{operation}, {form}")
     sampler = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 3 * SECONDS
     while sampler.poll() is None:
@@ -76,4 +77,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

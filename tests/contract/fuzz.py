@@ -19,7 +19,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -33,9 +32,11 @@ from pathlib import Path
 from typing import Any
 
 from app.contract import Contract
+from app.embedded.account import before_exec
 from tests.contract.exchanges import recorded
 from tests.contract.exercised import Reader
 from tests.contract.fuzz_coverage import Coverage, measure, report
+from tests.support.long_task import progress, run
 
 ROOT = Path(__file__).parents[2]
 REPORTS = ROOT / "reports" / "fuzz"
@@ -179,7 +180,14 @@ def fuzz(
     }
     for attempt in range(1, ATTEMPTS + 1):
         result.write_bytes(b"")
-        finished = subprocess.run(command, cwd=ROOT, env=environ, check=False)
+        progress(f"Schemathesis, seed {seed}, attempt {attempt}")
+        finished = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environ,
+            check=False,
+            preexec_fn=before_exec(None),
+        )
         if written := result.read_bytes():  # it is made at the beginning and filled at the end
             return {**json.loads(written), "exit_code": finished.returncode}
         print(f"Schemathesis has no report after attempt {attempt} of {ATTEMPTS}.", file=sys.stderr)
@@ -225,6 +233,4 @@ def _shortcomings(run: Mapping[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    # As Ctrl-C does it: by way of the blocks above, which stop what they started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main(sys.argv[1:], os.environ).exit_code)
+    run(lambda: main(sys.argv[1:], os.environ).exit_code)

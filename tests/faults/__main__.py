@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -25,6 +24,8 @@ from tests.faults.load import ANSWER_SECONDS, CLIENTS, Client, Ledger
 from tests.faults.postgres import MissingToolError, Postgres
 from tests.faults.stage import Probe, Stage
 from tests.faults.truth import hold_service_against, settle
+from tests.support.long_task import progress
+from tests.support.long_task import run as run_task
 from tests.support.process import ROOT, until
 
 REPORT = ROOT / "reports" / "faults.md"
@@ -74,6 +75,7 @@ async def run(faults: Sequence[Fault], postgres: Postgres, folder: Path) -> list
             async with faults[begun].scene.set(postgres, folder) as stage:
                 for fault in faults[begun:]:
                     rows.append(Row(fault))
+                    progress(fault.name)
                     await postgres.empty()
                     await _under_load(rows[-1], stage)
                     print(line(rows[-1]), flush=True)
@@ -251,6 +253,4 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    # As Ctrl-C does it: by way of the blocks above, which stop what they started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main(sys.argv[1:], os.environ))
+    run_task(lambda: main(sys.argv[1:], os.environ))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
-from app.embedded.account import Account, give
+from app.embedded.account import Account, before_exec, give
 from tests.backends.daemon import free_port
 from tests.faults.postgres import MissingToolError
 from tests.support.process import until
@@ -70,11 +70,13 @@ class Pooler:
         await until(answers)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        words, null = self._words, subprocess.DEVNULL
-        if self._account is None:
-            return subprocess.Popen(words, stdout=null, stderr=null, cwd="/")
-        who, group = self._account.uid, self._account.gid  # it refuses to run as root
-        return subprocess.Popen(words, stdout=null, stderr=null, cwd="/", user=who, group=group)
+        return subprocess.Popen(
+            self._words,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            preexec_fn=before_exec(self._account),  # noqa: PLW1509 - it takes no locks
+        )
 
     async def order(self, command: str) -> None:
         """Give a command to its admin console."""

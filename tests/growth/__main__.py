@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from tests.growth.explain import Explainer
 from tests.growth.operations import Table
 from tests.growth.report import INDEXES, NOTHING, WRITES, Cost, Figures, Without, missed, text
 from tests.overload.generator import percentile
+from tests.support.long_task import progress, run
 from tests.support.process import ROOT, execute
 
 FOLDER = ROOT / "reports" / "growth"
@@ -53,11 +53,12 @@ async def measure(url: str, rows: int) -> Figures:
     connection = Connection.parse(url)
     database = Database(connection, pool_size=1, timeout=60)
     async with Explainer.connect(connection) as explainer:
+        progress(f"loading about {rows:,} rows")
         started = time.monotonic()
         await fill(explainer.plain, Size.of(rows))
         loaded = time.monotonic() - started
         await explainer.plain.execute(EACH_USER_ONCE, timeout=3600)
-        print(f"about {rows:,} rows, loaded in {loaded:.0f} s", flush=True)
+        progress(f"about {rows:,} rows, loaded in {loaded:.0f} s")
         table = await Table.read(explainer.plain)
         repository = TaskRepository(session=database.sessions, wrap_exceptions=False)
         times = await _times(table, repository)
@@ -85,6 +86,7 @@ async def _times(table: Table, repository: TaskRepository) -> dict[str, list[flo
     operations = table.operations()
     times: dict[str, list[float]] = {name: [] for name in (NOTHING, *operations)}
     for turn in range(ROUNDS + 1):
+        progress(f"calls, round {turn} of {ROUNDS}")
         for name, seconds in times.items():
             draw = operations.get(name, lambda: _nothing)
             for _ in range(CALLS if turn else WARM):
@@ -120,6 +122,7 @@ async def _wal(table: Table, name: str, repository: TaskRepository, explainer: E
 
 async def _without(index: str, table: Table, explainer: Explainer) -> Without:
     """Drop an index, look, and put it back."""
+    progress(f"without {index}")
     operations = table.operations()
     page, create = operations[INDEXES[index]](), operations["create"]
     plain = explainer.plain
@@ -161,7 +164,7 @@ def main() -> int:
     for power in range(4, parser.parse_args().most + 1):
         with server() as url:
             all_figures.append(asyncio.run(measure(url, 10**power)))
-        print(f"{all_figures[-1].rows:,} rows, measured", flush=True)
+        progress(f"{all_figures[-1].rows:,} rows, measured")
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "growth.json").write_bytes(msgspec.json.format(msgspec.json.encode(all_figures)))
     (FOLDER / "growth.md").write_text(text(all_figures), "utf-8")
@@ -172,4 +175,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -7,7 +7,6 @@ with 1 when one of them is not what data-model.md promises.
 from __future__ import annotations
 
 import asyncio
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import product
@@ -45,6 +44,7 @@ from tests.growth.data import (
     sizes,
 )
 from tests.growth.explain import MODES, Call, Case, Explainer, Mode, faults
+from tests.support.long_task import progress, run
 
 LIMIT = 50
 PAGE = LIMIT + 1  # the row after a page tells whether there is another one
@@ -251,10 +251,11 @@ def main(size: Size) -> int:
         running(Path(folder) / "data", durable=False) as url,
     ):
         migrate(Connection.parse(url))
+        progress("loading the rows")
         found = asyncio.run(check(url, size, print))
     print(*found, f"{len(found)} faults", sep="\n")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Size()))
+    run(lambda: main(Size()))

@@ -6,7 +6,6 @@ stays the same for a request, processes do not stand in each other's way.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.backends import pgbouncer, postgres
 from tests.bench.data import processor_seconds
 from tests.overload.generator import Generator
 from tests.overload.work import FILL, mix
+from tests.support.long_task import progress, run
 from tests.support.process import Service, execute, fetch, serving
 
 PROCESSES = (1, 2, 4, 8)
@@ -97,6 +97,7 @@ def all_figures() -> Iterator[Figures]:
         migrate(Settings.from_env(variables).connection())
         execute(server.url(), FILL, "VACUUM ANALYZE tasks")
         for processes in PROCESSES:
+            progress(f"{processes} processes")
             yield measure(pooler.url(), server.url(), processes)
 
 
@@ -116,4 +117,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

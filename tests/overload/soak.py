@@ -12,6 +12,7 @@ import msgspec
 
 from tests.overload.generator import Generator, percentile
 from tests.overload.work import loaded_service, memory, mix
+from tests.support.long_task import progress, run
 
 SECONDS = float(os.environ.get("SOAK_SECONDS") or 1800)
 CLIENTS = 4
@@ -53,6 +54,7 @@ def main() -> None:
     with loaded_service() as (service, _):
         requests = mix(service.url, 20_000)
         generator = Generator(int(service.url.rpartition(":")[2]))
+        progress(f"loading for {SECONDS:.0f} s, a row for each of {MOMENTS + 1} stretches")
         started = time.monotonic()
         while (passed := time.monotonic() - started) < SECONDS:
             # The first stretch ends with the warm-up, the others are as long as each other.
@@ -84,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -337,6 +337,17 @@ def test_url_without_user_needs_a_user_id_with_a_name(
     Settings.from_env(environ)
 
 
+@pytest.mark.requirement("FR-040")
+@pytest.mark.parametrize("port", ["many", "0", "65536", "-1", "9" * 30])
+def test_pgport_must_be_a_port_where_a_url_has_none(port: str) -> None:
+    assert faults_of({"DATABASE_URL": GOOD_URL, "PGPORT": port}) == [
+        "PGPORT: is not a port from 1 to 65535, and DATABASE_URL has none"
+    ]
+    with_port = GOOD_URL.replace("example.org", "example.org:5433")
+    Settings.from_env({"DATABASE_URL": with_port, "PGPORT": port})
+    Settings.from_env({"DATABASE_URL": GOOD_URL, "PGPORT": "5433"})
+
+
 def test_without_a_url_there_is_no_connection() -> None:
     with pytest.raises(DatabaseUrlError, match=r"^there is no database URL$"):
         Settings().connection()

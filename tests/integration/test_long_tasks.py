@@ -153,3 +153,10 @@ def test_task_stops_when_its_runner_is_killed() -> None:
         runner.kill()
         runner.wait(SECONDS)
         assert len(below) > BENCHED.programs
+
+
+def test_task_without_a_runner_ends_with_its_own_status() -> None:
+    code = "from tests.support.long_task import run; run(lambda: 3)"
+    environ = {name: value for name, value in os.environ.items() if name != "STOP_WITH_PARENT"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, check=False)
+    assert done.returncode == 3

@@ -14,8 +14,6 @@ from msgspec import Meta
 from msgspec.structs import fields
 from sqlalchemy.engine import URL
 
-from sqlalchemy.engine import URL
-
 from app.connection import PORT_AT_MOST, Connection, DatabaseUrlError, is_resolvable
 from app.origins import OriginsError, origins
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,12 +16,14 @@ from litestar.enums import HttpMethod
 from litestar.routes import BaseRoute, HTTPRoute
 from msgspec import Meta
 
+from app.etags import etag_of
 from app.problems import FAULTS_AT_MOST, POINTER_AT_MOST, Fault
 
 FILE = Path(__file__).parent.parent / "openapi.yaml"
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 # libyaml's loader where PyYAML was built with it: ten times faster at start-up.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PROBLEM = re.compile(r"^ *\| `/problems/([a-z-]+)` \| \d{3} \| (.+) \|$", re.MULTILINE)
 
 Operation = tuple[str, str, str]
 """Path template, method in upper case, operationId."""
@@ -56,12 +57,17 @@ class Contract:
     @cached_property
     def yaml_etag(self) -> str:
         """The entity tag of the YAML."""
-        return _etag(self.yaml)
+        return etag_of(self.yaml)
 
     @cached_property
     def json_etag(self) -> str:
         """The entity tag of the JSON."""
-        return _etag(self.json)
+        return etag_of(self.json)
+
+    @cached_property
+    def problems(self) -> dict[str, str]:
+        """When each kind of problem occurs, by the last part of its type: the contract's table."""
+        return dict(_PROBLEM.findall(self.yaml.decode()))
 
     def operations(self) -> set[Operation]:
         """Every operation of the contract."""
@@ -130,10 +136,6 @@ def _operations_of(routes: Iterable[BaseRoute]) -> Iterator[Operation]:
 def _form(path: str) -> str:
     """A path template without the names of its parameters, which routing does not look at."""
     return re.sub(r"\{[^}]*\}", "{}", path)
-
-
-def _etag(content: bytes) -> str:
-    return f'"{blake2b(content, digest_size=16).hexdigest()}"'
 
 
 def _faults_of(error: jsonschema_rs.ValidationError) -> Iterator[Fault]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 from typing import Annotated
 from uuid import UUID
 
@@ -52,6 +53,11 @@ def is_unchanged(if_none_match: str | None, etag: str) -> bool:
     """Whether a read with this `If-None-Match` is 304: the client has this very representation."""
     condition = Condition.parse(if_none_match)
     return condition is not None and condition.holds_weakly(etag)
+
+
+def etag_of(content: bytes) -> str:
+    """The entity tag of a representation that is its content alone."""
+    return f'"{blake2b(content, digest_size=16).hexdigest()}"'
 
 
 def format_etag(version: UUID) -> str:

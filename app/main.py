@@ -16,11 +16,12 @@ from app.contract import Contract
 from app.core import Core
 from app.cors import Cors
 from app.database import Database
-from app.documents import docs_handlers, get_contract_json, get_contract_yaml
+from app.documents import get_contract_json, get_contract_yaml
 from app.edge import Edge
 from app.failures import HANDLERS
 from app.health import get_liveness, get_readiness
 from app.metrics import Metrics, Pool
+from app.pages import page_handlers
 from app.problems import DatabaseUnavailable
 from app.settings import Settings
 from app.tasks.controller import TaskController
@@ -70,7 +71,7 @@ def create_app(
     tasks = TaskRepository(session=database.sessions, wrap_exceptions=False)
     core = Core(contract, database, tasks, Cursors(settings.cursor_secret))
     framework = Litestar(
-        route_handlers=[operations, *docs_handlers(), *route_handlers],
+        route_handlers=[operations, *page_handlers(), *route_handlers],
         guards=list(guards),
         middleware=middleware,
         exception_handlers=HANDLERS,

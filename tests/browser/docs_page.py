@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import ConsoleMessage, Locator, Page
 
 
 class Answer(NamedTuple):
@@ -27,8 +27,14 @@ class DocsPage:
         self.faults: list[str] = []
         page.on("request", lambda request: self.requested.append(request.url))
         page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("console", self._note)
         page.goto(f"{origin}/docs")
         page.locator(".opblock").first.wait_for()
+
+    def _note(self, message: ConsoleMessage) -> None:
+        """A response with an error status is an error there as well, and no fault of the page."""
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.faults.append(message.text)
 
     def operation(self, name: str) -> Locator:
         """The block of an operation."""

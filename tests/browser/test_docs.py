@@ -143,6 +143,60 @@ def test_the_contract_is_shown_with_its_title_and_no_error(shown: DocsPage) -> N
     expect(shown.page.locator("body")).not_to_contain_text("Failed to load")
 
 
+def test_the_operations_are_at_the_top(shown: DocsPage) -> None:
+    top = shown.page.locator(".opblock").first.bounding_box()
+    assert top is not None
+    assert top["y"] < 1000
+    guide = shown.page.locator("#guide").bounding_box()
+    last = shown.page.locator(".opblock").last.bounding_box()
+    assert guide is not None
+    assert last is not None
+    assert guide["y"] > last["y"]
+
+
+def test_every_tag_is_described(shown: DocsPage) -> None:
+    for tag in Contract.load().document["tags"]:
+        name = tag["name"]
+        described = shown.page.locator(f".opblock-tag[data-tag='{name}'], #guide section#{name}")
+        expect(described).to_contain_text(name)
+        expect(described).to_be_visible()
+
+
+def test_a_script_that_is_not_the_services_own_does_not_run(
+    context: BrowserContext, service: Service
+) -> None:
+    docs = DocsPage(context.new_page(), service.url)
+    docs.page.evaluate(
+        """() => {
+            const script = document.createElement('script');
+            script.textContent = 'document.title = "taken over"';
+            document.body.append(script);
+        }"""
+    )
+    expect(docs.page).to_have_title("Tasks API")
+    [fault] = docs.faults
+    assert "Content Security Policy" in fault
+    docs.page.close()
+
+
+def test_the_service_itself_leads_to_the_page(context: BrowserContext, service: Service) -> None:
+    page = context.new_page()
+    page.goto(f"{service.url}/")
+    assert page.url == f"{service.url}/docs"
+    page.close()
+
+
+def test_the_type_of_a_problem_is_a_page(context: BrowserContext, service: Service) -> None:
+    problem = httpx.get(f"{service.url}{tasks_of('alice')}?x=1").json()
+    page = context.new_page()
+    page.goto(service.url + problem["type"])
+    expect(page.get_by_role("heading", name=problem["title"])).to_be_visible()
+    expect(page.get_by_role("heading", name="What to do")).to_be_visible()
+    page.get_by_role("link", name="documentation").click()
+    expect(page).to_have_url(f"{service.url}/docs")
+    page.close()
+
+
 def test_the_page_asks_for_the_contract_and_its_own_files_alone(
     shown: DocsPage, service: Service
 ) -> None:
@@ -153,6 +207,7 @@ def test_the_page_asks_for_the_contract_and_its_own_files_alone(
     shown.page.screenshot(path=REPORTS / "docs.png", full_page=True)
     assert sorted(shown.requested) == [
         f"{service.url}/docs",
+        f"{service.url}/docs/assets/docs.js",
         f"{service.url}/docs/assets/swagger-ui-bundle.js",
         f"{service.url}/docs/assets/swagger-ui.css",
         f"{service.url}/openapi.json",

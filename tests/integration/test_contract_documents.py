@@ -1,12 +1,9 @@
-"""getContractYaml, getContractJson, and the page that shows the contract to people."""
+"""getContractYaml and getContractJson."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator
-from html.parser import HTMLParser
-from typing import Any
 
 import pytest
 import yaml
@@ -14,18 +11,13 @@ import yaml
 from app.contract import FILE
 from app.edge import Edge
 from tests.support.client import ContractClient, assert_problem
-from tests.support.live import Browser
 
 DOCUMENTS = {"/openapi.yaml": "application/yaml", "/openapi.json": "application/json"}
-ASSETS = {
-    "swagger-ui.css": "text/css; charset=utf-8",
-    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
-}
 
 
 @pytest.fixture
-async def client(app: Edge) -> AsyncIterator[Browser]:
-    async with Browser(app) as opened:
+async def client(app: Edge) -> AsyncIterator[ContractClient]:
+    async with ContractClient(app) as opened:
         yield opened
 
 
@@ -103,85 +95,3 @@ async def test_a_document_is_read_as_strictly_as_a_task(
 ) -> None:
     refused = await client.get(path + query, headers=headers)
     assert_problem(refused, 400, "invalid-parameter", fault)
-
-
-# --- the page for people -------------------------------------------------------------------------
-
-
-class References(HTMLParser):
-    """Collects what a page loads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, Any]]) -> None:
-        self.found += [value for name, value in attrs if name in {"src", "href"} and tag != "a"]
-
-
-@pytest.mark.requirement("FR-032")
-async def test_the_page_is_html_that_reads_the_contract(client: ContractClient) -> None:
-    got = await client.get("/docs")
-    assert got.status_code == 200
-    assert got.headers["content-type"] == "text/html; charset=utf-8"
-    assert "'/openapi.json'" in got.text
-
-
-@pytest.mark.requirement("FR-032")
-async def test_the_page_needs_no_other_host(client: ContractClient) -> None:
-    page = (await client.get("/docs")).text
-    references = References()
-    references.feed(page)
-    assert sorted(references.found) == [
-        "/docs/assets/swagger-ui-bundle.js",
-        "/docs/assets/swagger-ui.css",
-        "data:,",
-    ]
-    assert re.findall(r"(?:https?:)?//[a-z]", page) == []
-
-
-@pytest.mark.requirement("FR-032")
-async def test_the_style_sheet_loads_nothing_from_elsewhere(client: ContractClient) -> None:
-    style = (await client.get("/docs/assets/swagger-ui.css")).text
-    loaded = re.findall(r"url\(\s*['\"]?([^'\")]{5})", style)
-    assert set(loaded) <= {"data:"}
-    assert "@import" not in style
-
-
-@pytest.mark.requirement("FR-032")
-@pytest.mark.parametrize(("name", "media_type"), ASSETS.items())
-async def test_every_file_of_the_page_is_there(
-    client: ContractClient, name: str, media_type: str
-) -> None:
-    got = await client.get(f"/docs/assets/{name}")
-    assert got.status_code == 200
-    assert got.headers["content-type"] == media_type
-    assert got.headers["content-disposition"] == f'inline; filename="{name}"'
-    assert len(got.content) > 10_000
-
-
-@pytest.mark.requirement("FR-022", "FR-027", "FR-032")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "nope.js",
-        ".",
-        "../__init__.py",
-        "%2e%2e/__init__.py",
-        "..%2f__init__.py",
-        "..%5c__init__.py",
-        "/etc/passwd",
-        "%2fetc%2fpasswd",
-        "swagger-ui.css/",
-        "swagger-ui.css/x",
-        "swagger-ui.css%00",
-        "%00",
-        "%ff",
-        "x" * 300,
-        "x/" * 3000 + "x",
-    ],
-    ids=lambda name: name[:24],
-)
-async def test_a_file_that_is_not_there_is_404(client: ContractClient, name: str) -> None:
-    refused = await client.get(f"/docs/assets/{name}")
-    assert_problem(refused, 404, "path-not-found")

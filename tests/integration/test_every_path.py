@@ -28,7 +28,7 @@ ALLOW = {
     "/openapi.yaml": "GET, HEAD, OPTIONS",
     "/openapi.json": "GET, HEAD, OPTIONS",
 }
-DOCS = ["/docs", "/docs/assets/swagger-ui.css"]
+DOCS = ["/docs", "/docs/assets/swagger-ui.css", "/", "/problems/invalid-body"]
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "QUERY", "OPTIONS"]
 OTHERS = [
     (method, path)
@@ -66,6 +66,9 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "docs": ("GET", "/docs", {}),
     "asset": ("GET", "/docs/assets/swagger-ui.css", {}),
     "asset 404": ("GET", "/docs/assets/nope.js", {}),
+    "asset 304": ("GET", "/docs/assets/docs.js", {"headers": {"If-None-Match": "*"}}),
+    "redirect": ("GET", "/", {}),
+    "problem page": ("GET", "/problems/invalid-body", {}),
 }
 
 
@@ -216,6 +219,8 @@ def test_the_server_does_not_name_itself(live: Live, sent: bytes) -> None:
         ("/openapi.json", {"If-None-Match": "*"}),
         ("/docs", {}),
         ("/docs/assets/swagger-ui.css", {}),
+        ("/", {}),
+        ("/problems/invalid-body", {}),
         ("/nope", {}),
         ("/livez/", {}),
     ],
@@ -268,7 +273,7 @@ async def test_options_is_there_for_a_task_that_is_not(client: ContractClient) -
 
 
 @pytest.mark.requirement("FR-030")
-@pytest.mark.parametrize("path", ["/nope", "/livez/", "/openapiXyaml", "/openapiXjson", "/"])
+@pytest.mark.parametrize("path", ["/nope", "/livez/", "/openapiXyaml", "/problems"])
 async def test_options_of_an_unknown_path_is_404(client: ContractClient, path: str) -> None:
     assert_problem(await client.options(path), 404, "path-not-found")
 

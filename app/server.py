@@ -201,15 +201,20 @@ def _metrics(app: Edge, settings: Settings) -> Generator[str | None]:
 
 def _address(listener: socket.socket) -> str:
     """A URL at which this machine reaches a listener."""
-    host: str
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "localhost"}.get(host, host)  # noqa: S104 - not bound here
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - not bound here
+        host = "::1" if _is_ipv6_only(listener) else "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _shown(path: Path) -> str:
     """A path as text; bytes that are not UTF-8 are escaped, so that any stream can print it."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _is_ipv6_only(listener: socket.socket) -> bool:
+    is_ipv6 = listener.family == socket.AF_INET6
+    return is_ipv6 and bool(listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -189,7 +189,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
         ("127.0.0.1", "127.0.0.1"),
         ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - in a test
         ("::1", "[::1]"),
-        ("*", "localhost"),
+        ("*", "127.0.0.1"),
     ],
 )
 def test_it_is_said_where_everything_is(
@@ -540,6 +540,14 @@ def test_an_asterisk_listens_on_both_families(address: str) -> None:
             pass
         with pytest.raises(server.ListenError, match=r"^Cannot listen on \*, port \d+: "):
             server._listener("*", listener.getsockname()[1])
+
+
+@pytest.mark.parametrize(("only", "shown"), [(0, "127.0.0.1"), (1, "[::1]")])
+def test_an_address_that_is_shown_can_be_used(only: int, shown: str) -> None:
+    with socket.socket(socket.AF_INET6) as listener:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        listener.bind(("::", 0))
+        assert server._address(listener) == f"http://{shown}:{listener.getsockname()[1]}"
 
 
 @pytest.mark.requirement("FR-037")

@@ -38,6 +38,8 @@ def granted(headers: bytes) -> Fields:
         (["https://tasks.example"], {b"origin": b"https://evil.example"}, None, [VARY]),
         (["https://tasks.example"], {b"origin": b"*"}, None, [VARY]),
         (["https://tasks.example"], {b"origin": HOME}, None, [VARY, *allowed(HOME)]),
+        (["null"], {b"origin": b"null"}, None, [VARY, *allowed(b"null")]),
+        (["tauri://localhost"], {b"origin": HOME}, None, [VARY]),
         (["*"], {}, None, []),
         (["*"], {b"origin": HOME}, None, allowed(b"*")),
         # Only a preflight is granted more: OPTIONS, and the method it asks for.

@@ -160,7 +160,7 @@ def test_silent_clients_are_limited_in_number_and_time(
         while time.monotonic() < until:
             most = max(most, threading.active_count())
             time.sleep(0.01)
-        assert most - before <= 1 + THREADS_AT_MOST
+        assert most - before <= 1 + 2 * THREADS_AT_MOST  # some of them just end
         eventually(lambda: is_scraped(port))
     assert capsys.readouterr().err == ""
 

@@ -103,16 +103,18 @@ def foreign_origin(project: Path) -> Iterator[str]:
 def places(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     """The services and other addresses that the project is told of."""
     nowhere = "postgresql://tasks@127.0.0.1:1/tasks"
-    data = tmp_path_factory.mktemp("service") / "data"
+    data, apart = (tmp_path_factory.mktemp("service") / "data" for _ in range(2))
     with (
         serving(DATA_DIR=data, CORS_ORIGINS=origin) as service,
         serving(DATABASE_URL=nowhere, CORS_ORIGINS=origin) as down,
+        serving(DATA_DIR=apart, CORS_ORIGINS=origin, REQUESTS_AT_ONCE=1) as narrow,
         socket.socket() as unheard,
     ):
         unheard.bind(("127.0.0.1", 0))  # and does not listen
         yield {
             "service": service.url,
             "down": down.url,
+            "narrow": narrow.url,
             "proxy": f"{origin}/proxy",
             "nobody": f"http://127.0.0.1:{unheard.getsockname()[1]}",
         }

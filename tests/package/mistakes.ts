@@ -1,7 +1,7 @@
 // What the compiler refuses; where it does not, the comment above the line is an error.
-import { ProblemError, TasksApi, ifUnchanged, type Task } from 'tasks-api-client';
+import { ProblemError, TasksApi, ifUnchanged, toReplace, type Task } from 'tasks-api-client';
 
-const api = new TasksApi();
+const api = new TasksApi({ baseUrl: 'http://127.0.0.1:8000' });
 const path = { user_id: 'alice' };
 declare const task: Task;
 declare const error: ProblemError;
@@ -32,5 +32,9 @@ export async function mistakes() {
   // @ts-expect-error: not every problem says how long to wait
   error.retryAfter + 1;
   // @ts-expect-error: there is one way to be told of an error, and one shape of an answer
-  new TasksApi({ responseStyle: 'data' });
+  new TasksApi({ baseUrl: '/', responseStyle: 'data' });
+  // @ts-expect-error: there is no service without an address
+  new TasksApi({});
+  // @ts-expect-error: a replacement has no colour
+  toReplace(task, { colour: 'red' });
 }

@@ -18,6 +18,7 @@ from tests.support.process import ROOT
 pytestmark = pytest.mark.requirement("NFR-012")
 
 EXAMPLE = re.compile(r"^<!-- client -->\n```ts\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NONE = "nothing was thrown"
 SCREENSHOT = ROOT / "reports/package.png"
 TASK = "/api/v1/users/alice/tasks/1"
 
@@ -43,7 +44,7 @@ def test_a_strict_project_compiles_and_its_mistakes_are_found(
     project: Path, options: tuple[str, ...]
 ) -> None:
     assert compiled(project, "--noEmit", *options) == ""
-    assert (project / "mistakes.ts").read_text("utf-8").count("@ts-expect-error") == 13
+    assert (project / "mistakes.ts").read_text("utf-8").count("@ts-expect-error") == 15
 
 
 def test_the_example_in_the_readme_compiles_and_runs(project: Path, places: Places) -> None:
@@ -93,6 +94,23 @@ def test_a_task_is_read_again_only_where_it_has_changed(use: Use) -> None:
     assert answer["gone"]["status"] == 404
 
 
+def test_a_task_is_replaced_with_what_it_has_and_what_changes(use: Use) -> None:
+    assert use("replaced") == {
+        "done": {"title": "Buy milk", "description": "Two litres", "completed": True},
+        "same": True,
+        "again": 412,
+    }
+
+
+def test_a_missing_base_url_is_an_error_that_says_so(use: Use) -> None:
+    message = "TasksApi needs a baseUrl, such as 'http://127.0.0.1:8000'"
+    assert use("withoutBaseUrl") == [message, message]
+
+
+def test_a_base_url_may_end_with_a_slash(use: Use) -> None:
+    assert use("slashAtTheEnd") == "alive"
+
+
 # --- errors ------------------------------------------------------------------------------------
 
 
@@ -111,7 +129,8 @@ def test_a_problem_arrives_typed(use: Use, status: int, slug: str, errors: list[
     assert problem["status"] == status
     assert problem["type"] == f"/problems/{slug}"
     assert sorted(problem["errors"]) == sorted(errors)
-    assert problem["message"] == f"{problem['title']}: {problem['detail']}"
+    first = "".join(f" ({problem['errors'][0]}: {it})" for it in problem["details"][:1])
+    assert problem["message"] == f"{problem['title']}: {problem['detail']}{first}"
     assert problem["requestId"] == problem["instance"] != ""
     assert problem["retryAfter"] is None
 
@@ -153,6 +172,7 @@ def test_an_error_of_a_proxy_becomes_a_problem(
         "traceId": None,
         "requestId": REQUEST_ID,
         "errors": [],
+        "details": [],
         "retryAfter": wait,
         "body": body,
     }
@@ -198,6 +218,67 @@ def test_a_request_can_be_aborted(use: Use) -> None:
         {"name": "AbortError"},
         {"name": "too slow"},
     ]
+
+
+def test_an_empty_search_is_left_out(use: Use) -> None:
+    assert use("emptySearch") == {"page": 2, "all": 5, "given": {"q": "", "limit": 2}}
+
+
+def test_a_walk_continues_after_an_error_and_after_a_break(use: Use) -> None:
+    assert use("resumed") == {
+        "found": [f"Task {number}" for number in range(1, 6)],
+        "ends": [NONE, "ProblemError", "TypeError", NONE, NONE],
+    }
+
+
+def test_tasks_that_are_asked_for_at_the_same_time_are_different(use: Use) -> None:
+    assert use("atTheSameTime") == [f"Task {number}" for number in range(1, 6)] + [None]
+
+
+# --- retries -----------------------------------------------------------------------------------
+
+
+def test_requests_are_sent_again_where_that_is_safe(use: Use) -> None:
+    safe = ["get", "put", "keyed"]
+    every = ["get", "put", "patch", "post", "keyed", "delete"]
+    assert use("sentAgain") == {
+        "OVERLOADED": every,
+        "IN_USE": every,
+        "UNAVAILABLE": safe,
+        "gateway": safe,
+        "network": safe,
+    }
+
+
+def test_requests_are_sent_again_only_on_demand_and_not_for_ever(use: Use) -> None:
+    assert use("notSentAgain") == {
+        "byDefault": [503, 1],
+        "inTheEnd": [503, 3],
+        "tooLong": [503, 1],
+    }
+
+
+def test_a_retry_waits_as_long_as_it_was_told_and_a_random_time(use: Use) -> None:
+    waits = use("waits")
+    least = [1000, 1000, 0, 0]
+    assert all(low < wait < low + 500 * 2**at for at, (low, wait) in enumerate(zip(least, waits)))
+    assert len(waits) == len({wait % 1000 for wait in waits}) == 4
+
+
+def test_waiting_for_a_retry_can_be_aborted(use: Use) -> None:
+    assert use("abortedWaiting") == {"name": "AbortError", "requests": 1, "early": "AbortError"}
+
+
+def test_a_task_that_is_created_with_a_key_is_created_once(use: Use) -> None:
+    assert use("keyedOnce") == ["Buy milk"]
+
+
+def test_a_precondition_that_the_request_itself_broke_is_not_reported(use: Use) -> None:
+    assert use("replacedUnseen") == {"name": "TypeError", "last": "TypeError", "completed": True}
+
+
+def test_a_burst_beyond_the_limit_is_served_in_the_end(use: Use) -> None:
+    assert use("burst") == 50
 
 
 # --- another origin ----------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 // What a project does with the package: each function is run in Node and in Chromium alike, and
 // answers JSON that a test looks at.
-import { ProblemError, TasksApi, ifUnchanged } from 'tasks-api-client';
+import { ProblemError, TasksApi, ifUnchanged, toReplace } from 'tasks-api-client';
 import type { Fault, Problem, Task, TaskQuery } from 'tasks-api-client';
 
-/** The addresses of the service, of one without its database, of a proxy, and of nobody. */
-export type Places = { service: string; down: string; proxy: string; nobody: string };
+/** The addresses of the service, of one without its database, of one that serves one request at a time, of a proxy, and of nobody. */
+export type Places = { service: string; down: string; narrow: string; proxy: string; nobody: string };
 
 /** A user without tasks, on a service, and how many requests were made for the user. */
 function arrive(baseUrl: string) {
@@ -41,6 +41,7 @@ async function thrownBy(call: Promise<unknown>) {
       traceId: problem.trace_id,
       requestId: error.requestId,
       errors: faults.map((fault) => fault.pointer ?? fault.parameter),
+      details: faults.map((fault) => fault.detail),
       retryAfter: waits,
       body: typeof error.body,
     };
@@ -231,4 +232,206 @@ export async function fromAbroad({ service }: Places) {
     await thrownBy(api.createTask({ path, body: { title: 'Buy milk' } })),
     await thrownBy(api.getReadiness()),
   ];
+}
+
+export async function emptySearch({ service }: Places) {
+  const { api, path } = await five(service);
+  const query = { q: '', limit: 2 };
+  const { data } = await api.listTasks({ path, query });
+  const all = await titles(api.allTasks({ path, query }));
+  return { page: data.items.length, all: all.length, given: query };
+}
+
+export async function withoutBaseUrl() {
+  const config = {} as { baseUrl: string };
+  const made = async (baseUrl: string) => new TasksApi({ ...config, baseUrl });
+  const error = await made('').catch((error: Error) => error);
+  const undefinedUrl = await (async () => new TasksApi(config))().catch((error: Error) => error);
+  return [error, undefinedUrl].map((each) => (each instanceof TypeError ? each.message : 'no error'));
+}
+
+export async function slashAtTheEnd({ service }: Places) {
+  return (await new TasksApi({ baseUrl: `${service}/` }).getLiveness()).data.status;
+}
+
+export async function replaced({ service }: Places) {
+  const { api, path } = arrive(service);
+  const body = { title: 'Buy milk', description: 'Two litres' };
+  const { data: task } = await api.createTask({ path, body });
+  const { data: done } = await api.replaceTask(toReplace(task, { completed: true }));
+  const again = await thrownBy(api.replaceTask(toReplace(task)));
+  const { title, description, completed } = done;
+  return { done: { title, description, completed }, same: task.id === done.id, again: again.status };
+}
+
+// --- errors on the way -----------------------------------------------------------------------
+
+/** What comes instead of the response of a request: a problem, a status, or no response. */
+type Refusal = { status: number; type?: string; after?: string };
+type Failure = Refusal | 'no response' | 'lost response';
+
+/** A user whose requests meet these failures, one each, before they reach the service. */
+function unlucky(baseUrl: string, failures: Failure[], retries?: number) {
+  const path = { user_id: crypto.randomUUID() };
+  const sent: string[] = [];
+  const api = new TasksApi({
+    baseUrl,
+    retries,
+    fetch: async (input, init) => {
+      const request = new Request(input, init);
+      sent.push(request.method);
+      const failure = failures.shift();
+      if (failure === undefined) return fetch(request);
+      if (failure === 'lost response') await fetch(request);
+      if (typeof failure === 'string') throw new TypeError(failure);
+      const { status, type, after } = failure;
+      const headers = new Headers({ 'Content-Type': 'application/problem+json' });
+      if (after) headers.set('Retry-After', after);
+      return new Response(JSON.stringify({ title: 'Failed', status, type }), { status, headers });
+    },
+  });
+  return { api, path, sent };
+}
+
+/** What a call answers while timers fire at once, and the times that it asked to wait. */
+async function withoutWaiting<T>(call: () => Promise<T>) {
+  const waits: number[] = [];
+  const { setTimeout } = globalThis;
+  const soon = (run: () => void, milliseconds: number, ...rest: unknown[]) => {
+    // Node's own fetch has timers too.
+    if (!new Error().stack?.includes('retry.js')) return setTimeout(run, milliseconds, ...rest);
+    waits.push(milliseconds);
+    return setTimeout(run, 0);
+  };
+  globalThis.setTimeout = soon as unknown as typeof setTimeout;
+  try {
+    return { result: await call(), waits };
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+}
+
+const OVERLOADED: Refusal = { status: 503, type: '/problems/overloaded', after: '1' };
+const IN_USE: Refusal = { status: 409, type: '/problems/idempotency-key-in-use', after: '1' };
+const UNAVAILABLE: Refusal = { status: 503, type: '/problems/database-unavailable', after: '1' };
+
+/** For each kind of request and each failure, whether it was sent again. */
+export async function sentAgain({ service }: Places) {
+  const failures = { OVERLOADED, IN_USE, UNAVAILABLE, gateway: { status: 502 }, network: 'no response' } as const;
+  const answers: Record<string, string[]> = {};
+  for (const [name, failure] of Object.entries(failures)) {
+    const { api, path, sent } = unlucky(service, [], 2);
+    const { data: task } = await api.createTask({ path, body: { title: 'Buy milk' } });
+    const one = { path: { ...path, task_id: task.id } };
+    const body = { title: 'Buy tea' };
+    const whole = { title: 'Buy tea', description: null, completed: false };
+    const calls = {
+      get: (api: TasksApi) => api.getTask(one),
+      put: (api: TasksApi) => api.replaceTask({ ...one, body: whole }),
+      patch: (api: TasksApi) => api.updateTask({ ...one, body }),
+      post: (api: TasksApi) => api.createTask({ path, body }),
+      keyed: (api: TasksApi) =>
+        api.createTask({ path, body, headers: { 'Idempotency-Key': crypto.randomUUID() } }),
+      delete: (api: TasksApi) => api.deleteTask(one),
+    };
+    answers[name] = [];
+    for (const [kind, call] of Object.entries(calls)) {
+      const { api, sent } = unlucky(service, [failure, failure], 2);
+      const { result } = await withoutWaiting(() => thrownBy(call(api)));
+      if (sent.length === 3 && result.name === 'nothing was thrown') answers[name].push(kind);
+      else if (sent.length !== 1) answers[name].push(`${kind}: ${sent.length} requests, ${result.name}`);
+    }
+  }
+  return answers;
+}
+
+export async function notSentAgain({ service }: Places) {
+  const { api, path, sent } = unlucky(service, [OVERLOADED]);
+  const refused = await thrownBy(api.listTasks({ path }));
+  const given = unlucky(service, [UNAVAILABLE, UNAVAILABLE, UNAVAILABLE], 2);
+  const { result } = await withoutWaiting(() => thrownBy(given.api.listTasks({ path: given.path })));
+  const long = unlucky(service, [{ ...UNAVAILABLE, after: '3600' }], 2);
+  const tooLong = await thrownBy(long.api.listTasks({ path: long.path }));
+  return {
+    byDefault: [refused.status, sent.length],
+    inTheEnd: [result.status, given.sent.length],
+    tooLong: [tooLong.status, long.sent.length],
+  };
+}
+
+export async function waits({ service }: Places) {
+  const failures: Failure[] = [OVERLOADED, OVERLOADED, 'no response', 'no response'];
+  const { api, path } = unlucky(service, failures, 4);
+  const { waits } = await withoutWaiting(() => api.listTasks({ path }));
+  return waits;
+}
+
+export async function abortedWaiting({ service }: Places) {
+  const { api, path, sent } = unlucky(service, [{ ...OVERLOADED, after: '30' }], 2);
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(), 200);
+  const { name } = await thrownBy(api.listTasks({ path, signal: controller.signal }));
+  const requests = sent.length;
+  const early = await thrownBy(api.listTasks({ path, signal: controller.signal }));
+  return { name, requests, early: early.name };
+}
+
+export async function keyedOnce({ service }: Places) {
+  const { api, path } = unlucky(service, ['lost response'], 2);
+  const headers = { 'Idempotency-Key': crypto.randomUUID() };
+  await withoutWaiting(() => api.createTask({ path, headers, body: { title: 'Buy milk' } }));
+  return titles(api.allTasks({ path }));
+}
+
+/** The change is made, its response is lost, and the precondition fails on the change itself. */
+export async function replacedUnseen({ service }: Places) {
+  const { api, path } = unlucky(service, []);
+  const { data: task } = await api.createTask({ path, body: { title: 'Buy milk' } });
+  const change = toReplace(task, { completed: true });
+  const lost = unlucky(service, ['lost response', OVERLOADED], 2);
+  const { result } = await withoutWaiting(() => thrownBy(lost.api.replaceTask(change)));
+  const lostAgain = unlucky(service, ['no response', OVERLOADED], 1);
+  const { result: last } = await withoutWaiting(() => thrownBy(lostAgain.api.replaceTask(change)));
+  return { name: result.name, last: last.name, completed: (await api.refresh(task)).completed };
+}
+
+/**
+ * Fifty at once to a service that takes one at a time. To a page a rejected preflight is a network
+ * error, so that only a key makes its requests repeatable.
+ */
+export async function burst({ narrow }: Places) {
+  const path = { user_id: crypto.randomUUID() };
+  const api = new TasksApi({ baseUrl: narrow, retries: 50 });
+  const numbers = [...Array(50).keys()];
+  const create = (it: number) => {
+    const headers = { 'Idempotency-Key': crypto.randomUUID() };
+    return api.createTask({ path, headers, body: { title: `Task ${it}` } });
+  };
+  await Promise.all(numbers.map(create));
+  return (await titles(api.allTasks({ path, query: { limit: 200 } }))).length;
+}
+
+export async function resumed({ service }: Places) {
+  const { path } = await five(service);
+  const failures: Failure[] = [];
+  const { api } = unlucky(service, failures);
+  const list = api.allTasks({ path, query: { limit: 2, order: 'asc' } });
+  const found: string[] = [];
+  const walk = async () => {
+    for await (const task of list) {
+      found.push(task.title);
+      if (found.length === 1) break;
+      if (found.length === 2) failures.push(UNAVAILABLE, 'no response');
+    }
+  };
+  const ends = [];
+  for (const _ of [1, 2, 3, 4, 5]) ends.push((await thrownBy(walk())).name);
+  return { found, ends };
+}
+
+export async function atTheSameTime({ service }: Places) {
+  const { api, path } = await five(service);
+  const list = api.allTasks({ path, query: { limit: 2, order: 'asc' } });
+  const results = await Promise.all([1, 2, 3, 4, 5, 6].map(() => list.next()));
+  return results.map(({ value }) => value?.title ?? null);
 }

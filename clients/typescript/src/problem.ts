@@ -26,7 +26,8 @@ export class ProblemError extends Error implements Problem {
     const given = problemIn(response, body);
     const title = text(given.title) ?? (response.statusText || `HTTP ${response.status}`);
     const detail = text(given.detail) ?? '';
-    super(detail ? `${title}: ${detail}` : title);
+    const fault = firstFault(given.errors);
+    super([title, detail && `: ${detail}`, fault && ` (${fault})`].join(''));
     this.type = text(given.type) ?? 'about:blank';
     this.title = title;
     this.status = response.status;
@@ -45,12 +46,20 @@ function problemIn(response: Response, body: unknown): Partial<Record<keyof Prob
   return isProblem ? (body ?? {}) : {};
 }
 
+/** The place and the detail of the first of `errors`, if there is one. */
+function firstFault(errors: unknown): string {
+  const fault: unknown = Array.isArray(errors) ? errors[0] : undefined;
+  if (typeof fault !== 'object' || fault === null) return '';
+  const { pointer, parameter, detail } = fault as Partial<Record<keyof Fault, unknown>>;
+  return [text(pointer) ?? text(parameter), text(detail)].filter(Boolean).join(': ');
+}
+
 function text(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
 /** The service sends seconds; a proxy may send a date. */
-function seconds(retryAfter: string | null): number | null {
+export function seconds(retryAfter: string | null): number | null {
   if (retryAfter === null) return null;
   if (/^\d+$/.test(retryAfter)) return Number(retryAfter);
   const wait = Math.ceil((Date.parse(retryAfter) - Date.now()) / 1000);

@@ -261,7 +261,10 @@ def test_requests_are_sent_again_only_on_demand_and_not_for_ever(use: Use) -> No
 def test_a_retry_waits_as_long_as_it_was_told_and_a_random_time(use: Use) -> None:
     waits = use("waits")
     least = [1000, 1000, 0, 0]
-    assert all(low < wait < low + 500 * 2**at for at, (low, wait) in enumerate(zip(least, waits)))
+    assert all(
+        low < wait < low + 500 * 2**at
+        for at, (low, wait) in enumerate(zip(least, waits, strict=True))
+    )
     assert len(waits) == len({wait % 1000 for wait in waits}) == 4
 
 

@@ -163,7 +163,7 @@ def fuzz(
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     command = [
         str(program),
-        f"--config-file={ROOT / 'schemathesis.toml'}",
+        f"--config-file={ROOT / 'tests/contract/schemathesis.toml'}",
         "run",
         "openapi.yaml",
         f"--url={url}",

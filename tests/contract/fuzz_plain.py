@@ -1,0 +1,31 @@
+"""Runs Schemathesis as users do: `python -m tests.contract.fuzz_plain [ARGUMENTS]`.
+
+It uses the `schemathesis.toml` at the top of the repository, which has no hooks, and a service that
+it starts on an empty database. The arguments are passed on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.contract.fuzz import ROOT, serving
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Fuzz; the exit code is Schemathesis's own, which prints the number of cases and failures."""
+    program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
+    with tempfile.TemporaryDirectory(prefix="tasks-plain-") as logs, serving(Path(logs)) as url:
+        command = [str(program), "run", "openapi.yaml", f"--url={url}", *arguments]
+        return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    # As Ctrl-C does it: by way of the block above, which stops the service.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main(sys.argv[1:]))

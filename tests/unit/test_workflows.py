@@ -1,0 +1,38 @@
+"""The workflows run tasks that exist, and keep what those tasks make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+TASKS: dict[str, Any] = yaml.safe_load((ROOT / "Taskfile.yml").read_text("utf-8"))["tasks"]
+
+
+def steps(workflow: Path) -> list[dict[str, Any]]:
+    """The steps of all jobs of a workflow."""
+    jobs: dict[str, Any] = yaml.safe_load(workflow.read_text("utf-8"))["jobs"]
+    return [step for job in jobs.values() for step in job["steps"]]
+
+
+@pytest.mark.requirement("NFR-012")
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_runs_tasks_that_exist(workflow: Path) -> None:
+    commands = [step["run"].split() for step in steps(workflow) if "run" in step]
+    tasks = [words[1] for words in commands if words[0] == "task"]
+    assert tasks
+    assert set(tasks) <= set(TASKS)
+
+
+@pytest.mark.requirement("NFR-012")
+def test_the_package_of_the_typescript_client_is_kept() -> None:
+    *_, build, keep = steps(ROOT / ".github/workflows/typescript-client.yml")
+    assert build["run"] == "task client:build"
+    assert keep["uses"].startswith("actions/upload-artifact@")
+    assert keep["with"]["if-no-files-found"] == "error"
+    *_, pack = TASKS["client:build"]["cmds"]
+    assert pack.endswith(f"--pack-destination {Path(keep['with']['path']).parent}")

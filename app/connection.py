@@ -95,12 +95,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
             **self.connect_args(statement_timeout),
         }
 
-    def connect_args(self, statement_timeout: float = 0) -> dict[str, Any]:
-        """Keyword arguments for `asyncpg.connect`, beside the URL's own parts.
-
-        The server ends a statement after `statement_timeout` seconds, 0 for never; a pooler
-        refuses to be told so.
-        """
+    def session_args(self) -> dict[str, Any]:
+        """The least of them: startup parameters that every pooler takes; enough for migrations."""
         args: dict[str, Any] = {
             "ssl": self.tls or False,
             "server_settings": {"application_name": "tasks-api", "timezone": "UTC"},
@@ -109,7 +105,16 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
             # Named statements belong to one server connection, which a transaction pooler
             # changes under our feet; without them asyncpg parses and binds in one batch.
             args["statement_cache_size"] = 0
-        else:
+        return args
+
+    def connect_args(self, statement_timeout: float = 0) -> dict[str, Any]:
+        """Keyword arguments for `asyncpg.connect`, beside the URL's own parts.
+
+        The server ends a statement after `statement_timeout` seconds, 0 for never; a pooler
+        refuses to be told so.
+        """
+        args = self.session_args()
+        if not self.pooler:
             # A generic plan knows neither the user nor the word, and PostgreSQL would go over to
             # one; behind a pooler, statements have no name and are planned each time anyway.
             args["server_settings"] |= {"jit": "off", "plan_cache_mode": "force_custom_plan"}
@@ -211,6 +216,9 @@ def _tls(mode: str | None, roots: str, *, local: bool, verify: bool) -> ssl.SSLC
     except OSError:
         msg = "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"
         raise DatabaseUrlError(msg) from None
+    # Python 3.13 is stricter than libpq: it refuses authorities without keyUsage, as plain `openssl
+    # req -x509` makes them, and trusts a root that another authority has signed.
+    context.verify_flags &= ~(ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN)
     if mode == "require" and not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -179,5 +179,5 @@ def migration_engine(connection: Connection) -> AsyncEngine:
         direct.url,
         poolclass=NullPool,
         hide_parameters=True,
-        connect_args={**direct.connect_args(), "timeout": MIGRATION_CONNECT_SECONDS},
+        connect_args={**direct.session_args(), "timeout": MIGRATION_CONNECT_SECONDS},
     )

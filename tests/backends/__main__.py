@@ -65,11 +65,12 @@ def suite(backend: str, variables: Mapping[str, str], arguments: list[str]) -> i
 
 
 def cases(backend: str) -> int:
-    """Run the tests that are about this backend alone, where there are any; the exit status."""
-    files = {"tls": ["tests/backends/test_tls.py"]}
-    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files.get(backend, [])]
-    if backend not in files:
-        return 0
+    """Run the tests that are about this backend alone; the exit status."""
+    files = {
+        "tls": ["tests/backends/test_tls.py"],
+        "pgbouncer": ["tests/backends/test_session_pooler.py"],
+    }
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files[backend]]
     return subprocess.run(words, cwd=process.ROOT, check=False, timeout=SUITE_SECONDS).returncode
 
 

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode, at its strictest: no prepared statements, few connections."""
+"""PgBouncer at its strictest: no prepared statements, few connections."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def program() -> Path:
 
 
 @contextmanager
-def running(behind: Postgres) -> Iterator[Postgres]:
+def running(behind: Postgres, mode: str = "transaction") -> Iterator[Postgres]:
     """A pooler in front of every database of a server, for the length of the block."""
     with folder(program()) as (path, account):
         port = free_port()
         users = write(path / "users.txt", f'"tasks" "{PASSWORD}"\n', account)
         log = path / "pgbouncer.log"
         settings = {
-            "pool_mode": "transaction",
+            "pool_mode": mode,
             "listen_addr": "127.0.0.1",
             "listen_port": port,
             "unix_socket_dir": "",

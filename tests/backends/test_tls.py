@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 
@@ -21,7 +24,7 @@ __all__ = ["certificates"]
 
 pytestmark = pytest.mark.requirement("NFR-018")
 
-KINDS = ("right", "wrong name", "expired", "unknown CA", "none")
+KINDS = ("right", "wrong name", "expired", "unknown CA", "none", "plain CA", "intermediate CA")
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,16 @@ def presenting(servers: dict[str, Postgres]) -> Presenting:
     return present
 
 
+async def is_trusted(connection: Connection) -> bool:
+    """Whether a session can be opened."""
+    try:
+        opened = await asyncpg.connect(**connection.keywords())
+    except (ssl.SSLError, ConnectionError):
+        return False
+    await opened.close()
+    return True
+
+
 class TestPostgres(TlsCases):
     """With PostgreSQL's own TLS."""
 
@@ -63,6 +76,21 @@ class TestPostgres(TlsCases):
         await opened.close()
         assert row is not None
         assert tuple(row) == (True, "TLSv1.3")
+
+    @pytest.mark.requirement("FR-054")
+    @pytest.mark.parametrize("named", ["roots", "plain", "intermediate"])
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_a_certificate_is_trusted_where_libpq_trusts_it(
+        self, servers: dict[str, Postgres], certificates: Certificates, kind: str, named: str
+    ) -> None:
+        roots = getattr(certificates, named)
+        url = servers[kind].url(f"?sslmode=verify-full&sslrootcert={roots}")
+        url = url.replace("127.0.0.1", "localhost")
+        psql = await asyncio.create_subprocess_exec(
+            "psql", url, "-c", "SELECT 1", stdout=DEVNULL, stderr=PIPE
+        )
+        _, told = await psql.communicate()
+        assert await is_trusted(Connection.parse(url)) == (psql.returncode == 0), told
 
     async def test_plain_text_is_refused_by_the_server_and_told(
         self, servers: dict[str, Postgres]

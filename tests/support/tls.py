@@ -14,29 +14,73 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 SSL_REQUEST = struct.pack("!II", 8, 80_877_103)
 Reach = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 
 class Certificates:
-    """An authority of ours, the file of its root, and certificates that it should be known by."""
+    """An authority of ours, the file of its root, and certificates that it should be known by.
+
+    Beside it an authority as `openssl req -x509` makes it, and one that the first has signed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._authority = trustme.CA()
+        self._intermediate = self._authority.create_child_ca()
+        plain, self._plain = _plain_authority()
         self.roots = folder / "roots.pem"
         self._authority.cert_pem.write_to_path(str(self.roots))
+        self.intermediate = folder / "intermediate.pem"
+        self._intermediate.cert_pem.write_to_path(str(self.intermediate))
+        self.plain = folder / "plain.pem"
+        self.plain.write_bytes(plain)
 
     def made(self, kind: str) -> trustme.LeafCert:
-        """A certificate: right, wrong name, expired, unknown CA."""
+        """A certificate: right, wrong name, expired, unknown CA, plain CA, intermediate CA."""
         past = datetime.now(UTC) - timedelta(days=1)
         makers: dict[str, Callable[[], trustme.LeafCert]] = {
             "right": lambda: self._authority.issue_cert("localhost"),
             "wrong name": lambda: self._authority.issue_cert("db.example.org"),
             "expired": lambda: self._authority.issue_cert("localhost", not_after=past),
             "unknown CA": lambda: trustme.CA().issue_cert("localhost"),
+            "plain CA": lambda: self._plain,
+            "intermediate CA": lambda: self._intermediate.issue_cert("localhost"),
         }
         return makers[kind]()
+
+
+def _plain_authority() -> tuple[bytes, trustme.LeafCert]:
+    """An authority's certificate without keyUsage, and one that it has issued for localhost."""
+    now = datetime.now(UTC)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, n)]) for n in ("CA", "server")]
+    extensions: list[x509.ExtensionType] = [
+        x509.BasicConstraints(ca=True, path_length=None),
+        x509.SubjectAlternativeName([x509.DNSName("localhost")]),
+    ]
+    authority, server = (
+        x509.CertificateBuilder()
+        .issuer_name(names[0])
+        .subject_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(extension, critical=extension is extensions[0])
+        .sign(keys[0], hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+        for name, key, extension in zip(names, keys, extensions, strict=True)
+    )
+    key = keys[1].private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    return authority, trustme.LeafCert(key, server, [])
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -70,6 +70,28 @@ class TlsCases:
         ):
             assert (await client.get("/readyz")).status_code == 200
 
+    @pytest.mark.requirement("FR-054")
+    async def test_an_authority_without_key_usage_is_trusted(
+        self, presenting: Presenting, certificates: Certificates
+    ) -> None:
+        async with presenting("plain CA") as url:
+            named = f"{url}?sslmode=verify-full&sslrootcert={certificates.plain}"
+            await asyncio.to_thread(migrate, Settings(database_url=Secret(named)).connection())
+            async with serving(named) as client:
+                assert (await client.get("/readyz")).status_code == 200
+
+    @pytest.mark.requirement("FR-054")
+    @pytest.mark.parametrize(("named", "status"), [("roots", 200), ("intermediate", 503)])
+    async def test_an_authority_that_another_has_signed_is_no_root(
+        self, presenting: Presenting, certificates: Certificates, named: str, status: int
+    ) -> None:
+        async with presenting("intermediate CA") as url:
+            trusted = f"{url}?sslmode=verify-full&sslrootcert={certificates.roots}"
+            await asyncio.to_thread(migrate, Settings(database_url=Secret(trusted)).connection())
+            roots: Path = getattr(certificates, named)
+            async with serving(f"{url}?sslmode=verify-full&sslrootcert={roots}") as client:
+                assert (await client.get("/readyz")).status_code == status
+
     @pytest.mark.requirement("FR-054", "FR-033")
     @pytest.mark.parametrize("kind", CAUSES)
     @pytest.mark.parametrize("mode", ["require", "verify-full"])

@@ -229,6 +229,7 @@ def test_a_remote_host_is_verified_like_verify_full(query: str) -> None:
     tls = Connection.parse(REMOTE + query).tls
     assert tls is not None
     assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert tls.verify_flags == ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).verify_flags
 
 
 @pytest.mark.parametrize("query", ["", "?sslmode=verify-ca", "?sslmode=verify-full"])
@@ -342,6 +343,13 @@ def test_a_server_is_asked_without_a_pooler_for_named_statements_and_plans_of_th
             "jit": "off",
             "plan_cache_mode": "force_custom_plan",
         },
+    }
+
+
+def test_a_migration_asks_for_nothing_that_a_pooler_in_session_mode_refuses() -> None:
+    assert Connection.parse(LOCAL).session_args() == {
+        "ssl": False,
+        "server_settings": {"application_name": "tasks-api", "timezone": "UTC"},
     }
 
 

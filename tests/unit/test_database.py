@@ -250,5 +250,5 @@ def test_a_migration_has_one_direct_connection(monkeypatch: pytest.MonkeyPatch) 
     assert options == {
         "poolclass": NullPool,
         "hide_parameters": True,
-        "connect_args": {**direct.connect_args(), "timeout": 15},
+        "connect_args": {**direct.session_args(), "timeout": 15},
     }

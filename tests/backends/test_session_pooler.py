@@ -1,0 +1,47 @@
+"""Migrations through a PgBouncer in session mode, which refuses startup parameters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from app.main import create_app
+from app.migrate import is_current, migrate
+from app.settings import Settings
+from tests.backends import pgbouncer, postgres
+from tests.support.client import ContractClient, tasks_of
+from tests.support.lifespan import running
+
+pytestmark = pytest.mark.requirement("NFR-018", "FR-039")
+
+
+@pytest.fixture
+def settings() -> Iterator[Settings]:
+    """A service on a pooler in transaction mode, which migrates through one in session mode."""
+    with (
+        postgres.running(18) as server,
+        pgbouncer.running(server) as pooler,
+        pgbouncer.running(server, "session") as of_sessions,
+    ):
+        yield Settings.from_env(
+            {
+                "DATABASE_URL": pooler.url(),
+                "DATABASE_POOLER": "true",
+                "DATABASE_DIRECT_URL": of_sessions.url(),
+            }
+        )
+
+
+def test_a_pooler_in_session_mode_can_be_migrated_through(settings: Settings) -> None:
+    migrate(settings.connection())
+    migrate(settings.connection())
+    assert is_current(settings.connection())
+
+    async def use() -> list[int]:
+        async with running(create_app(settings)) as app, ContractClient(app) as client:
+            created = await client.post(tasks_of("alice"), json={"title": "Buy milk"})
+            return [created.status_code, (await client.get("/readyz")).status_code]
+
+    assert asyncio.run(use()) == [201, 200]

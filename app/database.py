@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.connection import Connection
-from app.outage import Outage
-from app.pool import Pool, StatementError, UnreachableError
+from app.outage import Outage, ReadOnlyDatabaseError
+from app.pool import Pool, StatementError, UnreachableError, is_of_connection
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
 from app.session import Sessions
 from app.statements import as_sent
@@ -23,7 +23,31 @@ from app.statements import as_sent
 # Known here so that a request need not read the migrations; a test compares it with their head.
 SCHEMA_REVISION = "0002"
 
-REVISION = text("SELECT version_num FROM alembic_version")
+REVISION = text(
+    "SELECT version_num, current_setting('transaction_read_only')::boolean FROM alembic_version"
+)
+# What the service needs at least; README, "Database roles", grants it.
+PRIVILEGES = {
+    "alembic_version": ("SELECT",),
+    "tasks": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "idempotency_keys": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+}
+# Reads catalogs that every role may read. Without USAGE on a schema its tables are not found.
+MISSING_PRIVILEGES = text(
+    """
+    SELECT privilege || ' on ' || name
+    FROM unnest(CAST(:names AS text[]), CAST(:privileges AS text[])) AS needed (name, privilege)
+    WHERE NOT has_table_privilege(to_regclass(name), privilege)
+    UNION ALL
+    SELECT 'USAGE on schema ' || relnamespace::regnamespace
+    FROM pg_class
+    WHERE relname = 'tasks' AND relkind IN ('r', 'p') AND to_regclass('tasks') IS NULL
+      AND NOT has_schema_privilege(relnamespace, 'USAGE')
+    """
+).bindparams(
+    names=[name for name, needed in PRIVILEGES.items() for _ in needed],
+    privileges=[privilege for needed in PRIVILEGES.values() for privilege in needed],
+)
 
 # Below the five minutes after which Neon suspends.
 RECYCLE_SECONDS = 240
@@ -31,12 +55,12 @@ RECYCLE_SECONDS = 240
 MIGRATION_CONNECT_SECONDS = 15
 
 UNDEFINED_TABLE = "42P01"
-# By class, then by code (PostgreSQL's documentation, appendix A): what passes by itself.
-# 08 connection, 53 resources (too many connections, disk full), 57 operator intervention
-# (shutdown, statement timeout); deadlock, lock timeout, a standby, a schema not yet migrated,
-# and XX000, which Neon's proxy answers while it starts the database.
-TRANSIENT_CLASSES = {"08", "53", "57"}
-TRANSIENT_CODES = {"40001", "40P01", "55P03", "25006", UNDEFINED_TABLE, "42703", "3D000", "XX000"}
+# Beside what belongs to a connection and passes with it, by class, then by code (PostgreSQL's
+# documentation, appendix A): what passes by itself, or once the operator has done their part.
+# 53 resources (too many connections, disk full), 57 operator intervention (shutdown, statement
+# timeout); deadlock, lock timeout, a schema not yet migrated, a privilege not granted.
+TRANSIENT_CLASSES = {"53", "57"}
+TRANSIENT_CODES = {"40001", "40P01", "55P03", UNDEFINED_TABLE, "42703", "3D000", "42501"}
 
 # The contract's limits stand in the table as well. Input was checked before, so one of these is
 # a disagreement between the two; the client still gets the answer that its body deserves.
@@ -121,7 +145,10 @@ class Database:
             return await self.pool.fetch(*as_sent(statement, values), seconds)
 
     async def revision(self, within: float | None = None) -> str | None:
-        """The schema's revision, None where there is none yet. Raises as `fetch` does."""
+        """The schema's revision, None where there is none yet.
+
+        Raises as `fetch` does, and ReadOnlyDatabaseError where the database takes no writes.
+        """
         with self._meanings:
             try:
                 rows = await self.pool.fetch(*as_sent(REVISION, {}), within or self.timeout)
@@ -129,7 +156,17 @@ class Database:
                 if not isinstance(error.cause, pg.UndefinedTableError):
                     raise
                 return None
-        return rows[0][0] if rows else None
+        revision, is_read_only = rows[0] if rows else (None, False)
+        if is_read_only:
+            self.pool.renew()
+            fault = ReadOnlyDatabaseError()
+            self.outage.tell(fault)
+            raise fault
+        return revision
+
+    async def missing_privileges(self) -> list[str]:
+        """The privileges that the role lacks, such as `DELETE on tasks`. Raises as `fetch` does."""
+        return [privilege for (privilege,) in await self.fetch(MISSING_PRIVILEGES)]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -164,7 +201,7 @@ def _meaning(error: BaseException) -> Exception:
     cause = getattr(error, "constraint_name", None)
     if not code:  # the connection broke
         return DatabaseUnavailable()
-    if code[:2] in TRANSIENT_CLASSES or code in TRANSIENT_CODES:
+    if code[:2] in TRANSIENT_CLASSES or code in TRANSIENT_CODES or is_of_connection(error):
         return DatabaseUnavailable()
     if cause in CHECKS:
         faults = [Fault(pointer=CHECKS[cause], detail="is refused by the database")]

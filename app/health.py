@@ -12,6 +12,7 @@ from msgspec import Meta
 from app.answers import Answer
 from app.core import core
 from app.database import schema_suffices
+from app.outage import ReadOnlyDatabaseError
 from app.parameters import Nothing, Parameters
 from app.problems import DatabaseUnavailable, NotReady
 
@@ -46,12 +47,15 @@ async def get_liveness(request: Request[Any, Any, Any]) -> Healthy:
     problems=[NotReady],
 )
 async def get_readiness(request: Request[Any, Any, Any]) -> Healthy:
-    """Answer whether the database is there and its schema is what this version needs, or later."""
+    """Answer whether the database takes writes and its schema is the one needed, or a later one."""
     NO_PARAMETERS.read(request)
     try:
         revision = await core(request).database.revision(READINESS_SECONDS)
     except DatabaseUnavailable:
         raise NotReady from None
+    except ReadOnlyDatabaseError:
+        msg = "The database is read-only."
+        raise NotReady(msg) from None
     if not schema_suffices(revision):
         msg = "The database's schema is older than this version needs."
         raise NotReady(msg)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from litestar import Litestar, Router
@@ -20,6 +20,7 @@ from app.documents import get_contract_json, get_contract_yaml
 from app.edge import Edge
 from app.failures import HANDLERS
 from app.health import get_liveness, get_readiness
+from app.logs import log
 from app.metrics import Metrics, Pool
 from app.pages import page_handlers
 from app.problems import DatabaseUnavailable
@@ -91,11 +92,23 @@ def create_app(
 @asynccontextmanager
 async def _lifespan(app: Litestar) -> AsyncGenerator[None]:
     core: Core = app.state.core
-    # Opens the first connection, which costs most; without a database the service starts all the
-    # same and says so, in the log and at /readyz.
-    with suppress(DatabaseUnavailable):
-        await core.tasks.forget_expired_keys()
+    await _keep_house(core)
     try:
         yield
     finally:
         await core.database.close()
+
+
+async def _keep_house(core: Core) -> None:
+    """Open the first connection, name missing privileges and remove expired keys.
+
+    The service starts whatever comes of it: requests that need none of it can be served.
+    """
+    try:
+        if missing := await core.database.missing_privileges():
+            log.warning("privileges missing", privileges=missing)
+        await core.tasks.forget_expired_keys()
+    except DatabaseUnavailable:
+        pass  # the cause is in the log
+    except Exception as fault:  # noqa: BLE001 - what else may fail is not known here
+        log.warning("housekeeping failed", cause=f"{type(fault).__name__}: {fault}")

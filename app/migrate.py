@@ -10,10 +10,15 @@ from sqlalchemy.exc import DBAPIError
 
 from app.connection import Connection
 from app.database import Database, schema_suffices
-from app.outage import cause
+from app.outage import ReadOnlyDatabaseError, cause
 from app.problems import DatabaseUnavailable
 
 CONFIG = Path(__file__).parent.parent / "pyproject.toml"
+
+# Of a schema without USAGE the server does not say that it may not be used (3F000).
+_NOT_PERMITTED = {"42501", "3F000"}
+PRIVILEGES_TO_MIGRATE = "USAGE and CREATE on the schema, and its tables must belong to it"
+GUIDE = 'README, "Database roles"'
 
 REVISION_SECONDS = 15.0  # a suspended database takes a moment
 
@@ -44,11 +49,18 @@ def migrate(connection: Connection) -> None:
         if error.statement is None:
             msg = f"The database cannot be reached: {cause(error.driver_exception)}"
         else:
-            msg = f"The migration failed and was undone: {error.driver_exception}"
+            msg = f"The migration failed and was undone: {error.driver_exception}{_remedy(error)}"
         raise MigrationError(msg) from None
     except (TimeoutError, OSError, pg.PostgresError, pg.InterfaceError) as error:
         msg = f"The database cannot be reached: {cause(error)}"
         raise MigrationError(msg) from None
+
+
+def _remedy(error: DBAPIError) -> str:
+    """What a role must be given for a migration that it was not permitted."""
+    if getattr(error.driver_exception, "sqlstate", None) not in _NOT_PERMITTED:
+        return ""
+    return f". The role needs {PRIVILEGES_TO_MIGRATE} ({GUIDE})."
 
 
 def is_current(connection: Connection) -> bool:
@@ -59,14 +71,21 @@ def is_current(connection: Connection) -> bool:
 def revision(connection: Connection) -> str | None:
     """The schema's revision, None without a schema.
 
-    Raises MigrationError, which tells the cause, when the database does not answer.
+    Raises MigrationError, which tells the cause, when the database does not answer, is read-only,
+    or does not grant what serving needs.
     """
 
     async def ask() -> str | None:
         database = Database(connection, pool_size=1, timeout=REVISION_SECONDS)
         database.outage.is_quiet = True  # told below, once
         try:
+            if missing := await database.missing_privileges():
+                msg = f"The role lacks {', '.join(missing)} ({GUIDE})."
+                raise MigrationError(msg)
             return await database.revision()
+        except ReadOnlyDatabaseError:
+            msg = "The database is read-only."
+            raise MigrationError(msg) from None
         except DatabaseUnavailable:
             msg = f"The database cannot be reached: {database.outage.cause}"
             raise MigrationError(msg) from None

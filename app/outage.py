@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from time import monotonic
 
@@ -12,6 +13,16 @@ from app.pool import BusyError, StatementError
 
 AGAIN_SECONDS = 30.0
 CAUSES_AT_MOST = 8
+# The one message about a statement that is repeated: it names a table or the like, and no value.
+_DENIED = re.compile(r'permission denied for [a-z]+ [\w."$-]+', re.ASCII)
+
+
+class ReadOnlyDatabaseError(Exception):
+    """The database takes no writes: a standby, or `default_transaction_read_only`."""
+
+    def __str__(self) -> str:
+        """In the words of the log."""
+        return "the database is read-only"
 
 
 def cause(error: BaseException) -> str:
@@ -22,10 +33,13 @@ def cause(error: BaseException) -> str:
     """
     if isinstance(error, StatementError):
         code = getattr(error.cause, "sqlstate", None)
-        name = type(error.cause).__name__
-        return f"SQLSTATE {code}, {name}" if code else name
+        denied = _DENIED.fullmatch(str(error.cause.args[0])) if error.cause.args else None
+        words = denied[0] if denied else type(error.cause).__name__
+        return f"SQLSTATE {code}, {words}" if code else words
     if isinstance(error, pg.PostgresError):
-        return f"SQLSTATE {error.sqlstate}, {error.args[0] if error.args else 'no message'}"
+        words = error.args[0] if error.args else "no message"
+        detail = getattr(error, "detail", None)
+        return f"SQLSTATE {error.sqlstate}, {words}" + (f" ({detail})" if detail else "")
     if isinstance(error, ssl.SSLError):
         unverified = getattr(error, "verify_message", None)
         words = f"certificate verify failed: {unverified}" if unverified else error.reason
@@ -34,7 +48,9 @@ def cause(error: BaseException) -> str:
         return "no connection of the pool was free in time"
     if isinstance(error, TimeoutError) and error.errno is None:
         return "no answer in time"
-    return str(error) if isinstance(error, OSError) else type(error).__name__
+    return (
+        str(error) if isinstance(error, OSError | ReadOnlyDatabaseError) else type(error).__name__
+    )
 
 
 class Outage:

@@ -51,13 +51,30 @@ class BusyError(TimeoutError):
     """Every connection was in use for all of the time there was."""
 
 
-def _is_answer(error: BaseException) -> bool:
-    """Whether the server refused a statement, and waits for the next one.
+# By class or code (PostgreSQL's documentation, appendix A): lost connections, a transaction that
+# should not be open, statements that are prepared no longer or twice, an ended session, and an
+# internal error, after which the state of the session is unknown.
+_OF_THE_CONNECTION = ("08", "25", "26", "34", "42P05", "57P", "XX000")
 
-    The driver refuses some with the same kind of error. It may have prepared them by then, and the
-    server keeps their locks until it is told that nothing more belongs to them.
+
+def is_of_connection(error: BaseException) -> bool:
+    """Whether the server says that the connection is at fault, and not the statement alone."""
+    severity = getattr(error, "severity_en", None) or getattr(error, "severity", None)
+    if severity in {"FATAL", "PANIC"} or isinstance(error, pg.InvalidCachedStatementError):
+        return True
+    return str(getattr(error, "sqlstate", None)).startswith(_OF_THE_CONNECTION)
+
+
+def _is_of_statement(error: BaseException) -> bool:
+    """Whether the server refused the statement, and waits for the next one.
+
+    The driver refuses some with the same kind of error, without a severity. It may have prepared
+    them by then, and the server keeps their locks until it is told that nothing more belongs to
+    them.
     """
-    return isinstance(error, pg.PostgresError) and getattr(error, "severity", None) is not None
+    if not isinstance(error, pg.PostgresError) or getattr(error, "severity", None) is None:
+        return False
+    return not is_of_connection(error)
 
 
 class Connector:
@@ -103,8 +120,9 @@ class Kept:
         if statement is not None:
             try:
                 return await statement.fetch(*arguments, timeout=deadline - monotonic())
-            except pg.InvalidCachedStatementError:
-                # A migration changed the table. The server has refused the plan before it ran.
+            except (pg.InvalidCachedStatementError, pg.InvalidSQLStatementNameError):
+                # A migration changed the table, or the session was reset. The server has refused
+                # the statement before it ran.
                 self._prepared.clear()
         if len(self._prepared) >= PREPARED_AT_MOST:
             del self._prepared[next(iter(self._prepared))]
@@ -164,7 +182,9 @@ class Pool:
 
     A connection is replaced before a statement is given it when it is too old, when it is dead, or
     when it is in doubt: nothing was heard on it since another, now lost, was taken. Where the other
-    side went away without a word each of those would cost a request its whole time.
+    side went away without a word each of those would cost a request its whole time. After a
+    statement was refused because the database is read-only, every connection that was open then is
+    replaced: after a failover all of them lead to the standby.
     """
 
     def __init__(self, options: Mapping[str, Any], *, size: int, recycle: float) -> None:
@@ -175,7 +195,7 @@ class Pool:
         self._places = Places(size)
         self._used = 0
         self._idle: list[Kept] = []
-        self._doubted = float("-inf")
+        self._doubted = self._renewed = float("-inf")
 
     async def fetch(self, text: str, arguments: list[Any], seconds: float) -> list[Record]:
         """The rows of a statement, in one round trip where its connection knows it already.
@@ -192,7 +212,9 @@ class Pool:
             try:
                 rows = await kept.fetch(text, arguments, deadline)
             except BaseException as error:
-                if _is_answer(error) and not kept.driver.is_closed():
+                if isinstance(error, pg.ReadOnlySQLTransactionError):
+                    self.renew()
+                if _is_of_statement(error) and not kept.driver.is_closed():
                     self._give_back(kept)
                 else:
                     await self._lose(kept)
@@ -204,6 +226,10 @@ class Pool:
         finally:
             self._used -= 1
             self._places.give()
+
+    def renew(self) -> None:
+        """Replace every connection that is open now before its next use."""
+        self._renewed = monotonic()
 
     async def close(self) -> None:
         """Close every connection that is not in use."""
@@ -228,7 +254,7 @@ class Pool:
             kept = self._idle.pop()
             if kept.driver.is_closed():
                 continue
-            if kept.heard < self._doubted:
+            if kept.heard < self._doubted or kept.opened < self._renewed:
                 kept.driver.terminate()
             elif now - kept.opened >= self._recycle:
                 await _close(kept)

@@ -234,7 +234,7 @@ class Overloaded(Problem):
 
 
 class DatabaseUnavailable(Problem):
-    """The database cannot be reached, is overloaded or did not answer in time."""
+    """The database cannot be used, is overloaded or did not answer in time."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The database is not available"
@@ -247,7 +247,7 @@ class NotReady(Problem):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The service is not ready"
-    detail = "The database did not answer within one second."
+    detail = "The database is not available or did not answer within one second."
     fields = RetryAfter
 
 

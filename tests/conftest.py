@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from app import embedded
+from app.connection import Connection
 from app.contract import Contract
 from app.edge import Edge
 from app.main import create_app
@@ -61,6 +62,17 @@ def url(server_url: str) -> Iterator[str]:
     with scratch_database(server_url) as scratch:
         migrate(connection_to(scratch))
         yield scratch
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A migrated PostgreSQL for the tests of one module, whatever server the others use.
+
+    Its URL is to be given to the service as it is, without the variables of `GIVEN`.
+    """
+    with embedded.running(tmp_path_factory.mktemp("own"), major=POSTGRES, durable=False) as url:
+        migrate(Connection.parse(url))
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from tests.support.database import connect, connection_to, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database, until
 
-SILENT = "The database did not answer within one second."
+SILENT = "The database is not available or did not answer within one second."
 BEHIND = "The database's schema is older than this version needs."
 
 

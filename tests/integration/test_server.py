@@ -375,8 +375,8 @@ def test_a_stop_that_was_asked_for_while_the_database_starts_is_granted(
     assert processes_of(folder) == set()
 
 
-@pytest.mark.requirement("FR-037")
-def test_a_service_whose_start_up_fails_ends_with_a_status_of_its_own(url: str) -> None:
+@pytest.mark.requirement("FR-033", "FR-037")
+def test_a_service_whose_role_has_no_privilege_starts_and_says_so(url: str) -> None:
     role = f"stranger_{uuid4().hex}"
     execute(
         url,
@@ -384,7 +384,12 @@ def test_a_service_whose_start_up_fails_ends_with_a_status_of_its_own(url: str) 
         "REVOKE ALL ON alembic_version FROM PUBLIC",
     )
     stranger = make_url(url).set(username=role, password=role).render_as_string(hide_password=False)
-    done = run("serve", PORT=0, DATABASE_URL=stranger)
+    with serving(DATABASE_URL=stranger) as service:
+        assert httpx.get(f"{service.url}/readyz").status_code == 503
+        assert httpx.get(service.url + ALICE).status_code == 503
+        assert service.stop() == 0
+        lines = [msgspec.json.decode(line) for line in service.out.splitlines()]
+        assert "Traceback" not in service.out + service.err
     execute(url, f"DROP ROLE {role}")
-    assert done.returncode == 3
-    assert "42501" in done.stdout
+    [missing] = [line for line in lines if line["event"] == "privileges missing"]
+    assert "SELECT on alembic_version" in missing["privileges"]

@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from app.connection import Connection
 from app.database import CHECKS, Database, DatabaseError, _meaning, migration_engine
+from app.outage import ReadOnlyDatabaseError
 from app.pool import BusyError, Pool, StatementError, UnreachableError
 from app.problems import DatabaseUnavailable, Fault, InvalidBody
 
@@ -51,7 +52,12 @@ def failing(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> Database:
         "40P01",
         "55P03",
         "25006",
+        "25P02",
+        "26000",
+        "34000",
+        "42501",
         "42P01",
+        "42P05",
         "42703",
         "3D000",
         "XX000",
@@ -59,6 +65,10 @@ def failing(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> Database:
 )
 def test_what_passes_by_itself_is_unavailability(code: str) -> None:
     assert isinstance(_meaning(DriverError(code)), DatabaseUnavailable)
+
+
+def test_a_plan_that_is_refused_again_is_unavailability() -> None:
+    assert isinstance(_meaning(pg.InvalidCachedStatementError()), DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("code", [None, ""])
@@ -70,7 +80,7 @@ def test_a_lost_connection_is_unavailability() -> None:
     assert isinstance(_meaning(pg.InterfaceError("hunter2")), DatabaseUnavailable)
 
 
-@pytest.mark.parametrize("code", ["42501", "22021", "40002", "XX001", "58000"])
+@pytest.mark.parametrize("code", ["0A000", "22021", "40002", "XX001", "58000"])
 def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None:
     meant = _meaning(DriverError(code, "some_name"))
     assert isinstance(meant, DatabaseError)
@@ -124,7 +134,7 @@ async def test_what_has_no_code_is_unavailability(
         (TimeoutError(), "no answer in time"),
         (UnreachableError(ConnectionRefusedError(111, "refused")), "[Errno 111] refused"),
         (StatementError(DriverError("57P01")), "SQLSTATE 57P01, DriverError"),
-        (StatementError(DriverError("42501")), None),
+        (StatementError(DriverError("22021")), None),
     ],
     ids=["beside the driver", "while connecting", "of the driver", "a fault of ours"],
 )
@@ -184,9 +194,41 @@ async def test_the_revision_is_none_only_where_its_table_is_missing(
 ) -> None:
     database = failing(monkeypatch, StatementError(pg.UndefinedTableError()))
     assert await database.revision() is None
-    database = failing(monkeypatch, StatementError(DriverError("42501")))
+    database = failing(monkeypatch, StatementError(DriverError("22021")))
     with pytest.raises(DatabaseError):
         await database.revision()
+
+
+@pytest.mark.requirement("FR-035")
+@pytest.mark.parametrize(
+    ("rows", "revision"), [([("0001", False)], "0001"), ([], None)], ids=["a row", "none"]
+)
+async def test_the_revision_of_a_database_that_takes_writes_is_its_row(
+    rows: list[Any], revision: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fetch(*_: Any) -> list[Any]:
+        return rows
+
+    monkeypatch.setattr(Pool, "fetch", fetch)
+    database = Database(NOWHERE, pool_size=1, timeout=1)
+    assert await database.revision() == revision
+
+
+@pytest.mark.requirement("FR-035", "FR-054")
+async def test_a_read_only_database_has_its_connections_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fetch(*_: Any) -> list[Any]:
+        return [("0002", True)]
+
+    renewed: list[str] = []
+    monkeypatch.setattr(Pool, "fetch", fetch)
+    database = Database(NOWHERE, pool_size=1, timeout=1)
+    monkeypatch.setattr(database.pool, "renew", lambda: renewed.append("once"))
+    with pytest.raises(ReadOnlyDatabaseError):
+        await database.revision()
+    assert renewed == ["once"]
+    assert database.outage.cause == "the database is read-only"
 
 
 POOLER = Connection.parse("postgresql://u:p@ep-x-pooler.example.org/db")

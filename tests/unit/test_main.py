@@ -9,9 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.contract import Contract, ContractError
-from app.database import Database
+from app.database import Database, DatabaseError
 from app.main import create_app
 from app.settings import Secret, Settings
+from app.tasks.repository import TaskRepository
 from tests.support.lifespan import running
 
 NOWHERE = Settings(database_url=Secret("postgresql://nobody@127.0.0.1:1/nothing"))
@@ -25,6 +26,26 @@ async def test_a_start_without_the_database_is_logged_and_goes_on() -> None:
     [line] = lines
     assert line.pop("cause").endswith("Connect call failed ('127.0.0.1', 1)")
     assert line == {"event": "database unavailable", "log_level": "warning"}
+
+
+@pytest.mark.requirement("FR-033", "FR-041")
+@pytest.mark.parametrize("fault", [DatabaseError("SQLSTATE 0A000"), KeyError("owner")], ids=repr)
+async def test_housekeeping_that_fails_is_logged_and_the_service_starts(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none(_: object) -> list[str]:
+        return []
+
+    async def fail(_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(Database, "missing_privileges", none)
+    monkeypatch.setattr(TaskRepository, "forget_expired_keys", fail)
+    with capture_logs() as lines:
+        async with running(create_app(NOWHERE)) as app:
+            assert app.routes
+    cause = f"{type(fault).__name__}: {fault}"
+    assert lines == [{"event": "housekeeping failed", "cause": cause, "log_level": "warning"}]
 
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-055")

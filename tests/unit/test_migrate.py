@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from app import migrate
 from app.connection import Connection
 from app.database import SCHEMA_REVISION
-from app.outage import Outage
+from app.outage import Outage, ReadOnlyDatabaseError
 from app.problems import DatabaseUnavailable
 
 NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
@@ -22,12 +22,16 @@ class Asked:
     """A database that notes how it is treated."""
 
     answer: str | Exception | None = SCHEMA_REVISION
+    missing: tuple[str, ...] = ()
     made: list[tuple[Connection, dict[str, Any]]]
     closed: int
 
     def __init__(self, connection: Connection, **options: Any) -> None:
         self.made.append((connection, options))
         self.outage = Outage()
+
+    async def missing_privileges(self) -> tuple[str, ...]:
+        return self.missing
 
     async def revision(self) -> str | None:
         if isinstance(self.answer, Exception):
@@ -62,16 +66,30 @@ def test_a_database_is_asked_once_and_left(
 
 
 @pytest.mark.requirement("FR-039", "FR-054")
-def test_a_database_that_does_not_answer_is_left_with_the_cause(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("fault", "missing", "told"),
+    [
+        (DatabaseUnavailable(), (), r"The database cannot be reached: refused"),
+        (ReadOnlyDatabaseError(), (), r"The database is read-only\."),
+        (
+            AssertionError(),
+            ("SELECT on tasks", "INSERT on tasks"),
+            r'The role lacks SELECT on tasks, INSERT on tasks \(README, "Database roles"\)\.',
+        ),
+    ],
+    ids=["unavailable", "read-only", "privileges"],
+)
+def test_a_database_that_cannot_be_used_is_left_with_the_cause(
+    fault: Exception, missing: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Asked, "answer", DatabaseUnavailable())
+    monkeypatch.setattr(Asked, "answer", fault)
+    monkeypatch.setattr(Asked, "missing", missing)
     monkeypatch.setattr(Asked, "made", [], raising=False)
     monkeypatch.setattr(Asked, "closed", 0, raising=False)
     monkeypatch.setattr(migrate, "Database", Asked)
     monkeypatch.setattr(Outage, "cause", "refused", raising=False)
     monkeypatch.setattr(Outage, "__init__", lambda _: None)
-    with pytest.raises(migrate.MigrationError, match=r"^The database cannot be reached: refused$"):
+    with pytest.raises(migrate.MigrationError, match=f"^{told}$"):
         migrate.revision(NOWHERE)
     assert Asked.closed == 1
 

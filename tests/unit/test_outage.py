@@ -10,7 +10,7 @@ import pytest
 import structlog
 from asyncpg import exceptions as pg
 
-from app.outage import Outage, cause
+from app.outage import Outage, ReadOnlyDatabaseError, cause
 from app.pool import BusyError, StatementError
 
 pytestmark = pytest.mark.requirement("FR-054")
@@ -53,11 +53,35 @@ def tls_error(reason: str) -> ssl.SSLError:
             "SQLSTATE XX000, Couldn't connect to compute node",
         ),
         (ValueError("hunter2"), "ValueError"),
+        (ReadOnlyDatabaseError(), "the database is read-only"),
     ],
     ids=repr,
 )
 def test_a_cause_is_told_without_what_a_row_holds(error: Exception, told: str) -> None:
     assert cause(error) == told
+
+
+def test_who_may_not_connect_is_told_what_the_server_says_of_it() -> None:
+    error = pg.InsufficientPrivilegeError('permission denied for database "db"')
+    error.detail = "User does not have CONNECT privilege."
+    told = f"SQLSTATE 42501, {error.args[0]} ({error.detail})"
+    assert cause(error) == told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["permission denied for table tasks"], "permission denied for table tasks"),
+        (["hunter2: permission denied for table tasks"], "InsufficientPrivilegeError"),
+        (["permission denied for table tasks hunter2"], "InsufficientPrivilegeError"),
+        ([], "InsufficientPrivilegeError"),
+    ],
+)
+def test_of_a_missing_privilege_the_table_is_told_and_nothing_else(
+    words: list[str], told: str
+) -> None:
+    error = StatementError(pg.InsufficientPrivilegeError(*words))
+    assert cause(error) == f"SQLSTATE 42501, {told}"
 
 
 @pytest.fixture

@@ -392,12 +392,13 @@ async def test_a_statement_is_prepared_once_for_a_connection(pool: Pool, drivers
     assert drivers[0].prepared == 1
 
 
-async def test_a_plan_that_was_refused_is_made_anew_and_so_are_the_others(
-    pool: Pool, drivers: Drivers
+@pytest.mark.parametrize("kind", [pg.InvalidCachedStatementError, pg.InvalidSQLStatementNameError])
+async def test_a_statement_that_is_no_longer_prepared_is_prepared_anew_and_so_are_the_others(
+    pool: Pool, drivers: Drivers, kind: type[pg.PostgresError]
 ) -> None:
     for words in ("SELECT 1", "SELECT 2"):
         await pool.fetch(words, [], SECONDS)
-    fetch, refusals = drivers[0].fetch, [pg.InvalidCachedStatementError()]
+    fetch, refusals = drivers[0].fetch, [kind()]
 
     async def refuse(*args: object, timeout: float) -> Any:  # noqa: ASYNC109 - asyncpg's
         if refusals:
@@ -471,6 +472,55 @@ async def test_one_whose_statement_was_refused_stays(pool: Pool, drivers: Driver
         await pool.fetch("SELECT 1 / 0", [], 4)
     drivers[0].fault = None
     assert await ask(pool) == [0]
+
+
+def answer(kind: type[pg.PostgresError], severity: str = "ERROR") -> pg.PostgresError:
+    """An error as the server sends it; the driver's own have no severity."""
+    error = kind()
+    error.severity = severity
+    return error
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        answer(pg.InvalidCachedStatementError),
+        answer(pg.InvalidSQLStatementNameError),
+        answer(pg.DuplicatePreparedStatementError),
+        answer(pg.InFailedSQLTransactionError),
+        answer(pg.InternalServerError),
+        answer(pg.DivisionByZeroError, "FATAL"),
+        answer(pg.DivisionByZeroError, "PANIC"),
+    ],
+    ids=lambda fault: f"{type(fault).__name__}-{fault.severity}",
+)
+async def test_one_whose_session_the_server_finds_at_fault_is_closed(
+    pool: Pool, drivers: Drivers, fault: pg.PostgresError
+) -> None:
+    await ask(pool)
+    drivers[0].fault = fault
+    with pytest.raises(StatementError) as raised:
+        await pool.fetch("SELECT 1", [], SECONDS)
+    assert raised.value.cause is fault
+    assert drivers[0].ended == "within 0.15 s"
+    assert await ask(pool) == [1]
+
+
+async def test_all_that_are_open_are_replaced_when_one_turns_out_to_be_read_only(
+    pool: Pool, drivers: Drivers, clock: Clock
+) -> None:
+    await ask(pool, 3)
+    clock.now += 1
+    during = [asyncio.create_task(pool.fetch("SELECT 1", [], SECONDS))]
+    await in_use(pool, 1)  # the last one reads meanwhile, and is heard afterwards
+    drivers[1].fault = answer(pg.ReadOnlySQLTransactionError)
+    with pytest.raises(StatementError):
+        await pool.fetch("SELECT 1", [], SECONDS)
+    await asyncio.gather(*during)
+    clock.now += 1
+    assert sorted(await ask(pool, 3)) == [3, 4, 5]
+    assert [driver.ended for driver in drivers[:3]] == ["by force", "within 0.15 s", "by force"]
+    assert sorted(await ask(pool, 3)) == [3, 4, 5]
 
 
 async def test_one_that_ended_with_its_statement_does_not_stay(

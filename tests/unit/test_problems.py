@@ -137,7 +137,7 @@ WORDS = {
     "not-ready": (
         503,
         "The service is not ready",
-        "The database did not answer within one second.",
+        "The database is not available or did not answer within one second.",
     ),
 }
 

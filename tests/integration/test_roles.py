@@ -1,0 +1,272 @@
+"""Database roles: those that the README describes suffice, and what is missing is named.
+
+On a PostgreSQL of these tests' own, whatever server the others use: a role belongs to a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import make_url
+from structlog.testing import capture_logs
+
+from app import embedded
+from app.connection import Connection
+from app.main import create_app
+from app.migrate import PRIVILEGES_TO_MIGRATE, MigrationError, migrate, revision
+from app.settings import Secret, Settings
+from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.lifespan import running
+from tests.support.process import ROOT, execute, run
+
+ALICE = tasks_of("alice")
+README = (ROOT / "README.md").read_text("utf-8")
+GUIDE = '(README, "Database roles").'
+UNDONE = "The migration failed and was undone:"
+NEEDED_TO_MIGRATE = f"The role needs {PRIVILEGES_TO_MIGRATE} {GUIDE}"
+NO_CONNECT = (
+    'SQLSTATE 42501, permission denied for database "tasks" (User does not have CONNECT privilege.)'
+)
+UNGRANTED = (
+    # What PostgreSQL grants to everybody, and a careful administrator takes away.
+    "REVOKE ALL ON DATABASE tasks FROM PUBLIC",
+    "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+)
+TABLES = ("tasks", "idempotency_keys")
+SERVING = [
+    "SELECT on alembic_version",
+    *(
+        f"{name} on {table}"
+        for table in TABLES
+        for name in ("SELECT", "INSERT", "UPDATE", "DELETE")
+    ),
+]
+USAGE = "USAGE on schema public"
+NEEDED_TO_BE_READY = {"SELECT on alembic_version", USAGE}
+TASK = f"{ALICE}/0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
+WHOLE = {"title": "Buy milk", "description": None, "completed": False}
+REQUESTS: dict[str, tuple[str, str, Any]] = {
+    "create": ("POST", ALICE, {"title": "Buy milk"}),
+    "replace": ("PUT", TASK, WHOLE),
+    "update": ("PATCH", TASK, {"title": "Buy oat milk"}),
+    "get": ("GET", TASK, None),
+    "list": ("GET", ALICE, None),
+    "search": ("GET", f"{ALICE}?q=milk", None),
+    "delete": ("DELETE", TASK, None),
+}
+
+
+def documented(name: str) -> list[str]:
+    """The statements of a block of the README."""
+    form = rf"^<!-- {name} -->\n```sql\n(.*?)^```$"
+    [block] = re.findall(form, README, re.MULTILINE | re.DOTALL)
+    return [statement.strip() for statement in block.split(";") if statement.strip()]
+
+
+def as_role(url: str, role: str) -> str:
+    return make_url(url).set(username=role).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server whose database has no schema; its administrator's URL."""
+    with embedded.running(tmp_path_factory.mktemp("roles"), durable=False) as url:
+        yield url
+
+
+@pytest.fixture
+def administrator(server: str) -> Iterator[str]:
+    """The two roles as the README creates them, in a database that grants nothing else."""
+    execute(server, *UNGRANTED, *documented("roles"))
+    yield server
+    roles = "tasks_migrate, tasks_serve"
+    execute(server, f"DROP OWNED BY {roles}", f"DROP ROLE {roles}")
+
+
+@pytest.fixture
+def granted(administrator: str) -> str:
+    """The same, migrated and granted as the README says."""
+    migrating = as_role(administrator, "tasks_migrate")
+    migrate(Connection.parse(migrating))
+    execute(migrating, *documented("grants"))
+    return administrator
+
+
+@asynccontextmanager
+async def serving(url: str) -> AsyncIterator[ContractClient]:
+    made = create_app(Settings(database_url=Secret(as_role(url, "tasks_serve"))))
+    async with running(made) as app, ContractClient(app) as client:
+        yield client
+
+
+async def answers(client: ContractClient) -> dict[str, int]:
+    """The status of each operation."""
+    found = {}
+    for name, (method, path, body) in REQUESTS.items():
+        response = await client.request(method, path, json=body)
+        found[name] = response.status_code
+    keyed = await client.post(ALICE, json=WHOLE, headers={"Idempotency-Key": "1"})
+    return {**found, "create with a key": keyed.status_code}
+
+
+SERVED = {
+    "create": 201,
+    "replace": 201,
+    "update": 200,
+    "get": 200,
+    "list": 200,
+    "search": 200,
+    "delete": 204,
+    "create with a key": 201,
+}
+
+
+def doctor(url: str) -> subprocess.CompletedProcess[str]:
+    return run("doctor", DATABASE_URL=as_role(url, "tasks_serve"), DATABASE_POOLER="", PORT=0)
+
+
+@pytest.mark.requirement("FR-039", "FR-037")
+def test_the_documented_roles_migrate_and_serve(granted: str) -> None:
+    async def use() -> dict[str, int]:
+        with capture_logs() as lines:
+            async with serving(granted) as client:
+                assert (await client.get("/readyz")).status_code == 200
+                found = await answers(client)
+        assert [line for line in lines if line["log_level"] != "info"] == []
+        return found
+
+    assert asyncio.run(use()) == SERVED
+    done = doctor(granted)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Nothing is left to migrate, so any role may say so.
+    migrate(Connection.parse(as_role(granted, "tasks_serve")))
+
+
+@pytest.mark.requirement("FR-033", "FR-037")
+@pytest.mark.parametrize("privilege", [*SERVING, USAGE])
+def test_a_missing_privilege_is_named_and_the_service_starts(granted: str, privilege: str) -> None:
+    execute(granted, f"REVOKE {privilege.replace(' on ', ' ON ')} FROM tasks_serve")
+
+    async def use() -> tuple[dict[str, int], list[Any]]:
+        with capture_logs() as lines:
+            async with serving(granted) as client:
+                found = await answers(client)
+                ready = await client.get("/readyz")
+        assert ready.status_code == (503 if privilege in NEEDED_TO_BE_READY else 200)
+        return found, lines
+
+    found, lines = asyncio.run(use())
+    named = [line["privileges"] for line in lines if line["event"] == "privileges missing"]
+    assert named == [[privilege]]
+    failed = {name for name, status in found.items() if status != SERVED[name]}
+    # Of the schema's revision only readiness and the doctor speak.
+    assert bool(failed) == (privilege != "SELECT on alembic_version")
+    assert {found[name] for name in failed} <= {503, 404}
+    with pytest.raises(MigrationError) as told:
+        revision(Connection.parse(as_role(granted, "tasks_serve")))
+    assert str(told.value) == f"The role lacks {privilege} {GUIDE}"
+
+
+@pytest.mark.requirement("FR-037")
+def test_doctor_names_everything_that_a_role_without_grants_lacks(granted: str) -> None:
+    tables = ", ".join(["alembic_version", *TABLES])
+    execute(granted, f"REVOKE ALL ON {tables} FROM tasks_serve")
+    done = doctor(granted)
+    assert done.returncode == 1
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("database")]
+    assert line == f"database   given. The role lacks {', '.join(SERVING)} {GUIDE}"
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.requirement("FR-033", "FR-037", "FR-054")
+def test_a_missing_privilege_to_connect_is_named(granted: str) -> None:
+    execute(granted, "REVOKE CONNECT ON DATABASE tasks FROM tasks_serve")
+
+    async def use() -> list[str]:
+        with capture_logs() as lines:
+            async with serving(granted) as client:
+                assert_problem(await client.get(ALICE), 503, "database-unavailable")
+                assert_problem(await client.get("/readyz"), 503, "not-ready")
+        return [line["cause"] for line in lines if line["event"] == "database unavailable"]
+
+    assert asyncio.run(use()) == [NO_CONNECT]
+    done = doctor(granted)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == (
+        f"database   given. The database cannot be reached: {NO_CONNECT}"
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.requirement("FR-033", "FR-028")
+def test_a_table_that_may_not_be_used_is_named_in_the_log(granted: str) -> None:
+    async def use() -> list[str]:
+        with capture_logs() as lines:
+            async with serving(granted) as client:
+                await asyncio.to_thread(execute, granted, "REVOKE INSERT ON tasks FROM tasks_serve")
+                created = await client.post(ALICE, json=WHOLE)
+                assert_problem(created, 503, "database-unavailable")
+                assert "denied" not in created.text
+        return [line["cause"] for line in lines if line["event"] == "database unavailable"]
+
+    assert asyncio.run(use()) == ["SQLSTATE 42501, permission denied for table tasks"]
+
+
+@pytest.mark.requirement("FR-039", "FR-037")
+@pytest.mark.parametrize(
+    ("revoked", "told"),
+    [
+        (
+            "CONNECT ON DATABASE tasks",
+            f"The database cannot be reached: {NO_CONNECT}",
+        ),
+        (
+            "USAGE ON SCHEMA public",
+            f"{UNDONE} no schema has been selected to create in. {NEEDED_TO_MIGRATE}",
+        ),
+        (
+            "CREATE ON SCHEMA public",
+            f"{UNDONE} permission denied for schema public. {NEEDED_TO_MIGRATE}",
+        ),
+    ],
+    ids=["CONNECT", "USAGE", "CREATE"],
+)
+def test_a_missing_privilege_to_migrate_is_named(
+    administrator: str, revoked: str, told: str
+) -> None:
+    execute(administrator, f"REVOKE {revoked} FROM tasks_migrate")
+    url = as_role(administrator, "tasks_migrate")
+    with pytest.raises(MigrationError) as refused:
+        migrate(Connection.parse(url))
+    assert str(refused.value) == told
+
+
+@pytest.mark.requirement("FR-039", "FR-037")
+def test_the_command_names_what_is_missing_to_migrate(administrator: str) -> None:
+    execute(administrator, "REVOKE CREATE ON SCHEMA public FROM tasks_migrate")
+    url = as_role(administrator, "tasks_migrate")
+    done = run("migrate", DATABASE_URL=url, DATABASE_POOLER="")
+    assert done.returncode == 1
+    denied = f"{UNDONE} permission denied for schema public. {NEEDED_TO_MIGRATE}"
+    assert done.stderr.splitlines()[-1] == denied
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.requirement("FR-039")
+def test_another_roles_tables_are_not_migrated(granted: str) -> None:
+    execute(
+        granted,
+        "UPDATE alembic_version SET version_num = '0001'",
+        "DROP TABLE idempotency_keys",
+        "GRANT CREATE ON SCHEMA public TO tasks_serve",
+    )
+    serving_role = Connection.parse(as_role(granted, "tasks_serve"))
+    with pytest.raises(MigrationError, match="permission denied for table alembic_version"):
+        migrate(serving_role)
+    assert revision(Connection.parse(granted)) == "0001"

@@ -93,6 +93,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
             "password": self.url.password,
             "database": self.url.database,
             **self.connect_args(statement_timeout),
+            "statement_cache_size": 0,  # app/pool.py keeps statements, and says which have names
         }
 
     def session_args(self) -> dict[str, Any]:
@@ -115,9 +116,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         """
         args = self.session_args()
         if not self.pooler:
-            # A generic plan knows neither the user nor the word, and PostgreSQL would go over to
-            # one; behind a pooler, statements have no name and are planned each time anyway.
-            args["server_settings"] |= {"jit": "off", "plan_cache_mode": "force_custom_plan"}
+            args["server_settings"] |= {"jit": "off"}
             if statement_timeout:
                 milliseconds = str(round(statement_timeout * 1000))
                 args["server_settings"]["statement_timeout"] = milliseconds

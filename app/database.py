@@ -110,6 +110,7 @@ class Database:
             {**connection.keywords(statement_timeout), "timeout": timeout},
             size=pool_size,
             recycle=recycle,
+            named=not connection.pooler,
         )
         # For what repositories inherit, which the service itself does not use: a connection for
         # each session.
@@ -142,7 +143,8 @@ class Database:
         if since is not None:
             seconds -= monotonic() - since
         with self._meanings:
-            return await self.pool.fetch(*as_sent(statement, values), seconds)
+            text, arguments, named = as_sent(statement, values)
+            return await self.pool.fetch(text, arguments, seconds, named=named)
 
     async def revision(self, within: float | None = None) -> str | None:
         """The schema's revision, None where there is none yet.
@@ -151,7 +153,8 @@ class Database:
         """
         with self._meanings:
             try:
-                rows = await self.pool.fetch(*as_sent(REVISION, {}), within or self.timeout)
+                text, arguments, _ = as_sent(REVISION, {})
+                rows = await self.pool.fetch(text, arguments, within or self.timeout)
             except StatementError as error:
                 if not isinstance(error.cause, pg.UndefinedTableError):
                     raise

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -106,15 +107,22 @@ class Connector:
 
 
 class Kept:
-    """A connection with the statements that were prepared on it."""
+    """A connection with the statements that were prepared on it.
 
-    def __init__(self, driver: asyncpg.Connection[Any]) -> None:
+    PostgreSQL plans a named statement once for all values, after a few executions. It plans an
+    unnamed one for its values each time; the driver sends its text again, in the same round trip.
+    """
+
+    def __init__(self, driver: asyncpg.Connection[Any], *, named: bool = True) -> None:
         """It is heard and taken for the first time now."""
         self.driver = driver
         self.opened = self.heard = self.taken = monotonic()
         self._prepared: dict[str, PreparedStatement[Any]] = {}
+        self._names = (f"statement_{number}" for number in count()) if named else None
 
-    async def fetch(self, text: str, arguments: list[Any], deadline: float) -> list[Record]:
+    async def fetch(
+        self, text: str, arguments: list[Any], deadline: float, *, named: bool = True
+    ) -> list[Record]:
         """The rows of a statement. Raises what the driver does, and TimeoutError."""
         statement = self._prepared.get(text)
         if statement is not None:
@@ -126,7 +134,8 @@ class Kept:
                 self._prepared.clear()
         if len(self._prepared) >= PREPARED_AT_MOST:
             del self._prepared[next(iter(self._prepared))]
-        statement = await self.driver.prepare(text, timeout=deadline - monotonic())
+        name = next(self._names) if named and self._names else None
+        statement = await self.driver.prepare(text, name=name, timeout=deadline - monotonic())
         self._prepared[text] = statement
         return await statement.fetch(*arguments, timeout=deadline - monotonic())
 
@@ -187,18 +196,28 @@ class Pool:
     replaced: after a failover all of them lead to the standby.
     """
 
-    def __init__(self, options: Mapping[str, Any], *, size: int, recycle: float) -> None:
-        """`recycle` is the age in seconds at which a connection is replaced."""
+    def __init__(
+        self, options: Mapping[str, Any], *, size: int, recycle: float, named: bool = True
+    ) -> None:
+        """`recycle` is the age in seconds at which a connection is replaced.
+
+        `named` is whether a named statement is still there at the next use: not behind a pooler.
+        """
         self._connector = Connector(options)
         self._size = size
         self._recycle = recycle
+        self._named = named
         self._places = Places(size)
         self._used = 0
         self._idle: list[Kept] = []
         self._doubted = self._renewed = float("-inf")
 
-    async def fetch(self, text: str, arguments: list[Any], seconds: float) -> list[Record]:
+    async def fetch(
+        self, text: str, arguments: list[Any], seconds: float, *, named: bool = True
+    ) -> list[Record]:
         """The rows of a statement, in one round trip where its connection knows it already.
+
+        `named` is false for a statement that is to be planned for its values each time.
 
         Raises StatementError when the statement fails, UnreachableError when no connection could be
         opened for it, and TimeoutError after `seconds`, a BusyError where none was free in them.
@@ -210,7 +229,7 @@ class Pool:
         try:
             kept = await self._taken(now, deadline)
             try:
-                rows = await kept.fetch(text, arguments, deadline)
+                rows = await kept.fetch(text, arguments, deadline, named=named)
             except BaseException as error:
                 if isinstance(error, pg.ReadOnlySQLTransactionError):
                     self.renew()
@@ -262,7 +281,7 @@ class Pool:
                 kept.taken = now
                 return kept
         async with asyncio.timeout(deadline - monotonic()):
-            return Kept(await self._connector.connect())
+            return Kept(await self._connector.connect(), named=self._named)
 
     def _give_back(self, kept: Kept) -> None:
         kept.heard = monotonic()

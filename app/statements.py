@@ -19,23 +19,37 @@ STATEMENTS_AT_MOST = 1024
 _DIALECT: Dialect = dialect()  # type: ignore[no-untyped-call]
 
 
+# An execution option of statements whose good plan depends on the values (research.md, D53).
+UNNAMED = {"unnamed": True}
+
+
+class Sent(NamedTuple):
+    """What the server gets: `named` where it may plan the statement once for all values."""
+
+    text: str
+    arguments: list[Any]
+    named: bool
+
+
 class _Compiled(NamedTuple):
     """A statement as the driver takes it."""
 
     text: str
     names: tuple[str, ...]
     constants: Mapping[str, Any]
+    named: bool
 
 
 @lru_cache(STATEMENTS_AT_MOST)
 def _compiled(statement: ClauseElement) -> _Compiled:
     compiled: Any = statement.compile(dialect=_DIALECT)
     constants = {name: value for name, value in compiled.params.items() if value is not None}
-    return _Compiled(str(compiled), tuple(compiled.positiontup), constants)
+    named = not compiled.execution_options.get("unnamed", False)
+    return _Compiled(str(compiled), tuple(compiled.positiontup), constants, named)
 
 
-def as_sent(statement: ClauseElement, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+def as_sent(statement: ClauseElement, values: Mapping[str, Any]) -> Sent:
     """The text and the arguments that the server gets."""
-    text, names, constants = _compiled(statement)
+    text, names, constants, named = _compiled(statement)
     given = {**constants, **values} if constants else values
-    return text, [given[name] for name in names]
+    return Sent(text, [given[name] for name in names], named)

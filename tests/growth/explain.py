@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.connection import Connection
 from app.session import Sessions
-from app.statements import as_sent
+from app.statements import Sent, as_sent
 from app.tasks.repository import TaskRepository
 
 # The way down an index and the leaves a page lies on.
@@ -23,8 +23,8 @@ INDEX_BUFFERS = 12
 # PostgreSQL may go over to a generic plan after the fifth execution.
 EXECUTIONS = 6
 
-# `service`: as the service's connections are set. `generic`: the plan that knows no parameter,
-# to see that a list does not depend on that setting.
+# `service`: as the service has it planned, for its values or as PostgreSQL decides. `generic`: the
+# plan that knows no parameter, which PostgreSQL may decide for.
 Mode = Literal["service", "generic"]
 MODES: tuple[Mode, ...] = ("service", "generic")
 Call = Callable[[TaskRepository], Awaitable[object]]
@@ -147,13 +147,13 @@ class Explainer:
 
     async def explain(self, call: Call, mode: Mode) -> Plan:
         """The plan of a call's first statement. Nothing is changed in the table."""
-        sql, values = await self._statement(call)
-        arguments = ", ".join(_literal(value) for value in values)
+        sent = await self.statement(call)
+        arguments = ", ".join(_literal(value) for value in sent.arguments)
         execute = f"EXECUTE explained ({arguments})"
-        usual = await self.plain.fetchval("SHOW plan_cache_mode")
+        usual = "auto" if sent.named else "force_custom_plan"
         wanted = "force_generic_plan" if mode == "generic" else usual
         await self.plain.execute(f"SET plan_cache_mode = {wanted}")
-        await self.plain.execute(f"PREPARE explained AS {sql}")
+        await self.plain.execute(f"PREPARE explained AS {sent.text}")
         answer = ""
         try:
             for _ in range(EXECUTIONS):
@@ -163,15 +163,15 @@ class Explainer:
             )
         finally:
             await self.plain.execute("DEALLOCATE explained")
-            await self.plain.execute(f"SET plan_cache_mode = {usual}")
+            await self.plain.execute("RESET plan_cache_mode")
         plan = json.loads(answer)[0]
         return Plan(text, list(_walk(plan["Plan"])), plan["Execution Time"], plan["Planning Time"])
 
-    async def _statement(self, call: Call) -> tuple[str, tuple[object, ...]]:
+    async def statement(self, call: Call) -> Sent:
+        """The first statement of a call, which is not sent."""
         with pytest.raises(_CapturedError) as captured:
             await call(self._tasks)
-        sql, values = captured.value.args
-        return sql, tuple(values)
+        return Sent(*captured.value.args)
 
     async def _rolled_back(self, explained: str) -> str:
         transaction = self.plain.transaction()

@@ -40,7 +40,7 @@ async def fetch(pool: Database, words: str) -> list[tuple[Any, ...]]:
 
 
 async def one(pool: Database, statement: ClauseElement, **values: Any) -> Any:
-    ((value,),) = await pool.pool.fetch(*as_sent(statement, values), 4)
+    ((value,),) = await pool.pool.fetch(*as_sent(statement, values)[:2], 4)
     return value
 
 

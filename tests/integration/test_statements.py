@@ -197,6 +197,67 @@ async def test_a_transaction_would_be_seen(
     assert last == "COMMIT;"
 
 
+PLANS = """
+    SELECT generic_plans, custom_plans FROM pg_prepared_statements
+    WHERE statement NOT LIKE '%pg_prepared_statements%'
+"""
+SEARCHES = {
+    "a search": {"q": "milk"},
+    "a range of the other instant": {"updated_after": "2001-01-01T00:00:00Z"},
+    "a range of the other instant, by change": {
+        "sort": "updated_at", "created_before": "2999-01-01T00:00:00Z"
+    },
+}  # fmt: skip
+# Where the words and the range do not decide which way through the table is the shortest.
+LISTS = {
+    "all": {},
+    "open": {"completed": "false"},
+    "by change": {"sort": "updated_at", "order": "asc"},
+    "a range": {"created_after": "2001-01-01T00:00:00Z", "created_before": "2999-01-01T00:00:00Z"},
+}
+REPEATED = 10
+
+
+async def plans(sole_app: Edge, sole: ContractClient, case: Case) -> list[tuple[int, int]]:
+    """How often the server planned the last statements for no and for their own values."""
+    driver = driver_of(sole_app)
+    # A driver's connection of its own forgets nothing of the cases before.
+    core_of(sole_app).database.pool._idle[0]._prepared.clear()
+    await driver.execute("DEALLOCATE ALL")
+    for _ in range(REPEATED):
+        await sole.request(case.method, case.url, **case.options)
+    return [tuple(row) for row in await driver.fetch(PLANS)]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "narrowed" not in name])
+async def test_an_ordinary_statement_is_planned_once_for_all_values(
+    sole_app: Edge, sole: ContractClient, settings: Settings, name: str
+) -> None:
+    planned = await plans(sole_app, sole, CASES[name])
+    if settings.connection().pooler:
+        assert planned == []  # sent with its text each time, and planned for its values
+    else:
+        # PostgreSQL looks at five plans of its own kind before it keeps one.
+        assert [custom for _, custom in planned] == [5] * len(planned)
+        assert sum(generic for generic, _ in planned) == REPEATED - 5
+
+
+@pytest.mark.parametrize("name", LISTS)
+async def test_a_list_that_one_index_serves_is_planned_once_for_all_values(
+    sole_app: Edge, sole: ContractClient, settings: Settings, name: str
+) -> None:
+    planned = await plans(sole_app, sole, Case("GET", ALICE, "", 200, {"params": LISTS[name]}))
+    assert planned == ([] if settings.connection().pooler else [(REPEATED - 5, 5)])
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+async def test_a_list_whose_plan_depends_on_the_values_is_planned_for_them(
+    sole_app: Edge, sole: ContractClient, name: str
+) -> None:
+    case = Case("GET", ALICE, "", 200, {"params": SEARCHES[name]})
+    assert await plans(sole_app, sole, case) == []
+
+
 async def test_a_change_with_the_current_tag_is_one_statement(
     sole: ContractClient, seen: Seen
 ) -> None:

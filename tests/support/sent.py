@@ -14,9 +14,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sent: list[str] = []
     fetch = Kept.fetch
 
-    async def note(kept: Kept, text: str, arguments: list[Any], deadline: float) -> Any:
+    async def note(
+        kept: Kept, text: str, arguments: list[Any], deadline: float, **options: bool
+    ) -> Any:
         sent.append(text)
-        return await fetch(kept, text, arguments, deadline)
+        return await fetch(kept, text, arguments, deadline, **options)
 
     monkeypatch.setattr(Kept, "fetch", note)
     return sent

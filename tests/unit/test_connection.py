@@ -334,15 +334,10 @@ def test_the_direct_connection_keeps_what_belongs_to_tls_and_credentials() -> No
     assert (direct.url.username, direct.url.password, direct.url.database) == ("u", "p", "db")
 
 
-def test_a_server_is_asked_without_a_pooler_for_named_statements_and_plans_of_their_own() -> None:
+def test_a_server_without_a_pooler_plans_statements_as_it_does_by_default() -> None:
     assert Connection.parse(LOCAL).connect_args() == {
         "ssl": False,
-        "server_settings": {
-            "application_name": "tasks-api",
-            "timezone": "UTC",
-            "jit": "off",
-            "plan_cache_mode": "force_custom_plan",
-        },
+        "server_settings": {"application_name": "tasks-api", "timezone": "UTC", "jit": "off"},
     }
 
 
@@ -362,6 +357,7 @@ def test_the_driver_is_told_the_parts_of_the_url_and_the_rest() -> None:
         "password": "p@",
         "database": "tasks",
         **connection.connect_args(2.5),
+        "statement_cache_size": 0,
     }
     assert connection.keywords() == connection.keywords(0)
     assert "statement_timeout" not in connection.keywords()["server_settings"]

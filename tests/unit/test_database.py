@@ -33,7 +33,7 @@ class DriverError(pg.PostgresError):
 def failing(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> Database:
     """A database on which every statement comes to this."""
 
-    async def fetch(*_: Any) -> None:
+    async def fetch(*_: Any, **__: Any) -> None:
         raise fault
 
     monkeypatch.setattr(Pool, "fetch", fetch)
@@ -161,7 +161,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that were given for each statement."""
     noted: list[float] = []
 
-    async def fetch(_: Pool, __: str, ___: list[Any], seconds: float) -> None:
+    async def fetch(_: Pool, __: str, ___: list[Any], seconds: float, **____: Any) -> None:
         noted.append(seconds)
         raise TimeoutError
 
@@ -256,15 +256,20 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any
         ({"statement_timeout": 2, "recycle": 9}, 2, 9),
     ],
 )
+@pytest.mark.parametrize("connection", [NOWHERE, POOLER], ids=["direct", "pooled"])
 def test_the_pool_is_told_what_was_asked_for(
-    limits: dict[str, Any], statement: float, recycle: int, monkeypatch: pytest.MonkeyPatch
+    connection: Connection,
+    limits: dict[str, Any],
+    statement: float,
+    recycle: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: list[Any] = []
     monkeypatch.setattr("app.database.Pool", lambda *args, **options: given.append((args, options)))
-    Database(NOWHERE, pool_size=7, timeout=3, **limits)
-    assert given == [
-        (({**NOWHERE.keywords(statement), "timeout": 3},), {"size": 7, "recycle": recycle}),
-    ]
+    Database(connection, pool_size=7, timeout=3, **limits)
+    (((keywords,), options),) = given
+    assert keywords == {**connection.keywords(statement), "timeout": 3}
+    assert options == {"size": 7, "recycle": recycle, "named": connection is NOWHERE}
 
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040")

@@ -265,11 +265,15 @@ class Driver:
         self.number = number
         self.fault: BaseException | None = None
         self.ended = ""
-        self.prepared = 0
+        self.names: list[str | None] = []
 
-    async def prepare(self, _: str, *, timeout: float) -> Driver:  # noqa: ASYNC109 - asyncpg's
+    @property
+    def prepared(self) -> int:
+        return len(self.names)
+
+    async def prepare(self, _: str, *, name: str | None, timeout: float) -> Driver:  # noqa: ASYNC109 - asyncpg's
         assert 0 < timeout <= SECONDS
-        self.prepared += 1
+        self.names.append(name)
         return self
 
     async def fetch(self, *_: object, timeout: float) -> Any:  # noqa: ASYNC109 - asyncpg's
@@ -390,6 +394,18 @@ async def test_a_statement_is_prepared_once_for_a_connection(pool: Pool, drivers
     for _ in range(3):
         await ask(pool)
     assert drivers[0].prepared == 1
+
+
+@pytest.mark.requirement("NFR-004")
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_pool_says_whether_statements_have_names(drivers: Drivers, *, named: bool) -> None:
+    pool = Pool({}, size=1, recycle=100, named=named)
+    for text in ("SELECT 1", "SELECT 2"):
+        await pool.fetch(text, [], SECONDS)
+    await pool.fetch("SELECT 3", [], SECONDS, named=False)
+    names = drivers[0].names
+    assert len({*names[:2]} - {None}) == 2 * named
+    assert names[2] is None
 
 
 @pytest.mark.parametrize("kind", [pg.InvalidCachedStatementError, pg.InvalidSQLStatementNameError])

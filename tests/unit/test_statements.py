@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import BigInteger, bindparam, select
 
-from app.statements import _compiled, as_sent
+from app.statements import UNNAMED, _compiled, as_sent
 
 pytestmark = pytest.mark.requirement("NFR-004")
 
@@ -18,7 +18,12 @@ def test_a_statement_is_written_once_and_only_so_many_are_kept() -> None:
 
 
 def test_arguments_stand_in_the_order_of_the_statement() -> None:
-    text, arguments = as_sent(ADD, {"a": 2})
+    text, arguments, _ = as_sent(ADD, {"a": 2})
     assert text.index("$1") < text.index("$2")
     assert arguments == [2, 40]
-    assert as_sent(ADD, {"b": 1, "a": 2}) == (text, [2, 1])
+    assert as_sent(ADD, {"b": 1, "a": 2}) == (text, [2, 1], True)
+
+
+def test_a_statement_may_be_planned_for_its_values_each_time() -> None:
+    assert as_sent(ADD, {"a": 2}).named
+    assert not as_sent(ADD.execution_options(**UNNAMED), {"a": 2}).named

@@ -35,7 +35,9 @@ FORGOTTEN_AT_MOST = 10  # more than are made, so the expired ones of a user beco
 SWEPT_AT_MOST = 10_000
 
 NOW = func.now()
-_EXPIRED = Key.created_at < NOW - text(f"interval '{HOURS} hours'")
+_LIFE = text(f"interval '{HOURS} hours'")
+_UTC = text("'UTC'")
+_EXPIRED = Key.created_at < NOW - _LIFE
 _OWNER = bindparam("owner", type_=Key.user_id.type)
 _KEY = bindparam("key", type_=Key.key.type)
 _COLUMNS = (Key.payload_digest, Key.task_id, Key.etag, Key.created_at)
@@ -63,7 +65,9 @@ _claimed = (
             name: _insert_key.excluded[name]
             for name in ("payload_digest", "task_id", "etag", "created_at")
         },
-        where=_EXPIRED,
+        # `_EXPIRED` by functions that are IMMUTABLE, which a distributed PostgreSQL wants here.
+        where=Key.created_at
+        < func.timezone(_UTC, func.timezone(_UTC, _insert_key.excluded.created_at) - _LIFE),
     )
     .returning(*_COLUMNS)
     .cte("claimed")
@@ -103,12 +107,10 @@ _kept = select(*_COLUMNS).where(Key.user_id == _OWNER, Key.key == _KEY, ~_EXPIRE
 # has ended since this statement began, so that its row cannot be seen.
 CREATE_ONCE = union_all(select(_claimed), _kept).add_cte(_stored, _forgotten)
 
+# Without a lock of its own, which a distributed PostgreSQL does not accept for many users.
 SWEEP = delete(Key).where(
     tuple_(Key.user_id, Key.key).in_(
-        select(Key.user_id, Key.key)
-        .where(_EXPIRED)
-        .limit(SWEPT_AT_MOST)
-        .with_for_update(skip_locked=True)
+        select(Key.user_id, Key.key).where(_EXPIRED).limit(SWEPT_AT_MOST)
     )
 )
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    null,
     select,
     text,
     tuple_,
@@ -67,10 +68,16 @@ COLUMNS = (
     TaskRecord.etag,
 )
 THIS_TASK = (TaskRecord.user_id == bindparam("owner"), TaskRecord.id == bindparam("task"))
+_UTC = text("'UTC'")
 HAS_ETAG = TaskRecord.etag == func.any(bindparam("etags", type_=ARRAY(Uuid)))
 NOW = func.now()
+# In UTC because a distributed PostgreSQL accepts only functions of a column that are IMMUTABLE:
+# `timestamptz + interval` follows the session's time zone (research.md, D53).
+_NEXT = func.timezone(
+    _UTC, func.timezone(_UTC, TaskRecord.updated_at) + text("interval '1 microsecond'")
+)
 # Strictly forward, even when the clock is set back or two changes fall on one microsecond.
-LATER = func.greatest(NOW, TaskRecord.updated_at + text("interval '1 microsecond'"))
+LATER = func.greatest(NOW, _NEXT)
 
 # Statements are built once: their parameters are the only thing that a request changes.
 SELECT = select(*COLUMNS).where(*THIS_TASK)
@@ -90,20 +97,27 @@ _INSERT = insert(TaskRecord).values(
 _KEY = [TaskRecord.user_id, TaskRecord.id]
 INSERT = _INSERT.returning(*COLUMNS)
 INSERT_IF_ABSENT = _INSERT.on_conflict_do_nothing(index_elements=_KEY).returning(*COLUMNS)
+# `now()` is not IMMUTABLE either; in the row that could not be inserted it has its value.
+_LATER = func.greatest(_INSERT.excluded.updated_at, _NEXT)
 UPSERT = _INSERT.on_conflict_do_update(
     index_elements=_KEY,
     set_={
         "title": _INSERT.excluded.title,
         "description": _INSERT.excluded.description,
-        "completed_at": case((_COMPLETED, func.coalesce(TaskRecord.completed_at, LATER))),
-        "updated_at": LATER,
+        "completed_at": case((_COMPLETED, func.coalesce(TaskRecord.completed_at, _LATER))),
+        "updated_at": _LATER,
         "etag": _INSERT.excluded.etag,
     },
 ).returning(*COLUMNS)
 CHANGES: dict[str, ColumnElement[Any]] = {
     "title": bindparam("new_title"),
     "description": bindparam("new_description"),
-    "completed": case((_COMPLETED, func.coalesce(TaskRecord.completed_at, LATER))),
+}
+# A task was completed before its next change. `least` skips NULL, as `coalesce` does, in which
+# `now()` would not be accepted.
+COMPLETIONS: dict[bool, ColumnElement[Any]] = {
+    True: func.least(TaskRecord.completed_at, LATER),
+    False: null(),
 }
 FILTERS = {
     "completed": TaskRecord.completed == bindparam("completed"),
@@ -206,7 +220,8 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         elif if_absent:
             raise PreconditionFailed
         else:
-            statement = _update(frozenset(CHANGES), any_etag=if_match.any)
+            members = frozenset(CHANGES)
+            statement = _update(members, completed=new.completed, any_etag=if_match.any)
             values["etags"] = if_match.strong
         task = await self._one(statement, values)
         if task is None:
@@ -221,7 +236,8 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         sent = {
             name: value for name in CHANGES if (value := getattr(patch, name)) is not msgspec.UNSET
         }
-        if not sent:
+        completed = None if patch.completed is msgspec.UNSET else patch.completed
+        if not sent and completed is None:
             current = await self.get_task(user_id, task_id)
             if if_match is not None and not if_match.holds_strongly(current.etag):
                 raise PreconditionFailed
@@ -231,7 +247,8 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         any_etag = if_match is None or if_match.any
         if if_match is not None:
             values["etags"] = if_match.strong
-        task = await self._one(_update(frozenset(sent), any_etag=any_etag), values)
+        statement = _update(frozenset(sent), completed=completed, any_etag=any_etag)
+        task = await self._one(statement, values)
         if task is None:
             raise TaskNotFound if any_etag else await self._refusal(user_id, task_id, began)
         return task
@@ -276,8 +293,10 @@ def _values(user_id: str, task_id: UUID, new: TaskCreate | TaskReplace) -> dict[
 
 
 @cache
-def _update(members: frozenset[str], *, any_etag: bool) -> ClauseElement:
-    changes = {("completed_at" if name == "completed" else name): CHANGES[name] for name in members}
+def _update(members: frozenset[str], *, completed: bool | None, any_etag: bool) -> ClauseElement:
+    changes = {name: CHANGES[name] for name in members}
+    if completed is not None:
+        changes["completed_at"] = COMPLETIONS[completed]
     conditions = THIS_TASK if any_etag else (*THIS_TASK, HAS_ETAG)
     return (
         update(TaskRecord)

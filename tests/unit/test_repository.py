@@ -123,7 +123,8 @@ def test_a_payload_is_kept_as_a_digest_of_256_bits() -> None:
 @pytest.mark.requirement("NFR-004")
 def test_a_statement_is_built_once_for_each_set_of_members_and_filters() -> None:
     members, filters = frozenset({"title"}), frozenset({"completed"})
-    assert _update(members, any_etag=True) is _update(members, any_etag=True)
+    update = _update(members, completed=True, any_etag=True)
+    assert update is _update(members, completed=True, any_etag=True)
     sorted_by = (TaskSort.CREATED_AT, SortOrder.ASC)
     assert _list(filters, *sorted_by, follows=True) is _list(filters, *sorted_by, follows=True)
 

@@ -14,7 +14,7 @@ from sqlalchemy import ClauseElement, Dialect
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 # More than there are statements of the service's own: each set of a list's filters is one.
-STATEMENTS_AT_MOST = 1024
+STATEMENTS_AT_MOST = 2048
 
 _DIALECT: Dialect = dialect()  # type: ignore[no-untyped-call]
 

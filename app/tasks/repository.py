@@ -15,20 +15,17 @@ from sqlalchemy import (
     Boolean,
     ClauseElement,
     ColumnElement,
-    Text,
     Uuid,
     bindparam,
     case,
-    cast,
     delete,
     func,
     null,
     select,
     text,
-    tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import TSQUERY, insert
+from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
 from app.etags import Condition, format_etag
@@ -40,33 +37,19 @@ from app.problems import (
     TaskNotFound,
 )
 from app.session import Sessions
-from app.statements import UNNAMED
 from app.tasks.cursor import Position
 from app.tasks.idempotency import CREATE_ONCE, SWEEP, key_values
+from app.tasks.lists import COLUMNS, FILTERS, fitting, list_statement, longest
 from app.tasks.models import TaskRecord
 from app.tasks.schemas import (
     ListTasksQuery,
-    SortOrder,
     Task,
     TaskCreate,
     TaskPatch,
     TaskReplace,
-    TaskSort,
 )
 from app.tasks.words import tsquery
 
-# In the order of the fields of Task.
-COLUMNS = (
-    TaskRecord.id,
-    TaskRecord.user_id,
-    TaskRecord.title,
-    TaskRecord.description,
-    TaskRecord.completed,
-    TaskRecord.completed_at,
-    TaskRecord.created_at,
-    TaskRecord.updated_at,
-    TaskRecord.etag,
-)
 THIS_TASK = (TaskRecord.user_id == bindparam("owner"), TaskRecord.id == bindparam("task"))
 _UTC = text("'UTC'")
 HAS_ETAG = TaskRecord.etag == func.any(bindparam("etags", type_=ARRAY(Uuid)))
@@ -119,21 +102,6 @@ COMPLETIONS: dict[bool, ColumnElement[Any]] = {
     True: func.least(TaskRecord.completed_at, LATER),
     False: null(),
 }
-FILTERS = {
-    "completed": TaskRecord.completed == bindparam("completed"),
-    "created_after": TaskRecord.created_at > bindparam("created_after"),
-    "created_before": TaskRecord.created_at < bindparam("created_before"),
-    "updated_after": TaskRecord.updated_at > bindparam("updated_after"),
-    "updated_before": TaskRecord.updated_at < bindparam("updated_before"),
-    # Each lexeme holds its user, so one index serves both (data-model.md, "Search").
-    "q": TaskRecord.search.op("@@")(cast(func.lower(bindparam("q", type_=Text)), TSQUERY)),
-}
-# With these filters one index has what is looked for in the order that is asked for, whatever the
-# values are. With others the shorter way depends on the values.
-INDEXED = {
-    TaskSort.CREATED_AT: {"completed", "created_after", "created_before"},
-    TaskSort.UPDATED_AT: {"completed", "updated_after", "updated_before"},
-}
 
 
 class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
@@ -154,12 +122,27 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
                 return [], None
         if after is not None:
             values |= {"after": after.at, "after_id": after.id}
-        statement = _list(frozenset(filters), query.sort, query.order, follows=after is not None)
-        tasks = [_task(row) for row in await self.session.fetch(statement, values)]
-        if len(tasks) <= query.limit:
-            return tasks, None
-        last = tasks[query.limit - 1]
-        return tasks[: query.limit], Position(getattr(last, query.sort), last.id)
+        rows = await self._rows(query, frozenset(filters), values)
+        page = fitting([_task(row) for row in rows[: query.limit] if not row[-1]])
+        if len(page) == len(rows):
+            return page, None
+        return page, Position(getattr(page[-1], query.sort), page[-1].id)
+
+    async def _rows(
+        self, query: ListTasksQuery, filters: frozenset[str], values: dict[str, Any]
+    ) -> list[Record]:
+        """The rows of a page and the one after it; the last column marks one without room."""
+        began = monotonic()
+        follows = "after" in values
+        statement = list_statement(filters, query.sort, query.order, follows=follows)
+        values["longest"] = longest(query.limit)
+        rows = await self.session.fetch(statement, values)
+        if not any(row[-1] for row in rows):
+            return rows
+        statement = list_statement(
+            filters, query.sort, query.order, follows=follows, counts_bytes=True
+        )
+        return await self.session.fetch(statement, values, since=began)
 
     async def create_task(self, user_id: str, new: TaskCreate, key: str | None) -> Task:
         """Store a new task under a new id, with an idempotency key at most once.
@@ -277,7 +260,7 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
 
 
 def _task(row: Record) -> Task:
-    values: Any = (*row[:-1], format_etag(row[-1]))
+    values: Any = (*row[:8], format_etag(row[8]))
     return Task(*values)
 
 
@@ -304,25 +287,3 @@ def _update(members: frozenset[str], *, completed: bool | None, any_etag: bool) 
         .values(**changes, updated_at=LATER, etag=bindparam("new_etag"))
         .returning(*COLUMNS)
     )
-
-
-@cache
-def _list(
-    filters: frozenset[str], sort: TaskSort, order: SortOrder, *, follows: bool
-) -> ClauseElement:
-    """The statement for one set of filters; there are 512."""
-    key = (getattr(TaskRecord, sort), TaskRecord.id)
-    conditions = [TaskRecord.user_id == bindparam("owner"), *(FILTERS[f] for f in sorted(filters))]
-    # A task is not changed before it is made, so a bound on one instant may bound the other.
-    if sort is TaskSort.CREATED_AT and "updated_before" in filters:
-        conditions.append(TaskRecord.created_at < bindparam("updated_before"))
-    if sort is TaskSort.UPDATED_AT and "created_after" in filters:
-        conditions.append(TaskRecord.updated_at > bindparam("created_after"))
-    if follows:
-        position = tuple_(bindparam("after", type_=key[0].type), bindparam("after_id", type_=Uuid))
-        conditions.append(
-            tuple_(*key) > position if order is SortOrder.ASC else tuple_(*key) < position
-        )
-    ordering = [column.asc() if order is SortOrder.ASC else column.desc() for column in key]
-    statement = select(*COLUMNS).where(*conditions).order_by(*ordering).limit(bindparam("most"))
-    return statement if filters <= INDEXED[sort] else statement.execution_options(**UNNAMED)

@@ -39,6 +39,7 @@ class Case(Struct, frozen=True, kw_only=True):
     rows: int | None = None  # to be touched at most; None for any number
     modes: tuple[Mode, ...] = MODES
     writes: bool = False
+    counts_bytes: bool = False  # the page has a text that is too long for it
 
 
 class Plan(Struct, frozen=True):
@@ -120,10 +121,19 @@ class _CapturedError(Exception):
     """Carries a statement out of the repository, which then does not send it."""
 
 
-async def _capture(
-    statement: ClauseElement, values: Mapping[str, Any] = {}, **_: object
-) -> list[asyncpg.Record]:
-    raise _CapturedError(*as_sent(statement, values))
+def _repository(*answers: list[Any]) -> TaskRepository:
+    """A repository whose first statements are answered with these, and the next one captured."""
+    left = list(answers)
+
+    async def fetch(
+        statement: ClauseElement, values: Mapping[str, Any] = {}, **_: object
+    ) -> list[Any]:
+        if left:
+            return left.pop()
+        raise _CapturedError(*as_sent(statement, values))
+
+    engine = create_async_engine("postgresql+asyncpg://")
+    return TaskRepository(session=Sessions(engine, fetch))
 
 
 class Explainer:
@@ -132,8 +142,6 @@ class Explainer:
     def __init__(self, plain: asyncpg.Connection[Any]) -> None:
         """Take a connection that is set as those of the service's pool."""
         self.plain = plain
-        sessions = Sessions(create_async_engine("postgresql+asyncpg://"), _capture)
-        self._tasks = TaskRepository(session=sessions)
 
     @classmethod
     @asynccontextmanager
@@ -145,9 +153,9 @@ class Explainer:
         finally:
             await plain.close()
 
-    async def explain(self, call: Call, mode: Mode) -> Plan:
-        """The plan of a call's first statement. Nothing is changed in the table."""
-        sent = await self.statement(call)
+    async def explain(self, call: Call, mode: Mode, *, counts_bytes: bool = False) -> Plan:
+        """The plan of a call's statement. Nothing is changed in the table."""
+        sent = await self.statement(call, counts_bytes=counts_bytes)
         arguments = ", ".join(_literal(value) for value in sent.arguments)
         execute = f"EXECUTE explained ({arguments})"
         usual = "auto" if sent.named else "force_custom_plan"
@@ -167,10 +175,11 @@ class Explainer:
         plan = json.loads(answer)[0]
         return Plan(text, list(_walk(plan["Plan"])), plan["Execution Time"], plan["Planning Time"])
 
-    async def statement(self, call: Call) -> Sent:
-        """The first statement of a call, which is not sent."""
+    async def statement(self, call: Call, *, counts_bytes: bool = False) -> Sent:
+        """The statement of a call, which is not sent; of a page that is too long, the second."""
+        marked = [[[True]]] if counts_bytes else []
         with pytest.raises(_CapturedError) as captured:
-            await call(self._tasks)
+            await call(_repository(*marked))
         return Sent(*captured.value.args)
 
     async def _rolled_back(self, explained: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import replace
 
 from app.connection import Connection
 from app.embedded import running
@@ -98,10 +99,12 @@ async def _lists(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[
         name = f"{user}: {sort} {order}" + ("" if completed is None else f", {completed=}")
         at, depth = await _halfway(database, user, sort, completed=completed)
         for after, page in ((None, "first page"), (at, f"page at {depth:,}")):
-            yield _list(
+            case = _list(
                 f"{name}, {page}", user, after=after, rows=PAGE, indexes=index,
                 sort=sort, order=order, completed=completed,
             )  # fmt: skip
+            yield case
+            yield replace(case, name=f"{case.name}, long texts", counts_bytes=True)
 
 
 async def _halfway(
@@ -223,7 +226,7 @@ async def check(url: str, size: Size, report: Callable[[str], None]) -> list[str
         report(await _sizes(explainer.plain))
         for case in await cases(explainer.plain):
             for mode in case.modes:
-                plan = await explainer.explain(case.call, mode)
+                plan = await explainer.explain(case.call, mode, counts_bytes=case.counts_bytes)
                 bad = faults(case, plan)
                 found += [f"{case.name} ({mode}): {fault}\n{plan.text}" for fault in bad]
                 report(

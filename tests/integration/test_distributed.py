@@ -118,11 +118,14 @@ async def catalogue(explainer: Explainer) -> Catalogue:
     return await Catalogue.read(explainer.plain)
 
 
-@pytest.mark.parametrize("name", SENT)
+@pytest.mark.parametrize(
+    ("name", "counts_bytes"),
+    [(name, False) for name in SENT] + [(name, True) for name in SENT if name.startswith("list")],
+)
 async def test_a_distributed_database_accepts_the_statement(
-    explainer: Explainer, catalogue: Catalogue, name: str
+    explainer: Explainer, catalogue: Catalogue, name: str, *, counts_bytes: bool
 ) -> None:
-    sql = (await explainer.statement(SENT[name])).text
+    sql = (await explainer.statement(SENT[name], counts_bytes=counts_bytes)).text
     found = faults(await analyzed(explainer.plain, sql), catalogue)
     # The sweep is housekeeping: it is about all users, and needs one of them for nothing.
     assert found == ({"idempotency_keys without a user"} if name == "sweep" else set()), sql

@@ -18,7 +18,7 @@ import pytest
 
 from app.etags import Condition
 from app.tasks.cursor import Position
-from app.tasks.repository import FILTERS
+from app.tasks.lists import FILTERS
 from app.tasks.schemas import (
     ListTasksQuery,
     SortOrder,
@@ -142,6 +142,15 @@ def shards(nodes: list[dict[str, Any]]) -> set[str]:
 async def test_an_operation_touches_one_shard(explainer: Explainer, name: str, mode: Mode) -> None:
     plan = await explainer.explain(CALLS[name], mode)
     assert len(shards(plan.nodes)) == (0 if name in INSERTS else 1), plan.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", [name for name in CALLS if name.startswith("list")])
+async def test_a_page_of_long_texts_touches_one_shard(
+    explainer: Explainer, name: str, mode: Mode
+) -> None:
+    plan = await explainer.explain(CALLS[name], mode, counts_bytes=True)
+    assert len(shards(plan.nodes)) == 1, plan.text
 
 
 async def test_a_statement_without_a_user_would_be_seen(explainer: Explainer) -> None:

@@ -469,7 +469,7 @@ def _changes_without_user(patch: pytest.MonkeyPatch) -> None:
 
 
 def _lists_without_user(patch: pytest.MonkeyPatch) -> None:
-    original = repository._list
+    original = repository.list_statement
 
     def forgetful(*arguments: Any, **options: Any) -> Any:
         statement: Any = original(*arguments, **options)
@@ -477,7 +477,7 @@ def _lists_without_user(patch: pytest.MonkeyPatch) -> None:
         broken._where_criteria = statement._where_criteria[1:]
         return broken
 
-    patch.setattr(repository, "_list", forgetful)
+    patch.setattr(repository, "list_statement", forgetful)
 
 
 def _moves_positions(patch: pytest.MonkeyPatch, by: int) -> None:

@@ -12,8 +12,9 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from app.etags import Condition
 from app.problems import TaskNotFound
 from app.tasks.idempotency import key_values
+from app.tasks.lists import list_statement
 from app.tasks.models import TaskRecord
-from app.tasks.repository import TaskRepository, _list, _update
+from app.tasks.repository import TaskRepository, _update
 from app.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskSort
 
 pytestmark = pytest.mark.requirement("NFR-005")
@@ -22,8 +23,8 @@ INSTANT = "TIMESTAMP WITH TIME ZONE"
 
 
 def bounds(sort: TaskSort, order: SortOrder, *filters: str, follows: bool = False) -> list[str]:
-    """The conditions after the user's, and the order."""
-    statement: Any = _list(frozenset(filters), sort, order, follows=follows)
+    """The conditions after the user's, and the order. $1 is the longest text of a row."""
+    statement: Any = list_statement(frozenset(filters), sort, order, follows=follows)
     written = str(statement.compile(dialect=dialect()))  # type: ignore[no-untyped-call]
     sql = " ".join(written.split())
     conditions, _, ordering = sql.partition("WHERE ")[2].partition(" ORDER BY ")
@@ -39,18 +40,18 @@ def bounds(sort: TaskSort, order: SortOrder, *filters: str, follows: bool = Fals
         (
             TaskSort.CREATED_AT,
             ["updated_before"],
-            [f"tasks.updated_at < $2::{INSTANT}", f"tasks.created_at < $2::{INSTANT}"],
+            [f"tasks.updated_at < $3::{INSTANT}", f"tasks.created_at < $3::{INSTANT}"],
         ),
-        (TaskSort.CREATED_AT, ["created_after"], [f"tasks.created_at > $2::{INSTANT}"]),
-        (TaskSort.CREATED_AT, ["created_before"], [f"tasks.created_at < $2::{INSTANT}"]),
+        (TaskSort.CREATED_AT, ["created_after"], [f"tasks.created_at > $3::{INSTANT}"]),
+        (TaskSort.CREATED_AT, ["created_before"], [f"tasks.created_at < $3::{INSTANT}"]),
         (
             TaskSort.UPDATED_AT,
             ["created_after"],
-            [f"tasks.created_at > $2::{INSTANT}", f"tasks.updated_at > $2::{INSTANT}"],
+            [f"tasks.created_at > $3::{INSTANT}", f"tasks.updated_at > $3::{INSTANT}"],
         ),
-        (TaskSort.UPDATED_AT, ["updated_before"], [f"tasks.updated_at < $2::{INSTANT}"]),
-        (TaskSort.UPDATED_AT, ["updated_after"], [f"tasks.updated_at > $2::{INSTANT}"]),
-        (TaskSort.UPDATED_AT, ["completed"], ["tasks.completed = $2::BOOLEAN"]),
+        (TaskSort.UPDATED_AT, ["updated_before"], [f"tasks.updated_at < $3::{INSTANT}"]),
+        (TaskSort.UPDATED_AT, ["updated_after"], [f"tasks.updated_at > $3::{INSTANT}"]),
+        (TaskSort.UPDATED_AT, ["completed"], ["tasks.completed = $3::BOOLEAN"]),
     ],
 )
 def test_a_list_is_bounded_on_the_column_that_orders_it(
@@ -66,7 +67,7 @@ def test_a_list_is_bounded_on_the_column_that_orders_it(
 )
 def test_a_page_goes_on_behind_a_position(sort: TaskSort, order: SortOrder, sign: str) -> None:
     assert bounds(sort, order, follows=True) == [
-        f"(tasks.{sort}, tasks.id) {sign} ($2::{INSTANT}, $3::UUID)",
+        f"(tasks.{sort}, tasks.id) {sign} ($3::{INSTANT}, $4::UUID)",
         f"tasks.{sort} {order.upper()}, tasks.id {order.upper()}",
     ]
 
@@ -126,7 +127,8 @@ def test_a_statement_is_built_once_for_each_set_of_members_and_filters() -> None
     update = _update(members, completed=True, any_etag=True)
     assert update is _update(members, completed=True, any_etag=True)
     sorted_by = (TaskSort.CREATED_AT, SortOrder.ASC)
-    assert _list(filters, *sorted_by, follows=True) is _list(filters, *sorted_by, follows=True)
+    listed = list_statement(filters, *sorted_by, follows=True)
+    assert listed is list_statement(filters, *sorted_by, follows=True)
 
 
 def test_what_a_repository_inherits_is_about_tasks() -> None:

@@ -14,7 +14,7 @@ ADD = select(bindparam("a", type_=BigInteger) + bindparam("b", 40, type_=BigInte
 
 def test_a_statement_is_written_once_and_only_so_many_are_kept() -> None:
     assert _compiled(ADD) is _compiled(ADD)
-    assert _compiled.cache_parameters()["maxsize"] == 1024
+    assert _compiled.cache_parameters()["maxsize"] == 2048
 
 
 def test_arguments_stand_in_the_order_of_the_statement() -> None:

@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 
 from asyncpg import exceptions as pg
+from sqlalchemy import Connection as SyncConnection
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.connection import Connection
@@ -23,8 +25,30 @@ GUIDE = 'README, "Database roles"'
 REVISION_SECONDS = 15.0  # a suspended database takes a moment
 
 
+# Turkish and full mappings, with a final sigma or two characters for one, lower these otherwise.
+CASES, LOWERED = (
+    "TITLE \u0130 \u039f\u0394\u039f\u03a3 \u00c9",
+    "title i \u03bf\u03b4\u03bf\u03c3 \u00e9",
+)
+LOCALE = """\
+the database needs the encoding UTF8 and a UTF-8 locale, for example C.UTF-8, whose lower() follows
+Unicode's simple case mapping: for '{}' it gives '{}' instead of '{}'. Create it with
+CREATE DATABASE tasks TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C.UTF-8'"""
+
+
 class MigrationError(Exception):
     """The schema could not be migrated; the message is written for a person."""
+
+
+def check_case_mapping(connection: SyncConnection) -> None:
+    """Raise MigrationError where the search would not find what the contract says.
+
+    The first migration itself looks at the encoding.
+    """
+    if connection.scalar(text("SHOW server_encoding")) == "UTF8":
+        lowered = connection.scalar(text("SELECT lower(:cases)"), {"cases": CASES})
+        if lowered != LOWERED:
+            raise MigrationError(LOCALE.replace("\n", " ").format(CASES, lowered, LOWERED))
 
 
 def migrate(connection: Connection) -> None:

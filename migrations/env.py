@@ -13,6 +13,7 @@ from sqlalchemy import text
 import app.tasks.models  # noqa: F401 - puts the table into the metadata
 from app.connection import Connection
 from app.database import migration_engine
+from app.migrate import check_case_mapping
 from app.settings import Settings
 
 # Any fixed number, as long as nothing else on the database locks the same one.
@@ -25,6 +26,8 @@ def run(connection: SyncConnection) -> None:
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
     connection.commit()
     try:
+        check_case_mapping(connection)
+        connection.rollback()
         context.configure(
             connection=connection,
             target_metadata=orm_registry.metadata,

@@ -14,11 +14,12 @@ from advanced_alchemy.base import orm_registry
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 import app.tasks.models  # noqa: F401 - puts the table into the metadata
 from app.database import SCHEMA_REVISION, migration_engine
-from app.migrate import CONFIG, migrate
+from app.migrate import CONFIG, MigrationError, migrate
 from tests.support import process
 from tests.support.database import connect, connection_to
 from tests.support.process import ROOT, execute, fetch, run, scratch_database, serving
@@ -308,9 +309,54 @@ def test_a_database_that_does_not_know_letters_is_refused_and_left_alone(
 ) -> None:
     with scratch_database(server_url, options) as url:
         before = fetch(url, CATALOG)
-        with pytest.raises(DBAPIError, match=NEEDS):
+        with pytest.raises((DBAPIError, MigrationError), match=NEEDS):
             command.upgrade(configuration(url), "head")
         assert fetch(url, CATALOG) == before
+
+
+# Other locales, as functions that stand before the server's own in the search path: no server has
+# all of them.
+LOWER = """
+    CREATE FUNCTION public.lower(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT {} $$;
+    ALTER DATABASE {} SET search_path = public, pg_catalog
+"""
+LOCALES = {
+    "Turkish": "pg_catalog.lower(translate($1, 'I\u0130', '\u0131i'))",
+    "full mapping": "pg_catalog.lower(replace($1, '\u0130', 'i\u0307'))",
+    "final sigma": "regexp_replace(pg_catalog.lower($1), '\u03c3\\M', '\u03c2', 'g')",
+}
+
+
+@pytest.mark.requirement("FR-019", "FR-039")
+@pytest.mark.parametrize("name", LOCALES)
+def test_a_database_that_lowers_letters_otherwise_is_refused_and_left_alone(
+    server_url: str, name: str
+) -> None:
+    with scratch_database(server_url) as url:
+        execute(url, *LOWER.format(LOCALES[name], make_url(url).database).split(";"))
+        before = fetch(url, CATALOG)
+        done = run("migrate", DATABASE_URL=url)
+        assert done.returncode == 1
+        assert NEEDS in done.stderr
+        assert "Traceback" not in done.stderr
+        assert fetch(url, CATALOG) == before
+
+
+@pytest.mark.requirement("FR-019", "FR-039")
+def test_of_the_locales_of_a_server_those_with_the_simple_mapping_are_accepted(
+    server_url: str,
+) -> None:
+    offered = {"LOCALE_PROVIDER libc LOCALE 'C.UTF-8'": True}
+    if int(fetch(server_url, "SHOW server_version_num")[0][0]) >= 18_00_00:
+        builtin = "LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE"
+        offered |= {f"{builtin} 'C.UTF-8'": True, f"{builtin} 'PG_UNICODE_FAST'": False}
+    if fetch(server_url, "SELECT 1 FROM pg_collation WHERE collname LIKE 'tr-%'"):
+        icu = "LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE"
+        offered |= {f"{icu} '{name}'": False for name in ("en-US", "tr", "und")}
+    for options, accepted in offered.items():
+        with scratch_database(server_url, f"TEMPLATE template0 ENCODING 'UTF8' {options}") as url:
+            done = run("migrate", DATABASE_URL=url)
+            assert (done.returncode == 0, NEEDS in done.stderr) == (accepted, not accepted)
 
 
 # --- processes ---------------------------------------------------------------------------------

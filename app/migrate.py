@@ -6,8 +6,6 @@ import asyncio
 from pathlib import Path
 
 from asyncpg import exceptions as pg
-from sqlalchemy import Connection as SyncConnection
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.connection import Connection
@@ -40,15 +38,10 @@ class MigrationError(Exception):
     """The schema could not be migrated; the message is written for a person."""
 
 
-def check_case_mapping(connection: SyncConnection) -> None:
-    """Raise MigrationError where the search would not find what the contract says.
-
-    The first migration itself looks at the encoding.
-    """
-    if connection.scalar(text("SHOW server_encoding")) == "UTF8":
-        lowered = connection.scalar(text("SELECT lower(:cases)"), {"cases": CASES})
-        if lowered != LOWERED:
-            raise MigrationError(LOCALE.replace("\n", " ").format(CASES, lowered, LOWERED))
+def require_simple_case_mapping(lowered: str) -> None:
+    """Raise MigrationError where `lowered` is not what CASES are in lower case."""
+    if lowered != LOWERED:
+        raise MigrationError(LOCALE.replace("\n", " ").format(CASES, lowered, LOWERED))
 
 
 def migrate(connection: Connection) -> None:

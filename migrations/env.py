@@ -13,7 +13,7 @@ from sqlalchemy import text
 import app.tasks.models  # noqa: F401 - puts the table into the metadata
 from app.connection import Connection
 from app.database import migration_engine
-from app.migrate import check_case_mapping
+from app.migrate import CASES, require_simple_case_mapping
 from app.settings import Settings
 
 # Any fixed number, as long as nothing else on the database locks the same one.
@@ -27,7 +27,6 @@ def run(connection: SyncConnection) -> None:
     connection.commit()
     try:
         check_case_mapping(connection)
-        connection.rollback()
         context.configure(
             connection=connection,
             target_metadata=orm_registry.metadata,
@@ -41,6 +40,15 @@ def run(connection: SyncConnection) -> None:
         connection.rollback()
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
         connection.commit()
+
+
+def check_case_mapping(connection: SyncConnection) -> None:
+    """Reject a database in which a search would not find what the contract says."""
+    # The first migration looks at the encoding.
+    if connection.scalar(text("SHOW server_encoding")) == "UTF8":
+        lowered = connection.scalar(text("SELECT lower(:cases)"), {"cases": CASES})
+        require_simple_case_mapping(str(lowered))
+    connection.rollback()
 
 
 async def main() -> None:

@@ -70,7 +70,7 @@ class Plan(Struct, frozen=True):
             + _count(node, "Rows Removed by Filter")
             + _count(node, "Rows Removed by Index Recheck")
             for node in scans
-            if node["Node Type"] != "Bitmap Index Scan"
+            if node["Node Type"] not in {"Bitmap Index Scan", "Subquery Scan"}
         )
 
     @property

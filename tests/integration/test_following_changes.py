@@ -1,4 +1,4 @@
-"""The recipe of the contract for clients that follow changes (openapi.yaml, "Lists")."""
+"""The recipe of the contract for clients that follow changes (openapi.yaml, "Following changes")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe of the contract for clients that follow changes (openapi.yaml, "Following changes")."""
+"""The contract's recipe for clients that follow changes (section "Following changes")."""
 
 from __future__ import annotations
 

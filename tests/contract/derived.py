@@ -28,7 +28,7 @@ from app.body import Body
 from app.fields import Fields, OnEveryResponse
 from app.parameters import Parameters
 from app.problems import MEDIA_TYPE, Problem, ProblemBody
-from app.tasks import idempotency
+from app.tasks import idempotency, lists
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 REFERENCE = "#/components/schemas/"
@@ -57,6 +57,7 @@ OUTSIDE = (
 )
 LIMITS = {
     "bytes of a body": main.BODY_BYTES_AT_MOST,
+    "bytes of a page of tasks": lists.PAGE_BYTES,
     "arrays and objects nested into each other in a body": body.DEPTH_AT_MOST,
     "bytes of the request line and the header fields": transport.HEAD_BYTES_AT_MOST,
     "faults listed in a problem": problems.FAULTS_AT_MOST,

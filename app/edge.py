@@ -83,10 +83,14 @@ class Edge:
             seconds = perf_counter() - exchange.started
             exchange.log(route, seconds)
             if self.metrics is not None:
-                self.metrics.end(exchange.method, route, exchange.status, seconds)
+                # `_OTHER` is OpenTelemetry's name for a method that is not known.
+                self.metrics.end(exchange.method or "_OTHER", route, exchange.status, seconds)
 
     async def _serve(self, exchange: Exchange, receive: Receive) -> None:
-        if not exchange.path_is_exact:
+        problem = exchange.scope["state"].get("problem")
+        if problem is not None:  # the server's, of a request that it could not read
+            await exchange.refuse(problem)
+        elif not exchange.path_is_exact:
             await exchange.refuse(PathNotFound())
         elif exchange.method == HttpMethod.OPTIONS:
             await self._answer_options(exchange)
@@ -174,7 +178,7 @@ class Exchange:
         """Write the request's line: no query, no body, and the route instead of the path."""
         request_log.write(
             RequestLine(
-                method=self.method,
+                method=self.method or None,  # the server gives none where it could read none
                 route=route,
                 status=self.status,
                 duration_ms=round(seconds * 1000, 3),

@@ -27,21 +27,18 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.server_state = self.load = load
         self.looked_at = 0.0
-        self.awake = 0.0
 
     async def on_tick(self, counter: int) -> bool:
         """Do what is to be done every tenth of a second; True ends the service.
 
-        The clock says when a second is over: under load a tenth takes longer than that. A second
-        counts as one however long it was: a process that was stopped for a while would else take
-        its own silence for that of its clients, who may have sent what it has not read yet.
+        The clock says when a second is over: under load a tenth takes longer than that.
         """
         leaves = await super().on_tick(counter)
         now = asyncio.get_running_loop().time()
         if leaves or now >= self.looked_at + LOOK_SECONDS:
             self.looked_at = now
-            self.awake += LOOK_SECONDS
-            self.load.look(self.awake)
+            await _poll()
+            self.load.look(now)
         return leaves
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -54,6 +51,16 @@ class Server(uvicorn.Server):
 
     def _protocol(self) -> Protocol:
         return Protocol(self.config, self.load, self.lifespan.state)
+
+
+async def _poll() -> None:
+    """Let the event loop read what has arrived.
+
+    A process that was stopped for a while would otherwise take its own silence for that of its
+    clients. uvloop runs timers before it polls, and what follows a poll in its next turn.
+    """
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 def _waiting(listener: socket.socket) -> Iterable[socket.socket]:

@@ -11,10 +11,15 @@ from typing import Any
 
 
 class Joined:
-    """Wraps a connection's transport. What is held back goes before whatever is written next."""
+    """Wraps a connection's transport. What is held back goes before whatever is written next.
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    It is held until the event loop's next turn at the latest. A streaming response may have its
+    first chunk much later, and clients act on the header section.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
+        self._loop = loop
         self._head = b""
         self.is_closing = transport.is_closing  # asked with each request
         self.expects_head = False  # what is written next is the head of an answer
@@ -30,12 +35,13 @@ class Joined:
         elif self.expects_head:
             self.expects_head = False
             self._head = data
+            self._loop.call_soon(self.flush)
             return
         self._transport.write(data)
 
     def flush(self) -> None:
-        """Send what is held back: an answer without a body has nothing that would be written."""
-        if self._head:
+        """Send what is held back."""
+        if self._head and not self.is_closing():  # a connection that is lost takes nothing more
             self.write(b"")
 
     def close(self) -> None:

@@ -224,6 +224,15 @@ class InternalError(Problem):
     detail = "The fault was logged under this request's id."
 
 
+class Unimplemented(Problem):
+    """The request needs a part of HTTP that the service does not have."""
+
+    type = "/problems/not-implemented"
+    status = HTTPStatus.NOT_IMPLEMENTED
+    title = "Not implemented"
+    detail = "The server supports neither CONNECT nor transfer codings other than chunked."
+
+
 class Overloaded(Problem):
     """As many requests are being served as may be at once."""
 

@@ -32,9 +32,6 @@ from app.settings import EVERY_ADDRESS, Secret, Settings, SettingsError
 from app.transport import Protocol
 
 GRACE_SECONDS = 10
-# Never reached: the protocol closes what is idle. After a process was stopped for a while,
-# uvicorn's timers would end connections before the requests are read that came meanwhile.
-KEEP_ALIVE_SECONDS = 3600
 PARENT_POLL_SECONDS = 0.5
 GARBAGE_AT_MOST = 10_000  # objects made and not yet gone; a request makes some hundred
 # The exception of a signal handler is lost where Python calls back and ignores exceptions, such
@@ -129,7 +126,7 @@ def http_server(app: Edge, settings: Settings) -> Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,  # nothing asks for the address of a client
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_keep_alive=settings.keep_alive_timeout,
             timeout_graceful_shutdown=GRACE_SECONDS,
             workers=1,  # otherwise uvicorn reads WEB_CONCURRENCY
         ),

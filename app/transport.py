@@ -1,49 +1,40 @@
-"""What is answered, and when a connection ends, before there is a request or beside it.
+"""One HTTP/1.1 connection: requests are bounded in number and time, and answered in their order.
 
-uvicorn's HTTP/1.1 protocol with the bounds it lacks: on heads, on what a client sends ahead, on
-the time that it may take, and on how many requests are served at once.
+uvicorn's cycle runs the application. uvicorn's own protocol has no such bounds, answers errors
+ahead of earlier requests, and knows nothing of problems, request ids and the access log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import deque
 from enum import Enum, auto
 from typing import Any, cast
+from urllib.parse import unquote
 
-import msgspec
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+import httptools
+from uvicorn import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
-from app.fields import OnEveryResponse
+from app.cycle import Cycle
+from app.framing import RequestParser, StopParsing, expects_continue
 from app.ids import request_id, trace_id
 from app.joined import Joined
 from app.load import Load, refusal
-from app.logs import RequestLine, request_log
-from app.problems import (
-    MEDIA_TYPE,
-    HeaderFieldsTooLarge,
-    MalformedBody,
-    MalformedRequest,
-    Problem,
-    RequestTimeout,
-)
+from app.problems import MalformedBody, MalformedRequest, Problem, RequestTimeout
 
-HEAD_BYTES_AT_MOST = 32_768
+AHEAD_AT_MOST = 16
 # A kept connection may bring one more request before its client can know that the service ends.
 LEAVE_SECONDS = 1.0
-# Past the answer to a request, so that a client that has sent it all can read the answer.
-UNWANTED_BYTES_AT_MOST = 1_048_576
-AHEAD_AT_MOST = 16
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
 RESPONSE_SECONDS = 30.0
-IDLE_SECONDS = 5.0
 # A balancer that is refused here would take the service for dead, and send others its load.
 PROBES = frozenset({b"/livez", b"/readyz"})
 READING_METHODS = frozenset({"POST", "PUT", "PATCH"})
+LOGGER = logging.getLogger("uvicorn.error")
 
 
 class Wait(Enum):
@@ -57,285 +48,315 @@ class Wait(Enum):
     NEXT = auto()  # another request
 
 
-PATIENCE = {
+PATIENCE = {  # but for NEXT: that is the setting KEEP_ALIVE_TIMEOUT
     Wait.FIRST: HEAD_SECONDS,
     Wait.HEAD: HEAD_SECONDS,
     Wait.BODY: BODY_SECONDS,
     Wait.UNWANTED: BODY_SECONDS,
     Wait.READING: RESPONSE_SECONDS,
-    Wait.NEXT: IDLE_SECONDS,
 }
 
 
-class Protocol(HttpToolsProtocol):
-    """One connection.
+class Protocol(asyncio.Protocol):
+    """One connection."""
 
-    The parser below has no limit of its own, so a head without an end would fill the memory.
-    """
+    def __init__(
+        self,
+        config: Config,
+        server_state: Load,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Take what uvicorn's server gives to each connection."""
+        self.config = config
+        self.app: Any = config.loaded_app
+        self.server_state = server_state
+        self.app_state = app_state
+        self.loop = _loop or asyncio.get_running_loop()
+        self.parser = RequestParser(self)
+        self.transport: Joined = None  # type: ignore[assignment]
+        self.flow: FlowControl = None  # type: ignore[assignment]
+        # Requests without a complete response; the application runs for the first one.
+        self.queue = deque[Cycle]()
+        self.receiving: Cycle | None = None  # the one whose body arrives
+        self.requests_in_read = 0
+        self.is_leaving = False
+        self.is_deaf = False  # nothing more is read: what was asked is answered, then it ends
+        self.is_unread = False  # the response is complete, and the client does not take it
+        self.wait: tuple[int, Wait | None]  # of how many requests it is, and what for
+        self.waits_since: float | None = None
 
-    server_state: Load
-    transport: Joined  # type: ignore[assignment]
-    head_bytes = 0
-    in_head = False
-    unparsed_bytes = 0
-    is_leaving = False
-    unwanted_bytes: int
-    requests = 0
-    requests_in_read: int
-    in_request = False  # from its first byte to its last
-    is_refused: bool  # the request that arrives was answered at its head
-    is_unread = False  # the answer is complete, and the client does not take it
-    is_deaf = False  # nothing more is read: what was asked is answered, then it ends
-    wait: tuple[int, Wait | None]  # of how many requests it is, and what for
-    waits_since: float | None = None
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note whose connection it is."""
+        opened = cast("asyncio.Transport", transport)
+        self.transport = Joined(opened, self.loop)
+        self.flow = FlowControl(opened)
+        self.server_state.connections.add(cast("Any", self))
+        self.addresses: dict[str, Any] = {
+            "server": get_local_addr(opened),
+            "client": get_remote_addr(opened),
+            "scheme": "https" if is_ssl(opened) else "http",
+        }
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the transport, so that an answer is sent as a whole."""
-        super().connection_made(cast("asyncio.Transport", Joined(transport)))
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Tell the requests that have no response yet, and forget the client."""
+        self.server_state.connections.discard(cast("Any", self))
+        self.server_state.waiting.discard(self)
+        for cycle in self.queue:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.queue.clear()
+        self.receiving = None
+        self.flow.resume_writing()
+        self.parser.close()
 
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to a head that goes on: the parser tells of a field when it ends."""
+        """Parse what was read."""
         if self.is_deaf:
             return
-        went_on = self.in_head
         self.requests_in_read = 0
-        super().data_received(data)
-        if self.transport.is_closing():
+        try:
+            self.parser.feed(data)
+        except StopParsing:
             return
-        if went_on and self.in_head:
-            self.unparsed_bytes += len(data)
-            if self.unparsed_bytes > HEAD_BYTES_AT_MOST:
-                self._refuse(HeaderFieldsTooLarge())
-        elif self.in_request:
+        except Problem as problem:
+            self._reject(problem)
+        if self.parser.in_request:
             self._note_wait()
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own signature
+    def eof_received(self) -> bool:
         """Answer a client that has closed its side: the rest of its request will not come."""
-        if self.in_head:
-            self._refuse(MalformedRequest())
-        elif not self._is_served():
-            return False
-        elif self.cycle.more_body and not self.pipeline:
-            self._refuse(MalformedBody("The body was cut short."))
-        else:
-            self.cycle.keep_alive = False
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the client."""
-        self.server_state.waiting.discard(self)
-        super().connection_lost(exc)
+        if not self.is_deaf:
+            if self.parser.in_head:
+                self._reject(MalformedRequest())
+            elif self.receiving is not None:
+                self._reject(MalformedBody("The body was cut short."))
+            else:
+                self.stop_reading()
+        return bool(self.queue)
 
     def pause_writing(self) -> None:
         """Read nothing from a client that does not read what is being sent."""
-        super().pause_writing()
+        self.flow.pause_writing()
         self.flow.pause_reading()
         self._note_wait()
 
     def resume_writing(self) -> None:
         """Go on when it does."""
-        super().resume_writing()
+        self.flow.resume_writing()
         self._note_wait()
         if self.is_unread:
-            self.on_response_complete()
+            self._start_next()
         else:
             self.flow.resume_reading()
 
-    def on_message_begin(self) -> None:
-        """Start to count."""
+    # --- what the parser finds -------------------------------------------------------------------
+
+    def on_request(self, method: str, version: str, *, keep_alive: bool) -> None:
+        """Start a request, or queue it behind those that have no response yet."""
         self.requests_in_read += 1
-        if self.requests_in_read > AHEAD_AT_MOST or len(self.pipeline) >= AHEAD_AT_MOST:
-            self._stop_reading()
-        super().on_message_begin()
-        self.requests += 1
-        self.in_head = self.in_request = True
-        self.is_refused = False
-        self.head_bytes = self.unparsed_bytes = self.unwanted_bytes = 0
+        if self.requests_in_read > AHEAD_AT_MOST or len(self.queue) > AHEAD_AT_MOST:
+            self.stop_reading()
+        if self.is_deaf:
+            raise StopParsing
+        target = httptools.parse_url(self.parser.url)
+        scope = self._scope(method, version)
+        scope["raw_path"] = raw_path = target.path or b"/"
+        scope["path"] = unquote(raw_path.decode())
+        scope["query_string"] = target.query or b""
+        cycle = self._cycle(scope, keep_alive=keep_alive and not self.is_leaving)
+        cycle.is_exempt = self.parser.url in PROBES
+        cycle.waiting_for_100_continue = expects_continue(version, self.parser.headers)
+        self.receiving = cycle
+        self._enqueue(cycle)
 
-    def on_url(self, url: bytes) -> None:
-        """Count a piece of the request target."""
-        self._count(len(url))
-        super().on_url(url)
+    def on_content(self, content: bytes) -> bool:
+        """Keep content for the application."""
+        cycle = self.receiving
+        if cycle is None:
+            return False
+        cycle.body += content
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+        return True
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header field, with its colon, its space and the end of its line."""
-        self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """Count what is left: the method, the version and two ends of lines. Then let it in."""
-        method: bytes = self.parser.get_method()  # pyright: ignore[reportOptionalMemberAccess]
-        self._count(len(method) + len("  HTTP/1.1\r\n\r\n"))
-        if sum(name == b"host" for name, _ in self.headers) > 1:
-            raise ValueError  # ends the parsing, as in _count
-        self.in_head = False
-        if self.url in PROBES or self._is_served() or self.server_state.admits():
-            super().on_headers_complete()
-            if self.is_leaving:
-                self.cycle.keep_alive = False
-        else:
-            self._refuse_for_load(method)
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401
-        # Whoever waits to be told to go on is told so first.
-        self.transport.expects_head = not cycle.waiting_for_100_continue
-        super()._start_asgi_task(cycle, app)
-
-    def on_body(self, body: bytes) -> None:
-        """Take a piece of a body, or leave it where the request was answered already."""
-        if self._is_served() and not self.is_refused:
-            super().on_body(body)
-            return
-        self.unwanted_bytes += len(body)
-        if self.unwanted_bytes > UNWANTED_BYTES_AT_MOST:
-            self._stop_reading()
-
-    def on_message_complete(self) -> None:
-        """Note that a request is there as a whole."""
-        self.in_request = False
-        if not self.is_refused:
-            super().on_message_complete()
+    def on_request_end(self) -> None:
+        """Tell the application that there is nothing more of the body."""
+        if self.receiving is not None:
+            self.receiving.more_body = False
+            self.receiving.message_event.set()
+            self.receiving = None
             self._note_wait()
+
+    # --- responses -------------------------------------------------------------------------------
+
+    def _scope(self, method: str, version: str = "1.1") -> dict[str, Any]:
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            **self.addresses,
+            "method": method,
+            "root_path": "",
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
+            "headers": self.parser.headers,
+            "state": self.app_state.copy(),
+        }
+
+    def _cycle(self, scope: Any, *, keep_alive: bool) -> Cycle:  # noqa: ANN401 - as ASGI has it
+        return Cycle(
+            scope,
+            cast("asyncio.Transport", self.transport),
+            self.flow,
+            LOGGER,
+            LOGGER,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=keep_alive,
+            on_response=self.on_response_complete,
+        )
+
+    def _enqueue(self, cycle: Cycle) -> None:
+        self.queue.append(cycle)
+        if len(self.queue) == 1:
+            self._start(cycle)
+        else:
+            self.flow.pause_reading()
+
+    def _start(self, cycle: Cycle) -> None:
+        """Run the application for a request whose turn it is, or refuse the request for load."""
+        if not cycle.is_exempt and not self.server_state.admits():
+            self._refuse_for_load(cycle)
+            return
+        task = self.loop.create_task(cycle.run_asgi(self.app))
+        self.server_state.tasks.add(task)
+        task.add_done_callback(self.server_state.tasks.discard)
 
     def on_response_complete(self) -> None:
         """Go on with what was sent ahead, once the client takes what it was sent."""
-        # The request is done but for its last steps: its place is free for the next one, which may
-        # be there before uvicorn takes the task away.
-        task = asyncio.current_task(self.loop)
-        self.server_state.tasks.discard(cast("asyncio.Task[None]", task))
+        if self.queue.popleft() is self.receiving:
+            self.receiving = None
         self.transport.flush()
+        self._start_next()
+
+    def _start_next(self) -> None:
         self.is_unread = self.flow.write_paused
-        if not self.is_unread:
-            super().on_response_complete()
+        if not self.is_unread and not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.queue:
+                self._start(self.queue[0])
         self._note_wait()
 
-    def shutdown(self) -> None:
-        """End after the answer that is due; where none is, a request may still be on its way."""
-        self.is_leaving = True
-        if not self._is_served():
-            self.loop.call_later(LEAVE_SECONDS, self._leave)
-        else:
-            super().shutdown()
+    def _reject(self, problem: Problem) -> None:
+        """Answer a request that cannot be read to its end, and end the connection.
 
-    def _leave(self) -> None:
-        if not self._is_served() and not self.in_head:
+        In the order of the requests (RFC 9112, section 9.3.2), and by the application, which knows
+        what every response carries and what is logged and counted.
+        """
+        if self.receiving is not None:
+            self.receiving.fail(problem)
+        elif self.parser.in_head or not self.parser.in_request:
+            scope = self._scope(self.parser.method)
+            scope["state"]["problem"] = problem
+            cycle = self._cycle(scope, keep_alive=False)
+            cycle.is_exempt = True
+            self._enqueue(cycle)
+        self.stop_reading()
+
+    def stop_reading(self) -> None:
+        """End the connection after the last response."""
+        self.is_deaf = True
+        self.transport.pause_reading()
+        if self.queue:
+            self.queue[-1].keep_alive = False
+        else:
             self.transport.close()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Answer what cannot be parsed."""
-        if not self.is_deaf:
-            too_large = self.head_bytes > HEAD_BYTES_AT_MOST
-            self._refuse(HeaderFieldsTooLarge() if too_large else MalformedRequest())
+    def _refuse_for_load(self, cycle: Cycle) -> None:
+        """Answer without a task; what else belongs to the request is skipped."""
+        # Whoever awaits 100 does not send the body now, or does: where the next request begins
+        # cannot be told.
+        keep_alive = cycle.keep_alive and not cycle.waiting_for_100_continue
+        headers = dict(cycle.scope["headers"])
+        self.transport.write(
+            refusal(
+                request_id(headers.get(b"x-request-id", b"")),
+                trace_id(headers.get(b"traceparent", b"")),
+                self.server_state.cors.fields(headers, None),
+                has_body=cycle.scope["method"] != "HEAD",
+                keep_alive=keep_alive,
+            )
+        )
+        cycle.response_complete = True
+        if not keep_alive:
+            self.is_deaf = True
+            self.transport.close()
+        self.on_response_complete()
+
+    # --- the end of the service, and time --------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """End after the response that is due; where none is, a request may be on its way."""
+        self.is_leaving = True
+        if self.queue:
+            self.queue[-1].keep_alive = False
+        else:
+            self.loop.call_later(LEAVE_SECONDS, self._leave)
+
+    def _leave(self) -> None:
+        if not self.queue and not self.parser.in_head:
+            self.transport.close()
 
     def look(self, now: float) -> None:
         """End the connection when it has waited too long for the same thing.
 
         Called every second, so a limit is kept to a second; no request sets a timer for it.
         """
-        wait = (self.requests, self._wait())
+        wait = (self.parser.requests, self._wait())
         if self.waits_since is None or wait != self.wait:
             self.wait, self.waits_since = wait, now
             return
         kind, waited = wait[1], now - self.waits_since
-        if kind is not None and waited >= PATIENCE[kind]:
+        if kind is not None and waited >= PATIENCE.get(kind, self.config.timeout_keep_alive):
             self._give_up(kind)
 
     def _wait(self) -> Wait | None:
         """What the client has to do next; None where it is the service's turn."""
         if self.transport.get_write_buffer_size():
             return Wait.READING
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.is_deaf:
             return None
-        if self._is_served():
+        if self.queue:
             return Wait.BODY if self._lacks_body() else None
-        if self.in_head:
+        if self.parser.in_head:
             return Wait.HEAD
-        if self.in_request:
+        if self.parser.in_request:
             return Wait.UNWANTED
-        return Wait.NEXT if self.requests else Wait.FIRST
+        return Wait.NEXT if self.parser.requests else Wait.FIRST
 
     def _give_up(self, kind: Wait) -> None:
         if kind in {Wait.HEAD, Wait.BODY}:
-            self._refuse(RequestTimeout())
+            self._reject(RequestTimeout())
         elif kind is Wait.READING:
             self.transport.abort()  # closing would wait for what is not read
         else:
             self.transport.close()
-
-    def _is_served(self) -> bool:
-        """Whether a request of this connection is not yet answered; uvicorn's own test."""
-        first = self.cycle is None  # pyright: ignore[reportUnnecessaryComparison]
-        return not first and not self.cycle.response_complete
 
     def _lacks_body(self) -> bool:
         """Whether the request that is being served waits for its body.
 
         Others than these ignore it, and those sent ahead do not yet wait.
         """
-        reads = self.cycle.scope["method"] in READING_METHODS
-        return reads and self.cycle.more_body and not self.pipeline
+        cycle = self.queue[0]
+        return cycle is self.receiving and cycle.scope["method"] in READING_METHODS
 
     def _note_wait(self) -> None:
-        if self._is_served() and (self.flow.write_paused or self._lacks_body()):
+        if self.queue and (self.flow.write_paused or self._lacks_body()):
             self.server_state.waiting.add(self)
         else:
             self.server_state.waiting.discard(self)
-
-    def _count(self, size: int) -> None:
-        self.head_bytes += size
-        if self.head_bytes > HEAD_BYTES_AT_MOST:
-            # Ends the parsing; uvicorn then calls send_400_response, and shows no message of ours.
-            raise ValueError
-
-    def _stop_reading(self) -> None:
-        """Answer what was asked so far and end the connection (RFC 9112, section 9.3.2)."""
-        self.is_deaf = True
-        self.transport.pause_reading()
-        if self._is_served():
-            self.cycle.keep_alive = False  # the last of all
-        else:
-            self.transport.close()
-        raise ValueError  # as in _count
-
-    def _refuse_for_load(self, method: bytes) -> None:
-        """Answer at once, without a task, and read what else belongs to the request."""
-        self.is_refused = True
-        headers = dict(self.headers)
-        # Whoever awaits 100 does not send the body now, or does: where the next request begins
-        # cannot be told.
-        ends = self.expect_100_continue or self.is_leaving
-        keep_alive = self.parser.should_keep_alive() and not ends  # pyright: ignore[reportOptionalMemberAccess]
-        self.transport.write(
-            refusal(
-                request_id(headers.get(b"x-request-id", b"")),
-                trace_id(headers.get(b"traceparent", b"")),
-                self.server_state.cors.fields(headers, None),
-                has_body=method != b"HEAD",
-                keep_alive=keep_alive,
-            )
-        )
-        if not keep_alive:
-            self.transport.close()
-
-    def _refuse(self, problem: Problem) -> None:
-        own_id = request_id(b"")
-        body = msgspec.json.encode(problem.body(own_id))
-        fields = {
-            "Content-Type": MEDIA_TYPE,
-            "Content-Length": len(body),
-            **OnEveryResponse(own_id).named(),
-            "Connection": "close",
-        }
-        head = "".join(f"{name.lower()}: {value}\r\n" for name, value in fields.items()) + "\r\n"
-        request_log.write(
-            RequestLine(
-                method=None,
-                route=None,
-                status=int(problem.status),
-                duration_ms=0.0,
-                request_id=own_id,
-                trace_id=None,
-            )
-        )
-        self.transport.write(STATUS_LINE[problem.status] + head.encode() + body)
-        self.transport.close()

@@ -22,7 +22,7 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
-from app import body, cors, health, load, main, problems, settings, transport
+from app import body, cors, framing, health, load, main, problems, settings, transport
 from app.answers import Answer
 from app.body import Body
 from app.fields import Fields, OnEveryResponse
@@ -53,13 +53,20 @@ OUTSIDE = (
     problems.MethodNotAllowed,
     problems.RequestTimeout,
     problems.HeaderFieldsTooLarge,
+    problems.Unimplemented,
     problems.Refusal,
 )
 LIMITS = {
     "bytes of a body": main.BODY_BYTES_AT_MOST,
     "bytes of a page of tasks": lists.PAGE_BYTES,
     "arrays and objects nested into each other in a body": body.DEPTH_AT_MOST,
-    "bytes of the request line and the header fields": transport.HEAD_BYTES_AT_MOST,
+    "bytes of a chunk size with its extensions, and of the trailer fields": (
+        framing.STALLED_BYTES_AT_MOST
+    ),
+    "bytes of all chunk sizes, extensions and trailer fields of a body": (
+        framing.UNWANTED_BYTES_AT_MOST
+    ),
+    "bytes of the request line and the header fields": framing.HEAD_BYTES_AT_MOST,
     "faults listed in a problem": problems.FAULTS_AT_MOST,
     "requests that a process serves at once": settings.Settings().requests_at_once,
     "of those, while more than half of what comes is refused": (
@@ -69,7 +76,7 @@ LIMITS = {
     "seconds for the request line and the header fields": transport.HEAD_SECONDS,
     "seconds for a body": transport.BODY_SECONDS,
     "seconds until a client has read what it was sent": transport.RESPONSE_SECONDS,
-    "seconds between two requests on a connection": transport.IDLE_SECONDS,
+    "seconds between two requests on a connection": settings.Settings().keep_alive_timeout,
     "seconds at the database for a request": settings.Settings().database_timeout,
     "seconds at the database for readiness": health.READINESS_SECONDS,
     "seconds that a browser may keep the answer to a preflight": int(cors.PREFLIGHT_SECONDS),
@@ -121,7 +128,7 @@ def _kinds() -> Iterator[str]:
 
 def _limits() -> Iterator[str]:
     for what, limit in LIMITS.items():
-        yield f"| {what} | {limit:g} |"
+        yield f"| {what} | {limit:.12g} |"
 
 
 class _Writer:

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "/problems/idempotency-key-in-use": "tests/integration/test_idempotency.py",
     "/problems/overloaded": "tests/integration/test_overload.py",
     "/problems/request-timeout": "tests/integration/test_slow_clients.py",
+    "/problems/not-implemented": "tests/integration/test_framing.py",
     "/problems/not-ready": "tests/integration/test_health.py",
     "/problems/malformed-request": "tests/integration/test_raw_requests.py",
     "/problems/header-fields-too-large": "tests/integration/test_raw_requests.py",

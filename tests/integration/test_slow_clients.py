@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from app import httpd, server, transport
+from app.framing import UNWANTED_BYTES_AT_MOST
 from app.settings import Settings
-from app.transport import AHEAD_AT_MOST, UNWANTED_BYTES_AT_MOST, Protocol, Wait
+from app.transport import AHEAD_AT_MOST, Protocol, Wait
 from tests.contract.test_responses import ONE
 from tests.support.client import assert_problem, tasks_of
 from tests.support.live import Live, read_response, read_responses, request, served
@@ -43,7 +44,7 @@ def live(settings: Settings) -> Iterator[Live]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(httpd, "LOOK_SECONDS", SHORT / 3)
         for kind in Wait:
-            patched.setitem(transport.PATIENCE, kind, SHORT)
+            patched.setitem(transport.PATIENCE, kind, SHORT)  # NEXT as well, which has no entry
         patched.setattr(server, "Protocol", Pausing)
         with served(settings) as opened:
             yield opened

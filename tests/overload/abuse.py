@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from app.settings import Settings
-from app.transport import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, RESPONSE_SECONDS
+from app.transport import BODY_SECONDS, HEAD_SECONDS, RESPONSE_SECONDS
 from tests.overload.generator import Generator, percentile
 from tests.overload.work import INSERT, JSON, loaded_service, memory, open_files
 from tests.support.client import tasks_of
@@ -26,6 +26,7 @@ from tests.support.process import Service, execute
 
 FILES = 12_000  # open at once, of a process
 POOL = Settings().database_pool_size
+IDLE_SECONDS = 5.0  # the service is started with it
 PAUSE = 0.1  # seconds between two bytes, and between two requests of the other client
 SLACK = 5.0  # seconds: the service looks once a second, and the machine has other things to do
 KIB = 1024
@@ -68,7 +69,7 @@ def main() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard), hard))  # the service's as well
     chosen = [abuse for abuse in ABUSES if not sys.argv[1:] or abuse.name in sys.argv[1:]]
-    with loaded_service() as (service, database):
+    with loaded_service(KEEP_ALIVE_TIMEOUT=int(IDLE_SECONDS)) as (service, database):
         execute(database, BIG)
         # All connections to the database are open by then, so that the service's open files tell of
         # its clients alone.

@@ -18,12 +18,16 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[bytes] = []
+        self.closing = False
 
     def write(self, data: Any) -> None:
         self.sent.append(bytes(data))
 
     def close(self) -> None:
         self.sent.append(b"end")
+
+    def is_closing(self) -> bool:
+        return self.closing
 
     def get_write_buffer_size(self) -> int:
         return 7
@@ -35,13 +39,13 @@ def wire() -> Wire:
 
 
 @pytest.fixture
-def joined(wire: Wire) -> Joined:
-    made = Joined(wire)
+async def joined(wire: Wire) -> Joined:
+    made = Joined(wire, asyncio.get_running_loop())
     made.expects_head = True
     return made
 
 
-def test_a_head_goes_with_its_body(joined: Joined, wire: Wire) -> None:
+async def test_a_head_goes_with_its_body(joined: Joined, wire: Wire) -> None:
     joined.write(b"head ")
     assert wire.sent == []
     joined.write(b"body")
@@ -49,31 +53,33 @@ def test_a_head_goes_with_its_body(joined: Joined, wire: Wire) -> None:
     assert wire.sent == [b"head body"]
 
 
-def test_what_follows_goes_at_once(joined: Joined, wire: Wire) -> None:
+async def test_what_follows_goes_at_once(joined: Joined, wire: Wire) -> None:
     for data in (b"head ", b"one", b"two"):
         joined.write(data)
     assert wire.sent == [b"head one", b"two"]
 
 
-def test_a_head_without_a_body_goes_at_the_end_of_the_answer(joined: Joined, wire: Wire) -> None:
+async def test_a_head_without_a_body_goes_at_the_end_of_the_answer(
+    joined: Joined, wire: Wire
+) -> None:
     joined.write(b"head")
     joined.flush()
     joined.flush()
     assert wire.sent == [b"head"]
 
 
-def test_the_end_of_the_connection_takes_a_head_along(joined: Joined, wire: Wire) -> None:
+async def test_the_end_of_the_connection_takes_a_head_along(joined: Joined, wire: Wire) -> None:
     joined.write(b"head")
     joined.close()
     assert wire.sent == [b"head", b"end"]
 
 
-def test_where_no_head_is_due_nothing_is_kept_back(wire: Wire) -> None:
-    Joined(wire).write(b"HTTP/1.1 100 Continue\r\n\r\n")
+async def test_where_no_head_is_due_nothing_is_kept_back(wire: Wire) -> None:
+    Joined(wire, asyncio.get_running_loop()).write(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert wire.sent == [b"HTTP/1.1 100 Continue\r\n\r\n"]
 
 
-def test_a_request_that_comes_in_the_midst_of_an_answer_loses_none_of_it(
+async def test_a_request_that_comes_in_the_midst_of_an_answer_loses_none_of_it(
     joined: Joined, wire: Wire
 ) -> None:
     joined.write(b"head ")
@@ -84,5 +90,20 @@ def test_a_request_that_comes_in_the_midst_of_an_answer_loses_none_of_it(
     assert b"".join(wire.sent) == b"head one two three"
 
 
-def test_the_rest_is_the_transports_own(joined: Joined) -> None:
+async def test_the_rest_is_the_transports_own(joined: Joined) -> None:
     assert cast("asyncio.Transport", joined).get_write_buffer_size() == 7
+
+
+async def test_a_head_whose_body_is_late_goes_in_the_next_turn_of_the_loop(
+    joined: Joined, wire: Wire
+) -> None:
+    joined.write(b"head")
+    await asyncio.sleep(0)
+    assert wire.sent == [b"head"]
+
+
+async def test_a_head_is_not_sent_on_a_connection_that_is_lost(joined: Joined, wire: Wire) -> None:
+    joined.write(b"head")
+    wire.closing = True
+    await asyncio.sleep(0)
+    assert wire.sent == []

@@ -119,6 +119,11 @@ WORDS = {
         "The service failed",
         "The fault was logged under this request's id.",
     ),
+    "not-implemented": (
+        501,
+        "Not implemented",
+        "The server supports neither CONNECT nor transfer codings other than chunked.",
+    ),
     "request-timeout": (
         408,
         "The request did not arrive in time",

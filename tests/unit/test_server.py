@@ -300,13 +300,13 @@ def test_the_end_of_the_parent_is_a_wish_to_leave(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_http_server_leaves_logging_and_sockets_to_us() -> None:
-    settings = Settings(host="::1", port=1234)
+    settings = Settings(host="::1", port=1234, keep_alive_timeout=30)
     app = Edge(cast("Any", None), [], Cors(()))
     config = server.http_server(app, settings).config
     assert (config.app, config.host, config.port, config.http) == (app, "::1", 1234, Protocol)
     assert (config.ws, config.lifespan, config.log_config) == ("none", "on", None)
     assert (config.access_log, config.server_header, config.proxy_headers) == (False, False, False)
-    assert (config.timeout_graceful_shutdown, config.timeout_keep_alive) == (10, 3600)
+    assert (config.timeout_graceful_shutdown, config.timeout_keep_alive) == (10, 30)
 
 
 class Cyclic:

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
 from uvicorn import Config
 
+from app.contract import FILE
 from app.cors import Cors
+from app.edge import Edge
+from app.framing import HEAD_BYTES_AT_MOST, STALLED_BYTES_AT_MOST, UNWANTED_BYTES_AT_MOST
 from app.load import Load
-from app.transport import (
-    AHEAD_AT_MOST,
-    HEAD_BYTES_AT_MOST,
-    PATIENCE,
-    Protocol,
-    Wait,
-)
+from app.metrics import Metrics, Pool
+from app.problems import Problem
+from app.settings import Settings
+from app.transport import AHEAD_AT_MOST, PATIENCE, Protocol, Wait
 
 pytestmark = pytest.mark.requirement("FR-027")
 
-START = b"GET /livez HTTP/1.1\r\nX: "
+START = b"GET /livez HTTP/1.1\r\nHost: a\r\nX: "
 UNFINISHED = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab"
 WHOLE = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+OPENED: list[Protocol] = []
 
 
 class Pipe(asyncio.Transport):
@@ -67,24 +72,55 @@ async def wait(_: Any, __: Any, ___: Any) -> None:
     await asyncio.Event().wait()
 
 
+async def read(_: Any, receive: Any, send: Any) -> None:
+    """An application that reads the body before it answers; what it cannot read is its answer."""
+    status = 204
+    try:
+        while (await receive())["more_body"]:
+            pass
+    except Problem as problem:
+        status = problem.status
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def answer(_: Any, __: Any, send: Any) -> None:
     """An application that answers at once."""
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
 
-def connected(app: Any = wait) -> tuple[Protocol, Pipe]:
+def connected(app: Any = wait, metrics: Metrics | None = None) -> tuple[Protocol, Pipe]:
     """A protocol with its connection."""
-    config = Config(app, log_config=None, http=Protocol, lifespan="off")
+    edge: Any = Edge(app, [], Cors(()), metrics)
+    config = Config(edge, log_config=None, http=cast("Any", Protocol), lifespan="off")
     config.load()
-    config.loaded_app = app
     protocol, pipe = Protocol(config, Load(16, Cors(())), {}), Pipe()
     protocol.connection_made(pipe)
+    OPENED.append(protocol)
     return protocol, pipe
 
 
-def problem(pipe: Pipe) -> dict[str, Any]:
+@pytest.fixture(autouse=True)
+async def no_task_is_left() -> AsyncIterator[None]:
+    """End what the applications of a test still do."""
+    yield
+    while OPENED:
+        tasks = list(OPENED.pop().server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def settle() -> None:
+    """Let the event loop do what it has to do."""
+    for _ in range(9):
+        await asyncio.sleep(0)
+
+
+async def problem(pipe: Pipe) -> dict[str, Any]:
     """The body of the answer, which ends the connection."""
+    await settle()
     assert pipe.closed
     found: dict[str, Any] = json.loads(pipe.written.partition(b"\r\n\r\n")[2])
     return found
@@ -104,13 +140,13 @@ async def test_one_byte_more_is_refused_before_the_field_ends() -> None:
     for _ in range(4):
         protocol.data_received(b"a" * (HEAD_BYTES_AT_MOST // 4))
     protocol.data_received(b"a")
-    assert problem(pipe)["status"] == 431
+    assert (await problem(pipe))["status"] == 431
 
 
 async def test_a_head_that_comes_at_once_is_counted_too() -> None:
     protocol, pipe = connected(answer)
-    protocol.data_received(START + b"a" * HEAD_BYTES_AT_MOST + b"\r\nHost: a\r\n\r\n")
-    assert problem(pipe)["status"] == 431
+    protocol.data_received(START + b"a" * HEAD_BYTES_AT_MOST + b"\r\n\r\n")
+    assert (await problem(pipe))["status"] == 431
 
 
 async def test_a_head_is_counted_for_each_request_anew() -> None:
@@ -118,7 +154,7 @@ async def test_a_head_is_counted_for_each_request_anew() -> None:
     for _ in range(2):
         protocol.data_received(START)
         protocol.data_received(b"a" * (HEAD_BYTES_AT_MOST - 1000))
-        protocol.data_received(b"\r\nHost: a\r\n\r\n")
+        protocol.data_received(b"\r\n\r\n")
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not pipe.closed
@@ -132,10 +168,10 @@ async def test_nonsense_after_a_long_head_is_told_from_a_head_too_long(
     size: int, kind: str
 ) -> None:
     protocol, pipe = connected()
-    counted = len("/livez") + len("X") + len(": \r\n")
+    counted = len("/livez") + len("Hosta: \r\n") + len("X: \r\n")
     field = b"a" * (HEAD_BYTES_AT_MOST - counted + size)
     protocol.data_received(START + field + b"\r\nY: \r\n: nonsense\r\n\r\n")
-    assert problem(pipe)["type"] == f"/problems/{kind}"
+    assert (await problem(pipe))["type"] == f"/problems/{kind}"
 
 
 async def test_a_connection_without_a_request_is_closed_with_the_clients_side() -> None:
@@ -155,29 +191,29 @@ async def test_a_request_that_is_still_answered_is_the_last() -> None:
     protocol, pipe = connected()
     protocol.data_received(WHOLE)
     assert protocol.eof_received() is True
-    assert protocol.cycle.keep_alive is False
+    assert protocol.queue[-1].keep_alive is False
     assert not pipe.closed
 
 
 async def test_a_body_that_will_not_come_is_refused() -> None:
-    protocol, pipe = connected()
+    protocol, pipe = connected(read)
     protocol.data_received(UNFINISHED)
     assert protocol.eof_received() is True
-    told = problem(pipe)
-    assert (told["status"], told["detail"]) == (400, "The body was cut short.")
+    await settle()
+    assert (statuses(pipe), pipe.closed) == ([400], True)
 
 
 async def test_a_head_that_will_not_come_is_refused() -> None:
     protocol, pipe = connected()
     protocol.data_received(START)
     assert protocol.eof_received() is True
-    assert problem(pipe)["type"] == "/problems/malformed-request"
+    assert (await problem(pipe))["type"] == "/problems/malformed-request"
 
 
 async def test_two_hosts_are_refused_whatever_the_method() -> None:
     protocol, pipe = connected(answer)
     protocol.data_received(b"OPTIONS /livez HTTP/1.1\r\nHost: a\r\nX: b\r\nhost: a\r\n\r\n")
-    assert problem(pipe)["type"] == "/problems/malformed-request"
+    assert (await problem(pipe))["type"] == "/problems/malformed-request"
 
 
 async def test_one_host_beside_other_fields_is_taken() -> None:
@@ -190,8 +226,9 @@ async def test_what_is_refused_here_has_its_fields_and_its_line_in_the_log() -> 
     protocol, pipe = connected()
     with capture_logs() as lines:
         protocol.data_received(b"nonsense\r\n\r\n")
+        told = await problem(pipe)
     head, _, body = pipe.written.partition(b"\r\n\r\n")
-    instance = problem(pipe)["instance"]
+    instance = told["instance"]
     assert UUID(instance).version == 7
     assert head.decode().split("\r\n") == [
         "HTTP/1.1 400 Bad Request",
@@ -209,7 +246,7 @@ async def test_what_is_refused_here_has_its_fields_and_its_line_in_the_log() -> 
             "method": None,
             "route": None,
             "status": 400,
-            "duration_ms": 0.0,
+            "duration_ms": lines[0]["duration_ms"],
             "request_id": instance,
             "trace_id": None,
         }
@@ -225,8 +262,8 @@ async def test_a_kept_connection_may_bring_one_more_request_at_the_end() -> None
     protocol.shutdown()
     assert not pipe.closed
     protocol.data_received(WHOLE)
-    await asyncio.gather(*protocol.tasks)
-    assert b"204 No Content\r\nconnection: close\r\n" in pipe.written
+    await asyncio.gather(*protocol.server_state.tasks)
+    assert b"connection: close\r\n" in pipe.written
     assert pipe.closed
 
 
@@ -258,7 +295,7 @@ async def test_a_connection_with_a_request_under_way_is_not_kept() -> None:
     protocol.data_received(WHOLE)
     protocol.shutdown()
     assert not pipe.closed
-    assert not protocol.cycle.keep_alive
+    assert not protocol.queue[-1].keep_alive
 
 
 # --- time ----------------------------------------------------------------------------------------
@@ -272,25 +309,77 @@ BEGUN = {
     Wait.UNWANTED: b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab",
     Wait.NEXT: WHOLE,
 }
-STATUS = {Wait.HEAD: [408], Wait.BODY: [408], Wait.UNWANTED: [204], Wait.NEXT: [204]}
+STATUS = {
+    Wait.HEAD: [408],
+    Wait.BODY: [408],
+    Wait.UNWANTED: [204],
+    Wait.READING: [204],
+    Wait.NEXT: [204],
+}
 
 
 def statuses(pipe: Pipe) -> list[int]:
     return [int(each[:3]) for each in pipe.written.split(b"HTTP/1.1 ")[1:]]
 
 
-@SLOW
-@pytest.mark.parametrize("kind", BEGUN)
-async def test_each_wait_ends_at_its_limit_and_not_before(kind: Wait) -> None:
-    protocol, pipe = connected(wait if kind is Wait.BODY else answer)
-    protocol.data_received(BEGUN[kind])
-    await asyncio.sleep(0)
-    for now in (100.0, 100.0 + PATIENCE[kind] - 0.1):
+HEADERS = "seconds for the request line and the header fields"
+ROWS = {
+    Wait.FIRST: HEADERS,
+    Wait.HEAD: HEADERS,
+    Wait.BODY: "seconds for a body",
+    Wait.UNWANTED: "seconds for a body",
+    Wait.READING: "seconds until a client has read what it was sent",
+    Wait.NEXT: "seconds between two requests on a connection",
+}
+
+
+def documented(row: str) -> float:
+    """A limit in the contract's table."""
+    found = re.search(rf"\| {row} \| (\d+) \|", FILE.read_text("utf-8"))
+    assert found, row
+    return float(found[1])
+
+
+async def waiting(kind: Wait) -> tuple[Protocol, Pipe]:
+    """A connection in this state."""
+    protocol, pipe = connected(read if kind is Wait.BODY else answer)
+    protocol.data_received(BEGUN.get(kind, WHOLE))
+    await settle()
+    pipe.unread = int(kind is Wait.READING)
+    return protocol, pipe
+
+
+async def assert_ends_after(protocol: Protocol, pipe: Pipe, seconds: float) -> None:
+    """It is ended after these seconds, and not before."""
+    for now in (100.0, 100.0 + seconds - 0.1):
         protocol.look(now)
-        assert not pipe.closed
-    protocol.look(100.0 + PATIENCE[kind])
-    assert pipe.closed
+        await settle()
+        assert (pipe.closed, pipe.aborted) == (False, False)
+    protocol.look(100.0 + seconds)
+    await settle()
+    assert pipe.closed or pipe.aborted
+
+
+@SLOW
+@pytest.mark.parametrize("kind", Wait)
+async def test_each_wait_ends_at_the_limit_of_the_contract(kind: Wait) -> None:
+    protocol, pipe = await waiting(kind)
+    assert Settings().keep_alive_timeout == documented(ROWS[Wait.NEXT])
+    protocol.config.timeout_keep_alive = Settings().keep_alive_timeout
+    await assert_ends_after(protocol, pipe, documented(ROWS[kind]))
     assert statuses(pipe) == STATUS.get(kind, [])
+
+
+@SLOW
+@pytest.mark.parametrize("kind", Wait)
+async def test_each_wait_has_a_limit_of_its_own(
+    kind: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol, pipe = await waiting(kind)
+    for each in PATIENCE:
+        monkeypatch.setitem(PATIENCE, each, float(each.value))
+    protocol.config.timeout_keep_alive = Wait.NEXT.value
+    await assert_ends_after(protocol, pipe, kind.value)
 
 
 @SLOW
@@ -348,10 +437,10 @@ async def test_as_many_may_be_sent_ahead_one_by_one_and_no_more() -> None:
     protocol.data_received(WHOLE)
     for number in range(AHEAD_AT_MOST):
         protocol.data_received(WHOLE)
-        assert len(protocol.pipeline) == number + 1
+        assert len(protocol.queue) == number + 2
     protocol.data_received(WHOLE)
     assert protocol.is_deaf
-    assert len(protocol.pipeline) == AHEAD_AT_MOST
+    assert len(protocol.queue) == AHEAD_AT_MOST + 1
     assert not pipe.reading
 
 
@@ -361,8 +450,8 @@ async def test_after_as_many_as_may_be_sent_ahead_nothing_is_heard() -> None:
     protocol.data_received(WHOLE * (AHEAD_AT_MOST + 1))
     for sent in (WHOLE, b"nonsense\r\n\r\n"):
         protocol.data_received(sent)
-    assert len(protocol.tasks) == 1
-    assert len(protocol.pipeline) == AHEAD_AT_MOST - 1
+    assert len(protocol.server_state.tasks) == 1
+    assert len(protocol.queue) == AHEAD_AT_MOST
     assert pipe.written == b""
 
 
@@ -370,6 +459,7 @@ async def test_after_as_many_as_may_be_sent_ahead_nothing_is_heard() -> None:
 async def test_a_connection_that_is_being_closed_is_left_alone() -> None:
     protocol, pipe = connected()
     protocol.data_received(b"nonsense\r\n\r\n")
+    await settle()
     for now in (0.0, 1000.0):
         protocol.look(now)
     assert statuses(pipe) == [400]
@@ -419,22 +509,6 @@ async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> No
     protocol.resume_writing()
     reading.append(pipe.reading)
     assert reading == [False, True]
-    assert protocol.server_state.total_requests == 0
-
-
-async def test_an_answer_frees_its_place_at_once() -> None:
-    places: list[int] = []
-
-    async def answer_and_look(scope: Any, receive: Any, send: Any) -> None:
-        await answer(scope, receive, send)
-        places.append(len(protocol.server_state.tasks))
-
-    protocol, _ = connected(answer_and_look)
-    protocol.data_received(WHOLE)
-    assert len(protocol.server_state.tasks) == 1
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert places == [0]
 
 
 @pytest.mark.requirement("FR-047")
@@ -519,18 +593,26 @@ async def test_of_a_body_that_is_not_wanted_a_mebibyte_is_read(
 
 
 @pytest.mark.requirement("NFR-004")
-@pytest.mark.parametrize(("expect", "writes"), [(b"", 1), (b"Expect: 100-continue\r\n", 2)])
-async def test_an_answer_is_one_write_unless_its_client_waits_to_go_on(
-    expect: bytes, writes: int
+@pytest.mark.parametrize(
+    ("app", "expect", "begins"),
+    [
+        (answer, b"", [b"HTTP/1.1 204 "]),
+        (answer, b"Expect: 100-continue\r\n", [b"HTTP/1.1 204 "]),
+        (read, b"Expect: 100-continue\r\n", [b"HTTP/1.1 100 ", b"HTTP/1.1 204 "]),
+    ],
+    ids=["plain", "rejected early", "asked for"],
+)
+async def test_a_response_is_one_write_and_an_interim_one_is_not_held(
+    app: Any, expect: bytes, begins: list[bytes]
 ) -> None:
-    protocol, pipe = connected(answer)
+    protocol, pipe = connected(app)
     written: list[bytes] = []
     pipe.write = written.append  # type: ignore[method-assign, assignment]
-    protocol.data_received(WHOLE[:-2] + expect + b"\r\n")
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert len(written) == writes
-    assert written[0].startswith(b"HTTP/1.1 204 ")
+    protocol.data_received(BEGINNING[:-2] + expect + b"\r\n")
+    await settle()
+    protocol.data_received(b"a" * 10)
+    await settle()
+    assert [data[:13] for data in written] == begins
 
 
 @SLOW
@@ -556,3 +638,147 @@ async def test_what_was_sent_ahead_is_not_begun_before_the_answer_ahead_is_taken
         assert len(begun) == number
         protocol.resume_writing()
     assert not protocol.is_unread
+
+
+# --- bodies whose framing has no end -------------------------------------------------------------
+
+FRAMING = pytest.mark.requirement("FR-025")
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@FRAMING
+@pytest.mark.parametrize(
+    "begin", [b"1;a=", b"0\r\nX: ", b"0\r\nX"], ids=["extension", "trailer", "name"]
+)
+async def test_a_part_of_the_framing_of_a_body_is_bounded(begin: bytes) -> None:
+    protocol, pipe = connected(read)
+    protocol.data_received(CHUNKED + begin)
+    await settle()
+    protocol.data_received(b"a" * STALLED_BYTES_AT_MOST)
+    assert not protocol.is_deaf
+    protocol.data_received(b"a")
+    await settle()
+    assert (statuses(pipe), pipe.closed) == ([413], True)
+
+
+@FRAMING
+async def test_all_framing_of_a_body_is_bounded_and_its_content_is_not_counted() -> None:
+    protocol, pipe = connected(read)
+    protocol.data_received(CHUNKED)
+    piece = b"1;%b\r\na\r\n" % (b"x" * 1000)
+    framing = len(piece) - 1
+    for _ in range(UNWANTED_BYTES_AT_MOST // framing):
+        protocol.data_received(piece)
+    await settle()
+    assert (protocol.is_deaf, statuses(pipe)) == (False, [])
+    protocol.data_received(piece)
+    await settle()
+    assert (statuses(pipe), pipe.closed) == ([413], True)
+
+
+@FRAMING
+async def test_many_small_trailer_fields_are_bounded_together() -> None:
+    protocol, pipe = connected(read)
+    protocol.data_received(CHUNKED + b"0\r\n")
+    for _ in range(STALLED_BYTES_AT_MOST // 6 + 1):
+        protocol.data_received(b"a: b\r\n")
+    await settle()
+    assert statuses(pipe) == [413]
+
+
+# --- what is logged and counted ------------------------------------------------------------------
+
+OWN = b"X-Request-ID: mine\r\n"
+REJECTED = {
+    "garbage": (b"Buy milk\r\n\r\n", None, 400),
+    "no Host": (b"PUT /a HTTP/1.1\r\n" + OWN + b"\r\n", "PUT", 400),
+    "431": (
+        b"GET /a HTTP/1.1\r\nHost: a\r\n" + OWN + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
+        "GET",
+        431,
+    ),
+    "501": (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n" + OWN + b"\r\n", "CONNECT", 501),
+}
+
+
+@pytest.mark.requirement("FR-041", "FR-049")
+@pytest.mark.parametrize(("sent", "method", "status"), REJECTED.values(), ids=REJECTED)
+async def test_a_rejected_request_is_one_line_and_one_figure(
+    sent: bytes, method: str | None, status: int
+) -> None:
+    metrics = Metrics(Pool(lambda: 0, lambda: 0, lambda: 0))
+    protocol, pipe = connected(answer, metrics)
+    with capture_logs() as lines:
+        protocol.data_received(WHOLE + sent)
+        await settle()
+    assert statuses(pipe) == [204, status]
+    told = [(line["method"], line["status"], line["request_id"] == "mine") for line in lines]
+    assert told == [("GET", 204, False), (method, status, method is not None)]
+    labels = {
+        "http_request_method": method or "_OTHER",
+        "http_route": "",
+        "http_response_status_code": str(status),
+    }
+    value = metrics.registry.get_sample_value
+    assert value("http_server_request_duration_seconds_count", labels) == 1
+    assert value("http_server_active_requests") == 0
+
+
+@pytest.mark.requirement("FR-041")
+async def test_a_head_request_that_is_rejected_has_no_body() -> None:
+    protocol, pipe = connected()
+    protocol.data_received(b"HEAD / HTTP/1.1\r\n\r\n")
+    await settle()
+    assert statuses(pipe) == [400]
+    assert pipe.written.endswith(b"\r\n\r\n")
+
+
+# --- requests that cannot be read to their end, beside others ------------------------------------
+
+
+async def test_the_application_that_answers_before_a_body_fails_is_not_disturbed() -> None:
+    """A streaming response goes on; the connection ends after it."""
+    go_on = asyncio.Event()
+
+    async def stream(_: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        event = asyncio.create_task(receive())
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"whole"})
+        events.append((await event)["type"])
+
+    events: list[str] = []
+    protocol, pipe = connected(stream)
+    protocol.data_received(CHUNKED)
+    await settle()
+    protocol.data_received(b"zz\r\n")
+    await settle()
+    assert not pipe.closed
+    go_on.set()
+    await settle()
+    assert (statuses(pipe), pipe.closed, events) == ([200], True, ["http.disconnect"])
+
+
+async def test_every_request_of_a_lost_connection_is_told() -> None:
+    told: list[str] = []
+
+    async def listen(_: Any, receive: Any, __: Any) -> None:
+        while (event := await receive())["type"] != "http.disconnect":
+            pass
+        told.append(event["type"])
+
+    protocol, _ = connected(listen)
+    protocol.data_received(WHOLE + WHOLE)
+    await settle()
+    protocol.connection_lost(None)
+    await settle()
+    assert told == ["http.disconnect"]
+
+
+async def test_after_a_problem_nothing_more_is_parsed() -> None:
+    protocol, pipe = connected()
+    protocol.data_received(WHOLE + b"nonsense\r\n\r\n")
+    assert not pipe.reading
+    protocol.data_received(WHOLE)
+    assert protocol.eof_received() is True
+    assert len(protocol.queue) == 2

@@ -1,0 +1,374 @@
+"""This service and uvicorn's h11 protocol agree on which requests a connection brings.
+
+Both run the same small application, on sockets, in one event loop. Where they differ on purpose,
+DIFFERENCES says so and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from uvicorn import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from app.cors import Cors
+from app.load import Load
+from app.transport import Protocol
+
+pytestmark = pytest.mark.requirement("FR-023", "FR-027")
+
+SECONDS = 30  # only a hang takes as long
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+Found = tuple[str, str, bytes]  # method, path, body
+
+
+@dataclass
+class Sent:
+    """A request as it is sent, and what it is."""
+
+    method: str
+    path: str
+    fields: list[str]
+    body: bytes = b""
+    encoded: bytes = b""
+    version: str = "1.1"
+
+    @property
+    def wire(self) -> bytes:
+        lines = [f"{self.method} {self.path} HTTP/{self.version}", *self.fields, "", ""]
+        return "\r\n".join(lines).encode() + self.encoded
+
+    @property
+    def found(self) -> Found:
+        return self.method, self.path, self.body
+
+    @property
+    def is_last(self) -> bool:
+        return self.version == "1.0" or "Connection: close" in self.fields
+
+
+@dataclass
+class Script:
+    """What a client does on one connection."""
+
+    requests: list[Sent]
+    rest: bytes
+    """What follows them: nothing, a part of a request, or what is none."""
+    cuts: list[int] = field(default_factory=list)
+
+    @property
+    def expected(self) -> list[Sent]:
+        """The requests that exist: none after one that ends the connection."""
+        last = next((n for n, each in enumerate(self.requests) if each.is_last), None)
+        return self.requests if last is None else self.requests[: last + 1]
+
+    @property
+    def statuses(self) -> list[int]:
+        """What this service answers."""
+        expected = [200] * len(self.expected)
+        is_open = not (expected and self.expected[-1].is_last)
+        return [*expected, 400] if self.rest and is_open else expected
+
+    def segments(self) -> Iterator[bytes]:
+        whole = b"".join(each.wire for each in self.requests) + self.rest
+        at = sorted({cut % (len(whole) + 1) for cut in self.cuts})
+        for begin, end in zip([0, *at], [*at, len(whole)], strict=True):
+            yield whole[begin:end]
+
+
+contents = st.binary(max_size=40) | st.sampled_from(
+    [b"GET /inner HTTP/1.1\r\nHost: a\r\n\r\n", b"0\r\n\r\n", b"\r\n\r\n"]
+)
+
+
+@st.composite
+def chunked(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """Content, and the same in chunks with extensions and trailer fields."""
+    pieces = draw(st.lists(contents.filter(bool), max_size=3))
+    extension = draw(st.sampled_from([b"", b";a", b";a=b", b';a="b c"']))
+    size = draw(st.sampled_from([b"%x%b\r\n", b"%X%b\r\n", b"000%x%b\r\n"]))
+    trailer = draw(
+        st.sampled_from([b"", b"X: y\r\n", b"Host: b\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"])
+    )
+    chunks = (size % (len(piece), extension) + piece + b"\r\n" for piece in pieces)
+    return b"".join(pieces), b"".join(chunks) + b"0\r\n" + trailer + b"\r\n"
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Sent:
+    sent = Sent(draw(st.sampled_from(METHODS)), f"/{draw(st.integers(0, 9))}", ["Host: a"])
+    framing = draw(st.sampled_from(["none", "none", "length", "chunks", "chunks"]))
+    if framing == "length":
+        sent.body = sent.encoded = draw(contents)
+        sent.fields.append(f"Content-Length: {len(sent.body)}")
+    elif framing == "chunks":
+        sent.body, sent.encoded = draw(chunked())
+        sent.fields.append(
+            draw(st.sampled_from(["Transfer-Encoding: chunked", "transfer-encoding: Chunked"]))
+        )
+    sent.fields += draw(
+        st.sampled_from(
+            [
+                [],
+                [],
+                ["Connection: keep-alive"],
+                ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AA"],
+                ["Connection: upgrade", "Upgrade: websocket"],
+                ["Upgrade: x/1"],
+                ["Connection: close"],
+            ]
+        )
+    )
+    sent.fields += draw(st.sampled_from([[], [], ["Expect: 100-continue"], ["X: " + "a" * 300]]))
+    if framing != "chunks" and draw(st.integers(0, 9)) == 0:
+        sent.version = "1.0"
+    return sent
+
+
+BROKEN = [
+    b"Buy milk\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX : a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
+]
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> Script:
+    whole = draw(st.lists(requests(), min_size=1, max_size=5))
+    ending = draw(st.sampled_from(["complete", "complete", "cut", "broken"]))
+    rest = b""
+    if ending == "cut":
+        begun = draw(requests()).wire
+        rest = begun[: draw(st.integers(1, len(begun) - 1))]
+    elif ending == "broken":
+        rest = draw(st.sampled_from(BROKEN))
+    cuts = draw(st.lists(st.integers(0, 2000), max_size=8))
+    return Script(whole, rest, cuts)
+
+
+class Application:
+    """Reads each body, keeps what it found, and answers with its number."""
+
+    def __init__(self) -> None:
+        self.found: list[Found] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        problem = scope["state"].get("problem")
+        status = 200 if problem is None else problem.status
+        body = b""
+        event = {"more_body": problem is None}
+        try:
+            while event["more_body"]:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    return
+                body += event["body"]
+        except Exception as failed:  # noqa: BLE001 - a Problem of this service
+            status = cast("Any", failed).status
+        if status == 200:
+            self.found.append((scope["method"], scope["path"], body))
+        number = b"%d" % len(self.found)
+        fields = [(b"content-length", b"%d" % len(number))]
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.body", "body": number})
+
+
+def factory(application: Application, protocol: Any) -> Any:
+    config = Config(
+        cast("Any", application), http=protocol, ws="none", log_config=None, lifespan="off"
+    )
+    config.load()
+    state = Load(1000, Cors(())) if protocol is Protocol else ServerState()
+    return lambda: protocol(config, state, {})
+
+
+def responses(received: bytes, methods: list[str]) -> list[tuple[int, bytes]]:
+    """The final responses in what was received, which holds nothing beside them."""
+    found: list[tuple[int, bytes]] = []
+    rest = received
+    while rest:
+        head, end, rest = rest.partition(b"\r\n\r\n")
+        assert end, received
+        status = int(head.split()[1])
+        if status == 100:
+            continue
+        method = methods[len(found)] if len(found) < len(methods) else "GET"
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        size = 0 if method == "HEAD" else int(length[1]) if length else len(rest)
+        found.append((status, rest[:size]))
+        rest = rest[size:]
+    return found
+
+
+async def turns() -> None:
+    """Let the server, which is in the same event loop, do what it has to do."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+async def send(connection: socket.socket, segments: list[bytes]) -> None:
+    """Send segments that the server reads one by one, as long as it takes them."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        for segment in segments:
+            await asyncio.get_running_loop().sock_sendall(connection, segment)
+            await turns()
+
+
+async def converse(
+    application: Application, protocol: Any, segments: list[bytes], complete: int
+) -> bytes:
+    """Send the segments, await the responses to complete requests, end, and read the rest."""
+    make = factory(application, protocol)
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    received, reached = bytearray(), asyncio.Event()
+
+    async def read_all() -> None:
+        while data := await loop.sock_recv(ours, 65_536):
+            received.extend(data)
+            if len(re.findall(rb"HTTP/1\.1 [2-5]", received)) >= complete:
+                reached.set()
+        reached.set()
+
+    with ours:
+        ours.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        theirs.setblocking(False)  # noqa: FBT003
+        await loop.connect_accepted_socket(make, theirs)
+        async with asyncio.timeout(SECONDS):
+            reading = asyncio.create_task(read_all())
+            await send(ours, segments)
+            await reached.wait()
+            if not reading.done():
+                ours.shutdown(socket.SHUT_WR)
+            await asyncio.gather(reading, return_exceptions=True)
+            await turns()  # an application is told that the client is gone
+    return bytes(received)
+
+
+def run(protocol: Any, segments: list[bytes], complete: int) -> tuple[Application, bytes]:
+    application = Application()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        received = runner.run(converse(application, protocol, segments, complete))
+    return application, received
+
+
+@given(scripts())
+@settings(max_examples=200, deadline=None)
+def test_both_find_the_same_requests_and_each_is_answered_once_in_order(script: Script) -> None:
+    expected = [each.found for each in script.expected]
+    methods = [each.method for each in script.expected]
+    segments = list(script.segments())
+    application, received = run(Protocol, segments, len(expected))
+    reference, by_h11 = run(H11Protocol, segments, len(expected))
+    assert application.found == reference.found == expected
+    answers = responses(received, methods)
+    assert [status for status, _ in answers] == script.statuses
+    numbers = [
+        b"" if method == "HEAD" else b"%d" % number for number, method in enumerate(methods, 1)
+    ]
+    assert [body for _, body in answers][: len(expected)] == numbers
+    assert [body for _, body in responses(by_h11, methods)][: len(expected)] == numbers
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+# The bytes, what this service answers, what h11 answers, and why they differ.
+DIFFERENCES = {
+    "CONNECT": (
+        b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+        [501],
+        [200],
+        "its target is no path, and no operation of the contract has it",
+    ),
+    "a method that nobody has": (
+        b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n",
+        [400],
+        [200],
+        "llhttp knows a list of methods, which the contract repeats",
+    ),
+    "a length beside chunks": (
+        CHUNKED.replace(b"Host: a", b"Host: a\r\nContent-Length: 1") + b"0\r\n\r\n",
+        [400],
+        [200],
+        "RFC 9112, section 6.1, allows either; a proxy in front may heed the length",
+    ),
+    "chunks in HTTP/1.0": (
+        b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        [400],
+        [200],
+        "RFC 9112, section 6.1: its framing may be wrong",
+    ),
+    "another transfer coding": (
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+        [501],
+        [400],
+        "RFC 9112, section 6.1; uvicorn sends 400 for whatever h11 refuses",
+    ),
+    "one length twice": (
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
+        [400],
+        [200],
+        "RFC 9112, section 6.3, allows either",
+    ),
+    "a folded field": (
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
+        [400],
+        [200],
+        "RFC 9112, section 5.2, allows either",
+    ),
+    "line feeds alone": (
+        b"GET / HTTP/1.1\nHost: a\n\n",
+        [400],
+        [200],
+        "RFC 9112, section 2.2, allows either",
+    ),
+    "another version": (
+        b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+        [400],
+        [200],
+        "the contract has HTTP/1.0 and HTTP/1.1",
+    ),
+    "a trailer that ends the connection": (
+        (CHUNKED + b"0\r\nConnection: close\r\n\r\n") * 2,
+        [200],
+        [200, 200],
+        "llhttp heeds it, so the connection is ended; RFC 9110, section 6.5.1, forbids to send it",
+    ),
+    "a trailer about framing": (
+        CHUNKED + b"0\r\nContent-Length: 5\r\n\r\n",
+        [400],
+        [200],
+        "llhttp refuses it; RFC 9110, section 6.5.1, forbids to send it",
+    ),
+    "an empty line before it": (
+        b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        [200],
+        [400],
+        "RFC 9112, section 2.2: a server should ignore it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_difference_is_as_described(name: str) -> None:
+    sent, ours, theirs, _ = DIFFERENCES[name]
+    _, received = run(Protocol, [sent], len(ours))
+    _, by_h11 = run(H11Protocol, [sent], len(theirs))
+    assert [status for status, _ in responses(received, [])] == ours
+    assert [status for status, _ in responses(by_h11, [])] == theirs

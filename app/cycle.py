@@ -17,6 +17,7 @@ class Cycle(RequestResponseCycle):
     transport: Joined  # type: ignore[assignment]  # made with one
     problem: Problem | None = None
     is_exempt = False  # from the limit of requests that are served at once
+    counts = False  # against that limit: it was admitted, and is not answered
 
     def fail(self, problem: Problem) -> None:
         """Raise this problem where the application reads the body, whose rest does not come.

@@ -1,4 +1,4 @@
-"""How many requests a process serves at once, and what is answered to those beyond that."""
+"""Admission: how many requests a process handles concurrently, and the response to the others."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from uvicorn.server import ServerState
 
 from app.cors import Cors
 from app.fields import OnEveryResponse
+from app.joined import Joined
 from app.logs import log
 from app.problems import MEDIA_TYPE, Overloaded
 
-# Of so many requests before one, the later ones more, at which share of refusals the process is
-# pressed, and into how many parts its number of requests at once is then divided.
-REMEMBERED = 32
-PRESSED = 0.5
-PARTS = 8
+WINDOW_SECONDS = 0.1
+# Under sustained overload the limit is this part of the configured one, but not below the minimum.
+LOWERED_PARTS = 64
+LOWERED_AT_LEAST = 2
+UNSENT_BYTES_AT_MOST = 33_554_432
 
-# These stand for what differs in what is encoded here once.
+# Placeholders in the response that is encoded here once.
 _ID, _TRACE = "id-of-the-request", "trace-of-the-request"
 _PROBLEM = Overloaded()
 _FIELDS = {
@@ -43,53 +44,96 @@ class Connection(Protocol):
         """End it where it has waited too long at `now`, in seconds."""
 
 
+class Window:
+    """The requests that were judged in a stretch of WINDOW_SECONDS."""
+
+    def __init__(self, ends: float) -> None:
+        """Count from zero."""
+        self.ends = ends
+        self.accepted = 0
+        self.rejected = 0
+        self.connections: set[int] = set()
+
+    def is_overloaded(self, limit: int) -> bool:
+        """Whether more requests were rejected than accepted, and the full limit could not help.
+
+        As many connections as the limit never have more requests in progress than the limit. So
+        what the lowered limit rejects of them is no sign of overload.
+        """
+        return self.rejected > self.accepted and len(self.connections) > limit
+
+
 class Load(ServerState):
     """What the connections of a process share."""
 
-    def __init__(self, at_once: int, cors: Cors) -> None:
-        """`cors` says which pages may read that a request was refused."""
+    def __init__(self, limit: int, cors: Cors) -> None:
+        """`limit` is that of concurrent requests; `cors` says which pages may read a rejection."""
         super().__init__()
-        self.at_once = at_once
+        self.limit = limit
         self.cors = cors
-        # Whose request is being served, but waits for its client: slow clients take no place.
-        self.waiting: set[Connection] = set()
-        self.refused = 0
-        self._refused_share = 0.0  # of the last requests
-        self._told = 0
+        # Without health checks, and without requests that wait for their client.
+        self.in_progress: set[object] = set()
+        self.rejected = 0
+        self._logged = 0
+        self._window = Window(ends=0.0)
+        self._was_overloaded = False  # in the window before
+        self._write_blocked: dict[Joined, None] = {}  # the longest blocked first
 
-    @property
-    def is_pressed(self) -> bool:
-        """Whether most of the last requests were refused."""
-        return self._refused_share > PRESSED
+    def admits(self, connection: object, now: float) -> bool:
+        """Whether a request of this connection may start `now`, by the clock of the loop.
 
-    def admits(self) -> bool:
-        """Whether one more request may be served now; one that may not is counted."""
-        refused = len(self.tasks) - len(self.waiting) >= self._at_once_now()
-        self._refused_share += (refused - self._refused_share) / REMEMBERED
-        self.refused += refused
-        return not refused
-
-    def _at_once_now(self) -> int:
-        """How many may be served at once.
-
-        Where most are refused, a part of what may be at once keeps the processor busy, and those
-        that are served are done the sooner (Little's law: time is number over throughput).
+        Under sustained overload a few concurrent requests keep the processor busy, and each is
+        done sooner (Little's law: time is number over throughput).
         """
-        return max(1, self.at_once // PARTS) if self.is_pressed else self.at_once
+        window = self._window_at(now)
+        window.connections.add(id(connection))
+        limit = self.limit
+        if self._was_overloaded or window.is_overloaded(limit):
+            limit = min(limit, max(LOWERED_AT_LEAST, limit // LOWERED_PARTS))
+        admitted = len(self.in_progress) < limit
+        window.accepted += admitted
+        window.rejected += not admitted
+        self.rejected += not admitted
+        return admitted
+
+    def _window_at(self, now: float) -> Window:
+        window = self._window
+        if now >= window.ends:
+            is_next = now < window.ends + WINDOW_SECONDS
+            self._was_overloaded = is_next and window.is_overloaded(self.limit)
+            window = self._window = Window(now + WINDOW_SECONDS)
+        return window
+
+    def write_blocked(self, transport: Joined) -> None:
+        """Note that a client does not read, and bound what is unsent over all connections.
+
+        The connections that have been blocked longest are aborted, but never the last one.
+        """
+        self._write_blocked[transport] = None
+        unsent = sum(each.get_write_buffer_size() for each in self._write_blocked)
+        while unsent > UNSENT_BYTES_AT_MOST and len(self._write_blocked) > 1:
+            longest = next(iter(self._write_blocked))
+            unsent -= longest.get_write_buffer_size()
+            self.write_resumed(longest)
+            longest.abort()
+
+    def write_resumed(self, transport: Joined) -> None:
+        """Note that a client reads again, or is gone."""
+        self._write_blocked.pop(transport, None)
 
     def look(self, now: float) -> None:
-        """End what has waited too long at `now`, and tell how many were refused since last time.
+        """End what has waited too long at `now`, and log how many requests were rejected.
 
-        One line for many refusals: a line for each would cost more than the refusal.
+        One line for many rejections: a line for each would cost more than the rejection.
         """
         for connection in list(self.connections):
             cast("Connection", connection).look(now)
-        if self.refused > self._told:
-            log.warning("overloaded", refused=self.refused - self._told, at_once=self.at_once)
-            self._told = self.refused
+        if self.rejected > self._logged:
+            log.warning("overloaded", rejected=self.rejected - self._logged, limit=self.limit)
+            self._logged = self.rejected
 
 
-def refusal(
+def overloaded_response(
     request_id: str,
     trace_id: str | None,
     fields: Iterable[tuple[bytes, bytes]] = (),
@@ -97,7 +141,7 @@ def refusal(
     has_body: bool = True,
     keep_alive: bool = True,
 ) -> bytes:
-    """The whole answer to a request that is refused, with these further header fields."""
+    """The whole response to a rejected request, with these further header fields."""
     own_id, trace = request_id.encode(), msgspec.json.encode(trace_id)
     body = b"".join((_BEFORE_ID, own_id, _BEFORE_TRACE, trace, _AFTER_TRACE))
     return b"%b%bcontent-length: %d\r\n%b\r\n%b" % (

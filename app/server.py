@@ -78,7 +78,7 @@ def serve(settings: Settings) -> None:
         app = create_app(complete)
         server = http_server(app, complete)
         if app.metrics is not None:
-            app.metrics.count_refusals(lambda: server.load.refused)
+            app.metrics.count_refusals(lambda: server.load.rejected)
         _listen(listener, server.config.backlog)  # who reads the address below may use it
 
         def stop(_number: int, _frame: FrameType | None) -> None:

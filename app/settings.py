@@ -82,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_statement_timeout: Annotated[float, Meta(ge=0, le=60)] = 5.0
     data_dir: Path = Path(".data")
     keep_alive_timeout: Annotated[int, Meta(ge=1, le=3600)] = 75
-    requests_at_once: Annotated[int, Meta(ge=1, le=10_000)] = 16
+    requests_at_once: Annotated[int, Meta(ge=1, le=10_000)] = 128
     cursor_secret: Secret | None = None
     cors_origins: tuple[str, ...] = ()
     metrics_host: str = "127.0.0.1"

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from enum import Enum, auto
+from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -22,7 +23,7 @@ from app.cycle import Cycle
 from app.framing import RequestParser, StopParsing, expects_continue
 from app.ids import request_id, trace_id
 from app.joined import Joined
-from app.load import Load, refusal
+from app.load import Load, overloaded_response
 from app.problems import MalformedBody, MalformedRequest, Problem, RequestTimeout
 
 AHEAD_AT_MOST = 16
@@ -101,7 +102,7 @@ class Protocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Tell the requests that have no response yet, and forget the client."""
         self.server_state.connections.discard(cast("Any", self))
-        self.server_state.waiting.discard(self)
+        self.server_state.write_resumed(self.transport)
         for cycle in self.queue:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -139,11 +140,13 @@ class Protocol(asyncio.Protocol):
         """Read nothing from a client that does not read what is being sent."""
         self.flow.pause_writing()
         self.flow.pause_reading()
+        self.server_state.write_blocked(self.transport)
         self._note_wait()
 
     def resume_writing(self) -> None:
         """Go on when it does."""
         self.flow.resume_writing()
+        self.server_state.write_resumed(self.transport)
         self._note_wait()
         if self.is_unread:
             self._start_next()
@@ -230,16 +233,31 @@ class Protocol(asyncio.Protocol):
 
     def _start(self, cycle: Cycle) -> None:
         """Run the application for a request whose turn it is, or refuse the request for load."""
-        if not cycle.is_exempt and not self.server_state.admits():
-            self._refuse_for_load(cycle)
-            return
+        if not cycle.is_exempt:
+            if not self.server_state.admits(self, self.loop.time()):
+                self._refuse_for_load(cycle)
+                return
+            cycle.counts = True
+            self.server_state.in_progress.add(cycle)
         task = self.loop.create_task(cycle.run_asgi(self.app))
         self.server_state.tasks.add(task)
-        task.add_done_callback(self.server_state.tasks.discard)
+        task.add_done_callback(partial(self._handler_ended, cycle))
+
+    def _handler_ended(self, cycle: Cycle, task: asyncio.Task[None]) -> None:
+        """Release what the request still holds. A handler goes on when its client is gone."""
+        self.server_state.tasks.discard(task)
+        self._release(cycle)
+
+    def _release(self, cycle: Cycle) -> None:
+        """Let another request in: this one is answered, or its handler has ended."""
+        cycle.counts = False
+        self.server_state.in_progress.discard(cycle)
 
     def on_response_complete(self) -> None:
         """Go on with what was sent ahead, once the client takes what it was sent."""
-        if self.queue.popleft() is self.receiving:
+        cycle = self.queue.popleft()
+        self._release(cycle)
+        if cycle is self.receiving:
             self.receiving = None
         self.transport.flush()
         self._start_next()
@@ -284,7 +302,7 @@ class Protocol(asyncio.Protocol):
         keep_alive = cycle.keep_alive and not cycle.waiting_for_100_continue
         headers = dict(cycle.scope["headers"])
         self.transport.write(
-            refusal(
+            overloaded_response(
                 request_id(headers.get(b"x-request-id", b"")),
                 trace_id(headers.get(b"traceparent", b"")),
                 self.server_state.cors.fields(headers, None),
@@ -356,7 +374,10 @@ class Protocol(asyncio.Protocol):
         return cycle is self.receiving and cycle.scope["method"] in READING_METHODS
 
     def _note_wait(self) -> None:
-        if self.queue and (self.flow.write_paused or self._lacks_body()):
-            self.server_state.waiting.add(self)
+        """Count the request whose turn it is, unless it waits for its client."""
+        if not self.queue or not self.queue[0].counts:
+            return
+        if self.flow.write_paused or self._lacks_body():
+            self.server_state.in_progress.discard(self.queue[0])
         else:
-            self.server_state.waiting.discard(self)
+            self.server_state.in_progress.add(self.queue[0])

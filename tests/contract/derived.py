@@ -68,10 +68,11 @@ LIMITS = {
     ),
     "bytes of the request line and the header fields": framing.HEAD_BYTES_AT_MOST,
     "faults listed in a problem": problems.FAULTS_AT_MOST,
-    "requests that a process serves at once": settings.Settings().requests_at_once,
-    "of those, while more than half of what comes is refused": (
-        settings.Settings().requests_at_once // load.PARTS
+    "concurrent requests of a process": settings.Settings().requests_at_once,
+    "concurrent requests of a process under sustained overload": max(
+        load.LOWERED_AT_LEAST, settings.Settings().requests_at_once // load.LOWERED_PARTS
     ),
+    "bytes of responses that clients have not read, of a process": load.UNSENT_BYTES_AT_MOST,
     "requests sent ahead on a connection": transport.AHEAD_AT_MOST,
     "seconds for the request line and the header fields": transport.HEAD_SECONDS,
     "seconds for a body": transport.BODY_SECONDS,

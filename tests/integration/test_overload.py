@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Event
+from contextlib import ExitStack, contextmanager
+from threading import Event, Thread
 from typing import Any
 
 import asyncpg
@@ -19,7 +22,7 @@ from app.settings import Settings
 from tests.contract.test_responses import PLAIN
 from tests.support.client import assert_problem, tasks_of
 from tests.support.live import Live, read_response, request, served
-from tests.support.process import eventually
+from tests.support.process import eventually, execute
 
 pytestmark = [pytest.mark.requirement("FR-047"), pytest.mark.usefixtures("database")]
 
@@ -186,3 +189,111 @@ def test_a_request_that_needs_no_body_takes_a_place_without_it(settings: Setting
         assert gate.reached.wait(10)
         assert live.call("GET", ALICE).status_code == 503
         gate.opened.set()
+
+
+# --- health checks, clients that vanish, and the time after a load -------------------------------
+
+
+def burst(connections: list[socket.socket], target: str = ALICE) -> list[int]:
+    """The status of a request on each of these connections, all sent before one is read."""
+    for connection in connections:
+        connection.sendall(request("GET", target))
+    return [read_response(connection).status_code for connection in connections]
+
+
+@contextmanager
+def connected(live: Live, number: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(live.connected()) for _ in range(number)]
+
+
+def test_health_checks_do_not_count(settings: Settings) -> None:
+    one = msgspec.structs.replace(settings, requests_at_once=1)
+    ended, checks = Event(), Counter[int]()
+
+    def check_again_and_again(connections: list[socket.socket]) -> None:
+        while not ended.is_set():
+            checks.update(burst(connections, "/readyz"))
+
+    with served(one) as live, connected(live, 32) as checking:
+        thread = Thread(target=check_again_and_again, args=[checking])
+        thread.start()
+        statuses = Counter(live.call("GET", ALICE).status_code for _ in range(50))
+        ended.set()
+        thread.join()
+    assert statuses == {200: 50}
+    assert checks[200] >= 32
+
+
+BIG = """
+    INSERT INTO tasks (user_id, id, title, description, created_at, updated_at, etag)
+    SELECT 'alice', gen_random_uuid(), 'Buy milk', repeat('\U0001f95b', 16384),
+           now(), now(), gen_random_uuid()
+    FROM generate_series(1, 20)
+"""
+BEGINNINGS = {
+    "nothing sent": b"",
+    "in the header section": b"GET /livez HTTP/1.1\r\nHost: a\r\nX: ",
+    "in a body": request("POST", ALICE, JSON, "Content-Length: 21") + SMALL[:5],
+    "after a body": request("POST", ALICE, JSON, body=SMALL),
+    "after a health check": request("GET", "/readyz") + request("GET", ALICE),
+    "after a request": request("GET", ALICE),
+    "in a pipeline": request("GET", ALICE) * 16,
+    "while its request is handled": request("GET", ALICE, HELD),
+    "behind a request that is handled": request("GET", ALICE, HELD) + request("GET", ALICE),
+}
+
+
+@pytest.mark.parametrize("sent", BEGINNINGS.values(), ids=BEGINNINGS)
+@pytest.mark.parametrize("wait", [0.0, 0.2], ids=["at once", "later"])
+def test_a_client_that_vanishes_leaves_the_limit_as_it_was(
+    settings: Settings, database_url: str, sent: bytes, wait: float
+) -> None:
+    execute(database_url, BIG)  # so that not all responses to a pipeline can be sent
+    gate = Gate()
+    one = msgspec.structs.replace(settings, requests_at_once=1)
+    with served(one, guards=[gate]) as live:
+        with live.connected() as connection:
+            connection.sendall(sent)
+            time.sleep(wait)
+            # The connection is reset, so that nothing of it is left at the service.
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        gate.opened.set()
+        eventually(lambda: live.call("GET", f"{ALICE}?limit=1").status_code == 200)
+        gate.opened.clear()
+        gate.reached.clear()
+        with live.connected() as connection:  # and there is room for no more than one
+            connection.sendall(request("GET", f"{ALICE}?limit=1", HELD))
+            assert gate.reached.wait(10)
+            assert live.call("GET", ALICE).status_code == 503
+            gate.opened.set()
+            assert read_response(connection).status_code == 200
+
+
+def test_after_a_load_and_a_second_bursts_within_the_limit_are_served(settings: Settings) -> None:
+    few = msgspec.structs.replace(settings, requests_at_once=6)
+    during, after = Counter[int](), Counter[int]()
+    with served(few) as live, connected(live, 48) as clients:
+        started = time.monotonic()
+        while time.monotonic() < started + 1:
+            during.update(burst(clients))
+        time.sleep(1)
+        for _ in range(20):
+            after.update(burst(clients[:6]))
+    assert during[503] > during[200] > 0
+    assert after == {200: 120}
+
+
+def test_a_browser_is_not_rejected_for_an_earlier_load_though_it_does_not_pause(
+    settings: Settings,
+) -> None:
+    few = msgspec.structs.replace(settings, requests_at_once=6)
+    with served(few) as live, connected(live, 48) as clients:
+        started = time.monotonic()
+        while time.monotonic() < started + 1:
+            burst(clients)
+        ended = time.monotonic()
+        while time.monotonic() < ended + 1:
+            burst(clients[:6])
+        assert Counter(burst(clients[:6]) == [200] * 6 for _ in range(20)) == {True: 20}

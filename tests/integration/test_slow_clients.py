@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import asyncpg
 import httpx
@@ -15,8 +17,10 @@ from app.framing import UNWANTED_BYTES_AT_MOST
 from app.settings import Settings
 from app.transport import AHEAD_AT_MOST, Protocol, Wait
 from tests.contract.test_responses import ONE
+from tests.overload.work import peak_memory
 from tests.support.client import assert_problem, tasks_of
 from tests.support.live import Live, read_response, read_responses, request, served
+from tests.support.process import execute, serving
 
 pytestmark = [pytest.mark.requirement("FR-048"), pytest.mark.usefixtures("database")]
 
@@ -179,3 +183,45 @@ def test_others_are_served_meanwhile(live: Live) -> None:
         begun.sendall(b"GET /livez HTTP/1.1\r\n")
         assert live.call("GET", ALICE).status_code == 200
         assert left(silent) == b""
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+# A page of 1.3 MB, which is more than the kernel takes for a client that reads nothing.
+BIG_PAGE = f"{ALICE}?limit=20"
+BIG = """
+    INSERT INTO tasks (user_id, id, title, description, created_at, updated_at, etag)
+    SELECT 'alice', gen_random_uuid(), 'Buy milk', repeat('\U0001f95b', 16384),
+           now(), now(), gen_random_uuid()
+    FROM generate_series(1, 20)
+"""
+NON_READING = 150
+READING = 16
+CONTAINER_BYTES = 256 * 2**20  # deploy/ limits a process to so much
+
+
+@pytest.mark.requirement("NFR-017")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_clients_that_do_not_read_are_bounded_in_memory_and_others_are_served(
+    database_url: str,
+) -> None:
+    execute(database_url, BIG)
+    with ExitStack() as stack:
+        service = stack.enter_context(serving(DATABASE_URL=database_url, REQUESTS_AT_ONCE=1000))
+        address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
+        for _ in range(NON_READING):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(address)
+            connection.sendall(request("GET", BIG_PAGE) * 6)
+        readers = [
+            stack.enter_context(socket.create_connection(address, timeout=30))
+            for _ in range(READING)
+        ]
+        for _ in range(3):
+            for reader in readers:
+                reader.sendall(request("GET", BIG_PAGE))
+            pages = [read_response(reader) for reader in readers]
+            assert [page.status_code for page in pages] == [200] * READING
+            assert {len(page.content) > 1_300_000 for page in pages} == {True}
+        assert peak_memory(service.pid) < CONTAINER_BYTES

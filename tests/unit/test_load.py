@@ -1,4 +1,4 @@
-"""How many requests are served at once, and the bytes of a refusal."""
+"""Admission of requests, and the bytes of the response to those that are rejected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uvicorn import Config
 
 from app.cors import Cors
 from app.httpd import Server
-from app.load import Load, refusal
+from app.load import UNSENT_BYTES_AT_MOST, WINDOW_SECONDS, Load, overloaded_response
 
 pytestmark = pytest.mark.requirement("FR-047")
 
@@ -27,110 +27,199 @@ class Looked:
         self.at.append(now)
 
 
-def load_of(tasks: int, waiting: int, at_once: int = 3) -> Load:
-    load = Load(at_once, Cors(()))
-    load.tasks = cast("Any", set(range(tasks)))
-    load.waiting = {Looked() for _ in range(waiting)}
+LIMIT = 64
+LOWERED = 2
+
+
+def full_load(in_progress: int = LIMIT, limit: int = LIMIT) -> Load:
+    """A process with so many requests in progress."""
+    load = Load(limit, Cors(()))
+    load.in_progress.update(range(in_progress))
     return load
 
 
+def offer(load: Load, now: float, connections: int, each: int = 1) -> int:
+    """Send requests on so many connections; none ends meanwhile. Returns how many start."""
+    admitted = 0
+    for connection in CONNECTIONS[:connections] * each:
+        if load.admits(connection, now):
+            load.in_progress.add(object())
+            admitted += 1
+    return admitted
+
+
+def capacity(load: Load, now: float) -> int:
+    """How many requests of one connection start when none is in progress."""
+    load.in_progress.clear()
+    return offer(load, now, connections=1, each=load.limit)
+
+
+# As many objects as there are connections in a test: their identity is what counts.
+CONNECTIONS = [object() for _ in range(200)]
+
+
+@pytest.mark.parametrize(("in_progress", "admitted"), [(0, 3), (2, 1), (3, 0), (4, 0)])
+def test_requests_start_up_to_the_limit(in_progress: int, admitted: int) -> None:
+    load = full_load(in_progress, limit=3)
+    assert offer(load, 1.0, connections=3) == admitted
+    assert load.rejected == 3 - admitted
+
+
 @pytest.mark.parametrize(
-    ("tasks", "waiting", "admitted"),
-    [
-        (0, 0, True),
-        (2, 0, True),
-        (3, 0, False),
-        (4, 0, False),
-        (3, 1, True),
-        (5, 2, False),
-    ],
+    ("limit", "lowered"), [(1, 1), (2, 2), (16, 2), (128, 2), (192, 3), (10_000, 156)]
 )
-def test_as_many_are_served_as_may_be_but_for_those_that_wait_for_their_client(
-    tasks: int, waiting: int, *, admitted: bool
+def test_the_lowered_limit_is_a_part_of_the_configured_one(limit: int, lowered: int) -> None:
+    load = full_load(limit, limit)
+    for connection in [object() for _ in range(2 * limit)]:
+        assert not load.admits(connection, 1.0)
+    assert capacity(load, 1.0) == lowered
+
+
+def test_the_limit_is_lowered_while_most_requests_of_more_connections_are_rejected() -> None:
+    load = full_load(0)
+    assert offer(load, 1.0, connections=LIMIT) == LIMIT
+    assert offer(load, 1.0, connections=LIMIT + 1, each=2) == 0
+    assert capacity(load, 1.0) == LOWERED
+
+
+def test_as_many_rejections_as_accepted_requests_are_no_overload() -> None:
+    load = full_load(0)
+    offer(load, 1.0, connections=2 * LIMIT)
+    load.in_progress.clear()
+    assert offer(load, 1.0, connections=LIMIT) == LIMIT
+
+
+def test_no_more_connections_than_the_limit_are_no_overload() -> None:
+    load = full_load()
+    assert offer(load, 1.0, connections=LIMIT, each=10) == 0
+    assert capacity(load, 1.0) == LIMIT
+
+
+def test_the_limit_stays_lowered_from_one_window_to_the_next() -> None:
+    load = full_load()
+    for tick in range(100):
+        assert offer(load, tick * WINDOW_SECONDS / 10, connections=200) == 0
+        assert capacity(load, tick * WINDOW_SECONDS / 10) == LOWERED
+        load.in_progress.update(range(LIMIT))
+
+
+@pytest.mark.parametrize("silence", [2.01 * WINDOW_SECONDS, 1.0, 3600.0])
+def test_silence_restores_the_limit_before_any_request_is_judged(silence: float) -> None:
+    load = full_load()
+    offer(load, 1.0, connections=200, each=100)
+    assert capacity(load, 1.0 + silence) == LIMIT
+
+
+def test_a_browser_restores_the_limit_though_it_never_pauses() -> None:
+    load = full_load()
+    offer(load, 1.0, connections=200, each=100)
+    started = []
+    for tick in range(1000):
+        load.in_progress.clear()
+        started.append(offer(load, 1.0 + tick * WINDOW_SECONDS / 100, connections=6))
+    restored = started.index(6)
+    assert restored <= 201  # ticks, of which two windows have 200
+    assert set(started[restored:]) == {6}
+
+
+def test_every_rejection_counts() -> None:
+    load = full_load()
+    offer(load, 1.0, connections=3)
+    assert load.rejected == 3
+
+
+class Transport:
+    """A transport whose client has not read so many bytes."""
+
+    def __init__(self, unsent: int) -> None:
+        self.unsent = unsent
+        self.aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def write_blocked(load: Load, *unsent: int) -> list[Any]:
+    """Transports that became blocked in this order."""
+    transports: list[Any] = [Transport(size) for size in unsent]
+    for transport in transports:
+        load.write_blocked(transport)
+    return transports
+
+
+HALF = UNSENT_BYTES_AT_MOST // 2
+
+
+@pytest.mark.requirement("NFR-017")
+@pytest.mark.parametrize(
+    ("unsent", "aborted"),
+    [
+        ([HALF, HALF], [False, False]),
+        ([HALF, HALF, 1], [True, False, False]),
+        ([1, HALF, HALF], [True, False, False]),
+        ([1, HALF, 2 * HALF], [True, True, False]),
+        ([3 * HALF], [False]),
+        ([1, 3 * HALF], [True, False]),
+    ],
+    ids=str,
+)
+def test_above_the_limit_the_connections_blocked_longest_are_aborted(
+    unsent: list[int], aborted: list[bool]
 ) -> None:
-    load = load_of(tasks, waiting)
-    assert load.admits() is admitted
-    assert load.refused == (not admitted)
+    transports = write_blocked(full_load(), *unsent)
+    assert [transport.aborted for transport in transports] == aborted
 
 
-def offer(load: Load, tasks: int, times: int = 1) -> list[bool]:
-    """Offer requests while so many are being served; which of them were admitted."""
-    load.tasks = cast("Any", set(range(tasks)))
-    return [load.admits() for _ in range(times)]
+@pytest.mark.requirement("NFR-017")
+def test_a_client_that_reads_again_is_not_the_longest_blocked_any_more() -> None:
+    load = full_load()
+    first, second = write_blocked(load, HALF, HALF)
+    for _ in range(2):
+        load.write_resumed(first)
+    load.write_blocked(first)
+    write_blocked(load, 1)
+    assert [first.aborted, second.aborted] == [False, True]
 
 
-@pytest.mark.parametrize(("at_once", "part"), [(32, 4), (16, 2), (15, 1), (8, 1), (3, 1), (1, 1)])
-def test_where_most_requests_are_refused_an_eighth_is_served_at_once(
-    at_once: int, part: int
-) -> None:
-    load = load_of(0, 0, at_once)
-    offer(load, at_once, times=100)
-    assert offer(load, part) == [False]
-    assert offer(load, part - 1) == [True]
-
-
-def test_half_of_the_last_requests_are_some_two_dozen() -> None:
-    load = load_of(0, 0, at_once=16)
-    assert not any(offer(load, 16, times=21))
-    assert offer(load, 15) == [True]
-    assert not any(offer(load, 16, times=3))
-    assert offer(load, 15) == [False]
-
-
-@pytest.mark.parametrize(("times", "is_pressed"), [(21, False), (22, True)])
-def test_a_process_is_pressed_after_that_many_refusals(times: int, *, is_pressed: bool) -> None:
-    load = load_of(0, 0, at_once=16)
-    offer(load, 16, times)
-    assert load.is_pressed is is_pressed
-
-
-def test_where_fewer_are_refused_all_are_served_at_once_again() -> None:
-    load = load_of(0, 0, at_once=16)
-    offer(load, 16, times=1_000)
-    assert all(offer(load, 0, times=21))
-    assert offer(load, 15) == [False]
-    assert all(offer(load, 0, times=3))
-    assert offer(load, 15) == [True]
-
-
-def test_exactly_half_is_not_yet_most() -> None:
-    load = load_of(0, 0, at_once=16)
-    load._refused_share = 0.5
-    assert offer(load, 15) == [True]
-
-
-def test_every_refusal_counts() -> None:
-    load = load_of(3, 0)
-    assert [load.admits() for _ in range(3)] == [False] * 3
-    assert load.refused == 3
+@pytest.mark.requirement("NFR-017")
+def test_bytes_that_were_read_meanwhile_do_not_count() -> None:
+    load = full_load()
+    first, second = write_blocked(load, HALF, HALF)
+    first.unsent = HALF - 1
+    write_blocked(load, 1)
+    assert not first.aborted
+    assert not second.aborted
 
 
 def test_each_connection_is_looked_at() -> None:
-    load, connections = load_of(0, 0), [Looked(), Looked()]
+    load, connections = full_load(0, limit=3), [Looked(), Looked()]
     load.connections = cast("Any", set(connections))
     load.look(7.0)
     assert [connection.at for connection in connections] == [[7.0], [7.0]]
 
 
 def test_refusals_are_told_together_and_once() -> None:
-    load = load_of(0, 0)
+    load = full_load(0, limit=3)
     with capture_logs() as lines:
         load.look(1.0)
-        load.refused = 5
+        load.rejected = 5
         load.look(2.0)
         load.look(3.0)
-        load.refused = 7
+        load.rejected = 7
         load.look(4.0)
     assert lines == [
-        {"event": "overloaded", "log_level": "warning", "refused": 5, "at_once": 3},
-        {"event": "overloaded", "log_level": "warning", "refused": 2, "at_once": 3},
+        {"event": "overloaded", "log_level": "warning", "rejected": 5, "limit": 3},
+        {"event": "overloaded", "log_level": "warning", "rejected": 2, "limit": 3},
     ]
 
 
 async def test_the_server_looks_every_second_and_when_it_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    server = Server(Config(cast("Any", None), log_config=None), load_of(0, 0))
+    server = Server(Config(cast("Any", None), log_config=None), full_load(0, limit=3))
     connection = Looked()
     server.load.connections = cast("Any", {connection})
     clock = iter([10.0, 10.1, 10.9, 11.0, 13.0, 13.1])
@@ -147,7 +236,7 @@ async def test_the_server_looks_every_second_and_when_it_leaves(
 
 
 def test_a_refusal_is_a_whole_answer() -> None:
-    head, _, body = refusal("mine", None).partition(b"\r\n\r\n")
+    head, _, body = overloaded_response("mine", None).partition(b"\r\n\r\n")
     assert head.decode().split("\r\n") == [
         "HTTP/1.1 503 Service Unavailable",
         "content-type: application/problem+json",
@@ -170,17 +259,23 @@ def test_a_refusal_is_a_whole_answer() -> None:
 
 def test_a_refusal_names_the_trace() -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    assert json.loads(refusal("mine", trace).partition(b"\r\n\r\n")[2])["trace_id"] == trace
+    assert (
+        json.loads(overloaded_response("mine", trace).partition(b"\r\n\r\n")[2])["trace_id"]
+        == trace
+    )
 
 
 def test_further_fields_and_the_end_of_the_connection_stand_in_its_head() -> None:
     fields = [(b"a", b"b"), (b"c", b"d")]
-    head = refusal("mine", None, fields, keep_alive=False).partition(b"\r\n\r\n")[0]
+    head = overloaded_response("mine", None, fields, keep_alive=False).partition(b"\r\n\r\n")[0]
     assert b"\r\na: b\r\nc: d\r\n" in head
     assert head.endswith(b"\r\nconnection: close")
 
 
 def test_a_refusal_without_a_body_tells_the_length_all_the_same() -> None:
-    whole, head = refusal("mine", None), refusal("mine", None, has_body=False)
+    whole, head = (
+        overloaded_response("mine", None),
+        overloaded_response("mine", None, has_body=False),
+    )
     assert whole.startswith(head)
     assert head.endswith(b"\r\n\r\n")

@@ -42,7 +42,7 @@ def test_without_variables_every_setting_has_its_default() -> None:
         database_timeout=4.0,
         database_statement_timeout=5.0,
         keep_alive_timeout=75,
-        requests_at_once=16,
+        requests_at_once=128,
         data_dir=Path(".data"),
         cursor_secret=None,
         cors_origins=(),

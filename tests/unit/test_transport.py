@@ -18,7 +18,7 @@ from app.contract import FILE
 from app.cors import Cors
 from app.edge import Edge
 from app.framing import HEAD_BYTES_AT_MOST, STALLED_BYTES_AT_MOST, UNWANTED_BYTES_AT_MOST
-from app.load import Load
+from app.load import UNSENT_BYTES_AT_MOST, Load
 from app.metrics import Metrics, Pool
 from app.problems import Problem
 from app.settings import Settings
@@ -468,40 +468,147 @@ async def test_a_connection_that_is_being_closed_is_left_alone() -> None:
 # --- clients that do not read --------------------------------------------------------------------
 
 
+API = WHOLE.replace(b"/livez", b"/api")
+
+
+def in_progress(protocol: Protocol) -> int:
+    """How many requests count against the limit."""
+    return len(protocol.server_state.in_progress)
+
+
 @SLOW
 async def test_nothing_is_read_from_a_client_that_does_not_read() -> None:
     protocol, pipe = connected()
-    protocol.data_received(WHOLE)
-    seen: list[tuple[bool, bool]] = []
+    protocol.data_received(API)
+    seen: list[tuple[bool, int]] = []
     for turn in (protocol.pause_writing, protocol.resume_writing):
         turn()
-        seen.append((pipe.reading, protocol in protocol.server_state.waiting))
-    assert seen == [(False, True), (True, False)]
+        seen.append((pipe.reading, in_progress(protocol)))
+    assert seen == [(False, 0), (True, 1)]
+
+
+@pytest.mark.requirement("FR-047")
+@pytest.mark.parametrize("target", [b"/livez", b"/readyz"])
+async def test_a_health_check_never_counts(target: bytes) -> None:
+    protocol, _ = connected()
+    protocol.data_received(WHOLE.replace(b"/livez", target))
+    counted = [in_progress(protocol)]
+    for turn in (protocol.pause_writing, protocol.resume_writing):
+        turn()
+        counted.append(in_progress(protocol))
+    protocol.connection_lost(None)
+    assert [*counted, in_progress(protocol)] == [0, 0, 0, 0]
+
+
+@pytest.mark.requirement("FR-047")
+async def test_a_request_counts_until_its_handler_ends_though_its_client_is_gone() -> None:
+    go_on = asyncio.Event()
+
+    async def wait_and_fail(_: Any, __: Any, ___: Any) -> None:
+        await go_on.wait()
+        raise ConnectionError
+
+    protocol, _ = connected(wait_and_fail)
+    protocol.data_received(API)
+    protocol.connection_lost(None)
+    counted = [in_progress(protocol)]
+    go_on.set()
+    await asyncio.gather(*protocol.server_state.tasks)
+    await asyncio.sleep(0)
+    counted.append(in_progress(protocol))
+    assert counted == [1, 0]
+
+
+@pytest.mark.requirement("FR-047")
+async def test_a_request_without_a_response_is_not_counted_again_after_its_handler() -> None:
+    async def begin(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    protocol, pipe = connected(begin)
+    protocol.data_received(API)
+    protocol.pause_writing()
+    protocol.resume_writing()
+    counted = [in_progress(protocol)]
+    await asyncio.gather(*protocol.server_state.tasks)
+    await asyncio.sleep(0)
+    protocol.pause_writing()
+    protocol.resume_writing()
+    counted.append(in_progress(protocol))
+    assert (counted, pipe.closed) == ([1, 0], True)
+
+
+@pytest.mark.requirement("FR-047")
+async def test_an_answered_request_does_not_count_while_its_handler_goes_on() -> None:
+    counted: list[int] = []
+    go_on = asyncio.Event()
+
+    async def answer_and_go_on(scope: Any, receive: Any, send: Any) -> None:
+        counted.append(in_progress(protocol))
+        await answer(scope, receive, send)
+        counted.append(in_progress(protocol))
+        await go_on.wait()
+
+    protocol, _ = connected(answer_and_go_on)
+    protocol.data_received(API)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(protocol.server_state.tasks) == 1
+    go_on.set()
+    await asyncio.gather(*protocol.server_state.tasks)
+    assert counted == [1, 0]
+
+
+@pytest.mark.requirement("FR-047")
+async def test_a_request_that_is_sent_after_a_health_check_is_judged_too() -> None:
+    protocol, pipe = connected(answer)
+    protocol.server_state.limit = 0
+    protocol.data_received(WHOLE + API + WHOLE + API)
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert statuses(pipe) == [204, 503, 204, 503]
 
 
 @SLOW
 async def test_a_client_that_is_gone_takes_no_place() -> None:
     protocol, _ = connected()
     protocol.data_received(BEGINNING)
-    assert protocol.server_state.waiting == {protocol}
+    counted = [in_progress(protocol)]
     protocol.connection_lost(None)
-    assert protocol.server_state.waiting == set()
+    counted.append(in_progress(protocol))
+    assert counted == [0, 0]
 
 
 @SLOW
 async def test_a_body_that_has_come_waits_for_nobody() -> None:
     protocol, _ = connected()
-    protocol.data_received(BEGINNING)
-    protocol.data_received(b"a" * 9)
-    assert protocol.server_state.waiting == {protocol}
-    protocol.data_received(b"a")
-    assert protocol.server_state.waiting == set()
+    counted: list[int] = []
+    for sent in (BEGINNING, b"a" * 9, b"a"):
+        protocol.data_received(sent)
+        counted.append(in_progress(protocol))
+    assert counted == [0, 0, 1]
+
+
+@pytest.mark.requirement("NFR-017")
+@pytest.mark.parametrize("end", ["read", "lost"])
+async def test_what_a_client_has_not_read_counts_until_it_reads_or_is_gone(end: str) -> None:
+    first, pipe = connected(answer)
+    load = first.server_state
+    pipe.unread = UNSENT_BYTES_AT_MOST
+    first.pause_writing()
+    if end == "read":
+        first.resume_writing()
+    else:
+        first.connection_lost(None)
+    other: Any = Pipe()
+    other.unread = 1
+    load.write_blocked(other)
+    assert not pipe.aborted
 
 
 @pytest.mark.requirement("FR-047")
 async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> None:
     protocol, pipe = connected()
-    protocol.server_state.at_once = 0
+    protocol.server_state.limit = 0
     protocol.data_received(WHOLE.replace(b"/livez", b"/api"))
     assert statuses(pipe) == [503]
     protocol.pause_writing()
@@ -514,7 +621,7 @@ async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> No
 @pytest.mark.requirement("FR-047")
 async def test_a_refusal_for_load_names_the_request_and_its_trace() -> None:
     protocol, pipe = connected()
-    protocol.server_state.at_once = 0
+    protocol.server_state.limit = 0
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     fields = f"X-Request-ID: mine\r\ntraceparent: 00-{trace}-{'1' * 16}-01\r\n".encode()
     protocol.data_received(WHOLE.replace(b"/livez", b"/api")[:-2] + fields + b"\r\n")
@@ -552,17 +659,15 @@ async def test_a_client_that_reads_again_takes_its_place_again() -> None:
         await send({"type": "http.response.body", "body": b"b"})
 
     protocol, _ = connected(answer_in_two)
-    protocol.data_received(WHOLE)
+    protocol.data_received(API)
     await asyncio.sleep(0)
-    protocol.pause_writing()
-    assert protocol.server_state.waiting == {protocol}
-    protocol.resume_writing()
-    assert protocol.server_state.waiting == set()
-    protocol.server_state.waiting.add(protocol)
-    go_on.set()
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert protocol.server_state.waiting == set()
+    counted: list[int] = []
+    for turn in (protocol.pause_writing, protocol.resume_writing, go_on.set):
+        turn()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        counted.append(in_progress(protocol))
+    assert counted == [0, 1, 0]
 
 
 @pytest.mark.requirement("FR-047")
@@ -571,7 +676,7 @@ async def test_a_refusal_for_load_has_a_body_unless_it_answers_head(
     method: str, *, has_body: bool
 ) -> None:
     protocol, pipe = connected()
-    protocol.server_state.at_once = 0
+    protocol.server_state.limit = 0
     protocol.data_received(f"{method} /api HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     head, _, body = pipe.written.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")

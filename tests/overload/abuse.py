@@ -19,9 +19,10 @@ from typing import NamedTuple
 from app.settings import Settings
 from app.transport import BODY_SECONDS, HEAD_SECONDS, RESPONSE_SECONDS
 from tests.overload.generator import Generator, percentile
-from tests.overload.work import INSERT, JSON, loaded_service, memory, open_files
+from tests.overload.work import JSON, loaded_service, memory, open_files, peak_memory
 from tests.support.client import tasks_of
 from tests.support.live import request
+from tests.support.long_task import progress, run
 from tests.support.process import Service, execute
 
 FILES = 12_000  # open at once, of a process
@@ -31,7 +32,15 @@ PAUSE = 0.1  # seconds between two bytes, and between two requests of the other 
 SLACK = 5.0  # seconds: the service looks once a second, and the machine has other things to do
 KIB = 1024
 CREATE = request("POST", tasks_of("mallory"), JSON, "Transfer-Encoding: chunked")
-BIG = INSERT.format(user="big", length=1_000, users=0, tasks=200)  # 2.4 MB a page
+# The largest tasks that the contract allows: 200 of them are 12.6 MiB.
+BIG = """
+    INSERT INTO tasks (user_id, id, title, description, created_at, updated_at, etag)
+    SELECT 'big-0', gen_random_uuid(), 'Buy milk', repeat('\U0001f95b', 16384),
+           now(), now(), gen_random_uuid()
+    FROM generate_series(1, 200)
+"""
+READERS = 16  # clients of the same pages that do read
+CONTAINER_BYTES = 256 * 2**20  # what deploy/ allows to a process
 LIST_BIG = request("GET", tasks_of("big-0") + "?limit=200")
 OTHER = request("GET", tasks_of("user-0") + "?limit=1")
 
@@ -49,6 +58,10 @@ class Abuse(NamedTuple):
     """When the last one must have been ended, after the last one was opened."""
     memory: int
     """Bytes for each connection."""
+    other: bytes = OTHER
+    """What others request meanwhile."""
+    others: int = 1
+    """How many of them there are."""
 
 
 ABUSES = (
@@ -60,8 +73,20 @@ ABUSES = (
     Abuse("a body byte by byte", 500, CREATE, b"1\r\n \r\n", BODY_SECONDS, 64 * KIB),
     Abuse("a body without end", 50, CREATE, b"8000\r\n" + b" " * 32_768 + b"\r\n", 30, 512 * KIB),
     Abuse("5,000 requests ahead", 50, request("GET", "/livez") * 5_000, b"", 5, 512 * KIB),
-    Abuse("lists ahead, unread", 20, LIST_BIG * 16, b"", RESPONSE_SECONDS, 12_288 * KIB),
+    Abuse(
+        "lists ahead, unread",
+        60,
+        LIST_BIG * 16,
+        b"",
+        RESPONSE_SECONDS,
+        2_048 * KIB,
+        LIST_BIG,
+        READERS,
+    ),
 )
+
+
+HEAD = "abuse                connections ended after memory each  others: p99    worst refused"
 
 
 def main() -> int:
@@ -69,16 +94,15 @@ def main() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard), hard))  # the service's as well
     chosen = [abuse for abuse in ABUSES if not sys.argv[1:] or abuse.name in sys.argv[1:]]
+    progress("starting the service")
     with loaded_service(KEEP_ALIVE_TIMEOUT=int(IDLE_SECONDS)) as (service, database):
         execute(database, BIG)
         # All connections to the database are open by then, so that the service's open files tell of
         # its clients alone.
         warm = Generator(_port(service))
-        warm.closed_loop([LIST_BIG] * 5 * POOL, clients=POOL)
+        warm.closed_loop([LIST_BIG] * 5 * POOL, clients=READERS)
         warm.close()
-        print(
-            "abuse                connections ended after memory each  others: p99    worst refused"
-        )
+        print(HEAD, flush=True)
         faults = [fault for abuse in chosen for fault in _tried(abuse, service)]
     print(*faults, sep="\n")
     return 1 if faults else 0
@@ -88,7 +112,7 @@ def _tried(abuse: Abuse, service: Service) -> Iterator[str]:
     """Try one, print what it did, and give what went wrong."""
     port = _port(service)
     other = Generator(port)
-    other.closed_loop([OTHER] * 20, clients=1)
+    other.closed_loop([OTHER] * 20, clients=abuse.others)
     before = highest = memory(service.pid)
     files = open_files(service.pid)
     took: list[float] = []
@@ -100,7 +124,7 @@ def _tried(abuse: Abuse, service: Service) -> Iterator[str]:
     while not ended and time.monotonic() < started + abuse.seconds + 2 * SLACK:
         attackers.go_on()
         highest = max(highest, memory(service.pid))
-        load = other.closed_loop([OTHER], clients=1)
+        load = other.closed_loop([abuse.other] * abuse.others, clients=abuse.others)
         took += load.accepted
         refused += len(load.refused)
         failed += sum(load.others.values())
@@ -121,6 +145,8 @@ def _tried(abuse: Abuse, service: Service) -> Iterator[str]:
         yield f"{abuse.name}: ended after {seconds:.1f} s instead of {abuse.seconds:.0f} s"
     if each > abuse.memory:
         yield f"{abuse.name}: {each / KIB:.0f} KiB for each connection"
+    if peak_memory(service.pid) > CONTAINER_BYTES:
+        yield f"{abuse.name}: the service had {peak_memory(service.pid) / 2**20:.0f} MiB"
     if failed:
         yield f"{abuse.name}: {failed} requests of another client were not served"
 
@@ -165,4 +191,4 @@ class Attackers:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -86,6 +86,12 @@ def memory(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak_memory(pid: int) -> int:
+    """The most bytes of memory that a process has held so far (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
 def open_files(pid: int) -> int:
     """How many files and connections a process has open (Linux)."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))

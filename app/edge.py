@@ -81,10 +81,10 @@ class Edge:
         finally:
             route = exchange.scope.get("path_template") or self._template(exchange)
             seconds = perf_counter() - exchange.started
-            exchange.log(route, seconds)
             if self.metrics is not None:
                 # `_OTHER` is OpenTelemetry's name for a method that is not known.
                 self.metrics.end(exchange.method or "_OTHER", route, exchange.status, seconds)
+            exchange.log(route, seconds)
 
     async def _serve(self, exchange: Exchange, receive: Receive) -> None:
         problem = exchange.scope["state"].get("problem")

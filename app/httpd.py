@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
 from app.load import Load
+from app.logs import log, log_writer
 from app.transport import Protocol
 
 LOOK_SECONDS = 1.0
@@ -38,8 +39,18 @@ class Server(uvicorn.Server):
         if leaves or now >= self.looked_at + LOOK_SECONDS:
             self.looked_at = now
             await _poll()
-            self.load.look(now)
+            try:
+                self.load.look(now)
+            except Exception:  # noqa: BLE001 - it would end the service
+                log.exception("fault", during="the check of connections")
         return leaves
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Write the log before the signal is raised again, which may end the process."""
+        with super().capture_signals():
+            yield
+            log_writer.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take in the connections that the kernel has made already; then end as uvicorn does."""

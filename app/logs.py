@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from functools import partial
-from typing import TextIO
+from typing import TextIO, cast
 
 import msgspec
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from app.log_writer import NO_DESCRIPTOR, LogWriter
 from app.settings import LogFormat, LogLevel
+
+STANDARD_OUTPUT = 1
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -40,26 +46,39 @@ class RequestLog:
     """
 
     def __init__(self) -> None:
-        """Until there is a stream of its own, a line is one of the log like any other."""
-        self.stream: TextIO | None = None
+        """Until the log is configured, a line is one of the log like any other."""
+        self.bypasses_structlog = False
 
     def write(self, line: RequestLine) -> None:
-        """Write it at once."""
-        if self.stream is None:
+        """Log a request."""
+        if self.bypasses_structlog:
+            log_writer.append(_encode(line) + b"\n")
+        else:
             members = msgspec.structs.asdict(line)
             del members["level"], members["timestamp"]  # the log itself adds them
             log.info(**members)
-        else:
-            self.stream.write(_encode(line).decode() + "\n")
-            self.stream.flush()
 
 
+def _report_dropped(total: int) -> None:
+    log.warning("log lines dropped", total=total)
+
+
+log_writer = LogWriter(_report_dropped)
 request_log = RequestLog()
+atexit.register(log_writer.wait)
 
 
-def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stdout) -> None:
-    """Send every line of this process, the libraries' too, to `stream` in one form."""
-    as_text = form is LogFormat.TEXT or (form is LogFormat.AUTO and stream.isatty())
+def configure(level: LogLevel, form: LogFormat, descriptor: int | None = None) -> None:
+    """Send every line of this process, the libraries' too, to the standard output in one form.
+
+    With `descriptor` they go to that file. The log is written in a thread of its own.
+    """
+    if descriptor is None:
+        # Where it was closed, its number may be another file's by now.
+        descriptor = NO_DESCRIPTOR if sys.stdout is None else STANDARD_OUTPUT
+    log_writer.redirect(descriptor)
+    is_terminal = os.isatty(descriptor)
+    as_text = form is LogFormat.TEXT or (form is LogFormat.AUTO and is_terminal)
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -68,13 +87,14 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stdout) -> 
         # The plain formatter: the others print local variables, and so people's tasks.
         plain = structlog.dev.plain_traceback
         last: list[Processor] = [
-            structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)
+            structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain)
         ]
     else:
         last = [
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(serializer=_to_json),
         ]
+    stream = cast("TextIO", log_writer)  # of which `write` and `flush` are used
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -93,7 +113,7 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stdout) -> 
     )
     vars(log).pop("bind", None)  # what it keeps of an earlier configuration
     says_info = level in {LogLevel.DEBUG, LogLevel.INFO}
-    request_log.stream = stream if says_info and not as_text else None
+    request_log.bypasses_structlog = says_info and not as_text
 
 
 def _line(logger: WrappedLogger, level: str, line: EventDict) -> str:
@@ -106,4 +126,8 @@ def _line(logger: WrappedLogger, level: str, line: EventDict) -> str:
 
 
 def _to_json(line: EventDict, **_: object) -> str:
-    return _encode(line).decode()
+    try:
+        return _encode(line).decode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as in a file name that is not UTF-8
+        text = json.dumps(line, default=str, ensure_ascii=False)
+        return text.encode("utf-8", "replace").decode()

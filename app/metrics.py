@@ -28,6 +28,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from app.logs import log_writer
+
 # Seconds: from a read that PostgreSQL has in memory to the limit for a request at the database.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
@@ -78,11 +80,19 @@ class Metrics:
             "Connections to the database that may be open.",
             registry=self.registry,
         ).set_function(pool.most)
+        self.registry.register(
+            _Counter(
+                "log_lines_dropped",
+                "Log lines that could not be written.",
+                lambda: log_writer.dropped,
+            )
+        )
         self._series: dict[tuple[str, str | None, int], Histogram] = {}
 
     def count_refusals(self, refused: Callable[[], int]) -> None:
         """Take what tells how many requests were refused for load so far."""
-        self.registry.register(_Refusals(refused))
+        words = "Requests that were refused since others were being served."
+        self.registry.register(_Counter("http_server_refused_requests", words, refused))
 
     def start(self) -> None:
         """Count a request as being served."""
@@ -111,16 +121,17 @@ class Metrics:
             thread.join()
 
 
-class _Refusals(Collector):
-    """The requests that were refused at their head, which nothing else here sees."""
+class _Counter(Collector):
+    """A number that is counted elsewhere."""
 
-    def __init__(self, refused: Callable[[], int]) -> None:
-        self.refused = refused
+    def __init__(self, name: str, documentation: str, count: Callable[[], int]) -> None:
+        self.name = name
+        self.documentation = documentation
+        self.count = count
 
     def collect(self) -> Iterable[Metric]:
         """Ask when the metrics are asked for."""
-        words = "Requests that were refused since others were being served."
-        yield CounterMetricFamily("http_server_refused_requests", words, self.refused())
+        yield CounterMetricFamily(self.name, self.documentation, self.count())
 
 
 class _Server(ThreadingMixIn, WSGIServer):

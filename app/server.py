@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 import msgspec
 import uvicorn
@@ -33,6 +34,7 @@ from app.transport import Protocol
 
 GRACE_SECONDS = 10
 PARENT_POLL_SECONDS = 0.5
+LAST_STANDARD_DESCRIPTOR = 2
 GARBAGE_AT_MOST = 10_000  # objects made and not yet gone; a request makes some hundred
 # The exception of a signal handler is lost where Python calls back and ignores exceptions, such
 # as after a fork (logging's locks); so the wish is kept until it is granted.
@@ -45,6 +47,7 @@ class ListenError(Exception):
 
 def main() -> None:
     """Run one command; a fault that a person can mend ends it with its message and status 1."""
+    _open_standard_descriptors()
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
     commands = {"serve": serve, "migrate": migrate_only, "doctor": doctor}
     parser.add_argument("command", choices=commands)
@@ -63,6 +66,17 @@ def main() -> None:
         migrate.MigrationError,
     ) as fault:
         sys.exit(str(fault))
+
+
+def _open_standard_descriptors() -> None:
+    """Open the null device in place of each closed standard stream.
+
+    A socket would get its number, and libuv ends a process that closes one of these.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= LAST_STANDARD_DESCRIPTOR:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
 
 
 def serve(settings: Settings) -> None:
@@ -91,13 +105,13 @@ def serve(settings: Settings) -> None:
             signal.signal(number, stop)
         server.should_exit = LEAVING.is_set()
         address = _address(listener)
-        print(f"Tasks API  {address}/api/v1", file=sys.stderr)
-        print(f"docs       {address}/docs", file=sys.stderr)
-        print(f"data       {data}", file=sys.stderr)
+        _print(f"Tasks API  {address}/api/v1", sys.stderr)
+        _print(f"docs       {address}/docs", sys.stderr)
+        _print(f"data       {data}", sys.stderr)
         with _metrics(app, complete) as metrics:
             if metrics is not None:
-                print(f"metrics    {metrics}", file=sys.stderr)
-            print(f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)", file=sys.stderr)
+                _print(f"metrics    {metrics}", sys.stderr)
+            _print(f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)", sys.stderr)
             _settle()
             server.run(sockets=[listener])
 
@@ -138,18 +152,21 @@ def migrate_only(settings: Settings) -> None:
     """Bring the database's schema to the newest revision."""
     with _database(settings) as (complete, data):
         migrate.migrate(complete.connection())
-        print(f"The schema is at revision {SCHEMA_REVISION}: {data}")
+        _print(f"The schema is at revision {SCHEMA_REVISION}: {data}", sys.stdout)
 
 
 def doctor(settings: Settings) -> None:
     """Say what this machine has and whether the service would run; status 1 if it would not."""
     names = ["litestar", "advanced-alchemy", "sqlalchemy", "asyncpg", "msgspec", "uvicorn"]
-    print(f"python     {platform.python_version()}, {platform.platform()}")
-    print(f"libraries  {', '.join(f'{name} {version(name)}' for name in names)}")
+    _print(f"python     {platform.python_version()}, {platform.platform()}", sys.stdout)
+    _print(f"libraries  {', '.join(f'{name} {version(name)}' for name in names)}", sys.stdout)
     free = _is_free(settings.host, settings.port)
-    print(f"port       {settings.host}:{settings.port} is {'free' if free else 'in use'}")
+    _print(
+        f"port       {settings.host}:{settings.port} is {'free' if free else 'in use'}", sys.stdout
+    )
     if settings.database_url is None:
-        print(f"database   embedded, {embedded.binaries()}, data in {_shown(settings.data_dir)}")
+        found, data = embedded.binaries(), _shown(settings.data_dir)
+        _print(f"database   embedded, {found}, data in {data}", sys.stdout)
         current = True
     else:
         current = _has_schema(settings)
@@ -157,14 +174,27 @@ def doctor(settings: Settings) -> None:
         sys.exit(1)
 
 
+def _print(line: str, stream: TextIO | None) -> None:
+    """Print a line, also where the stream is closed or cannot be written."""
+    if stream is None:
+        return
+    try:
+        print(line, file=stream, flush=True)
+    except OSError:
+        # Python would end with a status of its own, as it tries again to write what is buffered.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
 def _has_schema(settings: Settings) -> bool:
     """Whether the database that is given answers and has the schema; both are printed."""
     try:
         found = migrate.revision(settings.connection())
     except migrate.MigrationError as fault:
-        print(f"database   given. {fault}")
+        _print(f"database   given. {fault}", sys.stdout)
         return False
-    print(f"database   given, schema revision {found}, needed {SCHEMA_REVISION}")
+    _print(f"database   given, schema revision {found}, needed {SCHEMA_REVISION}", sys.stdout)
     return schema_suffices(found)
 
 
@@ -174,7 +204,7 @@ def _database(settings: Settings) -> Generator[tuple[Settings, str]]:
     if settings.database_url is not None:
         yield settings, settings.connection().url.render_as_string(hide_password=True)
         return
-    print("Starting the embedded PostgreSQL ...", file=sys.stderr)
+    _print("Starting the embedded PostgreSQL ...", sys.stderr)
     with embedded.running(settings.data_dir) as url:
         if LEAVING.is_set():
             sys.exit(0)

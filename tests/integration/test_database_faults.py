@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,7 +30,7 @@ from app.tasks.schemas import TaskCreate
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.database import connect, connection_to
 from tests.support.in_process import core_of, serving
-from tests.support.logs import restore
+from tests.support.logs import LogFile, log_file, restore
 from tests.support.process import scratch_database, until, with_database
 from tests.support.relay import Relay, via
 
@@ -420,17 +419,18 @@ async def test_a_body_that_only_the_database_refuses_is_422(
 
 
 @pytest.fixture
-def logged() -> Iterator[Callable[[LogFormat], io.StringIO]]:
-    """Sends the log to a text, in the form given."""
+def logged() -> Iterator[Callable[[LogFormat], LogFile]]:
+    """Sends the log to a file, in the form given."""
     before, config = logging.getLogger().level, structlog.get_config()
 
-    def configured(form: LogFormat) -> io.StringIO:
-        stream = io.StringIO()
-        configure(LogLevel.DEBUG, form, stream)
-        return stream
+    with log_file() as file:
 
-    yield configured
-    restore(config)
+        def configured(form: LogFormat) -> LogFile:
+            configure(LogLevel.DEBUG, form, file.descriptor)
+            return file
+
+        yield configured
+        restore(config)
     logging.basicConfig(handlers=[logging.NullHandler()], level=before, force=True)
 
 
@@ -453,7 +453,7 @@ async def refusing(rival: asyncpg.Connection) -> AsyncIterator[None]:
 @pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
 @pytest.mark.usefixtures("refusing")
 async def test_an_unexpected_refusal_is_500_without_the_words_of_the_driver(
-    url: str, logged: Callable[[LogFormat], io.StringIO], form: LogFormat
+    url: str, logged: Callable[[LogFormat], LogFile], form: LogFormat
 ) -> None:
     log = logged(form)
     async with serving(url) as client:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,7 +21,7 @@ from app.settings import LogFormat, LogLevel, Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
 from tests.support.live import request, served
-from tests.support.logs import restore
+from tests.support.logs import LogFile, log_file, restore
 
 ALICE = tasks_of("alice")
 ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
@@ -32,7 +32,7 @@ SECRET = "Verschwiegenheit"  # noqa: S105 - a word that is nowhere else
 MILK = {"title": SECRET, "description": SECRET, "completed": False}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
-Configure = Callable[..., io.StringIO]
+Configure = Callable[..., LogFile]
 
 
 @pytest.fixture
@@ -49,32 +49,33 @@ def configured() -> Iterator[Configure]:
         structlog.get_config(),
     )
 
-    def to_stream(form: LogFormat = LogFormat.JSON, level: LogLevel = LogLevel.INFO) -> io.StringIO:
+    def to_stream(form: LogFormat = LogFormat.JSON, level: LogLevel = LogLevel.INFO) -> LogFile:
         # Takes pytest's own handlers away first, which would otherwise be closed.
         root.handlers[:] = []
-        stream = io.StringIO()
-        configure(level, form, stream)
+        stream = files.enter_context(log_file())
+        configure(level, form, stream.descriptor)
         # The client of these tests runs in the same process and speaks of its requests.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         return stream
 
-    yield to_stream
-    root.handlers[:] = handlers
-    for one, level in zip(loggers, levels, strict=True):
-        one.setLevel(level)
-    restore(config)
+    with ExitStack() as files:
+        yield to_stream
+        root.handlers[:] = handlers
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
+        restore(config)
 
 
 @pytest.fixture
-def stream(configured: Configure) -> io.StringIO:
+def stream(configured: Configure) -> LogFile:
     return configured()
 
 
-def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+def lines(stream: LogFile) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def only(stream: io.StringIO, event: str = "request") -> dict[str, Any]:
+def only(stream: LogFile, event: str = "request") -> dict[str, Any]:
     (line,) = [line for line in lines(stream) if line["event"] == event]
     return line
 
@@ -84,7 +85,7 @@ def only(stream: io.StringIO, event: str = "request") -> dict[str, Any]:
 
 @pytest.mark.requirement("FR-041")
 async def test_a_request_is_one_line_with_just_these_members(
-    client: ContractClient, stream: io.StringIO
+    client: ContractClient, stream: LogFile
 ) -> None:
     before = datetime.now(UTC)
     answered = await client.get("/livez")
@@ -129,7 +130,7 @@ async def test_a_request_is_one_line_with_just_these_members(
 @pytest.mark.usefixtures("database")
 async def test_the_line_has_the_route_in_place_of_the_path(
     client: ContractClient,
-    stream: io.StringIO,
+    stream: LogFile,
     sent: tuple[str, str, dict[str, Any]],
     route: str | None,
     status: int,
@@ -143,7 +144,7 @@ async def test_the_line_has_the_route_in_place_of_the_path(
 
 @pytest.mark.requirement("FR-041")
 async def test_the_line_has_the_request_id_that_was_taken_over(
-    client: ContractClient, stream: io.StringIO
+    client: ContractClient, stream: LogFile
 ) -> None:
     await client.get("/livez", headers={"X-Request-ID": "mine"})
     assert only(stream)["request_id"] == "mine"
@@ -152,7 +153,7 @@ async def test_the_line_has_the_request_id_that_was_taken_over(
 @pytest.mark.requirement("FR-041")
 @pytest.mark.parametrize("beginning", ["00", "01", "cc"])
 async def test_a_traceparent_gives_the_trace_id(
-    client: ContractClient, stream: io.StringIO, beginning: str
+    client: ContractClient, stream: LogFile, beginning: str
 ) -> None:
     traceparent = f"{beginning}-{TRACE}-00f067aa0ba902b7-01"
     await client.get("/livez", headers={"traceparent": traceparent})
@@ -176,7 +177,7 @@ async def test_a_traceparent_gives_the_trace_id(
     ],
 )
 async def test_a_traceparent_that_is_not_valid_is_left_out(
-    client: ContractClient, stream: io.StringIO, traceparent: str
+    client: ContractClient, stream: LogFile, traceparent: str
 ) -> None:
     answered = await client.get("/livez", headers={"traceparent": traceparent})
     assert answered.status_code == 200
@@ -364,28 +365,8 @@ async def test_text_has_the_same_members(client: ContractClient, configured: Con
     }
 
 
-class Terminal(io.StringIO):
-    """A stream that says it is one."""
-
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.mark.requirement("FR-041")
-@pytest.mark.parametrize(("kind", "begins"), [(io.StringIO, "{"), (Terminal, "\x1b")])
-@pytest.mark.usefixtures("configured")
-async def test_auto_is_text_on_a_terminal_and_json_elsewhere(
-    kind: type[io.StringIO], begins: str
-) -> None:
-    stream = kind()
-    logging.getLogger().handlers[:] = []
-    configure(LogLevel.INFO, LogFormat.AUTO, stream)
-    log.info("request", request_id="mine")
-    assert stream.getvalue().startswith(begins)
-
-
-@pytest.mark.requirement("FR-041")
-def test_the_lines_of_libraries_have_the_same_form(stream: io.StringIO) -> None:
+def test_the_lines_of_libraries_have_the_same_form(stream: LogFile) -> None:
     logging.getLogger("uvicorn.error").warning("Disk %s is full", "C:")
     line = only(stream, "Disk C: is full")
     assert set(line) == {"event", "level", "timestamp"}
@@ -393,6 +374,6 @@ def test_the_lines_of_libraries_have_the_same_form(stream: io.StringIO) -> None:
 
 
 @pytest.mark.requirement("FR-041")
-def test_what_json_does_not_know_is_written_as_text(stream: io.StringIO) -> None:
+def test_what_json_does_not_know_is_written_as_text(stream: LogFile) -> None:
     log.info("odd", value=UUID(ID), path=object)
     assert only(stream, "odd")["value"] == ID

@@ -49,8 +49,15 @@ def command(name: str) -> list[str]:
 
 def run(name: str, clone: Path = ROOT, /, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run a command of the service to its end."""
+    return run_words(command(name), settings, clone)
+
+
+def run_words(
+    words: list[str], settings: Mapping[str, object], clone: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run a program with these settings to its end."""
     return subprocess.run(
-        command(name),
+        words,
         cwd=clone,
         env=environment(**settings),
         capture_output=True,
@@ -138,9 +145,15 @@ class Service:
 
 @contextmanager
 def launched(
-    words: list[str], settings: Mapping[str, object], clone: Path = ROOT
+    words: list[str],
+    settings: Mapping[str, object],
+    clone: Path = ROOT,
+    log: int | None = None,
 ) -> Iterator[Service]:
-    """A process that serves, ended whatever happens; not yet answering."""
+    """A process that serves, ended whatever happens; not yet answering.
+
+    Its log goes to the file descriptor `log`, or to a file.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
         with out.open("wb") as out_file, err.open("wb") as err_file:
@@ -149,7 +162,7 @@ def launched(
                 cwd=clone,
                 env=environment(**settings),
                 stdin=subprocess.DEVNULL,
-                stdout=out_file,
+                stdout=out_file if log is None else log,
                 stderr=err_file,
                 start_new_session=True,
             )

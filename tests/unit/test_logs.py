@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
+import os
+import pty
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,20 +16,20 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from app.logs import RequestLine, RequestLog, configure, log, request_log
+from app.logs import RequestLine, RequestLog, configure, log, log_writer, request_log
 from app.settings import LogFormat, LogLevel
-from tests.support.logs import restore
+from tests.support.logs import LogFile, log_file, restore
 
 pytestmark = pytest.mark.requirement("FR-041")
 
 OTHER = logging.getLogger("some.library")
 
 
-class Terminal(io.StringIO):
-    """A stream that people look at."""
-
-    def isatty(self) -> bool:
-        return True
+@pytest.fixture
+def out() -> Iterator[LogFile]:
+    """A file for the log."""
+    with log_file() as file:
+        yield file
 
 
 @pytest.fixture(autouse=True)
@@ -53,34 +53,44 @@ LINE = RequestLine(
 )
 
 
-def lines_of(stream: io.StringIO) -> list[dict[str, Any]]:
+def lines_of(stream: LogFile) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize(
-    ("form", "stream", "is_json"),
-    [
-        (LogFormat.JSON, io.StringIO, True),
-        (LogFormat.JSON, Terminal, True),
-        (LogFormat.TEXT, io.StringIO, False),
-        (LogFormat.TEXT, Terminal, False),
-        (LogFormat.AUTO, io.StringIO, True),
-        (LogFormat.AUTO, Terminal, False),
-    ],
+    ("form", "is_json"), [(LogFormat.JSON, True), (LogFormat.TEXT, False), (LogFormat.AUTO, True)]
 )
-def test_a_line_is_text_on_a_terminal_and_json_elsewhere(
-    form: LogFormat, stream: type[io.StringIO], *, is_json: bool
+def test_a_line_in_a_file_is_json_unless_text_is_wanted(
+    form: LogFormat, out: LogFile, *, is_json: bool
 ) -> None:
-    out = stream()
-    configure(LogLevel.INFO, form, out)
+    configure(LogLevel.INFO, form, out.descriptor)
     log.info("request", route="/livez")
     assert out.getvalue().startswith("{") is is_json
     assert "/livez" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
 
 
-def test_a_line_has_its_members_its_level_and_its_instant() -> None:
-    out = io.StringIO()
-    configure(LogLevel.INFO, LogFormat.JSON, out)
+@pytest.mark.parametrize(
+    ("form", "is_json"), [(LogFormat.JSON, True), (LogFormat.TEXT, False), (LogFormat.AUTO, False)]
+)
+def test_a_line_on_a_terminal_is_coloured_text_unless_json_is_wanted(
+    form: LogFormat, *, is_json: bool
+) -> None:
+    controlling, terminal = pty.openpty()
+    try:
+        configure(LogLevel.INFO, form, terminal)
+        log.info("request", route="/livez")
+        shown = os.read(controlling, 1000).decode()
+        log_writer.wait()
+    finally:
+        os.close(controlling)
+        os.close(terminal)
+    assert "/livez" in shown
+    assert shown.startswith("{" if is_json else "\x1b")
+
+
+def test_a_line_has_its_members_its_level_and_its_instant(out: LogFile) -> None:
+    configure(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     before = datetime.now(UTC)
     log.info("request", status=200, route=None)
     (line,) = lines_of(out)
@@ -90,29 +100,28 @@ def test_a_line_has_its_members_its_level_and_its_instant() -> None:
     assert line == {"event": "request", "level": "info", "status": 200, "route": None}
 
 
-def test_a_logger_writes_where_it_was_configured_last() -> None:
-    first, last = io.StringIO(), io.StringIO()
-    for out in (first, last):
-        configure(LogLevel.INFO, LogFormat.JSON, out)
-        log.info("request")
-    assert len(lines_of(first)) == len(lines_of(last)) == 1
+def test_a_logger_writes_where_it_was_configured_last(out: LogFile) -> None:
+    with log_file() as first:
+        for file in (first, out):
+            configure(LogLevel.INFO, LogFormat.JSON, file.descriptor)
+            log.info("request")
+        assert len(lines_of(first)) == len(lines_of(out)) == 1
 
 
-def test_the_logger_is_bound_once() -> None:
-    configure(LogLevel.INFO, LogFormat.JSON, io.StringIO())
+def test_the_logger_is_bound_once(out: LogFile) -> None:
+    configure(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     log.info("first")
     bound = log.bind
     log.info("second")
     assert log.bind is bound  # to bind it for each line cost a tenth of a request's processor time
 
 
-def test_the_line_of_a_request_is_one_of_the_log_like_any_other() -> None:
-    out = io.StringIO()
-    configure(LogLevel.INFO, LogFormat.JSON, out)
+def test_the_line_of_a_request_is_one_of_the_log_like_any_other(out: LogFile) -> None:
+    configure(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     before = datetime.now(UTC)
     written = msgspec.structs.replace(LINE, timestamp=before)
     request_log.write(written)
-    request_log.stream = None  # so that the log itself writes the next one
+    request_log.bypasses_structlog = False  # so that the log itself writes the next one
     request_log.write(written)
     first, second = lines_of(out)
     assert datetime.fromisoformat(first.pop("timestamp")) == before
@@ -136,22 +145,15 @@ def test_before_the_log_is_configured_a_request_has_its_line() -> None:
     assert [(line["event"], line["request_id"]) for line in lines] == [("request", "request-1")]
 
 
-def test_the_line_of_a_request_is_there_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    with path.open("w") as out:
-        configure(LogLevel.INFO, LogFormat.JSON, out)
-        request_log.write(LINE)
-        assert json.loads(path.read_text())["request_id"] == "request-1"
-
-
-def test_the_line_of_a_request_is_text_among_text() -> None:
-    for form, is_json in ((LogFormat.JSON, True), (LogFormat.TEXT, False)):
-        out = io.StringIO()
-        configure(LogLevel.INFO, form, out)
-        request_log.write(LINE)
-        assert (request_log.stream is out) is is_json
-        assert out.getvalue().startswith("{") is is_json
-        assert out.getvalue().count("request-1") == out.getvalue().count("\n") == 1
+@pytest.mark.parametrize(("form", "is_json"), [(LogFormat.JSON, True), (LogFormat.TEXT, False)])
+def test_the_line_of_a_request_is_text_among_text(
+    form: LogFormat, out: LogFile, *, is_json: bool
+) -> None:
+    configure(LogLevel.INFO, form, out.descriptor)
+    request_log.write(LINE)
+    assert request_log.bypasses_structlog is is_json
+    assert out.getvalue().startswith("{") is is_json
+    assert out.getvalue().count("request-1") == out.getvalue().count("\n") == 1
 
 
 @pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
@@ -159,16 +161,16 @@ def test_the_line_of_a_request_is_text_among_text() -> None:
     ("level", "count"),
     [(LogLevel.DEBUG, 1), (LogLevel.INFO, 1), (LogLevel.WARNING, 0), (LogLevel.ERROR, 0)],
 )
-def test_the_line_of_a_request_is_information(level: LogLevel, count: int, form: LogFormat) -> None:
-    out = io.StringIO()
-    configure(level, form, out)
+def test_the_line_of_a_request_is_information(
+    level: LogLevel, count: int, form: LogFormat, out: LogFile
+) -> None:
+    configure(level, form, out.descriptor)
     request_log.write(LINE)
     assert out.getvalue().count("\n") == count
 
 
-def test_a_library_writes_lines_of_the_same_form() -> None:
-    out = io.StringIO()
-    configure(LogLevel.INFO, LogFormat.JSON, out)
+def test_a_library_writes_lines_of_the_same_form(out: LogFile) -> None:
+    configure(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     OTHER.warning("of %s", "theirs")
     (line,) = lines_of(out)
     assert (line["event"], line["level"]) == ("of theirs", "warning")
@@ -185,10 +187,9 @@ def test_a_library_writes_lines_of_the_same_form() -> None:
 )
 @pytest.mark.parametrize("logger", [log, OTHER], ids=["ours", "a library's"])
 def test_what_is_less_severe_than_the_level_is_not_written(
-    logger: Any, level: LogLevel, events: list[str]
+    logger: Any, level: LogLevel, events: list[str], out: LogFile
 ) -> None:
-    out = io.StringIO()
-    configure(level, LogFormat.JSON, out)
+    configure(level, LogFormat.JSON, out.descriptor)
     logger.debug("a")
     logger.info("b")
     logger.warning("c")
@@ -197,18 +198,18 @@ def test_what_is_less_severe_than_the_level_is_not_written(
 
 
 @pytest.mark.parametrize("name", ["sqlalchemy", "sqlalchemy.engine", "alembic.runtime.plugins"])
-def test_a_library_that_speaks_of_rows_is_not_heard_below_warning(name: str) -> None:
-    out = io.StringIO()
-    configure(LogLevel.DEBUG, LogFormat.JSON, out)
+def test_a_library_that_speaks_of_rows_is_not_heard_below_warning(name: str, out: LogFile) -> None:
+    configure(LogLevel.DEBUG, LogFormat.JSON, out.descriptor)
     logging.getLogger(name).info("a row")
     assert out.getvalue() == ""
 
 
 @pytest.mark.requirement("FR-036")
 @pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
-def test_a_fault_is_logged_with_its_stack_and_without_the_values_in_it(form: LogFormat) -> None:
-    out = io.StringIO()
-    configure(LogLevel.INFO, form, out)
+def test_a_fault_is_logged_with_its_stack_and_without_the_values_in_it(
+    form: LogFormat, out: LogFile
+) -> None:
+    configure(LogLevel.INFO, form, out.descriptor)
     title = "Buy milk"
     try:
         len(title) / 0
@@ -220,8 +221,32 @@ def test_a_fault_is_logged_with_its_stack_and_without_the_values_in_it(form: Log
     assert title not in out.getvalue()
 
 
-def test_what_json_has_no_word_for_is_written_as_text() -> None:
-    out = io.StringIO()
-    configure(LogLevel.INFO, LogFormat.JSON, out)
+def test_what_json_has_no_word_for_is_written_as_text(out: LogFile) -> None:
+    configure(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     log.info("start", address=object)
     assert lines_of(out)[0]["address"] == "<class 'object'>"
+
+
+@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+def test_half_of_a_surrogate_pair_is_no_reason_to_fail(form: LogFormat, out: LogFile) -> None:
+    configure(LogLevel.INFO, form, out.descriptor)
+    log.warning("fault", name="\udcff")
+    OTHER.warning("of \udcff")
+    assert out.getvalue().count("\n") == 2
+
+
+def test_a_closed_standard_output_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    configure(LogLevel.INFO, LogFormat.AUTO)
+    before = log_writer.dropped
+    log.info("request")
+    request_log.write(LINE)
+    log_writer.wait()
+    assert log_writer.dropped == before + 2
+
+
+def test_the_standard_output_is_where_lines_go(capfd: pytest.CaptureFixture[str]) -> None:
+    configure(LogLevel.INFO, LogFormat.AUTO)
+    request_log.write(LINE)
+    log_writer.wait()
+    assert json.loads(capfd.readouterr().out)["request_id"] == "request-1"

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import metrics as module
 from app.cors import Cors
 from app.edge import Edge
+from app.logs import log_writer, request_log
 from app.metrics import BUCKETS, THREADS_AT_MOST, Metrics, Pool
 from tests.support.process import eventually
 
@@ -105,10 +106,17 @@ def test_requests_refused_for_load_are_asked_for(metrics: Metrics) -> None:
     assert value(metrics.registry, "http_server_refused_requests_total") == 2
 
 
+def test_log_lines_that_were_dropped_are_asked_for(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_writer, "dropped", 7)
+    assert value(metrics.registry, "log_lines_dropped_total") == 7
+
+
 def test_they_say_what_they_are(metrics: Metrics) -> None:
     metrics.count_refusals(lambda: 0)
     words = {family.name: family.documentation for family in metrics.registry.collect()}
-    ours = {name: said for name, said in words.items() if name.startswith(("http_", "db_"))}
+    ours = {name: said for name, said in words.items() if name.startswith(("http_", "db_", "log_"))}
     assert ours == {
         "http_server_request_duration_seconds": "Duration of requests, by their end.",
         "http_server_active_requests": "Requests that are being served.",
@@ -117,6 +125,7 @@ def test_they_say_what_they_are(metrics: Metrics) -> None:
         ),
         "db_client_connection_count": "Connections to the database.",
         "db_client_connection_max": "Connections to the database that may be open.",
+        "log_lines_dropped": "Log lines that could not be written.",
     }
     # Of the process, of Python, and of its collector of garbage.
     assert {"process_open_fds", "python_info", "python_gc_collections"} <= words.keys()
@@ -229,3 +238,19 @@ async def test_the_edge_counts_what_the_framework_does_not_see(metrics: Metrics)
     assert value(registry, f"{SECONDS}_count", **labels(route="", status="500")) == 1
     assert value(registry, f"{SECONDS}_count", **labels(route="", status="404")) == 1
     assert value(registry, "http_server_active_requests") == 0
+
+
+async def test_a_line_that_cannot_be_logged_leaves_the_gauge_right(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError("No space")
+
+    monkeypatch.setattr(request_log, "write", fail)
+    edge: Any = Edge(fail, [], Cors(()), metrics)  # type: ignore[arg-type]  # never called
+    transport = httpx.ASGITransport(app=edge)
+    async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
+        with pytest.raises(OSError, match="^No space$"):
+            await client.get("/livez/")
+    assert value(metrics.registry, "http_server_active_requests") == 0
+    assert value(metrics.registry, f"{SECONDS}_count", **labels(route="", status="404")) == 1

@@ -1,0 +1,163 @@
+"""A log that cannot be written loses lines, never the service."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from tests.support.client import tasks_of
+from tests.support.live import read_response, request
+from tests.support.process import Service, command, eventually, launched, run_words
+
+pytestmark = pytest.mark.requirement("FR-041")
+
+ALICE = tasks_of("alice-of-the-log-output")
+JSON = "Content-Type: application/json"
+GARBAGE = b"garbage\r\n\r\n"
+TOO_LARGE = request("GET", "/livez", "X: " + "x" * 40_000)
+IN_SHELL = ["/bin/sh", "-c"]
+
+
+@contextmanager
+def closing(*descriptors: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+@contextmanager
+def serving_to(kind: str, url: str) -> Iterator[Service]:
+    """A service whose log goes where it cannot be written."""
+    settings = {"DATABASE_URL": url, "PORT": 0, "METRICS_PORT": 0}
+    words = command("serve")
+    if kind == "closed":
+        words = [*IN_SHELL, 'exec "$@" >&-', "sh", *words]
+    reading, writing = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    with closing(reading if kind != "reader gone" else os.dup(writing), writing, full):
+        if kind == "reader gone":
+            os.close(reading)
+        log = full if kind == "full" else writing
+        with launched(words, settings, log) as service:
+            service.await_alive()
+            yield service
+
+
+def connected(service: Service) -> socket.socket:
+    port = int(service.url.rpartition(":")[2])
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def metric(service: Service, name: str) -> float:
+    text = httpx.get(service.told("metrics")).text
+    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    assert found, text
+    return float(found[1])
+
+
+@pytest.mark.parametrize("kind", ["full", "reader gone", "closed", "not read"])
+@pytest.mark.requirement("FR-049")
+def test_the_service_answers_as_ever(kind: str, url: str) -> None:
+    with serving_to(kind, url) as service:
+        with connected(service) as kept:
+            for _ in range(3):
+                kept.sendall(request("GET", "/livez"))
+                assert read_response(kept).status_code == 200
+            kept.sendall(request("POST", ALICE, JSON, body=b'{"title":"a"}'))
+            assert read_response(kept, "POST").status_code == 201
+            kept.sendall(request("POST", ALICE, JSON, body=b"{"))
+            assert read_response(kept, "POST").status_code == 400
+        for sent, status in ((GARBAGE, 400), (TOO_LARGE, 431)):
+            with connected(service) as closed:
+                closed.sendall(sent)
+                assert read_response(closed).status_code == status
+        assert httpx.get(f"{service.url}/livez").status_code == 200
+        assert metric(service, "http_server_active_requests") == 0
+        if kind != "not read":
+            eventually(lambda: metric(service, "log_lines_dropped_total") >= 8)
+        assert service.stop() == 0
+
+
+def test_a_request_that_does_not_end_is_answered_408(url: str) -> None:
+    with serving_to("full", url) as service, connected(service) as slow:
+        slow.sendall(b"GET /livez HTTP/1.1\r\n")
+        assert read_response(slow).status_code == 408
+        assert httpx.get(f"{service.url}/livez").status_code == 200
+        assert service.stop() == 0
+
+
+@pytest.mark.requirement("FR-049")
+def test_a_log_that_nobody_reads_is_bounded_and_goes_on_when_it_is_read(url: str) -> None:
+    reading, writing = os.pipe()
+    settings = {"DATABASE_URL": url, "PORT": 0, "METRICS_PORT": 0}
+    with closing(reading, writing), launched(command("serve"), settings, writing) as service:
+        service.await_alive()
+        flood(service)
+        dropped = metric(service, "log_lines_dropped_total")
+        assert httpx.get(f"{service.url}/livez").status_code == 200
+        written = b""
+        while b'"log lines dropped"' not in written:
+            written += os.read(reading, 1_048_576)
+        lines = [json.loads(line) for line in written.splitlines() if line.endswith(b"}")]
+        (line,) = [line for line in lines if line["event"] == "log lines dropped"]
+        assert (line["level"], line["total"] >= dropped) == ("warning", True)
+        assert service.stop() == 0
+
+
+def test_sigterm_ends_a_service_whose_log_nobody_reads(url: str) -> None:
+    with serving_to("not read", url) as service:
+        flood(service)
+        before = time.monotonic()
+        assert service.stop() == 0
+        assert time.monotonic() - before < 10
+
+
+def flood(service: Service) -> None:
+    """Requests until lines are dropped; each of them is answered."""
+    sent = 16 * request("GET", "/livez", "X-Request-ID: " + "x" * 128)
+    with connected(service) as kept:
+        while not metric(service, "log_lines_dropped_total"):
+            for _ in range(100):
+                kept.sendall(sent)
+                received = b""
+                while received.count(b'{"status":"alive"}') < 16:
+                    received += kept.recv(65_536)
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", ">/dev/full", "2>/dev/full"])
+@pytest.mark.parametrize("name", ["migrate", "doctor"])
+def test_a_command_does_what_it_does_whatever_its_output_is(
+    name: str, streams: str, url: str
+) -> None:
+    words = [*IN_SHELL, f'exec "$@" {streams}', "sh", *command(name)]
+    ended = run_words(words, {"DATABASE_URL": url, "PORT": 0})
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("streams", ["2>&-", ">&- 2>&-", "2>/dev/full"])
+def test_a_service_serves_though_it_cannot_say_where(streams: str, url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    words = [*IN_SHELL, f'exec "$@" {streams}', "sh", *command("serve")]
+    with launched(words, {"DATABASE_URL": url, "PORT": port}) as service:
+        eventually(lambda: answers(port))
+        service.process.terminate()
+        assert service.process.wait(20) == 0
+        assert service.out == "" or "Tasks API" not in service.out
+
+
+def answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,28 @@
+"""The HTTP server's own loop."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from structlog.testing import capture_logs
+from uvicorn import Config
+
+from app.cors import Cors
+from app.httpd import Server
+from app.load import Load
+
+
+@pytest.mark.requirement("FR-036")
+async def test_a_fault_in_the_check_of_connections_does_not_end_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: float) -> None:
+        raise ZeroDivisionError
+
+    load = Load(1, Cors(()))
+    monkeypatch.setattr(load, "look", fail)
+    server = Server(Config(cast("Any", None), log_config=None), load)
+    with capture_logs() as lines:
+        assert await server.on_tick(1) is False
+    assert [(line["event"], line["log_level"]) for line in lines] == [("fault", "error")]

@@ -1,0 +1,202 @@
+"""The thread that writes the log: bounded, and no concern of whoever logs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.log_writer import MAX_BUFFERED_BYTES, LogWriter
+from tests.support.process import ROOT, eventually
+
+pytestmark = pytest.mark.requirement("FR-041")
+
+SECONDS = 20.0
+LONG = b"x" * 200_000 + b"\n"  # more than a pipe holds
+
+
+@pytest.fixture
+def reported() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def writer(reported: list[int]) -> LogWriter:
+    return LogWriter(reported.append)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Both ends of a pipe."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def count_reads(reading: int, size: int) -> bytes:
+    """So many bytes of a pipe."""
+    read = b""
+    while len(read) < size:
+        read += os.read(reading, size - len(read))
+    return read
+
+
+def write_all(writer: LogWriter) -> None:
+    writer.wait(SECONDS)
+    assert writer._buffered_bytes == 0
+
+
+def test_lines_are_written_in_their_order(writer: LogWriter, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        writer.redirect(file.fileno())
+        for number in range(1000):
+            writer.write(f"{number}\n")
+        write_all(writer)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines == [str(number) for number in range(1000)]
+    assert writer.dropped == 0
+
+
+def test_lines_that_cannot_be_written_are_counted_and_reported_when_one_can(
+    writer: LogWriter, reported: list[int], tmp_path: Path
+) -> None:
+    with Path("/dev/full").open("wb") as full, (tmp_path / "log").open("wb") as file:
+        writer.redirect(full.fileno())
+        for _ in range(3):
+            writer.write("a\n")
+            write_all(writer)
+        assert (writer.dropped, reported) == (3, [])
+        writer.redirect(file.fileno())
+        writer.write("b\n")
+        writer.write("c\n")
+        write_all(writer)
+        eventually(lambda: reported)
+        writer.write("d\n")
+        write_all(writer)
+    assert (tmp_path / "log").read_text() == "b\nc\nd\n"
+    assert reported == [3]
+
+
+def test_the_buffer_is_bounded_while_nobody_reads(
+    writer: LogWriter, reported: list[int], pipe: tuple[int, int]
+) -> None:
+    reading, writing = pipe
+    writer.redirect(writing)
+    lines = 0
+    while not writer.dropped:
+        writer.append(LONG)
+        lines += 1
+    assert writer._buffered_bytes <= MAX_BUFFERED_BYTES < writer._buffered_bytes + len(LONG)
+    writer.append(LONG)
+    read = count_reads(reading, (lines - 1) * len(LONG))
+    write_all(writer)
+    assert read == LONG * (lines - 1)
+    assert writer.dropped == 2
+    eventually(lambda: reported)
+    assert reported == [2]
+
+
+def test_a_line_that_was_cut_is_ended_before_the_next_one(
+    writer: LogWriter, pipe: tuple[int, int], tmp_path: Path
+) -> None:
+    reading, writing = pipe
+    writer.redirect(writing)
+    writer.append(b"first\n")
+    writer.append(LONG)
+    writer.append(b"last\n")
+    assert count_reads(reading, 7) == b"first\nx"
+    with (tmp_path / "log").open("w+b") as file:
+        os.dup2(file.fileno(), reading)  # closes the pipe's last reader
+        write_all(writer)
+        assert writer.dropped == 2
+        os.dup2(file.fileno(), writing)
+        for line in (b"again\n", b"and again\n"):
+            writer.append(line)
+            write_all(writer)
+    assert (tmp_path / "log").read_text() == "\nagain\nand again\n"
+    assert writer.dropped == 2
+
+
+def test_a_descriptor_that_does_not_block_is_waited_for(
+    writer: LogWriter, pipe: tuple[int, int]
+) -> None:
+    reading, writing = pipe
+    os.set_blocking(writing, False)
+    writer.redirect(writing)
+    writer.append(LONG)
+    writer.wait(0.1)
+    assert writer._buffered_bytes == len(LONG)
+    assert count_reads(reading, len(LONG)) == LONG
+    write_all(writer)
+    assert writer.dropped == 0
+
+
+def test_half_of_a_surrogate_pair_is_escaped(writer: LogWriter, pipe: tuple[int, int]) -> None:
+    writer.redirect(pipe[1])
+    writer.write("\udcff\n")
+    assert count_reads(pipe[0], 7) == rb"\udcff" + b"\n"
+
+
+def test_whoever_logs_while_logging_does_not_wait(writer: LogWriter, pipe: tuple[int, int]) -> None:
+    writer.redirect(pipe[1])
+    with writer._lock:  # as of a finalizer that garbage collection runs in there
+        writer.append(b"inner\n")
+    assert count_reads(pipe[0], 6) == b"inner\n"
+
+
+def test_a_thread_that_cannot_be_started_is_started_later(
+    writer: LogWriter, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    writer.redirect(pipe[1])
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", refuse)
+        writer.append(b"first\n")
+    writer.append(b"last\n")
+    assert count_reads(pipe[0], 11) == b"first\nlast\n"
+
+
+def run(program: str) -> str:
+    """The standard output of a program that uses the log."""
+    configured = (
+        "import os, sys\n"
+        "from app.logs import configure, log\n"
+        "from app.settings import LogFormat, LogLevel\n"
+        "configure(LogLevel.INFO, LogFormat.JSON)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", configured + program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return ended.stdout
+
+
+ENDS: dict[str, Callable[[str], bool]] = {
+    "log.info('last')": lambda out: out.count('"last"') == 1,
+    "log.info('last'); sys.exit(0)": lambda out: out.count('"last"') == 1,
+    "import atexit; atexit.register(log.info, 'last'); log.info('first')": lambda out: (
+        out.count('"first"') == 1 and out.count('"last"') == 1
+    ),
+    "log.info('first'); pid = os.fork(); log.info('last'); pid and os.waitpid(pid, 0)": (
+        lambda out: out.count('"first"') == 1 and out.count('"last"') == 2
+    ),
+}
+
+
+@pytest.mark.parametrize("program", ENDS)
+def test_the_last_lines_of_a_process_are_written(program: str) -> None:
+    out = run(program)
+    assert ENDS[program](out), out

@@ -250,7 +250,7 @@ async def test_a_line_that_cannot_be_logged_leaves_the_gauge_right(
     edge: Any = Edge(fail, [], Cors(()), metrics)  # type: ignore[arg-type]  # never called
     transport = httpx.ASGITransport(app=edge)
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
-        with pytest.raises(OSError, match="^No space$"):
+        with pytest.raises(OSError, match="No space"):
             await client.get("/livez/")
     assert value(metrics.registry, "http_server_active_requests") == 0
     assert value(metrics.registry, f"{SECONDS}_count", **labels(route="", status="404")) == 1

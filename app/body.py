@@ -28,8 +28,9 @@ MERGE_PATCH = "application/merge-patch+json"
 DEPTH_AT_MOST = 100
 TOO_DEEP = "The body nests more than 100 arrays and objects into each other."
 _CHARSET = re.compile(r'(charset=(utf-8|"utf-8"))?', re.IGNORECASE)
+_CONTAINERS = (dict, list)
 
-
+Json = dict[str, Any] | list[Any] | str | float | None
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
@@ -135,11 +136,11 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _nests_too_deeply(value: object) -> bool:
+def _nests_too_deeply(value: Json) -> bool:
     """Whether a decoded value has more levels of arrays and objects than the contract allows."""
-    level: list[Any] = [value]
+    level: list[Json] = [value]
     for _ in range(DEPTH_AT_MOST + 1):
-        containers = [one for one in level if isinstance(one, dict | list)]
+        containers = [one for one in level if isinstance(one, _CONTAINERS)]
         if not containers:
             return False
         level = [

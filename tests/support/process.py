@@ -103,7 +103,7 @@ class Service:
 
     @property
     def out(self) -> str:
-        """The log."""
+        """The log; complete when the process has ended."""
         return self._out.read_text("utf-8")
 
     @property

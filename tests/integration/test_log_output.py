@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -117,9 +116,7 @@ def test_a_log_that_nobody_reads_is_bounded_and_goes_on_when_it_is_read(url: str
 def test_sigterm_ends_a_service_whose_log_nobody_reads(url: str) -> None:
     with serving_to("not read", url) as service:
         flood(service)
-        before = time.monotonic()
         assert service.stop() == 0
-        assert time.monotonic() - before < 10
 
 
 def flood(service: Service) -> None:
@@ -153,7 +150,7 @@ def test_a_service_serves_though_it_cannot_say_where(streams: str, url: str) -> 
         eventually(lambda: answers(port))
         service.process.terminate()
         assert service.process.wait(20) == 0
-        assert service.out == "" or "Tasks API" not in service.out
+        assert "Tasks API" not in service.out
 
 
 def answers(port: int) -> bool:

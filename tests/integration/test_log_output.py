@@ -43,9 +43,9 @@ def serving_to(kind: str, url: str) -> Iterator[Service]:
         words = [*IN_SHELL, 'exec "$@" >&-', "sh", *words]
     reading, writing = os.pipe()
     full = os.open("/dev/full", os.O_WRONLY)
-    with closing(reading if kind != "reader gone" else os.dup(writing), writing, full):
+    with closing(reading, writing, full):
         if kind == "reader gone":
-            os.close(reading)
+            os.dup2(full, reading)  # closes the end that reads
         log = full if kind == "full" else writing
         with launched(words, settings, log) as service:
             service.await_alive()

@@ -47,7 +47,7 @@ def serving_to(kind: str, url: str) -> Iterator[Service]:
         if kind == "reader gone":
             os.dup2(full, reading)  # closes the end that reads
         log = full if kind == "full" else writing
-        with launched(words, settings, log) as service:
+        with launched(words, settings, log=log) as service:
             service.await_alive()
             yield service
 
@@ -99,7 +99,7 @@ def test_a_request_that_does_not_end_is_answered_408(url: str) -> None:
 def test_a_log_that_nobody_reads_is_bounded_and_goes_on_when_it_is_read(url: str) -> None:
     reading, writing = os.pipe()
     settings = {"DATABASE_URL": url, "PORT": 0, "METRICS_PORT": 0}
-    with closing(reading, writing), launched(command("serve"), settings, writing) as service:
+    with closing(reading, writing), launched(command("serve"), settings, log=writing) as service:
         service.await_alive()
         flood(service)
         dropped = metric(service, "log_lines_dropped_total")

@@ -7,14 +7,15 @@ it starts on an empty database. The arguments are passed on.
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.embedded.account import before_exec
 from tests.contract.fuzz import ROOT, serving
+from tests.support.long_task import progress, run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,10 +23,10 @@ def main(arguments: Sequence[str]) -> int:
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     with tempfile.TemporaryDirectory(prefix="tasks-plain-") as logs, serving(Path(logs)) as url:
         command = [str(program), "run", "openapi.yaml", f"--url={url}", *arguments]
-        return subprocess.run(command, cwd=ROOT, check=False).returncode
+        progress("Schemathesis, as users run it")
+        prepare = before_exec(None)  # the kernel ends it with this process (Linux)
+        return subprocess.run(command, cwd=ROOT, check=False, preexec_fn=prepare).returncode
 
 
 if __name__ == "__main__":
-    # As Ctrl-C does it: by way of the block above, which stops the service.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main(sys.argv[1:]))
+    run(lambda: main(sys.argv[1:]))

@@ -48,6 +48,7 @@ TASKS = {
     "bench": BENCHED,
     "faults": Task(["-m", "tests.faults", "suspended-30s"], r" s  suspended-30s", 2),
     "fuzz": Task(["-m", "tests.contract.fuzz", "{folder}"], r"Schemathesis, seed", 3),
+    "fuzz:plain": Task(["-m", "tests.contract.fuzz_plain"], r"as users run it", 3),
     "growth": Task(["-m", "tests.growth"], r"loaded in", 1),
     "soak": Task(["-m", "tests.overload.soak"], r"loading for", 2),
 }

@@ -347,7 +347,7 @@ def test_of_the_locales_of_a_server_those_with_the_simple_mapping_are_accepted(
     server_url: str,
 ) -> None:
     offered = {"LOCALE_PROVIDER libc LOCALE 'C.UTF-8'": True}
-    if int(fetch(server_url, "SHOW server_version_num")[0][0]) >= 18_00_00:
+    if int(str(fetch(server_url, "SHOW server_version_num")[0][0])) >= 18_00_00:
         builtin = "LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE"
         offered |= {f"{builtin} 'C.UTF-8'": True, f"{builtin} 'PG_UNICODE_FAST'": False}
     if fetch(server_url, "SELECT 1 FROM pg_collation WHERE collname LIKE 'tr-%'"):

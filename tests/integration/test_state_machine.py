@@ -27,7 +27,7 @@ from sqlalchemy import delete, select
 
 from app.main import create_app
 from app.settings import Settings
-from app.tasks import repository
+from app.tasks import lists, repository
 from app.tasks.cursor import Position
 from app.tasks.models import TaskRecord
 from app.tasks.repository import TaskRepository
@@ -456,7 +456,7 @@ def sabotaged(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 def _reads_without_user(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(repository, "SELECT", select(*repository.COLUMNS).where(repository.THIS_TASK[1]))
+    patch.setattr(repository, "SELECT", select(*lists.COLUMNS).where(repository.THIS_TASK[1]))
 
 
 def _deletes_without_user(patch: pytest.MonkeyPatch) -> None:
@@ -469,7 +469,7 @@ def _changes_without_user(patch: pytest.MonkeyPatch) -> None:
 
 
 def _lists_without_user(patch: pytest.MonkeyPatch) -> None:
-    original = repository.list_statement
+    original = lists.list_statement
 
     def forgetful(*arguments: Any, **options: Any) -> Any:
         statement: Any = original(*arguments, **options)

@@ -229,7 +229,7 @@ def test_metrics_are_said_where_there_are_any(
             yield
             listener.close()
 
-    served.load = SimpleNamespace(refused=7)
+    served.load = SimpleNamespace(rejected=7)
     monkeypatch.setattr(server, "create_app", lambda settings: App(settings, Measured()))
     server.serve(msgspec.structs.replace(GIVEN, metrics_port=0, metrics_host="::1"))
     assert asked == [7, "::1"]
@@ -342,7 +342,7 @@ def test_the_http_server_knows_how_much_it_may_do_at_once_and_who_may_read_its_r
     app = Edge(cast("Any", None), [], Cors(()))
     made = server.http_server(app, Settings(requests_at_once=3))
     assert made.server_state is made.load
-    assert (made.load.at_once, made.load.cors) == (3, app.cors)
+    assert (made.load.limit, made.load.cors) == (3, app.cors)
 
 
 # --- the database --------------------------------------------------------------------------------

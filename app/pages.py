@@ -50,6 +50,7 @@ ADVICE = {
     "idempotency-key-reused": "Use a new `Idempotency-Key` for each new task.",
     "header-fields-too-large": "Send fewer or shorter header fields, or a shorter query.",
     "internal-error": f"Report it with the request's id, `instance`. {READ_FIRST}",
+    "not-implemented": "Send the body with `Content-Length` or in the transfer coding chunked.",
     "overloaded": REPEAT,
     "database-unavailable": f"{REPEAT} {READ_FIRST}",
     "not-ready": "Send requests to another replica until this one is ready.",

@@ -208,7 +208,7 @@ def test_a_request_line_that_cannot_be_read_is_a_problem(
         (GET, "Content-Length: x", 400, "malformed-request"),
         (GET, "a b: c", 400, "malformed-request"),
         (GET, "X: " + "a" * 40_000, 431, "header-fields-too-large"),
-        (GET, "Transfer-Encoding: gzip, chunked", 501, None),
+        (GET, "Transfer-Encoding: gzip, chunked", 501, "not-implemented"),
         (f"POST {ALICE} HTTP/1.1", "Content-Length: 131073", 413, "content-too-large"),
         ("GET /.problem HTTP/1.1", "A: a", 404, "path-not-found"),
     ],

@@ -207,7 +207,7 @@ def by_status(name: str) -> dict[int, str]:
 def test_nginx_words_a_problem_as_the_service_does() -> None:
     kinds = {kind.type: kind for kind in KINDS}
     types, titles, details = (by_status(f"problem_{name}") for name in ("type", "title", "detail"))
-    assert types.keys() == {400, 404, 405, 413, 431, 503}
+    assert types.keys() == {400, 404, 405, 413, 431, 501, 503}
     assert {status: (status, titles[status], details[status]) for status in types} == {
         status: (kinds[name].status, kinds[name].title, kinds[name].detail)
         for status, name in types.items()

@@ -21,6 +21,7 @@ class Joined:
         self._transport = transport
         self._loop = loop
         self._head = b""
+        self._written = 0  # bytes of the last write
         self.is_closing = transport.is_closing  # asked with each request
         self.expects_head = False  # what is written next is the head of an answer
 
@@ -37,7 +38,15 @@ class Joined:
             self._head = data
             self._loop.call_soon(self.flush)
             return
+        self._written = len(data)
         self._transport.write(data)
+
+    def held_bytes(self) -> int:
+        """How much memory unsent data holds, while there is some.
+
+        What was written last is held as a whole until its last byte is sent.
+        """
+        return max(self._written, self._transport.get_write_buffer_size())
 
     def flush(self) -> None:
         """Send what is held back."""

@@ -110,10 +110,10 @@ class Load(ServerState):
         The connections that have been blocked longest are aborted, but never the last one.
         """
         self._write_blocked[transport] = None
-        unsent = sum(each.get_write_buffer_size() for each in self._write_blocked)
+        unsent = sum(each.held_bytes() for each in self._write_blocked)
         while unsent > UNSENT_BYTES_AT_MOST and len(self._write_blocked) > 1:
             longest = next(iter(self._write_blocked))
-            unsent -= longest.get_write_buffer_size()
+            unsent -= longest.held_bytes()
             self.write_resumed(longest)
             longest.abort()
 

@@ -107,3 +107,13 @@ async def test_a_head_is_not_sent_on_a_connection_that_is_lost(joined: Joined, w
     wire.closing = True
     await asyncio.sleep(0)
     assert wire.sent == []
+
+
+@pytest.mark.requirement("NFR-017")
+async def test_the_last_write_is_held_as_a_whole(joined: Joined) -> None:
+    held = [joined.held_bytes()]
+    joined.write(b"head ")
+    for body in (b"a" * 10, b"b"):
+        joined.write(body)
+        held.append(joined.held_bytes())
+    assert held == [7, 15, 7]

@@ -135,7 +135,7 @@ class Transport:
         self.unsent = unsent
         self.aborted = False
 
-    def get_write_buffer_size(self) -> int:
+    def held_bytes(self) -> int:
         return self.unsent
 
     def abort(self) -> None:

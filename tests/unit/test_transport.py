@@ -18,6 +18,7 @@ from app.contract import FILE
 from app.cors import Cors
 from app.edge import Edge
 from app.framing import HEAD_BYTES_AT_MOST, STALLED_BYTES_AT_MOST, UNWANTED_BYTES_AT_MOST
+from app.joined import Joined
 from app.load import UNSENT_BYTES_AT_MOST, Load
 from app.metrics import Metrics, Pool
 from app.problems import Problem
@@ -599,9 +600,9 @@ async def test_what_a_client_has_not_read_counts_until_it_reads_or_is_gone(end: 
         first.resume_writing()
     else:
         first.connection_lost(None)
-    other: Any = Pipe()
-    other.unread = 1
-    load.write_blocked(other)
+    pipe_of_other = Pipe()
+    pipe_of_other.unread = 1
+    load.write_blocked(Joined(pipe_of_other, asyncio.get_running_loop()))
     assert not pipe.aborted
 
 

@@ -113,7 +113,7 @@ def list_statement(
     return statement if filters <= INDEXED[sort] else statement.execution_options(**UNNAMED)
 
 
-def _counting(page: Select[Any], sort: TaskSort, order: SortOrder) -> Select[Any]:
+def _counting(page: Select[Any], sort: TaskSort, order: SortOrder) -> Select[*tuple[Any, ...]]:
     """A page up to its first task, marked, that has no room."""
     rows = page.subquery("page").c
     ordering = _ordering((rows[sort], rows.id), order)

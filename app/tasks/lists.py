@@ -62,6 +62,8 @@ INDEXED = {
     TaskSort.UPDATED_AT: {"completed", "updated_after", "updated_before"},
 }
 
+Columns = tuple[Any, ...]
+
 PAGE_BYTES = 1_048_576
 TITLE_BYTES = 2_000
 # As JSON, at most: of a page beside its tasks, of a task beside its texts, of a character.
@@ -113,7 +115,7 @@ def list_statement(
     return statement if filters <= INDEXED[sort] else statement.execution_options(**UNNAMED)
 
 
-def _counting(page: Select[Any], sort: TaskSort, order: SortOrder) -> Select[*tuple[Any, ...]]:
+def _counting(page: Select[*Columns], sort: TaskSort, order: SortOrder) -> Select[*Columns]:
     """A page up to its first task, marked, that has no room."""
     rows = page.subquery("page").c
     ordering = _ordering((rows[sort], rows.id), order)

@@ -168,7 +168,8 @@ class Protocol(asyncio.Protocol):
         scope["path"] = unquote(raw_path.decode())
         scope["query_string"] = target.query or b""
         cycle = self._cycle(scope, keep_alive=keep_alive and not self.is_leaving)
-        cycle.is_exempt = self.parser.url in PROBES
+        # A page cannot see why its preflight was rejected: the browser reports a network error.
+        cycle.is_exempt = self.parser.url in PROBES or method == "OPTIONS"
         cycle.waiting_for_100_continue = expects_continue(version, self.parser.headers)
         self.receiving = cycle
         self._enqueue(cycle)

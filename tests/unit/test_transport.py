@@ -569,6 +569,16 @@ async def test_a_request_that_is_sent_after_a_health_check_is_judged_too() -> No
     assert statuses(pipe) == [204, 503, 204, 503]
 
 
+@pytest.mark.requirement("FR-031", "FR-047")
+async def test_a_preflight_is_answered_whatever_the_load() -> None:
+    protocol, pipe = connected(answer)
+    protocol.server_state.limit = 0
+    protocol.data_received(API.replace(b"GET", b"OPTIONS", 1) + API)
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert statuses(pipe) == [204, 503]
+
+
 @SLOW
 async def test_a_client_that_is_gone_takes_no_place() -> None:
     protocol, _ = connected()

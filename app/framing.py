@@ -25,6 +25,7 @@ STALLED_BYTES_AT_MOST = 32_768
 UNWANTED_BYTES_AT_MOST = 1_048_576
 
 Headers = list[tuple[bytes, bytes]]
+Target = Any  # httptools.URL, which has no types
 
 
 class StopParsing(Exception):  # noqa: N818 - a signal like StopIteration
@@ -34,8 +35,8 @@ class StopParsing(Exception):  # noqa: N818 - a signal like StopIteration
 class Receiver(Protocol):
     """Takes the requests. Each method may raise StopParsing or a Problem."""
 
-    def on_request(self, method: str, version: str, *, keep_alive: bool) -> None:
-        """Take a request at the end of its header section."""
+    def on_request(self, method: str, target: Target, version: str, *, keep_alive: bool) -> None:
+        """Take a request at the end of its header section; its target is parsed."""
 
     def on_content(self, content: bytes) -> bool:
         """Take content of the last request; False where its response is complete."""
@@ -132,7 +133,8 @@ class RequestParser:
         """Take a header field. Trailer fields are discarded (RFC 9110, section 6.5.1)."""
         if self.in_head:
             self._count(len(name) + len(value) + len(": \r\n"))
-            self.headers.append((name.lower(), value))
+            # White space after a value is no part of it (RFC 9110, section 5.5).
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
         else:
             self._has_trailer = True
 
@@ -144,9 +146,10 @@ class RequestParser:
             return  # parsed again
         version: str = self._parser.get_http_version()
         check_framing(method, version, self.headers)
+        target = httptools.parse_url(self.url)
         self.in_head, self._has_progress = False, True
         keep_alive = version == "1.1" and self._parser.should_keep_alive()
-        self._receiver.on_request(method.decode(), version, keep_alive=keep_alive)
+        self._receiver.on_request(method.decode(), target, version, keep_alive=keep_alive)
 
     def on_chunk_header(self) -> None:
         """Note that the size of a chunk was read."""

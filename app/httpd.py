@@ -76,7 +76,7 @@ async def _poll() -> None:
 
 def _waiting(listener: socket.socket) -> Iterable[socket.socket]:
     """The connections that wait to be accepted."""
-    with suppress(BlockingIOError):
+    with suppress(OSError):  # none waits, or there is no descriptor for it
         while True:
             accepted, _ = listener.accept()
             accepted.settimeout(0)  # as an event loop needs it

@@ -14,17 +14,16 @@ from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote
 
-import httptools
 from uvicorn import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from app.cycle import Cycle
-from app.framing import RequestParser, StopParsing, expects_continue
+from app.framing import RequestParser, StopParsing, Target, expects_continue
 from app.ids import request_id, trace_id
 from app.joined import Joined
 from app.load import Load, overloaded_response
-from app.problems import MalformedBody, MalformedRequest, Problem, RequestTimeout
+from app.problems import MalformedBody, MalformedRequest, Overloaded, Problem, RequestTimeout
 
 AHEAD_AT_MOST = 16
 # A kept connection may bring one more request before its client can know that the service ends.
@@ -155,14 +154,13 @@ class Protocol(asyncio.Protocol):
 
     # --- what the parser finds -------------------------------------------------------------------
 
-    def on_request(self, method: str, version: str, *, keep_alive: bool) -> None:
+    def on_request(self, method: str, target: Target, version: str, *, keep_alive: bool) -> None:
         """Start a request, or queue it behind those that have no response yet."""
         self.requests_in_read += 1
         if self.requests_in_read > AHEAD_AT_MOST or len(self.queue) > AHEAD_AT_MOST:
             self.stop_reading()
         if self.is_deaf:
             raise StopParsing
-        target = httptools.parse_url(self.parser.url)
         scope = self._scope(method, version)
         scope["raw_path"] = raw_path = target.path or b"/"
         scope["path"] = unquote(raw_path.decode())
@@ -375,10 +373,20 @@ class Protocol(asyncio.Protocol):
         return cycle is self.receiving and cycle.scope["method"] in READING_METHODS
 
     def _note_wait(self) -> None:
-        """Count the request whose turn it is, unless it waits for its client."""
-        if not self.queue or not self.queue[0].counts:
+        """Count the request whose turn it is, unless it waits for its client.
+
+        Others may have been admitted while it waited for its body, so it is judged once more.
+        """
+        cycle = self.queue[0] if self.queue else None
+        if cycle is None or not cycle.counts:
             return
+        in_progress = self.server_state.in_progress
         if self.flow.write_paused or self._lacks_body():
-            self.server_state.in_progress.discard(self.queue[0])
+            in_progress.discard(cycle)
+        elif cycle in in_progress:
+            return
+        elif cycle.response_started or self.server_state.admits(self, self.loop.time()):
+            in_progress.add(cycle)
         else:
-            self.server_state.in_progress.add(self.queue[0])
+            cycle.counts = False
+            cycle.fail(Overloaded())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, cast
 
 import pytest
@@ -9,7 +10,7 @@ from structlog.testing import capture_logs
 from uvicorn import Config
 
 from app.cors import Cors
-from app.httpd import Server
+from app.httpd import Server, _waiting
 from app.load import Load
 
 
@@ -26,3 +27,12 @@ async def test_a_fault_in_the_check_of_connections_does_not_end_the_service(
     with capture_logs() as lines:
         assert await server.on_tick(1) is False
     assert [(line["event"], line["log_level"]) for line in lines] == [("fault", "error")]
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE])
+def test_the_end_of_the_service_takes_in_what_it_can(number: int) -> None:
+    class Listener:
+        def accept(self) -> None:
+            raise OSError(number, "no more")
+
+    assert list(_waiting(cast("Any", Listener()))) == []

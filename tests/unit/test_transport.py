@@ -576,7 +576,55 @@ async def test_a_preflight_is_answered_whatever_the_load() -> None:
     protocol.data_received(API.replace(b"GET", b"OPTIONS", 1) + API)
     for _ in range(9):
         await asyncio.sleep(0)
-    assert statuses(pipe) == [204, 503]
+    assert statuses(pipe) == [404, 503]  # this application has no path
+
+
+@pytest.mark.requirement("FR-047")
+@pytest.mark.parametrize(("others", "status"), [(0, 204), (1, 503)])
+async def test_a_request_is_judged_again_when_its_body_has_come(others: int, status: int) -> None:
+    async def read(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            while (await receive())["more_body"]:
+                pass
+        except Problem as problem:
+            start = {"type": "http.response.start", "status": problem.status, "headers": []}
+            await send(start)
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await answer(scope, receive, send)
+
+    protocol, pipe = connected(read)
+    protocol.server_state.limit = 1
+    protocol.data_received(BEGINNING)
+    for _ in range(others):  # takes the only place while the first one waits for its client
+        other, _ = connected(wait)
+        other.server_state = protocol.server_state
+        other.data_received(API)
+    await asyncio.sleep(0)
+    protocol.data_received(b"x" * 10)
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert statuses(pipe) == [status]
+
+
+@pytest.mark.parametrize(
+    "target", [b"http://a:65536/", b"http://a:/", b"http://[::1/", b"http:///"]
+)
+async def test_a_target_that_cannot_be_parsed_is_answered(target: bytes) -> None:
+    protocol, pipe = connected(answer)
+    protocol.data_received(WHOLE + WHOLE.replace(b"/livez", target))
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert statuses(pipe) == [204, 400]
+
+
+async def test_white_space_after_a_header_value_is_not_part_of_it() -> None:
+    protocol, pipe = connected(answer)
+    chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked \t\r\n\r\n0\r\n\r\n"
+    protocol.data_received(chunked)
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert statuses(pipe) == [204]
 
 
 @SLOW

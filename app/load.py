@@ -10,16 +10,18 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
 from app.cors import Cors
+from app.cycle import Cycle
 from app.fields import OnEveryResponse
 from app.joined import Joined
 from app.logs import log
-from app.problems import MEDIA_TYPE, Overloaded
+from app.problems import MEDIA_TYPE, Overloaded, RequestTimeout
 
 WINDOW_SECONDS = 0.1
 # Under sustained overload the limit is this part of the configured one, but not below the minimum.
 LOWERED_PARTS = 64
 LOWERED_AT_LEAST = 2
 UNSENT_BYTES_AT_MOST = 33_554_432
+INCOMPLETE_BYTES_AT_MOST = 33_554_432
 
 # Placeholders in the response that is encoded here once.
 _ID, _TRACE = "id-of-the-request", "trace-of-the-request"
@@ -78,6 +80,8 @@ class Load(ServerState):
         self._window = Window(ends=0.0)
         self._was_overloaded = False  # in the window before
         self._write_blocked: dict[Joined, None] = {}  # the longest blocked first
+        self._incomplete: dict[Cycle, int] = {}  # bytes of bodies, the first to begin first
+        self._incomplete_bytes = 0
 
     def admits(self, connection: object, now: float) -> bool:
         """Whether a request of this connection may start `now`, by the clock of the loop.
@@ -120,6 +124,22 @@ class Load(ServerState):
     def write_resumed(self, transport: Joined) -> None:
         """Note that a client reads again, or is gone."""
         self._write_blocked.pop(transport, None)
+
+    def body_received(self, cycle: Cycle, size: int) -> None:
+        """Note content of an incomplete body, and bound what is held over all connections.
+
+        The requests whose bodies began first fail, but never the last one.
+        """
+        self._incomplete[cycle] = self._incomplete.get(cycle, 0) + size
+        self._incomplete_bytes += size
+        while self._incomplete_bytes > INCOMPLETE_BYTES_AT_MOST and len(self._incomplete) > 1:
+            first = next(iter(self._incomplete))
+            self.body_ended(first)
+            first.fail(RequestTimeout())
+
+    def body_ended(self, cycle: Cycle) -> None:
+        """Note that a body is complete, or that nobody waits for the rest."""
+        self._incomplete_bytes -= self._incomplete.pop(cycle, 0)
 
     def look(self, now: float) -> None:
         """End what has waited too long at `now`, and log how many requests were rejected.

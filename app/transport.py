@@ -103,6 +103,7 @@ class Protocol(asyncio.Protocol):
         self.server_state.connections.discard(cast("Any", self))
         self.server_state.write_resumed(self.transport)
         for cycle in self.queue:
+            self.server_state.body_ended(cycle)
             cycle.disconnected = True
             cycle.message_event.set()
         self.queue.clear()
@@ -177,6 +178,7 @@ class Protocol(asyncio.Protocol):
         cycle = self.receiving
         if cycle is None:
             return False
+        self.server_state.body_received(cycle, len(content))
         cycle.body += content
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
@@ -186,6 +188,7 @@ class Protocol(asyncio.Protocol):
     def on_request_end(self) -> None:
         """Tell the application that there is nothing more of the body."""
         if self.receiving is not None:
+            self.server_state.body_ended(self.receiving)
             self.receiving.more_body = False
             self.receiving.message_event.set()
             self.receiving = None
@@ -257,6 +260,7 @@ class Protocol(asyncio.Protocol):
         cycle = self.queue.popleft()
         self._release(cycle)
         if cycle is self.receiving:
+            self.server_state.body_ended(cycle)
             self.receiving = None
         self.transport.flush()
         self._start_next()

@@ -73,6 +73,7 @@ LIMITS = {
         load.LOWERED_AT_LEAST, settings.Settings().requests_at_once // load.LOWERED_PARTS
     ),
     "bytes of responses that clients have not read, of a process": load.UNSENT_BYTES_AT_MOST,
+    "bytes of incomplete bodies, of a process": load.INCOMPLETE_BYTES_AT_MOST,
     "requests sent ahead on a connection": transport.AHEAD_AT_MOST,
     "seconds for the request line and the header fields": transport.HEAD_SECONDS,
     "seconds for a body": transport.BODY_SECONDS,

@@ -21,7 +21,7 @@ from app.framing import HEAD_BYTES_AT_MOST, STALLED_BYTES_AT_MOST, UNWANTED_BYTE
 from app.joined import Joined
 from app.load import UNSENT_BYTES_AT_MOST, Load
 from app.metrics import Metrics, Pool
-from app.problems import Problem
+from app.problems import Problem, RequestTimeout
 from app.settings import Settings
 from app.transport import AHEAD_AT_MOST, PATIENCE, Protocol, Wait
 
@@ -616,6 +616,25 @@ async def test_a_target_that_cannot_be_parsed_is_answered(target: bytes) -> None
     for _ in range(9):
         await asyncio.sleep(0)
     assert statuses(pipe) == [204, 400]
+
+
+@pytest.mark.requirement("NFR-017")
+async def test_incomplete_bodies_are_bounded_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.load.INCOMPLETE_BYTES_AT_MOST", 20)
+    made = [connected()[0] for _ in range(5)]
+    gone, first, complete, second, last = made
+    for protocol in made:
+        protocol.server_state = gone.server_state
+    gone.data_received(BEGINNING + b"x" * 9)
+    gone.connection_lost(None)  # its bytes count no longer
+    first.data_received(BEGINNING + b"x" * 9)
+    complete.data_received(BEGINNING + b"x" * 10)  # nor do these
+    second.data_received(BEGINNING + b"x" * 6)
+    last.data_received(BEGINNING + b"x" * 5)
+    assert [cycle.problem for cycle in first.queue] == [None]
+    last.data_received(b"x")
+    assert [type(cycle.problem) for cycle in first.queue] == [RequestTimeout]
+    assert [cycle.problem for cycle in (*complete.queue, *second.queue, *last.queue)] == [None] * 3
 
 
 async def test_white_space_after_a_header_value_is_not_part_of_it() -> None:

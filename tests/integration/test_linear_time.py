@@ -339,6 +339,7 @@ def test_a_query_of_any_pieces_is_read_in_linear_time(pieces: Pieces) -> None:
 def test_entity_tags_of_any_pieces_are_read_in_linear_time(pieces: Pieces) -> None:
     def judge(raw: bytes) -> None:
         read(GET_TASK, field("if-none-match", raw))
+        Condition.parse(raw.decode("latin-1"))
 
     assert_linear(costs_of(judge, pieces, FIELD_SIZES))
 
@@ -353,5 +354,4 @@ def read(parameters: Parameters[Any, Any, Any], sent: Sent) -> None:
         "headers": sent.fields,
     }
     with suppress(InvalidParameter):
-        _, __, headers = parameters.read(Request(scope))
-        Condition.parse(getattr(headers, "if_none_match", None))
+        parameters.read(Request(scope))

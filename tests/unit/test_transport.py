@@ -584,8 +584,7 @@ async def test_a_preflight_is_answered_whatever_the_load() -> None:
 async def test_a_request_is_judged_again_when_its_body_has_come(others: int, status: int) -> None:
     async def read(scope: Any, receive: Any, send: Any) -> None:
         try:
-            while (await receive())["more_body"]:
-                pass
+            await receive()
         except Problem as problem:
             start = {"type": "http.response.start", "status": problem.status, "headers": []}
             await send(start)

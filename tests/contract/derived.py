@@ -22,7 +22,7 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
-from app import body, cors, framing, health, load, main, problems, settings, transport
+from app import body, cors, framing, health, load, main, problems, server, settings, transport
 from app.answers import Answer
 from app.body import Body
 from app.fields import Fields, OnEveryResponse
@@ -79,6 +79,7 @@ LIMITS = {
     "seconds for a body": transport.BODY_SECONDS,
     "seconds until a client has read what it was sent": transport.RESPONSE_SECONDS,
     "seconds between two requests on a connection": settings.Settings().keep_alive_timeout,
+    "seconds for requests in progress when the service ends": server.GRACE_SECONDS,
     "seconds at the database for a request": settings.Settings().database_timeout,
     "seconds at the database for readiness": health.READINESS_SECONDS,
     "seconds that a browser may keep the answer to a preflight": int(cors.PREFLIGHT_SECONDS),

@@ -13,8 +13,9 @@ from typing import NoReturn
 
 STARTED = time.monotonic()
 POLL_SECONDS = 0.5
-# For the blocks that stop what was started; it is more than each of them may take.
-STOP_SECONDS = 120
+# For the blocks that stop what was started; it is more than each of them may take. It also ends a
+# process in which a callback of the event loop has lost the exception.
+STOP_SECONDS = 60
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

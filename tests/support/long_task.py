@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -13,10 +14,10 @@ from typing import NoReturn
 
 STARTED = time.monotonic()
 POLL_SECONDS = 0.5
-# For the blocks that stop what was started; it is more than each of them may take. It also ends a
-# process in which a callback of the event loop has lost the exception.
+# For the blocks that stop what was started; it is more than each of them may take.
 STOP_SECONDS = 60
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPED_BY: list[int] = []
 
 
 def progress(text: str) -> None:
@@ -34,15 +35,25 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         signal.signal(number, _stop)
     if parent := os.environ.pop("STOP_WITH_PARENT", ""):
         threading.Thread(target=_watch, args=[int(parent)], daemon=True).start()
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except asyncio.CancelledError:
+        sys.exit(128 + STOPPED_BY[-1])
 
 
-def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+def _stop(number: int, _frame: FrameType | None) -> None:
     for each in SIGNALS:  # a second one would cut short what stops the programs
         signal.signal(each, lambda *_: None)
     signal.alarm(STOP_SECONDS)  # ends this process, and the kernel then tells those programs
     progress(f"stopping ({signal.Signals(number).name})")
-    sys.exit(128 + number)
+    STOPPED_BY.append(number)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        sys.exit(128 + number)
+    # An exception in the midst of an event loop may be lost, or break the loop.
+    for task in asyncio.all_tasks(loop):
+        loop.call_soon_threadsafe(task.cancel)
 
 
 def _watch(parent: int) -> None:

@@ -84,13 +84,19 @@ def is_running(process: int) -> bool:
 
 def marked(folder: Path) -> set[int]:
     """The processes whose environment or command line names a folder."""
-    found: set[int] = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            text = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
-            if os.fsencode(folder) in text:
-                found.add(int(entry.name))
-    return found
+    return {
+        int(entry.name)
+        for entry in Path("/proc").glob("[0-9]*")
+        if os.fsencode(folder) in content(entry / "environ") + content(entry / "cmdline")
+    }
+
+
+def content(path: Path) -> bytes:
+    """The content of a file, empty where its process has ended."""
+    read = b""
+    with suppress(OSError):
+        read = path.read_bytes()
+    return read
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -199,16 +199,23 @@ async def test_a_task_that_is_not_stored_stores_no_key(
     assert (await client.post(ALICE, json=MILK, headers=keyed())).status_code == 201
 
 
-async def test_a_key_that_is_being_served_is_in_use(
-    client: ContractClient, database: asyncpg.Connection
-) -> None:
+@asynccontextmanager
+async def being_served(database: asyncpg.Connection) -> AsyncIterator[None]:
+    """As if a request of alice's with the key k-1 were in progress."""
     lock = key_values("alice", "k-1", TaskCreate("Buy milk"))["lock"]
     await database.execute("SELECT pg_advisory_lock($1)", lock)
     try:
-        refused = await client.post(ALICE, json=MILK, headers=keyed())
-        other = await client.post(ALICE, json=MILK, headers=keyed("k-2"))
+        yield
     finally:
         await database.execute("SELECT pg_advisory_unlock($1)", lock)
+
+
+async def test_a_key_that_is_being_served_is_in_use(
+    client: ContractClient, database: asyncpg.Connection
+) -> None:
+    async with being_served(database):
+        refused = await client.post(ALICE, json=MILK, headers=keyed())
+        other = await client.post(ALICE, json=MILK, headers=keyed("k-2"))
     assert_problem(refused, 409, "idempotency-key-in-use")
     assert refused.headers["retry-after"] == "1"
     assert other.status_code == 201
@@ -219,12 +226,8 @@ async def test_a_key_that_is_being_served_is_in_use(
 async def test_a_key_in_use_does_not_block_the_same_key_of_another_user(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    lock = key_values("alice", "k-1", TaskCreate("Buy milk"))["lock"]
-    await database.execute("SELECT pg_advisory_lock($1)", lock)
-    try:
+    async with being_served(database):
         of_bob = await client.post(tasks_of("bob"), json=MILK, headers=keyed())
-    finally:
-        await database.execute("SELECT pg_advisory_unlock($1)", lock)
     assert of_bob.status_code == 201
 
 
@@ -232,12 +235,8 @@ async def test_a_key_that_was_served_is_answered_while_others_ask(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     first = await client.post(ALICE, json=MILK, headers=keyed())
-    lock = key_values("alice", "k-1", TaskCreate("Buy milk"))["lock"]
-    await database.execute("SELECT pg_advisory_lock($1)", lock)
-    try:
+    async with being_served(database):
         again = await client.post(ALICE, json=MILK, headers=keyed())
-    finally:
-        await database.execute("SELECT pg_advisory_unlock($1)", lock)
     assert answer(again) == answer(first)
 
 

@@ -7,7 +7,7 @@ import signal
 # come during the imports, which take the most of a start. There is nothing to clean up yet.
 signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
 
-from app.server import main  # noqa: E402
+from app.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

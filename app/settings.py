@@ -14,8 +14,8 @@ from msgspec import Meta
 from msgspec.structs import fields
 from sqlalchemy.engine import URL
 
-from app.connection import PORT_AT_MOST, Connection, DatabaseUrlError, is_resolvable
-from app.origins import OriginsError, origins
+from app.db.config import PORT_AT_MOST, Connection, DatabaseUrlError, is_resolvable
+from app.http.origins import OriginsError, origins
 
 EVERY_ADDRESS = "*"  # of IPv4 and IPv6
 

@@ -10,10 +10,10 @@ from alembic import context
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
 
-import app.tasks.models  # noqa: F401 - puts the table into the metadata
-from app.connection import Connection
-from app.database import migration_engine
-from app.migrate import CASES, require_simple_case_mapping
+import app.domain.tasks.models  # noqa: F401 - puts the table into the metadata
+from app.db.config import Connection
+from app.db.database import migration_engine
+from app.db.migrations import CASES, require_simple_case_mapping
 from app.settings import Settings
 
 # Any fixed number, as long as nothing else on the database locks the same one.

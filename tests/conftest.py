@@ -9,12 +9,12 @@ import asyncpg
 import pytest
 import structlog
 
-from app import embedded
-from app.connection import Connection
-from app.contract import Contract
-from app.edge import Edge
-from app.main import create_app
-from app.migrate import migrate
+from app import embedded_postgres
+from app.asgi import create_app
+from app.db.config import Connection
+from app.db.migrations import migrate
+from app.http.middleware import Edge
+from app.openapi.document import Contract
 from app.settings import Settings
 from tests.support.client import ContractClient
 from tests.support.database import GIVEN, connect, connection_to, settings_for
@@ -44,7 +44,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """
     given = GIVEN.get("DATABASE_URL")
     data = tmp_path_factory.mktemp("postgres")
-    own = embedded.running(data, major=POSTGRES, durable=False)
+    own = embedded_postgres.running(data, major=POSTGRES, durable=False)
     with scratch_database(given) if given else own as url:
         yield url
 
@@ -70,7 +70,9 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     Its URL is to be given to the service as it is, without the variables of `GIVEN`.
     """
-    with embedded.running(tmp_path_factory.mktemp("own"), major=POSTGRES, durable=False) as url:
+    with embedded_postgres.running(
+        tmp_path_factory.mktemp("own"), major=POSTGRES, durable=False
+    ) as url:
         migrate(Connection.parse(url))
         yield url
 

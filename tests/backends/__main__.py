@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import trustme
 
-from app.migrate import migrate
+from app.db.migrations import migrate
 from app.settings import Settings
 from tests.backends import pgbouncer, postgres
 from tests.backends.deselected import LEFT_OUT

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from app.embedded.account import Account, account_for, before_exec, give
+from app.embedded_postgres.user import Account, account_for, before_exec, give
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import trustme
 
-from app.embedded import binaries
+from app.embedded_postgres import binaries
 from tests.backends.daemon import daemon, finish, folder, free_port, is_listening, write
 
 PASSWORD = "a b%c/d"  # noqa: S105 - anybody's; it must be encoded in a URL

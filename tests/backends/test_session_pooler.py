@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.main import create_app
-from app.migrate import is_current, migrate
+from app.asgi import create_app
+from app.db.migrations import is_current, migrate
 from app.settings import Settings
 from tests.backends import pgbouncer, postgres
 from tests.support.client import ContractClient, tasks_of

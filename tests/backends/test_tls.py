@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from app.connection import Connection
-from app.migrate import migrate
+from app.db.config import Connection
+from app.db.migrations import migrate
 from tests.backends import postgres
 from tests.backends.postgres import ENCODED, Postgres
 from tests.support.process import run

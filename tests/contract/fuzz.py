@@ -31,8 +31,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from app.contract import Contract
-from app.embedded.account import before_exec
+from app.embedded_postgres.user import before_exec
+from app.openapi.document import Contract
 from tests.contract.exchanges import recorded
 from tests.contract.exercised import Reader
 from tests.contract.fuzz_coverage import Coverage, measure, report

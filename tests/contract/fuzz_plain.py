@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.embedded.account import before_exec
+from app.embedded_postgres.user import before_exec
 from tests.contract.fuzz import ROOT, serving
 from tests.support.long_task import progress, run
 

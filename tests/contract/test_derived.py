@@ -17,8 +17,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.routes import HTTPRoute
 
-from app.contract import FILE, Contract
-from app.main import OPERATIONS
+from app.asgi import OPERATIONS
+from app.openapi.document import FILE, Contract
 from tests.contract import difference
 from tests.contract.derived import derive
 from tests.contract.difference import differences

@@ -12,11 +12,11 @@ from litestar import Router
 from litestar.routes import HTTPRoute
 from openapi_spec_validator import validate
 
-from app import health
-from app.contract import OpenApiDocument
-from app.main import OPERATIONS
-from app.problems import ProblemBody
-from app.tasks.schemas import Task, TaskCreate, TaskPage, TaskPatch, TaskReplace
+from app.asgi import OPERATIONS
+from app.domain.health import controller
+from app.domain.tasks.schemas import Task, TaskCreate, TaskPage, TaskPatch, TaskReplace
+from app.http.problems import ProblemBody
+from app.openapi.document import OpenApiDocument
 from tests.support.contract_check import ContractCheck
 
 CHECK = ContractCheck()
@@ -28,7 +28,7 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "TaskPatch": TaskPatch,
     "TaskPage": TaskPage,
     "Problem": ProblemBody,
-    "Health": health.Health,
+    "Health": controller.Health,
     "OpenApiDocument": OpenApiDocument,
 }
 REQUESTS = {"createTask", "replaceTask", "updateTask"}

@@ -15,9 +15,9 @@ from uuid import uuid4
 import pytest
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import server
-from app.contract import Contract
-from app.main import create_app
+from app import cli
+from app.asgi import create_app
+from app.openapi.document import Contract
 from tests.contract.exchanges import Exchange, recorded
 from tests.contract.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
 from tests.contract.fuzz import (
@@ -138,8 +138,8 @@ def without_memory(app: ASGIApp) -> ASGIApp:
 def serve_wrongly() -> None:
     """Serve as `python -m app serve` does, but with the faults above; in a process of its own."""
     faulty = partial(create_app, middleware=[without_etag, without_query, without_memory])
-    with patch.object(server, "create_app", faulty), patch.object(sys, "argv", ["faulty", "serve"]):
-        server.main()
+    with patch.object(cli, "create_app", faulty), patch.object(sys, "argv", ["faulty", "serve"]):
+        cli.main()
 
 
 @pytest.mark.requirement("NFR-003", "FR-045")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.contract import Contract
+from app.openapi.document import Contract
 from tests.contract import fuzz_plain
 from tests.contract.fuzz import ROOT
 

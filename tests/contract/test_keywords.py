@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.contract import Contract
+from app.openapi.document import Contract
 from tests.contract.exchanges import Exchange
 from tests.contract.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
 from tests.contract.fuzz import ROOT

@@ -11,8 +11,8 @@ import pytest
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from app.edge import Edge
-from app.main import create_app
+from app.asgi import create_app
+from app.http.middleware import Edge
 from app.settings import Secret, Settings
 from tests.support.client import FOREIGN_TAG, ContractClient, tasks_of
 from tests.support.contract_check import ContractCheck, ContractViolation

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
-from app.embedded.account import Account, before_exec, give
+from app.embedded_postgres.user import Account, before_exec, give
 from tests.backends.daemon import free_port
 from tests.faults.postgres import MissingToolError
 from tests.support.process import until

@@ -17,11 +17,11 @@ from unittest.mock import patch
 
 import asyncpg
 
-from app import embedded
-from app.connection import Connection
-from app.embedded.account import Account, account_for, give
-from app.embedded.cluster import Address, Server, stop
-from app.migrate import migrate
+from app import embedded_postgres
+from app.db.config import Connection
+from app.db.migrations import migrate
+from app.embedded_postgres.server import Address, Server, stop
+from app.embedded_postgres.user import Account, account_for, give
 from tests.backends.daemon import free_port
 
 MAX_CONNECTIONS = 40
@@ -61,7 +61,7 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
-        self.account: Account | None = account_for(folder / "pg18", [embedded.binaries()])
+        self.account: Account | None = account_for(folder / "pg18", [embedded_postgres.binaries()])
         self._log: IO[bytes] = (folder / "postgres.log").open("wb")
         self._lock = os.open(os.devnull, os.O_RDONLY)
         self.process: subprocess.Popen[bytes] | None = None
@@ -88,7 +88,7 @@ class Postgres:
         cluster = self.folder / "pg18"
         address = Address(self.url, settings, ("--auth=trust",))
         durable = True
-        programs = embedded.binaries()
+        programs = embedded_postgres.binaries()
         return Server(programs, cluster, durable, self.account, address, self._log, self._lock)
 
     @property

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 
-from app.etags import format_etag
+from app.http.etags import format_etag
 from tests.faults.load import CLIENTS, Ledger
 from tests.support.client import tasks_of
 

@@ -21,11 +21,11 @@ from statistics import median
 import msgspec
 import sqlalchemy
 
-from app import embedded
-from app.connection import Connection
-from app.database import Database
-from app.migrate import migrate
-from app.tasks.repository import TaskRepository
+from app import embedded_postgres
+from app.db.config import Connection
+from app.db.database import Database
+from app.db.migrations import migrate
+from app.domain.tasks.repository import TaskRepository
 from tests.growth.data import Size, fill, sizes
 from tests.growth.explain import Explainer
 from tests.growth.operations import Table
@@ -148,10 +148,10 @@ def server() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         data = Path(folder) / "data"
-        with embedded.running(data, durable=False) as url:
+        with embedded_postgres.running(data, durable=False) as url:
             execute(url, f"ALTER SYSTEM SET shared_buffers = '{megabytes}MB'")
             execute(url, "ALTER SYSTEM SET maintenance_work_mem = '1GB'")
-        with embedded.running(data, durable=False) as url:
+        with embedded_postgres.running(data, durable=False) as url:
             migrate(Connection.parse(url))
             yield url
 

@@ -13,10 +13,10 @@ from msgspec import Struct
 from sqlalchemy import ClauseElement
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.connection import Connection
-from app.session import Sessions
-from app.statements import Sent, as_sent
-from app.tasks.repository import TaskRepository
+from app.db.config import Connection
+from app.db.session import Sessions
+from app.db.statements import Sent, as_sent
+from app.domain.tasks.repository import TaskRepository
 
 # The way down an index and the leaves a page lies on.
 INDEX_BUFFERS = 12

@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import asyncpg
 from msgspec import Struct
 
-from app.tasks.cursor import Position
-from app.tasks.repository import TaskRepository
-from app.tasks.schemas import ListTasksQuery, TaskCreate, TaskPatch, TaskReplace, TaskSort
+from app.domain.tasks.repository import TaskRepository
+from app.domain.tasks.schemas import ListTasksQuery, TaskCreate, TaskPatch, TaskReplace, TaskSort
+from app.http.pagination import Position
 from tests.growth.data import COMMON, LARGE, MIDDLING, RARE, REVERSE
 
 SAMPLE = 5_000

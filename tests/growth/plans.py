@@ -17,13 +17,10 @@ from uuid import UUID
 import asyncpg
 from msgspec.structs import replace
 
-from app.connection import Connection
-from app.embedded import running
-from app.etags import Condition
-from app.migrate import migrate
-from app.tasks.cursor import Position
-from app.tasks.repository import TaskRepository
-from app.tasks.schemas import (
+from app.db.config import Connection
+from app.db.migrations import migrate
+from app.domain.tasks.repository import TaskRepository
+from app.domain.tasks.schemas import (
     ListTasksQuery,
     SortOrder,
     TaskCreate,
@@ -31,6 +28,9 @@ from app.tasks.schemas import (
     TaskReplace,
     TaskSort,
 )
+from app.embedded_postgres import running
+from app.http.etags import Condition
+from app.http.pagination import Position
 from tests.growth.data import (
     COMMON,
     LARGE,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from app.migrate import migrate
+from app.db.migrations import migrate
 from app.settings import Settings
 from tests.backends import pgbouncer, postgres
 from tests.bench.data import processor_seconds

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import pytest
 
-from app.main import create_app
+from app.asgi import create_app
 from app.settings import Settings
 from tests.support.client import tasks_of
 from tests.support.lifespan import running

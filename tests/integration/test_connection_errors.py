@@ -17,11 +17,11 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.engine import make_url
 from structlog.testing import capture_logs
 
-from app.connection import Connection
-from app.database import Database, DatabaseError
-from app.main import create_app
-from app.pool import StatementError
-from app.problems import DatabaseUnavailable
+from app.asgi import create_app
+from app.db.config import Connection
+from app.db.database import Database, DatabaseError
+from app.db.pool import StatementError
+from app.http.problems import DatabaseUnavailable
 from app.settings import Secret, Settings
 from tests.faults.proxy import Link, Proxy, proxied
 from tests.support.client import ContractClient, assert_problem, tasks_of

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 import yaml
 
-from app.contract import FILE
-from app.edge import Edge
+from app.http.middleware import Edge
+from app.openapi.document import FILE
 from tests.support.client import ContractClient, assert_problem
 
 DOCUMENTS = {"/openapi.yaml": "application/yaml", "/openapi.json": "application/json"}

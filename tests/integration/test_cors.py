@@ -8,7 +8,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from app.main import create_app
+from app.asgi import create_app
 from app.settings import Settings, SettingsError
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running

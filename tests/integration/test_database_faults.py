@@ -19,14 +19,14 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from app.database import Database, DatabaseError
-from app.logs import configure
-from app.migrate import migrate
-from app.problems import DatabaseUnavailable, Fault, InvalidBody
+from app.db.database import Database, DatabaseError
+from app.db.migrations import migrate
+from app.domain.tasks import controller
+from app.domain.tasks.repository import TaskRepository
+from app.domain.tasks.schemas import TaskCreate
+from app.http.problems import DatabaseUnavailable, Fault, InvalidBody
+from app.logging import configure
 from app.settings import LogFormat, LogLevel
-from app.tasks import controller
-from app.tasks.repository import TaskRepository
-from app.tasks.schemas import TaskCreate
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.database import connect, connection_to
 from tests.support.in_process import core_of, serving

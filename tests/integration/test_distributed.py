@@ -13,9 +13,9 @@ import asyncpg
 import pytest
 from sqlalchemy import ColumnElement, Executable
 
-from app.statements import _compiled
-from app.tasks import idempotency, repository
-from app.tasks.schemas import TaskPatch
+from app.db.statements import _compiled
+from app.domain.tasks import idempotency, repository
+from app.domain.tasks.schemas import TaskPatch
 from tests.growth.explain import Call, Explainer
 from tests.integration.test_sharding import CALLS, MATCHING, TASK
 from tests.support.analyzed import Catalogue, analyzed

@@ -11,11 +11,11 @@ import pytest
 from asyncpg import exceptions as pg
 from sqlalchemy import BigInteger, ClauseElement, bindparam, select, text
 
-from app.database import Database
-from app.pool import StatementError
-from app.problems import DatabaseUnavailable
-from app.statements import as_sent
-from app.tasks.repository import TaskRepository
+from app.db.database import Database
+from app.db.pool import StatementError
+from app.db.statements import as_sent
+from app.domain.tasks.repository import TaskRepository
+from app.http.problems import DatabaseUnavailable
 from tests.support.database import connection_to
 from tests.support.process import until
 
@@ -80,7 +80,7 @@ async def test_a_connection_keeps_a_hundred_statements(pool: Database) -> None:
 async def test_only_so_many_statements_stay_prepared(
     pool: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.pool.PREPARED_AT_MOST", 3)
+    monkeypatch.setattr("app.db.pool.PREPARED_AT_MOST", 3)
     for number in range(10):
         await one(pool, text(f"SELECT {number} /* this is mine */"))
     assert await one(pool, PREPARED) == 3

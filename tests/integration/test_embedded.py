@@ -26,8 +26,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app import embedded
-from app.embedded import EmbeddedError, account, binaries, cluster, running
+from app import embedded_postgres
+from app.embedded_postgres import EmbeddedError, binaries, running, server
+from app.embedded_postgres import user as server_user
 
 pytestmark = pytest.mark.requirement("FR-038")
 
@@ -41,7 +42,7 @@ SERVICE = """
 import ctypes, signal, sys, time
 from pathlib import Path
 from app import embedded
-from app.embedded import account
+from app.embedded_postgres import account
 
 _, folder, dies_too, dropped, finishes = sys.argv
 if finishes == "False":
@@ -76,7 +77,7 @@ def spawn(
     finishes: bool = True,
 ) -> subprocess.Popen[str]:
     # The interpreter may lie below a home that is closed to `user`.
-    runs_as = user and account.Account(user, ORDINARY.pw_gid, override=True)
+    runs_as = user and server_user.Account(user, ORDINARY.pw_gid, override=True)
     return subprocess.Popen(
         [sys.executable, "-B", "-c", SERVICE, str(folder), str(dies_too), dropped, str(finishes)],
         cwd=REPOSITORY,
@@ -84,7 +85,7 @@ def spawn(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=account.before_exec(runs_as or None),  # noqa: PLW1509 - what is tested
+        preexec_fn=server_user.before_exec(runs_as or None),  # noqa: PLW1509 - what is tested
     )
 
 
@@ -361,8 +362,8 @@ def test_a_server_started_by_hand_is_left_alone(folder: Path) -> None:
         [binaries() / "postgres", "-D", folder / "pg18", "-c", f"unix_socket_directories={folder}"],
         stderr=subprocess.DEVNULL,
         cwd="/",
-        preexec_fn=account.before_exec(  # noqa: PLW1509 - what is tested
-            account.Account(uid, gid, override=True) if IS_ROOT else None
+        preexec_fn=server_user.before_exec(  # noqa: PLW1509 - what is tested
+            server_user.Account(uid, gid, override=True) if IS_ROOT else None
         ),
     )
     with manual:
@@ -547,7 +548,7 @@ def test_a_server_that_is_not_ready_in_time_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(cluster, "_READY_SECONDS", 0.0)
+        patch.setattr(server, "_READY_SECONDS", 0.0)
         with pytest.raises(EmbeddedError, match="not ready within 0 s"):
             running(folder, durable=False).__enter__()
     assert not (folder / "pg18" / "postmaster.pid").exists()
@@ -568,8 +569,8 @@ def test_an_initdb_that_fails(
     for name in ("initdb", "postgres"):
         (open_folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (open_folder / name).chmod(0o755)
-    monkeypatch.setattr(embedded, "binaries", lambda _: open_folder)
-    monkeypatch.setattr(cluster, "_INITDB_SECONDS", 0.2)
+    monkeypatch.setattr(embedded_postgres, "binaries", lambda _: open_folder)
+    monkeypatch.setattr(server, "_INITDB_SECONDS", 0.2)
     with pytest.raises(EmbeddedError, match=message):
         running(open_folder / "data").__enter__()
     assert not (open_folder / "data" / "pg18").exists()
@@ -582,7 +583,7 @@ def test_an_interrupt_ends_initdb(open_folder: Path, monkeypatch: pytest.MonkeyP
         script = f"#!/bin/sh\nread _\necho $$ >{pid}.new\nmv {pid}.new {pid}\nexec sleep 60\n"
         (open_folder / name).write_text(script)
         (open_folder / name).chmod(0o755)
-    monkeypatch.setattr(embedded, "binaries", lambda _: open_folder)
+    monkeypatch.setattr(embedded_postgres, "binaries", lambda _: open_folder)
 
     def interrupt() -> None:
         within(20, pid.exists)
@@ -678,14 +679,14 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
             inner = f"{package.name}/pginstall18/{part}"
             shutil.copytree(package.parent / inner, place / inner, symlinks=True)
         programs = place / package.name / "pginstall18" / "bin"
-        monkeypatch.setattr(embedded, "binaries", lambda _: programs)
+        monkeypatch.setattr(embedded_postgres, "binaries", lambda _: programs)
 
     def test_without_the_capability_the_closed_folder_is_named(self, tmp_path: Path) -> None:
         closed = tmp_path / "closed"
         closed.mkdir(mode=0o700)
         # The clone itself may lie below a folder that is closed.
         passed = [binaries() / "postgres", closed]
-        closed_above = account._closed(passed, ORDINARY.pw_uid, ORDINARY.pw_gid)
+        closed_above = server_user._closed(passed, ORDINARY.pw_uid, ORDINARY.pw_gid)
         with service(closed / "data", dropped="1") as (_, answer):
             assert answer.startswith("refused: PostgreSQL refuses to run as root, and ")
         assert str(closed_above) in answer.split(" is closed to")[0]

@@ -10,8 +10,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from app.contract import FILE
-from app.edge import Edge
+from app.http.middleware import Edge
+from app.openapi.document import FILE
 from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.live import Browser, Live, request, served

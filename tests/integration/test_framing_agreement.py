@@ -22,9 +22,9 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from app.cors import Cors
-from app.load import Load
-from app.transport import Protocol
+from app.http.cors import Cors
+from app.server.admission import Load
+from app.server.protocol import Protocol
 
 pytestmark = pytest.mark.requirement("FR-023", "FR-027")
 

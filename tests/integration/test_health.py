@@ -11,10 +11,10 @@ from time import monotonic
 import asyncpg
 import pytest
 
-from app.connection import Connection
-from app.database import SCHEMA_REVISION
-from app.main import create_app
-from app.migrate import MigrationError, migrate, revision
+from app.asgi import create_app
+from app.db.config import Connection
+from app.db.database import SCHEMA_REVISION
+from app.db.migrations import MigrationError, migrate, revision
 from tests.support.client import ContractClient, assert_problem
 from tests.support.database import connect, connection_to, settings_for
 from tests.support.lifespan import running

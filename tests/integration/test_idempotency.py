@@ -16,11 +16,11 @@ import httpx
 import msgspec
 import pytest
 
-from app.edge import Edge
-from app.main import create_app
+from app.asgi import create_app
+from app.domain.tasks.idempotency import key_values
+from app.domain.tasks.schemas import TaskCreate
+from app.http.middleware import Edge
 from app.settings import Settings
-from app.tasks.idempotency import key_values
-from app.tasks.schemas import TaskCreate
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.database import connect
 from tests.support.lifespan import running

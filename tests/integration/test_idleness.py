@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from app.database import Database
-from app.problems import DatabaseUnavailable
+from app.db.database import Database
+from app.http.problems import DatabaseUnavailable
 from tests.support.client import tasks_of
 from tests.support.database import connect, connection_to
 from tests.support.in_process import core_of, serving

@@ -12,11 +12,11 @@ from time import monotonic
 import httpx
 import pytest
 
-from app.httpd import _waiting
-from app.main import create_app
-from app.server import http_server
+from app.asgi import create_app
+from app.cli import http_server
+from app.server.protocol import LEAVE_SECONDS
+from app.server.server import _waiting
 from app.settings import Settings
-from app.transport import LEAVE_SECONDS
 from tests.support.client import assert_problem, tasks_of
 from tests.support.live import read_response, request, served
 from tests.support.process import eventually, is_refusing, serving
@@ -107,7 +107,7 @@ def test_who_waits_at_the_door_is_let_in_without_blocking() -> None:
 def test_a_request_that_the_end_cannot_wait_for_is_answered_with_a_problem(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.server.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("app.cli.GRACE_SECONDS", 0.2)
     with ExitStack() as stack:
         with served(settings) as live:
             slow = stack.enter_context(live.connected())

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from litestar import Request
 
-from app.body import _parse
-from app.contract import Contract
-from app.edge import Edge
-from app.etags import Condition
-from app.parameters import Parameters
-from app.problems import InvalidParameter, MalformedBody
-from app.tasks.controller import GET_TASK, LIST_TASKS
+from app.domain.tasks.controller import GET_TASK, LIST_TASKS
+from app.http.body import _parse
+from app.http.etags import Condition
+from app.http.middleware import Edge
+from app.http.parameters import Parameters
+from app.http.problems import InvalidParameter, MalformedBody
+from app.openapi.document import Contract
 from tests.support.client import tasks_of
 
 pytestmark = pytest.mark.requirement("NFR-017")

@@ -15,8 +15,8 @@ import pytest
 import structlog
 from litestar import get
 
-from app.logs import configure, log
-from app.main import create_app
+from app.asgi import create_app
+from app.logging import configure, log
 from app.settings import LogFormat, LogLevel, Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running

@@ -17,9 +17,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-import app.tasks.models  # noqa: F401 - puts the table into the metadata
-from app.database import SCHEMA_REVISION, migration_engine
-from app.migrate import CONFIG, MigrationError, migrate
+import app.domain.tasks.models  # noqa: F401 - puts the table into the metadata
+from app.db.database import SCHEMA_REVISION, migration_engine
+from app.db.migrations import CONFIG, MigrationError, migrate
 from tests.support import process
 from tests.support.database import connect, connection_to
 from tests.support.process import ROOT, execute, fetch, run, scratch_database, serving

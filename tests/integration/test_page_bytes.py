@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from app.pool import Kept
+from app.db.pool import Kept
 from tests.support.client import ContractClient, tasks_of
 from tests.support.sent import recorded
 

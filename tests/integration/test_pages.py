@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from app.contract import Contract
-from app.edge import Edge
-from app.pages import ADVICE, ASSETS, OWN, Asset
-from app.problems import KINDS, PHRASES, Problem
+from app.http.middleware import Edge
+from app.http.problems import KINDS, PHRASES, Problem
+from app.openapi.document import Contract
+from app.openapi.pages import ADVICE, ASSETS, OWN, Asset
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.live import Browser
 

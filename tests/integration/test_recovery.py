@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import text
 
-from app.database import Database
-from app.problems import DatabaseUnavailable
+from app.db.database import Database
+from app.http.problems import DatabaseUnavailable
 from tests.faults.proxy import Link, Proxy, proxied
 from tests.support.client import assert_problem, tasks_of
 from tests.support.database import connect, connection_to

@@ -17,10 +17,10 @@ import pytest
 from sqlalchemy.engine import make_url
 from structlog.testing import capture_logs
 
-from app import embedded
-from app.connection import Connection
-from app.main import create_app
-from app.migrate import PRIVILEGES_TO_MIGRATE, MigrationError, migrate, revision
+from app import embedded_postgres
+from app.asgi import create_app
+from app.db.config import Connection
+from app.db.migrations import PRIVILEGES_TO_MIGRATE, MigrationError, migrate, revision
 from app.settings import Secret, Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
@@ -85,7 +85,7 @@ def apart(use: Coroutine[Any, Any, Result]) -> Result:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server whose database has no schema; its administrator's URL."""
-    with embedded.running(tmp_path_factory.mktemp("roles"), durable=False) as url:
+    with embedded_postgres.running(tmp_path_factory.mktemp("roles"), durable=False) as url:
         yield url
 
 

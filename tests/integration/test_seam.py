@@ -23,9 +23,9 @@ from litestar.exceptions import (
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, ControllerRouterHandler, Message, Receive, Scope, Send
 
-from app import contract as contract_module
-from app.contract import FILE, Contract, ContractError
-from app.main import create_app
+from app.asgi import create_app
+from app.openapi import document as contract_module
+from app.openapi.document import FILE, Contract, ContractError
 from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running

@@ -20,8 +20,8 @@ import msgspec
 import pytest
 from sqlalchemy.engine import make_url
 
-from app import server
-from app.database import SCHEMA_REVISION
+from app import cli
+from app.db.database import SCHEMA_REVISION
 from app.settings import Settings
 from tests.support.client import tasks_of
 from tests.support.database import connect
@@ -368,10 +368,10 @@ def test_a_service_takes_no_setting_from_whoever_runs_the_tests(
 def test_a_stop_that_was_asked_for_while_the_database_starts_is_granted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "LEAVING", Event())
-    server.LEAVING.set()
+    monkeypatch.setattr(cli, "LEAVING", Event())
+    cli.LEAVING.set()
     with pytest.raises(SystemExit):
-        server._database(Settings(data_dir=folder)).__enter__()
+        cli._database(Settings(data_dir=folder)).__enter__()
     assert processes_of(folder) == set()
 
 

@@ -16,10 +16,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from app.etags import Condition
-from app.tasks.cursor import Position
-from app.tasks.lists import FILTERS
-from app.tasks.schemas import (
+from app.domain.tasks.lists import FILTERS
+from app.domain.tasks.schemas import (
     ListTasksQuery,
     SortOrder,
     TaskCreate,
@@ -27,6 +25,8 @@ from app.tasks.schemas import (
     TaskReplace,
     TaskSort,
 )
+from app.http.etags import Condition
+from app.http.pagination import Position
 from tests.growth.explain import MODES, Call, Explainer, Mode
 from tests.support.database import connection_to
 

@@ -12,10 +12,11 @@ import asyncpg
 import httpx
 import pytest
 
-from app import httpd, server, transport
-from app.framing import UNWANTED_BYTES_AT_MOST
+from app import cli
+from app.server import protocol, server
+from app.server.parser import UNWANTED_BYTES_AT_MOST
+from app.server.protocol import AHEAD_AT_MOST, Protocol, Wait
 from app.settings import Settings
-from app.transport import AHEAD_AT_MOST, Protocol, Wait
 from tests.contract.test_responses import ONE
 from tests.overload.work import peak_memory
 from tests.support.client import assert_problem, tasks_of
@@ -46,10 +47,10 @@ class Pausing(Protocol):
 def live(settings: Settings) -> Iterator[Live]:
     """A service that looks at its connections ten times as often, and has little patience."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(httpd, "LOOK_SECONDS", SHORT / 3)
+        patched.setattr(server, "LOOK_SECONDS", SHORT / 3)
         for kind in Wait:
-            patched.setitem(transport.PATIENCE, kind, SHORT)  # NEXT as well, which has no entry
-        patched.setattr(server, "Protocol", Pausing)
+            patched.setitem(protocol.PATIENCE, kind, SHORT)  # NEXT as well, which has no entry
+        patched.setattr(cli, "Protocol", Pausing)
         with served(settings) as opened:
             yield opened
 

@@ -25,13 +25,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from sqlalchemy import delete, select
 
-from app.main import create_app
+from app.asgi import create_app
+from app.domain.tasks import lists, repository
+from app.domain.tasks.models import TaskRecord
+from app.domain.tasks.repository import TaskRepository
+from app.domain.tasks.schemas import Task, TaskPatch
+from app.http.pagination import Position
 from app.settings import Settings
-from app.tasks import lists, repository
-from app.tasks.cursor import Position
-from app.tasks.models import TaskRecord
-from app.tasks.repository import TaskRepository
-from app.tasks.schemas import Task, TaskPatch
 from tests.support.client import tasks_of
 from tests.support.database import connect
 from tests.support.lifespan import running

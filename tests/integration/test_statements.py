@@ -17,10 +17,10 @@ import asyncpg
 import msgspec
 import pytest
 
-from app.core import Core
-from app.edge import Edge
-from app.main import create_app
+from app.asgi import create_app
+from app.http.middleware import Edge
 from app.settings import Settings
+from app.state import Core
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
 from tests.support.sent import recorded

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy.engine import make_url
 
-from app import embedded
-from app.connection import Connection
-from app.migrate import migrate
+from app import embedded_postgres
+from app.db.config import Connection
+from app.db.migrations import migrate
 from tests.support.tls import Certificates, in_front
 from tests.support.tls_cases import PASSWORD, Presenting, TlsCases, certificates
 
@@ -24,7 +24,7 @@ __all__ = ["certificates"]
 @pytest.fixture(scope="module")
 def socket_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A migrated PostgreSQL of these tests' own, whatever server the others use."""
-    with embedded.running(tmp_path_factory.mktemp("postgres"), durable=False) as url:
+    with embedded_postgres.running(tmp_path_factory.mktemp("postgres"), durable=False) as url:
         migrate(Connection.parse(url))
         yield url
 

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.main import create_app
+from app.asgi import create_app
 from app.settings import Settings
 from tests.support.client import FOREIGN_TAG, ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from app.server.protocol import BODY_SECONDS, HEAD_SECONDS, RESPONSE_SECONDS
 from app.settings import Settings
-from app.transport import BODY_SECONDS, HEAD_SECONDS, RESPONSE_SECONDS
 from tests.overload.generator import Generator, percentile
 from tests.overload.work import JSON, loaded_service, memory, open_files, peak_memory
 from tests.support.client import tasks_of

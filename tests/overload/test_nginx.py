@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.contract import Contract
+from app.openapi.document import Contract
 from tests.overload.nginx import nginx
 from tests.overload.work import memory
 from tests.support.client import assert_problem, tasks_of

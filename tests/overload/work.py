@@ -11,9 +11,9 @@ from random import Random
 
 import httpx
 
-from app import embedded
-from app.connection import Connection
-from app.migrate import migrate
+from app import embedded_postgres
+from app.db.config import Connection
+from app.db.migrations import migrate
 from tests.support.client import tasks_of
 from tests.support.live import request
 from tests.support.process import Service, execute, serving
@@ -42,7 +42,7 @@ def filled_database(*statements: str) -> Iterates[tuple[str, Path]]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         data = Path(folder) / "data"
-        with embedded.running(data, durable=False) as url:
+        with embedded_postgres.running(data, durable=False) as url:
             migrate(Connection.parse(url))
             execute(url, *statements)
             yield url, data

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page
 
-from app.contract import METHODS, Contract
+from app.openapi.document import METHODS, Contract
 from tests.package.conftest import NODE, Places, Use, compiled, in_page, run
 from tests.package.site import REQUEST_ID
 from tests.support.process import ROOT

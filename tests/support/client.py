@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from app.edge import Edge
+from app.http.middleware import Edge
 from tests.support.contract_check import ContractCheck
 
 # Well formed, and no task ever had it.

@@ -13,7 +13,7 @@ import httpx
 import jsonschema_rs
 import yaml
 
-from app.contract import FILE, LOADER
+from app.openapi.document import FILE, LOADER
 
 ANYWHERE = {"content-type", "content-length", "date", "vary", "connection", "transfer-encoding"}
 UNDECLARED_METHODS = {"HEAD", "OPTIONS"}

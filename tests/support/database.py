@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 from sqlalchemy.engine import URL, make_url
 
-from app.connection import Connection
+from app.db.config import Connection
 from app.settings import Settings
 
 # Read once: tests change the environment.

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from app.core import Core
-from app.main import create_app
+from app.asgi import create_app
+from app.state import Core
 from tests.support.client import ContractClient
 from tests.support.database import settings_for
 from tests.support.lifespan import running

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from app.edge import Edge
+from app.http.middleware import Edge
 
 
 @asynccontextmanager

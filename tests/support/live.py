@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import httpx
 import msgspec
 
-from app.main import create_app
-from app.server import http_server
+from app.asgi import create_app
+from app.cli import http_server
 from app.settings import Settings
 from tests.support.client import ContractClient
 from tests.support.contract_check import ContractCheck

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from app.log_writer import NO_DESCRIPTOR
-from app.logs import log, log_writer, request_log
+from app.logging import log, log_writer, request_log
 
 WRITE_SECONDS = 20.0  # of a machine that does other things
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.pool import Kept
+from app.db.pool import Kept
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from app.main import create_app
-from app.migrate import MigrationError, migrate, revision
+from app.asgi import create_app
+from app.db.migrations import MigrationError, migrate, revision
 from app.settings import Secret, Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from app.contract import LOADER
+from app.openapi.document import LOADER
 from tests.tools.node import CONTRACT
 
 Edits = Mapping[str, Any]

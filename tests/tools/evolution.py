@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from app.contract import LOADER
+from app.openapi.document import LOADER
 from tests.tools.node import run
 
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")

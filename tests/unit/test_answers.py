@@ -7,8 +7,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from app.answers import Answer, NotModified
-from app.fields import Located
+from app.http.headers import Located
+from app.http.responses import Answer, NotModified
 
 pytestmark = pytest.mark.requirement("FR-029")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.main import create_app
+from app.asgi import create_app
 from app.settings import Secret, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -207,11 +207,11 @@ ROOMS = {"main", "tasks.words"}
     ("source", "rooms"),
     [
         ("from app import main", {"main"}),
-        ("from app.main import create_app", {"main"}),
-        ("import app.main", {"main"}),
-        ("from app.tasks.words import words as cut", {"tasks.words"}),
-        ("from app.tasks import words", {"tasks.words"}),
-        ("def late():\n    from app.main import create_app", {"main"}),
+        ("from app.asgi import create_app", {"main"}),
+        ("import app.asgi", {"main"}),
+        ("from app.domain.tasks.search import words as cut", {"tasks.words"}),
+        ("from app.domain.tasks import words", {"tasks.words"}),
+        ("def late():\n    from app.asgi import create_app", {"main"}),
         ("import json\nfrom litestar import get", set()),
     ],
 )
@@ -234,9 +234,9 @@ def test_a_transaction_is_seen(source: str) -> None:
 @pytest.mark.parametrize(
     ("source", "names"),
     [
-        ("from app.body import _reason", ["app.body._reason"]),
+        ("from app.http.body import _reason", ["app.http.body._reason"]),
         ("from app import embedded\nembedded._stop()", ["embedded._stop"]),
-        ("from app.tasks.cursor import Cursors\nCursors._digest", ["Cursors._digest"]),
+        ("from app.http.pagination import Cursors\nCursors._digest", ["Cursors._digest"]),
         ("from app import embedded\nembedded.__name__\nself._own", []),
     ],
 )

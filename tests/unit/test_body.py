@@ -12,11 +12,11 @@ from litestar import Litestar, Request, Response, post
 from litestar.datastructures import State
 from msgspec import Meta
 
-from app.body import JSON, MERGE_PATCH, Body
-from app.contract import Contract
-from app.cors import Cors
-from app.edge import Edge
-from app.failures import HANDLERS
+from app.http.body import JSON, MERGE_PATCH, Body
+from app.http.cors import Cors
+from app.http.exception_handlers import HANDLERS
+from app.http.middleware import Edge
+from app.openapi.document import Contract
 from tests.support.client import assert_problem
 
 CONTRACT = Contract(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.contract import Contract
+from app.openapi.document import Contract
 from tests.clients import matrix
 from tests.clients.__main__ import told, verdict
 from tests.clients.matrix import NO_TOOLCHAIN, STAGES, Result, heard, run

@@ -9,7 +9,7 @@ import certifi
 import pytest
 import trustme
 
-from app.connection import Connection, DatabaseUrlError
+from app.db.config import Connection, DatabaseUrlError
 
 pytestmark = pytest.mark.requirement("FR-040")
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from litestar import Router, get, post
 
-from app.contract import Contract, ContractError
-from app.problems import POINTER_AT_MOST, Fault
+from app.http.problems import POINTER_AT_MOST, Fault
+from app.openapi.document import Contract, ContractError
 
 METHODS = ["get", "put", "post", "delete", "options", "head", "patch", "trace"]
 SOURCE = b"""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from app.cors import Cors, Fields
+from app.http.cors import Cors, Fields
 
 pytestmark = pytest.mark.requirement("FR-031")
 

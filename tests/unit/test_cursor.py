@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.problems import Fault, InvalidCursor
+from app.domain.tasks.schemas import ListTasksQuery, SortOrder, TaskSort
+from app.http.pagination import _POSITION, Cursors, Position
+from app.http.problems import Fault, InvalidCursor
 from app.settings import Secret
-from app.tasks.cursor import _POSITION, Cursors, Position
-from app.tasks.schemas import ListTasksQuery, SortOrder, TaskSort
 
 pytestmark = pytest.mark.requirement("FR-017")
 

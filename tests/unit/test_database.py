@@ -10,11 +10,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.connection import Connection
-from app.database import CHECKS, Database, DatabaseError, _meaning, migration_engine
-from app.outage import ReadOnlyDatabaseError
-from app.pool import BusyError, Pool, StatementError, UnreachableError
-from app.problems import DatabaseUnavailable, Fault, InvalidBody
+from app.db.config import Connection
+from app.db.database import CHECKS, Database, DatabaseError, _meaning, migration_engine
+from app.db.errors import ReadOnlyDatabaseError
+from app.db.pool import BusyError, Pool, StatementError, UnreachableError
+from app.http.problems import DatabaseUnavailable, Fault, InvalidBody
 
 pytestmark = pytest.mark.requirement("FR-033")
 
@@ -166,7 +166,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         raise TimeoutError
 
     monkeypatch.setattr(Pool, "fetch", fetch)
-    monkeypatch.setattr("app.database.monotonic", lambda: 1000.0)
+    monkeypatch.setattr("app.db.database.monotonic", lambda: 1000.0)
     return noted
 
 
@@ -242,7 +242,7 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any
         given.append((url, options))
         return create_async_engine(url, **options)
 
-    monkeypatch.setattr("app.database.create_async_engine", create)
+    monkeypatch.setattr("app.db.database.create_async_engine", create)
     make()
     return given[0]
 
@@ -265,7 +265,9 @@ def test_the_pool_is_told_what_was_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr("app.database.Pool", lambda *args, **options: given.append((args, options)))
+    monkeypatch.setattr(
+        "app.db.database.Pool", lambda *args, **options: given.append((args, options))
+    )
     Database(connection, pool_size=7, timeout=3, **limits)
     (((keywords,), options),) = given
     assert keywords == {**connection.keywords(statement), "timeout": 3}

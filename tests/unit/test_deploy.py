@@ -20,9 +20,9 @@ import msgspec
 import pytest
 import yaml
 
-from app.contract import Contract
-from app.problems import KINDS, PHRASES
-from app.server import GRACE_SECONDS
+from app.cli import GRACE_SECONDS
+from app.http.problems import KINDS, PHRASES
+from app.openapi.document import Contract
 from app.settings import Settings
 
 pytestmark = pytest.mark.requirement("FR-052")

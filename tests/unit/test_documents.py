@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.contract import Contract
+from app.openapi.document import Contract
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -186,7 +186,7 @@ def test_the_session_prints_one_status_for_each_request() -> None:
 # --- the rules bite ----------------------------------------------------------------------------
 
 TEXT = """
-Run `task serve`, then `PYTHON=3.13 task nonsense`; see `app/main.py`, `app/gone.py`, `.data/`,
+Run `task serve`, then `PYTHON=3.13 task nonsense`; see `app/asgi.py`, `app/gone.py`, `.data/`,
 `tests/*/test_documents.py`, `application/json`, `/api/v1` and [this](gone.md) or [that](https://x/y).
 
 ```sh
@@ -204,7 +204,7 @@ def test_the_tasks_of_a_text_are_found() -> None:
 
 
 def test_the_files_of_a_text_are_found() -> None:
-    assert files_named(TEXT) == {"app/main.py", "app/gone.py", "tests/*/test_documents.py"}
+    assert files_named(TEXT) == {"app/asgi.py", "app/gone.py", "tests/*/test_documents.py"}
     assert list(missing(files_named(TEXT), ROOT)) == ["app/gone.py"]
 
 

@@ -11,8 +11,8 @@ from litestar import Litestar, get
 from litestar.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from app.cors import Cors
-from app.edge import Edge
+from app.http.cors import Cors
+from app.http.middleware import Edge
 from tests.support.client import ContractClient, assert_problem
 
 ALIVE: dict[str, Any] = {"path": "/livez", "method": "GET", "headers": []}
@@ -256,7 +256,7 @@ async def test_a_trace_is_logged_where_it_is_one(traceparent: str, trace_id: str
 @pytest.mark.requirement("FR-041")
 async def test_a_request_is_measured_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 100.0123456])
-    monkeypatch.setattr("app.edge.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("app.http.middleware.perf_counter", lambda: next(clock))
     with capture_logs() as lines:
         await exchanged(THINGS, {"method": "GET", "path": "/things/1", "headers": []})
     assert lines[0]["duration_ms"] == 12.346

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from app.embedded import account
-from app.embedded.account import Account, before_exec
+from app.embedded_postgres import user
+from app.embedded_postgres.user import Account, before_exec
 
 pytestmark = pytest.mark.requirement("FR-038")
 
@@ -48,7 +48,7 @@ def test_it_is_told_when_the_service_dies() -> None:
 def test_elsewhere_than_on_linux_nothing_is_asked_of_the_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(account, "LINUX", False)
+    monkeypatch.setattr(user, "LINUX", False)
     assert int(said(None, sys.executable, "-c", DEATH_SIGNAL)) == 0
 
 

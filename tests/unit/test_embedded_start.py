@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from app import embedded
-from app.embedded import EmbeddedError, account, cluster, folder, running
+from app import embedded_postgres
+from app.embedded_postgres import EmbeddedError, data_dir, running, server, user
 
 pytestmark = pytest.mark.requirement("FR-038")
 
@@ -93,8 +93,8 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
         for program, script in PROGRAMS.items():
             (place / program).write_text(script.replace("{place}", str(place)))
             (place / program).chmod(0o755)
-        monkeypatch.setattr(embedded, "binaries", lambda _: place)
-        monkeypatch.setattr(cluster, "_READY_SECONDS", 3.0)
+        monkeypatch.setattr(embedded_postgres, "binaries", lambda _: place)
+        monkeypatch.setattr(server, "_READY_SECONDS", 3.0)
         yield place
 
 
@@ -281,7 +281,7 @@ def test_another_server_or_one_that_still_starts_is_not_ready(
     (place / "data" / "pg18").mkdir(parents=True)
     written = f'printf "%s" "{status}" >"$2/postmaster.pid"'
     (place / "postgres").write_text(f"#!/bin/sh\n{written}\nexec sleep 60\n")
-    monkeypatch.setattr(cluster, "_READY_SECONDS", 0.3)
+    monkeypatch.setattr(server, "_READY_SECONDS", 0.3)
     with pytest.raises(EmbeddedError, match=r"^PostgreSQL was not ready within 0 s\. The end of"):
         running(place / "data").__enter__()
 
@@ -294,11 +294,11 @@ def test_the_servers_user_must_get_through_what_is_not_ours_to_change(
 ) -> None:
     asked: list[object] = []
 
-    def noted(data: Path, passed: list[Path]) -> account.Account | None:
+    def noted(data: Path, passed: list[Path]) -> user.Account | None:
         asked.append((data, passed))
-        return account.account_for(data, passed)
+        return user.account_for(data, passed)
 
-    monkeypatch.setattr(embedded, "account_for", noted)
+    monkeypatch.setattr(embedded_postgres, "account_for", noted)
     monkeypatch.setattr(tempfile, "tempdir", str(place / "seen"))
     data = place / name
     if there_before:
@@ -315,9 +315,9 @@ def test_what_is_made_belongs_to_the_servers_user(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[str] = []
-    whom = account.Account(os.getuid(), os.getgid(), override=False)
-    monkeypatch.setattr(embedded, "account_for", lambda *_: whom)
-    monkeypatch.setattr(cluster, "before_exec", lambda _: None)
+    whom = user.Account(os.getuid(), os.getgid(), override=False)
+    monkeypatch.setattr(embedded_postgres, "account_for", lambda *_: whom)
+    monkeypatch.setattr(server, "before_exec", lambda _: None)
     monkeypatch.setattr(os, "chown", lambda path, *_, **__: given.append(path.name))
     with running(place / "data"):
         pass
@@ -337,7 +337,7 @@ def test_a_server_that_outlived_its_service_is_told_to_end_first(place: Path) ->
     data = place / "data"
     with running(data):
         pass
-    lock = folder._lock(data / "server.lock", None)
+    lock = data_dir._lock(data / "server.lock", None)
     with subprocess.Popen(["/bin/sleep", "60"], pass_fds=[lock]) as orphan:
         try:
             os.close(lock)
@@ -349,4 +349,4 @@ def test_a_server_that_outlived_its_service_is_told_to_end_first(place: Path) ->
 
 
 def test_an_end_of_the_service_ends_the_server_in_its_own_way() -> None:
-    assert account._PARENT_DEATH_SIGNAL == signal.SIGINT
+    assert user._PARENT_DEATH_SIGNAL == signal.SIGINT

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.etags import Condition, format_etag, unformat
+from app.http.etags import Condition, format_etag, unformat
 
 ONE, TWO, THREE = (UUID(int=number << 64 | number) for number in (1, 2, 0xABCDEF))
 A, B, C = (f'"{version.hex}"' for version in (ONE, TWO, THREE))

@@ -19,8 +19,14 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from structlog.testing import capture_logs
 
-from app.failures import HANDLERS, allow, answer_fault, answer_http_exception, answer_problem
-from app.problems import InvalidParameter, Problem, TaskNotFound
+from app.http.exception_handlers import (
+    HANDLERS,
+    allow,
+    answer_fault,
+    answer_http_exception,
+    answer_problem,
+)
+from app.http.problems import InvalidParameter, Problem, TaskNotFound
 
 pytestmark = pytest.mark.requirement("FR-027")
 

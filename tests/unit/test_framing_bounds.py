@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.framing import HEAD_BYTES_AT_MOST, STALLED_BYTES_AT_MOST, UNWANTED_BYTES_AT_MOST
-from app.transport import Protocol
+from app.server.parser import HEAD_BYTES_AT_MOST, STALLED_BYTES_AT_MOST, UNWANTED_BYTES_AT_MOST
+from app.server.protocol import Protocol
 from tests.unit.test_transport import (  # noqa: F401 - a fixture is used by being here
     CHUNKED,
     answer,

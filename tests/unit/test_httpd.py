@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 from uvicorn import Config
 
-from app.cors import Cors
-from app.httpd import Server, _waiting
-from app.load import Load
+from app.http.cors import Cors
+from app.server.admission import Load
+from app.server.server import Server, _waiting
 
 
 @pytest.mark.requirement("FR-036")

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from app.ids import request_id, trace_id
+from app.http.request_id import request_id, trace_id
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.joined import Joined
+from app.server.transport import Joined
 
 pytestmark = pytest.mark.requirement("NFR-004")
 

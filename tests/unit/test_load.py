@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 from uvicorn import Config
 
-from app.cors import Cors
-from app.httpd import Server
-from app.load import UNSENT_BYTES_AT_MOST, WINDOW_SECONDS, Load, overloaded_response
+from app.http.cors import Cors
+from app.server.admission import UNSENT_BYTES_AT_MOST, WINDOW_SECONDS, Load, overloaded_response
+from app.server.server import Server
 
 pytestmark = pytest.mark.requirement("FR-047")
 
@@ -226,7 +226,9 @@ async def test_the_server_looks_every_second_and_when_it_leaves(
 
     async def read_nothing() -> None: ...
 
-    monkeypatch.setattr("app.httpd._poll", read_nothing)  # the loop would ask for the time as well
+    monkeypatch.setattr(
+        "app.server.server._poll", read_nothing
+    )  # the loop would ask for the time as well
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: next(clock))
     assert [await server.on_tick(1) for _ in range(5)] == [False] * 5
     server.should_exit = True

@@ -169,7 +169,7 @@ def run(program: str) -> str:
     """The standard output of a program that uses the log."""
     configured = (
         "import os, sys\n"
-        "from app.logs import configure, log\n"
+        "from app.logging import configure, log\n"
         "from app.settings import LogFormat, LogLevel\n"
         "configure(LogLevel.INFO, LogFormat.JSON)\n"
     )

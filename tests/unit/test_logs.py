@@ -16,7 +16,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from app.logs import RequestLine, RequestLog, configure, log, log_writer, request_log
+from app.logging import RequestLine, RequestLog, configure, log, log_writer, request_log
 from app.settings import LogFormat, LogLevel
 from tests.support.logs import LogFile, log_file, restore
 

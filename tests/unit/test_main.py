@@ -8,11 +8,11 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from app.contract import Contract, ContractError
-from app.database import Database, DatabaseError
-from app.main import create_app
+from app.asgi import create_app
+from app.db.database import Database, DatabaseError
+from app.domain.tasks.repository import TaskRepository
+from app.openapi.document import Contract, ContractError
 from app.settings import Secret, Settings
-from app.tasks.repository import TaskRepository
 from tests.support.lifespan import running
 
 NOWHERE = Settings(database_url=Secret("postgresql://nobody@127.0.0.1:1/nothing"))
@@ -56,7 +56,7 @@ def test_the_database_is_told_what_the_settings_say(monkeypatch: pytest.MonkeyPa
         given.append((args, options))
         return Database(*args, **options)
 
-    monkeypatch.setattr("app.main.Database", noted)
+    monkeypatch.setattr("app.asgi.Database", noted)
     settings = msgspec.structs.replace(
         NOWHERE,
         database_pool_size=7,

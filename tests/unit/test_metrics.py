@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import metrics as module
-from app.cors import Cors
-from app.edge import Edge
-from app.logs import log_writer, request_log
+from app.http.cors import Cors
+from app.http.middleware import Edge
+from app.logging import log_writer, request_log
 from app.metrics import BUCKETS, THREADS_AT_MOST, Metrics, Pool
 from tests.support.process import eventually
 

@@ -9,11 +9,11 @@ from asyncpg import exceptions as pg
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
-from app import migrate
-from app.connection import Connection
-from app.database import SCHEMA_REVISION
-from app.outage import Outage, ReadOnlyDatabaseError
-from app.problems import DatabaseUnavailable
+from app.db import migrations
+from app.db.config import Connection
+from app.db.database import SCHEMA_REVISION
+from app.db.errors import Outage, ReadOnlyDatabaseError
+from app.http.problems import DatabaseUnavailable
 
 NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
 
@@ -58,9 +58,9 @@ def test_a_database_is_asked_once_and_left(
     monkeypatch.setattr(Asked, "answer", answer)
     monkeypatch.setattr(Asked, "made", [], raising=False)
     monkeypatch.setattr(Asked, "closed", 0, raising=False)
-    monkeypatch.setattr(migrate, "Database", Asked)
-    assert migrate.revision(NOWHERE) == revision
-    assert migrate.is_current(NOWHERE) is current
+    monkeypatch.setattr(migrations, "Database", Asked)
+    assert migrations.revision(NOWHERE) == revision
+    assert migrations.is_current(NOWHERE) is current
     assert Asked.made == [(NOWHERE, {"pool_size": 1, "timeout": 15})] * 2
     assert Asked.closed == 2
 
@@ -86,18 +86,18 @@ def test_a_database_that_cannot_be_used_is_left_with_the_cause(
     monkeypatch.setattr(Asked, "missing", missing)
     monkeypatch.setattr(Asked, "made", [], raising=False)
     monkeypatch.setattr(Asked, "closed", 0, raising=False)
-    monkeypatch.setattr(migrate, "Database", Asked)
+    monkeypatch.setattr(migrations, "Database", Asked)
     monkeypatch.setattr(Outage, "cause", "refused", raising=False)
     monkeypatch.setattr(Outage, "__init__", lambda _: None)
-    with pytest.raises(migrate.MigrationError, match=f"^{told}$"):
-        migrate.revision(NOWHERE)
+    with pytest.raises(migrations.MigrationError, match=f"^{told}$"):
+        migrations.revision(NOWHERE)
     assert Asked.closed == 1
 
 
 @pytest.mark.requirement("FR-054")
 def test_a_cause_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with capture_logs() as lines, pytest.raises(migrate.MigrationError):
-        migrate.revision(NOWHERE)
+    with capture_logs() as lines, pytest.raises(migrations.MigrationError):
+        migrations.revision(NOWHERE)
     assert lines == []
     assert capsys.readouterr() == ("", "")
 
@@ -105,8 +105,8 @@ def test_a_cause_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.requirement("FR-039", "FR-054")
 def test_nothing_is_migrated_through_a_pooler() -> None:
     pooled = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing", pooler=True)
-    with pytest.raises(migrate.MigrationError) as refused:
-        migrate.migrate(pooled)
+    with pytest.raises(migrations.MigrationError) as refused:
+        migrations.migrate(pooled)
     words = "A pooler cannot be migrated through. Set DATABASE_DIRECT_URL to what is behind it."
     assert str(refused.value) == words
 
@@ -144,6 +144,6 @@ def test_why_a_migration_failed_is_a_sentence(
         raise fault
 
     monkeypatch.setattr("alembic.command.upgrade", upgrade)
-    with pytest.raises(migrate.MigrationError) as raised:
-        migrate.migrate(NOWHERE)
+    with pytest.raises(migrations.MigrationError) as raised:
+        migrations.migrate(NOWHERE)
     assert str(raised.value) == told

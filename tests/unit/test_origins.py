@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.origins import FORM, OriginsError, origins
+from app.http.origins import FORM, OriginsError, origins
 from app.settings import Settings, SettingsError
 
 pytestmark = pytest.mark.requirement("FR-031", "FR-037")

@@ -10,8 +10,8 @@ import pytest
 import structlog
 from asyncpg import exceptions as pg
 
-from app.outage import Outage, ReadOnlyDatabaseError, cause
-from app.pool import BusyError, StatementError
+from app.db.errors import Outage, ReadOnlyDatabaseError, cause
+from app.db.pool import BusyError, StatementError
 
 pytestmark = pytest.mark.requirement("FR-054")
 
@@ -95,7 +95,7 @@ def lines() -> Iterator[list[Any]]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which can be changed."""
     now = [1000.0]
-    monkeypatch.setattr("app.outage.monotonic", lambda: now[0])
+    monkeypatch.setattr("app.db.errors.monotonic", lambda: now[0])
     return now
 
 

@@ -15,12 +15,12 @@ from jsonschema_rs import validator_for
 from litestar import Request
 from msgspec import Meta
 
-from app import etags, fields, parameters
-from app.contract import Contract
-from app.parameters import IfMatch, IfNoneMatch, Nothing, Parameters
-from app.problems import Fault, InvalidParameter
-from app.tasks import schemas
-from app.tasks.schemas import ListTasksQuery, ReplaceTaskHeaders, TaskPath, UserPath
+from app.domain.tasks import schemas
+from app.domain.tasks.schemas import ListTasksQuery, ReplaceTaskHeaders, TaskPath, UserPath
+from app.http import etags, headers, parameters
+from app.http.parameters import IfMatch, IfNoneMatch, Nothing, Parameters
+from app.http.problems import Fault, InvalidParameter
+from app.openapi.document import Contract
 
 pytestmark = pytest.mark.requirement("FR-021")
 
@@ -517,8 +517,8 @@ def test_text_of_a_description_and_of_a_search_is_what_the_contract_says(
         schemas.Description,
         schemas.SearchText,
         etags.EntityTag,
-        fields.RequestId,
-        fields.Methods,
+        headers.RequestId,
+        headers.Methods,
     ],
     ids=[*CONSTRAINED, "Description", "SearchText", "EntityTag", "RequestId", "Methods"],
 )

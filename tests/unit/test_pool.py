@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from asyncpg import exceptions as pg
 
-from app.pool import (
+from app.db.pool import (
     BRIDGED_SECONDS,
     BusyError,
     Connector,
@@ -31,8 +31,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr("app.pool.monotonic", lambda: self.now)
-        monkeypatch.setattr("app.pool.asyncio.sleep", self.sleep)
+        monkeypatch.setattr("app.db.pool.monotonic", lambda: self.now)
+        monkeypatch.setattr("app.db.pool.asyncio.sleep", self.sleep)
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -149,7 +149,7 @@ async def test_who_gets_a_place_as_their_time_ends_has_it() -> None:
 
 async def test_the_time_of_who_has_a_place_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[object] = []
-    monkeypatch.setattr("app.pool._say_busy", ended.append)
+    monkeypatch.setattr("app.db.pool._say_busy", ended.append)
     places = Places(1)
     await places.take(0)
     tasks = await waiting(places, 1, 0.01)
@@ -240,7 +240,7 @@ async def test_a_longer_outage_is_not_waited_for(server: Server, clock: Clock) -
 async def test_the_last_try_is_at_the_end_of_the_time_that_is_bridged(
     server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.pool.AGAIN_SECONDS", BRIDGED_SECONDS / 3)
+    monkeypatch.setattr("app.db.pool.AGAIN_SECONDS", BRIDGED_SECONDS / 3)
     server.faults = [ConnectionRefusedError()] * 1000
     with pytest.raises(UnreachableError):
         await Connector({}).connect()

@@ -6,8 +6,7 @@ import msgspec
 import pytest
 from litestar.exceptions import HTTPException, NotAuthorizedException, TooManyRequestsException
 
-from app.contract import Contract
-from app.problems import (
+from app.http.problems import (
     FAULTS_AT_MOST,
     KINDS,
     DatabaseUnavailable,
@@ -19,6 +18,7 @@ from app.problems import (
     Problem,
     Refusal,
 )
+from app.openapi.document import Contract
 
 pytestmark = pytest.mark.requirement("FR-027")
 

@@ -9,13 +9,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
-from app.etags import Condition
-from app.problems import TaskNotFound
-from app.tasks.idempotency import key_values
-from app.tasks.lists import list_statement
-from app.tasks.models import TaskRecord
-from app.tasks.repository import TaskRepository, _update
-from app.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskSort
+from app.domain.tasks.idempotency import key_values
+from app.domain.tasks.lists import list_statement
+from app.domain.tasks.models import TaskRecord
+from app.domain.tasks.repository import TaskRepository, _update
+from app.domain.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskSort
+from app.http.etags import Condition
+from app.http.problems import TaskNotFound
 
 pytestmark = pytest.mark.requirement("NFR-005")
 
@@ -79,7 +79,7 @@ class Waiting:
         self.since: list[float | None] = []
         self.now = 100.0
         self.bind = None
-        monkeypatch.setattr("app.tasks.repository.monotonic", lambda: self.now)
+        monkeypatch.setattr("app.domain.tasks.repository.monotonic", lambda: self.now)
 
     async def fetch(self, *_: object, since: float | None = None) -> list[Any]:
         self.now += 1

@@ -22,14 +22,15 @@ from typing import Any, NamedTuple, cast
 import msgspec
 import pytest
 
-from app import embedded, migrate, server
-from app.contract import ContractError
-from app.cors import Cors
-from app.database import SCHEMA_REVISION
-from app.edge import Edge
-from app.main import create_app
+from app import cli, embedded_postgres
+from app.asgi import create_app
+from app.db import migrations
+from app.db.database import SCHEMA_REVISION
+from app.http.cors import Cors
+from app.http.middleware import Edge
+from app.openapi.document import ContractError
+from app.server.protocol import Protocol
 from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
-from app.transport import Protocol
 
 GIVEN = Settings(database_url=Secret("postgresql://tasks:hunter2@127.0.0.1:1/tasks"), port=0)
 SHOWN = "postgresql+asyncpg://tasks:***@127.0.0.1:1/tasks"
@@ -39,8 +40,8 @@ SHOWN = "postgresql+asyncpg://tasks:***@127.0.0.1:1/tasks"
 def nothing_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Signals keep their handlers, the process its wish to stay, logging its form."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(server, "LEAVING", threading.Event())
-    monkeypatch.setattr(server, "configure", lambda *_: None)
+    monkeypatch.setattr(cli, "LEAVING", threading.Event())
+    monkeypatch.setattr(cli, "configure", lambda *_: None)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -64,11 +65,11 @@ def called(monkeypatch: pytest.MonkeyPatch, *words: str, **environ: str) -> list
     """What `main` does when it is called with these words."""
     done: list[Any] = []
     for name in ("serve", "migrate_only", "doctor"):
-        monkeypatch.setattr(server, name, lambda settings, name=name: done.append((name, settings)))
-    monkeypatch.setattr(server, "configure", lambda *given: done.append(given))
+        monkeypatch.setattr(cli, name, lambda settings, name=name: done.append((name, settings)))
+    monkeypatch.setattr(cli, "configure", lambda *given: done.append(given))
     monkeypatch.setattr(sys, "argv", ["app", *words])
     monkeypatch.setattr(os, "environ", environ)
-    server.main()
+    cli.main()
     return done
 
 
@@ -89,13 +90,13 @@ def test_a_command_gets_the_settings_once_logging_is_configured(
 def test_a_command_ends_cleanly_with_either_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     called(monkeypatch, "doctor")
     for number in (signal.SIGINT, signal.SIGTERM):
-        server.LEAVING.clear()
+        cli.LEAVING.clear()
         handler = signal.getsignal(number)
         assert callable(handler)
         with pytest.raises(SystemExit) as raised:
             handler(number, None)
         assert raised.value.code == 0
-        assert server.LEAVING.is_set()
+        assert cli.LEAVING.is_set()
 
 
 @pytest.mark.requirement("FR-038")
@@ -124,10 +125,10 @@ def test_help_says_what_it_is(
     "fault",
     [
         ContractError("mend it"),
-        server.ListenError("mend it"),
+        cli.ListenError("mend it"),
         SettingsError("mend it"),
-        embedded.EmbeddedError("mend it"),
-        migrate.MigrationError("mend it"),
+        embedded_postgres.EmbeddedError("mend it"),
+        migrations.MigrationError("mend it"),
     ],
     ids=lambda fault: type(fault).__name__,
 )
@@ -137,11 +138,11 @@ def test_a_fault_that_a_person_can_mend_is_all_that_is_told(
     def fail(*_: Any) -> None:
         raise fault
 
-    monkeypatch.setattr(server, "configure", fail)
+    monkeypatch.setattr(cli, "configure", fail)
     monkeypatch.setattr(sys, "argv", ["app", "doctor"])
     monkeypatch.setattr(os, "environ", {})
     with pytest.raises(SystemExit) as raised:
-        server.main()
+        cli.main()
     assert raised.value.code == "mend it"
 
 
@@ -172,13 +173,13 @@ class Served(SimpleNamespace):
 def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     """What `serve` runs in place of uvicorn."""
     made = Served(config=SimpleNamespace(backlog=7), should_exit=False)
-    monkeypatch.setattr(server, "create_app", App)
+    monkeypatch.setattr(cli, "create_app", App)
 
     def http_server(*given: Any) -> Served:
         made.given = given
         return made
 
-    monkeypatch.setattr(server, "http_server", http_server)
+    monkeypatch.setattr(cli, "http_server", http_server)
     return made
 
 
@@ -196,7 +197,7 @@ def test_it_is_said_where_everything_is(
     host: str, shown: str, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = msgspec.structs.replace(GIVEN, host=host)
-    server.serve(settings)
+    cli.serve(settings)
     out, err = capsys.readouterr()
     port = int(err.splitlines()[0].rpartition(":")[2].removesuffix("/api/v1"))
     assert port > 0
@@ -230,8 +231,8 @@ def test_metrics_are_said_where_there_are_any(
             listener.close()
 
     served.load = SimpleNamespace(rejected=7)
-    monkeypatch.setattr(server, "create_app", lambda settings: App(settings, Measured()))
-    server.serve(msgspec.structs.replace(GIVEN, metrics_port=0, metrics_host="::1"))
+    monkeypatch.setattr(cli, "create_app", lambda settings: App(settings, Measured()))
+    cli.serve(msgspec.structs.replace(GIVEN, metrics_port=0, metrics_host="::1"))
     assert asked == [7, "::1"]
     assert f"\nmetrics    http://[::1]:{ports[0]}/metrics\n" in capsys.readouterr().err
 
@@ -241,7 +242,7 @@ def test_it_settles_before_it_serves(served: Served) -> None:
     before = gc.get_threshold()
     gc.unfreeze()
     try:
-        server.serve(GIVEN)
+        cli.serve(GIVEN)
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
@@ -250,7 +251,7 @@ def test_it_settles_before_it_serves(served: Served) -> None:
 
 @pytest.mark.requirement("FR-038")
 def test_either_signal_lets_the_server_end(served: Served) -> None:
-    server.serve(GIVEN)
+    cli.serve(GIVEN)
     assert served.leaves is False
     for handler in served.handlers:
         served.should_exit = False
@@ -260,8 +261,8 @@ def test_either_signal_lets_the_server_end(served: Served) -> None:
 
 @pytest.mark.requirement("FR-038")
 def test_a_signal_from_before_the_server_was_there_is_not_lost(served: Served) -> None:
-    server.LEAVING.set()
-    server.serve(GIVEN)
+    cli.LEAVING.set()
+    cli.serve(GIVEN)
     assert served.leaves is True
 
 
@@ -270,9 +271,9 @@ def test_a_parent_is_watched_where_one_is_named(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched: list[int | None] = []
-    monkeypatch.setattr(server, "_stop_with_parent", watched.append)
+    monkeypatch.setattr(cli, "_stop_with_parent", watched.append)
     for parent in (None, 123):
-        server.serve(msgspec.structs.replace(GIVEN, stop_with_parent=parent))
+        cli.serve(msgspec.structs.replace(GIVEN, stop_with_parent=parent))
     assert watched == [None, 123]
     assert served.given
 
@@ -292,9 +293,9 @@ def test_the_end_of_the_parent_is_a_wish_to_leave(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "getppid", lambda: parents.pop(0))
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(os, "kill", lambda *given: killed.append(given))
-    server._stop_with_parent(None)
+    cli._stop_with_parent(None)
     assert killed == []
-    server._stop_with_parent(5)
+    cli._stop_with_parent(5)
     assert slept == [0.5, 0.5]
     assert killed == [(os.getpid(), signal.SIGTERM)]
 
@@ -302,7 +303,7 @@ def test_the_end_of_the_parent_is_a_wish_to_leave(monkeypatch: pytest.MonkeyPatc
 def test_the_http_server_leaves_logging_and_sockets_to_us() -> None:
     settings = Settings(host="::1", port=1234, keep_alive_timeout=30)
     app = Edge(cast("Any", None), [], Cors(()))
-    config = server.http_server(app, settings).config
+    config = cli.http_server(app, settings).config
     assert (config.app, config.host, config.port, config.http) == (app, "::1", 1234, Protocol)
     assert (config.ws, config.lifespan, config.log_config) == ("none", "on", None)
     assert (config.access_log, config.server_header, config.proxy_headers) == (False, False, False)
@@ -319,7 +320,7 @@ class Cyclic:
 @pytest.mark.requirement("FR-037")
 def test_the_http_server_listens_on_both_families_by_itself() -> None:
     app = Edge(cast("Any", None), [], Cors(()))
-    assert server.http_server(app, Settings(host="*")).config.host == ""
+    assert cli.http_server(app, Settings(host="*")).config.host == ""
 
 
 def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
@@ -328,7 +329,7 @@ def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
     gone = weakref.ref(Cyclic())
     try:
         assert gone() is not None
-        server._settle()
+        cli._settle()
         assert gone() is None
         assert gc.get_freeze_count() > 10_000
         assert gc.get_threshold()[0] == 10_000
@@ -340,7 +341,7 @@ def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
 @pytest.mark.requirement("FR-047")
 def test_the_http_server_knows_how_much_it_may_do_at_once_and_who_may_read_its_refusals() -> None:
     app = Edge(cast("Any", None), [], Cors(()))
-    made = server.http_server(app, Settings(requests_at_once=3))
+    made = cli.http_server(app, Settings(requests_at_once=3))
     assert made.server_state is made.load
     assert (made.load.limit, made.load.cors) == (3, app.cors)
 
@@ -359,8 +360,8 @@ def embedded_at(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         yield "postgresql://tasks@127.0.0.1:1/tasks"
         asked.append("stopped")
 
-    monkeypatch.setattr(embedded, "running", running)
-    monkeypatch.setattr(migrate, "migrate", lambda given: asked.append(given.url.port))
+    monkeypatch.setattr(embedded_postgres, "running", running)
+    monkeypatch.setattr(migrations, "migrate", lambda given: asked.append(given.url.port))
     return asked
 
 
@@ -374,9 +375,9 @@ def test_the_embedded_database_is_migrated_where_it_needs_it(
     current: bool,
     migrated: list[int],
 ) -> None:
-    monkeypatch.setattr(migrate, "is_current", lambda given: current and given.url.port == 1)
+    monkeypatch.setattr(migrations, "is_current", lambda given: current and given.url.port == 1)
     settings = Settings(data_dir=Path("some/../folder"), port=7)
-    with server._database(settings) as (complete, data):
+    with cli._database(settings) as (complete, data):
         assert complete.database_url == Secret("postgresql://tasks@127.0.0.1:1/tasks")
         assert complete.port == 7
         assert data == str(Path("folder").resolve())
@@ -388,8 +389,8 @@ def test_the_embedded_database_is_migrated_where_it_needs_it(
 def test_a_wish_to_leave_is_granted_once_the_embedded_database_is_there(
     embedded_at: list[Any],
 ) -> None:
-    server.LEAVING.set()
-    with pytest.raises(SystemExit) as raised, server._database(Settings()):
+    cli.LEAVING.set()
+    with pytest.raises(SystemExit) as raised, cli._database(Settings()):
         pass  # pragma: no cover - not reached
     assert raised.value.code == 0
     assert embedded_at == [Path(".data")]
@@ -399,7 +400,7 @@ def test_a_wish_to_leave_is_granted_once_the_embedded_database_is_there(
 def test_a_migration_tells_the_revision_and_the_place(
     embedded_at: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.migrate_only(GIVEN)
+    cli.migrate_only(GIVEN)
     assert embedded_at == [1]
     assert capsys.readouterr().out == f"The schema is at revision {SCHEMA_REVISION}: {SHOWN}\n"
 
@@ -422,7 +423,7 @@ def diagnosis(settings: Settings, capsys: pytest.CaptureFixture[str]) -> tuple[l
     """What `doctor` says, and its status."""
     status: Any = None
     try:
-        server.doctor(settings)
+        cli.doctor(settings)
     except SystemExit as left:
         status = left.code
     return capsys.readouterr().out.splitlines(), status
@@ -438,7 +439,7 @@ def test_doctor_says_what_there_is(
     *,
     free: bool,
 ) -> None:
-    monkeypatch.setattr(embedded, "binaries", lambda: "/programs")
+    monkeypatch.setattr(embedded_postgres, "binaries", lambda: "/programs")
     names = ["litestar", "advanced-alchemy", "sqlalchemy", "asyncpg", "msgspec", "uvicorn"]
     with port_of(free=free) as port:
         told = diagnosis(Settings(port=port, data_dir=Path("here")), capsys)
@@ -463,7 +464,7 @@ def test_doctor_says_which_revision_a_given_database_has(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(migrate, "revision", lambda given: given.url.port and found)
+    monkeypatch.setattr(migrations, "revision", lambda given: given.url.port and found)
     lines, ended = diagnosis(GIVEN, capsys)
     assert lines[3:] == [f"database   given, schema revision {found}, needed {SCHEMA_REVISION}"]
     assert ended == status
@@ -474,9 +475,9 @@ def test_doctor_says_why_a_given_database_does_not_answer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> None:
-        raise migrate.MigrationError("The database cannot be reached: closed")
+        raise migrations.MigrationError("The database cannot be reached: closed")
 
-    monkeypatch.setattr(migrate, "revision", refuse)
+    monkeypatch.setattr(migrations, "revision", refuse)
     lines, ended = diagnosis(GIVEN, capsys)
     assert lines[3:] == ["database   given. The database cannot be reached: closed"]
     assert ended == 1
@@ -487,8 +488,8 @@ def test_doctor_says_why_a_given_database_does_not_answer(
 
 @pytest.mark.requirement("FR-038")
 def test_an_address_in_use_is_told_with_its_reason() -> None:
-    with port_of(free=False) as port, pytest.raises(server.ListenError) as raised:
-        server._listener("127.0.0.1", port)
+    with port_of(free=False) as port, pytest.raises(cli.ListenError) as raised:
+        cli._listener("127.0.0.1", port)
     assert str(raised.value) == (
         f"Cannot listen on 127.0.0.1, port {port}: Address already in use."
     )
@@ -496,12 +497,12 @@ def test_an_address_in_use_is_told_with_its_reason() -> None:
 
 @pytest.mark.requirement("FR-038")
 def test_second_service_to_listen_on_an_address_reports_it() -> None:
-    with server._listener("127.0.0.1", 0) as first:
+    with cli._listener("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
-        with server._listener("127.0.0.1", port) as second:
-            server._listen(first, 1)
-            with pytest.raises(server.ListenError) as raised:
-                server._listen(second, 1)
+        with cli._listener("127.0.0.1", port) as second:
+            cli._listen(first, 1)
+            with pytest.raises(cli.ListenError) as raised:
+                cli._listen(second, 1)
     assert str(raised.value) == (
         f"Cannot listen on 127.0.0.1, port {port}: Address already in use."
     )
@@ -512,8 +513,8 @@ def test_an_address_in_use_is_told_for_the_metrics_too() -> None:
     with port_of(free=False) as port:
         settings = msgspec.structs.replace(GIVEN, metrics_port=port, metrics_host="127.0.0.1")
         with (
-            pytest.raises(server.ListenError) as raised,
-            server._metrics(create_app(settings), settings),
+            pytest.raises(cli.ListenError) as raised,
+            cli._metrics(create_app(settings), settings),
         ):
             pass  # pragma: no cover - not reached
     assert str(raised.value) == (
@@ -525,7 +526,7 @@ def test_an_address_in_use_is_told_for_the_metrics_too() -> None:
     ("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
 )
 def test_an_address_is_taken_again_at_once(host: str, family: socket.AddressFamily) -> None:
-    with server._listener(host, 0) as listener:
+    with cli._listener(host, 0) as listener:
         assert listener.family == family
         assert listener.getsockname()[0] == host
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
@@ -534,12 +535,12 @@ def test_an_address_is_taken_again_at_once(host: str, family: socket.AddressFami
 @pytest.mark.requirement("FR-037")
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_an_asterisk_listens_on_both_families(address: str) -> None:
-    with server._listener("*", 0) as listener:
+    with cli._listener("*", 0) as listener:
         listener.listen()
         with socket.create_connection((address, listener.getsockname()[1]), timeout=10):
             pass
-        with pytest.raises(server.ListenError, match=r"^Cannot listen on \*, port \d+: "):
-            server._listener("*", listener.getsockname()[1])
+        with pytest.raises(cli.ListenError, match=r"^Cannot listen on \*, port \d+: "):
+            cli._listener("*", listener.getsockname()[1])
 
 
 @pytest.mark.parametrize(("only", "shown"), [(0, "127.0.0.1"), (1, "[::1]")])
@@ -547,7 +548,7 @@ def test_an_address_that_is_shown_can_be_used(only: int, shown: str) -> None:
     with socket.socket(socket.AF_INET6) as listener:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
         listener.bind(("::", 0))
-        assert server._address(listener) == f"http://{shown}:{listener.getsockname()[1]}"
+        assert cli._address(listener) == f"http://{shown}:{listener.getsockname()[1]}"
 
 
 @pytest.mark.requirement("FR-037")
@@ -555,7 +556,7 @@ def test_an_asterisk_listens_on_ipv4_where_there_is_no_ipv6(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
-    with server._listener("*", 0) as listener:
+    with cli._listener("*", 0) as listener:
         assert listener.family == socket.AF_INET
         listener.listen()
         with socket.create_connection(listener.getsockname(), timeout=10):
@@ -564,6 +565,6 @@ def test_an_asterisk_listens_on_ipv4_where_there_is_no_ipv6(
 
 def test_a_port_is_free_while_nobody_listens() -> None:
     with port_of(free=True) as port:
-        assert server._is_free("127.0.0.1", port) is True
+        assert cli._is_free("127.0.0.1", port) is True
     with port_of(free=False) as port:
-        assert server._is_free("127.0.0.1", port) is False
+        assert cli._is_free("127.0.0.1", port) is False

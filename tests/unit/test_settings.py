@@ -11,7 +11,7 @@ import pytest
 import trustme
 from msgspec.structs import fields
 
-from app.connection import DatabaseUrlError
+from app.db.config import DatabaseUrlError
 from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
 
 pytestmark = pytest.mark.requirement("FR-037")

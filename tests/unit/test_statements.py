@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import BigInteger, bindparam, select
 
-from app.statements import UNNAMED, _compiled, as_sent
+from app.db.statements import UNNAMED, _compiled, as_sent
 
 pytestmark = pytest.mark.requirement("NFR-004")
 

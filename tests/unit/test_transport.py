@@ -14,16 +14,16 @@ import pytest
 from structlog.testing import capture_logs
 from uvicorn import Config
 
-from app.contract import FILE
-from app.cors import Cors
-from app.edge import Edge
-from app.framing import HEAD_BYTES_AT_MOST, STALLED_BYTES_AT_MOST, UNWANTED_BYTES_AT_MOST
-from app.joined import Joined
-from app.load import UNSENT_BYTES_AT_MOST, Load
+from app.http.cors import Cors
+from app.http.middleware import Edge
+from app.http.problems import Problem, RequestTimeout
 from app.metrics import Metrics, Pool
-from app.problems import Problem, RequestTimeout
+from app.openapi.document import FILE
+from app.server.admission import UNSENT_BYTES_AT_MOST, Load
+from app.server.parser import HEAD_BYTES_AT_MOST, STALLED_BYTES_AT_MOST, UNWANTED_BYTES_AT_MOST
+from app.server.protocol import AHEAD_AT_MOST, PATIENCE, Protocol, Wait
+from app.server.transport import Joined
 from app.settings import Settings
-from app.transport import AHEAD_AT_MOST, PATIENCE, Protocol, Wait
 
 pytestmark = pytest.mark.requirement("FR-027")
 
@@ -273,7 +273,7 @@ async def test_a_kept_connection_may_bring_one_more_request_at_the_end() -> None
 async def test_a_connection_on_which_nothing_has_begun_is_closed_after_a_moment(
     sent: bytes, monkeypatch: pytest.MonkeyPatch, *, closed: bool
 ) -> None:
-    monkeypatch.setattr("app.transport.LEAVE_SECONDS", 0)
+    monkeypatch.setattr("app.server.protocol.LEAVE_SECONDS", 0)
     protocol, pipe = connected()
     protocol.data_received(sent)
     protocol.shutdown()
@@ -619,7 +619,7 @@ async def test_a_target_that_cannot_be_parsed_is_answered(target: bytes) -> None
 
 @pytest.mark.requirement("NFR-017")
 async def test_incomplete_bodies_are_bounded_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.load.INCOMPLETE_BYTES_AT_MOST", 20)
+    monkeypatch.setattr("app.server.admission.INCOMPLETE_BYTES_AT_MOST", 20)
     made = [connected()[0] for _ in range(5)]
     gone, first, complete, second, last = made
     for protocol in made:

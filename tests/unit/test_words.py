@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.contract import Contract
-from app.tasks import models
-from app.tasks.words import SEPARATORS, tsquery, user_mark, words
+from app.domain.tasks import models
+from app.domain.tasks.search import SEPARATORS, tsquery, user_mark, words
+from app.openapi.document import Contract
 from tests.support.contract_check import prose_of
 
 pytestmark = pytest.mark.requirement("FR-019")

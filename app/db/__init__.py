@@ -1,0 +1,1 @@
+"""PostgreSQL: configuration, pool, statements, errors, migrations. Knows no resource."""

@@ -1,0 +1,1 @@
+"""One package for each resource, with the same file names in each."""

@@ -1,0 +1,62 @@
+"""Liveness and readiness, for balancers and orchestrators."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, get
+from litestar.status_codes import HTTP_200_OK
+from msgspec import Meta
+
+from app.db.database import schema_suffices
+from app.db.errors import ReadOnlyDatabaseError
+from app.http.parameters import Nothing, Parameters
+from app.http.problems import DatabaseUnavailable, NotReady
+from app.http.responses import Answer
+from app.state import core
+
+READINESS_SECONDS = 1.0
+NO_PARAMETERS = Parameters(Nothing, Nothing, Nothing)
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The state of the service: component `Health` of the contract."""
+
+    status: Annotated[str, Meta(max_length=32, pattern=r"^[a-z]+\Z")]
+
+
+class Healthy(Answer[Health]):
+    """The process, or the service, is well."""
+
+    status = HTTP_200_OK
+
+
+@get("/livez", operation_id="getLiveness", tags=["health"], parameters=NO_PARAMETERS)
+async def get_liveness(request: Request[Any, Any, Any]) -> Healthy:
+    """Answer that the process answers; the database is not asked, so it may stay asleep."""
+    NO_PARAMETERS.read(request)
+    return Healthy(Health("alive"))
+
+
+@get(
+    "/readyz",
+    operation_id="getReadiness",
+    tags=["health"],
+    parameters=NO_PARAMETERS,
+    problems=[NotReady],
+)
+async def get_readiness(request: Request[Any, Any, Any]) -> Healthy:
+    """Answer whether the database takes writes and its schema is the one needed, or a later one."""
+    NO_PARAMETERS.read(request)
+    try:
+        revision = await core(request).database.revision(READINESS_SECONDS)
+    except DatabaseUnavailable:
+        raise NotReady from None
+    except ReadOnlyDatabaseError:
+        msg = "The database is read-only."
+        raise NotReady(msg) from None
+    if not schema_suffices(revision):
+        msg = "The database's schema is older than this version needs."
+        raise NotReady(msg)
+    return Healthy(Health("ready"))

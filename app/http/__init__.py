@@ -1,0 +1,1 @@
+"""HTTP semantics of the API. Knows no resource and no SQL."""

@@ -1,0 +1,279 @@
+"""The kinds of problem, and the one shape in which each reaches a client (RFC 9457).
+
+A kind is a class: its name in kebab case is its `type`. The contract's table under "Errors"
+and this module hold the same kinds; a test compares them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, ClassVar
+
+import msgspec
+from litestar.exceptions import HTTPException
+from msgspec import Meta
+
+from app.http.headers import Allow, Fields, RequestId, RetryAfter, TraceId, WwwAuthenticate
+
+MEDIA_TYPE = "application/problem+json"
+FAULTS_AT_MOST = 100
+DETAIL_AT_MOST = 1024
+POINTER_AT_MOST = 1024
+NAME_AT_MOST = 128
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+FieldsClass = type[Fields]  # a problem's own `type` hides the builtin one
+Type = Annotated[str, Meta(max_length=128, extra_json_schema={"format": "uri-reference"})]
+Title = Annotated[str, Meta(max_length=128)]
+Status = Annotated[int, Meta(ge=400, le=599)]
+Detail = Annotated[str, Meta(max_length=DETAIL_AT_MOST)]
+Pointer = Annotated[str, Meta(max_length=POINTER_AT_MOST)]
+Name = Annotated[str, Meta(max_length=NAME_AT_MOST)]
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault of a request: component `Fault` of the contract."""
+
+    pointer: Pointer | None = None
+    parameter: Name | None = None
+    detail: Detail
+
+
+class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every error: component `Problem` of the contract."""
+
+    type: Type
+    title: Title
+    status: Status
+    detail: Detail
+    instance: RequestId
+    trace_id: TraceId | None
+    errors: Annotated[Sequence[Fault], Meta(max_length=FAULTS_AT_MOST)]
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457's word, and the contract's
+    """A request that is answered with an error."""
+
+    type: str
+    status: int
+    title: str
+    detail: str
+    fields: ClassVar[FieldsClass] = Fields
+
+    def __init_subclass__(cls) -> None:
+        slug = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+        cls.type = vars(cls).get("type", f"/problems/{slug}")
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        faults: Sequence[Fault] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`detail` and `headers` stand in for the kind's own, for this occurrence."""
+        self.occurrence = type(self).detail if detail is None else detail
+        self.faults = faults[:FAULTS_AT_MOST]
+        self.headers = self.fields().named() if headers is None else headers
+        super().__init__(self.occurrence)
+
+    def body(self, request_id: str, trace_id: str | None = None) -> ProblemBody:
+        """The body that the request with this id gets, which need not be part of a trace."""
+        return ProblemBody(
+            type=self.type,
+            title=self.title,
+            status=self.status,
+            detail=self.occurrence,
+            instance=request_id,
+            trace_id=trace_id,
+            errors=self.faults,
+        )
+
+
+class MalformedRequest(Problem):
+    """What arrived is not HTTP."""
+
+    status = HTTPStatus.BAD_REQUEST
+    title = "The request is not HTTP"
+    detail = "The request cannot be read as HTTP/1.1."
+
+
+class InvalidParameter(Problem):
+    """Parameters or header fields are malformed, unknown or repeated."""
+
+    status = HTTPStatus.BAD_REQUEST
+    title = "A parameter is not valid"
+    detail = "A parameter or header field is not valid."
+
+
+class InvalidCursor(Problem):
+    """The cursor was not given out for this query."""
+
+    status = HTTPStatus.BAD_REQUEST
+    title = "The cursor is not valid here"
+    detail = "Start again without a cursor."
+
+
+class MalformedBody(Problem):
+    """The body is not acceptable as JSON, whatever its schema."""
+
+    status = HTTPStatus.BAD_REQUEST
+    title = "The body is not acceptable JSON"
+    detail = "The body is not JSON in UTF-8."
+
+
+class PathNotFound(Problem):
+    """The contract has no such path."""
+
+    status = HTTPStatus.NOT_FOUND
+    title = "There is no such path"
+    detail = "No operation has this path."
+
+
+class TaskNotFound(Problem):
+    """The user in the path has no task with the id in the path."""
+
+    status = HTTPStatus.NOT_FOUND
+    title = "There is no such task"
+    detail = "This user has no task with this id."
+
+
+class MethodNotAllowed(Problem):
+    """The path exists, but not with this method. The occurrence brings `Allow`."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    title = "The path does not have this method"
+    detail = "The header field Allow lists the methods of this path."
+    fields = Allow
+
+
+class RequestTimeout(Problem):
+    """The client began a request and did not go on with it."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    title = "The request did not arrive in time"
+    detail = "The rest of the request did not arrive in time. Nothing was written."
+
+
+class IdempotencyKeyInUse(Problem):
+    """Another request with this `Idempotency-Key` is being served."""
+
+    status = HTTPStatus.CONFLICT
+    title = "The idempotency key is in use"
+    detail = "A request with this Idempotency-Key is being served; this one did nothing."
+    fields = RetryAfter
+
+
+class PreconditionFailed(Problem):
+    """`If-Match` or `If-None-Match` does not hold."""
+
+    status = HTTPStatus.PRECONDITION_FAILED
+    title = "A precondition does not hold"
+    detail = (
+        "If-Match or If-None-Match does not hold for the task as it is now; nothing was written."
+    )
+
+
+class ContentTooLarge(Problem):
+    """The body is over the contract's limit."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    title = "The body is too large"
+    detail = "A body has at most 131072 bytes."
+
+
+class UnsupportedMediaType(Problem):
+    """The body is not declared as JSON."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    title = "The media type is not supported"
+    detail = "Send the body as application/json."
+
+
+class InvalidBody(Problem):
+    """The body is JSON that breaks its schema."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    title = "The body breaks its schema"
+    detail = "The body has faults."
+
+
+class IdempotencyKeyReused(Problem):
+    """The `Idempotency-Key` was sent before, with another body."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    title = "The idempotency key was used before"
+    detail = "This Idempotency-Key was sent with another body before; nothing was written."
+
+
+class HeaderFieldsTooLarge(Problem):
+    """The request line and header fields are over the contract's limit."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    title = "The header fields are too large"
+    detail = "The request line and header fields have at most 32768 bytes."
+
+
+class InternalError(Problem):
+    """A fault of ours."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    title = "The service failed"
+    detail = "The fault was logged under this request's id."
+
+
+class Unimplemented(Problem):
+    """The request needs a part of HTTP that the service does not have."""
+
+    type = "/problems/not-implemented"
+    status = HTTPStatus.NOT_IMPLEMENTED
+    title = "Not implemented"
+    detail = "The server supports neither CONNECT nor transfer codings other than chunked."
+
+
+class Overloaded(Problem):
+    """As many requests are being served as may be at once."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    title = "The service is overloaded"
+    detail = "Too many requests are being served. Nothing was done; try again shortly."
+    fields = RetryAfter
+
+
+class DatabaseUnavailable(Problem):
+    """The database cannot be used, is overloaded or did not answer in time."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    title = "The database is not available"
+    detail = "Try again shortly. If this was a write, it may or may not have happened."
+    fields = RetryAfter
+
+
+class NotReady(Problem):
+    """Readiness alone: requests cannot be served now."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    title = "The service is not ready"
+    detail = "The database is not available or did not answer within one second."
+    fields = RetryAfter
+
+
+KINDS: tuple[type[Problem], ...] = tuple(Problem.__subclasses__())
+
+
+class Refusal(Problem):
+    """What a component composed into the service refused with an HTTPException of its own.
+
+    RFC 9457, section 4.2.1: no kind beyond the status code, whose phrase is the title.
+    """
+
+    type = "about:blank"
+    fields = WwwAuthenticate
+
+    def __init__(self, exception: HTTPException) -> None:
+        """Take over status, detail and header fields."""
+        super().__init__(exception.detail[:DETAIL_AT_MOST], headers=exception.headers or {})
+        self.status = exception.status_code
+        self.title = PHRASES.get(exception.status_code, "Refused")

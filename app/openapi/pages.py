@@ -1,0 +1,151 @@
+"""Pages for people, none of them part of the contract: `/`, `/docs` and `/problems/...`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from html import escape
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import litestar_offline_docs
+from litestar import MediaType, Request, Response, get
+from litestar.response import Redirect, Stream
+from litestar.types import ControllerRouterHandler
+
+from app.http.etags import etag_of, is_unchanged
+from app.http.problems import KINDS, PathNotFound
+from app.state import core
+
+OWN = Path(__file__).parent
+SWAGGER_UI = Path(litestar_offline_docs.__file__).parent / "static"
+CHUNK_BYTES = 65_536  # more of the bundle is not kept for a client that does not read
+
+# Nothing but this service's own files; Swagger UI's style sheet has pictures in `data:` URLs.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PAGE_HEADERS = {"Content-Security-Policy": POLICY}
+
+REPEAT = "Send the request again after the seconds in `Retry-After`."
+READ_FIRST = "A write may or may not have been applied: read before you send it again."
+# What to do about each kind of problem; the contract says when it occurs.
+ADVICE = {
+    "malformed-request": "Correct the client or the proxy: it does not send valid HTTP/1.1.",
+    "invalid-parameter": "Correct each parameter and header field that `errors` names.",
+    "invalid-cursor": "Start the list again without `cursor`.",
+    "malformed-body": "Send the whole body as JSON in UTF-8, with each property once.",
+    "path-not-found": "Compare the path with the contract. Letter case and slashes count.",
+    "task-not-found": "Check the user and the id. The task may have been deleted.",
+    "method-not-allowed": "Use one of the methods in the header field `Allow`.",
+    "request-timeout": "Send the request again, without a pause within it.",
+    "idempotency-key-in-use": REPEAT,
+    "precondition-failed": "Read the task, decide whether the change still applies, and send it "
+    "with the new `etag`.",
+    "content-too-large": "Send a smaller body.",
+    "unsupported-media-type": "Send `Content-Type: application/json` and no `Content-Encoding`.",
+    "invalid-body": "Correct each property that `errors` names.",
+    "idempotency-key-reused": "Use a new `Idempotency-Key` for each new task.",
+    "header-fields-too-large": "Send fewer or shorter header fields, or a shorter query.",
+    "internal-error": f"Report it with the request's id, `instance`. {READ_FIRST}",
+    "not-implemented": "Send the body with `Content-Length` or in the transfer coding chunked.",
+    "overloaded": REPEAT,
+    "database-unavailable": f"{REPEAT} {READ_FIRST}",
+    "not-ready": "Send requests to another replica until this one is ready.",
+}
+PROBLEMS = {kind.type.rpartition("/")[2]: kind for kind in KINDS}
+PROBLEM_PAGE = """<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <title>{title}</title>
+    <link rel="icon" href="data:,">
+  </head>
+  <body>
+    <h1>{title}</h1>
+    <p><code>/problems/{slug}</code>, HTTP status {status} {phrase}</p>
+    <h2>When it occurs</h2>
+    <p>{meaning}.</p>
+    <h2>What to do</h2>
+    <p>{advice}</p>
+    <p><a href="/docs">The API's documentation</a></p>
+  </body>
+</html>
+"""
+
+
+class Asset:
+    """A file that `/docs` loads. Its tag is made of its content, so replicas have the same."""
+
+    def __init__(self, path: Path, media_type: str) -> None:
+        self.content = path.read_bytes()
+        self.media_type = media_type
+        self.etag = etag_of(self.content)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The content in pieces, each of which is sent before the next one is made."""
+        for start in range(0, len(self.content), CHUNK_BYTES):
+            yield self.content[start : start + CHUNK_BYTES]
+
+
+ASSETS = {
+    "docs.js": Asset(OWN / "docs.js", "text/javascript"),
+    "swagger-ui-bundle.js": Asset(SWAGGER_UI / "swagger-ui-bundle.js", "text/javascript"),
+    "swagger-ui.css": Asset(SWAGGER_UI / "swagger-ui.css", "text/css"),
+}
+DOCS_PAGE = (OWN / "docs.html").read_text("utf-8")
+
+
+@get("/")
+async def redirect_to_docs() -> Redirect:
+    """Lead a person who opens the service in a browser to its documentation."""
+    return Redirect("/docs")
+
+
+@get("/docs", media_type=MediaType.HTML, response_headers=PAGE_HEADERS)
+async def show_docs() -> str:
+    """Show the contract, with its operations first."""
+    return DOCS_PAGE
+
+
+@get("/docs/assets/{name:str}")
+async def get_asset(request: Request[Any, Any, Any]) -> Response[Any]:
+    """Answer a file of the page, and nothing else that a path may name."""
+    asset = ASSETS.get(request.path_params["name"])
+    if asset is None:
+        raise PathNotFound
+    headers = {"ETag": asset.etag}
+    if is_unchanged(request.headers.get("if-none-match"), asset.etag):
+        return Response(None, status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    headers["Content-Length"] = str(len(asset.content))
+    return Stream(asset.chunks(), media_type=asset.media_type, headers=headers)
+
+
+@get("/problems/{slug:str}", media_type=MediaType.HTML, response_headers=PAGE_HEADERS)
+async def show_problem(request: Request[Any, Any, Any]) -> str:
+    """Say when a kind of problem occurs and what to do about it: its `type` is this path."""
+    slug = request.path_params["slug"]
+    kind = PROBLEMS.get(slug)
+    if kind is None:
+        raise PathNotFound
+    meaning = core(request).contract.problems[slug]
+    return PROBLEM_PAGE.format(
+        title=escape(kind.title),
+        slug=slug,
+        status=int(kind.status),
+        phrase=escape(HTTPStatus(kind.status).phrase),
+        meaning=_html(meaning[:1].upper() + meaning[1:]),
+        advice=_html(ADVICE[slug]),
+    )
+
+
+def page_handlers() -> list[ControllerRouterHandler]:
+    """The pages and the files that they need, all from this process."""
+    return [redirect_to_docs, show_docs, get_asset, show_problem]
+
+
+def _html(text: str) -> str:
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))

@@ -1,0 +1,1 @@
+"""HTTP/1.1 on uvicorn: limits, timeouts, admission, draining."""

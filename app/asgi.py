@@ -16,24 +16,24 @@ from app.db.database import Database
 from app.domain.health.controller import get_liveness, get_readiness
 from app.domain.tasks.controller import TaskController
 from app.domain.tasks.repository import TaskRepository
-from app.http.cors import Cors
-from app.http.exception_handlers import HANDLERS
-from app.http.middleware import Edge
-from app.http.pagination import Cursors
+from app.http.cors import CORSPolicy
+from app.http.exception_handlers import EXCEPTION_HANDLERS
+from app.http.middleware import HTTPMiddleware
+from app.http.pagination import CursorCodec
 from app.http.problems import DatabaseUnavailable
 from app.logging import log
-from app.metrics import Metrics, Pool
+from app.metrics import Metrics, PoolStats
 from app.openapi.controller import get_contract_json, get_contract_yaml
-from app.openapi.document import Contract
-from app.openapi.pages import page_handlers
+from app.openapi.document import OpenAPIDocument
+from app.openapi.pages import page_routes
 from app.settings import Settings
-from app.state import Core
+from app.state import AppState
 
 # Litestar's own alias leaves its parts untyped.
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None] | None]
 
-BODY_BYTES_AT_MOST = 131_072
-OPERATIONS: Sequence[ControllerRouterHandler] = (
+MAX_BODY_BYTES = 131_072
+ROUTE_HANDLERS: Sequence[ControllerRouterHandler] = (
     TaskController,
     get_liveness,
     get_readiness,
@@ -48,58 +48,58 @@ def create_app(
     guards: Sequence[Guard] = (),
     middleware: Sequence[Middleware] = (),
     route_handlers: Sequence[ControllerRouterHandler] = (),
-) -> Edge:
+) -> HTTPMiddleware:
     """Make the ASGI application.
 
     `guards`, `middleware` and `route_handlers` are the seam for components such as
     authentication: they are Litestar's own kinds and apply to every operation. What they raise
     becomes a problem like any other.
 
-    Raises ContractError when the operations here and in `openapi.yaml` differ, and
+    Raises RouteMismatchError when the operations here and in `openapi.yaml` differ, and
     DatabaseUrlError without a usable DATABASE_URL.
     """
-    contract = Contract.load()
-    operations = Router("/", route_handlers=OPERATIONS)
-    contract.hold_against(operations.routes)
+    contract = OpenAPIDocument.load()
+    operations = Router("/", route_handlers=ROUTE_HANDLERS)
+    contract.check_routes(operations.routes)
     database = Database(
-        settings.connection(),
+        settings.database_config(),
         pool_size=settings.database_pool_size,
         timeout=settings.database_timeout,
         statement_timeout=settings.database_statement_timeout,
-        recycle=settings.database_pool_recycle,
+        max_lifetime=settings.database_pool_recycle,
     )
     # Its own exceptions would turn every fault of the driver into a conflict (research.md, D6).
     tasks = TaskRepository(session=database.sessions, wrap_exceptions=False)
-    core = Core(contract, database, tasks, Cursors(settings.cursor_secret))
+    core = AppState(contract, database, tasks, CursorCodec(settings.cursor_secret))
     framework = Litestar(
-        route_handlers=[operations, *page_handlers(), *route_handlers],
+        route_handlers=[operations, *page_routes(), *route_handlers],
         guards=list(guards),
         middleware=middleware,
-        exception_handlers=HANDLERS,
-        request_max_body_size=BODY_BYTES_AT_MOST,
+        exception_handlers=EXCEPTION_HANDLERS,
+        request_max_body_size=MAX_BODY_BYTES,
         lifespan=[_lifespan],
         state=State({"core": core}),
         openapi_config=None,
         logging_config=None,
         debug=False,
     )
-    contract.refuse_shadows(framework.routes)
-    pool = Pool(database.pool.used, database.pool.idle, database.pool.most)
+    contract.check_no_route_conflicts(framework.routes)
+    pool = PoolStats(database.pool.in_use, database.pool.idle_count, database.pool.max_size)
     metrics = None if settings.metrics_port is None else Metrics(pool)
-    return Edge(framework, framework.routes, Cors(settings.cors_origins), metrics)
+    return HTTPMiddleware(framework, framework.routes, CORSPolicy(settings.cors_origins), metrics)
 
 
 @asynccontextmanager
 async def _lifespan(app: Litestar) -> AsyncGenerator[None]:
-    core: Core = app.state.core
-    await _keep_house(core)
+    core: AppState = app.state.core
+    await _prepare_database(core)
     try:
         yield
     finally:
         await core.database.close()
 
 
-async def _keep_house(core: Core) -> None:
+async def _prepare_database(core: AppState) -> None:
     """Open the first connection, name missing privileges and remove expired keys.
 
     The service starts whatever comes of it: requests that need none of it can be served.
@@ -107,7 +107,7 @@ async def _keep_house(core: Core) -> None:
     try:
         if missing := await core.database.missing_privileges():
             log.warning("privileges missing", privileges=missing)
-        await core.tasks.forget_expired_keys()
+        await core.task_repository.delete_expired_idempotency_keys()
     except DatabaseUnavailable:
         pass  # the cause is in the log
     except Exception as fault:  # noqa: BLE001 - what else may fail is not known here

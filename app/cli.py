@@ -24,44 +24,44 @@ import uvicorn
 from app import embedded_postgres
 from app.asgi import create_app
 from app.db import migrations
-from app.db.database import SCHEMA_REVISION, schema_suffices
-from app.http.middleware import Edge
-from app.logging import configure
-from app.openapi.document import ContractError
-from app.server.admission import Load
-from app.server.protocol import Protocol
+from app.db.database import SCHEMA_REVISION, is_schema_compatible
+from app.http.middleware import HTTPMiddleware
+from app.logging import configure_logging
+from app.openapi.document import RouteMismatchError
+from app.server.admission import AdmissionControl
+from app.server.protocol import HTTPProtocol
 from app.server.server import Server
-from app.settings import EVERY_ADDRESS, Secret, Settings, SettingsError
+from app.settings import ALL_ADDRESSES, Secret, Settings, SettingsError
 
-GRACE_SECONDS = 10
-PARENT_POLL_SECONDS = 0.5
-LAST_STANDARD_DESCRIPTOR = 2
-GARBAGE_AT_MOST = 10_000  # objects made and not yet gone; a request makes some hundred
+GRACEFUL_SHUTDOWN_TIMEOUT = 10
+PARENT_POLL_INTERVAL = 0.5
+LAST_STANDARD_FD = 2
+GC_THRESHOLD = 10_000  # objects made and not yet gone; a request makes some hundred
 # The exception of a signal handler is lost where Python calls back and ignores exceptions, such
 # as after a fork (logging's locks); so the wish is kept until it is granted.
-LEAVING = threading.Event()
+_shutdown_requested = threading.Event()
 
 
-class ListenError(Exception):
+class BindError(Exception):
     """The address cannot be listened on; the message names it."""
 
 
 def main() -> None:
     """Run one command; a fault that a person can mend ends it with its message and status 1."""
-    _open_standard_descriptors()
+    _open_standard_fds()
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
-    commands = {"serve": serve, "migrate": migrate_only, "doctor": doctor}
+    commands = {"serve": serve, "migrate": migrate, "doctor": doctor}
     parser.add_argument("command", choices=commands)
     command = commands[parser.parse_args().command]
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+        signal.signal(number, _handle_exit)
     try:
         settings = Settings.from_env(os.environ)
-        configure(settings.log_level, settings.log_format)
+        configure_logging(settings.log_level, settings.log_format)
         command(settings)
     except (
-        ContractError,
-        ListenError,
+        RouteMismatchError,
+        BindError,
         SettingsError,
         embedded_postgres.EmbeddedError,
         migrations.MigrationError,
@@ -69,31 +69,31 @@ def main() -> None:
         sys.exit(str(fault))
 
 
-def _open_standard_descriptors() -> None:
+def _open_standard_fds() -> None:
     """Open the null device in place of each closed standard stream.
 
     A socket would get its number, and libuv ends a process that closes one of these.
     """
     descriptor = os.open(os.devnull, os.O_RDWR)
-    while descriptor <= LAST_STANDARD_DESCRIPTOR:
+    while descriptor <= LAST_STANDARD_FD:
         descriptor = os.open(os.devnull, os.O_RDWR)
     os.close(descriptor)
 
 
 def serve(settings: Settings) -> None:
     """Serve the API until a signal, on the database given or on the embedded one."""
-    _stop_with_parent(settings.stop_with_parent)
+    _exit_with_parent(settings.stop_with_parent)
     # Before the embedded database, which takes seconds to start.
     if settings.metrics_port is not None:
-        _listener(settings.metrics_host, settings.metrics_port).close()
+        _bind_socket(settings.metrics_host, settings.metrics_port).close()
     with (
-        _listener(settings.host, settings.port) as listener,
-        _database(settings) as (complete, data),
+        _bind_socket(settings.host, settings.port) as listener,
+        _open_database(settings) as (complete, data),
     ):
         app = create_app(complete)
-        server = http_server(app, complete)
+        server = create_server(app, complete)
         if app.metrics is not None:
-            app.metrics.count_refusals(lambda: server.load.rejected)
+            app.metrics.register_rejections(lambda: server.admission.rejected_total)
         _listen(listener, server.config.backlog)  # who reads the address below may use it
 
         def stop(_number: int, _frame: FrameType | None) -> None:
@@ -104,37 +104,37 @@ def serve(settings: Settings) -> None:
         # end of the database.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        server.should_exit = LEAVING.is_set()
-        address = _address(listener)
+        server.should_exit = _shutdown_requested.is_set()
+        address = _format_url(listener)
         _print(f"Tasks API  {address}/api/v1", sys.stderr)
         _print(f"docs       {address}/docs", sys.stderr)
         _print(f"data       {data}", sys.stderr)
-        with _metrics(app, complete) as metrics:
+        with _serve_metrics(app, complete) as metrics:
             if metrics is not None:
                 _print(f"metrics    {metrics}", sys.stderr)
             _print(f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)", sys.stderr)
-            _settle()
+            _freeze_gc()
             server.run(sockets=[listener])
 
 
-def _settle() -> None:
+def _freeze_gc() -> None:
     """Keep the collector of garbage from looking again and again at what is there to stay.
 
     One look at all the objects of the libraries takes longer than ten requests.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE_AT_MOST)
+    gc.set_threshold(GC_THRESHOLD)
 
 
-def http_server(app: Edge, settings: Settings) -> Server:
+def create_server(app: HTTPMiddleware, settings: Settings) -> Server:
     """The HTTP server for an application."""
     return Server(
         uvicorn.Config(
             app,
-            host="" if settings.host == EVERY_ADDRESS else settings.host,
+            host="" if settings.host == ALL_ADDRESSES else settings.host,
             port=settings.port,
-            http=Protocol,
+            http=HTTPProtocol,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -142,17 +142,17 @@ def http_server(app: Edge, settings: Settings) -> Server:
             server_header=False,
             proxy_headers=False,  # nothing asks for the address of a client
             timeout_keep_alive=settings.keep_alive_timeout,
-            timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_TIMEOUT,
             workers=1,  # otherwise uvicorn reads WEB_CONCURRENCY
         ),
-        Load(settings.requests_at_once, app.cors),
+        AdmissionControl(settings.max_concurrent_requests, app.cors),
     )
 
 
-def migrate_only(settings: Settings) -> None:
+def migrate(settings: Settings) -> None:
     """Bring the database's schema to the newest revision."""
-    with _database(settings) as (complete, data):
-        migrations.migrate(complete.connection())
+    with _open_database(settings) as (complete, data):
+        migrations.upgrade(complete.database_config())
         _print(f"The schema is at revision {SCHEMA_REVISION}: {data}", sys.stdout)
 
 
@@ -161,16 +161,16 @@ def doctor(settings: Settings) -> None:
     names = ["litestar", "advanced-alchemy", "sqlalchemy", "asyncpg", "msgspec", "uvicorn"]
     _print(f"python     {platform.python_version()}, {platform.platform()}", sys.stdout)
     _print(f"libraries  {', '.join(f'{name} {version(name)}' for name in names)}", sys.stdout)
-    free = _is_free(settings.host, settings.port)
+    free = _is_port_free(settings.host, settings.port)
     _print(
         f"port       {settings.host}:{settings.port} is {'free' if free else 'in use'}", sys.stdout
     )
     if settings.database_url is None:
-        found, data = embedded_postgres.binaries(), _shown(settings.data_dir)
+        found, data = embedded_postgres.find_binaries(), _printable_path(settings.data_dir)
         _print(f"database   embedded, {found}, data in {data}", sys.stdout)
         current = True
     else:
-        current = _has_schema(settings)
+        current = _check_schema(settings)
     if not (free and current):
         sys.exit(1)
 
@@ -188,46 +188,46 @@ def _print(line: str, stream: TextIO | None) -> None:
         os.close(null)
 
 
-def _has_schema(settings: Settings) -> bool:
+def _check_schema(settings: Settings) -> bool:
     """Whether the database that is given answers and has the schema; both are printed."""
     try:
-        found = migrations.revision(settings.connection())
+        found = migrations.get_revision(settings.database_config())
     except migrations.MigrationError as fault:
         _print(f"database   given. {fault}", sys.stdout)
         return False
     _print(f"database   given, schema revision {found}, needed {SCHEMA_REVISION}", sys.stdout)
-    return schema_suffices(found)
+    return is_schema_compatible(found)
 
 
 @contextmanager
-def _database(settings: Settings) -> Generator[tuple[Settings, str]]:
+def _open_database(settings: Settings) -> Generator[tuple[Settings, str]]:
     """Settings that have a database, and where it is in words; the embedded one is migrated."""
     if settings.database_url is not None:
-        yield settings, settings.connection().url.render_as_string(hide_password=True)
+        yield settings, settings.database_config().url.render_as_string(hide_password=True)
         return
     _print("Starting the embedded PostgreSQL ...", sys.stderr)
-    with embedded_postgres.running(settings.data_dir) as url:
-        if LEAVING.is_set():
+    with embedded_postgres.run_postgres(settings.data_dir) as url:
+        if _shutdown_requested.is_set():
             sys.exit(0)
         complete = msgspec.structs.replace(settings, database_url=Secret(url))
-        if not migrations.is_current(complete.connection()):
-            migrations.migrate(complete.connection())
-        yield complete, _shown(settings.data_dir.resolve())
+        if not migrations.has_compatible_schema(complete.database_config()):
+            migrations.upgrade(complete.database_config())
+        yield complete, _printable_path(settings.data_dir.resolve())
 
 
 @contextmanager
-def _metrics(app: Edge, settings: Settings) -> Generator[str | None]:
+def _serve_metrics(app: HTTPMiddleware, settings: Settings) -> Generator[str | None]:
     """Where the metrics are served, None where they are off."""
     if app.metrics is None or settings.metrics_port is None:
         yield None
         return
-    listener = _listener(settings.metrics_host, settings.metrics_port)
-    address = _address(listener)
+    listener = _bind_socket(settings.metrics_host, settings.metrics_port)
+    address = _format_url(listener)
     with app.metrics.serve(listener):
         yield f"{address}/metrics"
 
 
-def _address(listener: socket.socket) -> str:
+def _format_url(listener: socket.socket) -> str:
     """A URL at which this machine reaches a listener."""
     host, port = listener.getsockname()[:2]
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - not bound here
@@ -235,7 +235,7 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _shown(path: Path) -> str:
+def _printable_path(path: Path) -> str:
     """A path as text; bytes that are not UTF-8 are escaped, so that any stream can print it."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -245,9 +245,9 @@ def _is_ipv6_only(listener: socket.socket) -> bool:
     return is_ipv6 and bool(listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _bind_socket(host: str, port: int) -> socket.socket:
     """A socket that holds the address. uvicorn's own ends the process with a line in the log."""
-    everywhere = host == EVERY_ADDRESS
+    everywhere = host == ALL_ADDRESSES
     both = everywhere and socket.has_dualstack_ipv6()
     listener = socket.socket(socket.AF_INET6 if both or ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -258,7 +258,7 @@ def _listener(host: str, port: int) -> socket.socket:
     except OSError as fault:
         listener.close()
         msg = f"Cannot listen on {host}, port {port}: {fault.strerror}."
-        raise ListenError(msg) from None
+        raise BindError(msg) from None
     return listener
 
 
@@ -269,18 +269,18 @@ def _listen(listener: socket.socket, backlog: int) -> None:
     except OSError as fault:
         host, port = listener.getsockname()[:2]
         msg = f"Cannot listen on {host}, port {port}: {fault.strerror}."
-        raise ListenError(msg) from None
+        raise BindError(msg) from None
 
 
-def _is_free(host: str, port: int) -> bool:
+def _is_port_free(host: str, port: int) -> bool:
     try:
-        _listener(host, port).close()
-    except ListenError:
+        _bind_socket(host, port).close()
+    except BindError:
         return False
     return True
 
 
-def _stop_with_parent(parent: int | None) -> None:
+def _exit_with_parent(parent: int | None) -> None:
     """Stop, as SIGTERM does, when the parent has ended: a task runner stops no child."""
     if parent is None:
         return
@@ -290,12 +290,12 @@ def _stop_with_parent(parent: int | None) -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(PARENT_POLL_SECONDS)
+            time.sleep(PARENT_POLL_INTERVAL)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    LEAVING.set()
+def _handle_exit(_number: int, _frame: FrameType | None) -> None:
+    _shutdown_requested.set()
     sys.exit(0)

@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class RequestLine(msgspec.Struct, frozen=True):
+class AccessLogEntry(msgspec.Struct, frozen=True):
     """The line of a request; `method` and `route` are None where none could be read."""
 
     method: str | None
@@ -38,7 +38,7 @@ class RequestLine(msgspec.Struct, frozen=True):
     timestamp: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))
 
 
-class RequestLog:
+class AccessLog:
     """Where the lines of requests go.
 
     As JSON they go past structlog, which is made for lines of any members: it took 6 of the 42
@@ -49,7 +49,7 @@ class RequestLog:
         """Until the log is configured, a line is one of the log like any other."""
         self.bypasses_structlog = False
 
-    def write(self, line: RequestLine) -> None:
+    def write(self, line: AccessLogEntry) -> None:
         """Log a request."""
         if self.bypasses_structlog:
             log_writer.append(_encode(line) + b"\n")
@@ -64,11 +64,13 @@ def _report_dropped(total: int) -> None:
 
 
 log_writer = LogWriter(_report_dropped)
-request_log = RequestLog()
+access_log = AccessLog()
 atexit.register(log_writer.wait)
 
 
-def configure(level: LogLevel, form: LogFormat, descriptor: int | None = None) -> None:
+def configure_logging(
+    level: LogLevel, log_format: LogFormat, descriptor: int | None = None
+) -> None:
     """Send every line of this process, the libraries' too, to the standard output in one form.
 
     With `descriptor` they go to that file. The log is written in a thread of its own.
@@ -78,7 +80,7 @@ def configure(level: LogLevel, form: LogFormat, descriptor: int | None = None) -
         descriptor = NO_DESCRIPTOR if sys.stdout is None else STANDARD_OUTPUT
     log_writer.redirect(descriptor)
     is_terminal = os.isatty(descriptor)
-    as_text = form is LogFormat.TEXT or (form is LogFormat.AUTO and is_terminal)
+    as_text = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and is_terminal)
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -106,17 +108,17 @@ def configure(level: LogLevel, form: LogFormat, descriptor: int | None = None) -
     # Below this level it speaks of its plugins. SQLAlchemy, which speaks of rows, sets its own.
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     structlog.configure(
-        processors=[*shared, *last] if as_text else [_line],
+        processors=[*shared, *last] if as_text else [_render_json],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
     vars(log).pop("bind", None)  # what it keeps of an earlier configuration
     says_info = level in {LogLevel.DEBUG, LogLevel.INFO}
-    request_log.bypasses_structlog = says_info and not as_text
+    access_log.bypasses_structlog = says_info and not as_text
 
 
-def _line(logger: WrappedLogger, level: str, line: EventDict) -> str:
+def _render_json(logger: WrappedLogger, level: str, line: EventDict) -> str:
     """What the four steps for others' lines do, in one, as every request has a line of ours."""
     if "exc_info" in line:
         line = structlog.processors.format_exc_info(logger, level, line)

@@ -34,28 +34,28 @@ from app.logging import log_writer
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 # Of the server of the metrics. A scrape takes milliseconds, and few ask.
-THREADS_AT_MOST = 8
-SCRAPE_SECONDS = 10.0
+MAX_THREADS = 8
+SCRAPE_TIMEOUT = 10.0
 
 
-class Pool(NamedTuple):
+class PoolStats(NamedTuple):
     """How many connections to the database there are; asked only when the metrics are."""
 
-    used: Callable[[], int]
-    idle: Callable[[], int]
-    most: Callable[[], int]
+    in_use: Callable[[], int]
+    idle_count: Callable[[], int]
+    max_size: Callable[[], int]
 
 
 class Metrics:
     """The figures of one process."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: PoolStats) -> None:
         """Take the pool whose connections are counted."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._seconds = Histogram(
+        self._duration = Histogram(
             "http_server_request_duration_seconds",
             "Duration of requests, by their end.",
             ["http_request_method", "http_route", "http_response_status_code"],
@@ -73,15 +73,15 @@ class Metrics:
             ["db_client_connection_state"],
             registry=self.registry,
         )
-        connections.labels("used").set_function(pool.used)
-        connections.labels("idle").set_function(pool.idle)
+        connections.labels("used").set_function(pool.in_use)
+        connections.labels("idle").set_function(pool.idle_count)
         Gauge(
             "db_client_connection_max",
             "Connections to the database that may be open.",
             registry=self.registry,
-        ).set_function(pool.most)
+        ).set_function(pool.max_size)
         self.registry.register(
-            _Counter(
+            _FunctionCounter(
                 "log_lines_dropped",
                 "Log lines that could not be written.",
                 lambda: log_writer.dropped,
@@ -89,22 +89,22 @@ class Metrics:
         )
         self._series: dict[tuple[str, str | None, int], Histogram] = {}
 
-    def count_refusals(self, refused: Callable[[], int]) -> None:
+    def register_rejections(self, rejected: Callable[[], int]) -> None:
         """Take what tells how many requests were refused for load so far."""
         words = "Requests that were refused since others were being served."
-        self.registry.register(_Counter("http_server_refused_requests", words, refused))
+        self.registry.register(_FunctionCounter("http_server_rejected_requests", words, rejected))
 
-    def start(self) -> None:
+    def request_started(self) -> None:
         """Count a request as being served."""
         self._active.inc()
 
-    def end(self, method: str, route: str | None, status: int, seconds: float) -> None:
+    def request_finished(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count it as served; `route` is a template, None for a path that is no operation's."""
         self._active.dec()
         key = (method, route, status)
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = self._seconds.labels(method, route or "", status)
+            series = self._series[key] = self._duration.labels(method, route or "", status)
         series.observe(seconds)
 
     @contextmanager
@@ -121,7 +121,7 @@ class Metrics:
             thread.join()
 
 
-class _Counter(Collector):
+class _FunctionCounter(Collector):
     """A number that is counted elsewhere."""
 
     def __init__(self, name: str, documentation: str, count: Callable[[], int]) -> None:
@@ -156,7 +156,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401, ARG002
         """Whether one more connection is served; one that is not is closed."""
-        return len(self._since) < THREADS_AT_MOST
+        return len(self._since) < MAX_THREADS
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """Serve a connection in a thread."""
@@ -172,7 +172,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         """End what has taken too long; called every half second, and after each connection."""
         now = time.monotonic()
         for request, since in list(self._since.items()):
-            if now - since > SCRAPE_SECONDS:
+            if now - since > SCRAPE_TIMEOUT:
                 with suppress(OSError):  # it has just ended
                     request.shutdown(socket.SHUT_RDWR)
 

@@ -14,10 +14,10 @@ from msgspec import Meta
 from msgspec.structs import fields
 from sqlalchemy.engine import URL
 
-from app.db.config import PORT_AT_MOST, Connection, DatabaseUrlError, is_resolvable
-from app.http.origins import OriginsError, origins
+from app.db.config import MAX_PORT, DatabaseConfig, DatabaseUrlError, is_resolvable
+from app.http.origins import OriginsError, parse_origins
 
-EVERY_ADDRESS = "*"  # of IPv4 and IPv6
+ALL_ADDRESSES = "*"  # of IPv4 and IPv6
 
 
 class SettingsError(Exception):
@@ -32,7 +32,7 @@ class Secret:
     def __init__(self, value: str) -> None:
         self._value = value
 
-    def reveal(self) -> str:
+    def get_secret_value(self) -> str:
         """The text itself."""
         return self._value
 
@@ -40,7 +40,7 @@ class Secret:
         return "Secret('***')"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._value == other.reveal()
+        return isinstance(other, Secret) and self._value == other.get_secret_value()
 
     def __hash__(self) -> int:
         return hash(self._value)
@@ -74,15 +74,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Secret | None = None
     database_direct_url: Secret | None = None
     database_tls_verify: bool = True
-    database_tls_roots: Path | None = None
-    database_pooler: bool = False
+    database_ca_file: Path | None = None
+    database_transaction_pooling: bool = False
     database_pool_size: Annotated[int, Meta(ge=1, le=1000)] = 10
     database_pool_recycle: Annotated[int, Meta(ge=1, le=86_400)] = 240
     database_timeout: Annotated[float, Meta(ge=0.1, le=4.5)] = 4.0
     database_statement_timeout: Annotated[float, Meta(ge=0, le=60)] = 5.0
     data_dir: Path = Path(".data")
     keep_alive_timeout: Annotated[int, Meta(ge=1, le=3600)] = 75
-    requests_at_once: Annotated[int, Meta(ge=1, le=10_000)] = 128
+    max_concurrent_requests: Annotated[int, Meta(ge=1, le=10_000)] = 128
     cursor_secret: Secret | None = None
     cors_origins: tuple[str, ...] = ()
     metrics_host: str = "127.0.0.1"
@@ -103,44 +103,44 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             name = field.name.upper()
             raw = environ.get(name, "")
             if name == "HOST" and "HOST" in environ:
-                raw = raw or EVERY_ADDRESS
+                raw = raw or ALL_ADDRESSES
             if raw:
                 try:
                     values[field.name] = _convert(raw, field.type)
                 except (msgspec.ValidationError, OriginsError) as fault:
                     faults.append(f"{name}: {fault}")
         settings = cls(**values)
-        faults.extend(_faults_between(settings, environ))
+        faults.extend(_cross_field_errors(settings, environ))
         if faults:
             raise SettingsError("\n".join(faults))
         return settings
 
-    def connection(self) -> Connection:
+    def database_config(self) -> DatabaseConfig:
         """How to reach the database. Raises DatabaseUrlError where there is no usable URL."""
         if self.database_url is None:
             msg = "there is no database URL"
             raise DatabaseUrlError(msg)
-        connection = Connection.parse(
-            self.database_url.reveal(),
-            verify_tls=self.database_tls_verify,
-            roots=self.database_tls_roots,
-            pooler=self.database_pooler,
+        connection = DatabaseConfig.from_url(
+            self.database_url.get_secret_value(),
+            verify=self.database_tls_verify,
+            ca_file=self.database_ca_file,
+            transaction_pooling=self.database_transaction_pooling,
         )
-        return msgspec.structs.replace(connection, bypass=self._bypass())
+        return msgspec.structs.replace(connection, direct=self._direct_config())
 
-    def _bypass(self) -> Connection | None:
+    def _direct_config(self) -> DatabaseConfig | None:
         if self.database_direct_url is None:
             return None
-        return Connection.parse(
-            self.database_direct_url.reveal(),
-            verify_tls=self.database_tls_verify,
-            roots=self.database_tls_roots,
+        return DatabaseConfig.from_url(
+            self.database_direct_url.get_secret_value(),
+            verify=self.database_tls_verify,
+            ca_file=self.database_ca_file,
         )
 
 
 def _convert(raw: str, type_: Any) -> Any:  # noqa: ANN401 - a field's type may be any
     if get_origin(type_) is tuple:
-        return origins(raw)
+        return parse_origins(raw)
     if type_ in {LogLevel, LogFormat} and raw not in list(type_):
         # msgspec's own message would repeat the value.
         raise msgspec.ValidationError(f"must be one of {', '.join(type_)}")
@@ -153,43 +153,45 @@ def _decode(type_: type, raw: Any) -> Any:  # noqa: ANN401 - msgspec's signature
     return Path(raw)
 
 
-def _faults_between(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+def _cross_field_errors(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     """The faults that a field's type alone cannot state."""
     if settings.database_url is None:
         # With the embedded database served, another one would be migrated.
-        about_one = ("database_direct_url", "database_pooler")
+        about_one = ("database_direct_url", "database_transaction_pooling")
         given = [name for name in about_one if getattr(settings, name)]
         faults = [f"{name.upper()}: is of no use without DATABASE_URL" for name in given]
     else:
-        faults = list(_faults_of_urls(settings, environ))
+        faults = list(_url_errors(settings, environ))
     for name in ("host", "metrics_host"):
         if not is_resolvable(getattr(settings, name)):
             faults.append(f"{name.upper()}: is neither a host name nor an address")
     secret = settings.cursor_secret
-    if secret is not None and len(secret.reveal()) < 32:  # noqa: PLR2004 - 128 bits in hex
+    if secret is not None and len(secret.get_secret_value()) < 32:  # noqa: PLR2004 - 128 bits in hex
         faults.append("CURSOR_SECRET: must have at least 32 characters")
     return faults
 
 
-def _faults_of_urls(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+def _url_errors(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     for name in ("database_url", "database_direct_url"):
         url: Secret | None = getattr(settings, name)
         if url is not None:
             try:
-                connection = Connection.parse(url.reveal(), roots=settings.database_tls_roots)
+                connection = DatabaseConfig.from_url(
+                    url.get_secret_value(), ca_file=settings.database_ca_file
+                )
             except DatabaseUrlError as fault:
                 yield f"{name.upper()}: {fault}"
             else:
-                yield from _faults_of_defaults(name, connection.url, environ)
+                yield from _default_url_errors(name, connection.url, environ)
 
 
-def _faults_of_defaults(name: str, url: URL, environ: Mapping[str, str]) -> Iterator[str]:
+def _default_url_errors(name: str, url: URL, environ: Mapping[str, str]) -> Iterator[str]:
     """The faults of what the driver, like libpq, takes for the parts that a URL leaves out."""
     if not (url.username or environ.get("PGUSER") or _has_user_name()):
         yield f"{name.upper()}: names no user, and user ID {os.getuid()} has no name"
     port = environ.get("PGPORT")
-    if port and url.port is None and not (port.isdecimal() and 0 < int(port) <= PORT_AT_MOST):
-        yield f"PGPORT: is not a port from 1 to {PORT_AT_MOST}, and {name.upper()} has none"
+    if port and url.port is None and not (port.isdecimal() and 0 < int(port) <= MAX_PORT):
+        yield f"PGPORT: is not a port from 1 to {MAX_PORT}, and {name.upper()} has none"
 
 
 def _has_user_name() -> bool:

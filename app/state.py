@@ -9,20 +9,20 @@ from litestar import Request
 
 from app.db.database import Database
 from app.domain.tasks.repository import TaskRepository
-from app.http.pagination import Cursors
-from app.openapi.document import Contract
+from app.http.pagination import CursorCodec
+from app.openapi.document import OpenAPIDocument
 
 
-class Core(msgspec.Struct, frozen=True):
+class AppState(msgspec.Struct, frozen=True):
     """The parts of one application. None of them holds anything that a replica would lack."""
 
-    contract: Contract
+    openapi: OpenAPIDocument
     database: Database
-    tasks: TaskRepository
-    cursors: Cursors
+    task_repository: TaskRepository
+    cursor_codec: CursorCodec
 
 
-def core(request: Request[Any, Any, Any]) -> Core:
+def app_state(request: Request[Any, Any, Any]) -> AppState:
     """The parts of the application that received this request."""
-    found: Core = request.app.state.core
+    found: AppState = request.app.state.core
     return found

@@ -11,9 +11,9 @@ from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
 
 import app.domain.tasks.models  # noqa: F401 - puts the table into the metadata
-from app.db.config import Connection
-from app.db.database import migration_engine
-from app.db.migrations import CASES, require_simple_case_mapping
+from app.db.config import DatabaseConfig
+from app.db.database import create_migration_engine
+from app.db.migrations import CASE_SAMPLES, require_simple_case_mapping
 from app.settings import Settings
 
 # Any fixed number, as long as nothing else on the database locks the same one.
@@ -46,15 +46,15 @@ def check_case_mapping(connection: SyncConnection) -> None:
     """Reject a database in which a search would not find what the contract says."""
     # The first migration looks at the encoding.
     if connection.scalar(text("SHOW server_encoding")) == "UTF8":
-        lowered = connection.scalar(text("SELECT lower(:cases)"), {"cases": CASES})
+        lowered = connection.scalar(text("SELECT lower(:cases)"), {"cases": CASE_SAMPLES})
         require_simple_case_mapping(str(lowered))
     connection.rollback()
 
 
 async def main() -> None:
     """Open the connection that `run` needs."""
-    given: Connection | None = context.config.attributes.get("connection")
-    engine = migration_engine(given or Settings.from_env(os.environ).connection())
+    given: DatabaseConfig | None = context.config.attributes.get("database_config")
+    engine = create_migration_engine(given or Settings.from_env(os.environ).database_config())
     try:
         async with engine.connect() as connection:
             await connection.run_sync(run)

@@ -11,10 +11,10 @@ import structlog
 
 from app import embedded_postgres
 from app.asgi import create_app
-from app.db.config import Connection
-from app.db.migrations import migrate
-from app.http.middleware import Edge
-from app.openapi.document import Contract
+from app.db.config import DatabaseConfig
+from app.db.migrations import upgrade
+from app.http.middleware import HTTPMiddleware
+from app.openapi.document import OpenAPIDocument
 from app.settings import Settings
 from tests.support.client import ContractClient
 from tests.support.database import GIVEN, connect, connection_to, settings_for
@@ -44,7 +44,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """
     given = GIVEN.get("DATABASE_URL")
     data = tmp_path_factory.mktemp("postgres")
-    own = embedded_postgres.running(data, major=POSTGRES, durable=False)
+    own = embedded_postgres.run_postgres(data, major=POSTGRES, durable=False)
     with scratch_database(given) if given else own as url:
         yield url
 
@@ -52,7 +52,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def database_url(server_url: str) -> str:
     """The database of this worker, migrated by Alembic."""
-    migrate(connection_to(server_url))
+    upgrade(connection_to(server_url))
     return server_url
 
 
@@ -60,7 +60,7 @@ def database_url(server_url: str) -> str:
 def url(server_url: str) -> Iterator[str]:
     """A migrated database that nothing but the tests of one module uses."""
     with scratch_database(server_url) as scratch:
-        migrate(connection_to(scratch))
+        upgrade(connection_to(scratch))
         yield scratch
 
 
@@ -70,10 +70,10 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     Its URL is to be given to the service as it is, without the variables of `GIVEN`.
     """
-    with embedded_postgres.running(
+    with embedded_postgres.run_postgres(
         tmp_path_factory.mktemp("own"), major=POSTGRES, durable=False
     ) as url:
-        migrate(Connection.parse(url))
+        upgrade(DatabaseConfig.from_url(url))
         yield url
 
 
@@ -84,7 +84,7 @@ def settings(database_url: str) -> Settings:
 
 
 @pytest.fixture(scope="session")
-async def running_app(settings: Settings) -> AsyncIterator[Edge]:
+async def running_app(settings: Settings) -> AsyncIterator[HTTPMiddleware]:
     """The application, started."""
     async with running(create_app(settings)) as app:
         yield app
@@ -106,19 +106,19 @@ async def database(connection: asyncpg.Connection) -> AsyncIterator[asyncpg.Conn
 
 
 @pytest.fixture
-async def app(running_app: Edge, database: asyncpg.Connection) -> Edge:  # noqa: ARG001 - emptied
+async def app(running_app: HTTPMiddleware, database: asyncpg.Connection) -> HTTPMiddleware:  # noqa: ARG001 - emptied
     """The application on an empty database."""
     return running_app
 
 
 @pytest.fixture
-async def client(app: Edge) -> AsyncIterator[ContractClient]:
+async def client(app: HTTPMiddleware) -> AsyncIterator[ContractClient]:
     """A client that holds every response against the contract."""
     async with ContractClient(app) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
-def contract() -> Contract:
+def contract() -> OpenAPIDocument:
     """The contract as the service reads it."""
-    return Contract.load()
+    return OpenAPIDocument.load()

@@ -15,11 +15,11 @@ from sqlalchemy.exc import ArgumentError
 
 SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg"}
 # "allow" and "prefer" fall back to plain text when an attacker asks for it, so they are refused.
-VERIFIED = {"require", "verify-ca", "verify-full"}
+VERIFYING_SSLMODES = {"require", "verify-ca", "verify-full"}
 CHANNEL_BINDING = {"disable", "prefer", "require"}
 
-PORT_AT_MOST = 65_535
-_POOLED = re.compile(r"^([^/.]+)-pooler(?=\.|\Z)")
+MAX_PORT = 65_535
+_POOLER_HOST = re.compile(r"^([^/.]+)-pooler(?=\.|\Z)")
 # The sign may be escaped once more than the URL asks for.
 _ENDPOINT = re.compile(r"endpoint(=|%3d)[a-z0-9.-]+", re.IGNORECASE)
 
@@ -28,38 +28,38 @@ class DatabaseUrlError(ValueError):
     """The URL cannot be used; the message names the part at fault and never holds the password."""
 
 
-class Connection(msgspec.Struct, frozen=True, kw_only=True):
+class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where the database is and how to talk to it."""
 
     url: URL
-    tls: ssl.SSLContext | None
-    pooler: bool
-    bypass: Connection | None = None  # the same database past the pooler, where it was named
+    ssl_context: ssl.SSLContext | None
+    transaction_pooling: bool
+    direct: DatabaseConfig | None = None  # the same database past the pooler, where it was named
 
     @classmethod
-    def parse(
+    def from_url(
         cls,
-        text: str,
+        url: str,
         *,
-        verify_tls: bool = True,
-        pooler: bool = False,
-        roots: Path | None = None,
-    ) -> Connection:
-        """Read a libpq URL; `pooler` says that a transaction pooler stands in between.
+        verify: bool = True,
+        transaction_pooling: bool = False,
+        ca_file: Path | None = None,
+    ) -> DatabaseConfig:
+        """Read a libpq URL; `transaction_pooling` means that a transaction pooler is in between.
 
         A host that has `-pooler` in its first label, as Neon's poolers have, counts as one too.
         TLS is verified like libpq's `verify-full` unless the database is on this machine or the
-        URL says `sslmode=disable`; `verify_tls=False` turns the check off for `require` alone.
-        `roots` is the file of root certificates where the URL names none, else certifi's.
+        URL says `sslmode=disable`; `verify=False` turns the check off for `require` only.
+        `ca_file` is the file of root certificates where the URL names none, else certifi's.
         """
-        url = _url(text.strip())
-        query = {key: _single(key, value) for key, value in url.query.items()}
+        parsed = _parse_url(url.strip())
+        query = {key: _reject_repeated(key, value) for key, value in parsed.query.items()}
         mode = query.pop("sslmode", None)
         named = query.pop("sslrootcert", None)
         _check_channel_binding(query.pop("channel_binding", "prefer"))
         _check_options(query.pop("options", ""))
-        host = query.pop("host", url.host)
-        port = query.pop("port", url.port)
+        host = query.pop("host", parsed.host)
+        port = query.pop("port", parsed.port)
         if query:
             msg = f"unknown query key {', '.join(sorted(query))}"
             raise DatabaseUrlError(msg)
@@ -68,23 +68,29 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
             raise DatabaseUrlError(msg)
         _check_host(host)
         return cls(
-            url=url.set(drivername="postgresql+asyncpg", host=host, port=_port(port), query={}),
-            tls=_tls(mode, named or str(roots or ""), local=_is_local(host), verify=verify_tls),
-            pooler=pooler or bool(_POOLED.match(host)),
+            url=parsed.set(
+                drivername="postgresql+asyncpg", host=host, port=_parse_port(port), query={}
+            ),
+            ssl_context=_ssl_context(
+                mode, named or str(ca_file or ""), local=_is_local(host), verify=verify
+            ),
+            transaction_pooling=transaction_pooling or bool(_POOLER_HOST.match(host)),
         )
 
-    def direct(self) -> Connection:
+    def direct_config(self) -> DatabaseConfig:
         """The same database past the pooler, for what needs a session: migrations.
 
-        Still a pooler's where neither Neon's host names nor `bypass` say what is behind it.
+        Still a pooler's where neither Neon's host names nor `direct` say what is behind it.
         """
-        if self.bypass is not None:
-            return self.bypass.direct()
-        host, replaced = _POOLED.subn(r"\1", str(self.url.host))
-        pooler = self.pooler and not replaced
-        return msgspec.structs.replace(self, url=self.url.set(host=host), pooler=pooler)
+        if self.direct is not None:
+            return self.direct.direct_config()
+        host, replaced = _POOLER_HOST.subn(r"\1", str(self.url.host))
+        pooler = self.transaction_pooling and not replaced
+        return msgspec.structs.replace(
+            self, url=self.url.set(host=host), transaction_pooling=pooler
+        )
 
-    def keywords(self, statement_timeout: float = 0) -> dict[str, Any]:
+    def connect_kwargs(self, statement_timeout: float = 0) -> dict[str, Any]:
         """All keyword arguments for `asyncpg.connect`; `statement_timeout` as in `connect_args`."""
         return {
             "host": self.url.host,
@@ -99,10 +105,10 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     def session_args(self) -> dict[str, Any]:
         """The least of them: startup parameters that every pooler takes; enough for migrations."""
         args: dict[str, Any] = {
-            "ssl": self.tls or False,
+            "ssl": self.ssl_context or False,
             "server_settings": {"application_name": "tasks-api", "timezone": "UTC"},
         }
-        if self.pooler:
+        if self.transaction_pooling:
             # Named statements belong to one server connection, which a transaction pooler
             # changes under our feet; without them asyncpg parses and binds in one batch.
             args["statement_cache_size"] = 0
@@ -115,7 +121,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         refuses to be told so.
         """
         args = self.session_args()
-        if not self.pooler:
+        if not self.transaction_pooling:
             args["server_settings"] |= {"jit": "off"}
             if statement_timeout:
                 milliseconds = str(round(statement_timeout * 1000))
@@ -123,7 +129,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         return args
 
 
-def _url(text: str) -> URL:
+def _parse_url(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
@@ -139,18 +145,18 @@ def _url(text: str) -> URL:
     return url
 
 
-def _single(key: str, value: str | tuple[str, ...]) -> str:
+def _reject_repeated(key: str, value: str | tuple[str, ...]) -> str:
     if isinstance(value, tuple):
         msg = f"has {key} twice"
         raise DatabaseUrlError(msg)
     return value
 
 
-def _port(port: str | int | None) -> int | None:
+def _parse_port(port: str | int | None) -> int | None:
     if port is None:
         return None
-    if not str(port).isdecimal() or not 0 < int(port) <= PORT_AT_MOST:
-        msg = f"has a port that is not 1 to {PORT_AT_MOST}"
+    if not str(port).isdecimal() or not 0 < int(port) <= MAX_PORT:
+        msg = f"has a port that is not 1 to {MAX_PORT}"
         raise DatabaseUrlError(msg)
     return int(port)
 
@@ -199,21 +205,23 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _tls(mode: str | None, roots: str, *, local: bool, verify: bool) -> ssl.SSLContext | None:
+def _ssl_context(
+    mode: str | None, ca_file: str, *, local: bool, verify: bool
+) -> ssl.SSLContext | None:
     if mode is None and local:
         return None
     if mode == "disable":
         return None
-    if mode is not None and mode not in VERIFIED:
+    if mode is not None and mode not in VERIFYING_SSLMODES:
         msg = "sslmode must be disable, require, verify-ca or verify-full"
         raise DatabaseUrlError(msg)
     try:
         # Slim images have no certificate store, hence certifi's.
         context = ssl.create_default_context(
-            cafile=certifi.where() if roots in {"", "system"} else roots
+            cafile=certifi.where() if ca_file in {"", "system"} else ca_file
         )
     except OSError:
-        msg = "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"
+        msg = "sslrootcert, or DATABASE_CA_FILE, cannot be read"
         raise DatabaseUrlError(msg) from None
     # Python 3.13 is stricter than libpq: it refuses authorities without keyUsage, as plain `openssl
     # req -x509` makes them, and trusts a root that another authority has signed.

@@ -8,11 +8,11 @@ from time import monotonic
 
 from asyncpg import exceptions as pg
 
-from app.db.pool import BusyError, StatementError
+from app.db.pool import PoolTimeoutError, QueryError
 from app.logging import log
 
-AGAIN_SECONDS = 30.0
-CAUSES_AT_MOST = 8
+LOG_REPEAT_INTERVAL = 30.0
+MAX_LOGGED_CAUSES = 8
 # The one message about a statement that is repeated: it names a table or the like, and no value.
 _DENIED = re.compile(r'permission denied for [a-z]+ [\w."$-]+', re.ASCII)
 
@@ -25,13 +25,13 @@ class ReadOnlyDatabaseError(Exception):
         return "the database is read-only"
 
 
-def cause(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What a fault says, with no password and nothing of a row.
 
     The server's words are kept where it refused a connection. Those about a statement may quote a
     row, so its code stands for them.
     """
-    if isinstance(error, StatementError):
+    if isinstance(error, QueryError):
         code = getattr(error.cause, "sqlstate", None)
         denied = _DENIED.fullmatch(str(error.cause.args[0])) if error.cause.args else None
         words = denied[0] if denied else type(error.cause).__name__
@@ -44,7 +44,7 @@ def cause(error: BaseException) -> str:
         unverified = getattr(error, "verify_message", None)
         words = f"certificate verify failed: {unverified}" if unverified else error.reason
         return f"TLS: {words}"
-    if isinstance(error, BusyError):
+    if isinstance(error, PoolTimeoutError):
         return "no connection of the pool was free in time"
     if isinstance(error, TimeoutError) and error.errno is None:
         return "no answer in time"
@@ -53,24 +53,30 @@ def cause(error: BaseException) -> str:
     )
 
 
-class Outage:
+class OutageLogger:
     """Tells the log why the database is away.
 
-    A cause is told once in `AGAIN_SECONDS`, and no more than `CAUSES_AT_MOST` of them: thousands
+    A cause is told once in `AGAIN_SECONDS`, and no more than `MAX_LOGGED_CAUSES` of them: thousands
     of requests may fail of the same one.
     """
 
     def __init__(self) -> None:
         self.cause: str | None = None
-        self.is_quiet = False
-        self._told: dict[str, float] = {}
+        self.silenced = False
+        self._last_logged: dict[str, float] = {}
 
-    def tell(self, error: BaseException) -> None:
+    def record(self, error: BaseException) -> None:
         """Remember a fault's cause, and log it unless that was done a moment ago."""
-        self.cause = cause(error)
+        self.cause = describe_error(error)
         now = monotonic()
-        self._told = {told: at for told, at in self._told.items() if now - at < AGAIN_SECONDS}
-        if self.is_quiet or self.cause in self._told or len(self._told) >= CAUSES_AT_MOST:
+        self._last_logged = {
+            told: at for told, at in self._last_logged.items() if now - at < LOG_REPEAT_INTERVAL
+        }
+        if (
+            self.silenced
+            or self.cause in self._last_logged
+            or len(self._last_logged) >= MAX_LOGGED_CAUSES
+        ):
             return
-        self._told[self.cause] = now
+        self._last_logged[self.cause] = now
         log.warning("database unavailable", cause=self.cause)

@@ -21,18 +21,18 @@ from asyncpg.prepared_stmt import PreparedStatement
 
 # A fast restart or a failover is over by then. A longer outage is answered at once, so that
 # requests do not pile up behind a database that is away.
-BRIDGED_SECONDS = 1.5
-AGAIN_SECONDS = 0.1
+CONNECT_RETRY_WINDOW = 1.5
+CONNECT_RETRY_INTERVAL = 0.1
 # The driver has the server cancel what still runs, and says farewell. When the server says nothing
 # at all this comes on top of the request's own limit.
-CLOSE_SECONDS = 0.15
-PREPARED_AT_MOST = 100  # statements of one connection
+CLOSE_TIMEOUT = 0.15
+STATEMENT_CACHE_SIZE = 100  # statements of one connection
 
 # An InternalClientError where the server has said that it ends a connection and not yet ended it.
-_OF_THE_DRIVER = (pg.PostgresError, pg.InterfaceError, pg.InternalClientError, OSError)
+_DRIVER_ERRORS = (pg.PostgresError, pg.InterfaceError, pg.InternalClientError, OSError)
 
 
-class UnreachableError(Exception):
+class ConnectError(Exception):
     """No connection could be opened; `cause` tells why."""
 
     def __init__(self, cause: BaseException) -> None:
@@ -40,7 +40,7 @@ class UnreachableError(Exception):
         self.cause = cause
 
 
-class StatementError(Exception):
+class QueryError(Exception):
     """The server refused a statement, or the connection broke under it; `cause` tells why."""
 
     def __init__(self, cause: BaseException) -> None:
@@ -48,25 +48,25 @@ class StatementError(Exception):
         self.cause = cause
 
 
-class BusyError(TimeoutError):
+class PoolTimeoutError(TimeoutError):
     """Every connection was in use for all of the time there was."""
 
 
 # By class or code (PostgreSQL's documentation, appendix A): lost connections, a transaction that
 # should not be open, statements that are prepared no longer or twice, an ended session, and an
 # internal error, after which the state of the session is unknown.
-_OF_THE_CONNECTION = ("08", "25", "26", "34", "42P05", "57P", "XX000")
+_CONNECTION_SQLSTATES = ("08", "25", "26", "34", "42P05", "57P", "XX000")
 
 
-def is_of_connection(error: BaseException) -> bool:
+def is_connection_error(error: BaseException) -> bool:
     """Whether the server says that the connection is at fault, and not the statement alone."""
     severity = getattr(error, "severity_en", None) or getattr(error, "severity", None)
     if severity in {"FATAL", "PANIC"} or isinstance(error, pg.InvalidCachedStatementError):
         return True
-    return str(getattr(error, "sqlstate", None)).startswith(_OF_THE_CONNECTION)
+    return str(getattr(error, "sqlstate", None)).startswith(_CONNECTION_SQLSTATES)
 
 
-def _is_of_statement(error: BaseException) -> bool:
+def _is_statement_error(error: BaseException) -> bool:
     """Whether the server refused the statement, and waits for the next one.
 
     The driver refuses some with the same kind of error, without a severity. It may have prepared
@@ -75,10 +75,10 @@ def _is_of_statement(error: BaseException) -> bool:
     """
     if not isinstance(error, pg.PostgresError) or getattr(error, "severity", None) is None:
         return False
-    return not is_of_connection(error)
+    return not is_connection_error(error)
 
 
-class Connector:
+class ConnectionFactory:
     """Opens connections, and tries again while the database has only just gone away.
 
     On a connection that could not be opened no statement was sent, so none is made twice.
@@ -87,60 +87,60 @@ class Connector:
     def __init__(self, options: Mapping[str, Any]) -> None:
         """`options` are the keyword arguments of `asyncpg.connect`."""
         self._options = options
-        self.away_since: float | None = None
+        self.unavailable_since: float | None = None
 
     async def connect(self) -> asyncpg.Connection[Any]:
-        """A connection; the caller bounds the time. Raises UnreachableError."""
+        """A connection; the caller bounds the time. Raises ConnectError."""
         while True:
             try:
                 opened: asyncpg.Connection[Any] = await asyncpg.connect(**self._options)
-            except _OF_THE_DRIVER as error:
+            except _DRIVER_ERRORS as error:
                 now = monotonic()
-                if self.away_since is None:
-                    self.away_since = now
-                if now - self.away_since >= BRIDGED_SECONDS:
-                    raise UnreachableError(error) from None
-                await asyncio.sleep(AGAIN_SECONDS)
+                if self.unavailable_since is None:
+                    self.unavailable_since = now
+                if now - self.unavailable_since >= CONNECT_RETRY_WINDOW:
+                    raise ConnectError(error) from None
+                await asyncio.sleep(CONNECT_RETRY_INTERVAL)
             else:
-                self.away_since = None
+                self.unavailable_since = None
                 return opened
 
 
-class Kept:
+class PooledConnection:
     """A connection with the statements that were prepared on it.
 
     PostgreSQL plans a named statement once for all values, after a few executions. It plans an
     unnamed one for its values each time; the driver sends its text again, in the same round trip.
     """
 
-    def __init__(self, driver: asyncpg.Connection[Any], *, named: bool = True) -> None:
+    def __init__(self, connection: asyncpg.Connection[Any], *, named: bool = True) -> None:
         """It is heard and taken for the first time now."""
-        self.driver = driver
-        self.opened = self.heard = self.taken = monotonic()
-        self._prepared: dict[str, PreparedStatement[Any]] = {}
+        self.connection = connection
+        self.opened_at = self.last_used_at = self.acquired_at = monotonic()
+        self._statement_cache: dict[str, PreparedStatement[Any]] = {}
         self._names = (f"statement_{number}" for number in count()) if named else None
 
     async def fetch(
-        self, text: str, arguments: list[Any], deadline: float, *, named: bool = True
+        self, sql: str, arguments: list[Any], deadline: float, *, named: bool = True
     ) -> list[Record]:
         """The rows of a statement. Raises what the driver does, and TimeoutError."""
-        statement = self._prepared.get(text)
+        statement = self._statement_cache.get(sql)
         if statement is not None:
             try:
                 return await statement.fetch(*arguments, timeout=deadline - monotonic())
             except (pg.InvalidCachedStatementError, pg.InvalidSQLStatementNameError):
                 # A migration changed the table, or the session was reset. The server has refused
                 # the statement before it ran.
-                self._prepared.clear()
-        if len(self._prepared) >= PREPARED_AT_MOST:
-            del self._prepared[next(iter(self._prepared))]
+                self._statement_cache.clear()
+        if len(self._statement_cache) >= STATEMENT_CACHE_SIZE:
+            del self._statement_cache[next(iter(self._statement_cache))]
         name = next(self._names) if named and self._names else None
-        statement = await self.driver.prepare(text, name=name, timeout=deadline - monotonic())
-        self._prepared[text] = statement
+        statement = await self.connection.prepare(sql, name=name, timeout=deadline - monotonic())
+        self._statement_cache[sql] = statement
         return await statement.fetch(*arguments, timeout=deadline - monotonic())
 
 
-class Places:
+class _Semaphore:
     """So many places, which are handed on in the order in which they were waited for.
 
     asyncio's semaphore and its time limit would do; with 16 clients for ten places they took 6% of
@@ -149,44 +149,44 @@ class Places:
 
     def __init__(self, number: int) -> None:
         """All of them are free."""
-        self._free = number
+        self._available = number
         self._waiting = deque[asyncio.Future[None]]()
 
-    async def take(self, seconds: float) -> None:
-        """Take one. Raises BusyError when none came free in `seconds`."""
-        if self._free:
-            self._free -= 1
+    async def acquire(self, timeout: float) -> None:
+        """Take one. Raises PoolTimeoutError when none came free in `seconds`."""
+        if self._available:
+            self._available -= 1
             return
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _say_busy, turn)
+        timer = loop.call_later(timeout, _expire_waiter, turn)
         self._waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
             # Who is cancelled in the moment of their turn has the place, and no use for it.
             if not turn.cancelled() and turn.exception() is None:
-                self.give()
+                self.release()
             raise
         finally:
             timer.cancel()
 
-    def give(self) -> None:
+    def release(self) -> None:
         """Give one back: to whoever waits longest, so that nobody overtakes them."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
-        self._free += 1
+        self._available += 1
 
 
-def _say_busy(turn: asyncio.Future[None]) -> None:
+def _expire_waiter(turn: asyncio.Future[None]) -> None:
     if not turn.done():
-        turn.set_exception(BusyError())
+        turn.set_exception(PoolTimeoutError())
 
 
-class Pool:
+class ConnectionPool:
     """At most so many connections; the one that was used last is used next.
 
     A connection is replaced before a statement is given it when it is too old, when it is dead, or
@@ -197,102 +197,102 @@ class Pool:
     """
 
     def __init__(
-        self, options: Mapping[str, Any], *, size: int, recycle: float, named: bool = True
+        self, options: Mapping[str, Any], *, size: int, max_lifetime: float, named: bool = True
     ) -> None:
-        """`recycle` is the age in seconds at which a connection is replaced.
+        """`max_lifetime` is the age in seconds at which a connection is replaced.
 
         `named` is whether a named statement is still there at the next use: not behind a pooler.
         """
-        self._connector = Connector(options)
+        self._factory = ConnectionFactory(options)
         self._size = size
-        self._recycle = recycle
+        self._max_lifetime = max_lifetime
         self._named = named
-        self._places = Places(size)
-        self._used = 0
-        self._idle: list[Kept] = []
-        self._doubted = self._renewed = float("-inf")
+        self._slots = _Semaphore(size)
+        self._in_use = 0
+        self._idle: list[PooledConnection] = []
+        self._suspect_before = self._replace_before = float("-inf")
 
     async def fetch(
-        self, text: str, arguments: list[Any], seconds: float, *, named: bool = True
+        self, sql: str, arguments: list[Any], timeout: float, *, named: bool = True
     ) -> list[Record]:
         """The rows of a statement, in one round trip where its connection knows it already.
 
         `named` is false for a statement that is to be planned for its values each time.
 
-        Raises StatementError when the statement fails, UnreachableError when no connection could be
-        opened for it, and TimeoutError after `seconds`, a BusyError where none was free in them.
+        Raises QueryError when the statement fails, ConnectError when no connection could be
+        opened for it, and TimeoutError after `seconds`, a PoolTimeoutError where none was free in them.
         """
         now = monotonic()
-        deadline = now + seconds
-        await self._places.take(seconds)
-        self._used += 1
+        deadline = now + timeout
+        await self._slots.acquire(timeout)
+        self._in_use += 1
         try:
-            kept = await self._taken(now, deadline)
+            kept = await self._acquire(now, deadline)
             try:
-                rows = await kept.fetch(text, arguments, deadline, named=named)
+                rows = await kept.fetch(sql, arguments, deadline, named=named)
             except BaseException as error:
                 if isinstance(error, pg.ReadOnlySQLTransactionError):
-                    self.renew()
-                if _is_of_statement(error) and not kept.driver.is_closed():
-                    self._give_back(kept)
+                    self.replace_connections()
+                if _is_statement_error(error) and not kept.connection.is_closed():
+                    self._release(kept)
                 else:
-                    await self._lose(kept)
-                if isinstance(error, TimeoutError) or not isinstance(error, _OF_THE_DRIVER):
+                    await self._discard(kept)
+                if isinstance(error, TimeoutError) or not isinstance(error, _DRIVER_ERRORS):
                     raise
-                raise StatementError(error) from None
-            self._give_back(kept)
+                raise QueryError(error) from None
+            self._release(kept)
             return rows
         finally:
-            self._used -= 1
-            self._places.give()
+            self._in_use -= 1
+            self._slots.release()
 
-    def renew(self) -> None:
+    def replace_connections(self) -> None:
         """Replace every connection that is open now before its next use."""
-        self._renewed = monotonic()
+        self._replace_before = monotonic()
 
     async def close(self) -> None:
         """Close every connection that is not in use."""
         while self._idle:
             await _close(self._idle.pop())
 
-    def used(self) -> int:
+    def in_use(self) -> int:
         """How many connections serve a request now."""
-        return self._used
+        return self._in_use
 
-    def idle(self) -> int:
+    def idle_count(self) -> int:
         """How many connections are open and wait for a request."""
         return len(self._idle)
 
-    def most(self) -> int:
+    def max_size(self) -> int:
         """How many connections there may be."""
         return self._size
 
-    async def _taken(self, now: float, deadline: float) -> Kept:
+    async def _acquire(self, now: float, deadline: float) -> PooledConnection:
         """The warmest connection that is sound, else a new one."""
         while self._idle:
             kept = self._idle.pop()
-            if kept.driver.is_closed():
+            if kept.connection.is_closed():
                 continue
-            if kept.heard < self._doubted or kept.opened < self._renewed:
-                kept.driver.terminate()
-            elif now - kept.opened >= self._recycle:
+            if kept.last_used_at < self._suspect_before or kept.opened_at < self._replace_before:
+                kept.connection.terminate()
+            elif now - kept.opened_at >= self._max_lifetime:
                 await _close(kept)
             else:
-                kept.taken = now
+                kept.acquired_at = now
                 return kept
         async with asyncio.timeout(deadline - monotonic()):
-            return Kept(await self._connector.connect(), named=self._named)
+            return PooledConnection(await self._factory.connect(), named=self._named)
 
-    def _give_back(self, kept: Kept) -> None:
-        kept.heard = monotonic()
+    def _release(self, kept: PooledConnection) -> None:
+        kept.last_used_at = monotonic()
         self._idle.append(kept)
 
-    async def _lose(self, kept: Kept) -> None:
+    async def _discard(self, kept: PooledConnection) -> None:
         """Close a connection in whose statement something else than the statement went wrong."""
-        self._doubted = max(self._doubted, kept.taken)
+        self._suspect_before = max(self._suspect_before, kept.acquired_at)
         await _close(kept)
 
 
-async def _close(kept: Kept) -> None:
-    with suppress(*_OF_THE_DRIVER):
-        await kept.driver.close(timeout=CLOSE_SECONDS)
+async def _close(kept: PooledConnection) -> None:
+    with suppress(*_DRIVER_ERRORS):
+        await kept.connection.close(timeout=CLOSE_TIMEOUT)

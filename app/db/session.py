@@ -15,23 +15,23 @@ from sqlalchemy.ext.asyncio import (
 )
 
 # `Database.fetch`: a statement, its values, and since when the request's time counts.
-Fetch = Callable[..., Awaitable[list[Record]]]
+FetchCallable = Callable[..., Awaitable[list[Record]]]
 
 
-class Sessions(async_scoped_session[AsyncSession]):
+class ScopedSession(async_scoped_session[AsyncSession]):
     """A session for each task that needs one, and `fetch`, which needs none.
 
     So one repository serves every request. Who calls what a repository inherits ends its session
     with `remove`, as SQLAlchemy's documentation of scoped sessions says.
     """
 
-    def __init__(self, engine: AsyncEngine, fetch: Fetch) -> None:
+    def __init__(self, engine: AsyncEngine, fetch: FetchCallable) -> None:
         """Take the engine, and what runs a statement."""
-        super().__init__(async_sessionmaker(engine), _task)
+        super().__init__(async_sessionmaker(engine), _current_task)
         self.fetch = fetch
 
 
-def _task() -> asyncio.Task[Any] | None:
+def _current_task() -> asyncio.Task[Any] | None:
     try:
         return asyncio.current_task()
     except RuntimeError:  # no loop is running: an application is being made

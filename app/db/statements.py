@@ -14,7 +14,7 @@ from sqlalchemy import ClauseElement, Dialect
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 # More than there are statements of the service's own: each set of a list's filters is one.
-STATEMENTS_AT_MOST = 2048
+COMPILED_CACHE_SIZE = 2048
 
 _DIALECT: Dialect = dialect()  # type: ignore[no-untyped-call]
 
@@ -23,33 +23,33 @@ _DIALECT: Dialect = dialect()  # type: ignore[no-untyped-call]
 UNNAMED = {"unnamed": True}
 
 
-class Sent(NamedTuple):
+class CompiledStatement(NamedTuple):
     """What the server gets: `named` where it may plan the statement once for all values."""
 
-    text: str
+    sql: str
     arguments: list[Any]
     named: bool
 
 
-class _Compiled(NamedTuple):
+class _Template(NamedTuple):
     """A statement as the driver takes it."""
 
-    text: str
-    names: tuple[str, ...]
-    constants: Mapping[str, Any]
+    sql: str
+    parameter_order: tuple[str, ...]
+    literals: Mapping[str, Any]
     named: bool
 
 
-@lru_cache(STATEMENTS_AT_MOST)
-def _compiled(statement: ClauseElement) -> _Compiled:
+@lru_cache(COMPILED_CACHE_SIZE)
+def _compile(statement: ClauseElement) -> _Template:
     compiled: Any = statement.compile(dialect=_DIALECT)
     constants = {name: value for name, value in compiled.params.items() if value is not None}
     named = not compiled.execution_options.get("unnamed", False)
-    return _Compiled(str(compiled), tuple(compiled.positiontup), constants, named)
+    return _Template(str(compiled), tuple(compiled.positiontup), constants, named)
 
 
-def as_sent(statement: ClauseElement, values: Mapping[str, Any]) -> Sent:
+def compile_statement(statement: ClauseElement, values: Mapping[str, Any]) -> CompiledStatement:
     """The text and the arguments that the server gets."""
-    text, names, constants, named = _compiled(statement)
+    text, names, constants, named = _compile(statement)
     given = {**constants, **values} if constants else values
-    return Sent(text, [given[name] for name in names], named)
+    return CompiledStatement(text, [given[name] for name in names], named)

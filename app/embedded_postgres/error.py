@@ -1,6 +1,6 @@
 """What a person is told when the embedded PostgreSQL cannot run."""
 
-OWN_SERVER = "Or set DATABASE_URL to use another PostgreSQL."
+DATABASE_URL_HINT = "Or set DATABASE_URL to use another PostgreSQL."
 
 
 class EmbeddedError(Exception):

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.parse import quote
 
-from app.embedded_postgres.data_dir import SOCKET_FOLDER_PREFIX, postmaster_pid
-from app.embedded_postgres.error import OWN_SERVER, EmbeddedError
-from app.embedded_postgres.user import Account, before_exec, give
+from app.embedded_postgres.data_dir import SOCKET_DIR_PREFIX, read_postmaster_pid
+from app.embedded_postgres.error import DATABASE_URL_HINT, EmbeddedError
+from app.embedded_postgres.user import ServerUser, chown, make_preexec_fn
 
-_INITDB_SECONDS = 120.0
+_INITDB_TIMEOUT = 120.0
 _BUILTIN_LOCALE_SINCE = 17
-_READY_SECONDS = 30.0  # replaying the WAL after a crash takes long
-_STOP_SECONDS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0))  # fast shutdown, then immediate
+_READY_TIMEOUT = 30.0  # replaying the WAL after a crash takes long
+_STOP_SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0))  # fast shutdown, then immediate
 
 
-class Address(NamedTuple):
+class ServerAddress(NamedTuple):
     """How the server is reached, and the server options and initdb options that belong to it."""
 
     url: str
@@ -31,14 +31,14 @@ class Address(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Server:
+class PostgresServer:
     """The server of one cluster, which is made and started with these."""
 
     programs: Path
     cluster: Path
     durable: bool
-    account: Account | None
-    address: Address
+    user: ServerUser | None
+    address: ServerAddress
     log: IO[bytes]
     lock: int  # descriptor of server.lock, inherited by all processes of the server
 
@@ -70,7 +70,7 @@ class Server:
         options += self.address.authentication
         return options if self.durable else [*options, "--no-sync"]
 
-    def create(self) -> None:
+    def init_cluster(self) -> None:
         """Make the cluster aside and rename it: an interrupted start leaves no half of one."""
         others = ", ".join(sorted(path.name for path in self.cluster.parent.glob("pg[0-9][0-9]")))
         if others:  # an empty database beside the old one would look like lost data
@@ -82,7 +82,7 @@ class Server:
         if fresh.exists():
             shutil.rmtree(fresh)
         fresh.mkdir(mode=0o700)
-        give(fresh, self.account)
+        chown(fresh, self.user)
         self.run("initdb", *self.initdb_options(fresh))
         arguments = ["-D", str(fresh), "-c", "exit_on_error=on"] + ["-F"] * (not self.durable)
         self.run("postgres", "--single", *arguments, "template1", given=b"CREATE DATABASE tasks;\n")
@@ -106,20 +106,20 @@ class Server:
                 # Messages in English; and initdb need not search for the name of the time zone.
                 env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
                 start_new_session=True,  # Ctrl-C is for the service, which drains first
-                preexec_fn=before_exec(self.account),  # noqa: PLW1509 - see there
+                preexec_fn=make_preexec_fn(self.user),  # noqa: PLW1509 - see there
                 pass_fds=(self.lock,),
             )
         except subprocess.SubprocessError as error:
             raise EmbeddedError(
                 f"PostgreSQL refuses to run as root, and this process may not run it as another "
-                f"user ({self.account}). {OWN_SERVER}"
+                f"user ({self.user}). {DATABASE_URL_HINT}"
             ) from error
 
     def run(self, program: str, *arguments: str, given: bytes = b"") -> None:
         """Run one of the programs to its end; raises EmbeddedError when it fails."""
         with self.spawn(program, *arguments, stdin=subprocess.PIPE) as process:
             try:
-                process.communicate(given, timeout=_INITDB_SECONDS)
+                process.communicate(given, timeout=_INITDB_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
             except BaseException:  # not only errors: Ctrl-C does not reach the child
@@ -127,32 +127,32 @@ class Server:
                 process.wait()
                 raise
         if process.returncode:
-            limit = f"exit status {process.returncode}, time limit {_INITDB_SECONDS:.0f} s"
-            raise self.failure(f"{program} failed ({limit})")
+            limit = f"exit status {process.returncode}, time limit {_INITDB_TIMEOUT:.0f} s"
+            raise self.startup_error(f"{program} failed ({limit})")
 
-    def await_ready(self, process: subprocess.Popen[bytes]) -> None:
+    def wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         """Return once the server accepts connections; raises EmbeddedError when it does not."""
-        deadline = time.monotonic() + _READY_SECONDS
+        deadline = time.monotonic() + _READY_TIMEOUT
         while time.monotonic() < deadline:
-            status = postmaster_pid(self.cluster)
+            status = read_postmaster_pid(self.cluster)
             # The server writes this line once it accepts connections: no need to try one.
             if status[:1] == [str(process.pid)] and status[7:8] == ["ready"]:
                 return
             if process.poll() is not None:
-                raise self.failure("PostgreSQL stopped while starting")
+                raise self.startup_error("PostgreSQL stopped while starting")
             time.sleep(0.01)
-        raise self.failure(f"PostgreSQL was not ready within {_READY_SECONDS:.0f} s")
+        raise self.startup_error(f"PostgreSQL was not ready within {_READY_TIMEOUT:.0f} s")
 
-    def failure(self, what: str) -> EmbeddedError:
+    def startup_error(self, what: str) -> EmbeddedError:
         """Return an error with the end of the log, which says why."""
         path = self.cluster.with_name("postgres.log")
         last_lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
         return EmbeddedError("\n".join([f"{what}. The end of {path}:", *last_lines]))
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop_server(process: subprocess.Popen[bytes]) -> None:
     """Stop the server, with a harder signal each time that it takes too long."""
-    for number, seconds in _STOP_SECONDS:
+    for number, seconds in _STOP_SIGNALS:
         process.send_signal(number)
         # A second Ctrl-C asks for haste, not for a server left behind.
         with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -162,9 +162,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def address_for(
-    stack: ExitStack, folder: Path, base: Path, record: IO[str], account: Account | None
-) -> Address:
+def choose_address(
+    stack: ExitStack, folder: Path, base: Path, record: IO[str], account: ServerUser | None
+) -> ServerAddress:
     """Make the folder of the server's socket; return the address in it."""
     if base == folder:
         path = folder / "run"
@@ -172,15 +172,15 @@ def address_for(
             shutil.rmtree(path)
         path.mkdir(mode=0o700)
     else:
-        path = Path(tempfile.mkdtemp(prefix=SOCKET_FOLDER_PREFIX, dir=base))
+        path = Path(tempfile.mkdtemp(prefix=SOCKET_DIR_PREFIX, dir=base))
         record.write(str(path))
         record.flush()
     stack.callback(shutil.rmtree, path, ignore_errors=True)
-    give(path, account)
-    return _over_socket(path)
+    chown(path, account)
+    return _unix_socket(path)
 
 
-def _over_socket(folder: Path) -> Address:
+def _unix_socket(folder: Path) -> ServerAddress:
     """Return the address in a folder that only the server's user and we may enter: no password."""
     in_list = '"{}"'.format(str(folder).replace('"', '""'))
     settings = {
@@ -190,4 +190,4 @@ def _over_socket(folder: Path) -> Address:
         "unix_socket_permissions": "0700",
     }
     url = f"postgresql://tasks@/tasks?host={quote(bytes(folder))}&port=5432"
-    return Address(url, settings, ("--auth-local=trust", "--auth-host=reject"))
+    return ServerAddress(url, settings, ("--auth-local=trust", "--auth-host=reject"))

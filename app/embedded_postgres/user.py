@@ -10,32 +10,34 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from app.embedded_postgres.error import OWN_SERVER, EmbeddedError
+from app.embedded_postgres.error import DATABASE_URL_HINT, EmbeddedError
 
 LINUX = sys.platform.startswith("linux")
 _PARENT_DEATH_SIGNAL = signal.SIGINT  # kill -9 of us is a fast shutdown of the server
 
 
-class Account(NamedTuple):
+class ServerUser(NamedTuple):
     """Whom the server runs as when we are root."""
 
     uid: int
     gid: int
-    override: bool  # keeps CAP_DAC_OVERRIDE: a folder on the way to its files is closed to the uid
+    needs_dac_override: (
+        bool  # keeps CAP_DAC_OVERRIDE: a folder on the way to its files is closed to the uid
+    )
 
 
-def account_for(cluster: Path, passed: list[Path]) -> Account | None:
+def choose_user(cluster: Path, required_paths: list[Path]) -> ServerUser | None:
     """Return whom to run as when we are root, whom PostgreSQL refuses, else None."""
     if os.geteuid() != 0:
         return None
     uid, gid = _unprivileged(cluster)
-    closed = _closed(passed, uid, gid)
-    if closed and not _may_override(Path("/proc/self/status")):
+    closed = _first_inaccessible(required_paths, uid, gid)
+    if closed and not _has_dac_override(Path("/proc/self/status")):
         raise EmbeddedError(
             f"PostgreSQL refuses to run as root, and {closed} is closed to user id {uid}, which it "
-            f"would run as. Run the service as an ordinary user, or move it. {OWN_SERVER}"
+            f"would run as. Run the service as an ordinary user, or move it. {DATABASE_URL_HINT}"
         )
-    return Account(uid, gid, override=closed is not None)
+    return ServerUser(uid, gid, needs_dac_override=closed is not None)
 
 
 def _unprivileged(cluster: Path) -> tuple[int, int]:
@@ -49,13 +51,13 @@ def _unprivileged(cluster: Path) -> tuple[int, int]:
             entry = pwd.getpwnam(name)
             return entry.pw_uid, entry.pw_gid
     raise EmbeddedError(
-        f"PostgreSQL refuses to run as root; no user postgres or nobody exists. {OWN_SERVER}"
+        f"PostgreSQL refuses to run as root; no user postgres or nobody exists. {DATABASE_URL_HINT}"
     )
 
 
-def _closed(passed: list[Path], uid: int, gid: int) -> Path | None:
+def _first_inaccessible(required_paths: list[Path], uid: int, gid: int) -> Path | None:
     """Return the first of the paths and their parents that mode bits do not let the user pass."""
-    for path in passed:
+    for path in required_paths:
         for step in (*reversed(path.parents), path):
             status = step.stat()
             shift = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
@@ -64,7 +66,7 @@ def _closed(passed: list[Path], uid: int, gid: int) -> Path | None:
     return None
 
 
-def _may_override(status: Path) -> bool:
+def _has_dac_override(status: Path) -> bool:
     with suppress(FileNotFoundError):
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("CapPrm:"):
@@ -72,13 +74,13 @@ def _may_override(status: Path) -> bool:
     return False
 
 
-def give(path: Path, account: Account | None) -> None:
+def chown(path: Path, account: ServerUser | None) -> None:
     """Make the account the owner of a file or folder of ours."""
     if account:
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
-def before_exec(account: Account | None) -> Callable[[], None]:
+def make_preexec_fn(account: ServerUser | None) -> Callable[[], None]:
     """Return what the child does after the fork: take on the account, then die with its parent."""
     # All that takes locks or imports is done here: after a fork of a threaded process it may hang.
     libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
@@ -88,7 +90,7 @@ def before_exec(account: Account | None) -> Callable[[], None]:
 
     def prepare() -> None:  # pragma: no cover - runs between fork and exec
         if account:
-            _take_on(account, libc)
+            _drop_privileges(account, libc)
         if libc:  # after setuid, which clears it
             libc.prctl(1, _PARENT_DEATH_SIGNAL, 0, 0, 0)  # PR_SET_PDEATHSIG
             if os.getppid() != parent:
@@ -97,8 +99,10 @@ def before_exec(account: Account | None) -> Callable[[], None]:
     return prepare
 
 
-def _take_on(account: Account, libc: ctypes.CDLL | None) -> None:  # pragma: no cover - see above
-    if libc and account.override:
+def _drop_privileges(
+    account: ServerUser, libc: ctypes.CDLL | None
+) -> None:  # pragma: no cover - see above
+    if libc and account.needs_dac_override:
         libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS across setuid
         # SECBIT_NO_SETUID_FIXUP: without it access(), by which PostgreSQL checks its own programs,
         # takes no notice of the capability. It needs CAP_SETPCAP; open programs do without.
@@ -106,7 +110,7 @@ def _take_on(account: Account, libc: ctypes.CDLL | None) -> None:  # pragma: no 
     os.setgroups([])
     os.setgid(account.gid)
     os.setuid(account.uid)
-    if libc and account.override:
+    if libc and account.needs_dac_override:
         header = (ctypes.c_uint32 * 2)(0x20080522, 0)
         dac_override = (ctypes.c_uint32 * 6)(2, 2, 2, 0, 0, 0)  # effective, permitted, inheritable
         # PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE: it alone survives the exec

@@ -15,17 +15,17 @@ from litestar.exceptions import InternalServerException
 
 from app.http.declaration import Declaration
 from app.http.problems import (
-    FAULTS_AT_MOST,
-    Fault,
+    MAX_ERRORS,
+    FieldError,
     InvalidBody,
     MalformedBody,
     UnsupportedMediaType,
 )
-from app.state import core
+from app.state import app_state
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
-DEPTH_AT_MOST = 100
+MAX_DEPTH = 100
 TOO_DEEP = "The body nests more than 100 arrays and objects into each other."
 _CHARSET = re.compile(r'(charset=(utf-8|"utf-8"))?', re.IGNORECASE)
 _CONTAINERS = (dict, list)
@@ -34,7 +34,7 @@ Json = dict[str, Any] | list[Any] | str | float | None
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
-class Body(Declaration, Generic[StructT]):
+class JSONBody(Declaration, Generic[StructT]):
     """The body of one operation; its struct has the name of its component schema."""
 
     def __init__(self, struct: type[StructT], *media_types: str) -> None:
@@ -44,7 +44,7 @@ class Body(Declaration, Generic[StructT]):
         self._decoder = msgspec.json.Decoder(struct)
         self._names = [b'"%s"' % name.encode() for name in struct.__struct_encode_fields__]
 
-    async def read(self, request: Request[Any, Any, Any]) -> StructT:
+    async def parse(self, request: Request[Any, Any, Any]) -> StructT:
         """Decode the body of a request.
 
         Raises UnsupportedMediaType, ContentTooLarge (from the framework), MalformedBody or
@@ -60,45 +60,49 @@ class Body(Declaration, Generic[StructT]):
         try:
             decoded = self._decoder.decode(raw)
         except msgspec.ValidationError:
-            return self._judge(request, raw)
+            return self._raise_validation_errors(request, raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as fault:
             raise _malformed(fault) from None
         # A name can stand twice only where its quoted form does, or where an escape hides it.
         if b"\\u" in raw or any(raw.count(name) > 1 for name in self._names):
-            _parse(raw)
+            _parse_strict_json(raw)
         return decoded
 
     def _check_media_type(self, request: Request[Any, Any, Any]) -> None:
         # Sent twice, the two may differ, and what stands behind us may heed the other one.
         types = request.headers.getall("content-type", [])
         if len(types) != 1:
-            self._refuse("Content-Type", "must be sent once")
+            self._unsupported_media_type("Content-Type", "must be sent once")
         declared, _, parameters = types[0].partition(";")
         if declared.strip(" \t").lower() not in self.media_types:
-            self._refuse("Content-Type", f"must be {' or '.join(self.media_types)}")
+            self._unsupported_media_type("Content-Type", f"must be {' or '.join(self.media_types)}")
         if not _CHARSET.fullmatch(parameters.strip(" \t")):
-            self._refuse("Content-Type", "may have the parameter charset=utf-8 alone")
+            self._unsupported_media_type(
+                "Content-Type", "may have the parameter charset=utf-8 alone"
+            )
         codings = request.headers.getall("content-encoding", [])
         if any(coding.strip().lower() != "identity" for coding in codings):
-            self._refuse("Content-Encoding", "must be absent: bodies have no content coding")
+            self._unsupported_media_type(
+                "Content-Encoding", "must be absent: bodies have no content coding"
+            )
 
-    def _refuse(self, header: str, detail: str) -> None:
+    def _unsupported_media_type(self, header: str, detail: str) -> None:
         raise UnsupportedMediaType(
             f"Send the body as {self.media_types[0]}.",
-            faults=[Fault(parameter=header, detail=detail)],
+            errors=[FieldError(parameter=header, detail=detail)],
         )
 
-    def _judge(self, request: Request[Any, Any, Any], raw: bytes) -> StructT:
+    def _raise_validation_errors(self, request: Request[Any, Any, Any], raw: bytes) -> StructT:
         """Ask the contract's own schema what is wrong with a body that did not fit its struct."""
-        value = _parse(raw)
-        faults = core(request).contract.faults(self.struct.__name__, value)
+        value = _parse_strict_json(raw)
+        faults = app_state(request).openapi.validate(self.struct.__name__, value)
         if faults:
-            raise InvalidBody(f"The body has {_count(faults)}.", faults=faults)
+            raise InvalidBody(f"The body has {_count(faults)}.", errors=faults)
         # JSON Schema counts 1.0 as an integer, msgspec's strict mode does not.
         return msgspec.convert(value, self.struct)
 
 
-def _parse(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
+def _parse_strict_json(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """Read a body as JSON alone, whatever its schema; integral numbers become integers.
 
     Raises MalformedBody, also where an object has a name twice, of which msgspec keeps the last
@@ -107,12 +111,12 @@ def _parse(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
     try:
         value = json.loads(
             raw.decode(),
-            object_pairs_hook=_members,
-            parse_int=_number,
-            parse_float=_number,
-            parse_constant=_refuse_constant,
+            object_pairs_hook=_reject_duplicate_keys,
+            parse_int=_parse_number,
+            parse_float=_parse_number,
+            parse_constant=_reject_constant,
         )
-        if _nests_too_deeply(value):
+        if _exceeds_max_depth(value):
             raise MalformedBody(TOO_DEEP)
         msgspec.json.encode(value)  # lone surrogates, which json lets pass
     except RecursionError:
@@ -128,7 +132,7 @@ def _malformed(fault: Exception) -> MalformedBody:
     return MalformedBody(f"The body is not JSON: {fault}.")
 
 
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         msg = "The body repeats a member name."
@@ -136,10 +140,10 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _nests_too_deeply(value: Json) -> bool:
+def _exceeds_max_depth(value: Json) -> bool:
     """Whether a decoded value has more levels of arrays and objects than the contract allows."""
     level: list[Json] = [value]
-    for _ in range(DEPTH_AT_MOST + 1):
+    for _ in range(MAX_DEPTH + 1):
         containers = [one for one in level if isinstance(one, _CONTAINERS)]
         if not containers:
             return False
@@ -151,18 +155,18 @@ def _nests_too_deeply(value: Json) -> bool:
     return True
 
 
-def _count(faults: Sequence[Fault]) -> str:
-    if len(faults) > FAULTS_AT_MOST:
-        return f"more than {FAULTS_AT_MOST} faults"
+def _count(faults: Sequence[FieldError]) -> str:
+    if len(faults) > MAX_ERRORS:
+        return f"more than {MAX_ERRORS} faults"
     return "one fault" if len(faults) == 1 else f"{len(faults)} faults"
 
 
-def _refuse_constant(name: str) -> Never:
+def _reject_constant(name: str) -> Never:
     msg = f"{name} is no JSON value"
     raise ValueError(msg)
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     # Python refuses to read an int of thousands of digits; JSON does not, and no schema wants more
     # than a float has.
     value = float(text)

@@ -10,47 +10,49 @@ from collections.abc import Mapping, Sequence
 
 from app.logging import log
 
-EXPOSED = b"ETag, Location, Retry-After, X-Request-ID"
-PREFLIGHT_SECONDS = b"600"
-LOG_SECONDS = 60
-LOGGED_AT_MOST = 100  # origins in that time: a client can make up any number of them
-LOGGED_BYTES_AT_MOST = 200
+EXPOSE_HEADERS = b"ETag, Location, Retry-After, X-Request-ID"
+MAX_AGE = b"600"
+LOG_INTERVAL = 60
+MAX_LOGGED_ORIGINS = 100  # origins in that time: a client can make up any number of them
+MAX_LOGGED_BYTES = 200
 
-Fields = list[tuple[bytes, bytes]]
+HeaderList = list[tuple[bytes, bytes]]
 
 
-class Cors:
+class CORSPolicy:
     """The origins whose pages may call the service."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         """Take the origins as browsers send them; `*` is every one."""
         self.origins = {origin.encode() for origin in origins}
-        self.everyone = "*" in origins
+        self.allow_any_origin = "*" in origins
         self._logged: dict[bytes, float] = {}  # when each was, the earliest first
 
-    def fields(self, request: Mapping[bytes, bytes], allowed_methods: bytes | None) -> Fields:
+    def headers(self, request: Mapping[bytes, bytes], allowed_methods: bytes | None) -> HeaderList:
         """The header fields for a response; a foreign origin gets none that would let it read.
 
         `allowed_methods` is the `Allow` of the path where the request is OPTIONS, else None.
         """
-        vary: Fields = [(b"vary", b"Origin")] if self.origins and not self.everyone else []
+        vary: HeaderList = (
+            [(b"vary", b"Origin")] if self.origins and not self.allow_any_origin else []
+        )
         origin = request.get(b"origin")
         if origin is None:
             return vary
-        if not (self.everyone or origin in self.origins):
+        if not (self.allow_any_origin or origin in self.origins):
             self._log(origin, request.get(b"host", b""))
             return vary
         fields = [
             *vary,
-            (b"access-control-allow-origin", b"*" if self.everyone else origin),
-            (b"access-control-expose-headers", EXPOSED),
+            (b"access-control-allow-origin", b"*" if self.allow_any_origin else origin),
+            (b"access-control-expose-headers", EXPOSE_HEADERS),
         ]
         if allowed_methods is not None and b"access-control-request-method" in request:
             wanted = request.get(b"access-control-request-headers", b"*")
             fields += [
                 (b"access-control-allow-methods", allowed_methods),
                 (b"access-control-allow-headers", wanted),
-                (b"access-control-max-age", PREFLIGHT_SECONDS),
+                (b"access-control-max-age", MAX_AGE),
             ]
         return fields
 
@@ -59,10 +61,10 @@ class Cors:
         if origin.partition(b"://")[2] == host.lower():
             return  # a page of the service's own
         now = time.monotonic()
-        while self._logged and now - next(iter(self._logged.values())) >= LOG_SECONDS:
+        while self._logged and now - next(iter(self._logged.values())) >= LOG_INTERVAL:
             del self._logged[next(iter(self._logged))]
-        origin = origin[:LOGGED_BYTES_AT_MOST]
-        if origin in self._logged or len(self._logged) >= LOGGED_AT_MOST:
+        origin = origin[:MAX_LOGGED_BYTES]
+        if origin in self._logged or len(self._logged) >= MAX_LOGGED_ORIGINS:
             return
         self._logged[origin] = now
         shown = origin.decode("latin-1").encode("unicode_escape").decode()

@@ -13,10 +13,10 @@ from msgspec import Meta
 EntityTag = Annotated[str, Meta(min_length=34, max_length=34, pattern=r'^"[0-9a-f]{32}"\Z')]
 
 _TAG = re.compile(r'(W/)?"([!#-~]*)"')
-_OURS = re.compile(r"[0-9a-f]{32}")
+_OWN_ETAG = re.compile(r"[0-9a-f]{32}")
 
 
-class Condition(msgspec.Struct, frozen=True):
+class ETagCondition(msgspec.Struct, frozen=True):
     """What `If-Match` or `If-None-Match` asks for: any tag at all, or one of some."""
 
     any: bool
@@ -24,8 +24,8 @@ class Condition(msgspec.Struct, frozen=True):
     weak: tuple[UUID, ...] = ()
 
     @classmethod
-    def parse(cls, value: str | None) -> Condition | None:
-        """Read a header field that matches the contract's `EntityTags`; None for an absent one.
+    def parse(cls, value: str | None) -> ETagCondition | None:
+        """Read a header field that matches the contract's `ETagList`; None for an absent one.
 
         Tags that this service cannot have given out match nothing and are left out.
         """
@@ -36,23 +36,23 @@ class Condition(msgspec.Struct, frozen=True):
         strong: list[UUID] = []
         weak: list[UUID] = []
         for weakness, opaque in _TAG.findall(value):
-            if _OURS.fullmatch(opaque):
+            if _OWN_ETAG.fullmatch(opaque):
                 (weak if weakness else strong).append(UUID(opaque))
         return cls(any=False, strong=tuple(strong), weak=tuple(weak))
 
-    def holds_weakly(self, etag: str) -> bool:
+    def matches_weak(self, etag: str) -> bool:
         """Weak comparison, as `If-None-Match` needs: W/"a" equals "a"."""
-        return self.any or unformat(etag) in self.strong + self.weak
+        return self.any or parse_etag(etag) in self.strong + self.weak
 
-    def holds_strongly(self, etag: str) -> bool:
+    def matches_strong(self, etag: str) -> bool:
         """Strong comparison, as `If-Match` needs: a weak tag equals none."""
-        return self.any or unformat(etag) in self.strong
+        return self.any or parse_etag(etag) in self.strong
 
 
-def is_unchanged(if_none_match: str | None, etag: str) -> bool:
+def is_not_modified(if_none_match: str | None, etag: str) -> bool:
     """Whether a read with this `If-None-Match` is 304: the client has this very representation."""
-    condition = Condition.parse(if_none_match)
-    return condition is not None and condition.holds_weakly(etag)
+    condition = ETagCondition.parse(if_none_match)
+    return condition is not None and condition.matches_weak(etag)
 
 
 def etag_of(content: bytes) -> str:
@@ -65,6 +65,6 @@ def format_etag(version: UUID) -> str:
     return f'"{version.hex}"'
 
 
-def unformat(etag: str) -> UUID:
+def parse_etag(etag: str) -> UUID:
     """The version in an `EntityTag`."""
     return UUID(etag[1:-1])

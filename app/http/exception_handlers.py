@@ -16,74 +16,79 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
 
-from app.http.headers import Allow
+from app.http.headers import AllowHeaders
 from app.http.problems import (
     MEDIA_TYPE,
     ContentTooLarge,
+    HTTPProblem,
     InternalError,
     MalformedRequest,
     MethodNotAllowed,
     PathNotFound,
-    Problem,
-    Refusal,
+    ProblemError,
 )
 from app.logging import log
 
 
-def allow(methods: Iterable[str]) -> str:
+def allow_header(methods: Iterable[str]) -> str:
     """The header field `Allow` of a path with these methods: HEAD goes wherever GET does."""
     names = {str(method) for method in methods} | {"OPTIONS"}
     return ", ".join(sorted(names | {"HEAD"} if "GET" in names else names))
 
 
-def answer_problem(request: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
+def handle_problem(request: Request[Any, Any, Any], problem: ProblemError) -> Response[bytes]:
     """Answer a problem as it is."""
     return Response(
-        msgspec.json.encode(problem.body(**_ids(request))),
+        msgspec.json.encode(problem.to_problem(**_ids(request))),
         status_code=problem.status,
         headers=problem.headers,
         media_type=MEDIA_TYPE,
     )
 
 
-def answer_http_exception(
+def handle_http_exception(
     request: Request[Any, Any, Any], exception: HTTPException
 ) -> Response[bytes]:
     """Answer an exception of the framework's, or of a component composed into the service."""
     if exception.status_code >= HTTP_500_INTERNAL_SERVER_ERROR:
-        return answer_fault(request, exception)
-    return answer_problem(request, _translated(exception, routed="route_handler" in request.scope))
+        return handle_unexpected_exception(request, exception)
+    return handle_problem(request, _to_problem(exception, routed="route_handler" in request.scope))
 
 
-def answer_fault(request: Request[Any, Any, Any], exception: Exception) -> Response[bytes]:
+def handle_unexpected_exception(
+    request: Request[Any, Any, Any], exception: Exception
+) -> Response[bytes]:
     """Answer a fault of ours; its stack goes to the log and nowhere else."""
     log.error("fault", **_ids(request), exc_info=exception)
-    return answer_problem(request, InternalError())
+    return handle_problem(request, InternalError())
 
 
 def _ids(request: Request[Any, Any, Any]) -> dict[str, Any]:
     state = request.scope["state"]
-    return {"request_id": state["request_id"], "trace_id": state["trace_id"]}
+    return {
+        "request_id": state["request_id"],
+        "trace_id": state["trace_id"],
+    }
 
 
-def _translated(exception: HTTPException, *, routed: bool) -> Problem:
+def _to_problem(exception: HTTPException, *, routed: bool) -> ProblemError:
     if isinstance(exception, RequestEntityTooLarge):
         return ContentTooLarge()
     if routed:
-        return Refusal(exception)
+        return HTTPProblem(exception)
     if isinstance(exception, NotFoundException):
         return PathNotFound()
     if isinstance(exception, MethodNotAllowedException):
         methods = (exception.headers or {}).get("allow", "").split(", ")
-        return MethodNotAllowed(headers=Allow(allow(methods)).named())
+        return MethodNotAllowed(headers=AllowHeaders(allow_header(methods)).to_dict())
     if type(exception) is ClientException:
         # The framework's word for a Host that makes no sense.
         return MalformedRequest()
-    return Refusal(exception)
+    return HTTPProblem(exception)
 
 
-HANDLERS: dict[int | type[Exception], Any] = {
-    Problem: answer_problem,
-    HTTPException: answer_http_exception,
-    Exception: answer_fault,
+EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {
+    ProblemError: handle_problem,
+    HTTPException: handle_http_exception,
+    Exception: handle_unexpected_exception,
 }

@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from app.domain.tasks.schemas import ListTasksQuery
-from app.http.problems import Fault, InvalidCursor
+from app.http.problems import FieldError, InvalidCursor
 from app.settings import Secret
 
 DIGEST_BYTES = 18
@@ -25,32 +25,32 @@ _POSITION = struct.Struct(">q16s")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Every replica needs the same key, so there is one even where none is set. It is no secret, and
 # need not be: a forged cursor can only name a place in the list that its bearer may read anyway.
-_PUBLIC_KEY = b"tasks-api: not a secret"
+_DEFAULT_KEY = b"tasks-api: not a secret"
 
 
-class Position(msgspec.Struct, frozen=True):
+class CursorPosition(msgspec.Struct, frozen=True):
     """The sort key of a task: pages begin after it."""
 
-    at: datetime
+    sort_value: datetime
     id: UUID
 
 
-class Cursors:
+class CursorCodec:
     """Makes and reads cursors under one key."""
 
     def __init__(self, secret: Secret | None) -> None:
         """Take the key that all replicas share; None for the public one."""
-        key = _PUBLIC_KEY if secret is None else secret.reveal().encode()
+        key = _DEFAULT_KEY if secret is None else secret.get_secret_value().encode()
         # BLAKE2b takes 64 bytes of key at most; a digest of the key serves for any length.
         self._key = blake2b(key, person=b"cursor key 1").digest()
 
-    def encode(self, user_id: str, query: ListTasksQuery, position: Position) -> str:
+    def encode(self, user_id: str, query: ListTasksQuery, position: CursorPosition) -> str:
         """The cursor for the page after `position`."""
-        micros = (position.at - _EPOCH) // timedelta(microseconds=1)
+        micros = (position.sort_value - _EPOCH) // timedelta(microseconds=1)
         packed = _POSITION.pack(micros, position.id.bytes)
         return urlsafe_b64encode(packed + self._digest(user_id, query, packed)).decode()
 
-    def decode(self, user_id: str, query: ListTasksQuery) -> Position | None:
+    def decode(self, user_id: str, query: ListTasksQuery) -> CursorPosition | None:
         """The position in the query's cursor, None where it has none.
 
         Raises InvalidCursor for every cursor that `encode` did not make for this user and query.
@@ -60,13 +60,13 @@ class Cursors:
         raw = urlsafe_b64decode(query.cursor)
         packed, digest = raw[: _POSITION.size], raw[_POSITION.size :]
         if not hmac.compare_digest(digest, self._digest(user_id, query, packed)):
-            raise _invalid()
+            raise _invalid_cursor()
         micros, id_ = _POSITION.unpack(packed)
         try:
-            return Position(_EPOCH + timedelta(microseconds=micros), UUID(bytes=id_))
+            return CursorPosition(_EPOCH + timedelta(microseconds=micros), UUID(bytes=id_))
         except OverflowError:
             # Well signed, with the public key, but by somebody else.
-            raise _invalid() from None
+            raise _invalid_cursor() from None
 
     def _digest(self, user_id: str, query: ListTasksQuery, packed: bytes) -> bytes:
         # The size of a page may change on the way; everything else decides what the list is.
@@ -75,6 +75,6 @@ class Cursors:
         return blake2b(message, key=self._key, digest_size=DIGEST_BYTES).digest()
 
 
-def _invalid() -> InvalidCursor:
+def _invalid_cursor() -> InvalidCursor:
     detail = "is not a cursor of this service, or belongs to another query"
-    return InvalidCursor(faults=[Fault(parameter="cursor", detail=detail)])
+    return InvalidCursor(errors=[FieldError(parameter="cursor", detail=detail)])

@@ -18,10 +18,16 @@ from msgspec.inspect import BoolType, DateTimeType, IntType, UnionType, UUIDType
 from msgspec.structs import fields
 
 from app.http.declaration import Declaration
-from app.http.problems import DETAIL_AT_MOST, FAULTS_AT_MOST, NAME_AT_MOST, Fault, InvalidParameter
+from app.http.problems import (
+    MAX_DETAIL_LENGTH,
+    MAX_ERRORS,
+    MAX_NAME_LENGTH,
+    FieldError,
+    InvalidParameter,
+)
 
 # `\Z`, not `$`: Python's `$` lets a trailing newline through, ECMA 262's does not.
-EntityTags = Annotated[
+ETagList = Annotated[
     str,
     Meta(
         min_length=1,
@@ -29,17 +35,17 @@ EntityTags = Annotated[
         pattern=r'^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)\Z',
     ),
 ]
-AnyEntityTag = Literal["*"]
+AnyETag = Literal["*"]
 
-FIRST_INSTANT = datetime(1, 1, 1, tzinfo=UTC)
-LAST_INSTANT = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+MIN_DATETIME = datetime(1, 1, 1, tzinfo=UTC)
+MAX_DATETIME = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_INSTANT = re.compile(
+_DATETIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](([01]\d|2[0-3]):[0-5]\d:[0-5]\d)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
 )
-_ESCAPED = re.compile(rb"([!-$&-~]|%[0-9A-Fa-f]{2})*")
+_PERCENT_ENCODED = re.compile(rb"([!-$&-~]|%[0-9A-Fa-f]{2})*")
 _BOOLEANS = {"true": True, "false": False}
 
 PathT = TypeVar("PathT", bound=msgspec.Struct)
@@ -47,20 +53,20 @@ QueryT = TypeVar("QueryT", bound=msgspec.Struct)
 HeadersT = TypeVar("HeadersT", bound=msgspec.Struct)
 
 
-class Nothing(msgspec.Struct, frozen=True):
+class NoParameters(msgspec.Struct, frozen=True):
     """A place without parameters."""
 
 
-class IfMatch(msgspec.Struct, frozen=True):
+class IfMatchHeaders(msgspec.Struct, frozen=True):
     """Header fields of a change to what exists."""
 
-    if_match: EntityTags | None = msgspec.field(name="If-Match", default=None)
+    if_match: ETagList | None = msgspec.field(name="If-Match", default=None)
 
 
-class IfNoneMatch(msgspec.Struct, frozen=True):
+class IfNoneMatchHeaders(msgspec.Struct, frozen=True):
     """Header fields of a read."""
 
-    if_none_match: EntityTags | None = msgspec.field(name="If-None-Match", default=None)
+    if_none_match: ETagList | None = msgspec.field(name="If-None-Match", default=None)
 
 
 class Parameters(Declaration, Generic[PathT, QueryT, HeadersT]):
@@ -68,22 +74,22 @@ class Parameters(Declaration, Generic[PathT, QueryT, HeadersT]):
 
     def __init__(self, path: type[PathT], query: type[QueryT], headers: type[HeadersT]) -> None:
         """Take one struct for each place; `Nothing` where there are no parameters."""
-        self.path = _Place(path)
-        self.query = _Place(query)
-        self.headers = _Place(headers)
+        self.path = _ParameterLocation(path)
+        self.query = _ParameterLocation(query)
+        self.headers = _ParameterLocation(headers)
 
-    def read(self, request: Request[Any, Any, Any]) -> tuple[PathT, QueryT, HeadersT]:
+    def parse(self, request: Request[Any, Any, Any]) -> tuple[PathT, QueryT, HeadersT]:
         """Parse all three places. Raises InvalidParameter that names every parameter at fault."""
-        faults: list[Fault] = []
-        path = self.path.read(request.path_params.items(), faults)
-        query = self.query.read(_query_pairs(request.scope["query_string"], faults), faults)
-        headers = self.headers.read(self._header_pairs(request.scope["headers"]), faults)
+        faults: list[FieldError] = []
+        path = self.path.parse(request.path_params.items(), faults)
+        query = self.query.parse(_parse_query(request.scope["query_string"], faults), faults)
+        headers = self.headers.parse(self._header_pairs(request.scope["headers"]), faults)
         if path is None or query is None or headers is None or faults:
-            raise InvalidParameter(faults=faults)
+            raise InvalidParameter(errors=faults)
         return path, query, headers
 
     def _header_pairs(self, raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-        wanted = self.headers.by_lower_case
+        wanted = self.headers.header_names
         if not wanted:
             return []
         return [
@@ -93,7 +99,7 @@ class Parameters(Declaration, Generic[PathT, QueryT, HeadersT]):
         ]
 
 
-class _Place(Generic[PathT]):
+class _ParameterLocation(Generic[PathT]):
     """The parameters in one place, with their parsers looked up once, at import."""
 
     def __init__(self, struct: type[PathT]) -> None:
@@ -102,26 +108,26 @@ class _Place(Generic[PathT]):
             field.encode_name: (field.name, _parser(field.type), field.type)
             for field in fields(struct)
         }
-        self.by_lower_case = {name.lower().encode(): name for name in self.fields}
+        self.header_names = {name.lower().encode(): name for name in self.fields}
         # What stands for a place where nothing was given, and nothing has to be.
-        self.absent = None if any(field.required for field in fields(struct)) else struct()
+        self.default = None if any(field.required for field in fields(struct)) else struct()
 
-    def read(self, pairs: Collection[tuple[str, str]], faults: list[Fault]) -> PathT | None:
+    def parse(self, pairs: Collection[tuple[str, str]], errors: list[FieldError]) -> PathT | None:
         """The struct, or None after at least one fault was added to `faults`."""
-        if not pairs and self.absent is not None:
-            return self.absent
-        before = len(faults)
+        if not pairs and self.default is not None:
+            return self.default
+        before = len(errors)
         values: dict[str, Any] = {}
         seen: set[str] = set()
         for name, raw in pairs:
-            if len(faults) >= FAULTS_AT_MOST:
+            if len(errors) >= MAX_ERRORS:
                 return None
             if name not in self.fields:
                 detail = "is not a parameter here"
-                faults.append(Fault(parameter=name[:NAME_AT_MOST], detail=detail))
+                errors.append(FieldError(parameter=name[:MAX_NAME_LENGTH], detail=detail))
                 continue
             if name in seen:
-                faults.append(Fault(parameter=name, detail="is given more than once"))
+                errors.append(FieldError(parameter=name, detail="is given more than once"))
                 continue
             seen.add(name)
             field, parse, type_ = self.fields[name]
@@ -129,33 +135,33 @@ class _Place(Generic[PathT]):
                 values[field] = msgspec.convert(parse(raw), type_)
             except ValueError as fault:
                 # msgspec's words may repeat the value, whatever its length.
-                detail = str(fault).replace("`", "")[:DETAIL_AT_MOST]
-                faults.append(Fault(parameter=name, detail=detail))
-        return self.struct(**values) if len(faults) == before else None
+                detail = str(fault).replace("`", "")[:MAX_DETAIL_LENGTH]
+                errors.append(FieldError(parameter=name, detail=detail))
+        return self.struct(**values) if len(errors) == before else None
 
 
-def _query_pairs(raw: bytes, faults: list[Fault]) -> list[tuple[str, str]]:
+def _parse_query(raw: bytes, errors: list[FieldError]) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for part in raw.split(b"&") if raw else ():
-        if len(faults) >= FAULTS_AT_MOST:
+        if len(errors) >= MAX_ERRORS:
             break
         name, equals, value = part.partition(b"=")
         try:
             if name and equals:
-                pairs.append((_unescaped(name), _unescaped(value)))
+                pairs.append((_percent_decode(name), _percent_decode(value)))
             else:
-                faults.append(Fault(parameter=_shown(name), detail="must be name=value"))
+                errors.append(FieldError(parameter=_printable(name), detail="must be name=value"))
         except ValueError as fault:
-            faults.append(Fault(parameter=_shown(name), detail=str(fault)))
+            errors.append(FieldError(parameter=_printable(name), detail=str(fault)))
     return pairs
 
 
-def _shown(name: bytes) -> str:
-    return name.decode("ascii", "replace")[:NAME_AT_MOST]
+def _printable(name: bytes) -> str:
+    return name.decode("ascii", "replace")[:MAX_NAME_LENGTH]
 
 
-def _unescaped(octets: bytes) -> str:
-    if not _ESCAPED.fullmatch(octets):
+def _percent_decode(octets: bytes) -> str:
+    if not _PERCENT_ENCODED.fullmatch(octets):
         msg = "has a % without two hexadecimal digits or an octet that must be escaped"
         raise ValueError(msg)
     try:
@@ -169,29 +175,29 @@ def _parser(type_: Any) -> Callable[[str], Any]:  # noqa: ANN401 - a field's typ
     info = type_info(type_)
     options = info.types if isinstance(info, UnionType) else (info,)
     parsers: dict[type, Callable[[str], Any]] = {
-        IntType: _integer,
-        BoolType: _boolean,
-        DateTimeType: _instant,
-        UUIDType: _uuid,
+        IntType: _parse_integer,
+        BoolType: _parse_boolean,
+        DateTimeType: _parse_datetime,
+        UUIDType: _parse_uuid,
     }
     return next((parsers[type(option)] for option in options if type(option) in parsers), str)
 
 
-def _integer(raw: str) -> int:
+def _parse_integer(raw: str) -> int:
     if not _INTEGER.fullmatch(raw):
         msg = "must be an integer of at most 18 decimal digits"
         raise ValueError(msg)
     return int(raw)
 
 
-def _boolean(raw: str) -> bool:
+def _parse_boolean(raw: str) -> bool:
     if raw not in _BOOLEANS:
         msg = "must be true or false"
         raise ValueError(msg)
     return _BOOLEANS[raw]
 
 
-def _uuid(raw: str) -> str:
+def _parse_uuid(raw: str) -> str:
     # msgspec makes the UUID, at a third of what uuid.UUID costs; it takes digits without hyphens.
     if not _UUID.fullmatch(raw):
         msg = "must be a UUID with its hyphens"
@@ -199,8 +205,8 @@ def _uuid(raw: str) -> str:
     return raw
 
 
-def _instant(raw: str) -> datetime:
-    match = _INSTANT.fullmatch(raw)
+def _parse_datetime(raw: str) -> datetime:
+    match = _DATETIME.fullmatch(raw)
     if match is None:
         msg = "must be an instant with an offset, such as 2026-01-01T00:00:00Z (+ is %2B in a URL)"
         raise ValueError(msg)
@@ -214,4 +220,4 @@ def _instant(raw: str) -> datetime:
         return local.astimezone(UTC)
     except OverflowError:
         # Before year 1 or after 9999 in UTC: no task is there, so the end of time serves as well.
-        return FIRST_INSTANT if local.year == 1 else LAST_INSTANT
+        return MIN_DATETIME if local.year == 1 else MAX_DATETIME

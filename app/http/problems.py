@@ -15,25 +15,32 @@ import msgspec
 from litestar.exceptions import HTTPException
 from msgspec import Meta
 
-from app.http.headers import Allow, Fields, RequestId, RetryAfter, TraceId, WwwAuthenticate
+from app.http.headers import (
+    AllowHeaders,
+    AuthenticateHeaders,
+    RequestId,
+    ResponseHeaders,
+    RetryAfterHeaders,
+    TraceId,
+)
 
 MEDIA_TYPE = "application/problem+json"
-FAULTS_AT_MOST = 100
-DETAIL_AT_MOST = 1024
-POINTER_AT_MOST = 1024
-NAME_AT_MOST = 128
-PHRASES = {status.value: status.phrase for status in HTTPStatus}
+MAX_ERRORS = 100
+MAX_DETAIL_LENGTH = 1024
+MAX_POINTER_LENGTH = 1024
+MAX_NAME_LENGTH = 128
+REASON_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
-FieldsClass = type[Fields]  # a problem's own `type` hides the builtin one
+HeadersType = type[ResponseHeaders]  # a problem's own `type` hides the builtin one
 Type = Annotated[str, Meta(max_length=128, extra_json_schema={"format": "uri-reference"})]
 Title = Annotated[str, Meta(max_length=128)]
 Status = Annotated[int, Meta(ge=400, le=599)]
-Detail = Annotated[str, Meta(max_length=DETAIL_AT_MOST)]
-Pointer = Annotated[str, Meta(max_length=POINTER_AT_MOST)]
-Name = Annotated[str, Meta(max_length=NAME_AT_MOST)]
+Detail = Annotated[str, Meta(max_length=MAX_DETAIL_LENGTH)]
+Pointer = Annotated[str, Meta(max_length=MAX_POINTER_LENGTH)]
+Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
+class FieldError(msgspec.Struct, frozen=True, kw_only=True):
     """One fault of a request: component `Fault` of the contract."""
 
     pointer: Pointer | None = None
@@ -41,7 +48,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     detail: Detail
 
 
-class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every error: component `Problem` of the contract."""
 
     type: Type
@@ -50,17 +57,17 @@ class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
     detail: Detail
     instance: RequestId
     trace_id: TraceId | None
-    errors: Annotated[Sequence[Fault], Meta(max_length=FAULTS_AT_MOST)]
+    errors: Annotated[Sequence[FieldError], Meta(max_length=MAX_ERRORS)]
 
 
-class Problem(Exception):  # noqa: N818 - RFC 9457's word, and the contract's
+class ProblemError(Exception):
     """A request that is answered with an error."""
 
     type: str
     status: int
     title: str
     detail: str
-    fields: ClassVar[FieldsClass] = Fields
+    headers_type: ClassVar[HeadersType] = ResponseHeaders
 
     def __init_subclass__(cls) -> None:
         slug = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
@@ -70,29 +77,29 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word, and the contract's
         self,
         detail: str | None = None,
         *,
-        faults: Sequence[Fault] = (),
+        errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """`detail` and `headers` stand in for the kind's own, for this occurrence."""
-        self.occurrence = type(self).detail if detail is None else detail
-        self.faults = faults[:FAULTS_AT_MOST]
-        self.headers = self.fields().named() if headers is None else headers
-        super().__init__(self.occurrence)
+        self.detail_text = type(self).detail if detail is None else detail
+        self.errors = errors[:MAX_ERRORS]
+        self.headers = self.headers_type().to_dict() if headers is None else headers
+        super().__init__(self.detail_text)
 
-    def body(self, request_id: str, trace_id: str | None = None) -> ProblemBody:
+    def to_problem(self, request_id: str, trace_id: str | None = None) -> Problem:
         """The body that the request with this id gets, which need not be part of a trace."""
-        return ProblemBody(
+        return Problem(
             type=self.type,
             title=self.title,
             status=self.status,
-            detail=self.occurrence,
+            detail=self.detail_text,
             instance=request_id,
             trace_id=trace_id,
-            errors=self.faults,
+            errors=self.errors,
         )
 
 
-class MalformedRequest(Problem):
+class MalformedRequest(ProblemError):
     """What arrived is not HTTP."""
 
     status = HTTPStatus.BAD_REQUEST
@@ -100,7 +107,7 @@ class MalformedRequest(Problem):
     detail = "The request cannot be read as HTTP/1.1."
 
 
-class InvalidParameter(Problem):
+class InvalidParameter(ProblemError):
     """Parameters or header fields are malformed, unknown or repeated."""
 
     status = HTTPStatus.BAD_REQUEST
@@ -108,7 +115,7 @@ class InvalidParameter(Problem):
     detail = "A parameter or header field is not valid."
 
 
-class InvalidCursor(Problem):
+class InvalidCursor(ProblemError):
     """The cursor was not given out for this query."""
 
     status = HTTPStatus.BAD_REQUEST
@@ -116,7 +123,7 @@ class InvalidCursor(Problem):
     detail = "Start again without a cursor."
 
 
-class MalformedBody(Problem):
+class MalformedBody(ProblemError):
     """The body is not acceptable as JSON, whatever its schema."""
 
     status = HTTPStatus.BAD_REQUEST
@@ -124,7 +131,7 @@ class MalformedBody(Problem):
     detail = "The body is not JSON in UTF-8."
 
 
-class PathNotFound(Problem):
+class PathNotFound(ProblemError):
     """The contract has no such path."""
 
     status = HTTPStatus.NOT_FOUND
@@ -132,7 +139,7 @@ class PathNotFound(Problem):
     detail = "No operation has this path."
 
 
-class TaskNotFound(Problem):
+class TaskNotFound(ProblemError):
     """The user in the path has no task with the id in the path."""
 
     status = HTTPStatus.NOT_FOUND
@@ -140,16 +147,16 @@ class TaskNotFound(Problem):
     detail = "This user has no task with this id."
 
 
-class MethodNotAllowed(Problem):
+class MethodNotAllowed(ProblemError):
     """The path exists, but not with this method. The occurrence brings `Allow`."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
     title = "The path does not have this method"
     detail = "The header field Allow lists the methods of this path."
-    fields = Allow
+    headers_type = AllowHeaders
 
 
-class RequestTimeout(Problem):
+class RequestTimeout(ProblemError):
     """The client began a request and did not go on with it."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
@@ -157,16 +164,16 @@ class RequestTimeout(Problem):
     detail = "The rest of the request did not arrive in time. Nothing was written."
 
 
-class IdempotencyKeyInUse(Problem):
+class IdempotencyKeyInUse(ProblemError):
     """Another request with this `Idempotency-Key` is being served."""
 
     status = HTTPStatus.CONFLICT
     title = "The idempotency key is in use"
     detail = "A request with this Idempotency-Key is being served; this one did nothing."
-    fields = RetryAfter
+    headers_type = RetryAfterHeaders
 
 
-class PreconditionFailed(Problem):
+class PreconditionFailed(ProblemError):
     """`If-Match` or `If-None-Match` does not hold."""
 
     status = HTTPStatus.PRECONDITION_FAILED
@@ -176,7 +183,7 @@ class PreconditionFailed(Problem):
     )
 
 
-class ContentTooLarge(Problem):
+class ContentTooLarge(ProblemError):
     """The body is over the contract's limit."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -184,7 +191,7 @@ class ContentTooLarge(Problem):
     detail = "A body has at most 131072 bytes."
 
 
-class UnsupportedMediaType(Problem):
+class UnsupportedMediaType(ProblemError):
     """The body is not declared as JSON."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
@@ -192,7 +199,7 @@ class UnsupportedMediaType(Problem):
     detail = "Send the body as application/json."
 
 
-class InvalidBody(Problem):
+class InvalidBody(ProblemError):
     """The body is JSON that breaks its schema."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -200,7 +207,7 @@ class InvalidBody(Problem):
     detail = "The body has faults."
 
 
-class IdempotencyKeyReused(Problem):
+class IdempotencyKeyReused(ProblemError):
     """The `Idempotency-Key` was sent before, with another body."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -208,7 +215,7 @@ class IdempotencyKeyReused(Problem):
     detail = "This Idempotency-Key was sent with another body before; nothing was written."
 
 
-class HeaderFieldsTooLarge(Problem):
+class HeaderFieldsTooLarge(ProblemError):
     """The request line and header fields are over the contract's limit."""
 
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -216,7 +223,7 @@ class HeaderFieldsTooLarge(Problem):
     detail = "The request line and header fields have at most 32768 bytes."
 
 
-class InternalError(Problem):
+class InternalError(ProblemError):
     """A fault of ours."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -224,7 +231,7 @@ class InternalError(Problem):
     detail = "The fault was logged under this request's id."
 
 
-class Unimplemented(Problem):
+class Unimplemented(ProblemError):
     """The request needs a part of HTTP that the service does not have."""
 
     type = "/problems/not-implemented"
@@ -233,47 +240,47 @@ class Unimplemented(Problem):
     detail = "The server supports neither CONNECT nor transfer codings other than chunked."
 
 
-class Overloaded(Problem):
+class Overloaded(ProblemError):
     """As many requests are being served as may be at once."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The service is overloaded"
     detail = "Too many requests are being served. Nothing was done; try again shortly."
-    fields = RetryAfter
+    headers_type = RetryAfterHeaders
 
 
-class DatabaseUnavailable(Problem):
+class DatabaseUnavailable(ProblemError):
     """The database cannot be used, is overloaded or did not answer in time."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The database is not available"
     detail = "Try again shortly. If this was a write, it may or may not have happened."
-    fields = RetryAfter
+    headers_type = RetryAfterHeaders
 
 
-class NotReady(Problem):
+class NotReady(ProblemError):
     """Readiness alone: requests cannot be served now."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The service is not ready"
     detail = "The database is not available or did not answer within one second."
-    fields = RetryAfter
+    headers_type = RetryAfterHeaders
 
 
-KINDS: tuple[type[Problem], ...] = tuple(Problem.__subclasses__())
+PROBLEM_TYPES: tuple[type[ProblemError], ...] = tuple(ProblemError.__subclasses__())
 
 
-class Refusal(Problem):
+class HTTPProblem(ProblemError):
     """What a component composed into the service refused with an HTTPException of its own.
 
     RFC 9457, section 4.2.1: no kind beyond the status code, whose phrase is the title.
     """
 
     type = "about:blank"
-    fields = WwwAuthenticate
+    headers_type = AuthenticateHeaders
 
     def __init__(self, exception: HTTPException) -> None:
         """Take over status, detail and header fields."""
-        super().__init__(exception.detail[:DETAIL_AT_MOST], headers=exception.headers or {})
+        super().__init__(exception.detail[:MAX_DETAIL_LENGTH], headers=exception.headers or {})
         self.status = exception.status_code
-        self.title = PHRASES.get(exception.status_code, "Refused")
+        self.title = REASON_PHRASES.get(exception.status_code, "Refused")

@@ -13,12 +13,12 @@ _TRACEPARENT = re.compile(
 )
 
 
-def request_id(given: bytes) -> str:
+def request_id_from(header: bytes) -> str:
     """The value of `X-Request-ID` where it is one, else a new id."""
-    return given.decode() if REQUEST_ID.fullmatch(given) else str(uuid7())
+    return header.decode() if REQUEST_ID.fullmatch(header) else str(uuid7())
 
 
-def trace_id(traceparent: bytes) -> str | None:
+def parse_traceparent(header: bytes) -> str | None:
     """The trace in a `traceparent` (W3C Trace Context, section 3.2), None where it is none."""
-    found = _TRACEPARENT.fullmatch(traceparent)
+    found = _TRACEPARENT.fullmatch(header)
     return found[1].decode() if found else None

@@ -7,56 +7,60 @@ from typing import Any
 from litestar import Request, get
 from litestar.status_codes import HTTP_200_OK
 
-from app.http.etags import is_unchanged
-from app.http.headers import Tagged
-from app.http.parameters import IfNoneMatch, Nothing, Parameters
-from app.http.responses import Answer, NotModified
-from app.openapi.document import OpenApiDocument
-from app.state import core
+from app.http.etags import is_not_modified
+from app.http.headers import ETagHeaders
+from app.http.parameters import IfNoneMatchHeaders, NoParameters, Parameters
+from app.http.responses import APIResponse, NotModifiedResponse
+from app.openapi.document import OpenAPIJson
+from app.state import app_state
 
-GET_CONTRACT = Parameters(Nothing, Nothing, IfNoneMatch)
+GET_DOCUMENT = Parameters(NoParameters, NoParameters, IfNoneMatchHeaders)
 
 
-class Yaml(Answer[OpenApiDocument]):
+class OpenAPIYamlResponse(APIResponse[OpenAPIJson]):
     """The contract's file."""
 
     status = HTTP_200_OK
-    declared_media_type = "application/yaml"
-    fields = Tagged
+    content_type = "application/yaml"
+    headers_type = ETagHeaders
 
 
-class Json(Answer[OpenApiDocument]):
+class OpenAPIJsonResponse(APIResponse[OpenAPIJson]):
     """The same document as JSON."""
 
     status = HTTP_200_OK
-    fields = Tagged
+    headers_type = ETagHeaders
 
 
 @get(
     "/openapi.yaml",
     operation_id="getContractYaml",
     tags=["contract"],
-    parameters=GET_CONTRACT,
+    parameters=GET_DOCUMENT,
 )
-async def get_contract_yaml(request: Request[Any, Any, Any]) -> Yaml | NotModified:
+async def get_contract_yaml(
+    request: Request[Any, Any, Any],
+) -> OpenAPIYamlResponse | NotModifiedResponse:
     """Answer the file, byte for byte."""
-    _, _, headers = GET_CONTRACT.read(request)
-    contract = core(request).contract
-    if is_unchanged(headers.if_none_match, contract.yaml_etag):
-        return NotModified(contract.yaml_etag)
-    return Yaml(contract.yaml, Tagged(contract.yaml_etag))
+    _, _, headers = GET_DOCUMENT.parse(request)
+    contract = app_state(request).openapi
+    if is_not_modified(headers.if_none_match, contract.yaml_etag):
+        return NotModifiedResponse(contract.yaml_etag)
+    return OpenAPIYamlResponse(contract.yaml_bytes, ETagHeaders(contract.yaml_etag))
 
 
 @get(
     "/openapi.json",
     operation_id="getContractJson",
     tags=["contract"],
-    parameters=GET_CONTRACT,
+    parameters=GET_DOCUMENT,
 )
-async def get_contract_json(request: Request[Any, Any, Any]) -> Json | NotModified:
+async def get_contract_json(
+    request: Request[Any, Any, Any],
+) -> OpenAPIJsonResponse | NotModifiedResponse:
     """Answer the same document as JSON."""
-    _, _, headers = GET_CONTRACT.read(request)
-    contract = core(request).contract
-    if is_unchanged(headers.if_none_match, contract.json_etag):
-        return NotModified(contract.json_etag)
-    return Json(contract.json, Tagged(contract.json_etag))
+    _, _, headers = GET_DOCUMENT.parse(request)
+    contract = app_state(request).openapi
+    if is_not_modified(headers.if_none_match, contract.json_etag):
+        return NotModifiedResponse(contract.json_etag)
+    return OpenAPIJsonResponse(contract.json_bytes, ETagHeaders(contract.json_etag))

@@ -17,9 +17,9 @@ from litestar.routes import BaseRoute, HTTPRoute
 from msgspec import Meta
 
 from app.http.etags import etag_of
-from app.http.problems import FAULTS_AT_MOST, POINTER_AT_MOST, Fault
+from app.http.problems import MAX_ERRORS, MAX_POINTER_LENGTH, FieldError
 
-FILE = Path(__file__).parents[2] / "openapi.yaml"
+OPENAPI_PATH = Path(__file__).parents[2] / "openapi.yaml"
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 # libyaml's loader where PyYAML was built with it: ten times faster at start-up.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -29,45 +29,45 @@ Operation = tuple[str, str, str]
 """Path template, method in upper case, operationId."""
 
 
-class OpenApiDocument(msgspec.Struct, frozen=True):
+class OpenAPIJson(msgspec.Struct, frozen=True):
     """The properties of the contract that clients may rely on. It is served as it was written."""
 
     openapi: Annotated[str, Meta(max_length=16, pattern=r"^3\.1\.[0-9]+\Z")]
 
 
-class ContractError(Exception):
+class RouteMismatchError(Exception):
     """Routes and contract differ; the message names every difference."""
 
 
-class Contract:
+class OpenAPIDocument:
     """One version of the contract."""
 
     def __init__(self, source: bytes) -> None:
         """Take the contract's YAML."""
-        self.yaml = source
+        self.yaml_bytes = source
         self.document: dict[str, Any] = yaml.load(source, LOADER)  # noqa: S506 - a safe loader
-        self.json = msgspec.json.encode(self.document)
+        self.json_bytes = msgspec.json.encode(self.document)
         self._validators: dict[str, jsonschema_rs.Draft202012Validator] = {}
 
     @classmethod
-    def load(cls) -> Contract:
+    def load(cls) -> OpenAPIDocument:
         """Read the contract beside the package."""
-        return cls(FILE.read_bytes())
+        return cls(OPENAPI_PATH.read_bytes())
 
     @cached_property
     def yaml_etag(self) -> str:
         """The entity tag of the YAML."""
-        return etag_of(self.yaml)
+        return etag_of(self.yaml_bytes)
 
     @cached_property
     def json_etag(self) -> str:
         """The entity tag of the JSON."""
-        return etag_of(self.json)
+        return etag_of(self.json_bytes)
 
     @cached_property
     def problems(self) -> dict[str, str]:
         """When each kind of problem occurs, by the last part of its type: the contract's table."""
-        return dict(_PROBLEM.findall(self.yaml.decode()))
+        return dict(_PROBLEM.findall(self.yaml_bytes.decode()))
 
     def operations(self) -> set[Operation]:
         """Every operation of the contract."""
@@ -78,8 +78,8 @@ class Contract:
             if method in METHODS
         }
 
-    def hold_against(self, routes: Iterable[BaseRoute]) -> None:
-        """Raise ContractError unless the routes are the contract's operations, all of them."""
+    def check_routes(self, routes: Iterable[BaseRoute]) -> None:
+        """Raise RouteMismatchError unless the routes are the contract's operations, all of them."""
         implemented = set(_operations_of(routes))
         differences = [
             f"{method} {path} ({operation_id}) is in {where} alone"
@@ -90,21 +90,21 @@ class Contract:
             for path, method, operation_id in sorted(some)
         ]
         if differences:
-            raise ContractError("\n".join(differences))
+            raise RouteMismatchError("\n".join(differences))
 
-    def refuse_shadows(self, routes: Iterable[BaseRoute]) -> None:
-        """Raise ContractError where a route beside the contract's stands on a path of it."""
+    def check_no_route_conflicts(self, routes: Iterable[BaseRoute]) -> None:
+        """Raise RouteMismatchError where a route beside the contract's stands on a path of it."""
         own = self.operations()
-        forms = {_form(path) for path, _, _ in own}
+        forms = {_normalize_path(path) for path, _, _ in own}
         shadows = [
             f"{method} {path} ({operation_id}) stands on a path of the contract"
             for path, method, operation_id in sorted(set(_operations_of(routes)) - own)
-            if _form(path) in forms
+            if _normalize_path(path) in forms
         ]
         if shadows:
-            raise ContractError("\n".join(shadows))
+            raise RouteMismatchError("\n".join(shadows))
 
-    def faults(self, schema: str, value: object) -> list[Fault]:
+    def validate(self, schema: str, value: object) -> list[FieldError]:
         """The faults that the component schema of this name finds in a decoded JSON value.
 
         At most one more than a problem lists: a body of 128 KiB can have thousands of them.
@@ -120,8 +120,8 @@ class Contract:
                 pattern_options=jsonschema_rs.RegexOptions(),
             )
         errors = self._validators[schema].iter_errors(value)
-        faults = chain.from_iterable(map(_faults_of, errors))
-        return list(islice(faults, FAULTS_AT_MOST + 1))
+        faults = chain.from_iterable(map(_field_errors, errors))
+        return list(islice(faults, MAX_ERRORS + 1))
 
 
 def _operations_of(routes: Iterable[BaseRoute]) -> Iterator[Operation]:
@@ -133,27 +133,29 @@ def _operations_of(routes: Iterable[BaseRoute]) -> Iterator[Operation]:
                     yield route.path_format, str(method), str(handler.operation_id)
 
 
-def _form(path: str) -> str:
+def _normalize_path(path: str) -> str:
     """A path template without the names of its parameters, which routing does not look at."""
     return re.sub(r"\{[^}]*\}", "{}", path)
 
 
-def _faults_of(error: jsonschema_rs.ValidationError) -> Iterator[Fault]:
+def _field_errors(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
     """One fault for each member at fault, where the library reports the object they belong to."""
     kind = error.kind
     if isinstance(kind, jsonschema_rs.ValidationErrorKind.Required):
-        yield Fault(pointer=_pointer([*error.instance_path, kind.property]), detail="is required")
+        yield FieldError(
+            pointer=_pointer([*error.instance_path, kind.property]), detail="is required"
+        )
     elif isinstance(kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):
         for name in kind.unexpected:
-            yield Fault(
+            yield FieldError(
                 pointer=_pointer([*error.instance_path, name]), detail="is not a known member"
             )
     else:
-        yield Fault(pointer=_pointer(error.instance_path), detail=error.message)
+        yield FieldError(pointer=_pointer(error.instance_path), detail=error.message)
 
 
 def _pointer(path: Iterable[str | int]) -> str:
     """A JSON Pointer (RFC 6901), cut to the contract's limit."""
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
     # A tilde at the end would be half of an escape.
-    return pointer[:POINTER_AT_MOST].removesuffix("~")
+    return pointer[:MAX_POINTER_LENGTH].removesuffix("~")

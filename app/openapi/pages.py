@@ -14,20 +14,20 @@ from litestar import MediaType, Request, Response, get
 from litestar.response import Redirect, Stream
 from litestar.types import ControllerRouterHandler
 
-from app.http.etags import etag_of, is_unchanged
-from app.http.problems import KINDS, PathNotFound
-from app.state import core
+from app.http.etags import etag_of, is_not_modified
+from app.http.problems import PROBLEM_TYPES, PathNotFound
+from app.state import app_state
 
-OWN = Path(__file__).parent
-SWAGGER_UI = Path(litestar_offline_docs.__file__).parent / "static"
-CHUNK_BYTES = 65_536  # more of the bundle is not kept for a client that does not read
+DOCS_DIR = Path(__file__).parent
+SWAGGER_UI_DIR = Path(litestar_offline_docs.__file__).parent / "static"
+CHUNK_SIZE = 65_536  # more of the bundle is not kept for a client that does not read
 
 # Nothing but this service's own files; Swagger UI's style sheet has pictures in `data:` URLs.
-POLICY = (
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-PAGE_HEADERS = {"Content-Security-Policy": POLICY}
+PAGE_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 
 REPEAT = "Send the request again after the seconds in `Retry-After`."
 READ_FIRST = "A write may or may not have been applied: read before you send it again."
@@ -55,7 +55,7 @@ ADVICE = {
     "database-unavailable": f"{REPEAT} {READ_FIRST}",
     "not-ready": "Send requests to another replica until this one is ready.",
 }
-PROBLEMS = {kind.type.rpartition("/")[2]: kind for kind in KINDS}
+PROBLEMS = {kind.type.rpartition("/")[2]: kind for kind in PROBLEM_TYPES}
 PROBLEM_PAGE = """<!doctype html>
 <html lang="en">
   <head>
@@ -87,16 +87,16 @@ class Asset:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The content in pieces, each of which is sent before the next one is made."""
-        for start in range(0, len(self.content), CHUNK_BYTES):
-            yield self.content[start : start + CHUNK_BYTES]
+        for start in range(0, len(self.content), CHUNK_SIZE):
+            yield self.content[start : start + CHUNK_SIZE]
 
 
 ASSETS = {
-    "docs.js": Asset(OWN / "docs.js", "text/javascript"),
-    "swagger-ui-bundle.js": Asset(SWAGGER_UI / "swagger-ui-bundle.js", "text/javascript"),
-    "swagger-ui.css": Asset(SWAGGER_UI / "swagger-ui.css", "text/css"),
+    "docs.js": Asset(DOCS_DIR / "docs.js", "text/javascript"),
+    "swagger-ui-bundle.js": Asset(SWAGGER_UI_DIR / "swagger-ui-bundle.js", "text/javascript"),
+    "swagger-ui.css": Asset(SWAGGER_UI_DIR / "swagger-ui.css", "text/css"),
 }
-DOCS_PAGE = (OWN / "docs.html").read_text("utf-8")
+DOCS_HTML = (DOCS_DIR / "docs.html").read_text("utf-8")
 
 
 @get("/")
@@ -106,9 +106,9 @@ async def redirect_to_docs() -> Redirect:
 
 
 @get("/docs", media_type=MediaType.HTML, response_headers=PAGE_HEADERS)
-async def show_docs() -> str:
+async def get_docs() -> str:
     """Show the contract, with its operations first."""
-    return DOCS_PAGE
+    return DOCS_HTML
 
 
 @get("/docs/assets/{name:str}")
@@ -118,20 +118,20 @@ async def get_asset(request: Request[Any, Any, Any]) -> Response[Any]:
     if asset is None:
         raise PathNotFound
     headers = {"ETag": asset.etag}
-    if is_unchanged(request.headers.get("if-none-match"), asset.etag):
+    if is_not_modified(request.headers.get("if-none-match"), asset.etag):
         return Response(None, status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     headers["Content-Length"] = str(len(asset.content))
     return Stream(asset.chunks(), media_type=asset.media_type, headers=headers)
 
 
 @get("/problems/{slug:str}", media_type=MediaType.HTML, response_headers=PAGE_HEADERS)
-async def show_problem(request: Request[Any, Any, Any]) -> str:
+async def get_problem_page(request: Request[Any, Any, Any]) -> str:
     """Say when a kind of problem occurs and what to do about it: its `type` is this path."""
     slug = request.path_params["slug"]
     kind = PROBLEMS.get(slug)
     if kind is None:
         raise PathNotFound
-    meaning = core(request).contract.problems[slug]
+    meaning = app_state(request).openapi.problems[slug]
     return PROBLEM_PAGE.format(
         title=escape(kind.title),
         slug=slug,
@@ -142,9 +142,9 @@ async def show_problem(request: Request[Any, Any, Any]) -> str:
     )
 
 
-def page_handlers() -> list[ControllerRouterHandler]:
+def page_routes() -> list[ControllerRouterHandler]:
     """The pages and the files that they need, all from this process."""
-    return [redirect_to_docs, show_docs, get_asset, show_problem]
+    return [redirect_to_docs, get_docs, get_asset, get_problem_page]
 
 
 def _html(text: str) -> str:

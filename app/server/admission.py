@@ -9,54 +9,56 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from app.http.cors import Cors
-from app.http.headers import OnEveryResponse
+from app.http.cors import CORSPolicy
+from app.http.headers import CommonHeaders
 from app.http.problems import MEDIA_TYPE, Overloaded, RequestTimeout
 from app.logging import log
-from app.server.cycle import Cycle
-from app.server.transport import Joined
+from app.server.cycle import RequestCycle
+from app.server.transport import CoalescingTransport
 
-WINDOW_SECONDS = 0.1
+RATE_WINDOW = 0.1
 # Under sustained overload the limit is this part of the configured one, but not below the minimum.
-LOWERED_PARTS = 64
-LOWERED_AT_LEAST = 2
-UNSENT_BYTES_AT_MOST = 33_554_432
-INCOMPLETE_BYTES_AT_MOST = 33_554_432
+SATURATED_DIVISOR = 64
+MIN_SATURATED_LIMIT = 2
+MAX_UNSENT_BYTES = 33_554_432
+MAX_INCOMPLETE_BYTES = 33_554_432
 
 # Placeholders in the response that is encoded here once.
-_ID, _TRACE = "id-of-the-request", "trace-of-the-request"
+_ID_PLACEHOLDER, _TRACE_PLACEHOLDER = "id-of-the-request", "trace-of-the-request"
 _PROBLEM = Overloaded()
-_FIELDS = {
+_HEADERS = {
     "Content-Type": MEDIA_TYPE,
     **_PROBLEM.headers,
-    **OnEveryResponse(_ID).named(),
+    **CommonHeaders(_ID_PLACEHOLDER).to_dict(),
 }
-_BEFORE_ID, _, _AFTER_ID = msgspec.json.encode(_PROBLEM.body(_ID, _TRACE)).partition(_ID.encode())
-_BEFORE_TRACE, _, _AFTER_TRACE = _AFTER_ID.partition(msgspec.json.encode(_TRACE))
-_HEAD = (
+_BEFORE_ID, _, _AFTER_ID = msgspec.json.encode(
+    _PROBLEM.to_problem(_ID_PLACEHOLDER, _TRACE_PLACEHOLDER)
+).partition(_ID_PLACEHOLDER.encode())
+_BEFORE_TRACE, _, _AFTER_TRACE = _AFTER_ID.partition(msgspec.json.encode(_TRACE_PLACEHOLDER))
+_HEAD_TEMPLATE = (
     STATUS_LINE[_PROBLEM.status]
-    + "".join(f"{name.lower()}: {value}\r\n" for name, value in _FIELDS.items()).encode()
-).split(_ID.encode())
+    + "".join(f"{name.lower()}: {value}\r\n" for name, value in _HEADERS.items()).encode()
+).split(_ID_PLACEHOLDER.encode())
 
 
-class Connection(Protocol):
+class TimedConnection(Protocol):
     """A connection that knows what it waits for."""
 
-    def look(self, now: float) -> None:
+    def check_timeout(self, now: float) -> None:
         """End it where it has waited too long at `now`, in seconds."""
 
 
 class Window:
-    """The requests that were judged in a stretch of WINDOW_SECONDS."""
+    """The requests that were judged in a stretch of RATE_WINDOW."""
 
     def __init__(self, ends: float) -> None:
         """Count from zero."""
-        self.ends = ends
+        self.ends_at = ends
         self.accepted = 0
         self.rejected = 0
         self.connections: set[int] = set()
 
-    def is_overloaded(self, limit: int) -> bool:
+    def is_saturated(self, limit: int) -> bool:
         """Whether more requests were rejected than accepted, and the full limit could not help.
 
         As many connections as the limit never have more requests in progress than the limit. So
@@ -65,92 +67,96 @@ class Window:
         return self.rejected > self.accepted and len(self.connections) > limit
 
 
-class Load(ServerState):
+class AdmissionControl(ServerState):
     """What the connections of a process share."""
 
-    def __init__(self, limit: int, cors: Cors) -> None:
+    def __init__(self, limit: int, cors: CORSPolicy) -> None:
         """`limit` is that of concurrent requests; `cors` says which pages may read a rejection."""
         super().__init__()
-        self.limit = limit
+        self.max_concurrent_requests = limit
         self.cors = cors
         # Without health checks, and without requests that wait for their client.
         self.in_progress: set[object] = set()
-        self.rejected = 0
-        self._logged = 0
+        self.rejected_total = 0
+        self._logged_total = 0
         self._window = Window(ends=0.0)
-        self._was_overloaded = False  # in the window before
-        self._write_blocked: dict[Joined, None] = {}  # the longest blocked first
-        self._incomplete: dict[Cycle, int] = {}  # bytes of bodies, the first to begin first
+        self._was_saturated = False  # in the window before
+        self._write_blocked: dict[CoalescingTransport, None] = {}  # the longest blocked first
+        self._incomplete: dict[RequestCycle, int] = {}  # bytes of bodies, the first to begin first
         self._incomplete_bytes = 0
 
-    def admits(self, connection: object, now: float) -> bool:
+    def try_admit(self, connection: object, now: float) -> bool:
         """Whether a request of this connection may start `now`, by the clock of the loop.
 
         Under sustained overload a few concurrent requests keep the processor busy, and each is
         done sooner (Little's law: time is number over throughput).
         """
-        window = self._window_at(now)
+        window = self._current_window(now)
         window.connections.add(id(connection))
-        limit = self.limit
-        if self._was_overloaded or window.is_overloaded(limit):
-            limit = min(limit, max(LOWERED_AT_LEAST, limit // LOWERED_PARTS))
+        limit = self.max_concurrent_requests
+        if self._was_saturated or window.is_saturated(limit):
+            limit = min(limit, max(MIN_SATURATED_LIMIT, limit // SATURATED_DIVISOR))
         admitted = len(self.in_progress) < limit
         window.accepted += admitted
         window.rejected += not admitted
-        self.rejected += not admitted
+        self.rejected_total += not admitted
         return admitted
 
-    def _window_at(self, now: float) -> Window:
+    def _current_window(self, now: float) -> Window:
         window = self._window
-        if now >= window.ends:
-            is_next = now < window.ends + WINDOW_SECONDS
-            self._was_overloaded = is_next and window.is_overloaded(self.limit)
-            window = self._window = Window(now + WINDOW_SECONDS)
+        if now >= window.ends_at:
+            is_next = now < window.ends_at + RATE_WINDOW
+            self._was_saturated = is_next and window.is_saturated(self.max_concurrent_requests)
+            window = self._window = Window(now + RATE_WINDOW)
         return window
 
-    def write_blocked(self, transport: Joined) -> None:
+    def write_blocked(self, transport: CoalescingTransport) -> None:
         """Note that a client does not read, and bound what is unsent over all connections.
 
         The connections that have been blocked longest are aborted, but never the last one.
         """
         self._write_blocked[transport] = None
         unsent = sum(each.held_bytes() for each in self._write_blocked)
-        while unsent > UNSENT_BYTES_AT_MOST and len(self._write_blocked) > 1:
+        while unsent > MAX_UNSENT_BYTES and len(self._write_blocked) > 1:
             longest = next(iter(self._write_blocked))
             unsent -= longest.held_bytes()
             self.write_resumed(longest)
             longest.abort()
 
-    def write_resumed(self, transport: Joined) -> None:
+    def write_resumed(self, transport: CoalescingTransport) -> None:
         """Note that a client reads again, or is gone."""
         self._write_blocked.pop(transport, None)
 
-    def body_received(self, cycle: Cycle, size: int) -> None:
+    def body_received(self, cycle: RequestCycle, size: int) -> None:
         """Note content of an incomplete body, and bound what is held over all connections.
 
         The requests whose bodies began first fail, but never the last one.
         """
         self._incomplete[cycle] = self._incomplete.get(cycle, 0) + size
         self._incomplete_bytes += size
-        while self._incomplete_bytes > INCOMPLETE_BYTES_AT_MOST and len(self._incomplete) > 1:
+        while self._incomplete_bytes > MAX_INCOMPLETE_BYTES and len(self._incomplete) > 1:
             first = next(iter(self._incomplete))
             self.body_ended(first)
             first.fail(RequestTimeout())
 
-    def body_ended(self, cycle: Cycle) -> None:
+    def body_ended(self, cycle: RequestCycle) -> None:
         """Note that a body is complete, or that nobody waits for the rest."""
         self._incomplete_bytes -= self._incomplete.pop(cycle, 0)
 
-    def look(self, now: float) -> None:
+    def check_timeouts(self, now: float) -> None:
         """End what has waited too long at `now`, and log how many requests were rejected.
 
         One line for many rejections: a line for each would cost more than the rejection.
         """
         for connection in list(self.connections):
-            cast("Connection", connection).look(now)
-        if self.rejected > self._logged:
-            log.warning("overloaded", rejected=self.rejected - self._logged, limit=self.limit)
-            self._logged = self.rejected
+            cast("TimedConnection", connection).check_timeout(now)
+        if self.rejected_total > self._logged_total:
+            log.warning(
+                "overloaded",
+                rejected=self.rejected_total - self._logged_total,
+                limit=self.max_concurrent_requests,
+            )
+            self._logged_total = self.rejected_total
 
 
 def overloaded_response(
@@ -165,7 +171,7 @@ def overloaded_response(
     own_id, trace = request_id.encode(), msgspec.json.encode(trace_id)
     body = b"".join((_BEFORE_ID, own_id, _BEFORE_TRACE, trace, _AFTER_TRACE))
     return b"%b%bcontent-length: %d\r\n%b\r\n%b" % (
-        own_id.join(_HEAD),
+        own_id.join(_HEAD_TEMPLATE),
         b"".join(b"%b: %b\r\n" % field for field in fields),
         len(body),
         b"" if keep_alive else b"connection: close\r\n",

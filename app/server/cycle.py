@@ -7,19 +7,19 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from app.http.problems import Problem
-from app.server.transport import Joined
+from app.http.problems import ProblemError
+from app.server.transport import CoalescingTransport
 
 
-class Cycle(RequestResponseCycle):
+class RequestCycle(RequestResponseCycle):
     """uvicorn's cycle, which can also end in the middle of a body."""
 
-    transport: Joined  # type: ignore[assignment]  # made with one
-    problem: Problem | None = None
+    transport: CoalescingTransport  # type: ignore[assignment]  # made with one
+    problem: ProblemError | None = None
     is_exempt = False  # from the limit of requests that are served at once
     counts = False  # against that limit: it was admitted, and is not answered
 
-    def fail(self, problem: Problem) -> None:
+    def fail(self, problem: ProblemError) -> None:
         """Raise this problem where the application reads the body, whose rest does not come.
 
         It is then answered like every other problem of the request, as the last response of its
@@ -47,7 +47,7 @@ class Cycle(RequestResponseCycle):
     ) -> Coroutine[Any, Any, None]:
         """Send a part of the response, and the header section together with what follows it."""
         if not self.response_started:
-            self.transport.expects_head = True
+            self.transport.buffer_next_write = True
             # The client may now send its body or leave it out: nobody can tell what comes next.
             if self.waiting_for_100_continue and self.more_body:
                 self.keep_alive = False

@@ -17,22 +17,22 @@ from app.http.problems import (
     Unimplemented,
 )
 
-HEAD_BYTES_AT_MOST = 32_768
+MAX_HEADER_BYTES = 32_768
 # Received without any progress: in a header section, a chunk size, or the trailer section.
-STALLED_BYTES_AT_MOST = 32_768
+MAX_FRAMING_BYTES = 32_768
 # Of a body, beside the content that is taken: chunk sizes, extensions, trailer fields, and the
 # content after the response, so that a client that has sent it all can read the response.
-UNWANTED_BYTES_AT_MOST = 1_048_576
+MAX_TOTAL_FRAMING_BYTES = 1_048_576
 
 Headers = list[tuple[bytes, bytes]]
 Target = Any  # httptools.URL, which has no types
 
 
-class StopParsing(Exception):  # noqa: N818 - a signal like StopIteration
+class StopParsing(Exception):
     """The receiver wants nothing more of the connection."""
 
 
-class Receiver(Protocol):
+class RequestHandler(Protocol):
     """Takes the requests. Each method may raise StopParsing or a Problem."""
 
     def on_request(self, method: str, target: Target, version: str, *, keep_alive: bool) -> None:
@@ -52,15 +52,15 @@ class Receiver(Protocol):
 class RequestParser:
     """Parses the requests of one connection; httptools calls the methods `on_`."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: RequestHandler) -> None:
         self._receiver = receiver
         self._parser: Any = self._new_parser()
         self.requests = 0  # that have begun
-        self.in_request = self.in_head = False  # the former from its first byte to its last
+        self.in_request = self.in_headers = False  # the former from its first byte to its last
         self.url = b""
         self.headers: Headers = []
         self._has_progress = self._has_trailer = False
-        self._head_bytes = self._stalled_bytes = self._unwanted_bytes = 0
+        self._header_bytes = self._framing_bytes = self._total_framing_bytes = 0
 
     def _new_parser(self) -> Any:  # noqa: ANN401 - httptools has no types
         parser = httptools.HttpRequestParser(self)
@@ -80,16 +80,16 @@ class RequestParser:
     def feed(self, data: bytes) -> None:
         """Parse. Raises the Problem of a request that cannot be read to its end."""
         self._has_progress = False
-        if self.in_request and not self.in_head:
-            self._unwanted_bytes += len(data)
+        if self.in_request and not self.in_headers:
+            self._total_framing_bytes += len(data)
         self._parse(data)
         if not self.in_request:
             return
         # httptools appends to what it has of a field, and tells of a field when it ends.
-        self._stalled_bytes = 0 if self._has_progress else self._stalled_bytes + len(data)
-        if self._stalled_bytes > STALLED_BYTES_AT_MOST:
-            raise HeaderFieldsTooLarge if self.in_head else ContentTooLarge
-        if self._unwanted_bytes > UNWANTED_BYTES_AT_MOST:
+        self._framing_bytes = 0 if self._has_progress else self._framing_bytes + len(data)
+        if self._framing_bytes > MAX_FRAMING_BYTES:
+            raise HeaderFieldsTooLarge if self.in_headers else ContentTooLarge
+        if self._total_framing_bytes > MAX_TOTAL_FRAMING_BYTES:
             raise ContentTooLarge
 
     def _parse(self, data: bytes | memoryview) -> None:
@@ -106,12 +106,12 @@ class RequestParser:
             return
         # httptools takes the rest for another protocol. No upgrade is taken up here, so the request
         # is like any other (RFC 9110, section 7.8): it is parsed again without the field.
-        head = self._head_without_upgrade()
+        head = self._headers_without_upgrade()
         self._parser = self._new_parser()
         self._parse(head)
         self._parse(rest)
 
-    def _head_without_upgrade(self) -> bytes:
+    def _headers_without_upgrade(self) -> bytes:
         parser = self._parser
         line = (parser.get_method(), self.url, parser.get_http_version().encode())
         fields = (b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade")
@@ -120,8 +120,8 @@ class RequestParser:
     def on_message_begin(self) -> None:
         """Begin a request."""
         self.requests += 1
-        self.in_head = self.in_request = self._has_progress = True
-        self._head_bytes = self._unwanted_bytes = 0
+        self.in_headers = self.in_request = self._has_progress = True
+        self._header_bytes = self._total_framing_bytes = 0
         self.url, self.headers, self._has_trailer = b"", [], False
 
     def on_url(self, url: bytes) -> None:
@@ -131,7 +131,7 @@ class RequestParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header field. Trailer fields are discarded (RFC 9110, section 6.5.1)."""
-        if self.in_head:
+        if self.in_headers:
             self._count(len(name) + len(value) + len(": \r\n"))
             # White space after a value is no part of it (RFC 9110, section 5.5).
             self.headers.append((name.lower(), value.rstrip(b" \t")))
@@ -147,7 +147,7 @@ class RequestParser:
         version: str = self._parser.get_http_version()
         check_framing(method, version, self.headers)
         target = httptools.parse_url(self.url)
-        self.in_head, self._has_progress = False, True
+        self.in_headers, self._has_progress = False, True
         keep_alive = version == "1.1" and self._parser.should_keep_alive()
         self._receiver.on_request(method.decode(), target, version, keep_alive=keep_alive)
 
@@ -163,11 +163,11 @@ class RequestParser:
         """Hand content over."""
         self._has_progress = True
         if self._receiver.on_content(body):
-            self._unwanted_bytes -= len(body)
+            self._total_framing_bytes -= len(body)
 
     def on_message_complete(self) -> None:
         """Note the end of a request; before an upgrade it is not its end."""
-        if not self.in_head:
+        if not self.in_headers:
             self.in_request = False
             self._receiver.on_request_end()
             # llhttp heeds `Connection: close` in a trailer, and skips what follows.
@@ -175,8 +175,8 @@ class RequestParser:
                 self._receiver.stop_reading()
 
     def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > HEAD_BYTES_AT_MOST:
+        self._header_bytes += size
+        if self._header_bytes > MAX_HEADER_BYTES:
             raise HeaderFieldsTooLarge
 
 

@@ -14,20 +14,20 @@ from contextlib import contextmanager, suppress
 import uvicorn
 
 from app.logging import log, log_writer
-from app.server.admission import Load
-from app.server.protocol import Protocol
+from app.server.admission import AdmissionControl
+from app.server.protocol import HTTPProtocol
 
-LOOK_SECONDS = 1.0
+CHECK_INTERVAL = 1.0
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, with an eye on time and on who waits at the door when it closes it."""
 
-    def __init__(self, config: uvicorn.Config, load: Load) -> None:
+    def __init__(self, config: uvicorn.Config, load: AdmissionControl) -> None:
         """Take the configuration and what the connections share."""
         super().__init__(config)
-        self.server_state = self.load = load
-        self.looked_at = 0.0
+        self.server_state = self.admission = load
+        self.last_check = 0.0
 
     async def on_tick(self, counter: int) -> bool:
         """Do what is to be done every tenth of a second; True ends the service.
@@ -36,11 +36,11 @@ class Server(uvicorn.Server):
         """
         leaves = await super().on_tick(counter)
         now = asyncio.get_running_loop().time()
-        if leaves or now >= self.looked_at + LOOK_SECONDS:
-            self.looked_at = now
+        if leaves or now >= self.last_check + CHECK_INTERVAL:
+            self.last_check = now
             await _poll()
             try:
-                self.load.look(now)
+                self.admission.check_timeouts(now)
             except Exception:  # noqa: BLE001 - it would end the service
                 log.exception("fault", during="the check of connections")
         return leaves
@@ -56,12 +56,12 @@ class Server(uvicorn.Server):
         """Take in the connections that the kernel has made already; then end as uvicorn does."""
         loop = asyncio.get_running_loop()
         for listener in sockets or []:
-            for accepted in _waiting(listener):
-                await loop.connect_accepted_socket(self._protocol, accepted)
+            for accepted in _accept_pending(listener):
+                await loop.connect_accepted_socket(self._create_protocol, accepted)
         await super().shutdown(sockets)
 
-    def _protocol(self) -> Protocol:
-        return Protocol(self.config, self.load, self.lifespan.state)
+    def _create_protocol(self) -> HTTPProtocol:
+        return HTTPProtocol(self.config, self.admission, self.lifespan.state)
 
 
 async def _poll() -> None:
@@ -74,7 +74,7 @@ async def _poll() -> None:
         await asyncio.sleep(0)
 
 
-def _waiting(listener: socket.socket) -> Iterable[socket.socket]:
+def _accept_pending(listener: socket.socket) -> Iterable[socket.socket]:
     """The connections that wait to be accepted."""
     with suppress(OSError):  # none waits, or there is no descriptor for it
         while True:

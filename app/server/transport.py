@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 
-class Joined:
+class CoalescingTransport:
     """Wraps a connection's transport. What is held back goes before whatever is written next.
 
     It is held until the event loop's next turn at the latest. A streaming response may have its
@@ -20,22 +20,22 @@ class Joined:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._head = b""
+        self._buffered = b""
         self._written = 0  # bytes of the last write
         self.is_closing = transport.is_closing  # asked with each request
-        self.expects_head = False  # what is written next is the head of an answer
+        self.buffer_next_write = False  # what is written next is the head of an answer
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         """Send this, or hold it back when it is a head."""
-        if self._head:
-            data = self._head + data
-            self._head = b""
-        elif self.expects_head:
-            self.expects_head = False
-            self._head = data
+        if self._buffered:
+            data = self._buffered + data
+            self._buffered = b""
+        elif self.buffer_next_write:
+            self.buffer_next_write = False
+            self._buffered = data
             self._loop.call_soon(self.flush)
             return
         self._written = len(data)
@@ -50,7 +50,7 @@ class Joined:
 
     def flush(self) -> None:
         """Send what is held back."""
-        if self._head and not self.is_closing():  # a connection that is lost takes nothing more
+        if self._buffered and not self.is_closing():  # a connection that is lost takes nothing more
             self.write(b"")
 
     def close(self) -> None:

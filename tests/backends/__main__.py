@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import trustme
 
-from app.db.migrations import migrate
+from app.db.migrations import upgrade
 from app.settings import Settings
 from tests.backends import pgbouncer, postgres
 from tests.backends.deselected import LEFT_OUT
@@ -30,7 +30,7 @@ def pooled() -> Iterator[dict[str, str]]:
         yield {
             "DATABASE_URL": pooler.url(),
             "DATABASE_DIRECT_URL": server.url(),
-            "DATABASE_POOLER": "true",
+            "DATABASE_TRANSACTION_POOLING": "true",
         }
 
 
@@ -77,7 +77,7 @@ def cases(backend: str) -> int:
 def fuzz(variables: Mapping[str, str]) -> int:
     """Fuzz a service on the backend, the short form; the exit status."""
     settings = Settings.from_env(variables)
-    migrate(settings.connection())
+    upgrade(settings.database_config())
     with process.serving(**variables) as service:
         return subprocess.run(
             [sys.executable, "-m", "tests.contract.fuzz"],

@@ -11,31 +11,31 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from app.embedded_postgres.user import Account, account_for, before_exec, give
+from app.embedded_postgres.user import ServerUser, choose_user, chown, make_preexec_fn
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
 
 @contextmanager
-def folder(*programs: Path) -> Iterator[tuple[Path, Account | None]]:
+def folder(*programs: Path) -> Iterator[tuple[Path, ServerUser | None]]:
     """A folder for a daemon's files, and whom it runs as; removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="tasks-backend-") as name:
         path = Path(name)
-        account = account_for(path / "none", [path.parent, *programs])
-        give(path, account)
+        account = choose_user(path / "none", [path.parent, *programs])
+        chown(path, account)
         yield path, account
 
 
-def write(path: Path, text: str, account: Account | None) -> Path:
+def write(path: Path, text: str, account: ServerUser | None) -> Path:
     """A file that the daemon alone may read: keys and passwords are among them."""
     path.touch(mode=0o600)
     path.write_text(text, "utf-8")
-    give(path, account)
+    chown(path, account)
     return path
 
 
-def finish(words: Sequence[str], account: Account | None, log: Path) -> None:
+def finish(words: Sequence[str], account: ServerUser | None, log: Path) -> None:
     """Run a program to its end. Raises CalledProcessError when it fails."""
     with log.open("ab") as out:
         subprocess.run(
@@ -46,13 +46,13 @@ def finish(words: Sequence[str], account: Account | None, log: Path) -> None:
             stderr=out,
             cwd="/",
             timeout=READY_SECONDS,
-            preexec_fn=before_exec(account),
+            preexec_fn=make_preexec_fn(account),
         )
 
 
 @contextmanager
 def daemon(
-    words: Sequence[str], account: Account | None, log: Path, ready: Callable[[], bool]
+    words: Sequence[str], account: ServerUser | None, log: Path, ready: Callable[[], bool]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program in the foreground for the length of the block, ready at its start."""
     with log.open("ab") as out:
@@ -63,7 +63,7 @@ def daemon(
             stderr=out,
             cwd="/",
             start_new_session=True,
-            preexec_fn=before_exec(account),  # noqa: PLW1509 - it takes no locks
+            preexec_fn=make_preexec_fn(account),  # noqa: PLW1509 - it takes no locks
         )
     try:
         deadline = time.monotonic() + READY_SECONDS

@@ -150,7 +150,7 @@ class Scenario:
         self._hosts = hosts
         self._settings = {
             "DATABASE_URL": URL,
-            "DATABASE_TLS_ROOTS": roots,
+            "DATABASE_CA_FILE": roots,
             "DATABASE_POOL_RECYCLE": RECYCLE_SECONDS,
             "LOG_FORMAT": "json",
             "PORT": 0,
@@ -201,7 +201,7 @@ class Scenario:
         print(f"task doctor        {told.splitlines()[-1]}; through the pooler")
 
     def _untrusted(self) -> None:
-        status, told = self._command("doctor", DATABASE_TLS_ROOTS="")
+        status, told = self._command("doctor", DATABASE_CA_FILE="")
         assert status == 1
         assert "certificate verify failed" in told
         print(f"certifi's roots    {told.splitlines()[-1]}")
@@ -229,7 +229,7 @@ class Scenario:
         assert after == before
         print(
             f"idle               {seconds} s, {asked} x /livez, recycled after "
-            f"{RECYCLE_SECONDS} s: 0 connections, 0 bytes"
+            f"{DEFAULT_MAX_LIFETIME} s: 0 connections, 0 bytes"
         )
 
     def _suspend(self, service: process.Service) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import trustme
 
-from app.embedded_postgres import binaries
+from app.embedded_postgres import find_binaries
 from tests.backends.daemon import daemon, finish, folder, free_port, is_listening, write
 
 PASSWORD = "a b%c/d"  # noqa: S105 - anybody's; it must be encoded in a URL
@@ -31,7 +31,7 @@ class Postgres(NamedTuple):
 @contextmanager
 def running(major: int, certificate: trustme.LeafCert | None = None) -> Iterator[Postgres]:
     """A server for the length of the block; with a certificate it takes TLS and nothing else."""
-    programs = binaries(major)
+    programs = find_binaries(major)
     with folder(programs / "postgres") as (path, account):
         log = path / "postgres.log"
         cluster = path / "data"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.asgi import create_app
-from app.db.migrations import is_current, migrate
+from app.db.migrations import has_compatible_schema, upgrade
 from app.settings import Settings
 from tests.backends import pgbouncer, postgres
 from tests.support.client import ContractClient, tasks_of
@@ -28,16 +28,16 @@ def settings() -> Iterator[Settings]:
         yield Settings.from_env(
             {
                 "DATABASE_URL": pooler.url(),
-                "DATABASE_POOLER": "true",
+                "DATABASE_TRANSACTION_POOLING": "true",
                 "DATABASE_DIRECT_URL": of_sessions.url(),
             }
         )
 
 
 def test_a_pooler_in_session_mode_can_be_migrated_through(settings: Settings) -> None:
-    migrate(settings.connection())
-    migrate(settings.connection())
-    assert is_current(settings.connection())
+    upgrade(settings.database_config())
+    upgrade(settings.database_config())
+    assert has_compatible_schema(settings.database_config())
 
     async def use() -> list[int]:
         async with running(create_app(settings)) as app, ContractClient(app) as client:

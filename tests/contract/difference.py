@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from app.openapi.document import Contract
+from app.openapi.document import OpenAPIDocument
 from tests.contract.derived import derive
 
 PROSE = {"description", "summary", "title", "license", "contact", "example", "examples"}
@@ -92,7 +92,7 @@ class Node(NamedTuple):
 
 def found() -> list[Difference]:
     """Every difference between `openapi.yaml` and the code, by place."""
-    return differences(Contract.load().document, derive())
+    return differences(OpenAPIDocument.load().document, derive())
 
 
 def differences(contract: Mapping[str, Any], code: Mapping[str, Any]) -> list[Difference]:

@@ -31,8 +31,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from app.embedded_postgres.user import before_exec
-from app.openapi.document import Contract
+from app.embedded_postgres.user import make_preexec_fn
+from app.openapi.document import OpenAPIDocument
 from tests.contract.exchanges import recorded
 from tests.contract.exercised import Reader
 from tests.contract.fuzz_coverage import Coverage, measure, report
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> Outcome:
             for number, each in enumerate(rounds)
         ]
     exchanges = chain.from_iterable(recorded(each / RECORD) for each in rounds)
-    coverage = measure(exchanges, Reader(Contract.load().document))
+    coverage = measure(exchanges, Reader(OpenAPIDocument.load().document))
     (folder / "coverage.md").write_text(report(coverage), "utf-8")
     print(report(coverage))
     outcome = judge(runs, coverage, least=int(environ.get("FUZZ_CASES") or 1))
@@ -186,7 +186,7 @@ def fuzz(
             cwd=ROOT,
             env=environ,
             check=False,
-            preexec_fn=before_exec(None),
+            preexec_fn=make_preexec_fn(None),
         )
         if written := result.read_bytes():  # it is made at the beginning and filled at the end
             return {**json.loads(written), "exit_code": finished.returncode}
@@ -210,7 +210,7 @@ def judge(runs: Sequence[Mapping[str, Any]], coverage: Coverage, *, least: int) 
 
 
 def _shortcomings(run: Mapping[str, Any]) -> list[str]:
-    operations = {f"{method} {path}" for path, method, _ in Contract.load().operations()}
+    operations = {f"{method} {path}" for path, method, _ in OpenAPIDocument.load().operations()}
     tested: int = run["operations"]["tested"]
     failures = [failure["title"] for failure in run["failures"]]
     warnings = [kind for kind, found in run["warnings"].items() if found]

@@ -25,7 +25,7 @@ SECONDS = 10
 DAY = 86_400.0  # for a run by hand
 RECORD = os.environ.get("FUZZ_RECORD", os.devnull)
 LARGEST = 16384  # bytes of an answer that is recorded; the contract itself has several times that
-TAGS_AT_MOST = 1024  # characters: maxLength of EntityTags
+TAGS_AT_MOST = 1024  # characters: maxLength of ETagList
 KEY_AT_MOST = 255  # characters: maxLength of IdempotencyKey
 BODY_AT_MOST = 131072  # bytes
 USERS = os.environ.get("FUZZ_USERS", "")  # what the ids of all users begin with
@@ -71,7 +71,7 @@ def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, 
     In header fields the coverage phase of Schemathesis 4.32 knows letters and digits alone. Where a
     pattern wants more, such as a tag's quotes, it sends an invalid value and calls it valid.
     """
-    raw_schema["components"]["schemas"]["EntityTags"]["format"] = "entity-tags"
+    raw_schema["components"]["schemas"]["ETagList"]["format"] = "entity-tags"
 
 
 @schemathesis.hook

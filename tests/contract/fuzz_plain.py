@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.embedded_postgres.user import before_exec
+from app.embedded_postgres.user import make_preexec_fn
 from tests.contract.fuzz import ROOT, serving
 from tests.support.long_task import progress, run
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="tasks-plain-") as logs, serving(Path(logs)) as url:
         command = [str(program), "run", "openapi.yaml", f"--url={url}", *arguments]
         progress("Schemathesis, as users run it")
-        prepare = before_exec(None)  # the kernel ends it with this process (Linux)
+        prepare = make_preexec_fn(None)  # the kernel ends it with this process (Linux)
         return subprocess.run(command, cwd=ROOT, check=False, preexec_fn=prepare).returncode
 
 

@@ -50,8 +50,8 @@ CHANGES: list[tuple[Change, str | None]] = [
     (("replace", f"{PARAMETERS}/Query/schema/maxLength", 100), None),
     (("replace", f"{PARAMETERS}/Query/schema/pattern", "^.*$"), None),
     (
-        ("replace", f"{PARAMETERS}/IfAbsent/schema/$ref", f"#{SCHEMAS}/EntityTags"),
-        f"{SCHEMAS}/EntityTags/pattern",
+        ("replace", f"{PARAMETERS}/IfAbsent/schema/$ref", f"#{SCHEMAS}/ETagList"),
+        f"{SCHEMAS}/ETagList/pattern",
     ),
     (("add", f"{PARAMETERS}/Completed/style", "form"), None),
     # Request bodies
@@ -100,7 +100,7 @@ CHANGES: list[tuple[Change, str | None]] = [
     ),
     (("remove", f"{HEADERS}/XRequestId/required", None), None),
     (("replace", f"{HEADERS}/CacheControl/schema/const", "no-store"), None),
-    (("replace", f"{HEADERS}/RetryAfter/schema/maximum", 3600), None),
+    (("replace", f"{HEADERS}/RetryAfterHeaders/schema/maximum", 3600), None),
     (("replace", f"{HEADERS}/Location/schema/format", "uri"), None),
     # Schemas
     (("replace", f"{SCHEMAS}/Title/maxLength", 501), None),
@@ -130,7 +130,10 @@ CHANGES: list[tuple[Change, str | None]] = [
     (("add", f"{SCHEMAS}/TaskPatch/minProperties", 1), None),
     (("replace", f"{SCHEMAS}/TaskPage/properties/items/maxItems", 100), None),
     (("replace", f"{SCHEMAS}/Problem/properties/status/maximum", 499), None),
-    (("move", f"{SCHEMAS}/Fault/properties/pointer", "path"), f"{SCHEMAS}/Fault/properties/path"),
+    (
+        ("move", f"{SCHEMAS}/FieldError/properties/pointer", "path"),
+        f"{SCHEMAS}/FieldError/properties/path",
+    ),
     (("add", f"{SCHEMAS}/Label", {"type": "string"}), None),
 ]
 # The tables of two tags: the place, the old and the new text.
@@ -164,8 +167,8 @@ EDITS = [
     ),
     (
         "app/domain/tasks/schemas.py",
-        "LIMIT_DEFAULT = 50",
-        "LIMIT_DEFAULT = 25",
+        "DEFAULT_LIMIT = 50",
+        "DEFAULT_LIMIT = 25",
         f"{PARAMETERS}/Limit/description",
     ),
     (
@@ -182,7 +185,7 @@ EDITS = [
     ),
     (
         "app/domain/tasks/schemas.py",
-        "    q: SearchText | None = None\n",
+        "    q: SearchQuery | None = None\n",
         "",
         f"{TASKS}/get/parameters",
     ),
@@ -244,7 +247,7 @@ EDITS = [
     ),
     (
         "app/domain/tasks/controller.py",
-        "-> Current | NotModified",
+        "-> Current | NotModifiedResponse",
         "-> Current",
         f"{TASK}/get/responses/304",
     ),
@@ -286,7 +289,7 @@ EDITS = [
     ),
     (
         "app/domain/tasks/controller.py",
-        "DELETE_TASK = Parameters(TaskPath, Nothing, IfMatch)",
+        "DELETE_TASK = Parameters(TaskPath, Nothing, IfMatchHeaders)",
         "DELETE_TASK = Parameters(TaskPath, Nothing, Nothing)",
         f"{TASK}/delete/parameters",
     ),
@@ -294,7 +297,7 @@ EDITS = [
         "app/http/parameters.py",
         "max_length=1024",
         "max_length=2048",
-        f"{SCHEMAS}/EntityTags/maxLength",
+        f"{SCHEMAS}/ETagList/maxLength",
     ),
     (
         "app/http/headers.py",
@@ -306,7 +309,7 @@ EDITS = [
         "app/http/headers.py",
         "Meta(ge=1, le=60)",
         "Meta(ge=1, le=600)",
-        f"{HEADERS}/RetryAfter/schema/maximum",
+        f"{HEADERS}/RetryAfterHeaders/schema/maximum",
     ),
     ("app/http/etags.py", "[0-9a-f]{32}", "[0-9a-f]+", f"{SCHEMAS}/EntityTag/pattern"),
     (
@@ -329,15 +332,15 @@ EDITS = [
     ),
     (
         "app/http/problems.py",
-        "FAULTS_AT_MOST = 100",
-        "FAULTS_AT_MOST = 50",
+        "MAX_ERRORS = 100",
+        "MAX_ERRORS = 50",
         f"{SCHEMAS}/Problem/properties/errors/maxItems",
     ),
     (
         "app/http/problems.py",
         "    parameter: Name | None = None\n",
         "    name: Name | None = None\n",
-        f"{SCHEMAS}/Fault/properties/parameter",
+        f"{SCHEMAS}/FieldError/properties/parameter",
     ),
     ("app/domain/health/controller.py", '"/livez"', '"/alive"', "/paths/~1livez"),
     (
@@ -354,8 +357,8 @@ EDITS = [
     ),
     (
         "app/asgi.py",
-        "BODY_BYTES_AT_MOST = 131_072",
-        "BODY_BYTES_AT_MOST = 65_536",
+        "MAX_BODY_BYTES = 131_072",
+        "MAX_BODY_BYTES = 65_536",
         LIMITS,
     ),
 ]

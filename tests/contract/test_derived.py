@@ -17,15 +17,15 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.routes import HTTPRoute
 
-from app.asgi import OPERATIONS
-from app.openapi.document import FILE, Contract
+from app.asgi import ROUTE_HANDLERS
+from app.openapi.document import OPENAPI_PATH, OpenAPIDocument
 from tests.contract import difference
 from tests.contract.derived import derive
 from tests.contract.difference import differences
 from tests.contract.mutations import CHANGES, EDITS, PARAMETERS, ROWS, TASKS, Change, applied
 
-ROOT = FILE.parent
-DOCUMENT = Contract.load().document
+ROOT = OPENAPI_PATH.parent
+DOCUMENT = OpenAPIDocument.load().document
 DERIVED = derive()
 
 
@@ -58,7 +58,9 @@ def test_a_difference_is_told_with_its_place_and_the_way_to_it(
     document = applied(("replace", limit, 500), DOCUMENT)
     document = applied(("replace", "/openapi", "3.1.1"), document)
     monkeypatch.setattr(difference, "derive", lambda: DERIVED)
-    monkeypatch.setattr(Contract, "load", lambda: Contract(msgspec.json.encode(document)))
+    monkeypatch.setattr(
+        OpenAPIDocument, "admission", lambda: OpenAPIDocument(msgspec.json.encode(document))
+    )
     assert difference.main() == 1
     assert capsys.readouterr().out.splitlines() == [
         "/openapi: the contract says 3.1.1, the code 3.1.0",
@@ -114,7 +116,7 @@ def test_each_edit_of_the_code_finds_its_text() -> None:
 @pytest.mark.requirement("NFR-007")
 def test_the_frameworks_own_document_agrees_as_far_as_it_goes() -> None:
     config = OpenAPIConfig(title="Tasks API", version="1.0.0")
-    application = Litestar(route_handlers=OPERATIONS, openapi_config=config)
+    application = Litestar(route_handlers=ROUTE_HANDLERS, openapi_config=config)
     generated = application.openapi_schema.to_schema()["paths"]
 
     def outline(paths: dict[str, Any]) -> dict[tuple[str, str], Any]:
@@ -133,7 +135,7 @@ def _in_path(operation: dict[str, Any]) -> list[str]:
 
 def handlers() -> list[HTTPRouteHandler]:
     """The handlers of the contract's operations."""
-    application = Litestar(route_handlers=OPERATIONS, openapi_config=None)
+    application = Litestar(route_handlers=ROUTE_HANDLERS, openapi_config=None)
     found = [
         handler
         for route in application.routes

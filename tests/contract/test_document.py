@@ -12,11 +12,11 @@ from litestar import Router
 from litestar.routes import HTTPRoute
 from openapi_spec_validator import validate
 
-from app.asgi import OPERATIONS
+from app.asgi import ROUTE_HANDLERS
 from app.domain.health import controller
 from app.domain.tasks.schemas import Task, TaskCreate, TaskPage, TaskPatch, TaskReplace
-from app.http.problems import ProblemBody
-from app.openapi.document import OpenApiDocument
+from app.http.problems import Problem
+from app.openapi.document import OpenAPIJson
 from tests.support.contract_check import ContractCheck
 
 CHECK = ContractCheck()
@@ -27,9 +27,9 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "TaskReplace": TaskReplace,
     "TaskPatch": TaskPatch,
     "TaskPage": TaskPage,
-    "Problem": ProblemBody,
+    "Problem": Problem,
     "Health": controller.Health,
-    "OpenApiDocument": OpenApiDocument,
+    "OpenAPIJson": OpenAPIJson,
 }
 REQUESTS = {"createTask", "replaceTask", "updateTask"}
 
@@ -64,7 +64,7 @@ def test_the_document_is_openapi() -> None:
 def test_each_operation_is_a_handler_of_the_same_name() -> None:
     names = {
         str(handler.operation_id): handler.fn.__name__
-        for route in Router("/", route_handlers=OPERATIONS).routes
+        for route in Router("/", route_handlers=ROUTE_HANDLERS).routes
         if isinstance(route, HTTPRoute)
         for handler in route.route_handlers
         if handler.operation_id

@@ -17,7 +17,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import cli
 from app.asgi import create_app
-from app.openapi.document import Contract
+from app.openapi.document import OpenAPIDocument
 from tests.contract.exchanges import Exchange, recorded
 from tests.contract.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
 from tests.contract.fuzz import (
@@ -88,7 +88,7 @@ def _sent(exchange: Exchange) -> set[str]:
 
 
 def _assert_that_what_lacks_is_missed(exchanges: list[Exchange]) -> None:
-    reader = Reader(Contract.load().document)
+    reader = Reader(OpenAPIDocument.load().document)
     without = [exchange for exchange in exchanges if not reader.shown(exchange) & LACKING]
     assert 0 < len(without) < len(exchanges)
     coverage = measure(without, reader)
@@ -165,7 +165,7 @@ def test_faults_are_found(database_url: str, tmp_path: Path) -> None:
 
 
 def test_a_run_that_tested_nothing_proves_nothing() -> None:
-    coverage = measure([], Reader(Contract.load().document))
+    coverage = measure([], Reader(OpenAPIDocument.load().document))
     outcome = judge([REPORT], coverage, least=20000)
     assert outcome.exit_code == 1
     assert [shortcoming.split()[0] for shortcoming in outcome.shortcomings] == [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.openapi.document import Contract
+from app.openapi.document import OpenAPIDocument
 from tests.contract import fuzz_plain
 from tests.contract.fuzz import ROOT
 
@@ -35,7 +35,7 @@ def test_each_group_of_settings_has_its_reason_above_it() -> None:
 def test_its_statuses_are_documented_for_its_operations() -> None:
     documented = {
         operation["operationId"]: set(operation["responses"])
-        for item in Contract.load().document["paths"].values()
+        for item in OpenAPIDocument.load().document["paths"].values()
         for operation in item.values()
     }
     for each in PUBLISHED["operations"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.openapi.document import Contract
+from app.openapi.document import OpenAPIDocument
 from tests.contract.exchanges import Exchange
 from tests.contract.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
 from tests.contract.fuzz import ROOT
@@ -248,5 +248,5 @@ def test_the_totals_are_given_with_and_without_what_no_client_can_reach() -> Non
 @pytest.mark.parametrize(("what", "file"), ELSEWHERE.items())
 def test_what_the_fuzz_cannot_reach_is_tested_where_it_says(what: str, file: str) -> None:
     assert what.removeprefix("/problems/") in (ROOT / file).read_text("utf-8")
-    expected = Reader(Contract.load().document).expected()
+    expected = Reader(OpenAPIDocument.load().document).expected()
     assert any(item.what.split()[0] == what for item in expected)

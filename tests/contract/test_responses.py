@@ -12,7 +12,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from app.asgi import create_app
-from app.http.middleware import Edge
+from app.http.middleware import HTTPMiddleware
 from app.settings import Secret, Settings
 from tests.support.client import FOREIGN_TAG, ContractClient, tasks_of
 from tests.support.contract_check import ContractCheck, ContractViolation
@@ -82,7 +82,7 @@ async def fail(_: ASGIConnection[Any, Any, Any, Any], __: BaseRouteHandler) -> N
 async def serving(settings: Settings, status: str) -> AsyncGenerator[ContractClient]:
     """A client of a service in the state that leads to this status."""
     guards = [fail] if status == "500" else []
-    app: Edge = create_app(NOWHERE if status == "503" else settings, guards=guards)
+    app: HTTPMiddleware = create_app(NOWHERE if status == "503" else settings, guards=guards)
     async with running(app), ContractClient(app) as client:
         yield client
 

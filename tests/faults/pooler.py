@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
-from app.embedded_postgres.user import Account, before_exec, give
+from app.embedded_postgres.user import ServerUser, chown, make_preexec_fn
 from tests.backends.daemon import free_port
 from tests.faults.postgres import MissingToolError
 from tests.support.process import until
@@ -36,7 +36,7 @@ logfile = {log}
 class Pooler:
     """A PgBouncer in front of a PostgreSQL."""
 
-    def __init__(self, folder: Path, database: int, account: Account | None) -> None:
+    def __init__(self, folder: Path, database: int, account: ServerUser | None) -> None:
         program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
         if program is None:
             raise MissingToolError("pgbouncer is not installed (Debian's package of that name)")
@@ -53,7 +53,7 @@ class Pooler:
             CONFIGURATION.format(database=database, port=self.port, users=users, log=log), "utf-8"
         )
         for path in (folder, users, log, configuration):
-            give(path, account)
+            chown(path, account)
         self._words = [program, str(configuration)]
 
     async def start(self) -> None:
@@ -75,7 +75,7 @@ class Pooler:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            preexec_fn=before_exec(self._account),  # noqa: PLW1509 - it takes no locks
+            preexec_fn=make_preexec_fn(self._account),  # noqa: PLW1509 - it takes no locks
         )
 
     async def order(self, command: str) -> None:

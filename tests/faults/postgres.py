@@ -18,10 +18,10 @@ from unittest.mock import patch
 import asyncpg
 
 from app import embedded_postgres
-from app.db.config import Connection
-from app.db.migrations import migrate
-from app.embedded_postgres.server import Address, Server, stop
-from app.embedded_postgres.user import Account, account_for, give
+from app.db.config import DatabaseConfig
+from app.db.migrations import upgrade
+from app.embedded_postgres.server import PostgresServer, ServerAddress, stop_server
+from app.embedded_postgres.user import ServerUser, choose_user, chown
 from tests.backends.daemon import free_port
 
 MAX_CONNECTIONS = 40
@@ -61,12 +61,14 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
-        self.account: Account | None = account_for(folder / "pg18", [embedded_postgres.binaries()])
+        self.account: ServerUser | None = choose_user(
+            folder / "pg18", [embedded_postgres.find_binaries()]
+        )
         self._log: IO[bytes] = (folder / "postgres.log").open("wb")
         self._lock = os.open(os.devnull, os.O_RDONLY)
         self.process: subprocess.Popen[bytes] | None = None
-        give(folder, self.account)
-        self._server().create()
+        chown(folder, self.account)
+        self._server().init_cluster()
 
     @property
     def url(self) -> str:
@@ -77,7 +79,7 @@ class Postgres:
         """The database behind another port."""
         return f"postgresql://tasks@127.0.0.1:{port}/tasks"
 
-    def _server(self) -> Server:
+    def _server(self) -> PostgresServer:
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -86,10 +88,12 @@ class Postgres:
             "superuser_reserved_connections": "0",  # the service's user is one
         }
         cluster = self.folder / "pg18"
-        address = Address(self.url, settings, ("--auth=trust",))
+        address = ServerAddress(self.url, settings, ("--auth=trust",))
         durable = True
-        programs = embedded_postgres.binaries()
-        return Server(programs, cluster, durable, self.account, address, self._log, self._lock)
+        programs = embedded_postgres.find_binaries()
+        return PostgresServer(
+            programs, cluster, durable, self.account, address, self._log, self._lock
+        )
 
     @property
     def is_running(self) -> bool:
@@ -106,7 +110,7 @@ class Postgres:
         words = ("-D", str(server.cluster), *server.options())
         with patch.dict(os.environ, environ or {}):  # which the server inherits
             self.process = server.spawn("postgres", *words)
-        await asyncio.to_thread(server.await_ready, self.process)
+        await asyncio.to_thread(server.wait_until_ready, self.process)
 
     async def kill(self) -> None:
         """Send SIGKILL to the server and to every process of it."""
@@ -122,7 +126,7 @@ class Postgres:
     async def shut_down(self) -> None:
         """Stop the server as `pg_ctl stop -m fast` does: open sessions are ended."""
         if self.process and self.is_running:
-            await asyncio.to_thread(stop, self.process)
+            await asyncio.to_thread(stop_server, self.process)
 
     async def connect(self, **options: Any) -> asyncpg.Connection:
         """A session of the tests' own."""
@@ -136,7 +140,7 @@ class Postgres:
             await session.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
             if tablespace:
                 await session.execute(f"CREATE TABLESPACE small LOCATION '{tablespace}'")
-            await asyncio.to_thread(migrate, Connection.parse(self.url))
+            await asyncio.to_thread(upgrade, DatabaseConfig.from_url(self.url))
             await session.execute(HISTORY)
             if tablespace:
                 await session.execute(
@@ -166,7 +170,7 @@ class Postgres:
         new = (disk or log.parent) / "pg_wal.new"
         shutil.copytree(log, new)
         for path in (new, *new.rglob("*")):
-            give(path, self.account)
+            chown(path, self.account)
         if log.is_symlink():
             log.unlink()
         else:
@@ -201,13 +205,13 @@ class Postgres:
     def close(self) -> None:
         """Stop the server, whatever its state, and forget its files."""
         if self.process and self.is_running:
-            stop(self.process)
+            stop_server(self.process)
         self._log.close()
         os.close(self._lock)
 
 
 @contextmanager
-def small_disk(account: Account | None, megabytes: int) -> Iterator[Path]:
+def small_disk(account: ServerUser | None, megabytes: int) -> Iterator[Path]:
     """A file system of a few megabytes in memory (tmpfs), which root alone may mount."""
     mount, umount = shutil.which("mount"), shutil.which("umount")
     if os.geteuid() != 0 or mount is None or umount is None:
@@ -220,7 +224,7 @@ def small_disk(account: Account | None, megabytes: int) -> Iterator[Path]:
         try:
             folder = Path(name) / "space"
             folder.mkdir()
-            give(folder, account)
+            chown(folder, account)
             Path(name).chmod(0o755)
             yield folder
         finally:

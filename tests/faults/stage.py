@@ -163,7 +163,7 @@ class Scene:
                 async with self._network(postgres, folder) as (pooler, proxy):
                     settings: dict[str, object] = {"DATABASE_URL": postgres.url_at(proxy.port)}
                     settings |= fake if self.service_clock else {}
-                    settings |= {"DATABASE_POOLER": "true"} if pooler else {}
+                    settings |= {"DATABASE_TRANSACTION_POOLING": "true"} if pooler else {}
                     async with self._service(settings) as (replicas, url, balancer):
                         yield Stage(postgres, proxy, replicas, url, balancer, pooler, disk, clock)
             finally:

@@ -22,9 +22,9 @@ import msgspec
 import sqlalchemy
 
 from app import embedded_postgres
-from app.db.config import Connection
+from app.db.config import DatabaseConfig
 from app.db.database import Database
-from app.db.migrations import migrate
+from app.db.migrations import upgrade
 from app.domain.tasks.repository import TaskRepository
 from tests.growth.data import Size, fill, sizes
 from tests.growth.explain import Explainer
@@ -50,7 +50,7 @@ ROUND_TRIP = sqlalchemy.text(NOTHING)
 
 async def measure(url: str, rows: int) -> Figures:
     """Fill a table and ask."""
-    connection = Connection.parse(url)
+    connection = DatabaseConfig.from_url(url)
     database = Database(connection, pool_size=1, timeout=60)
     async with Explainer.connect(connection) as explainer:
         progress(f"loading about {rows:,} rows")
@@ -148,11 +148,11 @@ def server() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         data = Path(folder) / "data"
-        with embedded_postgres.running(data, durable=False) as url:
+        with embedded_postgres.run_postgres(data, durable=False) as url:
             execute(url, f"ALTER SYSTEM SET shared_buffers = '{megabytes}MB'")
             execute(url, "ALTER SYSTEM SET maintenance_work_mem = '1GB'")
-        with embedded_postgres.running(data, durable=False) as url:
-            migrate(Connection.parse(url))
+        with embedded_postgres.run_postgres(data, durable=False) as url:
+            upgrade(DatabaseConfig.from_url(url))
             yield url
 
 

@@ -13,9 +13,9 @@ from msgspec import Struct
 from sqlalchemy import ClauseElement
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db.config import Connection
-from app.db.session import Sessions
-from app.db.statements import Sent, as_sent
+from app.db.config import DatabaseConfig
+from app.db.session import ScopedSession
+from app.db.statements import CompiledStatement, compile_statement
 from app.domain.tasks.repository import TaskRepository
 
 # The way down an index and the leaves a page lies on.
@@ -130,10 +130,10 @@ def _repository(*answers: list[Any]) -> TaskRepository:
     ) -> list[Any]:
         if left:
             return left.pop()
-        raise _CapturedError(*as_sent(statement, values))
+        raise _CapturedError(*compile_statement(statement, values))
 
     engine = create_async_engine("postgresql+asyncpg://")
-    return TaskRepository(session=Sessions(engine, fetch))
+    return TaskRepository(session=ScopedSession(engine, fetch))
 
 
 class Explainer:
@@ -145,9 +145,9 @@ class Explainer:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, connection: Connection) -> AsyncIterator[Explainer]:
+    async def connect(cls, connection: DatabaseConfig) -> AsyncIterator[Explainer]:
         """An explainer for the database."""
-        plain = await asyncpg.connect(**connection.keywords())
+        plain = await asyncpg.connect(**connection.connect_kwargs())
         try:
             yield cls(plain)
         finally:
@@ -161,7 +161,7 @@ class Explainer:
         usual = "auto" if sent.named else "force_custom_plan"
         wanted = "force_generic_plan" if mode == "generic" else usual
         await self.plain.execute(f"SET plan_cache_mode = {wanted}")
-        await self.plain.execute(f"PREPARE explained AS {sent.text}")
+        await self.plain.execute(f"PREPARE explained AS {sent.sql}")
         answer = ""
         try:
             for _ in range(EXECUTIONS):
@@ -175,12 +175,12 @@ class Explainer:
         plan = json.loads(answer)[0]
         return Plan(text, list(_walk(plan["Plan"])), plan["Execution Time"], plan["Planning Time"])
 
-    async def statement(self, call: Call, *, counts_bytes: bool = False) -> Sent:
+    async def statement(self, call: Call, *, counts_bytes: bool = False) -> CompiledStatement:
         """The statement of a call, which is not sent; of a page that is too long, the second."""
         marked = [[[True]]] if counts_bytes else []
         with pytest.raises(_CapturedError) as captured:
             await call(_repository(*marked))
-        return Sent(*captured.value.args)
+        return CompiledStatement(*captured.value.args)
 
     async def _rolled_back(self, explained: str) -> str:
         transaction = self.plain.transaction()

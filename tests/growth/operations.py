@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import ListTasksQuery, TaskCreate, TaskPatch, TaskReplace, TaskSort
-from app.http.pagination import Position
+from app.http.pagination import CursorPosition
 from tests.growth.data import COMMON, LARGE, MIDDLING, RARE, REVERSE
 
 SAMPLE = 5_000
@@ -31,8 +31,8 @@ class Table(Struct):
     small: list[str]
     tasks: list[tuple[str, UUID]]
     doomed: list[tuple[str, UUID]]
-    middle: Position
-    deep: Position | None  # where the ten-thousandth page begins, if there is one
+    middle: CursorPosition
+    deep: CursorPosition | None  # where the ten-thousandth page begins, if there is one
     draw: Random
 
     @classmethod
@@ -98,7 +98,7 @@ class Table(Struct):
     def _replace(self) -> Operation:
         user, task = self.draw.choice(self.tasks)
         return lambda repository: repository.replace_task(
-            user, task, WHOLE, if_match=None, if_absent=False
+            user, task, WHOLE, if_match=None, must_not_exist=False
         )
 
     def _delete(self) -> Operation:
@@ -106,7 +106,7 @@ class Table(Struct):
         return lambda repository: repository.delete_task(user, task, if_match=None)
 
 
-def _list(user: str, after: Position | None = None, **query: Any) -> Operation:
+def _list(user: str, after: CursorPosition | None = None, **query: Any) -> Operation:
     asked = ListTasksQuery(limit=LIMIT, **query)
     return lambda repository: repository.list_tasks(user, asked, after)
 
@@ -116,7 +116,7 @@ def _create(user: str, key: str | None) -> Operation:
     return lambda repository: repository.create_task(user, new, key)
 
 
-async def _position(database: asyncpg.Connection[Any], offset: int) -> Position:
+async def _position(database: asyncpg.Connection[Any], offset: int) -> CursorPosition:
     """The last task before an offset of the large user's list, newest first."""
     row = await database.fetchrow(
         "SELECT created_at, id FROM tasks WHERE user_id = $1 "
@@ -125,4 +125,4 @@ async def _position(database: asyncpg.Connection[Any], offset: int) -> Position:
         offset - 1,
     )
     assert row is not None
-    return Position(row[0], UUID(str(row[1])))
+    return CursorPosition(row[0], UUID(str(row[1])))

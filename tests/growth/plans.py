@@ -17,8 +17,8 @@ from uuid import UUID
 import asyncpg
 from msgspec.structs import replace
 
-from app.db.config import Connection
-from app.db.migrations import migrate
+from app.db.config import DatabaseConfig
+from app.db.migrations import upgrade
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import (
     ListTasksQuery,
@@ -28,9 +28,9 @@ from app.domain.tasks.schemas import (
     TaskReplace,
     TaskSort,
 )
-from app.embedded_postgres import running
-from app.http.etags import Condition
-from app.http.pagination import Position
+from app.embedded_postgres import run_postgres
+from app.http.etags import ETagCondition
+from app.http.pagination import CursorPosition
 from tests.growth.data import (
     COMMON,
     LARGE,
@@ -77,7 +77,7 @@ def _list(
     name: str,
     user: str,
     *,
-    after: Position | None = None,
+    after: CursorPosition | None = None,
     rows: int | None = None,
     indexes: frozenset[str] | None = None,
     modes: tuple[Mode, ...] = MODES,
@@ -109,7 +109,7 @@ async def _lists(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[
 
 async def _halfway(
     database: asyncpg.Connection[Any], user: str, sort: TaskSort, *, completed: bool | None = None
-) -> tuple[Position, int]:
+) -> tuple[CursorPosition, int]:
     """The position in the middle of a list, and how many tasks come before it."""
     condition = "user_id = $1 AND completed = coalesce($2, completed)"
     (count,) = await _row(
@@ -126,7 +126,7 @@ async def _halfway(
         completed,
         count // 2,
     )
-    return Position(at, UUID(str(task))), count // 2
+    return CursorPosition(at, UUID(str(task))), count // 2
 
 
 async def _row(database: asyncpg.Connection[Any], sql: str, *values: object) -> tuple[Any, ...]:
@@ -190,20 +190,20 @@ async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case
         LARGE,
     )
     task = UUID(str(task))
-    matching = Condition(any=False, strong=(UUID(str(etag)),))
+    matching = ETagCondition(any=False, strong=(UUID(str(etag)),))
     whole = TaskReplace("New title", None, completed=True)
     key = frozenset({"pk_tasks"})
     yield Case(name="get", call=lambda r: r.get_task(LARGE, task), indexes=key, rows=1)
     calls: dict[str, tuple[Call, frozenset[str]]] = {
         "create": (lambda r: r.create_task(LARGE, TaskCreate("New"), None), frozenset()),
         "replace": (
-            lambda r: r.replace_task(LARGE, task, whole, if_match=None, if_absent=False), key,
+            lambda r: r.replace_task(LARGE, task, whole, if_match=None, must_not_exist=False), key,
         ),
         "replace, if absent": (
-            lambda r: r.replace_task(LARGE, task, whole, if_match=None, if_absent=True), key,
+            lambda r: r.replace_task(LARGE, task, whole, if_match=None, must_not_exist=True), key,
         ),
         "replace, if it matches": (
-            lambda r: r.replace_task(LARGE, task, whole, if_match=matching, if_absent=False), key,
+            lambda r: r.replace_task(LARGE, task, whole, if_match=matching, must_not_exist=False), key,
         ),
         "update": (
             lambda r: r.update_task(LARGE, task, TaskPatch(completed=False), if_match=None), key,
@@ -221,7 +221,7 @@ async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case
 async def check(url: str, size: Size, report: Callable[[str], None]) -> list[str]:
     """Fill a migrated database and explain every case: the faults found."""
     found = []
-    async with Explainer.connect(Connection.parse(url)) as explainer:
+    async with Explainer.connect(DatabaseConfig.from_url(url)) as explainer:
         await fill(explainer.plain, size)
         report(await _sizes(explainer.plain))
         for case in await cases(explainer.plain):
@@ -251,9 +251,9 @@ def main(size: Size) -> int:
     """Print all plans and what is wrong with them: 1 when anything is."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(Path(folder) / "data", durable=False) as url,
+        run_postgres(Path(folder) / "data", durable=False) as url,
     ):
-        migrate(Connection.parse(url))
+        upgrade(DatabaseConfig.from_url(url))
         progress("loading the rows")
         found = asyncio.run(check(url, size, print))
     print(*found, f"{len(found)} faults", sep="\n")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from app.db.migrations import migrate
+from app.db.migrations import upgrade
 from app.settings import Settings
 from tests.backends import pgbouncer, postgres
 from tests.bench.data import processor_seconds
@@ -47,10 +47,16 @@ class Figures(Struct, frozen=True):
 
 def measure(url: str, behind: str, processes: int) -> Figures:
     """Load so many processes evenly."""
-    settings = {"DATABASE_URL": url, "DATABASE_DIRECT_URL": behind, "DATABASE_POOLER": "true"}
+    settings = {
+        "DATABASE_URL": url,
+        "DATABASE_DIRECT_URL": behind,
+        "DATABASE_TRANSACTION_POOLING": "true",
+    }
     with ExitStack() as stack:
         services = [
-            stack.enter_context(serving(**settings, REQUESTS_AT_ONCE=CLIENTS, LOG_FORMAT="json"))
+            stack.enter_context(
+                serving(**settings, MAX_CONCURRENT_REQUESTS=CLIENTS, LOG_FORMAT="json")
+            )
             for _ in range(processes)
         ]
         ports = [urlsplit(service.url).port or 0 for service in services]
@@ -94,7 +100,7 @@ def all_figures() -> Iterator[Figures]:
     """One after the other, on one database."""
     with postgres.running(MAJOR) as server, pgbouncer.running(server) as pooler:
         variables = {"DATABASE_URL": server.url()}
-        migrate(Settings.from_env(variables).connection())
+        upgrade(Settings.from_env(variables).database_config())
         execute(server.url(), FILL, "VACUUM ANALYZE tasks")
         for processes in PROCESSES:
             progress(f"{processes} processes")

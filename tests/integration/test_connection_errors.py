@@ -18,9 +18,9 @@ from sqlalchemy.engine import make_url
 from structlog.testing import capture_logs
 
 from app.asgi import create_app
-from app.db.config import Connection
+from app.db.config import DatabaseConfig
 from app.db.database import Database, DatabaseError
-from app.db.pool import StatementError
+from app.db.pool import QueryError
 from app.http.problems import DatabaseUnavailable
 from app.settings import Secret, Settings
 from tests.faults.proxy import Link, Proxy, proxied
@@ -262,7 +262,7 @@ OF_THE_STATEMENT = [
 @pytest.fixture
 async def database(own_server: str) -> AsyncIterator[Database]:
     """One connection."""
-    opened = Database(Connection.parse(own_server), pool_size=1, timeout=4)
+    opened = Database(DatabaseConfig.from_url(own_server), pool_size=1, timeout=4)
     yield opened
     await opened.close()
 
@@ -322,7 +322,7 @@ async def test_real_errors_of_statements_keep_the_connection(
     await rival.execute("BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
     for setting, code in (("lock_timeout", "55P03"), ("statement_timeout", "57014")):
         await database.fetch(text(IMPATIENT.format(setting)))
-        with pytest.raises(StatementError) as refused:
+        with pytest.raises(QueryError) as refused:
             await database.pool.fetch("SELECT count(*) FROM tasks", [], 4)
         assert getattr(refused.value.cause, "sqlstate", None) == code
         await database.fetch(text(f"SELECT set_config('{setting}', '0', false)"))

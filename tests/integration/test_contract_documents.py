@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 import pytest
 import yaml
 
-from app.http.middleware import Edge
-from app.openapi.document import FILE
+from app.http.middleware import HTTPMiddleware
+from app.openapi.document import OPENAPI_PATH
 from tests.support.client import ContractClient, assert_problem
 
 DOCUMENTS = {"/openapi.yaml": "application/yaml", "/openapi.json": "application/json"}
 
 
 @pytest.fixture
-async def client(app: Edge) -> AsyncIterator[ContractClient]:
+async def client(app: HTTPMiddleware) -> AsyncIterator[ContractClient]:
     async with ContractClient(app) as opened:
         yield opened
 
@@ -25,20 +25,20 @@ async def client(app: Edge) -> AsyncIterator[ContractClient]:
 async def test_the_yaml_is_the_file_byte_for_byte(client: ContractClient) -> None:
     got = await client.get("/openapi.yaml")
     assert got.status_code == 200
-    assert got.content == FILE.read_bytes()
+    assert got.content == OPENAPI_PATH.read_bytes()
 
 
 @pytest.mark.requirement("FR-032")
 async def test_the_json_is_the_same_document(client: ContractClient) -> None:
     got = await client.get("/openapi.json")
     assert got.status_code == 200
-    assert got.json() == yaml.safe_load(FILE.read_bytes())
+    assert got.json() == yaml.safe_load(OPENAPI_PATH.read_bytes())
 
 
 @pytest.mark.requirement("FR-032")
 async def test_the_json_has_the_members_in_the_order_of_the_file(client: ContractClient) -> None:
     got = await client.get("/openapi.json")
-    assert json.dumps(got.json()) == json.dumps(yaml.safe_load(FILE.read_bytes()))
+    assert json.dumps(got.json()) == json.dumps(yaml.safe_load(OPENAPI_PATH.read_bytes()))
 
 
 @pytest.mark.requirement("FR-032")

@@ -20,12 +20,12 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from app.db.database import Database, DatabaseError
-from app.db.migrations import migrate
+from app.db.migrations import upgrade
 from app.domain.tasks import controller
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import TaskCreate
-from app.http.problems import DatabaseUnavailable, Fault, InvalidBody
-from app.logging import configure
+from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
+from app.logging import configure_logging
 from app.settings import LogFormat, LogLevel
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.database import connect, connection_to
@@ -177,7 +177,7 @@ async def test_a_database_that_does_not_exist_is_503(server_url: str) -> None:
 async def test_a_database_without_the_schema_is_503_until_it_is_migrated(empty_url: str) -> None:
     async with serving(empty_url) as client:
         await assert_all_unavailable(client)
-        await asyncio.to_thread(migrate, connection_to(empty_url))
+        await asyncio.to_thread(upgrade, connection_to(empty_url))
         await assert_served(client)
 
 
@@ -191,7 +191,7 @@ async def test_a_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.
 
         async def wait_for_the_lock() -> None:
             statement = text("SELECT pg_advisory_lock(1)")
-            await core_of(client).database.fetch(statement, within=60)
+            await core_of(client).database.fetch(statement, timeout=60)
 
         holder = asyncio.create_task(wait_for_the_lock())
         await until_waiting(rival, 1)
@@ -379,7 +379,7 @@ async def test_a_row_that_a_check_refuses_is_a_fault_of_the_body(
 ) -> None:
     with pytest.raises(InvalidBody) as caught:
         await store(pool, "alice", new)
-    assert caught.value.faults == [Fault(pointer=pointer, detail="is refused by the database")]
+    assert caught.value.errors == [FieldError(pointer=pointer, detail="is refused by the database")]
 
 
 @pytest.mark.requirement("FR-036")
@@ -426,7 +426,7 @@ def logged() -> Iterator[Callable[[LogFormat], LogFile]]:
     with log_file() as file:
 
         def configured(form: LogFormat) -> LogFile:
-            configure(LogLevel.DEBUG, form, file.descriptor)
+            configure_logging(LogLevel.DEBUG, form, file.descriptor)
             return file
 
         yield configured

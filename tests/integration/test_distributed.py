@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from sqlalchemy import ColumnElement, Executable
 
-from app.db.statements import _compiled
+from app.db.statements import _compile
 from app.domain.tasks import idempotency, repository
 from app.domain.tasks.schemas import TaskPatch
 from tests.growth.explain import Call, Explainer
@@ -31,7 +31,7 @@ def patching(patch: TaskPatch, *, matching: bool) -> Call:
     )
 
 
-SENT: dict[str, Call] = {**CALLS, "sweep": lambda tasks: tasks.forget_expired_keys()}
+SENT: dict[str, Call] = {**CALLS, "sweep": lambda tasks: tasks.delete_expired_idempotency_keys()}
 for title, description, completed, matching in product(
     ({}, {"title": "New"}), ({}, {"description": None}),
     ({}, {"completed": True}, {"completed": False}), (False, True),
@@ -109,7 +109,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 async def explainer(database_url: str) -> AsyncIterator[Explainer]:
-    async with Explainer.connect(connection_to(database_url).direct()) as made:
+    async with Explainer.connect(connection_to(database_url).direct_config()) as made:
         yield made
 
 
@@ -125,7 +125,7 @@ async def catalogue(explainer: Explainer) -> Catalogue:
 async def test_a_distributed_database_accepts_the_statement(
     explainer: Explainer, catalogue: Catalogue, name: str, *, counts_bytes: bool
 ) -> None:
-    sql = (await explainer.statement(SENT[name], counts_bytes=counts_bytes)).text
+    sql = (await explainer.statement(SENT[name], counts_bytes=counts_bytes)).sql
     found = faults(await analyzed(explainer.plain, sql), catalogue)
     # The sweep is housekeeping: it is about all users, and needs one of them for nothing.
     assert found == ({"idempotency_keys without a user"} if name == "sweep" else set()), sql
@@ -140,9 +140,9 @@ async def test_a_statement_that_it_would_refuse_is_found(
 
 
 async def test_every_statement_of_the_repositories_is_among_them(explainer: Explainer) -> None:
-    sent = {(await explainer.statement(call)).text for call in SENT.values()}
+    sent = {(await explainer.statement(call)).sql for call in SENT.values()}
     kept = {
-        _compiled(value).text
+        _compile(value).sql
         for module in (repository, idempotency)
         for name, value in vars(module).items()
         if isinstance(value, Executable) and not isinstance(value, ColumnElement)

@@ -12,8 +12,8 @@ from asyncpg import exceptions as pg
 from sqlalchemy import BigInteger, ClauseElement, bindparam, select, text
 
 from app.db.database import Database
-from app.db.pool import StatementError
-from app.db.statements import as_sent
+from app.db.pool import QueryError
+from app.db.statements import compile_statement
 from app.domain.tasks.repository import TaskRepository
 from app.http.problems import DatabaseUnavailable
 from tests.support.database import connection_to
@@ -40,7 +40,7 @@ async def fetch(pool: Database, words: str) -> list[tuple[Any, ...]]:
 
 
 async def one(pool: Database, statement: ClauseElement, **values: Any) -> Any:
-    ((value,),) = await pool.pool.fetch(*as_sent(statement, values)[:2], 4)
+    ((value,),) = await pool.pool.fetch(*compile_statement(statement, values)[:2], 4)
     return value
 
 
@@ -61,7 +61,7 @@ async def test_a_statement_that_the_driver_refuses_leaves_no_lock(
     pool: Database, database: asyncpg.Connection
 ) -> None:
     locks = "SELECT count(*) FROM pg_locks WHERE relation = 'tasks'::regclass"
-    with pytest.raises(StatementError):
+    with pytest.raises(QueryError):
         await pool.pool.fetch("SELECT id FROM tasks WHERE $1::bigint > 0", [2**64], 4)
 
     async def is_free() -> bool:
@@ -80,7 +80,7 @@ async def test_a_connection_keeps_a_hundred_statements(pool: Database) -> None:
 async def test_only_so_many_statements_stay_prepared(
     pool: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.db.pool.PREPARED_AT_MOST", 3)
+    monkeypatch.setattr("app.db.pool.STATEMENT_CACHE_SIZE", 3)
     for number in range(10):
         await one(pool, text(f"SELECT {number} /* this is mine */"))
     assert await one(pool, PREPARED) == 3
@@ -99,7 +99,7 @@ async def test_what_a_repository_inherits_works_with_a_connection_of_its_own(
         assert await database.fetchval(OPEN) == before + 1
     finally:
         await pool.sessions.remove()
-    assert (pool.pool.used(), pool.pool.idle()) == (0, 0)
+    assert (pool.pool.in_use(), pool.pool.idle_count()) == (0, 0)
 
     async def are_as_before() -> bool:
         return bool(await database.fetchval(OPEN) == before)
@@ -122,14 +122,14 @@ async def test_each_task_has_a_session_of_its_own(pool: Database) -> None:
 
 async def test_a_refused_statement_leaves_the_connection_in_the_pool(pool: Database) -> None:
     before = await one(pool, BACKEND)
-    with pytest.raises(StatementError) as refused:
+    with pytest.raises(QueryError) as refused:
         await fetch(pool, "SELECT 1 / 0")
     assert isinstance(refused.value.cause, pg.DivisionByZeroError)
     assert await one(pool, BACKEND) == before
 
 
 async def test_the_drivers_words_go_no_further(pool: Database) -> None:
-    with pytest.raises(StatementError) as refused:
+    with pytest.raises(QueryError) as refused:
         await fetch(pool, "SELECT 'hunter2'::int")
     assert "hunter2" not in repr(refused.value)
     assert refused.value.__cause__ is None
@@ -143,7 +143,7 @@ async def test_a_connection_that_the_server_ended_is_not_kept(
     sleeping = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND query LIKE '%pg_sleep%'"
     await until(lambda: database.fetchval(sleeping, before))
     await database.execute("SELECT pg_terminate_backend($1)", before)
-    with pytest.raises(StatementError):
+    with pytest.raises(QueryError):
         await waiting
     assert await one(pool, BACKEND) != before
 

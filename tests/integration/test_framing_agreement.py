@@ -22,9 +22,9 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from app.http.cors import Cors
-from app.server.admission import Load
-from app.server.protocol import Protocol
+from app.http.cors import CORSPolicy
+from app.server.admission import AdmissionControl
+from app.server.protocol import HTTPProtocol
 
 pytestmark = pytest.mark.requirement("FR-023", "FR-027")
 
@@ -195,7 +195,7 @@ def factory(application: Application, protocol: Any) -> Any:
         cast("Any", application), http=protocol, ws="none", log_config=None, lifespan="off"
     )
     config.load()
-    state = Load(1000, Cors(())) if protocol is Protocol else ServerState()
+    state = AdmissionControl(1000, CORSPolicy(())) if protocol is HTTPProtocol else ServerState()
     return lambda: protocol(config, state, {})
 
 
@@ -275,7 +275,7 @@ def test_both_find_the_same_requests_and_each_is_answered_once_in_order(script: 
     expected = [each.found for each in script.expected]
     methods = [each.method for each in script.expected]
     segments = list(script.segments())
-    application, received = run(Protocol, segments, len(expected))
+    application, received = run(HTTPProtocol, segments, len(expected))
     reference, by_h11 = run(H11Protocol, segments, len(expected))
     assert application.found == reference.found == expected
     answers = responses(received, methods)
@@ -368,7 +368,7 @@ DIFFERENCES = {
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_a_difference_is_as_described(name: str) -> None:
     sent, ours, theirs, _ = DIFFERENCES[name]
-    _, received = run(Protocol, [sent], len(ours))
+    _, received = run(HTTPProtocol, [sent], len(ours))
     _, by_h11 = run(H11Protocol, [sent], len(theirs))
     assert [status for status, _ in responses(received, [])] == ours
     assert [status for status, _ in responses(by_h11, [])] == theirs

@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from app.asgi import create_app
-from app.db.config import Connection
+from app.db.config import DatabaseConfig
 from app.db.database import SCHEMA_REVISION
-from app.db.migrations import MigrationError, migrate, revision
+from app.db.migrations import MigrationError, get_revision, upgrade
 from tests.support.client import ContractClient, assert_problem
 from tests.support.database import connect, connection_to, settings_for
 from tests.support.lifespan import running
@@ -50,7 +50,7 @@ def empty_url(server_url: str) -> Iterator[str]:
 def migrated_url(server_url: str) -> Iterator[str]:
     """A database whose revision these tests change."""
     with scratch_database(server_url) as url:
-        migrate(connection_to(url))
+        upgrade(connection_to(url))
         yield url
 
 
@@ -176,6 +176,6 @@ async def test_a_database_without_a_schema_is_not_ready_and_says_why(empty_url: 
 
 @pytest.mark.requirement("FR-035")
 def test_the_revision_of_a_database_out_of_reach_is_a_fault_with_its_cause(tmp_path: Path) -> None:
-    nowhere = Connection.parse(f"postgresql://nobody@/nothing?host={tmp_path}")
+    nowhere = DatabaseConfig.from_url(f"postgresql://nobody@/nothing?host={tmp_path}")
     with pytest.raises(MigrationError, match=r"cannot be reached: .*No such file or directory"):
-        revision(nowhere)
+        get_revision(nowhere)

@@ -17,9 +17,9 @@ import msgspec
 import pytest
 
 from app.asgi import create_app
-from app.domain.tasks.idempotency import key_values
+from app.domain.tasks.idempotency import idempotency_params
 from app.domain.tasks.schemas import TaskCreate
-from app.http.middleware import Edge
+from app.http.middleware import HTTPMiddleware
 from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.database import connect
@@ -202,7 +202,7 @@ async def test_a_task_that_is_not_stored_stores_no_key(
 @asynccontextmanager
 async def being_served(database: asyncpg.Connection) -> AsyncIterator[None]:
     """As if a request of alice's with the key k-1 were in progress."""
-    lock = key_values("alice", "k-1", TaskCreate("Buy milk"))["lock"]
+    lock = idempotency_params("alice", "k-1", TaskCreate("Buy milk"))["lock"]
     await database.execute("SELECT pg_advisory_lock($1)", lock)
     try:
         yield
@@ -367,7 +367,7 @@ async def replicas(settings: Settings) -> AsyncIterator[list[httpx.AsyncClient]]
         yield [await stack.enter_async_context(plain_client(app)) for app in apps]
 
 
-def plain_client(app: Edge) -> httpx.AsyncClient:
+def plain_client(app: HTTPMiddleware) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
     return httpx.AsyncClient(transport=transport, base_url="http://tasks.test")
 

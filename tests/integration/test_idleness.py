@@ -70,9 +70,9 @@ async def test_one_after_another_requests_share_the_warmest_connection(
         used = relay.connections
         warmest = core_of(client).database.pool._idle[-1]
         for _ in range(8):
-            before = warmest.taken
+            before = warmest.acquired_at
             assert (await client.get(ALICE)).status_code == 200
-            assert warmest.taken > before
+            assert warmest.acquired_at > before
         assert relay.connections == used <= 10
 
 

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from app.asgi import create_app
-from app.cli import http_server
-from app.server.protocol import LEAVE_SECONDS
-from app.server.server import _waiting
+from app.cli import create_server
+from app.server.protocol import DRAIN_TIMEOUT
+from app.server.server import _accept_pending
 from app.settings import Settings
 from tests.support.client import assert_problem, tasks_of
 from tests.support.live import read_response, request, served
@@ -53,7 +53,7 @@ def test_a_kept_connection_is_answered_once_more_and_told_the_end(database_url: 
                 assert_last(read_response(connection, "POST"), 201)
             # Longer than others are waited for, since a request has begun here.
             eventually(lambda: ended(kept))
-            halfway.settimeout(LEAVE_SECONDS)
+            halfway.settimeout(DRAIN_TIMEOUT)
             with pytest.raises(TimeoutError):
                 halfway.recv(1)
             halfway.settimeout(10)
@@ -74,12 +74,12 @@ def test_a_kept_connection_that_brings_nothing_is_closed_soon(database_url: str)
             began = monotonic()
             service.process.send_signal(signal.SIGTERM)
             assert ended(kept)
-            assert LEAVE_SECONDS * 0.9 < monotonic() - began < LEAVE_SECONDS + 3
+            assert DRAIN_TIMEOUT * 0.9 < monotonic() - began < DRAIN_TIMEOUT + 3
         assert service.process.wait(10) == 0
 
 
 async def test_a_connection_that_nobody_has_accepted_yet_is_answered(settings: Settings) -> None:
-    server = http_server(create_app(settings), settings)
+    server = create_server(create_app(settings), settings)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     server.servers = []
@@ -99,7 +99,7 @@ def test_who_waits_at_the_door_is_let_in_without_blocking() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
         with opened(listener.getsockname()[1]):
-            (accepted,) = _waiting(listener)
+            (accepted,) = _accept_pending(listener)
             assert accepted.gettimeout() == 0
             accepted.close()
 
@@ -107,7 +107,7 @@ def test_who_waits_at_the_door_is_let_in_without_blocking() -> None:
 def test_a_request_that_the_end_cannot_wait_for_is_answered_with_a_problem(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cli.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("app.cli.GRACEFUL_SHUTDOWN_TIMEOUT", 0.2)
     with ExitStack() as stack:
         with served(settings) as live:
             slow = stack.enter_context(live.connected())

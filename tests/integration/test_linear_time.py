@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from litestar import Request
 
 from app.domain.tasks.controller import GET_TASK, LIST_TASKS
-from app.http.body import _parse
-from app.http.etags import Condition
-from app.http.middleware import Edge
+from app.http.body import _parse_strict_json
+from app.http.etags import ETagCondition
+from app.http.middleware import HTTPMiddleware
 from app.http.parameters import Parameters
 from app.http.problems import InvalidParameter, MalformedBody
-from app.openapi.document import Contract
+from app.openapi.document import OpenAPIDocument
 from tests.support.client import tasks_of
 
 pytestmark = pytest.mark.requirement("NFR-017")
@@ -106,7 +106,7 @@ QUERY_PIECES = (
 )
 TAG_PIECES = (b'"', b"W/", b",", b" ", b"\t", b"a", b"*", b'"a"', b"\\", b"\xff")
 EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True, database=None)
-CONTRACT = Contract.load()
+CONTRACT = OpenAPIDocument.load()
 
 Family = Callable[[int], Sent]
 
@@ -281,7 +281,7 @@ def costs_of(act: Callable[[bytes], object], pieces: Pieces, sizes: Sizes) -> Co
         yield size, times
 
 
-async def handle(app: Edge, sent: Sent) -> int:
+async def handle(app: HTTPMiddleware, sent: Sent) -> int:
     """The status of the answer to a request."""
     scope: Any = {
         "type": "http",
@@ -305,7 +305,7 @@ async def handle(app: Edge, sent: Sent) -> int:
 
 @pytest.mark.parametrize(("make", "sizes"), FAMILIES)
 async def test_a_request_costs_in_proportion_to_its_size(
-    app: Edge, make: Family, sizes: Sizes
+    app: HTTPMiddleware, make: Family, sizes: Sizes
 ) -> None:
     costs: list[tuple[int, list[float]]] = []
     for size in sizes:
@@ -323,7 +323,7 @@ async def test_a_request_costs_in_proportion_to_its_size(
 def test_a_body_of_any_pieces_is_judged_in_linear_time(pieces: Pieces) -> None:
     def judge(raw: bytes) -> None:
         with suppress(MalformedBody):
-            CONTRACT.faults("TaskCreate", _parse(raw))
+            CONTRACT.validate("TaskCreate", _parse_strict_json(raw))
 
     assert_linear(costs_of(judge, pieces, BODY_SIZES[:3]))
 
@@ -339,7 +339,7 @@ def test_a_query_of_any_pieces_is_read_in_linear_time(pieces: Pieces) -> None:
 def test_entity_tags_of_any_pieces_are_read_in_linear_time(pieces: Pieces) -> None:
     def judge(raw: bytes) -> None:
         read(GET_TASK, field("if-none-match", raw))
-        Condition.parse(raw.decode("latin-1"))
+        ETagCondition.parse(raw.decode("latin-1"))
 
     assert_linear(costs_of(judge, pieces, FIELD_SIZES))
 
@@ -354,4 +354,4 @@ def read(parameters: Parameters[Any, Any, Any], sent: Sent) -> None:
         "headers": sent.fields,
     }
     with suppress(InvalidParameter):
-        parameters.read(Request(scope))
+        parameters.parse(Request(scope))

@@ -16,7 +16,7 @@ import structlog
 from litestar import get
 
 from app.asgi import create_app
-from app.logging import configure, log
+from app.logging import configure_logging, log
 from app.settings import LogFormat, LogLevel, Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
@@ -53,7 +53,7 @@ def configured() -> Iterator[Configure]:
         # Takes pytest's own handlers away first, which would otherwise be closed.
         root.handlers[:] = []
         stream = files.enter_context(log_file())
-        configure(level, form, stream.descriptor)
+        configure_logging(level, form, stream.descriptor)
         # The client of these tests runs in the same process and speaks of its requests.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         return stream

@@ -18,8 +18,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 import app.domain.tasks.models  # noqa: F401 - puts the table into the metadata
-from app.db.database import SCHEMA_REVISION, migration_engine
-from app.db.migrations import CONFIG, MigrationError, migrate
+from app.db.database import SCHEMA_REVISION, create_migration_engine
+from app.db.migrations import ALEMBIC_CONFIG, MigrationError, upgrade
 from tests.support import process
 from tests.support.database import connect, connection_to
 from tests.support.process import ROOT, execute, fetch, run, scratch_database, serving
@@ -81,8 +81,8 @@ def url(server_url: str) -> Iterator[str]:
 
 
 def configuration(url: str, scripts: Path = ROOT / "migrations") -> Config:
-    made = Config(toml_file=CONFIG)
-    made.attributes["connection"] = connection_to(url)
+    made = Config(toml_file=ALEMBIC_CONFIG)
+    made.attributes["database_config"] = connection_to(url)
     made.set_main_option("script_location", str(scripts))
     return made
 
@@ -105,7 +105,7 @@ def revisions(url: str) -> list[tuple[object, ...]]:
 
 @pytest.mark.requirement("FR-039")
 def test_there_is_one_head_and_it_is_the_revision_that_the_service_needs() -> None:
-    scripts = ScriptDirectory.from_config(Config(toml_file=CONFIG))
+    scripts = ScriptDirectory.from_config(Config(toml_file=ALEMBIC_CONFIG))
     assert scripts.get_heads() == [SCHEMA_REVISION]
     assert len(scripts.get_bases()) == 1
 
@@ -119,12 +119,12 @@ def test_a_migration_that_was_released_is_as_it_was() -> None:
 @pytest.mark.requirement("FR-039")
 def test_down_to_nothing_leaves_no_trace_and_up_again_is_the_same(url: str) -> None:
     nothing = catalog(url)
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     everything = catalog(url)
     command.downgrade(configuration(url), "base")
     assert catalog(url) == nothing
     assert revisions(url) == []
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     assert catalog(url) == everything
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
@@ -132,28 +132,28 @@ def test_down_to_nothing_leaves_no_trace_and_up_again_is_the_same(url: str) -> N
 @pytest.mark.requirement("FR-039")
 def test_the_catalog_of_these_tests_sees_the_schema(url: str) -> None:
     nothing = catalog(url)
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     kinds = {str(row[0]) for row in set(catalog(url)) - set(nothing)}
     assert kinds == {"relation", "column", "constraint", "index", "type"}
 
 
 @pytest.mark.requirement("FR-039")
 def test_a_migration_on_the_newest_revision_changes_nothing(url: str) -> None:
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     before = catalog(url)
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     assert catalog(url) == before
 
 
 @pytest.mark.requirement("FR-039")
 def test_the_models_make_the_schema_that_the_migrations_make(server_url: str, url: str) -> None:
     async def create_all(scratch: str) -> None:
-        engine = migration_engine(connection_to(scratch))
+        engine = create_migration_engine(connection_to(scratch))
         async with engine.begin() as connection:
             await connection.run_sync(orm_registry.metadata.create_all)
         await engine.dispose()
 
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     with scratch_database(server_url) as scratch:
         asyncio.run(create_all(scratch))
         assert catalog(scratch) == catalog(url)
@@ -161,7 +161,7 @@ def test_the_models_make_the_schema_that_the_migrations_make(server_url: str, ur
 
 @pytest.mark.requirement("FR-039")
 def test_alembic_finds_nothing_to_migrate(url: str) -> None:
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     command.check(configuration(url))  # raises where models and schema differ
 
 
@@ -204,7 +204,7 @@ def add_next(scripts: Path, statement: str, limit: str = "5s") -> None:
 
 @pytest.mark.requirement("FR-039")
 def test_a_migration_that_fails_leaves_nothing_behind(url: str, scripts: Path) -> None:
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     before = catalog(url)
     add_next(scripts, "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(DBAPIError, match="nowhere"):
@@ -238,7 +238,7 @@ def test_a_migration_that_fails_gives_the_turn_to_the_next(url: str, scripts: Pa
 def test_a_migration_that_waits_for_a_lock_gives_up_and_leaves_nothing(
     url: str, scripts: Path
 ) -> None:
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     before = catalog(url)
     add_next(scripts, "ALTER TABLE tasks ADD COLUMN more int", limit="300ms")
 
@@ -269,7 +269,7 @@ def test_every_released_migration_waits_five_seconds_for_a_lock(direction: str) 
 
 @pytest.mark.requirement("FR-039")
 def test_a_downgrade_that_waits_for_a_lock_gives_up_after_five_seconds(url: str) -> None:
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     before = catalog(url)
 
     async def while_locked() -> float:
@@ -434,7 +434,7 @@ def test_a_migration_without_a_database_is_told_in_a_sentence(tmp_path: Path) ->
 
 @pytest.mark.requirement("FR-039")
 def test_a_new_revision_has_the_limit_and_a_place_for_its_safety(url: str, scripts: Path) -> None:
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     command.revision(configuration(url, scripts), message="More columns", rev_id="9999")
     made = scripts / "versions/9999_more_columns.py"
     source = made.read_text("utf-8")
@@ -448,7 +448,7 @@ def test_a_new_revision_has_the_limit_and_a_place_for_its_safety(url: str, scrip
 
 @pytest.mark.requirement("FR-039")
 def test_a_new_revision_can_be_made_from_the_models(url: str, scripts: Path) -> None:
-    migrate(connection_to(url))
+    upgrade(connection_to(url))
     execute(url, "DROP INDEX ix_tasks_search")
     before = catalog(url)
     command.revision(configuration(url, scripts), "Search", autogenerate=True, rev_id="9999")

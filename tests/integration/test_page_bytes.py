@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from app.db.pool import Kept
+from app.db.pool import PooledConnection
 from tests.support.client import ContractClient, tasks_of
 from tests.support.sent import recorded
 
@@ -113,14 +113,14 @@ async def test_no_more_is_read_than_a_page_needs(
 ) -> None:
     await fill(database, FOUR_BYTES * LONGEST, 201, 2)
     read: list[int] = []
-    fetch = Kept.fetch
+    fetch = PooledConnection.fetch
 
     async def counting(*args: Any, **options: Any) -> Any:
         rows = await fetch(*args, **options)
         read.append(sum(len(str(value).encode()) for row in rows for value in row))
         return rows
 
-    monkeypatch.setattr(Kept, "fetch", counting)
+    monkeypatch.setattr(PooledConnection, "fetch", counting)
     await client.get(ALICE, params={"limit": 200})
     assert max(read) < 1.2 * PAGE_BYTES
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from app.http.middleware import Edge
-from app.http.problems import KINDS, PHRASES, Problem
-from app.openapi.document import Contract
-from app.openapi.pages import ADVICE, ASSETS, OWN, Asset
+from app.http.middleware import HTTPMiddleware
+from app.http.problems import PROBLEM_TYPES, REASON_PHRASES, ProblemError
+from app.openapi.document import OpenAPIDocument
+from app.openapi.pages import ADVICE, ASSETS, DOCS_DIR, Asset
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.live import Browser
 
@@ -28,7 +28,7 @@ MEDIA_TYPES = {
 
 
 @pytest.fixture
-async def client(app: Edge) -> AsyncIterator[Browser]:
+async def client(app: HTTPMiddleware) -> AsyncIterator[Browser]:
     async with Browser(app) as opened:
         yield opened
 
@@ -164,25 +164,25 @@ async def test_a_file_that_is_not_there_is_404(client: ContractClient, name: str
 # --- the pages of the problems -------------------------------------------------------------------
 
 
-def slug_of(kind: type[Problem]) -> str:
+def slug_of(kind: type[ProblemError]) -> str:
     """The last part of a kind's type."""
     return kind.type.removeprefix("/problems/")
 
 
-def test_every_kind_of_problem_has_a_meaning_and_advice(contract: Contract) -> None:
-    slugs = {slug_of(kind) for kind in KINDS}
+def test_every_kind_of_problem_has_a_meaning_and_advice(contract: OpenAPIDocument) -> None:
+    slugs = {slug_of(kind) for kind in PROBLEM_TYPES}
     assert set(contract.problems) == set(ADVICE) == slugs
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=slug_of)
+@pytest.mark.parametrize("kind", PROBLEM_TYPES, ids=slug_of)
 async def test_the_type_of_a_problem_is_a_page(
-    client: ContractClient, contract: Contract, kind: type[Problem]
+    client: ContractClient, contract: OpenAPIDocument, kind: type[ProblemError]
 ) -> None:
     got = await client.get(kind.type)
     assert got.status_code == 200
     assert got.headers["content-type"] == "text/html; charset=utf-8"
     text = re.sub(r"<[^>]*>", "", got.text).replace("&#x27;", "'")
-    assert f"{kind.type}, HTTP status {int(kind.status)} {PHRASES[kind.status]}" in text
+    assert f"{kind.type}, HTTP status {int(kind.status)} {REASON_PHRASES[kind.status]}" in text
     for part in (kind.title, contract.problems[slug_of(kind)][1:], ADVICE[slug_of(kind)]):
         assert part.replace("`", "") in text
 
@@ -201,6 +201,6 @@ async def test_a_problem_that_there_is_not_is_404(client: ContractClient, slug: 
     assert_problem(await client.get(f"/problems/{slug}"), 404, "path-not-found")
 
 
-def test_the_pages_are_no_operations(contract: Contract) -> None:
+def test_the_pages_are_no_operations(contract: OpenAPIDocument) -> None:
     assert {"/", "/docs", "/problems/{slug}"} & set(contract.document["paths"]) == set()
-    assert (OWN / "docs.html").is_file()
+    assert (DOCS_DIR / "docs.html").is_file()

@@ -35,7 +35,7 @@ async def proxy(url: str) -> AsyncIterator[Proxy]:
 
 
 @asynccontextmanager
-async def pool(proxy: Proxy, url: str, *, size: int, timeout: float) -> AsyncIterator[Database]:  # noqa: ASYNC109 - Database's own
+async def pool(proxy: Proxy, url: str, *, size: int, timeout: float) -> AsyncIterator[Database]:
     """The database as the service uses it, without the service."""
     opened = Database(connection_to(via(proxy.port, url)), pool_size=size, timeout=timeout)
     yield opened

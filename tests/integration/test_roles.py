@@ -19,8 +19,8 @@ from structlog.testing import capture_logs
 
 from app import embedded_postgres
 from app.asgi import create_app
-from app.db.config import Connection
-from app.db.migrations import PRIVILEGES_TO_MIGRATE, MigrationError, migrate, revision
+from app.db.config import DatabaseConfig
+from app.db.migrations import MIGRATION_PRIVILEGES, MigrationError, get_revision, upgrade
 from app.settings import Secret, Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
@@ -32,7 +32,7 @@ ALICE = tasks_of("alice")
 README = (ROOT / "README.md").read_text("utf-8")
 GUIDE = '(README, "Database roles").'
 UNDONE = "The migration failed and was undone:"
-NEEDED_TO_MIGRATE = f"The role needs {PRIVILEGES_TO_MIGRATE} {GUIDE}"
+NEEDED_TO_MIGRATE = f"The role needs {MIGRATION_PRIVILEGES} {GUIDE}"
 NO_CONNECT = (
     'SQLSTATE 42501, permission denied for database "tasks" (User does not have CONNECT privilege.)'
 )
@@ -85,7 +85,7 @@ def apart(use: Coroutine[Any, Any, Result]) -> Result:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server whose database has no schema; its administrator's URL."""
-    with embedded_postgres.running(tmp_path_factory.mktemp("roles"), durable=False) as url:
+    with embedded_postgres.run_postgres(tmp_path_factory.mktemp("roles"), durable=False) as url:
         yield url
 
 
@@ -102,7 +102,7 @@ def administrator(server: str) -> Iterator[str]:
 def granted(administrator: str) -> str:
     """The same, migrated and granted as the README says."""
     migrating = as_role(administrator, "tasks_migrate")
-    migrate(Connection.parse(migrating))
+    upgrade(DatabaseConfig.from_url(migrating))
     execute(migrating, *documented("grants"))
     return administrator
 
@@ -137,7 +137,9 @@ SERVED = {
 
 
 def doctor(url: str) -> subprocess.CompletedProcess[str]:
-    return run("doctor", DATABASE_URL=as_role(url, "tasks_serve"), DATABASE_POOLER="", PORT=0)
+    return run(
+        "doctor", DATABASE_URL=as_role(url, "tasks_serve"), DATABASE_TRANSACTION_POOLING="", PORT=0
+    )
 
 
 @pytest.mark.requirement("FR-039", "FR-037")
@@ -154,7 +156,7 @@ def test_the_documented_roles_migrate_and_serve(granted: str) -> None:
     done = doctor(granted)
     assert done.returncode == 0, done.stdout + done.stderr
     # Nothing is left to migrate, so any role may say so.
-    migrate(Connection.parse(as_role(granted, "tasks_serve")))
+    upgrade(DatabaseConfig.from_url(as_role(granted, "tasks_serve")))
 
 
 @pytest.mark.requirement("FR-033", "FR-037")
@@ -178,7 +180,7 @@ def test_a_missing_privilege_is_named_and_the_service_starts(granted: str, privi
     assert bool(failed) == (privilege != "SELECT on alembic_version")
     assert {found[name] for name in failed} <= {503, 404}
     with pytest.raises(MigrationError) as told:
-        revision(Connection.parse(as_role(granted, "tasks_serve")))
+        get_revision(DatabaseConfig.from_url(as_role(granted, "tasks_serve")))
     assert str(told.value) == f"The role lacks {privilege} {GUIDE}"
 
 
@@ -252,7 +254,7 @@ def test_a_missing_privilege_to_migrate_is_named(
     execute(administrator, f"REVOKE {revoked} FROM tasks_migrate")
     url = as_role(administrator, "tasks_migrate")
     with pytest.raises(MigrationError) as refused:
-        migrate(Connection.parse(url))
+        upgrade(DatabaseConfig.from_url(url))
     assert str(refused.value) == told
 
 
@@ -260,7 +262,7 @@ def test_a_missing_privilege_to_migrate_is_named(
 def test_the_command_names_what_is_missing_to_migrate(administrator: str) -> None:
     execute(administrator, "REVOKE CREATE ON SCHEMA public FROM tasks_migrate")
     url = as_role(administrator, "tasks_migrate")
-    done = run("migrate", DATABASE_URL=url, DATABASE_POOLER="")
+    done = run("migrate", DATABASE_URL=url, DATABASE_TRANSACTION_POOLING="")
     assert done.returncode == 1
     denied = f"{UNDONE} permission denied for schema public. {NEEDED_TO_MIGRATE}"
     assert done.stderr.splitlines()[-1] == denied
@@ -275,7 +277,7 @@ def test_another_roles_tables_are_not_migrated(granted: str) -> None:
         "DROP TABLE idempotency_keys",
         "GRANT CREATE ON SCHEMA public TO tasks_serve",
     )
-    serving_role = Connection.parse(as_role(granted, "tasks_serve"))
+    serving_role = DatabaseConfig.from_url(as_role(granted, "tasks_serve"))
     with pytest.raises(MigrationError, match="permission denied for table alembic_version"):
-        migrate(serving_role)
-    assert revision(Connection.parse(granted)) == "0001"
+        upgrade(serving_role)
+    assert get_revision(DatabaseConfig.from_url(granted)) == "0001"

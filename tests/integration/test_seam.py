@@ -25,7 +25,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler, Message, Receive, S
 
 from app.asgi import create_app
 from app.openapi import document as contract_module
-from app.openapi.document import FILE, Contract, ContractError
+from app.openapi.document import OPENAPI_PATH, OpenAPIDocument, RouteMismatchError
 from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
@@ -302,13 +302,13 @@ async def another_method_of_a_path() -> None: ...
 def test_a_route_on_a_path_of_the_contract_is_refused_at_the_start(
     settings: Settings, handler: ControllerRouterHandler
 ) -> None:
-    with pytest.raises((ContractError, ImproperlyConfiguredException), match=r"/tasks|/livez"):
+    with pytest.raises((RouteMismatchError, ImproperlyConfiguredException), match=r"/tasks|/livez"):
         create_app(settings, route_handlers=[handler])
 
 
 @pytest.mark.requirement("FR-042", "FR-043")
 def test_every_route_on_a_path_of_the_contract_is_named(settings: Settings) -> None:
-    with pytest.raises(ContractError) as raised:
+    with pytest.raises(RouteMismatchError) as raised:
         create_app(settings, route_handlers=[shadow_under_another_name, another_method_of_a_path])
     assert str(raised.value).splitlines() == [
         "GET /api/v1/users/{name}/tasks (other) stands on a path of the contract",
@@ -383,18 +383,18 @@ def test_a_service_whose_routes_are_not_the_contracts_does_not_start(
     edit: Callable[[dict[str, Any]], None],
     differences: list[str],
 ) -> None:
-    document = yaml.safe_load(FILE.read_text("utf-8"))
+    document = yaml.safe_load(OPENAPI_PATH.read_text("utf-8"))
     edit(document["paths"])
-    other = Contract(yaml.safe_dump(document).encode())
-    monkeypatch.setattr(contract_module.Contract, "load", lambda: other)
-    with pytest.raises(ContractError) as caught:
+    other = OpenAPIDocument(yaml.safe_dump(document).encode())
+    monkeypatch.setattr(contract_module.OpenAPIDocument, "load", lambda: other)
+    with pytest.raises(RouteMismatchError) as caught:
         create_app(settings)
     assert str(caught.value).splitlines() == differences
 
 
 @pytest.mark.requirement("FR-043")
 def test_a_service_whose_routes_are_the_contracts_starts(
-    settings: Settings, contract: Contract
+    settings: Settings, contract: OpenAPIDocument
 ) -> None:
     assert len(contract.operations()) == 10
     create_app(settings)

@@ -368,10 +368,10 @@ def test_a_service_takes_no_setting_from_whoever_runs_the_tests(
 def test_a_stop_that_was_asked_for_while_the_database_starts_is_granted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "LEAVING", Event())
-    cli.LEAVING.set()
+    monkeypatch.setattr(cli, "_shutdown_requested", Event())
+    cli._shutdown_requested.set()
     with pytest.raises(SystemExit):
-        cli._database(Settings(data_dir=folder)).__enter__()
+        cli._open_database(Settings(data_dir=folder)).__enter__()
     assert processes_of(folder) == set()
 
 

@@ -25,8 +25,8 @@ from app.domain.tasks.schemas import (
     TaskReplace,
     TaskSort,
 )
-from app.http.etags import Condition
-from app.http.pagination import Position
+from app.http.etags import ETagCondition
+from app.http.pagination import CursorPosition
 from tests.growth.explain import MODES, Call, Explainer, Mode
 from tests.support.database import connection_to
 
@@ -46,7 +46,7 @@ KEYS = """
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 TASK = UUID(int=1)
-MATCHING = Condition(any=False, strong=(UUID(int=2),))
+MATCHING = ETagCondition(any=False, strong=(UUID(int=2),))
 WHOLE = TaskReplace("New title", None, completed=True)
 VALUES: dict[str, Any] = {
     "completed": True,
@@ -61,13 +61,13 @@ CALLS: dict[str, Call] = {
     "create": lambda tasks: tasks.create_task("alice", TaskCreate("New"), None),
     "create, key": lambda tasks: tasks.create_task("alice", TaskCreate("New"), str(uuid4())),
     "replace": lambda tasks: tasks.replace_task(
-        "alice", TASK, WHOLE, if_match=None, if_absent=False
+        "alice", TASK, WHOLE, if_match=None, must_not_exist=False
     ),
     "replace, if absent": lambda tasks: tasks.replace_task(
-        "alice", TASK, WHOLE, if_match=None, if_absent=True
+        "alice", TASK, WHOLE, if_match=None, must_not_exist=True
     ),
     "replace, if it matches": lambda tasks: tasks.replace_task(
-        "alice", TASK, WHOLE, if_match=MATCHING, if_absent=False
+        "alice", TASK, WHOLE, if_match=MATCHING, must_not_exist=False
     ),
     "update": lambda tasks: tasks.update_task(
         "alice", TASK, TaskPatch(title="New", completed=True), if_match=None
@@ -83,12 +83,12 @@ CALLS: dict[str, Call] = {
 INSERTS = {"create", "replace", "replace, if absent"}
 
 
-def listing(sort: TaskSort, order: SortOrder, after: Position | None, **filters: Any) -> Call:
+def listing(sort: TaskSort, order: SortOrder, after: CursorPosition | None, **filters: Any) -> Call:
     asked = ListTasksQuery(sort=sort, order=order, **filters)
     return lambda tasks: tasks.list_tasks("alice", asked, after)
 
 
-for sort, order, after in product(TaskSort, SortOrder, (None, Position(AT, TASK))):
+for sort, order, after in product(TaskSort, SortOrder, (None, CursorPosition(AT, TASK))):
     name = f"list, {sort} {order}{', next page' if after else ''}"
     CALLS[name] = listing(sort, order, after)
     CALLS[f"{name}, every filter"] = listing(sort, order, after, **VALUES)
@@ -102,7 +102,7 @@ CALLS |= {
 async def explainer(database_url: str) -> AsyncIterator[Explainer]:
     """Over tables of the same form, in shards."""
     # Past a pooler, whose sessions would keep the path for others.
-    async with Explainer.connect(connection_to(database_url).direct()) as made:
+    async with Explainer.connect(connection_to(database_url).direct_config()) as made:
         await made.plain.execute("CREATE SCHEMA sharded")
         for table in TABLES:
             await made.plain.execute(

@@ -14,8 +14,8 @@ import pytest
 
 from app import cli
 from app.server import protocol, server
-from app.server.parser import UNWANTED_BYTES_AT_MOST
-from app.server.protocol import AHEAD_AT_MOST, Protocol, Wait
+from app.server.parser import MAX_TOTAL_FRAMING_BYTES
+from app.server.protocol import MAX_PIPELINED_REQUESTS, ConnectionState, HTTPProtocol
 from app.settings import Settings
 from tests.contract.test_responses import ONE
 from tests.overload.work import peak_memory
@@ -31,7 +31,7 @@ READERS = [("POST", ALICE), ("PUT", ONE), ("PATCH", ONE)]
 SHORT = 0.3  # seconds
 
 
-class Pausing(Protocol):
+class Pausing(HTTPProtocol):
     """A connection that stops the whole process for a while, as a machine that is paused does.
 
     While it reads: the timers that are due by then come before what other connections were sent.
@@ -47,10 +47,12 @@ class Pausing(Protocol):
 def live(settings: Settings) -> Iterator[Live]:
     """A service that looks at its connections ten times as often, and has little patience."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(server, "LOOK_SECONDS", SHORT / 3)
-        for kind in Wait:
-            patched.setitem(protocol.PATIENCE, kind, SHORT)  # NEXT as well, which has no entry
-        patched.setattr(cli, "Protocol", Pausing)
+        patched.setattr(server, "CHECK_INTERVAL", SHORT / 3)
+        for kind in ConnectionState:
+            patched.setitem(
+                protocol.STATE_TIMEOUTS, kind, SHORT
+            )  # NEXT as well, which has no entry
+        patched.setattr(cli, "HTTPProtocol", Pausing)
         with served(settings) as opened:
             yield opened
 
@@ -155,7 +157,7 @@ def test_a_body_that_nobody_waits_for_does_not_keep_the_connection(
 @pytest.mark.requirement("FR-025")
 def test_after_the_answer_only_so_much_is_read(live: Live) -> None:
     chunks = b"10000\r\n" + b" " * 65_536 + b"\r\n"
-    chunks *= 64 * UNWANTED_BYTES_AT_MOST // len(chunks)
+    chunks *= 64 * MAX_TOTAL_FRAMING_BYTES // len(chunks)
     with live.connected() as connection:
         connection.sendall(request("POST", ALICE, JSON, "Transfer-Encoding: chunked"))
         with pytest.raises(ConnectionError):
@@ -165,17 +167,17 @@ def test_after_the_answer_only_so_much_is_read(live: Live) -> None:
 def test_of_requests_sent_ahead_the_first_are_answered(live: Live) -> None:
     with live.connected() as connection:
         connection.sendall(request("GET", "/livez") * 3_000)
-        answers = read_responses(connection, *["GET"] * AHEAD_AT_MOST)
-    assert [answer.status_code for answer in answers] == [200] * AHEAD_AT_MOST
+        answers = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
+    assert [answer.status_code for answer in answers] == [200] * MAX_PIPELINED_REQUESTS
     closes = [answer.headers.get("connection") for answer in answers]
-    assert closes == [None] * (AHEAD_AT_MOST - 1) + ["close"]
+    assert closes == [None] * (MAX_PIPELINED_REQUESTS - 1) + ["close"]
 
 
 def test_as_many_as_may_be_sent_ahead_do_not_end_the_connection(live: Live) -> None:
     with live.connected() as connection:
         for _ in range(2):
-            connection.sendall(request("GET", "/livez") * AHEAD_AT_MOST)
-            answers = read_responses(connection, *["GET"] * AHEAD_AT_MOST)
+            connection.sendall(request("GET", "/livez") * MAX_PIPELINED_REQUESTS)
+            answers = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
             assert {answer.headers.get("connection") for answer in answers} == {None}
 
 
@@ -208,7 +210,9 @@ def test_clients_that_do_not_read_are_bounded_in_memory_and_others_are_served(
 ) -> None:
     execute(database_url, BIG)
     with ExitStack() as stack:
-        service = stack.enter_context(serving(DATABASE_URL=database_url, REQUESTS_AT_ONCE=1000))
+        service = stack.enter_context(
+            serving(DATABASE_URL=database_url, MAX_CONCURRENT_REQUESTS=1000)
+        )
         address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
         readers = [
             stack.enter_context(socket.create_connection(address, timeout=30))

@@ -30,7 +30,7 @@ from app.domain.tasks import lists, repository
 from app.domain.tasks.models import TaskRecord
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import Task, TaskPatch
-from app.http.pagination import Position
+from app.http.pagination import CursorPosition
 from app.settings import Settings
 from tests.support.client import tasks_of
 from tests.support.database import connect
@@ -444,7 +444,7 @@ def test_three_users_are_answered_as_the_model_says(service: Service) -> None:
 
 # --- the machine bites ---------------------------------------------------------------------------
 
-UPDATES = repository._update
+UPDATES = repository._update_statement
 
 
 @pytest.fixture
@@ -456,16 +456,16 @@ def sabotaged(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 def _reads_without_user(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(repository, "SELECT", select(*lists.COLUMNS).where(repository.THIS_TASK[1]))
+    patch.setattr(repository, "SELECT", select(*lists.COLUMNS).where(repository.BY_ID[1]))
 
 
 def _deletes_without_user(patch: pytest.MonkeyPatch) -> None:
-    statement = delete(TaskRecord).where(repository.THIS_TASK[1]).returning(TaskRecord.id)
+    statement = delete(TaskRecord).where(repository.BY_ID[1]).returning(TaskRecord.id)
     patch.setattr(repository, "DELETE", statement)
 
 
 def _changes_without_user(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(repository, "THIS_TASK", repository.THIS_TASK[1:])
+    patch.setattr(repository, "BY_ID", repository.BY_ID[1:])
 
 
 def _lists_without_user(patch: pytest.MonkeyPatch) -> None:
@@ -481,10 +481,10 @@ def _lists_without_user(patch: pytest.MonkeyPatch) -> None:
 
 
 def _moves_positions(patch: pytest.MonkeyPatch, by: int) -> None:
-    def beside(at: datetime, id_: UUID) -> Position:
-        return Position(at, UUID(int=(id_.int + by) % 2**128))
+    def beside(at: datetime, id_: UUID) -> CursorPosition:
+        return CursorPosition(at, UUID(int=(id_.int + by) % 2**128))
 
-    patch.setattr(repository, "Position", beside)
+    patch.setattr(repository, "CursorPosition", beside)
 
 
 def _repeats_the_last_task_descending(patch: pytest.MonkeyPatch) -> None:
@@ -496,7 +496,7 @@ def _repeats_the_last_task_ascending(patch: pytest.MonkeyPatch) -> None:
 
 
 def _forgets_tie_break(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(repository, "Position", lambda at, _: Position(at, UUID(int=0)))
+    patch.setattr(repository, "CursorPosition", lambda at, _: CursorPosition(at, UUID(int=0)))
 
 
 def _repeats_tags(patch: pytest.MonkeyPatch) -> None:
@@ -505,8 +505,8 @@ def _repeats_tags(patch: pytest.MonkeyPatch) -> None:
 
 
 def _ignores_tags(patch: pytest.MonkeyPatch) -> None:
-    original = repository._update
-    patch.setattr(repository, "_update", lambda sent, **_: original(sent, any_etag=True))
+    original = repository._update_statement
+    patch.setattr(repository, "_update_statement", lambda sent, **_: original(sent, any_etag=True))
 
 
 def _writes_what_was_not_sent(patch: pytest.MonkeyPatch) -> None:
@@ -526,7 +526,7 @@ def _writes_what_was_not_sent(patch: pytest.MonkeyPatch) -> None:
 
 
 def _leaves_updated_at(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(repository, "LATER", TaskRecord.updated_at)
+    patch.setattr(repository, "NEXT_UPDATED_AT", TaskRecord.updated_at)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ import msgspec
 import pytest
 
 from app.asgi import create_app
-from app.http.middleware import Edge
+from app.http.middleware import HTTPMiddleware
 from app.settings import Settings
-from app.state import Core
+from app.state import AppState
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
 from tests.support.sent import recorded
@@ -34,9 +34,9 @@ BODY = {"title": "Buy milk", "description": None, "completed": False}
 OTHER_TAG = {"If-Match": f'"{"0" * 32}"'}
 
 
-def core_of(app: Edge) -> Core:
+def core_of(app: HTTPMiddleware) -> AppState:
     framework: Any = app.app
-    core: Core = framework.state.core
+    core: AppState = framework.state.core
     return core
 
 
@@ -53,14 +53,17 @@ class Seen(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-async def sole_app(settings: Settings) -> AsyncIterator[Edge]:
+async def sole_app(settings: Settings) -> AsyncIterator[HTTPMiddleware]:
     """An application of its own, with one connection, which all requests then share."""
     async with running(create_app(msgspec.structs.replace(settings, database_pool_size=1))) as app:
         yield app
 
 
 @pytest.fixture
-async def sole(sole_app: Edge, database: asyncpg.Connection) -> AsyncIterator[ContractClient]:  # noqa: ARG001 - emptied
+async def sole(
+    sole_app: HTTPMiddleware,
+    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+) -> AsyncIterator[ContractClient]:
     async with ContractClient(sole_app) as client:
         await client.put(TASK, json=BODY)
         # The driver asks about the types of this one when a connection first sees it.
@@ -68,15 +71,15 @@ async def sole(sole_app: Edge, database: asyncpg.Connection) -> AsyncIterator[Co
         yield client
 
 
-def driver_of(sole_app: Edge) -> asyncpg.Connection:
+def driver_of(sole_app: HTTPMiddleware) -> asyncpg.Connection:
     """The service's only connection."""
     (kept,) = core_of(sole_app).database.pool._idle
-    return kept.driver
+    return kept.connection
 
 
 @pytest.fixture
 async def seen(
-    sole_app: Edge,
+    sole_app: HTTPMiddleware,
     sole: ContractClient,  # noqa: ARG001 - ready
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Seen]:
@@ -186,7 +189,7 @@ async def test_no_transaction_is_wrapped_around_it(
 
 
 async def test_a_transaction_would_be_seen(
-    sole_app: Edge, seen: Seen, database: asyncpg.Connection
+    sole_app: HTTPMiddleware, seen: Seen, database: asyncpg.Connection
 ) -> None:
     driver = driver_of(sole_app)
     async with driver.transaction():
@@ -218,11 +221,13 @@ LISTS = {
 REPEATED = 10
 
 
-async def plans(sole_app: Edge, sole: ContractClient, case: Case) -> list[tuple[int, int]]:
+async def plans(
+    sole_app: HTTPMiddleware, sole: ContractClient, case: Case
+) -> list[tuple[int, int]]:
     """How often the server planned the last statements for no and for their own values."""
     driver = driver_of(sole_app)
     # A driver's connection of its own forgets nothing of the cases before.
-    core_of(sole_app).database.pool._idle[0]._prepared.clear()
+    core_of(sole_app).database.pool._idle[0]._statement_cache.clear()
     await driver.execute("DEALLOCATE ALL")
     for _ in range(REPEATED):
         await sole.request(case.method, case.url, **case.options)
@@ -231,27 +236,29 @@ async def plans(sole_app: Edge, sole: ContractClient, case: Case) -> list[tuple[
 
 @pytest.mark.parametrize("name", [name for name in CASES if "narrowed" not in name])
 async def test_an_ordinary_statement_is_planned_once_for_all_values(
-    sole_app: Edge, sole: ContractClient, settings: Settings, name: str
+    sole_app: HTTPMiddleware, sole: ContractClient, settings: Settings, name: str
 ) -> None:
     planned = await plans(sole_app, sole, CASES[name])
     # PostgreSQL makes five plans for values before it keeps one. Behind a pooler a statement is
     # sent with its text each time, and planned for its values.
-    has_names = not settings.connection().pooler
+    has_names = not settings.database_config().transaction_pooling
     assert [custom for _, custom in planned] == [5] * len(planned)
     assert sum(generic for generic, _ in planned) == (REPEATED - 5) * has_names
 
 
 @pytest.mark.parametrize("name", LISTS)
 async def test_a_list_that_one_index_serves_is_planned_once_for_all_values(
-    sole_app: Edge, sole: ContractClient, settings: Settings, name: str
+    sole_app: HTTPMiddleware, sole: ContractClient, settings: Settings, name: str
 ) -> None:
     planned = await plans(sole_app, sole, Case("GET", ALICE, "", 200, {"params": LISTS[name]}))
-    assert planned == ([] if settings.connection().pooler else [(REPEATED - 5, 5)])
+    assert planned == (
+        [] if settings.database_config().transaction_pooling else [(REPEATED - 5, 5)]
+    )
 
 
 @pytest.mark.parametrize("name", SEARCHES)
 async def test_a_list_whose_plan_depends_on_the_values_is_planned_for_them(
-    sole_app: Edge, sole: ContractClient, name: str
+    sole_app: HTTPMiddleware, sole: ContractClient, name: str
 ) -> None:
     case = Case("GET", ALICE, "", 200, {"params": SEARCHES[name]})
     assert await plans(sole_app, sole, case) == []

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app import embedded_postgres
-from app.db.config import Connection
-from app.db.migrations import migrate
+from app.db.config import DatabaseConfig
+from app.db.migrations import upgrade
 from tests.support.tls import Certificates, in_front
 from tests.support.tls_cases import PASSWORD, Presenting, TlsCases, certificates
 
@@ -24,8 +24,8 @@ __all__ = ["certificates"]
 @pytest.fixture(scope="module")
 def socket_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A migrated PostgreSQL of these tests' own, whatever server the others use."""
-    with embedded_postgres.running(tmp_path_factory.mktemp("postgres"), durable=False) as url:
-        migrate(Connection.parse(url))
+    with embedded_postgres.run_postgres(tmp_path_factory.mktemp("postgres"), durable=False) as url:
+        upgrade(DatabaseConfig.from_url(url))
         yield url
 
 

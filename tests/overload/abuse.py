@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from app.server.protocol import BODY_SECONDS, HEAD_SECONDS, RESPONSE_SECONDS
+from app.server.protocol import BODY_TIMEOUT, HEADER_TIMEOUT, WRITE_TIMEOUT
 from app.settings import Settings
 from tests.overload.generator import Generator, percentile
 from tests.overload.work import JSON, loaded_service, memory, open_files, peak_memory
@@ -65,12 +65,14 @@ class Abuse(NamedTuple):
 
 
 ABUSES = (
-    Abuse("nothing is sent", 1_000, b"", b"", HEAD_SECONDS, 64 * KIB),
+    Abuse("nothing is sent", 1_000, b"", b"", HEADER_TIMEOUT, 64 * KIB),
     Abuse("5,000 idle", 5_000, request("GET", "/livez"), b"", IDLE_SECONDS, 32 * KIB),
-    Abuse("a head byte by byte", 500, b"GET /livez HTTP/1.1\r\nX: ", b"a", HEAD_SECONDS, 64 * KIB),
+    Abuse(
+        "a head byte by byte", 500, b"GET /livez HTTP/1.1\r\nX: ", b"a", HEADER_TIMEOUT, 64 * KIB
+    ),
     Abuse("empty lines", 500, request("GET", "/livez"), b"\r\n", IDLE_SECONDS, 64 * KIB),
     Abuse("a head of 1 MB", 100, b"GET /livez HTTP/1.1\r\nX: " + b"a" * 10**6, b"", 5, 256 * KIB),
-    Abuse("a body byte by byte", 500, CREATE, b"1\r\n \r\n", BODY_SECONDS, 64 * KIB),
+    Abuse("a body byte by byte", 500, CREATE, b"1\r\n \r\n", BODY_TIMEOUT, 64 * KIB),
     Abuse("a body without end", 50, CREATE, b"8000\r\n" + b" " * 32_768 + b"\r\n", 30, 512 * KIB),
     Abuse("5,000 requests ahead", 50, request("GET", "/livez") * 5_000, b"", 5, 512 * KIB),
     Abuse(
@@ -78,7 +80,7 @@ ABUSES = (
         60,
         LIST_BIG * 16,
         b"",
-        RESPONSE_SECONDS,
+        WRITE_TIMEOUT,
         2_048 * KIB,
         LIST_BIG,
         READERS,

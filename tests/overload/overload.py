@@ -93,9 +93,9 @@ UNITS = (
 
 def main() -> int:
     """Measure and judge."""
-    limit = int(os.environ.get("REQUESTS_AT_ONCE") or Settings().requests_at_once)
+    limit = int(os.environ.get("MAX_CONCURRENT_REQUESTS") or Settings().max_concurrent_requests)
     progress(f"starting a service with a limit of {limit} concurrent requests")
-    with loaded_service(REQUESTS_AT_ONCE=limit) as (service, _):
+    with loaded_service(MAX_CONCURRENT_REQUESTS=limit) as (service, _):
         port = int(service.url.rpartition(":")[2])
         generator = Generator(port, connections=int(os.environ.get("CONNECTIONS") or 4 * limit))
         generator.closed_loop(mix(service.url, 10_000), 8, CLOSED_SECONDS)  # to warm up

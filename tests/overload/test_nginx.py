@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.openapi.document import Contract
+from app.openapi.document import OpenAPIDocument
 from tests.overload.nginx import nginx
 from tests.overload.work import memory
 from tests.support.client import assert_problem, tasks_of
@@ -43,7 +43,7 @@ def balanced(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with ExitStack() as stack:
         one, two = (
             stack.enter_context(
-                serving(DATABASE_URL=database_url, REQUESTS_AT_ONCE=2, CORS_ORIGINS=PAGE)
+                serving(DATABASE_URL=database_url, MAX_CONCURRENT_REQUESTS=2, CORS_ORIGINS=PAGE)
             )
             for _ in range(2)
         )
@@ -232,7 +232,7 @@ def test_a_page_can_read_every_other_answer_of_nginx(
     assert [name for name in hidden.headers if name.startswith("access-control-")] == []
 
 
-@pytest.mark.parametrize("path", [*Contract.load().document["paths"], "/docs"])
+@pytest.mark.parametrize("path", [*OpenAPIDocument.load().document["paths"], "/docs"])
 def test_nginx_refuses_trace_with_the_methods_that_the_service_has(front: Live, path: str) -> None:
     target = path.format(user_id="alice", task_id="0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
     refused = front.call("TRACE", target)

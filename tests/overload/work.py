@@ -12,8 +12,8 @@ from random import Random
 import httpx
 
 from app import embedded_postgres
-from app.db.config import Connection
-from app.db.migrations import migrate
+from app.db.config import DatabaseConfig
+from app.db.migrations import upgrade
 from tests.support.client import tasks_of
 from tests.support.live import request
 from tests.support.process import Service, execute, serving
@@ -42,8 +42,8 @@ def filled_database(*statements: str) -> Iterates[tuple[str, Path]]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         data = Path(folder) / "data"
-        with embedded_postgres.running(data, durable=False) as url:
-            migrate(Connection.parse(url))
+        with embedded_postgres.run_postgres(data, durable=False) as url:
+            upgrade(DatabaseConfig.from_url(url))
             execute(url, *statements)
             yield url, data
 

@@ -107,7 +107,7 @@ def places(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
     with (
         serving(DATA_DIR=data, CORS_ORIGINS=origin) as service,
         serving(DATABASE_URL=nowhere, CORS_ORIGINS=origin) as down,
-        serving(DATA_DIR=apart, CORS_ORIGINS=origin, REQUESTS_AT_ONCE=1) as narrow,
+        serving(DATA_DIR=apart, CORS_ORIGINS=origin, MAX_CONCURRENT_REQUESTS=1) as narrow,
         socket.socket() as unheard,
     ):
         unheard.bind(("127.0.0.1", 0))  # and does not listen

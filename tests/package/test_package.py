@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page
 
-from app.openapi.document import METHODS, Contract
+from app.openapi.document import METHODS, OpenAPIDocument
 from tests.package.conftest import NODE, Places, Use, compiled, in_page, run
 from tests.package.site import REQUEST_ID
 from tests.support.process import ROOT
@@ -31,7 +31,7 @@ def test_the_package_needs_no_other_and_has_the_contracts_version(project: Path)
     manifest = json.loads((installed / "tasks-api-client/package.json").read_text("utf-8"))
     assert [path.name for path in installed.iterdir() if path.is_dir()] == ["tasks-api-client"]
     assert "dependencies" not in manifest
-    assert manifest["version"] == Contract.load().document["info"]["version"]
+    assert manifest["version"] == OpenAPIDocument.load().document["info"]["version"]
     assert (installed / "tasks-api-client/LICENSE").is_file()
 
 
@@ -66,7 +66,7 @@ def test_every_operation_answers(use: Use) -> None:
     answer = use("everyOperation")
     statuses = {
         operation["operationId"]: int(min(operation["responses"]))
-        for item in Contract.load().document["paths"].values()
+        for item in OpenAPIDocument.load().document["paths"].values()
         for method, operation in item.items()
         if method in METHODS
     }

@@ -1,7 +1,7 @@
 // What a project does with the package: each function is run in Node and in Chromium alike, and
 // answers JSON that a test looks at.
 import { ProblemError, TasksApi, ifUnchanged, toReplace } from 'tasks-api-client';
-import type { Fault, Problem, Task, TaskQuery } from 'tasks-api-client';
+import type { FieldError, Problem, Task, TaskQuery } from 'tasks-api-client';
 
 /** The addresses of the service, of one without its database, of one that serves one request at a time, of a proxy, and of nobody. */
 export type Places = { service: string; down: string; narrow: string; proxy: string; nobody: string };
@@ -28,7 +28,7 @@ async function thrownBy(call: Promise<unknown>) {
     if (!(error instanceof Error)) return { name: error };
     if (!(error instanceof ProblemError)) return { name: error.name };
     const problem: Problem = error;
-    const faults: Fault[] = error.errors;
+    const faults: FieldError[] = error.errors;
     const waits: number | null = error.retryAfter;
     return {
       name: error.name,

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from app.http.middleware import Edge
+from app.http.middleware import HTTPMiddleware
 from tests.support.contract_check import ContractCheck
 
 # Well formed, and no task ever had it.
@@ -19,7 +19,7 @@ class ContractClient(httpx.AsyncClient):
 
     contract = ContractCheck()
 
-    def __init__(self, app: Edge, **options: Any) -> None:
+    def __init__(self, app: HTTPMiddleware, **options: Any) -> None:
         super().__init__(
             transport=httpx.ASGITransport(app=app),  # type: ignore[arg-type]  # two spellings of ASGI
             base_url="http://tasks.test",

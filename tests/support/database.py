@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 from sqlalchemy.engine import URL, make_url
 
-from app.db.config import Connection
+from app.db.config import DatabaseConfig
 from app.settings import Settings
 
 # Read once: tests change the environment.
@@ -52,9 +52,9 @@ def settings_for(url: str, **others: Any) -> Settings:
     return msgspec.structs.replace(Settings.from_env(variables(url)), **others)
 
 
-def connection_to(url: str) -> Connection:
+def connection_to(url: str) -> DatabaseConfig:
     """How the service reaches a database of the tests."""
-    return settings_for(url).connection()
+    return settings_for(url).database_config()
 
 
 async def connect(url: str) -> asyncpg.Connection:

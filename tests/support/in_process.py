@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from app.asgi import create_app
-from app.state import Core
+from app.state import AppState
 from tests.support.client import ContractClient
 from tests.support.database import settings_for
 from tests.support.lifespan import running
@@ -21,8 +21,8 @@ async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
         yield client
 
 
-def core_of(client: ContractClient) -> Core:
+def core_of(client: ContractClient) -> AppState:
     """The parts of the service that a client is one of."""
     transport: Any = client._transport
-    found: Core = transport.app.app.state.core
+    found: AppState = transport.app.app.state.core
     return found

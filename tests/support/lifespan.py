@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from app.http.middleware import Edge
+from app.http.middleware import HTTPMiddleware
 
 
 @asynccontextmanager
-async def running(app: Edge) -> AsyncIterator[Edge]:
+async def running(app: HTTPMiddleware) -> AsyncIterator[HTTPMiddleware]:
     """The application between its start-up and its shutdown."""
     inbox: asyncio.Queue[Any] = asyncio.Queue()
     outbox: asyncio.Queue[Any] = asyncio.Queue()

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from app.asgi import create_app
-from app.cli import http_server
+from app.cli import create_server
 from app.settings import Settings
 from tests.support.client import ContractClient
 from tests.support.contract_check import ContractCheck
@@ -113,7 +113,7 @@ def served(settings: Settings, **composed: Any) -> Iterator[Live]:
     What is `composed` into it is handed to `create_app`.
     """
     chosen = msgspec.structs.replace(settings, port=0)
-    server = http_server(create_app(chosen, **composed), chosen)
+    server = create_server(create_app(chosen, **composed), chosen)
     with server.config.bind_socket() as listener:
         listener.listen()  # who connects before the server is there waits, and need not poll
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, name="live")

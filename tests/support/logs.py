@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from app.log_writer import NO_DESCRIPTOR
-from app.logging import log, log_writer, request_log
+from app.logging import access_log, log, log_writer
 
 WRITE_SECONDS = 20.0  # of a machine that does other things
 
@@ -22,7 +22,7 @@ def restore(configuration: dict[str, Any]) -> None:
     vars(log).pop("bind", None)
     log_writer.redirect(NO_DESCRIPTOR)
     log_writer._reported = log_writer.dropped  # no business of the next test's log
-    request_log.bypasses_structlog = False
+    access_log.bypasses_structlog = False
 
 
 class LogFile:

@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from app.db.pool import Kept
+from app.db.pool import PooledConnection
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list that gets the text of every statement from now on."""
     sent: list[str] = []
-    fetch = Kept.fetch
+    fetch = PooledConnection.fetch
 
     async def note(
-        kept: Kept, text: str, arguments: list[Any], deadline: float, **options: bool
+        kept: PooledConnection, text: str, arguments: list[Any], deadline: float, **options: bool
     ) -> Any:
         sent.append(text)
         return await fetch(kept, text, arguments, deadline, **options)
 
-    monkeypatch.setattr(Kept, "fetch", note)
+    monkeypatch.setattr(PooledConnection, "fetch", note)
     return sent

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.asgi import create_app
-from app.db.migrations import MigrationError, migrate, revision
+from app.db.migrations import MigrationError, get_revision, upgrade
 from app.settings import Secret, Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
@@ -55,7 +55,7 @@ class TlsCases:
         async with presenting("right") as url:
             named = f"{url}?sslmode={mode}&sslrootcert={certificates.roots}"
             settings = Settings(database_url=Secret(named))
-            await asyncio.to_thread(migrate, settings.connection())
+            await asyncio.to_thread(upgrade, settings.database_config())
             async with serving(named) as client:
                 assert (await client.get("/readyz")).status_code == 200
                 assert (await client.get(ALICE)).status_code == 200
@@ -76,7 +76,7 @@ class TlsCases:
     ) -> None:
         async with presenting("plain CA") as url:
             named = f"{url}?sslmode=verify-full&sslrootcert={certificates.plain}"
-            await asyncio.to_thread(migrate, Settings(database_url=Secret(named)).connection())
+            await asyncio.to_thread(upgrade, Settings(database_url=Secret(named)).database_config())
             async with serving(named) as client:
                 assert (await client.get("/readyz")).status_code == 200
 
@@ -87,7 +87,9 @@ class TlsCases:
     ) -> None:
         async with presenting("intermediate CA") as url:
             trusted = f"{url}?sslmode=verify-full&sslrootcert={certificates.roots}"
-            await asyncio.to_thread(migrate, Settings(database_url=Secret(trusted)).connection())
+            await asyncio.to_thread(
+                upgrade, Settings(database_url=Secret(trusted)).database_config()
+            )
             roots: Path = getattr(certificates, named)
             async with serving(f"{url}?sslmode=verify-full&sslrootcert={roots}") as client:
                 assert (await client.get("/readyz")).status_code == status
@@ -119,8 +121,8 @@ class TlsCases:
     ) -> None:
         async with presenting(kind) as url:
             named = f"{url}?sslmode=verify-full&sslrootcert={certificates.roots}"
-            connection = Settings(database_url=Secret(named)).connection()
-            for use in (migrate, revision):
+            connection = Settings(database_url=Secret(named)).database_config()
+            for use in (upgrade, get_revision):
                 with pytest.raises(MigrationError) as raised:
                     await asyncio.to_thread(use, connection)
                 assert CAUSES[kind] in str(raised.value)
@@ -134,7 +136,7 @@ class TlsCases:
         async with presenting("wrong name") as url:
             named = f"{url}?sslmode=require"
             roots: Path = certificates.roots
-            settings = {"DATABASE_URL": named, "DATABASE_TLS_ROOTS": roots, "PORT": 0}
+            settings = {"DATABASE_URL": named, "DATABASE_CA_FILE": roots, "PORT": 0}
             done = await asyncio.to_thread(run, command, **settings)
         assert done.returncode == 1
         told = done.stdout + done.stderr
@@ -151,7 +153,7 @@ class TlsCases:
             unchecked = Settings(
                 database_url=Secret(f"{url}?sslmode=require"), database_tls_verify=False
             )
-            await asyncio.to_thread(migrate, unchecked.connection())
+            await asyncio.to_thread(upgrade, unchecked.database_config())
             for mode, status in (("require", 200), ("verify-ca", 503), ("verify-full", 503)):
                 named = f"{url}?sslmode={mode}"
                 async with serving(named, database_tls_verify=False) as client:

@@ -103,7 +103,7 @@ BREAKING: dict[str, Case] = {
     "a link goes": one(f"{LIST}/post/responses/201/links/getTask", GONE),
     "a schema has another name": Case(
         {
-            f"{SCHEMAS}/Fault": GONE,
+            f"{SCHEMAS}/FieldError": GONE,
             f"{SCHEMAS}/Failure": DOCUMENT["components"]["schemas"]["Fault"],
             f"{SCHEMAS}/Problem/properties/errors/items/$ref": f"#{SCHEMAS}/Failure",
         }

@@ -7,8 +7,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from app.http.headers import Located
-from app.http.responses import Answer, NotModified
+from app.http.headers import CreatedHeaders
+from app.http.responses import APIResponse, NotModifiedResponse
 
 pytestmark = pytest.mark.requirement("FR-029")
 
@@ -17,12 +17,12 @@ class Thing(msgspec.Struct):
     name: str
 
 
-class Made(Answer[Thing]):
+class Made(APIResponse[Thing]):
     status = 201
-    fields = Located
+    fields = CreatedHeaders
 
 
-async def sent(answer: Answer[Any]) -> list[Any]:
+async def sent(answer: APIResponse[Any]) -> list[Any]:
     messages: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -35,7 +35,7 @@ async def sent(answer: Answer[Any]) -> list[Any]:
 
 @pytest.mark.parametrize("content", [Thing("a"), b'{"name":"a"}'], ids=["a struct", "bytes"])
 async def test_an_answer_is_its_head_and_its_body(content: Thing | bytes) -> None:
-    assert await sent(Made(content, Located('"1"', "/things/1"))) == [
+    assert await sent(Made(content, CreatedHeaders('"1"', "/things/1"))) == [
         {
             "type": "http.response.start",
             "status": 201,
@@ -51,22 +51,22 @@ async def test_an_answer_is_its_head_and_its_body(content: Thing | bytes) -> Non
 
 
 async def test_what_has_not_changed_has_no_body() -> None:
-    assert await sent(NotModified('"1"')) == [
+    assert await sent(NotModifiedResponse('"1"')) == [
         {"type": "http.response.start", "status": 304, "headers": [(b"etag", b'"1"')]},
         {"type": "http.response.body", "body": b"", "more_body": False},
     ]
 
 
 async def test_a_component_may_add_header_fields() -> None:
-    answer = NotModified('"1"')
+    answer = NotModifiedResponse('"1"')
     answer.set_header("X-Of-Another", 7)
     start, _ = await sent(answer)
     assert start["headers"] == [(b"etag", b'"1"'), (b"x-of-another", b"7")]
 
 
 def test_it_is_what_the_framework_takes_for_a_response() -> None:
-    answer = NotModified('"1"')
-    usual: Any = super(Answer, answer)
-    ours = {name: getattr(answer, name) for name in Answer.__mro__[1].__slots__}  # type: ignore[attr-defined]
+    answer = NotModifiedResponse('"1"')
+    usual: Any = super(APIResponse, answer)
+    ours = {name: getattr(answer, name) for name in APIResponse.__mro__[1].__slots__}  # type: ignore[attr-defined]
     usual.__init__(None, status_code=304, media_type="application/json", headers={"ETag": '"1"'})
     assert ours == {name: getattr(answer, name) for name in ours}

@@ -12,14 +12,14 @@ from litestar import Litestar, Request, Response, post
 from litestar.datastructures import State
 from msgspec import Meta
 
-from app.http.body import JSON, MERGE_PATCH, Body
-from app.http.cors import Cors
-from app.http.exception_handlers import HANDLERS
-from app.http.middleware import Edge
-from app.openapi.document import Contract
+from app.http.body import JSON, MERGE_PATCH, JSONBody
+from app.http.cors import CORSPolicy
+from app.http.exception_handlers import EXCEPTION_HANDLERS
+from app.http.middleware import HTTPMiddleware
+from app.openapi.document import OpenAPIDocument
 from tests.support.client import assert_problem
 
-CONTRACT = Contract(
+CONTRACT = OpenAPIDocument(
     b"""
     components:
       schemas:
@@ -43,34 +43,34 @@ class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inner: list[int] = []
 
 
-class Core(msgspec.Struct):
-    """As much of the application's core as a body needs."""
+class BodyState(msgspec.Struct):
+    """As much of the application's state as a body needs."""
 
-    contract: Contract
+    openapi: OpenAPIDocument
 
 
-BODY = Body(Counted, JSON)
-PATCH_BODY = Body(Counted, MERGE_PATCH, JSON)
+BODY = JSONBody(Counted, JSON)
+PATCH_BODY = JSONBody(Counted, MERGE_PATCH, JSON)
 
 
 @post("/", status_code=200)
 async def take(request: Request[Any, Any, Any]) -> Response[Counted]:
-    return Response(await BODY.read(request))
+    return Response(await BODY.parse(request))
 
 
 @post("/patch", status_code=200)
 async def take_patch(request: Request[Any, Any, Any]) -> Response[Counted]:
-    return Response(await PATCH_BODY.read(request))
+    return Response(await PATCH_BODY.parse(request))
 
 
 FRAMEWORK = Litestar(
     route_handlers=[take, take_patch],
-    exception_handlers=HANDLERS,
-    state=State({"core": Core(CONTRACT)}),
+    exception_handlers=EXCEPTION_HANDLERS,
+    state=State({"core": BodyState(CONTRACT)}),
     openapi_config=None,
     logging_config=None,
 )
-APP = Edge(FRAMEWORK, FRAMEWORK.routes, Cors(()))
+APP = HTTPMiddleware(FRAMEWORK, FRAMEWORK.routes, CORSPolicy(()))
 
 
 async def send(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.openapi.document import Contract
+from app.openapi.document import OpenAPIDocument
 from tests.clients import matrix
 from tests.clients.__main__ import told, verdict
 from tests.clients.matrix import NO_TOOLCHAIN, STAGES, Result, heard, run
@@ -190,7 +190,7 @@ def test_a_target_has_a_scenario_and_locked_packages(target: Target) -> None:
 
 
 def test_a_component_s_name_is_that_of_one_component() -> None:
-    components = Contract.load().document["components"]
+    components = OpenAPIDocument.load().document["components"]
     assert set(components["parameters"]) & set(components["schemas"]) == set()
 
 
@@ -205,7 +205,7 @@ def test_no_pattern_holds_what_no_javascript_can() -> None:
 
 
 def test_no_parameter_is_a_const() -> None:
-    document = Contract.load().document
+    document = OpenAPIDocument.load().document
     schemas = document["components"]["schemas"]
     used = [node["schema"] for node in document["components"]["parameters"].values()]
     found = [schemas[each["$ref"].rpartition("/")[2]] if "$ref" in each else each for each in used]

@@ -9,7 +9,7 @@ import certifi
 import pytest
 import trustme
 
-from app.db.config import Connection, DatabaseUrlError
+from app.db.config import DatabaseConfig, DatabaseUrlError
 
 pytestmark = pytest.mark.requirement("FR-040")
 
@@ -24,28 +24,28 @@ LOCAL = "postgresql://u:p@localhost/tasks"
 def fault_of(url: str) -> str:
     """What is said about a URL that cannot be used."""
     with pytest.raises(DatabaseUrlError) as raised:
-        Connection.parse(url)
+        DatabaseConfig.from_url(url)
     return str(raised.value)
 
 
-def opened(connection: Connection) -> str:
+def opened(connection: DatabaseConfig) -> str:
     """The URL that SQLAlchemy is given."""
     return connection.url.render_as_string(hide_password=False)
 
 
 def test_neons_url_is_taken_as_it_is_printed() -> None:
-    connection = Connection.parse(NEON)
+    connection = DatabaseConfig.from_url(NEON)
     expected = "postgresql+asyncpg://u:p@ep-x-1-pooler.eu-central-1.aws.neon.tech/db"
     assert opened(connection) == expected
-    assert connection.pooler
-    assert connection.tls is not None
-    assert connection.tls.verify_mode is ssl.CERT_REQUIRED
-    assert connection.tls.check_hostname
+    assert connection.transaction_pooling
+    assert connection.ssl_context is not None
+    assert connection.ssl_context.verify_mode is ssl.CERT_REQUIRED
+    assert connection.ssl_context.check_hostname
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
 def test_each_scheme_for_postgresql_is_taken(scheme: str) -> None:
-    connection = Connection.parse(f"{scheme}://u:p@db.example.org:5433/tasks")
+    connection = DatabaseConfig.from_url(f"{scheme}://u:p@db.example.org:5433/tasks")
     assert opened(connection) == "postgresql+asyncpg://u:p@db.example.org:5433/tasks"
 
 
@@ -57,15 +57,15 @@ def test_another_scheme_is_named(scheme: str) -> None:
 
 
 def test_percent_signs_in_the_path_of_a_socket_are_kept() -> None:
-    connection = Connection.parse("postgresql://u@/tasks?host=/srv/50%25%20off")
-    assert connection.keywords()["host"] == "/srv/50% off"
+    connection = DatabaseConfig.from_url("postgresql://u@/tasks?host=/srv/50%25%20off")
+    assert connection.connect_kwargs()["host"] == "/srv/50% off"
 
 
 def test_a_socket_is_taken_from_the_query() -> None:
-    connection = Connection.parse("postgresql:///tasks?host=/run/postgresql&port=5433")
+    connection = DatabaseConfig.from_url("postgresql:///tasks?host=/run/postgresql&port=5433")
     assert (connection.url.host, connection.url.port) == ("/run/postgresql", 5433)
     assert connection.url.query == {}
-    assert connection.tls is None
+    assert connection.ssl_context is None
 
 
 @pytest.mark.requirement("FR-054")
@@ -80,20 +80,22 @@ def test_a_socket_is_taken_from_the_query() -> None:
     ],
 )
 def test_a_password_is_taken_encoded_or_as_it_is(written: str, meant: str) -> None:
-    connection = Connection.parse(f"postgresql://u:{written}@h/db")
+    connection = DatabaseConfig.from_url(f"postgresql://u:{written}@h/db")
     assert (connection.url.password, connection.url.host) == (meant, "h")
 
 
 @pytest.mark.requirement("FR-054")
 def test_white_space_around_a_url_is_of_the_clipboard() -> None:
-    assert opened(Connection.parse(f"  {REMOTE}\n")) == opened(Connection.parse(REMOTE))
+    assert opened(DatabaseConfig.from_url(f"  {REMOTE}\n")) == opened(
+        DatabaseConfig.from_url(REMOTE)
+    )
 
 
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize("binding", ["disable", "prefer", "require"])
 def test_channel_binding_changes_nothing(binding: str) -> None:
-    bound = Connection.parse(f"{REMOTE}?sslmode=require&channel_binding={binding}")
-    assert opened(bound) == opened(Connection.parse(REMOTE))
+    bound = DatabaseConfig.from_url(f"{REMOTE}?sslmode=require&channel_binding={binding}")
+    assert opened(bound) == opened(DatabaseConfig.from_url(REMOTE))
 
 
 @pytest.mark.requirement("FR-054")
@@ -106,16 +108,16 @@ def test_channel_binding_changes_nothing(binding: str) -> None:
     ],
 )
 def test_a_host_is_a_name_or_an_address(written: str, host: str) -> None:
-    connection = Connection.parse(f"postgresql://u:p@{written}/db")
-    assert (connection.url.host, connection.direct().url.host) == (host, host)
-    assert connection.tls is not None
+    connection = DatabaseConfig.from_url(f"postgresql://u:p@{written}/db")
+    assert (connection.url.host, connection.direct_config().url.host) == (host, host)
+    assert connection.ssl_context is not None
 
 
 @pytest.mark.parametrize(
     "options", ["endpoint%3Dep-x-1", "endpoint%253Dep-x-1", "endpoint%3DAZ.az-09"]
 )
 def test_neons_endpoint_among_the_options_is_not_needed(options: str) -> None:
-    assert opened(Connection.parse(f"{REMOTE}?options={options}")) == (
+    assert opened(DatabaseConfig.from_url(f"{REMOTE}?options={options}")) == (
         "postgresql+asyncpg://u:p@db.example.org/tasks"
     )
 
@@ -183,7 +185,7 @@ def test_a_doubled_key_is_named(key: str) -> None:
         ),
         (
             "postgresql://u:hunter2@h/db?sslrootcert=/hunter2",
-            "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read",
+            "sslrootcert, or DATABASE_CA_FILE, cannot be read",
         ),
         (
             "hunter2",
@@ -205,7 +207,7 @@ def test_a_url_at_fault_is_told_without_its_values(url: str, fault: str) -> None
 
 @pytest.mark.parametrize("port", [1, 65535])
 def test_the_first_and_the_last_port_are_taken(port: int) -> None:
-    assert Connection.parse(f"postgresql://u:p@db.example.org:{port}/tasks").url.port == port
+    assert DatabaseConfig.from_url(f"postgresql://u:p@db.example.org:{port}/tasks").url.port == port
 
 
 @pytest.mark.parametrize("place", [":65536/tasks", "/tasks?port=65536"])
@@ -219,14 +221,14 @@ def test_a_mode_that_falls_back_to_plain_text_is_refused(url: str, mode: str) ->
     # An empty value is none at all to SQLAlchemy, which is the safe reading for a remote host.
     url += f"?sslmode={mode}&host=db.example.org"
     assert mode == "" or fault_of(url).startswith("sslmode must be ")
-    assert mode != "" or Connection.parse(url).tls is not None
+    assert mode != "" or DatabaseConfig.from_url(url).ssl_context is not None
 
 
 @pytest.mark.parametrize(
     "query", ["", "?sslmode=require", "?sslmode=verify-ca", "?sslmode=verify-full"]
 )
 def test_a_remote_host_is_verified_like_verify_full(query: str) -> None:
-    tls = Connection.parse(REMOTE + query).tls
+    tls = DatabaseConfig.from_url(REMOTE + query).ssl_context
     assert tls is not None
     assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert tls.verify_flags == ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).verify_flags
@@ -234,47 +236,50 @@ def test_a_remote_host_is_verified_like_verify_full(query: str) -> None:
 
 @pytest.mark.parametrize("query", ["", "?sslmode=verify-ca", "?sslmode=verify-full"])
 def test_the_check_can_be_turned_off_for_require_alone(query: str) -> None:
-    tls = Connection.parse(REMOTE + query, verify_tls=False).tls
+    tls = DatabaseConfig.from_url(REMOTE + query, verify=False).ssl_context
     assert tls is not None
     assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
 def test_require_without_the_check_still_encrypts() -> None:
-    tls = Connection.parse(f"{REMOTE}?sslmode=require", verify_tls=False).tls
+    tls = DatabaseConfig.from_url(f"{REMOTE}?sslmode=require", verify=False).ssl_context
     assert tls is not None
     assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_NONE, False)
 
 
 @pytest.mark.parametrize("url", [REMOTE, LOCAL])
 def test_disable_is_plain_text_wherever_it_is_said(url: str) -> None:
-    assert Connection.parse(f"{url}?sslmode=disable").tls is None
+    assert DatabaseConfig.from_url(f"{url}?sslmode=disable").ssl_context is None
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]"])
 def test_this_machine_needs_no_tls(host: str) -> None:
-    assert Connection.parse(f"postgresql://u:p@{host}/tasks").tls is None
+    assert DatabaseConfig.from_url(f"postgresql://u:p@{host}/tasks").ssl_context is None
 
 
 @pytest.mark.parametrize(
     "host", ["10.0.0.1", "[2001:db8::1]", "localhost.example.org", "127.0.0.1.example.org", "db"]
 )
 def test_another_machine_needs_tls(host: str) -> None:
-    assert Connection.parse(f"postgresql://u:p@{host}/tasks").tls is not None
+    assert DatabaseConfig.from_url(f"postgresql://u:p@{host}/tasks").ssl_context is not None
 
 
 def test_this_machine_has_tls_where_it_is_asked_for() -> None:
-    tls = Connection.parse(f"{LOCAL}?sslmode=verify-full").tls
+    tls = DatabaseConfig.from_url(f"{LOCAL}?sslmode=verify-full").ssl_context
     assert tls is not None
     assert tls.check_hostname
 
 
 def test_a_host_in_the_query_decides_about_tls() -> None:
-    assert Connection.parse("postgresql://u:p@localhost/tasks?host=db.example.org").tls is not None
+    assert (
+        DatabaseConfig.from_url("postgresql://u:p@localhost/tasks?host=db.example.org").ssl_context
+        is not None
+    )
 
 
 @pytest.mark.parametrize("query", ["", "&sslrootcert=system", f"&sslrootcert={certifi.where()}"])
 def test_root_certificates_are_the_bundled_ones_or_a_file(query: str) -> None:
-    tls = Connection.parse(f"{REMOTE}?sslmode=verify-full{query}").tls
+    tls = DatabaseConfig.from_url(f"{REMOTE}?sslmode=verify-full{query}").ssl_context
     assert tls is not None
     bundled = Path(certifi.where()).read_text("utf-8").count("BEGIN CERTIFICATE")
     assert tls.cert_store_stats()["x509"] == bundled
@@ -285,7 +290,7 @@ def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
     empty.write_text("no certificate")
     assert (
         fault_of(f"{REMOTE}?sslrootcert={empty}")
-        == "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"
+        == "sslrootcert, or DATABASE_CA_FILE, cannot be read"
     )
 
 
@@ -302,55 +307,55 @@ def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_neons_pooler_is_known_by_its_name(host: str, *, pooler: bool) -> None:
-    assert Connection.parse(f"postgresql://u:p@{host}/db").pooler is pooler
+    assert DatabaseConfig.from_url(f"postgresql://u:p@{host}/db").transaction_pooling is pooler
 
 
 def test_another_pooler_is_known_by_the_setting() -> None:
-    assert Connection.parse(REMOTE, pooler=True).pooler
+    assert DatabaseConfig.from_url(REMOTE, transaction_pooling=True).transaction_pooling
 
 
 @pytest.mark.parametrize("folder", ["/srv/tasks-pooler", "/srv/tasks-pooler.d/socket"])
 def test_a_folder_is_no_pooler_whatever_its_name(folder: str) -> None:
-    connection = Connection.parse(f"postgresql:///tasks?host={folder}")
-    assert not connection.pooler
-    assert connection.direct().url.host == folder
+    connection = DatabaseConfig.from_url(f"postgresql:///tasks?host={folder}")
+    assert not connection.transaction_pooling
+    assert connection.direct_config().url.host == folder
 
 
 def test_the_direct_connection_goes_past_neons_pooler() -> None:
-    direct = Connection.parse(NEON).direct()
+    direct = DatabaseConfig.from_url(NEON).direct_config()
     assert direct.url.host == "ep-x-1.eu-central-1.aws.neon.tech"
-    assert not direct.pooler
+    assert not direct.transaction_pooling
 
 
 def test_the_direct_connection_of_a_direct_connection_is_itself() -> None:
-    connection = Connection.parse(REMOTE)
-    assert connection.direct() == connection
+    connection = DatabaseConfig.from_url(REMOTE)
+    assert connection.direct_config() == connection
 
 
 def test_the_direct_connection_keeps_what_belongs_to_tls_and_credentials() -> None:
-    pooled = Connection.parse(NEON)
-    direct = pooled.direct()
-    assert direct.tls is pooled.tls
+    pooled = DatabaseConfig.from_url(NEON)
+    direct = pooled.direct_config()
+    assert direct.ssl_context is pooled.ssl_context
     assert (direct.url.username, direct.url.password, direct.url.database) == ("u", "p", "db")
 
 
 def test_a_server_without_a_pooler_plans_statements_as_it_does_by_default() -> None:
-    assert Connection.parse(LOCAL).connect_args() == {
+    assert DatabaseConfig.from_url(LOCAL).connect_args() == {
         "ssl": False,
         "server_settings": {"application_name": "tasks-api", "timezone": "UTC", "jit": "off"},
     }
 
 
 def test_a_migration_asks_for_nothing_that_a_pooler_in_session_mode_refuses() -> None:
-    assert Connection.parse(LOCAL).session_args() == {
+    assert DatabaseConfig.from_url(LOCAL).session_args() == {
         "ssl": False,
         "server_settings": {"application_name": "tasks-api", "timezone": "UTC"},
     }
 
 
 def test_the_driver_is_told_the_parts_of_the_url_and_the_rest() -> None:
-    connection = Connection.parse("postgresql://u:p%40@[::1]:6000/tasks")
-    assert connection.keywords(2.5) == {
+    connection = DatabaseConfig.from_url("postgresql://u:p%40@[::1]:6000/tasks")
+    assert connection.connect_kwargs(2.5) == {
         "host": "::1",
         "port": 6000,
         "user": "u",
@@ -359,25 +364,25 @@ def test_the_driver_is_told_the_parts_of_the_url_and_the_rest() -> None:
         **connection.connect_args(2.5),
         "statement_cache_size": 0,
     }
-    assert connection.keywords() == connection.keywords(0)
-    assert "statement_timeout" not in connection.keywords()["server_settings"]
+    assert connection.connect_kwargs() == connection.connect_kwargs(0)
+    assert "statement_timeout" not in connection.connect_kwargs()["server_settings"]
 
 
 def test_a_connection_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
-        Connection.parse(LOCAL).pooler = True  # type: ignore[misc]  # as it must be
+        DatabaseConfig.from_url(LOCAL).transaction_pooling = True  # type: ignore[misc]  # as it must be
 
 
 def test_a_folder_of_sockets_may_have_a_long_name() -> None:
     folder = "/" + "a" * 70
-    assert Connection.parse(f"postgresql:///tasks?host={folder}").url.host == folder
+    assert DatabaseConfig.from_url(f"postgresql:///tasks?host={folder}").url.host == folder
 
 
 @pytest.mark.requirement("FR-055")
 def test_a_limit_for_statements_is_told_to_a_server_and_to_no_pooler() -> None:
-    told = Connection.parse(LOCAL).connect_args(2.5)["server_settings"]
+    told = DatabaseConfig.from_url(LOCAL).connect_args(2.5)["server_settings"]
     assert told["statement_timeout"] == "2500"
-    pooled = Connection.parse(NEON)
+    pooled = DatabaseConfig.from_url(NEON)
     assert pooled.connect_args(2.5) == pooled.connect_args()
 
 
@@ -385,23 +390,23 @@ def test_a_limit_for_statements_is_told_to_a_server_and_to_no_pooler() -> None:
 def test_roots_of_the_setting_count_where_the_url_names_none(tmp_path: Path) -> None:
     roots = tmp_path / "roots.pem"
     trustme.CA().cert_pem.write_to_path(str(roots))
-    own = Connection.parse(REMOTE, roots=roots).tls
+    own = DatabaseConfig.from_url(REMOTE, ca_file=roots).ssl_context
     assert own is not None
     assert own.cert_store_stats()["x509_ca"] == 1
-    named = Connection.parse(f"{REMOTE}?sslrootcert=system", roots=roots).tls
+    named = DatabaseConfig.from_url(f"{REMOTE}?sslrootcert=system", ca_file=roots).ssl_context
     assert named is not None
     assert named.cert_store_stats()["x509_ca"] > 1
 
 
 def test_a_pooler_is_asked_for_nothing_that_belongs_to_a_session() -> None:
-    connection = Connection.parse(NEON)
+    connection = DatabaseConfig.from_url(NEON)
     assert connection.connect_args() == {
-        "ssl": connection.tls,
+        "ssl": connection.ssl_context,
         "server_settings": {"application_name": "tasks-api", "timezone": "UTC"},
         "statement_cache_size": 0,
     }
 
 
 def test_the_password_is_not_shown() -> None:
-    connection = Connection.parse("postgresql://u:hunter2@db.example.org/tasks")
+    connection = DatabaseConfig.from_url("postgresql://u:hunter2@db.example.org/tasks")
     assert "hunter2" not in f"{connection} {connection!r} {connection.url}"

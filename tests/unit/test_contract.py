@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from litestar import Router, get, post
 
-from app.http.problems import POINTER_AT_MOST, Fault
-from app.openapi.document import Contract, ContractError
+from app.http.problems import MAX_POINTER_LENGTH, FieldError
+from app.openapi.document import OpenAPIDocument, RouteMismatchError
 
 METHODS = ["get", "put", "post", "delete", "options", "head", "patch", "trace"]
 SOURCE = b"""
@@ -29,7 +29,7 @@ components:
         size: {type: integer}
         parts: {type: array, items: {$ref: '#/components/schemas/Thing'}}
 """
-CONTRACT = Contract(SOURCE)
+CONTRACT = OpenAPIDocument(SOURCE)
 
 
 @get("/things/{id:str}", operation_id="getThing")
@@ -54,30 +54,33 @@ def routes(*handlers: object) -> Router:
 
 @pytest.mark.requirement("FR-032")
 def test_the_document_is_served_in_both_forms_with_tags_of_their_own() -> None:
-    assert CONTRACT.yaml == SOURCE
-    assert msgspec.json.decode(CONTRACT.json) == CONTRACT.document
-    for content, tag in ((CONTRACT.yaml, CONTRACT.yaml_etag), (CONTRACT.json, CONTRACT.json_etag)):
+    assert CONTRACT.yaml_bytes == SOURCE
+    assert msgspec.json.decode(CONTRACT.json_bytes) == CONTRACT.document
+    for content, tag in (
+        (CONTRACT.yaml_bytes, CONTRACT.yaml_etag),
+        (CONTRACT.json_bytes, CONTRACT.json_etag),
+    ):
         assert tag == f'"{blake2b(content, digest_size=16).hexdigest()}"'
 
 
 @pytest.mark.requirement("FR-043")
 def test_each_method_of_openapi_is_an_operation_and_nothing_else() -> None:
     item = "".join(f"    {method}: {{operationId: {method}}}\n" for method in METHODS)
-    found = Contract(f"paths:\n  /:\n    summary: x\n{item}".encode()).operations()
+    found = OpenAPIDocument(f"paths:\n  /:\n    summary: x\n{item}".encode()).operations()
     assert found == {("/", method.upper(), method) for method in METHODS}
 
 
 @pytest.mark.requirement("FR-043")
 def test_routes_that_are_the_contracts_are_let_through() -> None:
     both = routes(get_thing, make_thing, elsewhere).routes
-    CONTRACT.hold_against(routes(get_thing, make_thing).routes)
-    CONTRACT.refuse_shadows(both)
+    CONTRACT.check_routes(routes(get_thing, make_thing).routes)
+    CONTRACT.check_no_route_conflicts(both)
 
 
 @pytest.mark.requirement("FR-043")
 def test_every_difference_is_named() -> None:
-    with pytest.raises(ContractError) as raised:
-        CONTRACT.hold_against(routes(get_thing, elsewhere).routes)
+    with pytest.raises(RouteMismatchError) as raised:
+        CONTRACT.check_routes(routes(get_thing, elsewhere).routes)
     assert str(raised.value) == (
         "POST /things/{id} (makeThing) is in the contract alone\n"
         "GET /elsewhere (elsewhere) is in the code alone"
@@ -86,15 +89,15 @@ def test_every_difference_is_named() -> None:
 
 @pytest.mark.requirement("FR-042", "FR-043")
 def test_a_path_with_another_name_for_its_parameter_is_the_same_path() -> None:
-    with pytest.raises(ContractError) as raised:
-        CONTRACT.refuse_shadows(routes(make_thing, shadow).routes)
+    with pytest.raises(RouteMismatchError) as raised:
+        CONTRACT.check_no_route_conflicts(routes(make_thing, shadow).routes)
     assert str(raised.value) == "GET /things/{name} (other) stands on a path of the contract"
 
 
 @pytest.mark.requirement("FR-026")
 def test_every_fault_of_a_value_is_found_and_no_value_repeated() -> None:
     value = {"name": "hunter2", "parts": [{"size": 1, "a/b~c": 2}], "x": 1, "y": 1}
-    found = CONTRACT.faults("Thing", value)
+    found = CONTRACT.validate("Thing", value)
     assert sorted((fault.pointer, fault.detail) for fault in found) == [
         ("/name", "it is longer than 3 characters"),
         ("/parts/0/a~1b~0c", "is not a known member"),
@@ -103,7 +106,7 @@ def test_every_fault_of_a_value_is_found_and_no_value_repeated() -> None:
         ("/x", "is not a known member"),
         ("/y", "is not a known member"),
     ]
-    assert CONTRACT.faults("Thing", {"name": "abc", "size": 1}) == []
+    assert CONTRACT.validate("Thing", {"name": "abc", "size": 1}) == []
 
 
 @pytest.mark.requirement("FR-026")
@@ -118,6 +121,6 @@ def test_every_fault_of_a_value_is_found_and_no_value_repeated() -> None:
     ids=["the last", "one more", "half an escape", "a whole escape"],
 )
 def test_a_pointer_is_cut_to_the_limit(name: str, pointer: str) -> None:
-    found = CONTRACT.faults("Thing", {"name": "abc", "size": 1, name: 1})
-    assert found == [Fault(pointer=pointer, detail="is not a known member")]
-    assert len(pointer) <= POINTER_AT_MOST == 1024
+    found = CONTRACT.validate("Thing", {"name": "abc", "size": 1, name: 1})
+    assert found == [FieldError(pointer=pointer, detail="is not a known member")]
+    assert len(pointer) <= MAX_POINTER_LENGTH == 1024

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from app.http.cors import Cors, Fields
+from app.http.cors import CORSPolicy, HeaderList
 
 pytestmark = pytest.mark.requirement("FR-031")
 
@@ -18,11 +18,11 @@ EXPOSED = (b"access-control-expose-headers", b"ETag, Location, Retry-After, X-Re
 PREFLIGHT = {b"origin": HOME, b"access-control-request-method": b"PUT"}
 
 
-def allowed(origin: bytes) -> Fields:
+def allowed(origin: bytes) -> HeaderList:
     return [(b"access-control-allow-origin", origin), EXPOSED]
 
 
-def granted(headers: bytes) -> Fields:
+def granted(headers: bytes) -> HeaderList:
     return [
         (b"access-control-allow-methods", b"GET, PUT"),
         (b"access-control-allow-headers", headers),
@@ -55,9 +55,12 @@ def granted(headers: bytes) -> Fields:
     ],
 )
 def test_a_response_gets_these_fields(
-    origins: list[str], request_fields: dict[bytes, bytes], methods: bytes | None, fields: Fields
+    origins: list[str],
+    request_fields: dict[bytes, bytes],
+    methods: bytes | None,
+    fields: HeaderList,
 ) -> None:
-    assert Cors(origins).fields(request_fields, methods) == fields
+    assert CORSPolicy(origins).headers(request_fields, methods) == fields
 
 
 # --- the log of rejected origins -----------------------------------------------------------------
@@ -80,22 +83,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def lines_of(cors: Cors, *requests: dict[bytes, bytes]) -> list[Any]:
+def lines_of(cors: CORSPolicy, *requests: dict[bytes, bytes]) -> list[Any]:
     """What is logged about these requests."""
     with capture_logs() as lines:
         for request in requests:
-            cors.fields(request, None)
+            cors.headers(request, None)
     return lines
 
 
-def origins_of(cors: Cors, *origins: bytes) -> list[str]:
+def origins_of(cors: CORSPolicy, *origins: bytes) -> list[str]:
     """The origins that are logged of these, in order."""
     return [line["origin"] for line in lines_of(cors, *({b"origin": name} for name in origins))]
 
 
 @pytest.mark.parametrize("allowed", [[], ["https://tasks.example"]])
 def test_a_rejected_origin_is_logged_with_what_would_allow_it(allowed: list[str]) -> None:
-    assert lines_of(Cors(allowed), {b"origin": b"http://localhost:3000"}) == [
+    assert lines_of(CORSPolicy(allowed), {b"origin": b"http://localhost:3000"}) == [
         {
             "event": "cross-origin request not allowed by CORS_ORIGINS",
             "origin": "http://localhost:3000",
@@ -118,11 +121,11 @@ def test_a_rejected_origin_is_logged_with_what_would_allow_it(allowed: list[str]
 def test_nothing_is_logged_where_nothing_is_rejected(
     allowed: list[str], request_fields: dict[bytes, bytes]
 ) -> None:
-    assert lines_of(Cors(allowed), request_fields) == []
+    assert lines_of(CORSPolicy(allowed), request_fields) == []
 
 
 def test_an_origin_is_logged_once_a_minute(clock: Clock) -> None:
-    cors = Cors(["https://tasks.example"])
+    cors = CORSPolicy(["https://tasks.example"])
     assert origins_of(cors, b"https://a", b"https://b", b"https://a") == ["https://a", "https://b"]
     clock.now += 59.9
     assert origins_of(cors, b"https://a", b"https://b") == []
@@ -135,7 +138,7 @@ def test_an_origin_is_logged_once_a_minute(clock: Clock) -> None:
 
 
 def test_of_many_origins_only_some_are_logged_and_remembered(clock: Clock) -> None:
-    cors = Cors([])
+    cors = CORSPolicy([])
     many = [b"https://%d.example" % number for number in range(1000)]
     assert origins_of(cors, *many) == [name.decode() for name in many[:100]]
     clock.now += 60.1
@@ -143,5 +146,5 @@ def test_of_many_origins_only_some_are_logged_and_remembered(clock: Clock) -> No
 
 
 def test_an_origin_is_logged_within_bounds_and_without_control_characters() -> None:
-    (logged,) = origins_of(Cors([]), b"https://\x1b[31m\xe4" + b"a" * 1_000)
+    (logged,) = origins_of(CORSPolicy([]), b"https://\x1b[31m\xe4" + b"a" * 1_000)
     assert logged == "https://\\x1b[31m\\xe4" + "a" * 186

@@ -14,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.tasks.schemas import ListTasksQuery, SortOrder, TaskSort
-from app.http.pagination import _POSITION, Cursors, Position
-from app.http.problems import Fault, InvalidCursor
+from app.http.pagination import _POSITION, CursorCodec, CursorPosition
+from app.http.problems import FieldError, InvalidCursor
 from app.settings import Secret
 
 pytestmark = pytest.mark.requirement("FR-017")
 
 URL_SAFE = string.ascii_letters + string.digits + "-_"
-PLACE = Position(datetime(2026, 11, 23, 8, 0, 0, 250, tzinfo=UTC), UUID(int=7))
-PUBLIC = Cursors(None)
+PLACE = CursorPosition(datetime(2026, 11, 23, 8, 0, 0, 250, tzinfo=UTC), UUID(int=7))
+PUBLIC = CursorCodec(None)
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
-positions = st.builds(Position, st.datetimes(timezones=st.just(UTC)), st.uuids())
+positions = st.builds(CursorPosition, st.datetimes(timezones=st.just(UTC)), st.uuids())
 queries = st.builds(
     ListTasksQuery,
     limit=st.integers(1, 200),
@@ -44,7 +44,7 @@ def follow(query: ListTasksQuery, cursor: str, **changes: Any) -> ListTasksQuery
 
 @given(st.text(min_size=1, max_size=128, alphabet=URL_SAFE), queries, positions)
 def test_a_cursor_gives_its_position_back(
-    user: str, query: ListTasksQuery, position: Position
+    user: str, query: ListTasksQuery, position: CursorPosition
 ) -> None:
     cursor = PUBLIC.encode(user, query, position)
     assert PUBLIC.decode(user, follow(query, cursor)) == position
@@ -53,14 +53,14 @@ def test_a_cursor_gives_its_position_back(
 @pytest.mark.parametrize("at", [datetime.min, datetime.max, datetime(1970, 1, 1)])  # noqa: DTZ001, DTZ901 - UTC is set below
 @pytest.mark.parametrize("id_", [UUID(int=0), UUID(int=2**128 - 1)])
 def test_the_ends_of_the_calendar_are_positions_like_others(at: datetime, id_: UUID) -> None:
-    position = Position(at.replace(tzinfo=UTC), id_)
+    position = CursorPosition(at.replace(tzinfo=UTC), id_)
     cursor = PUBLIC.encode("alice", ListTasksQuery(), position)
     assert PUBLIC.decode("alice", follow(ListTasksQuery(), cursor)) == position
 
 
 @given(queries, positions)
 def test_a_cursor_is_56_characters_that_are_safe_in_a_url(
-    query: ListTasksQuery, position: Position
+    query: ListTasksQuery, position: CursorPosition
 ) -> None:
     cursor = PUBLIC.encode("alice", query, position)
     assert len(cursor) == 56
@@ -92,9 +92,9 @@ def test_a_text_that_only_looks_like_a_cursor_is_refused(cursor: str) -> None:
 def test_the_problem_names_the_parameter() -> None:
     with pytest.raises(InvalidCursor) as raised:
         PUBLIC.decode("alice", follow(ListTasksQuery(), "A" * 56))
-    (fault,) = raised.value.faults
+    (fault,) = raised.value.errors
     detail = "is not a cursor of this service, or belongs to another query"
-    assert fault == Fault(parameter="cursor", detail=detail)
+    assert fault == FieldError(parameter="cursor", detail=detail)
 
 
 @pytest.mark.requirement("FR-020")
@@ -152,7 +152,7 @@ def test_an_instant_is_the_same_filter_with_any_offset() -> None:
 
 
 def test_a_page_may_begin_a_microsecond_later_and_is_another_page() -> None:
-    later = Position(PLACE.at + timedelta(microseconds=1), PLACE.id)
+    later = CursorPosition(PLACE.sort_value + timedelta(microseconds=1), PLACE.id)
     cursors = {PUBLIC.encode("alice", ListTasksQuery(), place) for place in (PLACE, later)}
     assert len(cursors) == 2
 
@@ -170,27 +170,27 @@ def test_a_cursor_of_another_version_of_the_service_is_read(
 ) -> None:
     # While replicas are replaced one after the other, both versions read each other's.
     query = ListTasksQuery(q="milk")
-    assert Cursors(secret).encode("alice", query, PLACE) == cursor
+    assert CursorCodec(secret).encode("alice", query, PLACE) == cursor
 
 
 @pytest.mark.requirement("NFR-002")
 def test_two_replicas_with_one_secret_read_each_others_cursors() -> None:
-    one, other = Cursors(Secret("s" * 32)), Cursors(Secret("s" * 32))
+    one, other = CursorCodec(Secret("s" * 32)), CursorCodec(Secret("s" * 32))
     cursor = one.encode("alice", ListTasksQuery(), PLACE)
     assert other.decode("alice", follow(ListTasksQuery(), cursor)) == PLACE
 
 
 @pytest.mark.parametrize("secret", [None, Secret("t" * 32), Secret("s" * 33), Secret("s" * 200)])
 def test_a_cursor_of_another_secret_is_refused(secret: Secret | None) -> None:
-    cursor = Cursors(Secret("s" * 32)).encode("alice", ListTasksQuery(), PLACE)
+    cursor = CursorCodec(Secret("s" * 32)).encode("alice", ListTasksQuery(), PLACE)
     with pytest.raises(InvalidCursor):
-        Cursors(secret).decode("alice", follow(ListTasksQuery(), cursor))
+        CursorCodec(secret).decode("alice", follow(ListTasksQuery(), cursor))
 
 
 def test_secrets_count_beyond_64_bytes() -> None:
-    cursor = Cursors(Secret("s" * 100 + "a")).encode("alice", ListTasksQuery(), PLACE)
+    cursor = CursorCodec(Secret("s" * 100 + "a")).encode("alice", ListTasksQuery(), PLACE)
     with pytest.raises(InvalidCursor):
-        Cursors(Secret("s" * 100 + "b")).decode("alice", follow(ListTasksQuery(), cursor))
+        CursorCodec(Secret("s" * 100 + "b")).decode("alice", follow(ListTasksQuery(), cursor))
 
 
 @pytest.mark.requirement("FR-017")

@@ -10,15 +10,21 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.db.config import Connection
-from app.db.database import CHECKS, Database, DatabaseError, _meaning, migration_engine
+from app.db.config import DatabaseConfig
+from app.db.database import (
+    CONSTRAINT_POINTERS,
+    Database,
+    DatabaseError,
+    create_migration_engine,
+    translate_error,
+)
 from app.db.errors import ReadOnlyDatabaseError
-from app.db.pool import BusyError, Pool, StatementError, UnreachableError
-from app.http.problems import DatabaseUnavailable, Fault, InvalidBody
+from app.db.pool import ConnectError, ConnectionPool, PoolTimeoutError, QueryError
+from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
 
 pytestmark = pytest.mark.requirement("FR-033")
 
-NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
+NOWHERE = DatabaseConfig.from_url("postgresql://nobody@127.0.0.1:1/nothing")
 STATEMENT = text("SELECT 1")
 
 
@@ -36,7 +42,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> Database:
     async def fetch(*_: Any, **__: Any) -> None:
         raise fault
 
-    monkeypatch.setattr(Pool, "fetch", fetch)
+    monkeypatch.setattr(ConnectionPool, "fetch", fetch)
     return Database(NOWHERE, pool_size=1, timeout=1)
 
 
@@ -64,25 +70,25 @@ def failing(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> Database:
     ],
 )
 def test_what_passes_by_itself_is_unavailability(code: str) -> None:
-    assert isinstance(_meaning(DriverError(code)), DatabaseUnavailable)
+    assert isinstance(translate_error(DriverError(code)), DatabaseUnavailable)
 
 
 def test_a_plan_that_is_refused_again_is_unavailability() -> None:
-    assert isinstance(_meaning(pg.InvalidCachedStatementError()), DatabaseUnavailable)
+    assert isinstance(translate_error(pg.InvalidCachedStatementError()), DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("code", [None, ""])
 def test_an_error_without_a_code_is_unavailability(code: str | None) -> None:
-    assert isinstance(_meaning(DriverError(code)), DatabaseUnavailable)
+    assert isinstance(translate_error(DriverError(code)), DatabaseUnavailable)
 
 
 def test_a_lost_connection_is_unavailability() -> None:
-    assert isinstance(_meaning(pg.InterfaceError("hunter2")), DatabaseUnavailable)
+    assert isinstance(translate_error(pg.InterfaceError("hunter2")), DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("code", ["0A000", "22021", "40002", "XX001", "58000"])
 def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None:
-    meant = _meaning(DriverError(code, "some_name"))
+    meant = translate_error(DriverError(code, "some_name"))
     assert isinstance(meant, DatabaseError)
     assert str(meant) == f"SQLSTATE {code}, constraint some_name"
 
@@ -96,21 +102,21 @@ def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None
     ],
 )
 def test_a_refused_row_is_a_fault_of_the_body(constraint: str, pointer: str) -> None:
-    meant = _meaning(DriverError("23514", constraint))
+    meant = translate_error(DriverError("23514", constraint))
     assert isinstance(meant, InvalidBody)
-    assert meant.faults == [Fault(pointer=pointer, detail="is refused by the database")]
-    assert meant.body("request-1").detail == "The body has one fault."
-    assert len(CHECKS) == 3
+    assert meant.errors == [FieldError(pointer=pointer, detail="is refused by the database")]
+    assert meant.to_problem("request-1").detail == "The body has one fault."
+    assert len(CONSTRAINT_POINTERS) == 3
 
 
 @pytest.mark.parametrize(
     "fault",
     [
         TimeoutError(),
-        BusyError(),
-        UnreachableError(pg.PostgresError()),
-        UnreachableError(pg.InterfaceError("hunter2")),
-        StatementError(pg.InterfaceError("hunter2")),
+        PoolTimeoutError(),
+        ConnectError(pg.PostgresError()),
+        ConnectError(pg.InterfaceError("hunter2")),
+        QueryError(pg.InterfaceError("hunter2")),
     ],
     ids=[
         "own limit",
@@ -132,9 +138,9 @@ async def test_what_has_no_code_is_unavailability(
     ("fault", "told"),
     [
         (TimeoutError(), "no answer in time"),
-        (UnreachableError(ConnectionRefusedError(111, "refused")), "[Errno 111] refused"),
-        (StatementError(DriverError("57P01")), "SQLSTATE 57P01, DriverError"),
-        (StatementError(DriverError("22021")), None),
+        (ConnectError(ConnectionRefusedError(111, "refused")), "[Errno 111] refused"),
+        (QueryError(DriverError("57P01")), "SQLSTATE 57P01, DriverError"),
+        (QueryError(DriverError("22021")), None),
     ],
     ids=["beside the driver", "while connecting", "of the driver", "a fault of ours"],
 )
@@ -144,7 +150,7 @@ async def test_why_it_is_unavailable_is_told(
     database = failing(monkeypatch, fault)
     with pytest.raises((DatabaseUnavailable, DatabaseError)):
         await database.fetch(STATEMENT)
-    assert database.outage.cause == told
+    assert database.outage_logger.cause == told
 
 
 async def test_what_is_no_fault_of_the_database_goes_its_way(
@@ -153,7 +159,7 @@ async def test_what_is_no_fault_of_the_database_goes_its_way(
     database = failing(monkeypatch, KeyError("owner"))
     with pytest.raises(KeyError):
         await database.fetch(STATEMENT)
-    assert database.outage.cause is None
+    assert database.outage_logger.cause is None
 
 
 @pytest.fixture
@@ -161,11 +167,13 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that were given for each statement."""
     noted: list[float] = []
 
-    async def fetch(_: Pool, __: str, ___: list[Any], seconds: float, **____: Any) -> None:
+    async def fetch(
+        _: ConnectionPool, __: str, ___: list[Any], seconds: float, **____: Any
+    ) -> None:
         noted.append(seconds)
         raise TimeoutError
 
-    monkeypatch.setattr(Pool, "fetch", fetch)
+    monkeypatch.setattr(ConnectionPool, "fetch", fetch)
     monkeypatch.setattr("app.db.database.monotonic", lambda: 1000.0)
     return noted
 
@@ -175,7 +183,7 @@ async def test_a_request_has_its_time_and_no_more(
     given: list[float], within: float | None, seconds: float
 ) -> None:
     database = Database(NOWHERE, pool_size=1, timeout=4)
-    for ask in (database.revision(within), database.fetch(STATEMENT, within=within)):
+    for ask in (database.schema_revision(within), database.fetch(STATEMENT, timeout=within)):
         with pytest.raises(DatabaseUnavailable):
             await ask
     assert given == [seconds, seconds]
@@ -184,7 +192,7 @@ async def test_a_request_has_its_time_and_no_more(
 async def test_a_second_statement_has_what_the_first_has_left(given: list[float]) -> None:
     database = Database(NOWHERE, pool_size=1, timeout=4)
     with pytest.raises(DatabaseUnavailable):
-        await database.fetch(STATEMENT, since=998.5)
+        await database.fetch(STATEMENT, started_at=998.5)
     assert given == [2.5]
 
 
@@ -192,11 +200,11 @@ async def test_a_second_statement_has_what_the_first_has_left(given: list[float]
 async def test_the_revision_is_none_only_where_its_table_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    database = failing(monkeypatch, StatementError(pg.UndefinedTableError()))
-    assert await database.revision() is None
-    database = failing(monkeypatch, StatementError(DriverError("22021")))
+    database = failing(monkeypatch, QueryError(pg.UndefinedTableError()))
+    assert await database.schema_revision() is None
+    database = failing(monkeypatch, QueryError(DriverError("22021")))
     with pytest.raises(DatabaseError):
-        await database.revision()
+        await database.schema_revision()
 
 
 @pytest.mark.requirement("FR-035")
@@ -209,9 +217,9 @@ async def test_the_revision_of_a_database_that_takes_writes_is_its_row(
     async def fetch(*_: Any) -> list[Any]:
         return rows
 
-    monkeypatch.setattr(Pool, "fetch", fetch)
+    monkeypatch.setattr(ConnectionPool, "fetch", fetch)
     database = Database(NOWHERE, pool_size=1, timeout=1)
-    assert await database.revision() == revision
+    assert await database.schema_revision() == revision
 
 
 @pytest.mark.requirement("FR-035", "FR-054")
@@ -222,16 +230,16 @@ async def test_a_read_only_database_has_its_connections_replaced(
         return [("0002", True)]
 
     renewed: list[str] = []
-    monkeypatch.setattr(Pool, "fetch", fetch)
+    monkeypatch.setattr(ConnectionPool, "fetch", fetch)
     database = Database(NOWHERE, pool_size=1, timeout=1)
-    monkeypatch.setattr(database.pool, "renew", lambda: renewed.append("once"))
+    monkeypatch.setattr(database.pool, "replace_connections", lambda: renewed.append("once"))
     with pytest.raises(ReadOnlyDatabaseError):
-        await database.revision()
+        await database.schema_revision()
     assert renewed == ["once"]
-    assert database.outage.cause == "the database is read-only"
+    assert database.outage_logger.cause == "the database is read-only"
 
 
-POOLER = Connection.parse("postgresql://u:p@ep-x-pooler.example.org/db")
+POOLER = DatabaseConfig.from_url("postgresql://u:p@ep-x-pooler.example.org/db")
 
 
 def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any]]:
@@ -249,35 +257,35 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040", "FR-055")
 @pytest.mark.parametrize(
-    ("limits", "statement", "recycle"),
+    ("limits", "statement", "max_lifetime"),
     [
         ({}, 0, 240),
         ({"statement_timeout": 2}, 2, 240),
-        ({"statement_timeout": 2, "recycle": 9}, 2, 9),
+        ({"statement_timeout": 2, "max_lifetime": 9}, 2, 9),
     ],
 )
 @pytest.mark.parametrize("connection", [NOWHERE, POOLER], ids=["direct", "pooled"])
 def test_the_pool_is_told_what_was_asked_for(
-    connection: Connection,
+    connection: DatabaseConfig,
     limits: dict[str, Any],
     statement: float,
-    recycle: int,
+    max_lifetime: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: list[Any] = []
     monkeypatch.setattr(
-        "app.db.database.Pool", lambda *args, **options: given.append((args, options))
+        "app.db.database.ConnectionPool", lambda *args, **options: given.append((args, options))
     )
     Database(connection, pool_size=7, timeout=3, **limits)
     (((keywords,), options),) = given
-    assert keywords == {**connection.keywords(statement), "timeout": 3}
-    assert options == {"size": 7, "recycle": recycle, "named": connection is NOWHERE}
+    assert keywords == {**connection.connect_kwargs(statement), "timeout": 3}
+    assert options == {"size": 7, "max_lifetime": max_lifetime, "named": connection is NOWHERE}
 
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040")
 @pytest.mark.parametrize("connection", [NOWHERE, POOLER], ids=["direct", "pooled"])
 def test_a_session_has_a_connection_of_its_own(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    connection: DatabaseConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, options = made(
         monkeypatch, lambda: Database(connection, pool_size=7, timeout=3, statement_timeout=2)
@@ -293,8 +301,8 @@ def test_a_session_has_a_connection_of_its_own(
 
 @pytest.mark.requirement("FR-028", "FR-039", "FR-040")
 def test_a_migration_has_one_direct_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    url, options = made(monkeypatch, lambda: migration_engine(POOLER))
-    direct = POOLER.direct()
+    url, options = made(monkeypatch, lambda: create_migration_engine(POOLER))
+    direct = POOLER.direct_config()
     assert url == direct.url
     assert options == {
         "poolclass": NullPool,

@@ -20,9 +20,9 @@ import msgspec
 import pytest
 import yaml
 
-from app.cli import GRACE_SECONDS
-from app.http.problems import KINDS, PHRASES
-from app.openapi.document import Contract
+from app.cli import GRACEFUL_SHUTDOWN_TIMEOUT
+from app.http.problems import PROBLEM_TYPES, REASON_PHRASES
+from app.openapi.document import OpenAPIDocument
 from app.settings import Settings
 
 pytestmark = pytest.mark.requirement("FR-052")
@@ -108,14 +108,17 @@ def test_a_rolling_update_takes_no_replica_away() -> None:
 def test_a_pod_has_time_to_stop() -> None:
     drained = SERVICE["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert drained >= 5
-    assert DEPLOYMENT["template"]["spec"]["terminationGracePeriodSeconds"] > drained + GRACE_SECONDS
+    assert (
+        DEPLOYMENT["template"]["spec"]["terminationGracePeriodSeconds"]
+        > drained + GRACEFUL_SHUTDOWN_TIMEOUT
+    )
 
 
 @pytest.mark.parametrize(
     ("probe", "path"), [("startup", "/livez"), ("liveness", "/livez"), ("readiness", "/readyz")]
 )
 def test_a_probe_asks_what_the_contract_has_for_as_long_as_it_may_take(
-    probe: str, path: str, contract: Contract
+    probe: str, path: str, contract: OpenAPIDocument
 ) -> None:
     [port] = SERVICE["ports"]
     asked = SERVICE[f"{probe}Probe"]
@@ -177,7 +180,7 @@ def test_two_replicas_start_after_the_migration_and_that_after_the_database() ->
     assert OURS["service"]["deploy"]["replicas"] == 2
     assert OURS["service"]["ports"] == ["127.0.0.1:8000-8001:8000"]
     grace = int(OURS["service"]["stop_grace_period"].removesuffix("s"))
-    assert grace > GRACE_SECONDS
+    assert grace > GRACEFUL_SHUTDOWN_TIMEOUT
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -205,7 +208,7 @@ def by_status(name: str) -> dict[int, str]:
 
 @pytest.mark.requirement("FR-027")
 def test_nginx_words_a_problem_as_the_service_does() -> None:
-    kinds = {kind.type: kind for kind in KINDS}
+    kinds = {kind.type: kind for kind in PROBLEM_TYPES}
     types, titles, details = (by_status(f"problem_{name}") for name in ("type", "title", "detail"))
     assert types.keys() == {400, 404, 405, 413, 431, 501, 503}
     assert {status: (status, titles[status], details[status]) for status in types} == {
@@ -214,7 +217,7 @@ def test_nginx_words_a_problem_as_the_service_does() -> None:
     }
     without_kind = titles.keys() - types.keys()
     assert {status: titles[status] for status in without_kind} == {
-        status: PHRASES[status] for status in without_kind
+        status: REASON_PHRASES[status] for status in without_kind
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.openapi.document import Contract
+from app.openapi.document import OpenAPIDocument
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -166,7 +166,7 @@ def test_contract_project_client_and_changelog_are_of_one_version() -> None:
         for name in ("package.json", "package-lock.json")
     ]
     assert latest
-    assert latest[1] == project["version"] == Contract.load().document["info"]["version"]
+    assert latest[1] == project["version"] == OpenAPIDocument.load().document["info"]["version"]
     assert client == [latest[1], latest[1]]
 
 

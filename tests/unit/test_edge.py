@@ -11,8 +11,8 @@ from litestar import Litestar, get
 from litestar.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from app.http.cors import Cors
-from app.http.middleware import Edge
+from app.http.cors import CORSPolicy
+from app.http.middleware import HTTPMiddleware
 from tests.support.client import ContractClient, assert_problem
 
 ALIVE: dict[str, Any] = {"path": "/livez", "method": "GET", "headers": []}
@@ -33,7 +33,7 @@ async def fail_halfway(_: Scope, __: Receive, send: Send) -> None:
 async def test_a_fault_around_the_framework_is_a_problem(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with ContractClient(Edge(fail_at_once, [], Cors(()))) as client:
+    async with ContractClient(HTTPMiddleware(fail_at_once, [], CORSPolicy(()))) as client:
         response = await client.get("/livez", headers={"X-Request-ID": "mine"})
     problem = assert_problem(response, 500, "internal-error")
     assert problem["instance"] == "mine"
@@ -45,14 +45,14 @@ async def test_a_fault_around_the_framework_is_a_problem(
 @pytest.mark.parametrize("path", ["/livez", "/things/"], ids=["a fault", "a refusal"])
 async def test_a_problem_names_the_trace(path: str) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    async with ContractClient(Edge(fail_at_once, [], Cors(()))) as client:
+    async with ContractClient(HTTPMiddleware(fail_at_once, [], CORSPolicy(()))) as client:
         response = await client.get(path, headers={"traceparent": f"00-{trace}-{'1' * 16}-01"})
     assert response.json()["trace_id"] == trace
 
 
 @pytest.mark.requirement("FR-036")
 async def test_a_fault_amid_a_response_is_left_to_the_server_which_breaks_it_off() -> None:
-    app: Any = Edge(fail_halfway, [], Cors(()))
+    app: Any = HTTPMiddleware(fail_halfway, [], CORSPolicy(()))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://tasks.test"
     ) as client:
@@ -75,7 +75,7 @@ async def test_a_request_that_is_cut_off_by_the_end_is_answered_with_a_problem()
     fields = [(b"x-request-id", b"mine"), (b"traceparent", f"00-{trace}-{'1' * 16}-01".encode())]
     with capture_logs() as lines:
         asked = asyncio.create_task(
-            exchanged(Edge(wait, [], Cors(())), {**ALIVE, "headers": fields})
+            exchanged(HTTPMiddleware(wait, [], CORSPolicy(())), {**ALIVE, "headers": fields})
         )
         await asyncio.sleep(0)
         asked.cancel()
@@ -92,7 +92,7 @@ async def test_a_request_that_is_cut_off_by_the_end_is_answered_with_a_problem()
 
 @pytest.mark.requirement("NFR-015")
 async def test_a_response_that_is_cut_off_by_the_end_is_left_to_the_server() -> None:
-    asked = asyncio.create_task(exchanged(Edge(wait_halfway, [], Cors(())), ALIVE))
+    asked = asyncio.create_task(exchanged(HTTPMiddleware(wait_halfway, [], CORSPolicy(())), ALIVE))
     await asyncio.sleep(0)
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -108,10 +108,10 @@ async def show_thing() -> str:
 
 
 FRAMEWORK = Litestar([show_thing], openapi_config=None, logging_config=None)
-THINGS: Any = Edge(FRAMEWORK, FRAMEWORK.routes, Cors(()))
+THINGS: Any = HTTPMiddleware(FRAMEWORK, FRAMEWORK.routes, CORSPolicy(()))
 
 
-async def exchanged(app: Edge, scope: dict[str, Any]) -> list[Any]:
+async def exchanged(app: HTTPMiddleware, scope: dict[str, Any]) -> list[Any]:
     """The messages of an answer."""
     sent: list[Any] = []
     unread: Any = None
@@ -140,7 +140,7 @@ async def test_the_application_gets_a_scope_and_its_answer_fields() -> None:
         "headers": [(b"x-request-id", b"mine")],
         "state": {"shared": 1},
     }
-    messages = await exchanged(Edge(probe, [], Cors(())), scope)
+    messages = await exchanged(HTTPMiddleware(probe, [], CORSPolicy(())), scope)
     assert (seen[0]["method"], seen[0]["path"]) == ("GET", "/a\ufffdb\ufffdA")
     assert seen[0]["state"] == {"shared": 1, "request_id": "mine", "trace_id": None}
     assert (scope["path"], scope["state"]) == ("/a/b", {"shared": 1})
@@ -165,7 +165,7 @@ async def test_a_page_of_an_allowed_origin_may_read_and_is_told_the_methods_when
     method: str, allowed: bytes | None
 ) -> None:
     asking = [(b"origin", b"https://a.test"), (b"access-control-request-method", b"PUT")]
-    edge: Any = Edge(FRAMEWORK, FRAMEWORK.routes, Cors(("https://a.test",)))
+    edge: Any = HTTPMiddleware(FRAMEWORK, FRAMEWORK.routes, CORSPolicy(("https://a.test",)))
     start, _ = await exchanged(edge, {"method": method, "path": "/things/", "headers": asking})
     fields = dict(start["headers"])
     assert fields[b"access-control-allow-origin"] == b"https://a.test"
@@ -264,7 +264,7 @@ async def test_a_request_is_measured_in_milliseconds(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.requirement("FR-036", "FR-041")
 async def test_a_fault_is_logged_with_its_request() -> None:
-    fault, line = await logged(Edge(fail_at_once, [], Cors(())), "GET", "/livez")
+    fault, line = await logged(HTTPMiddleware(fail_at_once, [], CORSPolicy(())), "GET", "/livez")
     assert fault == {
         "event": "fault",
         "log_level": "error",
@@ -282,5 +282,5 @@ async def test_a_request_that_was_never_answered_has_no_status() -> None:
 
     scope = {"method": "GET", "path": "/livez", "headers": []}
     with capture_logs() as lines:
-        assert await exchanged(Edge(leave, [], Cors(())), scope) == []
+        assert await exchanged(HTTPMiddleware(leave, [], CORSPolicy(())), scope) == []
     assert [line["status"] for line in lines] == [0]

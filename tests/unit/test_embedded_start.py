@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from app import embedded_postgres
-from app.embedded_postgres import EmbeddedError, data_dir, running, server, user
+from app.embedded_postgres import EmbeddedError, data_dir, run_postgres, server, user
 
 pytestmark = pytest.mark.requirement("FR-038")
 
@@ -93,8 +93,8 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
         for program, script in PROGRAMS.items():
             (place / program).write_text(script.replace("{place}", str(place)))
             (place / program).chmod(0o755)
-        monkeypatch.setattr(embedded_postgres, "binaries", lambda _: place)
-        monkeypatch.setattr(server, "_READY_SECONDS", 3.0)
+        monkeypatch.setattr(embedded_postgres, "find_binaries", lambda _: place)
+        monkeypatch.setattr(server, "_READY_TIMEOUT", 3.0)
         yield place
 
 
@@ -127,7 +127,7 @@ def test_the_first_start_makes_a_cluster_and_serves_it(
     place: Path, safety: str, quick: list[str], *, durable: bool
 ) -> None:
     data = place / "new" / "data"
-    with running(data, durable=durable):
+    with run_postgres(data, durable=durable):
         initdb, single, server = calls(place)
     fresh = f"{data}/pg18.new"
     assert initdb.words == [
@@ -156,7 +156,7 @@ def test_the_first_start_makes_a_cluster_and_serves_it(
 
 def test_a_later_start_serves_it_alone(place: Path) -> None:
     for _ in range(2):
-        with running(place / "data"):
+        with run_postgres(place / "data"):
             pass
     assert [call.words[1] for call in calls(place)[3:]] == ["-D"]
 
@@ -167,7 +167,7 @@ def test_a_program_has_what_it_needs_and_no_more(
     for name, value in {"LC_ALL": "xx_XX", "TZ": "Asia/Tokyo", "OTHER": "kept"}.items():
         monkeypatch.setenv(name, value)
     data = place / "data"
-    with running(data):
+    with run_postgres(data):
         found = calls(place)
     for call in found:
         assert {"LC_ALL=C", "TZ=UTC", "OTHER=kept"} <= set(call.environment)
@@ -182,7 +182,7 @@ def test_a_program_has_what_it_needs_and_no_more(
 
 def test_nothing_stays_open_and_nothing_is_left_but_the_data(place: Path) -> None:
     before = open_files()
-    with running(place / "data") as url:
+    with run_postgres(place / "data") as url:
         assert url == f"postgresql://tasks@/tasks?host={place}/data/run&port=5432"
         assert (place / "data" / "run").is_dir()
     assert open_files() == before
@@ -194,7 +194,7 @@ def test_what_is_made_is_closed_to_others(place: Path) -> None:
     data = place / "a" / "data"
     before = os.umask(0)
     try:
-        with running(data):
+        with run_postgres(data):
             modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in data.iterdir()}
             modes["."] = stat.S_IMODE(data.stat().st_mode)
     finally:
@@ -220,7 +220,7 @@ def test_the_name_of_the_cluster_is_on_the_disk_before_it_is_served(
         sync(number)
 
     monkeypatch.setattr(os, "fsync", noted)
-    with running(place / "data", durable=durable):
+    with run_postgres(place / "data", durable=durable):
         assert [path.relative_to(place).as_posix() for path in seen] == synced
 
 
@@ -228,7 +228,7 @@ def test_half_a_cluster_of_an_interrupted_start_is_made_anew(place: Path) -> Non
     half = place / "data" / "pg18.new"
     half.mkdir(parents=True)
     (half / "half").touch()
-    with running(place / "data"):
+    with run_postgres(place / "data"):
         names = {path.name for path in (place / "data" / "pg18").iterdir()}
     assert names == {"postmaster.pid"}
 
@@ -237,7 +237,7 @@ def test_all_other_clusters_are_named(place: Path) -> None:
     for name in ("pg16", "pg17", "other"):
         (place / "data" / name).mkdir(parents=True)
     with pytest.raises(EmbeddedError) as raised:
-        running(place / "data").__enter__()
+        run_postgres(place / "data").__enter__()
     assert str(raised.value) == (
         f"{place}/data holds data of another PostgreSQL version (pg16, pg17), not pg18. "
         "Dump and restore it, or choose another data folder."
@@ -248,7 +248,7 @@ def test_all_other_clusters_are_named(place: Path) -> None:
 def test_a_leftover_socket_folder_is_made_anew(place: Path) -> None:
     (place / "data" / "run").mkdir(parents=True)
     (place / "data" / "run" / ".s.PGSQL.5432.lock").touch()
-    with running(place / "data"):
+    with run_postgres(place / "data"):
         assert list((place / "data" / "run").iterdir()) == []
 
 
@@ -256,7 +256,7 @@ def test_the_end_of_the_log_says_why(place: Path) -> None:
     lines = "".join(f"echo line {number}\n" for number in range(9))
     (place / "postgres").write_text(f"#!/bin/sh\n{lines}printf 'not utf-8: \\377\\n'\nexit 3\n")
     with pytest.raises(EmbeddedError) as raised:
-        running(place / "data").__enter__()
+        run_postgres(place / "data").__enter__()
     assert str(raised.value).splitlines() == [
         f"postgres failed (exit status 3, time limit 120 s). The end of {place}/data/postgres.log:",
         *(f"line {number}" for number in range(2, 9)),
@@ -268,7 +268,7 @@ def test_a_server_that_ends_while_it_starts(place: Path) -> None:
     (place / "data" / "pg18").mkdir(parents=True)
     (place / "postgres").write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(EmbeddedError, match=r"^PostgreSQL stopped while starting\. The end of"):
-        running(place / "data").__enter__()
+        run_postgres(place / "data").__enter__()
 
 
 @pytest.mark.parametrize(
@@ -281,9 +281,9 @@ def test_another_server_or_one_that_still_starts_is_not_ready(
     (place / "data" / "pg18").mkdir(parents=True)
     written = f'printf "%s" "{status}" >"$2/postmaster.pid"'
     (place / "postgres").write_text(f"#!/bin/sh\n{written}\nexec sleep 60\n")
-    monkeypatch.setattr(server, "_READY_SECONDS", 0.3)
+    monkeypatch.setattr(server, "_READY_TIMEOUT", 0.3)
     with pytest.raises(EmbeddedError, match=r"^PostgreSQL was not ready within 0 s\. The end of"):
-        running(place / "data").__enter__()
+        run_postgres(place / "data").__enter__()
 
 
 @pytest.mark.parametrize(
@@ -294,17 +294,17 @@ def test_the_servers_user_must_get_through_what_is_not_ours_to_change(
 ) -> None:
     asked: list[object] = []
 
-    def noted(data: Path, passed: list[Path]) -> user.Account | None:
+    def noted(data: Path, passed: list[Path]) -> user.ServerUser | None:
         asked.append((data, passed))
-        return user.account_for(data, passed)
+        return user.choose_user(data, passed)
 
-    monkeypatch.setattr(embedded_postgres, "account_for", noted)
+    monkeypatch.setattr(embedded_postgres, "choose_user", noted)
     monkeypatch.setattr(tempfile, "tempdir", str(place / "seen"))
     data = place / name
     if there_before:
         data.mkdir()
         data.chmod(0o777)
-    with running(data):
+    with run_postgres(data):
         pass
     outer = data if there_before else place
     socket_place = outer if name == "data" else place / "seen"
@@ -315,34 +315,34 @@ def test_what_is_made_belongs_to_the_servers_user(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[str] = []
-    whom = user.Account(os.getuid(), os.getgid(), override=False)
-    monkeypatch.setattr(embedded_postgres, "account_for", lambda *_: whom)
-    monkeypatch.setattr(server, "before_exec", lambda _: None)
+    whom = user.ServerUser(os.getuid(), os.getgid(), needs_dac_override=False)
+    monkeypatch.setattr(embedded_postgres, "choose_user", lambda *_: whom)
+    monkeypatch.setattr(server, "make_preexec_fn", lambda _: None)
     monkeypatch.setattr(os, "chown", lambda path, *_, **__: given.append(path.name))
-    with running(place / "data"):
+    with run_postgres(place / "data"):
         pass
     assert given == ["data", "service.lock", "server.lock", "run", "postgres.log", "pg18.new"]
-    with running(place / "data"):
+    with run_postgres(place / "data"):
         pass
     assert given[6:] == ["service.lock", "server.lock", "run", "postgres.log"]
 
 
 def test_a_socket_folder_that_is_gone_is_no_fault_at_the_end(place: Path) -> None:
-    with running(place / "data"):
+    with run_postgres(place / "data"):
         (place / "data" / "run").rmdir()
     assert not (place / "data" / "run").exists()
 
 
 def test_a_server_that_outlived_its_service_is_told_to_end_first(place: Path) -> None:
     data = place / "data"
-    with running(data):
+    with run_postgres(data):
         pass
     lock = data_dir._lock(data / "server.lock", None)
     with subprocess.Popen(["/bin/sleep", "60"], pass_fds=[lock]) as orphan:
         try:
             os.close(lock)
             (data / "pg18" / "postmaster.pid").write_text(f"{orphan.pid}\n")
-            with running(data):
+            with run_postgres(data):
                 assert orphan.wait(5) == -signal.SIGINT
         finally:
             orphan.kill()

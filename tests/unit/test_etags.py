@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.http.etags import Condition, format_etag, unformat
+from app.http.etags import ETagCondition, format_etag, parse_etag
 
 ONE, TWO, THREE = (UUID(int=number << 64 | number) for number in (1, 2, 0xABCDEF))
 A, B, C = (f'"{version.hex}"' for version in (ONE, TWO, THREE))
@@ -16,16 +16,16 @@ A, B, C = (f'"{version.hex}"' for version in (ONE, TWO, THREE))
 pytestmark = pytest.mark.requirement("FR-010", "FR-013")
 
 
-def parsed(value: str) -> Condition:
+def parsed(value: str) -> ETagCondition:
     """The condition in a header field that is there."""
-    condition = Condition.parse(value)
+    condition = ETagCondition.parse(value)
     assert condition is not None
     return condition
 
 
 @given(st.uuids())
 def test_a_version_comes_back_out_of_its_tag(version: UUID) -> None:
-    assert unformat(format_etag(version)) == version
+    assert parse_etag(format_etag(version)) == version
 
 
 def test_a_tag_is_32_hexadecimal_digits_in_quotes() -> None:
@@ -33,38 +33,38 @@ def test_a_tag_is_32_hexadecimal_digits_in_quotes() -> None:
 
 
 def test_an_absent_header_field_asks_for_nothing() -> None:
-    assert Condition.parse(None) is None
+    assert ETagCondition.parse(None) is None
 
 
 @pytest.mark.parametrize(
     ("value", "condition"),
     [
-        ("*", Condition(any=True)),
-        (A, Condition(any=False, strong=(ONE,))),
-        (f"W/{A}", Condition(any=False, weak=(ONE,))),
-        (f"{A},{B}", Condition(any=False, strong=(ONE, TWO))),
-        (f"{A} \t, \t{B}", Condition(any=False, strong=(ONE, TWO))),
-        (f"W/{A}, {B}, W/{C}", Condition(any=False, strong=(TWO,), weak=(ONE, THREE))),
-        (f"{A}, {A}", Condition(any=False, strong=(ONE, ONE))),
-        ('""', Condition(any=False)),
-        ('"*"', Condition(any=False)),
-        ('"other"', Condition(any=False)),
-        (f'"other", {A}', Condition(any=False, strong=(ONE,))),
-        ('"a,b", "c"', Condition(any=False)),
-        (f'"x,W/", {A}', Condition(any=False, strong=(ONE,))),
+        ("*", ETagCondition(any=True)),
+        (A, ETagCondition(any=False, strong=(ONE,))),
+        (f"W/{A}", ETagCondition(any=False, weak=(ONE,))),
+        (f"{A},{B}", ETagCondition(any=False, strong=(ONE, TWO))),
+        (f"{A} \t, \t{B}", ETagCondition(any=False, strong=(ONE, TWO))),
+        (f"W/{A}, {B}, W/{C}", ETagCondition(any=False, strong=(TWO,), weak=(ONE, THREE))),
+        (f"{A}, {A}", ETagCondition(any=False, strong=(ONE, ONE))),
+        ('""', ETagCondition(any=False)),
+        ('"*"', ETagCondition(any=False)),
+        ('"other"', ETagCondition(any=False)),
+        (f'"other", {A}', ETagCondition(any=False, strong=(ONE,))),
+        ('"a,b", "c"', ETagCondition(any=False)),
+        (f'"x,W/", {A}', ETagCondition(any=False, strong=(ONE,))),
         # Without a space, a tag that was not seen would take the next one along.
-        (f'"",{A}', Condition(any=False, strong=(ONE,))),
-        (f'"!",{A}', Condition(any=False, strong=(ONE,))),
-        (f'"#",{A}', Condition(any=False, strong=(ONE,))),
-        (f'"~",{A}', Condition(any=False, strong=(ONE,))),
-        (f'"{ONE}"', Condition(any=False)),
-        (C.upper(), Condition(any=False)),
-        (f'"{ONE.hex}0"', Condition(any=False)),
-        (f'"{ONE.hex[1:]}"', Condition(any=False)),
+        (f'"",{A}', ETagCondition(any=False, strong=(ONE,))),
+        (f'"!",{A}', ETagCondition(any=False, strong=(ONE,))),
+        (f'"#",{A}', ETagCondition(any=False, strong=(ONE,))),
+        (f'"~",{A}', ETagCondition(any=False, strong=(ONE,))),
+        (f'"{ONE}"', ETagCondition(any=False)),
+        (C.upper(), ETagCondition(any=False)),
+        (f'"{ONE.hex}0"', ETagCondition(any=False)),
+        (f'"{ONE.hex[1:]}"', ETagCondition(any=False)),
     ],
 )
-def test_a_header_field_is_read(value: str, condition: Condition) -> None:
-    assert Condition.parse(value) == condition
+def test_a_header_field_is_read(value: str, condition: ETagCondition) -> None:
+    assert ETagCondition.parse(value) == condition
 
 
 @given(st.lists(st.tuples(st.booleans(), st.uuids()), min_size=1, max_size=20))
@@ -91,15 +91,15 @@ def test_a_list_of_tags_is_read_whole(tags: list[tuple[bool, UUID]]) -> None:
 )
 def test_tags_are_compared(value: str, *, strongly: bool, weakly: bool) -> None:
     condition = parsed(value)
-    assert condition.holds_strongly(A) is strongly
-    assert condition.holds_weakly(A) is weakly
+    assert condition.matches_strong(A) is strongly
+    assert condition.matches_weak(A) is weakly
 
 
 @given(st.lists(st.uuids(), min_size=1, max_size=5), st.uuids())
 def test_what_holds_strongly_holds_weakly(listed: list[UUID], current: UUID) -> None:
     condition = parsed(", ".join(map(format_etag, listed)))
     held = (
-        condition.holds_strongly(format_etag(current)),
-        condition.holds_weakly(format_etag(current)),
+        condition.matches_strong(format_etag(current)),
+        condition.matches_weak(format_etag(current)),
     )
     assert held == (current in listed, current in listed)

@@ -20,13 +20,13 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from structlog.testing import capture_logs
 
 from app.http.exception_handlers import (
-    HANDLERS,
-    allow,
-    answer_fault,
-    answer_http_exception,
-    answer_problem,
+    EXCEPTION_HANDLERS,
+    allow_header,
+    handle_http_exception,
+    handle_problem,
+    handle_unexpected_exception,
 )
-from app.http.problems import InvalidParameter, Problem, TaskNotFound
+from app.http.problems import InvalidParameter, ProblemError, TaskNotFound
 
 pytestmark = pytest.mark.requirement("FR-027")
 
@@ -36,7 +36,10 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 def request() -> Request[Any, Any, Any]:
     """A request as the edge hands it in."""
-    scope: Any = {"type": "http", "state": {"request_id": "request-1", "trace_id": TRACE}}
+    scope: Any = {
+        "type": "http",
+        "state": {"request_id": "request-1", "trace_id": TRACE},
+    }
     return Request(scope)
 
 
@@ -52,7 +55,7 @@ def request() -> Request[Any, Any, Any]:
     ],
 )
 def test_allow_lists_every_method_in_order(methods: list[str], value: str) -> None:
-    assert allow(methods) == value
+    assert allow_header(methods) == value
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_allow_lists_every_method_in_order(methods: list[str], value: str) -> No
 def test_an_exception_of_the_frameworks_becomes_a_problem(
     exception: HTTPException, status: int, type_: str
 ) -> None:
-    response = answer_http_exception(request(), exception)
+    response = handle_http_exception(request(), exception)
     body = msgspec.json.decode(response.content)
     assert (response.status_code, body["status"], body["type"]) == (status, status, type_)
     assert response.media_type == "application/problem+json"
@@ -80,7 +83,7 @@ def test_an_exception_of_the_frameworks_becomes_a_problem(
 @pytest.mark.requirement("FR-030")
 def test_a_wrong_method_is_answered_with_all_the_right_ones() -> None:
     exception = MethodNotAllowedException(headers={"allow": "POST, GET"})
-    response = answer_http_exception(request(), exception)
+    response = handle_http_exception(request(), exception)
     assert response.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
 
 
@@ -88,9 +91,9 @@ def test_a_wrong_method_is_answered_with_all_the_right_ones() -> None:
 @pytest.mark.parametrize(
     ("answer", "exception"),
     [
-        (answer_fault, ValueError("hunter2")),
-        (answer_http_exception, InternalServerException("hunter2")),
-        (answer_http_exception, HTTPException("hunter2", status_code=503)),
+        (handle_unexpected_exception, ValueError("hunter2")),
+        (handle_http_exception, InternalServerException("hunter2")),
+        (handle_http_exception, HTTPException("hunter2", status_code=503)),
     ],
 )
 def test_a_fault_is_500_without_its_words_and_logged_with_them(
@@ -113,17 +116,17 @@ def test_a_fault_is_500_without_its_words_and_logged_with_them(
 
 def test_a_problem_is_answered_as_it_is() -> None:
     problem = InvalidParameter("Other words.", headers={"X-Test": "1"})
-    response = answer_problem(request(), problem)
+    response = handle_problem(request(), problem)
     assert response.headers["X-Test"] == "1"
     assert msgspec.json.decode(response.content)["detail"] == "Other words."
 
 
-@pytest.mark.parametrize("kind", [Problem, HTTPException, Exception])
+@pytest.mark.parametrize("kind", [ProblemError, HTTPException, Exception])
 def test_every_kind_of_exception_has_a_handler(kind: type[Exception]) -> None:
-    assert kind in HANDLERS
+    assert kind in EXCEPTION_HANDLERS
 
 
 def test_a_problem_is_no_fault() -> None:
     with capture_logs() as lines:
-        answer_problem(request(), TaskNotFound())
+        handle_problem(request(), TaskNotFound())
     assert lines == []

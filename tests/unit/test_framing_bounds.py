@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.server.parser import HEAD_BYTES_AT_MOST, STALLED_BYTES_AT_MOST, UNWANTED_BYTES_AT_MOST
-from app.server.protocol import Protocol
+from app.server.parser import MAX_FRAMING_BYTES, MAX_HEADER_BYTES, MAX_TOTAL_FRAMING_BYTES
+from app.server.protocol import HTTPProtocol
 from tests.unit.test_transport import (  # noqa: F401 - a fixture is used by being here
     CHUNKED,
     answer,
@@ -28,25 +28,25 @@ MEMORY = 1_048_576  # what is kept of 32 KiB in thousands of small fields is 17 
 
 # What comes before the part, what is repeated in it, the application, and the limit in bytes.
 PARTS: dict[str, tuple[bytes, bytes, Any, int]] = {
-    "method": (b"", b"A", read, HEAD_BYTES_AT_MOST),
-    "target": (b"GET /", b"a", read, HEAD_BYTES_AT_MOST),
-    "version": (b"GET / HTTP/1.1", b"1", read, HEAD_BYTES_AT_MOST),
-    "name of a field": (REQUEST, b"a", read, HEAD_BYTES_AT_MOST),
-    "value of a field": (REQUEST + b"X: ", b"a", read, HEAD_BYTES_AT_MOST),
-    "spaces before a value": (REQUEST + b"X:", b" ", read, HEAD_BYTES_AT_MOST),
-    "header section": (REQUEST, b"a: b\r\n", read, HEAD_BYTES_AT_MOST),
-    "digits of a chunk size": (CHUNKED, b"0", read, STALLED_BYTES_AT_MOST),
-    "extension of a chunk": (CHUNKED + b"1;", b"a", read, STALLED_BYTES_AT_MOST),
-    "name of a trailer field": (CHUNKED + b"0\r\n", b"a", read, STALLED_BYTES_AT_MOST),
-    "value of a trailer field": (CHUNKED + b"0\r\nX: ", b"a", read, STALLED_BYTES_AT_MOST),
-    "trailer section": (CHUNKED + b"0\r\n", b"a: b\r\n", read, STALLED_BYTES_AT_MOST),
-    "small chunks": (CHUNKED, b"1;abcdefgh\r\na\r\n", read, UNWANTED_BYTES_AT_MOST * 15 // 14),
-    "content after the response": (LENGTH, b"a", answer, UNWANTED_BYTES_AT_MOST),
-    "chunks after the response": (CHUNKED, b"1\r\na\r\n", answer, UNWANTED_BYTES_AT_MOST),
+    "method": (b"", b"A", read, MAX_HEADER_BYTES),
+    "target": (b"GET /", b"a", read, MAX_HEADER_BYTES),
+    "version": (b"GET / HTTP/1.1", b"1", read, MAX_HEADER_BYTES),
+    "name of a field": (REQUEST, b"a", read, MAX_HEADER_BYTES),
+    "value of a field": (REQUEST + b"X: ", b"a", read, MAX_HEADER_BYTES),
+    "spaces before a value": (REQUEST + b"X:", b" ", read, MAX_HEADER_BYTES),
+    "header section": (REQUEST, b"a: b\r\n", read, MAX_HEADER_BYTES),
+    "digits of a chunk size": (CHUNKED, b"0", read, MAX_FRAMING_BYTES),
+    "extension of a chunk": (CHUNKED + b"1;", b"a", read, MAX_FRAMING_BYTES),
+    "name of a trailer field": (CHUNKED + b"0\r\n", b"a", read, MAX_FRAMING_BYTES),
+    "value of a trailer field": (CHUNKED + b"0\r\nX: ", b"a", read, MAX_FRAMING_BYTES),
+    "trailer section": (CHUNKED + b"0\r\n", b"a: b\r\n", read, MAX_FRAMING_BYTES),
+    "small chunks": (CHUNKED, b"1;abcdefgh\r\na\r\n", read, MAX_TOTAL_FRAMING_BYTES * 15 // 14),
+    "content after the response": (LENGTH, b"a", answer, MAX_TOTAL_FRAMING_BYTES),
+    "chunks after the response": (CHUNKED, b"1\r\na\r\n", answer, MAX_TOTAL_FRAMING_BYTES),
 }
 
 
-async def begun(before: bytes, application: Any) -> Protocol:
+async def begun(before: bytes, application: Any) -> HTTPProtocol:
     """A connection that waits for the part."""
     protocol, _ = connected(application)
     protocol.data_received(before)
@@ -64,7 +64,7 @@ async def test_an_endless_part_is_ended_at_its_limit_and_does_not_fill_the_memor
     tracemalloc.start()
     try:
         sent = 0
-        while not protocol.is_deaf:
+        while not protocol.reading_stopped:
             protocol.data_received(segment)
             sent += len(segment)
             assert sent <= limit + 2 * SEGMENT, "not ended at its limit"
@@ -75,7 +75,7 @@ async def test_an_endless_part_is_ended_at_its_limit_and_does_not_fill_the_memor
     assert peak < MEMORY
 
 
-def seconds(protocol: Protocol, data: bytes) -> float:
+def seconds(protocol: HTTPProtocol, data: bytes) -> float:
     """Processor time for this, byte by byte."""
     started = time.process_time()
     for number in range(len(data)):

@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 from uvicorn import Config
 
-from app.http.cors import Cors
-from app.server.admission import Load
-from app.server.server import Server, _waiting
+from app.http.cors import CORSPolicy
+from app.server.admission import AdmissionControl
+from app.server.server import Server, _accept_pending
 
 
 @pytest.mark.requirement("FR-036")
@@ -21,8 +21,8 @@ async def test_a_fault_in_the_check_of_connections_does_not_end_the_service(
     def fail(_: float) -> None:
         raise ZeroDivisionError
 
-    load = Load(1, Cors(()))
-    monkeypatch.setattr(load, "look", fail)
+    load = AdmissionControl(1, CORSPolicy(()))
+    monkeypatch.setattr(load, "check_timeouts", fail)
     server = Server(Config(cast("Any", None), log_config=None), load)
     with capture_logs() as lines:
         assert await server.on_tick(1) is False
@@ -35,4 +35,4 @@ def test_the_end_of_the_service_takes_in_what_it_can(number: int) -> None:
         def accept(self) -> None:
             raise OSError(number, "no more")
 
-    assert list(_waiting(cast("Any", Listener()))) == []
+    assert list(_accept_pending(cast("Any", Listener()))) == []

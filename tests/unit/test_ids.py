@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from app.http.request_id import request_id, trace_id
+from app.http.request_id import parse_traceparent, request_id_from
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -16,7 +16,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     "given", [b"A", b"Z", b"a", b"z", b"0", b"9", b".", b"_", b"-", b"a" * 128]
 )
 def test_an_id_that_is_given_is_the_requests(given: bytes) -> None:
-    assert request_id(given) == given.decode()
+    assert request_id_from(given) == given.decode()
 
 
 @pytest.mark.requirement("FR-029")
@@ -24,7 +24,7 @@ def test_an_id_that_is_given_is_the_requests(given: bytes) -> None:
     "given", [b"", b"a" * 129, b"a b", b"a\n", b"@", b"[", b"`", b"{", b"/", b":"]
 )
 def test_what_is_no_id_is_replaced_by_one(given: bytes) -> None:
-    first, second = UUID(request_id(given)), UUID(request_id(given))
+    first, second = UUID(request_id_from(given)), UUID(request_id_from(given))
     assert first.version == second.version == 7
     assert first != second
 
@@ -36,7 +36,7 @@ def test_every_digit_of_a_traceparent_is_taken_in_every_place(digit: str) -> Non
     trace, span = f"{digit * 31}{other}", f"{digit * 15}{other}"
     for version in (f"{digit}0", f"0{digit}"):
         for flags in (f"{digit}0", f"0{digit}"):
-            assert trace_id(f"{version}-{trace}-{span}-{flags}".encode()) == trace
+            assert parse_traceparent(f"{version}-{trace}-{span}-{flags}".encode()) == trace
 
 
 @pytest.mark.requirement("FR-050")
@@ -44,8 +44,8 @@ def test_every_digit_of_a_traceparent_is_taken_in_every_place(digit: str) -> Non
 @pytest.mark.parametrize("place", [1, 3, 34, 36, 51, 53, 54])
 def test_a_traceparent_with_another_character_has_no_trace(strange: str, place: int) -> None:
     sound = f"00-{TRACE}-{SPAN}-01"
-    assert trace_id(sound.encode()) == TRACE
-    assert trace_id(f"{sound[:place]}{strange}{sound[place + 1 :]}".encode()) is None
+    assert parse_traceparent(sound.encode()) == TRACE
+    assert parse_traceparent(f"{sound[:place]}{strange}{sound[place + 1 :]}".encode()) is None
 
 
 @pytest.mark.requirement("FR-050")
@@ -67,4 +67,4 @@ def test_a_traceparent_with_another_character_has_no_trace(strange: str, place: 
     ],
 )
 def test_a_field_that_is_no_traceparent_has_no_trace(field: str) -> None:
-    assert trace_id(field.encode()) is None
+    assert parse_traceparent(field.encode()) is None

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.server.transport import Joined
+from app.server.transport import CoalescingTransport
 
 pytestmark = pytest.mark.requirement("NFR-004")
 
@@ -39,13 +39,13 @@ def wire() -> Wire:
 
 
 @pytest.fixture
-async def joined(wire: Wire) -> Joined:
-    made = Joined(wire, asyncio.get_running_loop())
-    made.expects_head = True
+async def joined(wire: Wire) -> CoalescingTransport:
+    made = CoalescingTransport(wire, asyncio.get_running_loop())
+    made.buffer_next_write = True
     return made
 
 
-async def test_a_head_goes_with_its_body(joined: Joined, wire: Wire) -> None:
+async def test_a_head_goes_with_its_body(joined: CoalescingTransport, wire: Wire) -> None:
     joined.write(b"head ")
     assert wire.sent == []
     joined.write(b"body")
@@ -53,14 +53,14 @@ async def test_a_head_goes_with_its_body(joined: Joined, wire: Wire) -> None:
     assert wire.sent == [b"head body"]
 
 
-async def test_what_follows_goes_at_once(joined: Joined, wire: Wire) -> None:
+async def test_what_follows_goes_at_once(joined: CoalescingTransport, wire: Wire) -> None:
     for data in (b"head ", b"one", b"two"):
         joined.write(data)
     assert wire.sent == [b"head one", b"two"]
 
 
 async def test_a_head_without_a_body_goes_at_the_end_of_the_answer(
-    joined: Joined, wire: Wire
+    joined: CoalescingTransport, wire: Wire
 ) -> None:
     joined.write(b"head")
     joined.flush()
@@ -68,41 +68,45 @@ async def test_a_head_without_a_body_goes_at_the_end_of_the_answer(
     assert wire.sent == [b"head"]
 
 
-async def test_the_end_of_the_connection_takes_a_head_along(joined: Joined, wire: Wire) -> None:
+async def test_the_end_of_the_connection_takes_a_head_along(
+    joined: CoalescingTransport, wire: Wire
+) -> None:
     joined.write(b"head")
     joined.close()
     assert wire.sent == [b"head", b"end"]
 
 
 async def test_where_no_head_is_due_nothing_is_kept_back(wire: Wire) -> None:
-    Joined(wire, asyncio.get_running_loop()).write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    CoalescingTransport(wire, asyncio.get_running_loop()).write(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert wire.sent == [b"HTTP/1.1 100 Continue\r\n\r\n"]
 
 
 async def test_a_request_that_comes_in_the_midst_of_an_answer_loses_none_of_it(
-    joined: Joined, wire: Wire
+    joined: CoalescingTransport, wire: Wire
 ) -> None:
     joined.write(b"head ")
-    joined.expects_head = True
+    joined.buffer_next_write = True
     for data in (b"one ", b"two", b" three"):
         joined.write(data)
     joined.flush()
     assert b"".join(wire.sent) == b"head one two three"
 
 
-async def test_the_rest_is_the_transports_own(joined: Joined) -> None:
+async def test_the_rest_is_the_transports_own(joined: CoalescingTransport) -> None:
     assert cast("asyncio.Transport", joined).get_write_buffer_size() == 7
 
 
 async def test_a_head_whose_body_is_late_goes_in_the_next_turn_of_the_loop(
-    joined: Joined, wire: Wire
+    joined: CoalescingTransport, wire: Wire
 ) -> None:
     joined.write(b"head")
     await asyncio.sleep(0)
     assert wire.sent == [b"head"]
 
 
-async def test_a_head_is_not_sent_on_a_connection_that_is_lost(joined: Joined, wire: Wire) -> None:
+async def test_a_head_is_not_sent_on_a_connection_that_is_lost(
+    joined: CoalescingTransport, wire: Wire
+) -> None:
     joined.write(b"head")
     wire.closing = True
     await asyncio.sleep(0)
@@ -110,7 +114,7 @@ async def test_a_head_is_not_sent_on_a_connection_that_is_lost(joined: Joined, w
 
 
 @pytest.mark.requirement("NFR-017")
-async def test_the_last_write_is_held_as_a_whole(joined: Joined) -> None:
+async def test_the_last_write_is_held_as_a_whole(joined: CoalescingTransport) -> None:
     held = [joined.held_bytes()]
     joined.write(b"head ")
     for body in (b"a" * 10, b"b"):

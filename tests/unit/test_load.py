@@ -10,8 +10,13 @@ import pytest
 from structlog.testing import capture_logs
 from uvicorn import Config
 
-from app.http.cors import Cors
-from app.server.admission import UNSENT_BYTES_AT_MOST, WINDOW_SECONDS, Load, overloaded_response
+from app.http.cors import CORSPolicy
+from app.server.admission import (
+    MAX_UNSENT_BYTES,
+    RATE_WINDOW,
+    AdmissionControl,
+    overloaded_response,
+)
 from app.server.server import Server
 
 pytestmark = pytest.mark.requirement("FR-047")
@@ -23,7 +28,7 @@ class Looked:
     def __init__(self) -> None:
         self.at: list[float] = []
 
-    def look(self, now: float) -> None:
+    def check_timeout(self, now: float) -> None:
         self.at.append(now)
 
 
@@ -31,27 +36,27 @@ LIMIT = 64
 LOWERED = 2
 
 
-def full_load(in_progress: int = LIMIT, limit: int = LIMIT) -> Load:
+def full_load(in_progress: int = LIMIT, limit: int = LIMIT) -> AdmissionControl:
     """A process with so many requests in progress."""
-    load = Load(limit, Cors(()))
+    load = AdmissionControl(limit, CORSPolicy(()))
     load.in_progress.update(range(in_progress))
     return load
 
 
-def offer(load: Load, now: float, connections: int, each: int = 1) -> int:
+def offer(load: AdmissionControl, now: float, connections: int, each: int = 1) -> int:
     """Send requests on so many connections; none ends meanwhile. Returns how many start."""
     admitted = 0
     for connection in CONNECTIONS[:connections] * each:
-        if load.admits(connection, now):
+        if load.try_admit(connection, now):
             load.in_progress.add(object())
             admitted += 1
     return admitted
 
 
-def capacity(load: Load, now: float) -> int:
+def capacity(load: AdmissionControl, now: float) -> int:
     """How many requests of one connection start when none is in progress."""
     load.in_progress.clear()
-    return offer(load, now, connections=1, each=load.limit)
+    return offer(load, now, connections=1, each=load.max_concurrent_requests)
 
 
 # As many objects as there are connections in a test: their identity is what counts.
@@ -62,7 +67,7 @@ CONNECTIONS = [object() for _ in range(200)]
 def test_requests_start_up_to_the_limit(in_progress: int, admitted: int) -> None:
     load = full_load(in_progress, limit=3)
     assert offer(load, 1.0, connections=3) == admitted
-    assert load.rejected == 3 - admitted
+    assert load.rejected_total == 3 - admitted
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,7 @@ def test_requests_start_up_to_the_limit(in_progress: int, admitted: int) -> None
 def test_the_lowered_limit_is_a_part_of_the_configured_one(limit: int, lowered: int) -> None:
     load = full_load(limit, limit)
     for connection in [object() for _ in range(2 * limit)]:
-        assert not load.admits(connection, 1.0)
+        assert not load.try_admit(connection, 1.0)
     assert capacity(load, 1.0) == lowered
 
 
@@ -98,12 +103,12 @@ def test_no_more_connections_than_the_limit_are_no_overload() -> None:
 def test_the_limit_stays_lowered_from_one_window_to_the_next() -> None:
     load = full_load()
     for tick in range(100):
-        assert offer(load, tick * WINDOW_SECONDS / 10, connections=200) == 0
-        assert capacity(load, tick * WINDOW_SECONDS / 10) == LOWERED
+        assert offer(load, tick * RATE_WINDOW / 10, connections=200) == 0
+        assert capacity(load, tick * RATE_WINDOW / 10) == LOWERED
         load.in_progress.update(range(LIMIT))
 
 
-@pytest.mark.parametrize("silence", [2.01 * WINDOW_SECONDS, 1.0, 3600.0])
+@pytest.mark.parametrize("silence", [2.01 * RATE_WINDOW, 1.0, 3600.0])
 def test_silence_restores_the_limit_before_any_request_is_judged(silence: float) -> None:
     load = full_load()
     offer(load, 1.0, connections=200, each=100)
@@ -116,7 +121,7 @@ def test_a_browser_restores_the_limit_though_it_never_pauses() -> None:
     started = []
     for tick in range(1000):
         load.in_progress.clear()
-        started.append(offer(load, 1.0 + tick * WINDOW_SECONDS / 100, connections=6))
+        started.append(offer(load, 1.0 + tick * RATE_WINDOW / 100, connections=6))
     restored = started.index(6)
     assert restored <= 201  # ticks, of which two windows have 200
     assert set(started[restored:]) == {6}
@@ -125,7 +130,7 @@ def test_a_browser_restores_the_limit_though_it_never_pauses() -> None:
 def test_every_rejection_counts() -> None:
     load = full_load()
     offer(load, 1.0, connections=3)
-    assert load.rejected == 3
+    assert load.rejected_total == 3
 
 
 class Transport:
@@ -142,7 +147,7 @@ class Transport:
         self.aborted = True
 
 
-def write_blocked(load: Load, *unsent: int) -> list[Any]:
+def write_blocked(load: AdmissionControl, *unsent: int) -> list[Any]:
     """Transports that became blocked in this order."""
     transports: list[Any] = [Transport(size) for size in unsent]
     for transport in transports:
@@ -150,7 +155,7 @@ def write_blocked(load: Load, *unsent: int) -> list[Any]:
     return transports
 
 
-HALF = UNSENT_BYTES_AT_MOST // 2
+HALF = MAX_UNSENT_BYTES // 2
 
 
 @pytest.mark.requirement("NFR-017")
@@ -197,19 +202,19 @@ def test_bytes_that_were_read_meanwhile_do_not_count() -> None:
 def test_each_connection_is_looked_at() -> None:
     load, connections = full_load(0, limit=3), [Looked(), Looked()]
     load.connections = cast("Any", set(connections))
-    load.look(7.0)
+    load.check_timeouts(7.0)
     assert [connection.at for connection in connections] == [[7.0], [7.0]]
 
 
 def test_refusals_are_told_together_and_once() -> None:
     load = full_load(0, limit=3)
     with capture_logs() as lines:
-        load.look(1.0)
-        load.rejected = 5
-        load.look(2.0)
-        load.look(3.0)
-        load.rejected = 7
-        load.look(4.0)
+        load.check_timeouts(1.0)
+        load.rejected_total = 5
+        load.check_timeouts(2.0)
+        load.check_timeouts(3.0)
+        load.rejected_total = 7
+        load.check_timeouts(4.0)
     assert lines == [
         {"event": "overloaded", "log_level": "warning", "rejected": 5, "limit": 3},
         {"event": "overloaded", "log_level": "warning", "rejected": 2, "limit": 3},
@@ -221,7 +226,7 @@ async def test_the_server_looks_every_second_and_when_it_leaves(
 ) -> None:
     server = Server(Config(cast("Any", None), log_config=None), full_load(0, limit=3))
     connection = Looked()
-    server.load.connections = cast("Any", {connection})
+    server.admission.connections = cast("Any", {connection})
     clock = iter([10.0, 10.1, 10.9, 11.0, 13.0, 13.1])
 
     async def read_nothing() -> None: ...

@@ -169,9 +169,9 @@ def run(program: str) -> str:
     """The standard output of a program that uses the log."""
     configured = (
         "import os, sys\n"
-        "from app.logging import configure, log\n"
+        "from app.logging import configure_logging, log\n"
         "from app.settings import LogFormat, LogLevel\n"
-        "configure(LogLevel.INFO, LogFormat.JSON)\n"
+        "configure_logging(LogLevel.INFO, LogFormat.JSON)\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", configured + program],

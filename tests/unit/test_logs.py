@@ -16,7 +16,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from app.logging import RequestLine, RequestLog, configure, log, log_writer, request_log
+from app.logging import AccessLog, AccessLogEntry, access_log, configure_logging, log, log_writer
 from app.settings import LogFormat, LogLevel
 from tests.support.logs import LogFile, log_file, restore
 
@@ -43,7 +43,7 @@ def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     restore(before)
 
 
-LINE = RequestLine(
+LINE = AccessLogEntry(
     method="GET",
     route="/livez",
     status=200,
@@ -63,7 +63,7 @@ def lines_of(stream: LogFile) -> list[dict[str, Any]]:
 def test_a_line_in_a_file_is_json_unless_text_is_wanted(
     form: LogFormat, out: LogFile, *, is_json: bool
 ) -> None:
-    configure(LogLevel.INFO, form, out.descriptor)
+    configure_logging(LogLevel.INFO, form, out.descriptor)
     log.info("request", route="/livez")
     assert out.getvalue().startswith("{") is is_json
     assert "/livez" in out.getvalue()
@@ -78,7 +78,7 @@ def test_a_line_on_a_terminal_is_coloured_text_unless_json_is_wanted(
 ) -> None:
     controlling, terminal = pty.openpty()
     try:
-        configure(LogLevel.INFO, form, terminal)
+        configure_logging(LogLevel.INFO, form, terminal)
         log.info("request", route="/livez")
         shown = os.read(controlling, 1000).decode()
         log_writer.wait()
@@ -90,7 +90,7 @@ def test_a_line_on_a_terminal_is_coloured_text_unless_json_is_wanted(
 
 
 def test_a_line_has_its_members_its_level_and_its_instant(out: LogFile) -> None:
-    configure(LogLevel.INFO, LogFormat.JSON, out.descriptor)
+    configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     before = datetime.now(UTC)
     log.info("request", status=200, route=None)
     (line,) = lines_of(out)
@@ -103,13 +103,13 @@ def test_a_line_has_its_members_its_level_and_its_instant(out: LogFile) -> None:
 def test_a_logger_writes_where_it_was_configured_last(out: LogFile) -> None:
     with log_file() as first:
         for file in (first, out):
-            configure(LogLevel.INFO, LogFormat.JSON, file.descriptor)
+            configure_logging(LogLevel.INFO, LogFormat.JSON, file.descriptor)
             log.info("request")
         assert len(lines_of(first)) == len(lines_of(out)) == 1
 
 
 def test_the_logger_is_bound_once(out: LogFile) -> None:
-    configure(LogLevel.INFO, LogFormat.JSON, out.descriptor)
+    configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     log.info("first")
     bound = log.bind
     log.info("second")
@@ -117,12 +117,12 @@ def test_the_logger_is_bound_once(out: LogFile) -> None:
 
 
 def test_the_line_of_a_request_is_one_of_the_log_like_any_other(out: LogFile) -> None:
-    configure(LogLevel.INFO, LogFormat.JSON, out.descriptor)
+    configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     before = datetime.now(UTC)
     written = msgspec.structs.replace(LINE, timestamp=before)
-    request_log.write(written)
-    request_log.bypasses_structlog = False  # so that the log itself writes the next one
-    request_log.write(written)
+    access_log.write(written)
+    access_log.bypasses_structlog = False  # so that the log itself writes the next one
+    access_log.write(written)
     first, second = lines_of(out)
     assert datetime.fromisoformat(first.pop("timestamp")) == before
     assert before <= datetime.fromisoformat(second.pop("timestamp")) <= datetime.now(UTC)
@@ -141,7 +141,7 @@ def test_the_line_of_a_request_is_one_of_the_log_like_any_other(out: LogFile) ->
 
 def test_before_the_log_is_configured_a_request_has_its_line() -> None:
     with capture_logs() as lines:
-        RequestLog().write(LINE)
+        AccessLog().write(LINE)
     assert [(line["event"], line["request_id"]) for line in lines] == [("request", "request-1")]
 
 
@@ -149,9 +149,9 @@ def test_before_the_log_is_configured_a_request_has_its_line() -> None:
 def test_the_line_of_a_request_is_text_among_text(
     form: LogFormat, out: LogFile, *, is_json: bool
 ) -> None:
-    configure(LogLevel.INFO, form, out.descriptor)
-    request_log.write(LINE)
-    assert request_log.bypasses_structlog is is_json
+    configure_logging(LogLevel.INFO, form, out.descriptor)
+    access_log.write(LINE)
+    assert access_log.bypasses_structlog is is_json
     assert out.getvalue().startswith("{") is is_json
     assert out.getvalue().count("request-1") == out.getvalue().count("\n") == 1
 
@@ -164,13 +164,13 @@ def test_the_line_of_a_request_is_text_among_text(
 def test_the_line_of_a_request_is_information(
     level: LogLevel, count: int, form: LogFormat, out: LogFile
 ) -> None:
-    configure(level, form, out.descriptor)
-    request_log.write(LINE)
+    configure_logging(level, form, out.descriptor)
+    access_log.write(LINE)
     assert out.getvalue().count("\n") == count
 
 
 def test_a_library_writes_lines_of_the_same_form(out: LogFile) -> None:
-    configure(LogLevel.INFO, LogFormat.JSON, out.descriptor)
+    configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     OTHER.warning("of %s", "theirs")
     (line,) = lines_of(out)
     assert (line["event"], line["level"]) == ("of theirs", "warning")
@@ -189,7 +189,7 @@ def test_a_library_writes_lines_of_the_same_form(out: LogFile) -> None:
 def test_what_is_less_severe_than_the_level_is_not_written(
     logger: Any, level: LogLevel, events: list[str], out: LogFile
 ) -> None:
-    configure(level, LogFormat.JSON, out.descriptor)
+    configure_logging(level, LogFormat.JSON, out.descriptor)
     logger.debug("a")
     logger.info("b")
     logger.warning("c")
@@ -199,7 +199,7 @@ def test_what_is_less_severe_than_the_level_is_not_written(
 
 @pytest.mark.parametrize("name", ["sqlalchemy", "sqlalchemy.engine", "alembic.runtime.plugins"])
 def test_a_library_that_speaks_of_rows_is_not_heard_below_warning(name: str, out: LogFile) -> None:
-    configure(LogLevel.DEBUG, LogFormat.JSON, out.descriptor)
+    configure_logging(LogLevel.DEBUG, LogFormat.JSON, out.descriptor)
     logging.getLogger(name).info("a row")
     assert out.getvalue() == ""
 
@@ -209,7 +209,7 @@ def test_a_library_that_speaks_of_rows_is_not_heard_below_warning(name: str, out
 def test_a_fault_is_logged_with_its_stack_and_without_the_values_in_it(
     form: LogFormat, out: LogFile
 ) -> None:
-    configure(LogLevel.INFO, form, out.descriptor)
+    configure_logging(LogLevel.INFO, form, out.descriptor)
     title = "Buy milk"
     try:
         len(title) / 0
@@ -222,14 +222,14 @@ def test_a_fault_is_logged_with_its_stack_and_without_the_values_in_it(
 
 
 def test_what_json_has_no_word_for_is_written_as_text(out: LogFile) -> None:
-    configure(LogLevel.INFO, LogFormat.JSON, out.descriptor)
+    configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     log.info("start", address=object)
     assert lines_of(out)[0]["address"] == "<class 'object'>"
 
 
 @pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
 def test_half_of_a_surrogate_pair_is_no_reason_to_fail(form: LogFormat, out: LogFile) -> None:
-    configure(LogLevel.INFO, form, out.descriptor)
+    configure_logging(LogLevel.INFO, form, out.descriptor)
     log.warning("fault", name="\udcff")
     OTHER.warning("of \udcff")
     assert out.getvalue().count("\n") == 2
@@ -237,16 +237,16 @@ def test_half_of_a_surrogate_pair_is_no_reason_to_fail(form: LogFormat, out: Log
 
 def test_a_closed_standard_output_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", None)
-    configure(LogLevel.INFO, LogFormat.AUTO)
+    configure_logging(LogLevel.INFO, LogFormat.AUTO)
     before = log_writer.dropped
     log.info("request")
-    request_log.write(LINE)
+    access_log.write(LINE)
     log_writer.wait()
     assert log_writer.dropped == before + 2
 
 
 def test_the_standard_output_is_where_lines_go(capfd: pytest.CaptureFixture[str]) -> None:
-    configure(LogLevel.INFO, LogFormat.AUTO)
-    request_log.write(LINE)
+    configure_logging(LogLevel.INFO, LogFormat.AUTO)
+    access_log.write(LINE)
     log_writer.wait()
     assert json.loads(capfd.readouterr().out)["request_id"] == "request-1"

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from app.asgi import create_app
 from app.db.database import Database, DatabaseError
 from app.domain.tasks.repository import TaskRepository
-from app.openapi.document import Contract, ContractError
+from app.openapi.document import OpenAPIDocument, RouteMismatchError
 from app.settings import Secret, Settings
 from tests.support.lifespan import running
 
@@ -40,7 +40,7 @@ async def test_housekeeping_that_fails_is_logged_and_the_service_starts(
         raise fault
 
     monkeypatch.setattr(Database, "missing_privileges", none)
-    monkeypatch.setattr(TaskRepository, "forget_expired_keys", fail)
+    monkeypatch.setattr(TaskRepository, "delete_expired_idempotency_keys", fail)
     with capture_logs() as lines:
         async with running(create_app(NOWHERE)) as app:
             assert app.routes
@@ -65,19 +65,19 @@ def test_the_database_is_told_what_the_settings_say(monkeypatch: pytest.MonkeyPa
         database_pool_recycle=9,
     )
     create_app(settings)
-    limits = {"pool_size": 7, "timeout": 3.0, "statement_timeout": 2.0, "recycle": 9}
-    assert given == [((settings.connection(),), limits)]
+    limits = {"pool_size": 7, "timeout": 3.0, "statement_timeout": 2.0, "max_lifetime": 9}
+    assert given == [((settings.database_config(),), limits)]
 
 
 @pytest.mark.requirement("NFR-007")
 def test_code_that_serves_other_operations_than_the_contract_does_not_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    document = Contract.load().document
+    document = OpenAPIDocument.load().document
     document["paths"]["/livez"]["get"]["operationId"] = "getPulse"
-    other = Contract(msgspec.json.encode(document))
-    monkeypatch.setattr(Contract, "load", lambda: other)
-    with pytest.raises(ContractError, match="getPulse"):
+    other = OpenAPIDocument(msgspec.json.encode(document))
+    monkeypatch.setattr(OpenAPIDocument, "load", lambda: other)
+    with pytest.raises(RouteMismatchError, match="getPulse"):
         create_app(NOWHERE)
 
 
@@ -89,7 +89,7 @@ def test_the_framework_adds_nothing_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     assert app.logging_config is None
     assert app.openapi_config is None
     assert app.request_max_body_size == 131_072
-    assert app.state.core.tasks.wrap_exceptions is False
+    assert app.state.core.task_repository.wrap_exceptions is False
 
 
 @pytest.mark.requirement("FR-049")

@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import metrics as module
-from app.http.cors import Cors
-from app.http.middleware import Edge
-from app.logging import log_writer, request_log
-from app.metrics import BUCKETS, THREADS_AT_MOST, Metrics, Pool
+from app.http.cors import CORSPolicy
+from app.http.middleware import HTTPMiddleware
+from app.logging import access_log, log_writer
+from app.metrics import BUCKETS, MAX_THREADS, Metrics, PoolStats
 from tests.support.process import eventually
 
 pytestmark = pytest.mark.requirement("FR-049")
@@ -28,7 +28,7 @@ SECONDS = "http_server_request_duration_seconds"
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(Pool(used=lambda: 3, idle=lambda: 2, most=lambda: 10))
+    return Metrics(PoolStats(in_use=lambda: 3, idle_count=lambda: 2, max_size=lambda: 10))
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
@@ -45,8 +45,8 @@ def labels(method: str = "GET", route: str = "/livez", status: str = "200") -> d
 
 def test_a_request_is_counted_with_its_time(metrics: Metrics) -> None:
     for seconds in (0.002, 0.3):
-        metrics.start()
-        metrics.end("GET", "/livez", 200, seconds)
+        metrics.request_started()
+        metrics.request_finished("GET", "/livez", 200, seconds)
     assert value(metrics.registry, f"{SECONDS}_count", **labels()) == 2
     assert value(metrics.registry, f"{SECONDS}_sum", **labels()) == 0.302
     counts = {
@@ -57,8 +57,8 @@ def test_a_request_is_counted_with_its_time(metrics: Metrics) -> None:
 
 
 def test_times_are_told_apart_by_these_limits(metrics: Metrics) -> None:
-    metrics.start()
-    metrics.end("GET", "/livez", 200, 0.002)
+    metrics.request_started()
+    metrics.request_finished("GET", "/livez", 200, 0.002)
     limits = {
         sample.labels["le"]
         for family in metrics.registry.collect()
@@ -71,20 +71,20 @@ def test_times_are_told_apart_by_these_limits(metrics: Metrics) -> None:
 
 def test_requests_are_told_apart_by_method_route_and_status(metrics: Metrics) -> None:
     for method, route, status in [("GET", "/livez", 200), ("HEAD", "/livez", 200)]:
-        metrics.start()
-        metrics.end(method, route, status, 0.1)
-    metrics.start()
-    metrics.end("GET", None, 404, 0.1)
+        metrics.request_started()
+        metrics.request_finished(method, route, status, 0.1)
+    metrics.request_started()
+    metrics.request_finished("GET", None, 404, 0.1)
     for named in (labels(), labels("HEAD")):
         assert value(metrics.registry, f"{SECONDS}_count", **named) == 1
     assert value(metrics.registry, f"{SECONDS}_count", **labels(route="", status="404")) == 1
 
 
 def test_requests_under_way_are_counted(metrics: Metrics) -> None:
-    metrics.start()
-    metrics.start()
+    metrics.request_started()
+    metrics.request_started()
     assert value(metrics.registry, "http_server_active_requests") == 2
-    metrics.end("GET", "/livez", 200, 0.1)
+    metrics.request_finished("GET", "/livez", 200, 0.1)
     assert value(metrics.registry, "http_server_active_requests") == 1
 
 
@@ -101,9 +101,9 @@ def test_the_pool_is_asked_when_the_metrics_are(metrics: Metrics) -> None:
 
 def test_requests_refused_for_load_are_asked_for(metrics: Metrics) -> None:
     refused = [2, 5]
-    metrics.count_refusals(refused.pop)
-    assert value(metrics.registry, "http_server_refused_requests_total") == 5
-    assert value(metrics.registry, "http_server_refused_requests_total") == 2
+    metrics.register_rejections(refused.pop)
+    assert value(metrics.registry, "http_server_rejected_requests_total") == 5
+    assert value(metrics.registry, "http_server_rejected_requests_total") == 2
 
 
 def test_log_lines_that_were_dropped_are_asked_for(
@@ -114,13 +114,13 @@ def test_log_lines_that_were_dropped_are_asked_for(
 
 
 def test_they_say_what_they_are(metrics: Metrics) -> None:
-    metrics.count_refusals(lambda: 0)
+    metrics.register_rejections(lambda: 0)
     words = {family.name: family.documentation for family in metrics.registry.collect()}
     ours = {name: said for name, said in words.items() if name.startswith(("http_", "db_", "log_"))}
     assert ours == {
         "http_server_request_duration_seconds": "Duration of requests, by their end.",
         "http_server_active_requests": "Requests that are being served.",
-        "http_server_refused_requests": (
+        "http_server_rejected_requests": (
             "Requests that were refused since others were being served."
         ),
         "db_client_connection_count": "Connections to the database.",
@@ -158,7 +158,7 @@ def test_they_are_served_until_the_end(metrics: Metrics) -> None:
 def test_silent_clients_are_limited_in_number_and_time(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "SCRAPE_SECONDS", 1.0)
+    monkeypatch.setattr(module, "SCRAPE_TIMEOUT", 1.0)
     before = threading.active_count()
     with served(metrics) as port, ExitStack() as stack:
         for number in range(200):
@@ -169,7 +169,7 @@ def test_silent_clients_are_limited_in_number_and_time(
         while time.monotonic() < until:
             most = max(most, threading.active_count())
             time.sleep(0.01)
-        assert most - before <= 1 + 2 * THREADS_AT_MOST  # some of them just end
+        assert most - before <= 1 + 2 * MAX_THREADS  # some of them just end
         eventually(lambda: is_scraped(port))
     assert capsys.readouterr().err == ""
 
@@ -185,7 +185,7 @@ def is_scraped(port: int) -> bool:
 def test_a_client_that_sends_on_and_on_is_cut_off(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SCRAPE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "SCRAPE_TIMEOUT", 0.5)
     with served(metrics) as port, socket.create_connection(("127.0.0.1", port), 20) as slow:
         slow.sendall(b"GET /metrics HTTP/1.1\r\n")
 
@@ -202,7 +202,7 @@ def test_a_client_that_sends_on_and_on_is_cut_off(
 def test_a_client_that_does_not_read_is_cut_off(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SCRAPE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "SCRAPE_TIMEOUT", 0.5)
     Gauge("long", "a" * 20_000_000, registry=metrics.registry)  # more than the sockets hold
     before = threading.active_count()
     with served(metrics) as port, socket.create_connection(("127.0.0.1", port), 20) as unread:
@@ -217,7 +217,7 @@ async def test_the_edge_counts_by_the_route(metrics: Metrics) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    edge: Any = Edge(routed, [], Cors(()), metrics)
+    edge: Any = HTTPMiddleware(routed, [], CORSPolicy(()), metrics)
     transport = httpx.ASGITransport(app=edge)
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
         await client.put("/things/1")
@@ -229,7 +229,7 @@ async def test_the_edge_counts_what_the_framework_does_not_see(metrics: Metrics)
     async def fail(*_: object) -> None:
         raise RuntimeError
 
-    edge: Any = Edge(fail, [], Cors(()), metrics)
+    edge: Any = HTTPMiddleware(fail, [], CORSPolicy(()), metrics)
     transport = httpx.ASGITransport(app=edge)
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
         await client.get("/livez")
@@ -246,8 +246,8 @@ async def test_a_line_that_cannot_be_logged_leaves_the_gauge_right(
     def fail(_: object) -> None:
         raise OSError("No space")
 
-    monkeypatch.setattr(request_log, "write", fail)
-    edge: Any = Edge(fail, [], Cors(()), metrics)  # type: ignore[arg-type]  # never called
+    monkeypatch.setattr(access_log, "write", fail)
+    edge: Any = HTTPMiddleware(fail, [], CORSPolicy(()), metrics)  # type: ignore[arg-type]  # never called
     transport = httpx.ASGITransport(app=edge)
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
         with pytest.raises(OSError, match="No space"):

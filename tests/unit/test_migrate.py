@@ -10,12 +10,12 @@ from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from app.db import migrations
-from app.db.config import Connection
+from app.db.config import DatabaseConfig
 from app.db.database import SCHEMA_REVISION
-from app.db.errors import Outage, ReadOnlyDatabaseError
+from app.db.errors import OutageLogger, ReadOnlyDatabaseError
 from app.http.problems import DatabaseUnavailable
 
-NOWHERE = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing")
+NOWHERE = DatabaseConfig.from_url("postgresql://nobody@127.0.0.1:1/nothing")
 
 
 class Asked:
@@ -23,17 +23,17 @@ class Asked:
 
     answer: str | Exception | None = SCHEMA_REVISION
     missing: tuple[str, ...] = ()
-    made: list[tuple[Connection, dict[str, Any]]]
+    made: list[tuple[DatabaseConfig, dict[str, Any]]]
     closed: int
 
-    def __init__(self, connection: Connection, **options: Any) -> None:
+    def __init__(self, connection: DatabaseConfig, **options: Any) -> None:
         self.made.append((connection, options))
-        self.outage = Outage()
+        self.outage_logger = OutageLogger()
 
     async def missing_privileges(self) -> tuple[str, ...]:
         return self.missing
 
-    async def revision(self) -> str | None:
+    async def schema_revision(self) -> str | None:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -59,8 +59,8 @@ def test_a_database_is_asked_once_and_left(
     monkeypatch.setattr(Asked, "made", [], raising=False)
     monkeypatch.setattr(Asked, "closed", 0, raising=False)
     monkeypatch.setattr(migrations, "Database", Asked)
-    assert migrations.revision(NOWHERE) == revision
-    assert migrations.is_current(NOWHERE) is current
+    assert migrations.get_revision(NOWHERE) == revision
+    assert migrations.has_compatible_schema(NOWHERE) is current
     assert Asked.made == [(NOWHERE, {"pool_size": 1, "timeout": 15})] * 2
     assert Asked.closed == 2
 
@@ -87,26 +87,28 @@ def test_a_database_that_cannot_be_used_is_left_with_the_cause(
     monkeypatch.setattr(Asked, "made", [], raising=False)
     monkeypatch.setattr(Asked, "closed", 0, raising=False)
     monkeypatch.setattr(migrations, "Database", Asked)
-    monkeypatch.setattr(Outage, "cause", "refused", raising=False)
-    monkeypatch.setattr(Outage, "__init__", lambda _: None)
+    monkeypatch.setattr(OutageLogger, "cause", "refused", raising=False)
+    monkeypatch.setattr(OutageLogger, "__init__", lambda _: None)
     with pytest.raises(migrations.MigrationError, match=f"^{told}$"):
-        migrations.revision(NOWHERE)
+        migrations.get_revision(NOWHERE)
     assert Asked.closed == 1
 
 
 @pytest.mark.requirement("FR-054")
 def test_a_cause_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     with capture_logs() as lines, pytest.raises(migrations.MigrationError):
-        migrations.revision(NOWHERE)
+        migrations.get_revision(NOWHERE)
     assert lines == []
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.requirement("FR-039", "FR-054")
 def test_nothing_is_migrated_through_a_pooler() -> None:
-    pooled = Connection.parse("postgresql://nobody@127.0.0.1:1/nothing", pooler=True)
+    pooled = DatabaseConfig.from_url(
+        "postgresql://nobody@127.0.0.1:1/nothing", transaction_pooling=True
+    )
     with pytest.raises(migrations.MigrationError) as refused:
-        migrations.migrate(pooled)
+        migrations.upgrade(pooled)
     words = "A pooler cannot be migrated through. Set DATABASE_DIRECT_URL to what is behind it."
     assert str(refused.value) == words
 
@@ -137,7 +139,7 @@ def test_why_a_migration_failed_is_a_sentence(
     fault: Exception, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def upgrade(config: Any, target: str) -> None:
-        assert (config.attributes["connection"], target) == (NOWHERE, "head")
+        assert (config.attributes["database_config"], target) == (NOWHERE, "head")
         assert config.get_alembic_option("script_location").endswith("/migrations")
         if isinstance(fault, DBAPIError):
             fault.__cause__ = fault.orig
@@ -145,5 +147,5 @@ def test_why_a_migration_failed_is_a_sentence(
 
     monkeypatch.setattr("alembic.command.upgrade", upgrade)
     with pytest.raises(migrations.MigrationError) as raised:
-        migrations.migrate(NOWHERE)
+        migrations.upgrade(NOWHERE)
     assert str(raised.value) == told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.http.origins import FORM, OriginsError, origins
+from app.http.origins import EXPECTED_FORM, OriginsError, parse_origins
 from app.settings import Settings, SettingsError
 
 pytestmark = pytest.mark.requirement("FR-031", "FR-037")
@@ -50,11 +50,11 @@ pytestmark = pytest.mark.requirement("FR-031", "FR-037")
     ],
 )
 def test_an_entry_becomes_what_a_browser_sends(entry: str, origin: str) -> None:
-    assert origins(entry) == (origin,)
+    assert parse_origins(entry) == (origin,)
 
 
 def test_entries_are_separated_by_commas() -> None:
-    assert origins("https://A.example, null,*") == ("https://a.example", "null", "*")
+    assert parse_origins("https://A.example, null,*") == ("https://a.example", "null", "*")
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_entries_are_separated_by_commas() -> None:
 )
 def test_an_entry_that_no_browser_sends_is_rejected_by_name(entry: str, fault: str) -> None:
     with pytest.raises(OriginsError) as raised:
-        origins(f"https://a.example,{entry}")
-    assert str(raised.value) == f"entry 2 {fault}. {FORM}"
+        parse_origins(f"https://a.example,{entry}")
+    assert str(raised.value) == f"entry 2 {fault}. {EXPECTED_FORM}"
 
 
 def test_every_entry_at_fault_is_named() -> None:

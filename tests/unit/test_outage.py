@@ -10,8 +10,8 @@ import pytest
 import structlog
 from asyncpg import exceptions as pg
 
-from app.db.errors import Outage, ReadOnlyDatabaseError, cause
-from app.db.pool import BusyError, StatementError
+from app.db.errors import OutageLogger, ReadOnlyDatabaseError, describe_error
+from app.db.pool import PoolTimeoutError, QueryError
 
 pytestmark = pytest.mark.requirement("FR-054")
 
@@ -41,13 +41,13 @@ def tls_error(reason: str) -> ssl.SSLError:
             "TLS: certificate verify failed: Hostname mismatch, certificate is not valid for 'db'.",
         ),
         (tls_error("WRONG_VERSION_NUMBER"), "TLS: WRONG_VERSION_NUMBER"),
-        (BusyError(), "no connection of the pool was free in time"),
+        (PoolTimeoutError(), "no connection of the pool was free in time"),
         (TimeoutError(), "no answer in time"),
         (TimeoutError(110, "Connect call failed"), "[Errno 110] Connect call failed"),
         (ConnectionRefusedError(111, "refused"), "[Errno 111] refused"),
         (pg.InterfaceError("hunter2"), "InterfaceError"),
-        (StatementError(pg.QueryCanceledError("hunter2")), "SQLSTATE 57014, QueryCanceledError"),
-        (StatementError(pg.InterfaceError("hunter2")), "InterfaceError"),
+        (QueryError(pg.QueryCanceledError("hunter2")), "SQLSTATE 57014, QueryCanceledError"),
+        (QueryError(pg.InterfaceError("hunter2")), "InterfaceError"),
         (
             pg.InternalServerError("Couldn't connect to compute node"),
             "SQLSTATE XX000, Couldn't connect to compute node",
@@ -58,14 +58,14 @@ def tls_error(reason: str) -> ssl.SSLError:
     ids=repr,
 )
 def test_a_cause_is_told_without_what_a_row_holds(error: Exception, told: str) -> None:
-    assert cause(error) == told
+    assert describe_error(error) == told
 
 
 def test_who_may_not_connect_is_told_what_the_server_says_of_it() -> None:
     error = pg.InsufficientPrivilegeError('permission denied for database "db"')
     error.detail = "User does not have CONNECT privilege."
     told = f"SQLSTATE 42501, {error.args[0]} ({error.detail})"
-    assert cause(error) == told
+    assert describe_error(error) == told
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_who_may_not_connect_is_told_what_the_server_says_of_it() -> None:
 def test_of_a_missing_privilege_the_table_is_told_and_nothing_else(
     words: list[str], told: str
 ) -> None:
-    error = StatementError(pg.InsufficientPrivilegeError(*words))
-    assert cause(error) == f"SQLSTATE 42501, {told}"
+    error = QueryError(pg.InsufficientPrivilegeError(*words))
+    assert describe_error(error) == f"SQLSTATE 42501, {told}"
 
 
 @pytest.fixture
@@ -100,9 +100,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_cause_is_logged_once_in_a_while(lines: list[Any], clock: list[float]) -> None:
-    outage = Outage()
+    outage = OutageLogger()
     for _ in range(1000):
-        outage.tell(ConnectionRefusedError(111, "refused"))
+        outage.record(ConnectionRefusedError(111, "refused"))
     told = {
         "event": "database unavailable",
         "cause": "[Errno 111] refused",
@@ -110,25 +110,25 @@ def test_a_cause_is_logged_once_in_a_while(lines: list[Any], clock: list[float])
     }
     assert lines == [told]
     clock[0] += 29
-    outage.tell(ConnectionRefusedError(111, "refused"))
+    outage.record(ConnectionRefusedError(111, "refused"))
     assert lines == [told]
     clock[0] += 1
-    outage.tell(ConnectionRefusedError(111, "refused"))
+    outage.record(ConnectionRefusedError(111, "refused"))
     assert lines == [told, told]
     assert outage.cause == "[Errno 111] refused"
 
 
 @pytest.mark.usefixtures("clock")
 def test_another_cause_is_logged_at_once_but_not_any_number(lines: list[Any]) -> None:
-    outage = Outage()
+    outage = OutageLogger()
     for number in range(100):
-        outage.tell(OSError(number, "odd"))
+        outage.record(OSError(number, "odd"))
     assert len(lines) == 8
     assert outage.cause == "[Errno 99] odd"
 
 
 def test_a_quiet_one_remembers_alone(lines: list[Any]) -> None:
-    outage = Outage()
-    outage.is_quiet = True
-    outage.tell(TimeoutError())
+    outage = OutageLogger()
+    outage.silenced = True
+    outage.record(TimeoutError())
     assert (lines, outage.cause) == ([], "no answer in time")

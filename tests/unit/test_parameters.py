@@ -18,9 +18,9 @@ from msgspec import Meta
 from app.domain.tasks import schemas
 from app.domain.tasks.schemas import ListTasksQuery, ReplaceTaskHeaders, TaskPath, UserPath
 from app.http import etags, headers, parameters
-from app.http.parameters import IfMatch, IfNoneMatch, Nothing, Parameters
-from app.http.problems import Fault, InvalidParameter
-from app.openapi.document import Contract
+from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, NoParameters, Parameters
+from app.http.problems import FieldError, InvalidParameter
+from app.openapi.document import OpenAPIDocument
 
 pytestmark = pytest.mark.requirement("FR-021")
 
@@ -30,7 +30,7 @@ class Numbers(msgspec.Struct, frozen=True):
 
     count: Annotated[int, Meta(ge=-5, le=5)] | None = None
     flag: bool | None = None
-    at: schemas.Instant | None = None
+    at: schemas.Timestamp | None = None
     id: UUID | None = None
     text: str | None = None
 
@@ -41,10 +41,10 @@ class Count(msgspec.Struct, frozen=True):
     count: int | None = None
 
 
-QUERY = Parameters(Nothing, Numbers, Nothing)
-UNBOUNDED = Parameters(Nothing, Count, Nothing)
-LIST = Parameters(UserPath, ListTasksQuery, Nothing)
-REPLACE = Parameters(TaskPath, Nothing, ReplaceTaskHeaders)
+QUERY = Parameters(NoParameters, Numbers, NoParameters)
+UNBOUNDED = Parameters(NoParameters, Count, NoParameters)
+LIST = Parameters(UserPath, ListTasksQuery, NoParameters)
+REPLACE = Parameters(TaskPath, NoParameters, ReplaceTaskHeaders)
 
 
 def request(
@@ -64,15 +64,15 @@ def request(
 
 def read(query: bytes) -> Numbers:
     """The query parameters."""
-    return QUERY.read(request(query))[1]
+    return QUERY.parse(request(query))[1]
 
 
 def faults(operation: Parameters[Any, Any, Any], given: Request[Any, Any, Any]) -> list[str | None]:
     """The names of the parameters at fault."""
     with pytest.raises(InvalidParameter) as raised:
-        operation.read(given)
-    assert all(fault.pointer is None for fault in raised.value.faults)
-    return [fault.parameter for fault in raised.value.faults]
+        operation.parse(given)
+    assert all(fault.pointer is None for fault in raised.value.errors)
+    return [fault.parameter for fault in raised.value.errors]
 
 
 def refused(query: str) -> list[str | None]:
@@ -91,7 +91,7 @@ def test_an_integer_is_decimal_digits(raw: str, value: int) -> None:
 @pytest.mark.parametrize("digit", "123456789")
 def test_an_integer_may_have_any_digit_and_so_many(digit: str) -> None:
     for raw in (digit, f"1{digit}", f"1{digit}0", digit * 18):
-        assert UNBOUNDED.read(request(f"count={raw}".encode()))[1].count == int(raw)
+        assert UNBOUNDED.parse(request(f"count={raw}".encode()))[1].count == int(raw)
     assert faults(UNBOUNDED, request(f"count={digit * 19}".encode())) == ["count"]
 
 
@@ -127,8 +127,8 @@ def test_another_spelling_of_an_integer_is_refused(raw: str) -> None:
 def test_a_very_long_integer_is_refused_without_a_word_about_python() -> None:
     with pytest.raises(InvalidParameter) as raised:
         read(b"count=" + b"9" * 5000)
-    assert "sys." not in raised.value.faults[0].detail
-    assert len(raised.value.faults[0].detail) < 100
+    assert "sys." not in raised.value.errors[0].detail
+    assert len(raised.value.errors[0].detail) < 100
 
 
 @pytest.mark.parametrize(("raw", "value"), [("true", True), ("false", False)])
@@ -371,8 +371,8 @@ def test_a_pair_without_a_name_is_refused(query: str) -> None:
 )
 def test_a_fault_is_told_in_these_words(query: str, parameter: str, detail: str) -> None:
     with pytest.raises(InvalidParameter) as raised:
-        QUERY.read(request(query.encode("latin-1")))
-    assert raised.value.faults == [Fault(parameter=parameter, detail=detail)]
+        QUERY.parse(request(query.encode("latin-1")))
+    assert raised.value.errors == [FieldError(parameter=parameter, detail=detail)]
 
 
 # --- path and header fields ----------------------------------------------------------------------
@@ -383,7 +383,7 @@ def test_a_fault_is_told_in_these_words(query: str, parameter: str, detail: str)
     "user", ["a", "9", "a" * 128, "alice@example.org", "auth0|5f7c", "a.b_c:d+e-f", "A"]
 )
 def test_a_user_id_is_taken(user: str) -> None:
-    assert LIST.read(request(user_id=user))[0] == UserPath(user)
+    assert LIST.parse(request(user_id=user))[0] == UserPath(user)
 
 
 @pytest.mark.requirement("FR-022")
@@ -404,7 +404,7 @@ def test_faults_in_all_three_places_are_told_at_once() -> None:
 
 
 def test_a_header_field_is_read_without_the_blanks_around_it() -> None:
-    read_one = Parameters(Nothing, Nothing, IfMatch).read(
+    read_one = Parameters(NoParameters, NoParameters, IfMatchHeaders).parse(
         request(headers=[(b"if-match", b' \t"a" ')])
     )
     assert read_one[2].if_match == '"a"'
@@ -412,12 +412,18 @@ def test_a_header_field_is_read_without_the_blanks_around_it() -> None:
 
 def test_a_header_field_given_twice_is_refused_even_when_the_values_are_equal() -> None:
     given = request(headers=[(b"if-none-match", b"*"), (b"if-none-match", b"*")])
-    assert faults(Parameters(Nothing, Nothing, IfNoneMatch), given) == ["If-None-Match"]
+    assert faults(Parameters(NoParameters, NoParameters, IfNoneMatchHeaders), given) == [
+        "If-None-Match"
+    ]
 
 
 def test_a_header_field_that_is_no_parameter_is_left_alone() -> None:
     given = request(headers=[(b"x-other", b"1"), (b"x-other", b"2"), (b"if-match", b"x")])
-    assert Parameters(Nothing, Nothing, Nothing).read(given) == (Nothing(), Nothing(), Nothing())
+    assert Parameters(NoParameters, NoParameters, NoParameters).parse(given) == (
+        NoParameters(),
+        NoParameters(),
+        NoParameters(),
+    )
 
 
 @pytest.mark.parametrize(
@@ -427,7 +433,9 @@ def test_a_header_field_that_is_no_parameter_is_left_alone() -> None:
 )
 def test_a_list_of_entity_tags_is_taken(value: str) -> None:
     given = request(headers=[(b"if-match", value.encode("latin-1"))])
-    assert Parameters(Nothing, Nothing, IfMatch).read(given)[2] == IfMatch(value)
+    assert Parameters(NoParameters, NoParameters, IfMatchHeaders).parse(given)[2] == IfMatchHeaders(
+        value
+    )
 
 
 @pytest.mark.parametrize(
@@ -458,7 +466,7 @@ def test_a_list_of_entity_tags_is_taken(value: str) -> None:
 )
 def test_what_is_no_list_of_entity_tags_is_refused(value: str) -> None:
     given = request(headers=[(b"if-match", value.encode("latin-1"))])
-    assert faults(Parameters(Nothing, Nothing, IfMatch), given) == ["If-Match"]
+    assert faults(Parameters(NoParameters, NoParameters, IfMatchHeaders), given) == ["If-Match"]
 
 
 @pytest.mark.requirement("FR-012")
@@ -475,8 +483,8 @@ def test_replace_understands_only_an_asterisk_as_if_none_match(value: str) -> No
 CONSTRAINED = {
     "UserId": schemas.UserId,
     "Title": schemas.Title,
-    "Cursor": schemas.CursorText,
-    "EntityTags": parameters.EntityTags,
+    "Cursor": schemas.CursorToken,
+    "ETagList": parameters.ETagList,
 }
 
 
@@ -494,19 +502,19 @@ def declared(schema: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.requirement("NFR-003")
 @pytest.mark.parametrize("name", CONSTRAINED)
-def test_a_type_demands_what_its_component_does(name: str, contract: Contract) -> None:
+def test_a_type_demands_what_its_component_does(name: str, contract: OpenAPIDocument) -> None:
     schema = contract.document["components"]["schemas"][name]
     assert constraints(CONSTRAINED[name]) == declared(schema)
 
 
 @pytest.mark.requirement("NFR-003")
 def test_text_of_a_description_and_of_a_search_is_what_the_contract_says(
-    contract: Contract,
+    contract: OpenAPIDocument,
 ) -> None:
     components = contract.document["components"]
     description = components["schemas"]["TaskReplace"]["properties"]["description"]
     assert constraints(schemas.Description) == declared(description)
-    assert constraints(schemas.SearchText) == declared(components["parameters"]["Query"]["schema"])
+    assert constraints(schemas.SearchQuery) == declared(components["parameters"]["Query"]["schema"])
 
 
 @pytest.mark.requirement("NFR-003")
@@ -515,12 +523,12 @@ def test_text_of_a_description_and_of_a_search_is_what_the_contract_says(
     [
         *CONSTRAINED.values(),
         schemas.Description,
-        schemas.SearchText,
+        schemas.SearchQuery,
         etags.EntityTag,
         headers.RequestId,
-        headers.Methods,
+        headers.AllowValue,
     ],
-    ids=[*CONSTRAINED, "Description", "SearchText", "EntityTag", "RequestId", "Methods"],
+    ids=[*CONSTRAINED, "Description", "SearchQuery", "EntityTag", "RequestId", "Methods"],
 )
 def test_a_pattern_ends_where_the_text_does(type_: Any) -> None:
     (meta,) = (part for part in get_args(type_) if isinstance(part, Meta))
@@ -530,7 +538,7 @@ def test_a_pattern_ends_where_the_text_does(type_: Any) -> None:
 
 
 @pytest.mark.requirement("FR-009", "NFR-011")
-def test_a_title_is_blank_where_it_is_white_space_alone(contract: Contract) -> None:
+def test_a_title_is_blank_where_it_is_white_space_alone(contract: OpenAPIDocument) -> None:
     (meta,) = (part for part in get_args(schemas.Title) if isinstance(part, Meta))
     assert meta.pattern
     in_code = re.compile(meta.pattern)
@@ -545,19 +553,27 @@ def test_a_title_is_blank_where_it_is_white_space_alone(contract: Contract) -> N
 
 
 OPERATIONS = {
-    ("/api/v1/users/{user_id}/tasks", "get"): (UserPath, ListTasksQuery, Nothing),
-    ("/api/v1/users/{user_id}/tasks", "post"): (UserPath, Nothing, schemas.CreateTaskHeaders),
-    ("/api/v1/users/{user_id}/tasks/{task_id}", "get"): (TaskPath, Nothing, IfNoneMatch),
-    ("/api/v1/users/{user_id}/tasks/{task_id}", "put"): (TaskPath, Nothing, ReplaceTaskHeaders),
-    ("/api/v1/users/{user_id}/tasks/{task_id}", "patch"): (TaskPath, Nothing, IfMatch),
-    ("/api/v1/users/{user_id}/tasks/{task_id}", "delete"): (TaskPath, Nothing, IfMatch),
+    ("/api/v1/users/{user_id}/tasks", "get"): (UserPath, ListTasksQuery, NoParameters),
+    ("/api/v1/users/{user_id}/tasks", "post"): (UserPath, NoParameters, schemas.CreateTaskHeaders),
+    ("/api/v1/users/{user_id}/tasks/{task_id}", "get"): (
+        TaskPath,
+        NoParameters,
+        IfNoneMatchHeaders,
+    ),
+    ("/api/v1/users/{user_id}/tasks/{task_id}", "put"): (
+        TaskPath,
+        NoParameters,
+        ReplaceTaskHeaders,
+    ),
+    ("/api/v1/users/{user_id}/tasks/{task_id}", "patch"): (TaskPath, NoParameters, IfMatchHeaders),
+    ("/api/v1/users/{user_id}/tasks/{task_id}", "delete"): (TaskPath, NoParameters, IfMatchHeaders),
 }
 
 
 @pytest.mark.requirement("NFR-003")
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_an_operation_reads_the_parameters_that_it_declares(
-    path: str, method: str, contract: Contract
+    path: str, method: str, contract: OpenAPIDocument
 ) -> None:
     item = contract.document["paths"][path]
     nodes = item[method]["parameters"]

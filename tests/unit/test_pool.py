@@ -13,13 +13,13 @@ import pytest
 from asyncpg import exceptions as pg
 
 from app.db.pool import (
-    BRIDGED_SECONDS,
-    BusyError,
-    Connector,
-    Places,
-    Pool,
-    StatementError,
-    UnreachableError,
+    CONNECT_RETRY_WINDOW,
+    ConnectError,
+    ConnectionFactory,
+    ConnectionPool,
+    PoolTimeoutError,
+    QueryError,
+    _Semaphore,
 )
 
 SECONDS = 4
@@ -47,10 +47,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def waiting(
-    places: Places, number: int, seconds: float = SECONDS
+    places: _Semaphore, number: int, seconds: float = SECONDS
 ) -> list[asyncio.Task[None]]:
     """So many tasks that wait for a place, in this order."""
-    tasks = [asyncio.create_task(places.take(seconds)) for _ in range(number)]
+    tasks = [asyncio.create_task(places.acquire(seconds)) for _ in range(number)]
     await sleep(0)
     return tasks
 
@@ -59,78 +59,78 @@ def served(tasks: list[asyncio.Task[None]]) -> list[bool]:
     return [task.done() and not task.cancelled() and not task.exception() for task in tasks]
 
 
-async def has_free(places: Places, number: int) -> bool:
+async def has_free(places: _Semaphore, number: int) -> bool:
     """Whether there are so many free places, and no more; none is free afterwards."""
     tasks = await waiting(places, number + 1, 0.01)
     return served(tasks) == [True] * number + [False] and bool(
-        isinstance((await asyncio.gather(*tasks, return_exceptions=True))[-1], BusyError)
+        isinstance((await asyncio.gather(*tasks, return_exceptions=True))[-1], PoolTimeoutError)
     )
 
 
 async def test_there_are_so_many_places() -> None:
-    assert await has_free(Places(2), 2)
+    assert await has_free(_Semaphore(2), 2)
 
 
 async def test_a_place_that_is_given_back_can_be_taken_again() -> None:
-    places = Places(1)
+    places = _Semaphore(1)
     for _ in range(3):
-        await places.take(0)
-        places.give()
+        await places.acquire(0)
+        places.release()
     assert await has_free(places, 1)
 
 
 async def test_who_waits_longest_is_next_and_nobody_overtakes_them() -> None:
-    places = Places(1)
-    await places.take(0)
+    places = _Semaphore(1)
+    await places.acquire(0)
     tasks = await waiting(places, 3)
     for number in range(1, 4):
-        places.give()
+        places.release()
         tasks += await waiting(places, 1)
         assert served(tasks[:3]) == [True] * number + [False] * (3 - number)
         assert served(tasks[3:]) == [False] * number
     for _ in range(4):
-        places.give()
+        places.release()
     await asyncio.gather(*tasks)
     assert await has_free(places, 1)
 
 
 async def test_who_gave_up_gets_no_place() -> None:
-    places = Places(1)
-    await places.take(0)
+    places = _Semaphore(1)
+    await places.acquire(0)
     (late,) = await waiting(places, 1, 0.01)
     cancelled, patient = await waiting(places, 2)
     cancelled.cancel()
-    with pytest.raises(BusyError):
+    with pytest.raises(PoolTimeoutError):
         await late
-    places.give()
+    places.release()
     await patient
     assert cancelled.cancelled()
-    places.give()
+    places.release()
     assert await has_free(places, 1)
 
 
 async def test_who_is_cancelled_in_the_moment_of_their_turn_hands_it_on() -> None:
-    places = Places(1)
-    await places.take(0)
+    places = _Semaphore(1)
+    await places.acquire(0)
     unlucky, next_one = await waiting(places, 2)
-    places.give()
+    places.release()
     unlucky.cancel()
     await asyncio.wait([unlucky, next_one], timeout=SECONDS)
     assert unlucky.cancelled()
     assert served([next_one]) == [True]
-    places.give()
+    places.release()
     assert await has_free(places, 1)
 
 
 async def test_who_is_cancelled_in_the_moment_of_giving_up_leaves_no_place_behind() -> None:
-    places = Places(1)
-    await places.take(0)
+    places = _Semaphore(1)
+    await places.acquire(0)
     (late,) = await waiting(places, 1, 0.01)
     asyncio.get_running_loop().call_later(0.01, late.cancel)
     time.sleep(0.02)  # noqa: ASYNC251 - both are due then, and come in one turn of the loop
     await asyncio.wait([late], timeout=SECONDS)
     assert late.cancelled()
-    places.give()
+    places.release()
     assert await has_free(places, 1)
 
 
@@ -138,10 +138,10 @@ async def test_who_gets_a_place_as_their_time_ends_has_it() -> None:
     faults: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, fault: faults.append(fault))
-    places = Places(1)
-    await places.take(0)
+    places = _Semaphore(1)
+    await places.acquire(0)
     (lucky,) = await waiting(places, 1, 0.01)
-    loop.call_later(0.001, places.give)
+    loop.call_later(0.001, places.release)
     time.sleep(0.02)  # noqa: ASYNC251 - as above
     await lucky
     assert faults == []
@@ -149,11 +149,11 @@ async def test_who_gets_a_place_as_their_time_ends_has_it() -> None:
 
 async def test_the_time_of_who_has_a_place_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[object] = []
-    monkeypatch.setattr("app.db.pool._say_busy", ended.append)
-    places = Places(1)
-    await places.take(0)
+    monkeypatch.setattr("app.db.pool._expire_waiter", ended.append)
+    places = _Semaphore(1)
+    await places.acquire(0)
     tasks = await waiting(places, 1, 0.01)
-    places.give()
+    places.release()
     await asyncio.gather(*tasks)
     await sleep(0.02)
     assert ended == []
@@ -191,7 +191,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 @pytest.mark.usefixtures("clock")
 async def test_a_connection_is_opened_as_asked(server: Server) -> None:
-    assert await opened(Connector({"timeout": 2}).connect())
+    assert await opened(ConnectionFactory({"timeout": 2}).connect())
     assert server.given == {"timeout": 2}
 
 
@@ -212,7 +212,7 @@ async def test_a_connection_that_cannot_be_opened_is_tried_again(
     server: Server, fault: Exception
 ) -> None:
     server.faults = [fault] * 3
-    assert await opened(Connector({}).connect())
+    assert await opened(ConnectionFactory({}).connect())
     assert server.tries == 4
 
 
@@ -220,19 +220,19 @@ async def test_a_connection_that_cannot_be_opened_is_tried_again(
 async def test_a_fault_of_ours_is_not_tried_again(server: Server) -> None:
     server.faults = [TypeError("unexpected keyword")]
     with pytest.raises(TypeError):
-        await Connector({}).connect()
+        await ConnectionFactory({}).connect()
     assert server.tries == 1
 
 
 async def test_a_longer_outage_is_not_waited_for(server: Server, clock: Clock) -> None:
     server.faults = [ConnectionRefusedError()] * 1000
-    connector = Connector({})
-    with pytest.raises(UnreachableError) as away:
+    connector = ConnectionFactory({})
+    with pytest.raises(ConnectError) as away:
         await connector.connect()
     assert isinstance(away.value.cause, ConnectionRefusedError)
-    assert clock.now == pytest.approx(1000 + BRIDGED_SECONDS)
+    assert clock.now == pytest.approx(1000 + CONNECT_RETRY_WINDOW)
     server.tries = 0
-    with pytest.raises(UnreachableError):
+    with pytest.raises(ConnectError):
         await connector.connect()
     assert server.tries == 1
 
@@ -240,19 +240,19 @@ async def test_a_longer_outage_is_not_waited_for(server: Server, clock: Clock) -
 async def test_the_last_try_is_at_the_end_of_the_time_that_is_bridged(
     server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.db.pool.AGAIN_SECONDS", BRIDGED_SECONDS / 3)
+    monkeypatch.setattr("app.db.pool.CONNECT_RETRY_INTERVAL", CONNECT_RETRY_WINDOW / 3)
     server.faults = [ConnectionRefusedError()] * 1000
-    with pytest.raises(UnreachableError):
-        await Connector({}).connect()
-    assert (clock.now, server.tries) == (1000 + BRIDGED_SECONDS, 4)
+    with pytest.raises(ConnectError):
+        await ConnectionFactory({}).connect()
+    assert (clock.now, server.tries) == (1000 + CONNECT_RETRY_WINDOW, 4)
 
 
 async def test_an_outage_after_a_success_is_a_new_one(server: Server, clock: Clock) -> None:
-    connector = Connector({})
+    connector = ConnectionFactory({})
     for _ in range(2):
         server.faults = [ConnectionRefusedError()]
         assert await opened(connector.connect())
-        clock.now += 10 * BRIDGED_SECONDS
+        clock.now += 10 * CONNECT_RETRY_WINDOW
 
 
 # --- keeping -------------------------------------------------------------------------------------
@@ -271,12 +271,12 @@ class Driver:
     def prepared(self) -> int:
         return len(self.names)
 
-    async def prepare(self, _: str, *, name: str | None, timeout: float) -> Driver:  # noqa: ASYNC109 - asyncpg's
+    async def prepare(self, _: str, *, name: str | None, timeout: float) -> Driver:
         assert 0 < timeout <= SECONDS
         self.names.append(name)
         return self
 
-    async def fetch(self, *_: object, timeout: float) -> Any:  # noqa: ASYNC109 - asyncpg's
+    async def fetch(self, *_: object, timeout: float) -> Any:
         assert 0 < timeout <= SECONDS
         if isinstance(self.fault, pg.AdminShutdownError):
             self.ended = "by the server"
@@ -291,7 +291,7 @@ class Driver:
     def terminate(self) -> None:
         self.ended = "by force"
 
-    async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - asyncpg's
+    async def close(self, *, timeout: float) -> None:
         self.ended = f"within {timeout} s"
         raise TimeoutError
 
@@ -313,26 +313,26 @@ def drivers(monkeypatch: pytest.MonkeyPatch) -> Drivers:
 
 
 @pytest.fixture
-def pool(drivers: Drivers) -> Pool:  # noqa: ARG001 - what it opens
-    return Pool({}, size=3, recycle=100)
+def pool(drivers: Drivers) -> ConnectionPool:  # noqa: ARG001 - what it opens
+    return ConnectionPool({}, size=3, max_lifetime=100)
 
 
-async def ask(pool: Pool, times: int = 1) -> list[Any]:
+async def ask(pool: ConnectionPool, times: int = 1) -> list[Any]:
     """Which connections answer when it is asked so often at once."""
     return await asyncio.gather(*(pool.fetch("SELECT 1", [], SECONDS) for _ in range(times)))
 
 
-async def in_use(pool: Pool, number: int) -> None:
-    while pool.used() < number:  # noqa: ASYNC110 - the pool tells nobody
+async def in_use(pool: ConnectionPool, number: int) -> None:
+    while pool.in_use() < number:  # noqa: ASYNC110 - the pool tells nobody
         await sleep(0)
 
 
-def counts(pool: Pool) -> tuple[int, int, int]:
-    return pool.used(), pool.idle(), pool.most()
+def counts(pool: ConnectionPool) -> tuple[int, int, int]:
+    return pool.in_use(), pool.idle_count(), pool.max_size()
 
 
 @pytest.mark.requirement("FR-049")
-@pytest.mark.parametrize("kind", [UnreachableError, StatementError])
+@pytest.mark.parametrize("kind", [ConnectError, QueryError])
 def test_a_fault_keeps_the_drivers_words_to_itself(kind: type[Any]) -> None:
     fault = kind(ValueError("hunter2"))
     assert str(fault) == ""
@@ -340,7 +340,7 @@ def test_a_fault_keeps_the_drivers_words_to_itself(kind: type[Any]) -> None:
     assert str(fault.cause) == "hunter2"
 
 
-async def test_the_pool_tells_how_much_of_it_is_used(pool: Pool) -> None:
+async def test_the_pool_tells_how_much_of_it_is_used(pool: ConnectionPool) -> None:
     assert counts(pool) == (0, 0, 3)
     asking = asyncio.create_task(ask(pool, 2))
     await in_use(pool, 2)
@@ -349,20 +349,20 @@ async def test_the_pool_tells_how_much_of_it_is_used(pool: Pool) -> None:
     assert counts(pool) == (0, 2, 3)
 
 
-async def test_no_more_are_opened_than_there_may_be(pool: Pool, drivers: Drivers) -> None:
+async def test_no_more_are_opened_than_there_may_be(pool: ConnectionPool, drivers: Drivers) -> None:
     await ask(pool, 20)
     assert len(drivers) == 3
     assert counts(pool) == (0, 3, 3)
 
 
-async def test_the_one_used_last_is_used_next(pool: Pool) -> None:
+async def test_the_one_used_last_is_used_next(pool: ConnectionPool) -> None:
     await ask(pool, 3)
     last = await ask(pool)
     assert [await ask(pool) for _ in range(3)] == [last] * 3
 
 
 async def test_where_all_are_in_use_that_is_said(
-    pool: Pool, drivers: Drivers, monkeypatch: pytest.MonkeyPatch
+    pool: ConnectionPool, drivers: Drivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forever = asyncio.Event()
     await ask(pool, 3)
@@ -370,7 +370,7 @@ async def test_where_all_are_in_use_that_is_said(
         monkeypatch.setattr(driver, "fetch", lambda **_: forever.wait())
     asking = asyncio.create_task(ask(pool, 3))
     await in_use(pool, 3)
-    with pytest.raises(BusyError):
+    with pytest.raises(PoolTimeoutError):
         await pool.fetch("SELECT 1", [], 0.01)
     forever.set()
     await asking
@@ -378,7 +378,7 @@ async def test_where_all_are_in_use_that_is_said(
 
 
 async def test_a_connection_has_its_time_to_be_opened_and_no_more(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+    pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def connect() -> None:
         await sleep(10)
@@ -386,11 +386,13 @@ async def test_a_connection_has_its_time_to_be_opened_and_no_more(
     monkeypatch.setattr(asyncpg, "connect", connect)
     with pytest.raises(TimeoutError) as late:
         await pool.fetch("SELECT 1", [], 0.01)
-    assert not isinstance(late.value, BusyError)
+    assert not isinstance(late.value, PoolTimeoutError)
     assert counts(pool) == (0, 0, 3)
 
 
-async def test_a_statement_is_prepared_once_for_a_connection(pool: Pool, drivers: Drivers) -> None:
+async def test_a_statement_is_prepared_once_for_a_connection(
+    pool: ConnectionPool, drivers: Drivers
+) -> None:
     for _ in range(3):
         await ask(pool)
     assert drivers[0].prepared == 1
@@ -399,7 +401,7 @@ async def test_a_statement_is_prepared_once_for_a_connection(pool: Pool, drivers
 @pytest.mark.requirement("NFR-004")
 @pytest.mark.parametrize("named", [True, False])
 async def test_a_pool_says_whether_statements_have_names(drivers: Drivers, *, named: bool) -> None:
-    pool = Pool({}, size=1, recycle=100, named=named)
+    pool = ConnectionPool({}, size=1, max_lifetime=100, named=named)
     for text in ("SELECT 1", "SELECT 2"):
         await pool.fetch(text, [], SECONDS)
     await pool.fetch("SELECT 3", [], SECONDS, named=False)
@@ -410,13 +412,13 @@ async def test_a_pool_says_whether_statements_have_names(drivers: Drivers, *, na
 
 @pytest.mark.parametrize("kind", [pg.InvalidCachedStatementError, pg.InvalidSQLStatementNameError])
 async def test_a_statement_that_is_no_longer_prepared_is_prepared_anew_and_so_are_the_others(
-    pool: Pool, drivers: Drivers, kind: type[pg.PostgresError]
+    pool: ConnectionPool, drivers: Drivers, kind: type[pg.PostgresError]
 ) -> None:
     for words in ("SELECT 1", "SELECT 2"):
         await pool.fetch(words, [], SECONDS)
     fetch, refusals = drivers[0].fetch, [kind()]
 
-    async def refuse(*args: object, timeout: float) -> Any:  # noqa: ASYNC109 - asyncpg's
+    async def refuse(*args: object, timeout: float) -> Any:
         if refusals:
             raise refusals.pop()
         return await fetch(*args, timeout=timeout)
@@ -429,13 +431,17 @@ async def test_a_statement_that_is_no_longer_prepared_is_prepared_anew_and_so_ar
     assert len(drivers) == 1
 
 
-async def test_one_that_the_server_ended_is_not_used(pool: Pool, drivers: Drivers) -> None:
+async def test_one_that_the_server_ended_is_not_used(
+    pool: ConnectionPool, drivers: Drivers
+) -> None:
     await ask(pool)
     drivers[0].ended = "by the server"
     assert await ask(pool, 2) == [1, 2]
 
 
-async def test_another_that_is_open_is_used_in_its_place(pool: Pool, drivers: Drivers) -> None:
+async def test_another_that_is_open_is_used_in_its_place(
+    pool: ConnectionPool, drivers: Drivers
+) -> None:
     (last,) = {*await ask(pool, 3)} & {*await ask(pool)}
     drivers[last].ended = "by the server"
     assert await ask(pool) != [last]
@@ -443,7 +449,7 @@ async def test_another_that_is_open_is_used_in_its_place(pool: Pool, drivers: Dr
 
 
 async def test_one_that_is_too_old_is_closed_and_not_used(
-    pool: Pool, drivers: Drivers, clock: Clock
+    pool: ConnectionPool, drivers: Drivers, clock: Clock
 ) -> None:
     await ask(pool)
     clock.now += 99.9
@@ -456,10 +462,10 @@ async def test_one_that_is_too_old_is_closed_and_not_used(
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (pg.InterfaceError("closed"), StatementError),
-        (pg.InternalClientError("ending"), StatementError),
-        (pg.DataError("value out of int64 range"), StatementError),
-        (ConnectionResetError(), StatementError),
+        (pg.InterfaceError("closed"), QueryError),
+        (pg.InternalClientError("ending"), QueryError),
+        (pg.DataError("value out of int64 range"), QueryError),
+        (ConnectionResetError(), QueryError),
         (TimeoutError(), TimeoutError),
         (KeyError("owner"), KeyError),
         (asyncio.CancelledError(), asyncio.CancelledError),
@@ -467,7 +473,7 @@ async def test_one_that_is_too_old_is_closed_and_not_used(
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
 async def test_one_whose_statement_ended_otherwise_than_by_itself_is_closed(
-    pool: Pool, drivers: Drivers, fault: BaseException, told: type[BaseException]
+    pool: ConnectionPool, drivers: Drivers, fault: BaseException, told: type[BaseException]
 ) -> None:
     await ask(pool)
     drivers[0].fault = fault
@@ -479,12 +485,14 @@ async def test_one_whose_statement_ended_otherwise_than_by_itself_is_closed(
     assert await ask(pool) == [1]
 
 
-async def test_one_whose_statement_was_refused_stays(pool: Pool, drivers: Drivers) -> None:
+async def test_one_whose_statement_was_refused_stays(
+    pool: ConnectionPool, drivers: Drivers
+) -> None:
     await ask(pool)
     refused = pg.DivisionByZeroError()
     refused.severity = "ERROR"  # as the server says, and the driver's own errors do not
     drivers[0].fault = refused
-    with pytest.raises(StatementError):
+    with pytest.raises(QueryError):
         await pool.fetch("SELECT 1 / 0", [], 4)
     drivers[0].fault = None
     assert await ask(pool) == [0]
@@ -511,11 +519,11 @@ def answer(kind: type[pg.PostgresError], severity: str = "ERROR") -> pg.Postgres
     ids=lambda fault: f"{type(fault).__name__}-{fault.severity}",
 )
 async def test_one_whose_session_the_server_finds_at_fault_is_closed(
-    pool: Pool, drivers: Drivers, fault: pg.PostgresError
+    pool: ConnectionPool, drivers: Drivers, fault: pg.PostgresError
 ) -> None:
     await ask(pool)
     drivers[0].fault = fault
-    with pytest.raises(StatementError) as raised:
+    with pytest.raises(QueryError) as raised:
         await pool.fetch("SELECT 1", [], SECONDS)
     assert raised.value.cause is fault
     assert drivers[0].ended == "within 0.15 s"
@@ -523,14 +531,14 @@ async def test_one_whose_session_the_server_finds_at_fault_is_closed(
 
 
 async def test_all_that_are_open_are_replaced_when_one_turns_out_to_be_read_only(
-    pool: Pool, drivers: Drivers, clock: Clock
+    pool: ConnectionPool, drivers: Drivers, clock: Clock
 ) -> None:
     await ask(pool, 3)
     clock.now += 1
     during = [asyncio.create_task(pool.fetch("SELECT 1", [], SECONDS))]
     await in_use(pool, 1)  # the last one reads meanwhile, and is heard afterwards
     drivers[1].fault = answer(pg.ReadOnlySQLTransactionError)
-    with pytest.raises(StatementError):
+    with pytest.raises(QueryError):
         await pool.fetch("SELECT 1", [], SECONDS)
     await asyncio.gather(*during)
     clock.now += 1
@@ -540,30 +548,30 @@ async def test_all_that_are_open_are_replaced_when_one_turns_out_to_be_read_only
 
 
 async def test_one_that_ended_with_its_statement_does_not_stay(
-    pool: Pool, drivers: Drivers
+    pool: ConnectionPool, drivers: Drivers
 ) -> None:
     await ask(pool)
     drivers[0].fault = pg.AdminShutdownError()
-    with pytest.raises(StatementError):
+    with pytest.raises(QueryError):
         await pool.fetch("SELECT 1", [], SECONDS)
     assert counts(pool) == (0, 0, 3)
 
 
 async def test_a_loss_casts_doubt_on_those_that_were_silent_since(
-    pool: Pool, drivers: Drivers, clock: Clock
+    pool: ConnectionPool, drivers: Drivers, clock: Clock
 ) -> None:
     assert await ask(pool, 3) == [0, 1, 2]
     clock.now += 1
     # The last one is taken and lost; only the one before it is heard meanwhile.
     drivers[2].fault = ConnectionResetError()
-    with pytest.raises(StatementError):
+    with pytest.raises(QueryError):
         await pool.fetch("SELECT 1", [], SECONDS)
     assert await ask(pool) == [3]
     assert [driver.ended for driver in drivers] == ["by force", "by force", "within 0.15 s", ""]
 
 
 async def test_those_that_were_heard_since_are_in_no_doubt(
-    pool: Pool, drivers: Drivers, clock: Clock
+    pool: ConnectionPool, drivers: Drivers, clock: Clock
 ) -> None:
     await ask(pool, 2)
     clock.now += 1
@@ -571,12 +579,12 @@ async def test_those_that_were_heard_since_are_in_no_doubt(
     both = await asyncio.gather(
         *(pool.fetch("SELECT 1", [], SECONDS) for _ in range(2)), return_exceptions=True
     )
-    assert sorted(map(type, both), key=str) == [StatementError, int]
+    assert sorted(map(type, both), key=str) == [QueryError, int]
     assert await ask(pool) == [1]
 
 
 async def test_doubt_is_not_taken_back_by_an_older_loss(
-    pool: Pool, drivers: Drivers, clock: Clock
+    pool: ConnectionPool, drivers: Drivers, clock: Clock
 ) -> None:
     await ask(pool, 3)
     older, newer = asyncio.Event(), asyncio.Event()
@@ -593,14 +601,14 @@ async def test_doubt_is_not_taken_back_by_an_older_loss(
         clock.now += 1
     for event, loss in zip((newer, older), reversed(losses), strict=True):
         event.set()
-        with pytest.raises(StatementError):
+        with pytest.raises(QueryError):
             await loss
     # Heard between the two: the newer loss alone casts doubt on it.
     assert await ask(pool) == [3]
     assert drivers[0].ended == "by force"
 
 
-async def test_what_is_idle_at_the_end_is_closed(pool: Pool, drivers: Drivers) -> None:
+async def test_what_is_idle_at_the_end_is_closed(pool: ConnectionPool, drivers: Drivers) -> None:
     await ask(pool, 3)
     await pool.close()
     assert {driver.ended for driver in drivers} == {"within 0.15 s"}

@@ -7,31 +7,31 @@ import pytest
 from litestar.exceptions import HTTPException, NotAuthorizedException, TooManyRequestsException
 
 from app.http.problems import (
-    FAULTS_AT_MOST,
-    KINDS,
+    MAX_ERRORS,
+    PROBLEM_TYPES,
     DatabaseUnavailable,
-    Fault,
+    FieldError,
+    HTTPProblem,
     InvalidBody,
     InvalidParameter,
     MethodNotAllowed,
     NotReady,
-    Problem,
-    Refusal,
+    ProblemError,
 )
-from app.openapi.document import Contract
+from app.openapi.document import OpenAPIDocument
 
 pytestmark = pytest.mark.requirement("FR-027")
 
 
 def test_titles_tell_the_kinds_apart() -> None:
-    assert len({kind.title for kind in KINDS}) == len(KINDS)
+    assert len({kind.title for kind in PROBLEM_TYPES}) == len(PROBLEM_TYPES)
 
 
 def test_a_kinds_type_is_its_name_in_kebab_case() -> None:
     assert MethodNotAllowed.type == "/problems/method-not-allowed"
 
 
-def test_the_contracts_examples_are_of_kinds_with_these_titles(contract: Contract) -> None:
+def test_the_contracts_examples_are_of_kinds_with_these_titles(contract: OpenAPIDocument) -> None:
     shown = {
         (example["value"]["type"], example["value"]["title"], example["value"]["status"])
         for response in contract.document["components"]["responses"].values()
@@ -39,7 +39,7 @@ def test_the_contracts_examples_are_of_kinds_with_these_titles(contract: Contrac
         for example in media.get("examples", {}).values()
     }
     assert shown - {("about:blank", "Unauthorized", 401)} == {
-        (kind.type, kind.title, int(kind.status)) for kind in KINDS
+        (kind.type, kind.title, int(kind.status)) for kind in PROBLEM_TYPES
     }
 
 
@@ -148,7 +148,7 @@ WORDS = {
 
 
 def test_a_kind_has_these_words_where_an_occurrence_has_none_of_its_own() -> None:
-    bodies = [kind().body("request-1") for kind in KINDS]
+    bodies = [kind().to_problem("request-1") for kind in PROBLEM_TYPES]
     told = {
         body.type.removeprefix("/problems/"): (body.status, body.title, body.detail)
         for body in bodies
@@ -156,18 +156,20 @@ def test_a_kind_has_these_words_where_an_occurrence_has_none_of_its_own() -> Non
     assert told == WORDS
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", PROBLEM_TYPES, ids=lambda kind: kind.__name__)
 def test_a_kind_as_it_stands_fits_the_contracts_schema(
-    kind: type[Problem], contract: Contract
+    kind: type[ProblemError], contract: OpenAPIDocument
 ) -> None:
-    body = msgspec.to_builtins(kind().body("request-1"))
-    assert contract.faults("Problem", body) == []
+    body = msgspec.to_builtins(kind().to_problem("request-1"))
+    assert contract.validate("Problem", body) == []
     assert not body["errors"]
     assert body["instance"] == "request-1"
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_a_kind_says_when_to_come_back_where_its_status_promises_it(kind: type[Problem]) -> None:
+@pytest.mark.parametrize("kind", PROBLEM_TYPES, ids=lambda kind: kind.__name__)
+def test_a_kind_says_when_to_come_back_where_its_status_promises_it(
+    kind: type[ProblemError],
+) -> None:
     promised = {"Retry-After": "1"} if kind.status in {409, 503} else {}
     assert dict(kind().headers) == promised
 
@@ -178,8 +180,8 @@ def test_both_kinds_of_503_say_when_to_come_back() -> None:
 
 def test_an_occurrence_has_its_own_words_and_header_fields() -> None:
     problem = MethodNotAllowed("Not here.", headers={"Allow": "GET"})
-    assert (problem.body("r").detail, problem.headers) == ("Not here.", {"Allow": "GET"})
-    assert MethodNotAllowed().body("r").detail == MethodNotAllowed.detail
+    assert (problem.to_problem("r").detail, problem.headers) == ("Not here.", {"Allow": "GET"})
+    assert MethodNotAllowed().to_problem("r").detail == MethodNotAllowed.detail
 
 
 def test_an_occurrence_reads_as_its_own_words() -> None:
@@ -188,25 +190,27 @@ def test_an_occurrence_reads_as_its_own_words() -> None:
 
 
 def test_an_occurrence_leaves_its_kind_as_it_is() -> None:
-    before = (InvalidParameter().body("r"), InvalidParameter().headers)
-    InvalidParameter("Other words.", headers={"X": "1"}, faults=[Fault(parameter="a", detail="b")])
-    assert (InvalidParameter().body("r"), InvalidParameter().headers) == before
+    before = (InvalidParameter().to_problem("r"), InvalidParameter().headers)
+    InvalidParameter(
+        "Other words.", headers={"X": "1"}, errors=[FieldError(parameter="a", detail="b")]
+    )
+    assert (InvalidParameter().to_problem("r"), InvalidParameter().headers) == before
 
 
 @pytest.mark.requirement("FR-026")
-def test_as_many_faults_are_listed_as_the_contract_allows(contract: Contract) -> None:
-    faults = [Fault(pointer=f"/{number}", detail="is wrong") for number in range(150)]
-    body = InvalidBody(faults=faults).body("request-1")
-    assert list(body.errors) == faults[:FAULTS_AT_MOST]
+def test_as_many_faults_are_listed_as_the_contract_allows(contract: OpenAPIDocument) -> None:
+    faults = [FieldError(pointer=f"/{number}", detail="is wrong") for number in range(150)]
+    body = InvalidBody(errors=faults).to_problem("request-1")
+    assert list(body.errors) == faults[:MAX_ERRORS]
     allowed = contract.document["components"]["schemas"]["Problem"]["properties"]["errors"]
-    assert allowed["maxItems"] == FAULTS_AT_MOST
+    assert allowed["maxItems"] == MAX_ERRORS
 
 
 @pytest.mark.requirement("FR-042")
 def test_a_refusal_of_a_composed_component_has_no_kind_but_its_status() -> None:
     exception = NotAuthorizedException("Sign in first.", headers={"WWW-Authenticate": "Bearer"})
-    problem = Refusal(exception)
-    body = problem.body("r")
+    problem = HTTPProblem(exception)
+    body = problem.to_problem("r")
     assert (body.type, body.status, body.title) == ("about:blank", 401, "Unauthorized")
     assert body.detail == "Sign in first."
     assert problem.headers == {"WWW-Authenticate": "Bearer"}
@@ -214,22 +218,22 @@ def test_a_refusal_of_a_composed_component_has_no_kind_but_its_status() -> None:
 
 @pytest.mark.requirement("FR-042")
 def test_a_refusal_without_header_fields_has_none() -> None:
-    assert Refusal(TooManyRequestsException("Slowly.")).headers == {}
+    assert HTTPProblem(TooManyRequestsException("Slowly.")).headers == {}
 
 
 @pytest.mark.requirement("FR-042")
 @pytest.mark.parametrize("status", [499, 420])
 def test_a_status_without_a_registered_phrase_is_a_problem_too(
-    status: int, contract: Contract
+    status: int, contract: OpenAPIDocument
 ) -> None:
-    problem = Refusal(HTTPException("Refused.", status_code=status))
-    body = msgspec.to_builtins(problem.body("r"))
+    problem = HTTPProblem(HTTPException("Refused.", status_code=status))
+    body = msgspec.to_builtins(problem.to_problem("r"))
     assert (body["status"], body["title"]) == (status, "Refused")
-    assert contract.faults("Problem", body) == []
+    assert contract.validate("Problem", body) == []
 
 
 @pytest.mark.requirement("FR-042")
-def test_a_long_refusal_is_cut_to_what_the_contract_allows(contract: Contract) -> None:
-    body = msgspec.to_builtins(Refusal(NotAuthorizedException("x" * 2000)).body("r"))
+def test_a_long_refusal_is_cut_to_what_the_contract_allows(contract: OpenAPIDocument) -> None:
+    body = msgspec.to_builtins(HTTPProblem(NotAuthorizedException("x" * 2000)).to_problem("r"))
     assert body["detail"] == "x" * 1024
-    assert contract.faults("Problem", body) == []
+    assert contract.validate("Problem", body) == []

@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
-from app.domain.tasks.idempotency import key_values
+from app.domain.tasks.idempotency import idempotency_params
 from app.domain.tasks.lists import list_statement
 from app.domain.tasks.models import TaskRecord
-from app.domain.tasks.repository import TaskRepository, _update
+from app.domain.tasks.repository import TaskRepository, _update_statement
 from app.domain.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskSort
-from app.http.etags import Condition
+from app.http.etags import ETagCondition
 from app.http.problems import TaskNotFound
 
 pytestmark = pytest.mark.requirement("NFR-005")
@@ -24,7 +24,7 @@ INSTANT = "TIMESTAMP WITH TIME ZONE"
 
 def bounds(sort: TaskSort, order: SortOrder, *filters: str, follows: bool = False) -> list[str]:
     """The conditions after the user's, and the order. $1 is the longest text of a row."""
-    statement: Any = list_statement(frozenset(filters), sort, order, follows=follows)
+    statement: Any = list_statement(frozenset(filters), sort, order, has_cursor=follows)
     written = str(statement.compile(dialect=dialect()))  # type: ignore[no-untyped-call]
     sql = " ".join(written.split())
     conditions, _, ordering = sql.partition("WHERE ")[2].partition(" ORDER BY ")
@@ -95,7 +95,7 @@ async def test_the_question_why_a_change_found_nothing_has_the_time_that_is_left
     session: Any = Waiting(monkeypatch)
     tasks = TaskRepository.__new__(TaskRepository)
     tasks.session = session
-    if_match = Condition(any=False, strong=(UUID(int=1),))
+    if_match = ETagCondition(any=False, strong=(UUID(int=1),))
     changes: dict[str, Any] = {
         "update": partial(tasks.update_task, patch=TaskPatch(title="a")),
         "delete": tasks.delete_task,
@@ -107,14 +107,14 @@ async def test_the_question_why_a_change_found_nothing_has_the_time_that_is_left
 
 @pytest.mark.requirement("FR-046")
 def test_a_payload_is_kept_as_a_digest_of_256_bits() -> None:
-    first = key_values("alice", "key-1", TaskCreate("a"))
+    first = idempotency_params("alice", "key-1", TaskCreate("a"))
     assert len(first["payload_digest"]) == 32
     assert -(2**63) <= first["lock"] < 2**63
-    same = key_values("alice", "key-1", TaskCreate("a"))
+    same = idempotency_params("alice", "key-1", TaskCreate("a"))
     others = [
-        key_values("alice", "key-1", TaskCreate("b")),
-        key_values("alice", "key-2", TaskCreate("a")),
-        key_values("bob", "key-1", TaskCreate("a")),
+        idempotency_params("alice", "key-1", TaskCreate("b")),
+        idempotency_params("alice", "key-2", TaskCreate("a")),
+        idempotency_params("bob", "key-1", TaskCreate("a")),
     ]
     assert same == first
     assert all(other not in ([first], first) for other in others)
@@ -124,11 +124,11 @@ def test_a_payload_is_kept_as_a_digest_of_256_bits() -> None:
 @pytest.mark.requirement("NFR-004")
 def test_a_statement_is_built_once_for_each_set_of_members_and_filters() -> None:
     members, filters = frozenset({"title"}), frozenset({"completed"})
-    update = _update(members, completed=True, any_etag=True)
-    assert update is _update(members, completed=True, any_etag=True)
+    update = _update_statement(members, completed=True, any_etag=True)
+    assert update is _update_statement(members, completed=True, any_etag=True)
     sorted_by = (TaskSort.CREATED_AT, SortOrder.ASC)
-    listed = list_statement(filters, *sorted_by, follows=True)
-    assert listed is list_statement(filters, *sorted_by, follows=True)
+    listed = list_statement(filters, *sorted_by, has_cursor=True)
+    assert listed is list_statement(filters, *sorted_by, has_cursor=True)
 
 
 def test_what_a_repository_inherits_is_about_tasks() -> None:

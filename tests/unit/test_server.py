@@ -26,10 +26,10 @@ from app import cli, embedded_postgres
 from app.asgi import create_app
 from app.db import migrations
 from app.db.database import SCHEMA_REVISION
-from app.http.cors import Cors
-from app.http.middleware import Edge
-from app.openapi.document import ContractError
-from app.server.protocol import Protocol
+from app.http.cors import CORSPolicy
+from app.http.middleware import HTTPMiddleware
+from app.openapi.document import RouteMismatchError
+from app.server.protocol import HTTPProtocol
 from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
 
 GIVEN = Settings(database_url=Secret("postgresql://tasks:hunter2@127.0.0.1:1/tasks"), port=0)
@@ -40,8 +40,8 @@ SHOWN = "postgresql+asyncpg://tasks:***@127.0.0.1:1/tasks"
 def nothing_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Signals keep their handlers, the process its wish to stay, logging its form."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(cli, "LEAVING", threading.Event())
-    monkeypatch.setattr(cli, "configure", lambda *_: None)
+    monkeypatch.setattr(cli, "_shutdown_requested", threading.Event())
+    monkeypatch.setattr(cli, "configure_logging", lambda *_: None)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -64,9 +64,9 @@ def test_sigterm_before_anything_has_begun_is_a_clean_end() -> None:
 def called(monkeypatch: pytest.MonkeyPatch, *words: str, **environ: str) -> list[Any]:
     """What `main` does when it is called with these words."""
     done: list[Any] = []
-    for name in ("serve", "migrate_only", "doctor"):
+    for name in ("serve", "migrate", "doctor"):
         monkeypatch.setattr(cli, name, lambda settings, name=name: done.append((name, settings)))
-    monkeypatch.setattr(cli, "configure", lambda *given: done.append(given))
+    monkeypatch.setattr(cli, "configure_logging", lambda *given: done.append(given))
     monkeypatch.setattr(sys, "argv", ["app", *words])
     monkeypatch.setattr(os, "environ", environ)
     cli.main()
@@ -75,7 +75,7 @@ def called(monkeypatch: pytest.MonkeyPatch, *words: str, **environ: str) -> list
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize(
-    ("word", "name"), [("serve", "serve"), ("migrate", "migrate_only"), ("doctor", "doctor")]
+    ("word", "name"), [("serve", "serve"), ("migrate", "migrate"), ("doctor", "doctor")]
 )
 def test_a_command_gets_the_settings_once_logging_is_configured(
     word: str, name: str, monkeypatch: pytest.MonkeyPatch
@@ -90,13 +90,13 @@ def test_a_command_gets_the_settings_once_logging_is_configured(
 def test_a_command_ends_cleanly_with_either_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     called(monkeypatch, "doctor")
     for number in (signal.SIGINT, signal.SIGTERM):
-        cli.LEAVING.clear()
+        cli._shutdown_requested.clear()
         handler = signal.getsignal(number)
         assert callable(handler)
         with pytest.raises(SystemExit) as raised:
             handler(number, None)
         assert raised.value.code == 0
-        assert cli.LEAVING.is_set()
+        assert cli._shutdown_requested.is_set()
 
 
 @pytest.mark.requirement("FR-038")
@@ -124,8 +124,8 @@ def test_help_says_what_it_is(
 @pytest.mark.parametrize(
     "fault",
     [
-        ContractError("mend it"),
-        cli.ListenError("mend it"),
+        RouteMismatchError("mend it"),
+        cli.BindError("mend it"),
         SettingsError("mend it"),
         embedded_postgres.EmbeddedError("mend it"),
         migrations.MigrationError("mend it"),
@@ -138,7 +138,7 @@ def test_a_fault_that_a_person_can_mend_is_all_that_is_told(
     def fail(*_: Any) -> None:
         raise fault
 
-    monkeypatch.setattr(cli, "configure", fail)
+    monkeypatch.setattr(cli, "configure_logging", fail)
     monkeypatch.setattr(sys, "argv", ["app", "doctor"])
     monkeypatch.setattr(os, "environ", {})
     with pytest.raises(SystemExit) as raised:
@@ -179,7 +179,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
         made.given = given
         return made
 
-    monkeypatch.setattr(cli, "http_server", http_server)
+    monkeypatch.setattr(cli, "create_server", http_server)
     return made
 
 
@@ -220,8 +220,8 @@ def test_metrics_are_said_where_there_are_any(
     ports: list[int] = []
 
     class Measured:
-        def count_refusals(self, refused: Any) -> None:
-            asked.append(refused())
+        def register_rejections(self, rejected: Any) -> None:
+            asked.append(rejected())
 
         @contextmanager
         def serve(self, listener: socket.socket) -> Iterator[None]:
@@ -230,7 +230,7 @@ def test_metrics_are_said_where_there_are_any(
             yield
             listener.close()
 
-    served.load = SimpleNamespace(rejected=7)
+    served.admission = SimpleNamespace(rejected_total=7)
     monkeypatch.setattr(cli, "create_app", lambda settings: App(settings, Measured()))
     cli.serve(msgspec.structs.replace(GIVEN, metrics_port=0, metrics_host="::1"))
     assert asked == [7, "::1"]
@@ -261,7 +261,7 @@ def test_either_signal_lets_the_server_end(served: Served) -> None:
 
 @pytest.mark.requirement("FR-038")
 def test_a_signal_from_before_the_server_was_there_is_not_lost(served: Served) -> None:
-    cli.LEAVING.set()
+    cli._shutdown_requested.set()
     cli.serve(GIVEN)
     assert served.leaves is True
 
@@ -271,7 +271,7 @@ def test_a_parent_is_watched_where_one_is_named(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched: list[int | None] = []
-    monkeypatch.setattr(cli, "_stop_with_parent", watched.append)
+    monkeypatch.setattr(cli, "_exit_with_parent", watched.append)
     for parent in (None, 123):
         cli.serve(msgspec.structs.replace(GIVEN, stop_with_parent=parent))
     assert watched == [None, 123]
@@ -293,18 +293,18 @@ def test_the_end_of_the_parent_is_a_wish_to_leave(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "getppid", lambda: parents.pop(0))
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(os, "kill", lambda *given: killed.append(given))
-    cli._stop_with_parent(None)
+    cli._exit_with_parent(None)
     assert killed == []
-    cli._stop_with_parent(5)
+    cli._exit_with_parent(5)
     assert slept == [0.5, 0.5]
     assert killed == [(os.getpid(), signal.SIGTERM)]
 
 
 def test_the_http_server_leaves_logging_and_sockets_to_us() -> None:
     settings = Settings(host="::1", port=1234, keep_alive_timeout=30)
-    app = Edge(cast("Any", None), [], Cors(()))
-    config = cli.http_server(app, settings).config
-    assert (config.app, config.host, config.port, config.http) == (app, "::1", 1234, Protocol)
+    app = HTTPMiddleware(cast("Any", None), [], CORSPolicy(()))
+    config = cli.create_server(app, settings).config
+    assert (config.app, config.host, config.port, config.http) == (app, "::1", 1234, HTTPProtocol)
     assert (config.ws, config.lifespan, config.log_config) == ("none", "on", None)
     assert (config.access_log, config.server_header, config.proxy_headers) == (False, False, False)
     assert (config.timeout_graceful_shutdown, config.timeout_keep_alive) == (10, 30)
@@ -319,8 +319,8 @@ class Cyclic:
 
 @pytest.mark.requirement("FR-037")
 def test_the_http_server_listens_on_both_families_by_itself() -> None:
-    app = Edge(cast("Any", None), [], Cors(()))
-    assert cli.http_server(app, Settings(host="*")).config.host == ""
+    app = HTTPMiddleware(cast("Any", None), [], CORSPolicy(()))
+    assert cli.create_server(app, Settings(host="*")).config.host == ""
 
 
 def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
@@ -329,7 +329,7 @@ def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
     gone = weakref.ref(Cyclic())
     try:
         assert gone() is not None
-        cli._settle()
+        cli._freeze_gc()
         assert gone() is None
         assert gc.get_freeze_count() > 10_000
         assert gc.get_threshold()[0] == 10_000
@@ -340,10 +340,10 @@ def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
 
 @pytest.mark.requirement("FR-047")
 def test_the_http_server_knows_how_much_it_may_do_at_once_and_who_may_read_its_refusals() -> None:
-    app = Edge(cast("Any", None), [], Cors(()))
-    made = cli.http_server(app, Settings(requests_at_once=3))
-    assert made.server_state is made.load
-    assert (made.load.limit, made.load.cors) == (3, app.cors)
+    app = HTTPMiddleware(cast("Any", None), [], CORSPolicy(()))
+    made = cli.create_server(app, Settings(max_concurrent_requests=3))
+    assert made.server_state is made.admission
+    assert (made.admission.max_concurrent_requests, made.admission.cors) == (3, app.cors)
 
 
 # --- the database --------------------------------------------------------------------------------
@@ -360,8 +360,8 @@ def embedded_at(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         yield "postgresql://tasks@127.0.0.1:1/tasks"
         asked.append("stopped")
 
-    monkeypatch.setattr(embedded_postgres, "running", running)
-    monkeypatch.setattr(migrations, "migrate", lambda given: asked.append(given.url.port))
+    monkeypatch.setattr(embedded_postgres, "run_postgres", running)
+    monkeypatch.setattr(migrations, "upgrade", lambda given: asked.append(given.url.port))
     return asked
 
 
@@ -375,9 +375,11 @@ def test_the_embedded_database_is_migrated_where_it_needs_it(
     current: bool,
     migrated: list[int],
 ) -> None:
-    monkeypatch.setattr(migrations, "is_current", lambda given: current and given.url.port == 1)
+    monkeypatch.setattr(
+        migrations, "has_compatible_schema", lambda given: current and given.url.port == 1
+    )
     settings = Settings(data_dir=Path("some/../folder"), port=7)
-    with cli._database(settings) as (complete, data):
+    with cli._open_database(settings) as (complete, data):
         assert complete.database_url == Secret("postgresql://tasks@127.0.0.1:1/tasks")
         assert complete.port == 7
         assert data == str(Path("folder").resolve())
@@ -389,8 +391,8 @@ def test_the_embedded_database_is_migrated_where_it_needs_it(
 def test_a_wish_to_leave_is_granted_once_the_embedded_database_is_there(
     embedded_at: list[Any],
 ) -> None:
-    cli.LEAVING.set()
-    with pytest.raises(SystemExit) as raised, cli._database(Settings()):
+    cli._shutdown_requested.set()
+    with pytest.raises(SystemExit) as raised, cli._open_database(Settings()):
         pass  # pragma: no cover - not reached
     assert raised.value.code == 0
     assert embedded_at == [Path(".data")]
@@ -400,7 +402,7 @@ def test_a_wish_to_leave_is_granted_once_the_embedded_database_is_there(
 def test_a_migration_tells_the_revision_and_the_place(
     embedded_at: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli.migrate_only(GIVEN)
+    cli.migrate(GIVEN)
     assert embedded_at == [1]
     assert capsys.readouterr().out == f"The schema is at revision {SCHEMA_REVISION}: {SHOWN}\n"
 
@@ -439,7 +441,7 @@ def test_doctor_says_what_there_is(
     *,
     free: bool,
 ) -> None:
-    monkeypatch.setattr(embedded_postgres, "binaries", lambda: "/programs")
+    monkeypatch.setattr(embedded_postgres, "find_binaries", lambda: "/programs")
     names = ["litestar", "advanced-alchemy", "sqlalchemy", "asyncpg", "msgspec", "uvicorn"]
     with port_of(free=free) as port:
         told = diagnosis(Settings(port=port, data_dir=Path("here")), capsys)
@@ -464,7 +466,7 @@ def test_doctor_says_which_revision_a_given_database_has(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(migrations, "revision", lambda given: given.url.port and found)
+    monkeypatch.setattr(migrations, "get_revision", lambda given: given.url.port and found)
     lines, ended = diagnosis(GIVEN, capsys)
     assert lines[3:] == [f"database   given, schema revision {found}, needed {SCHEMA_REVISION}"]
     assert ended == status
@@ -477,7 +479,7 @@ def test_doctor_says_why_a_given_database_does_not_answer(
     def refuse(_: object) -> None:
         raise migrations.MigrationError("The database cannot be reached: closed")
 
-    monkeypatch.setattr(migrations, "revision", refuse)
+    monkeypatch.setattr(migrations, "get_revision", refuse)
     lines, ended = diagnosis(GIVEN, capsys)
     assert lines[3:] == ["database   given. The database cannot be reached: closed"]
     assert ended == 1
@@ -488,8 +490,8 @@ def test_doctor_says_why_a_given_database_does_not_answer(
 
 @pytest.mark.requirement("FR-038")
 def test_an_address_in_use_is_told_with_its_reason() -> None:
-    with port_of(free=False) as port, pytest.raises(cli.ListenError) as raised:
-        cli._listener("127.0.0.1", port)
+    with port_of(free=False) as port, pytest.raises(cli.BindError) as raised:
+        cli._bind_socket("127.0.0.1", port)
     assert str(raised.value) == (
         f"Cannot listen on 127.0.0.1, port {port}: Address already in use."
     )
@@ -497,11 +499,11 @@ def test_an_address_in_use_is_told_with_its_reason() -> None:
 
 @pytest.mark.requirement("FR-038")
 def test_second_service_to_listen_on_an_address_reports_it() -> None:
-    with cli._listener("127.0.0.1", 0) as first:
+    with cli._bind_socket("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
-        with cli._listener("127.0.0.1", port) as second:
+        with cli._bind_socket("127.0.0.1", port) as second:
             cli._listen(first, 1)
-            with pytest.raises(cli.ListenError) as raised:
+            with pytest.raises(cli.BindError) as raised:
                 cli._listen(second, 1)
     assert str(raised.value) == (
         f"Cannot listen on 127.0.0.1, port {port}: Address already in use."
@@ -513,8 +515,8 @@ def test_an_address_in_use_is_told_for_the_metrics_too() -> None:
     with port_of(free=False) as port:
         settings = msgspec.structs.replace(GIVEN, metrics_port=port, metrics_host="127.0.0.1")
         with (
-            pytest.raises(cli.ListenError) as raised,
-            cli._metrics(create_app(settings), settings),
+            pytest.raises(cli.BindError) as raised,
+            cli._serve_metrics(create_app(settings), settings),
         ):
             pass  # pragma: no cover - not reached
     assert str(raised.value) == (
@@ -526,7 +528,7 @@ def test_an_address_in_use_is_told_for_the_metrics_too() -> None:
     ("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
 )
 def test_an_address_is_taken_again_at_once(host: str, family: socket.AddressFamily) -> None:
-    with cli._listener(host, 0) as listener:
+    with cli._bind_socket(host, 0) as listener:
         assert listener.family == family
         assert listener.getsockname()[0] == host
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
@@ -535,12 +537,12 @@ def test_an_address_is_taken_again_at_once(host: str, family: socket.AddressFami
 @pytest.mark.requirement("FR-037")
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_an_asterisk_listens_on_both_families(address: str) -> None:
-    with cli._listener("*", 0) as listener:
+    with cli._bind_socket("*", 0) as listener:
         listener.listen()
         with socket.create_connection((address, listener.getsockname()[1]), timeout=10):
             pass
-        with pytest.raises(cli.ListenError, match=r"^Cannot listen on \*, port \d+: "):
-            cli._listener("*", listener.getsockname()[1])
+        with pytest.raises(cli.BindError, match=r"^Cannot listen on \*, port \d+: "):
+            cli._bind_socket("*", listener.getsockname()[1])
 
 
 @pytest.mark.parametrize(("only", "shown"), [(0, "127.0.0.1"), (1, "[::1]")])
@@ -548,7 +550,7 @@ def test_an_address_that_is_shown_can_be_used(only: int, shown: str) -> None:
     with socket.socket(socket.AF_INET6) as listener:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
         listener.bind(("::", 0))
-        assert cli._address(listener) == f"http://{shown}:{listener.getsockname()[1]}"
+        assert cli._format_url(listener) == f"http://{shown}:{listener.getsockname()[1]}"
 
 
 @pytest.mark.requirement("FR-037")
@@ -556,7 +558,7 @@ def test_an_asterisk_listens_on_ipv4_where_there_is_no_ipv6(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
-    with cli._listener("*", 0) as listener:
+    with cli._bind_socket("*", 0) as listener:
         assert listener.family == socket.AF_INET
         listener.listen()
         with socket.create_connection(listener.getsockname(), timeout=10):
@@ -565,6 +567,6 @@ def test_an_asterisk_listens_on_ipv4_where_there_is_no_ipv6(
 
 def test_a_port_is_free_while_nobody_listens() -> None:
     with port_of(free=True) as port:
-        assert cli._is_free("127.0.0.1", port) is True
+        assert cli._is_port_free("127.0.0.1", port) is True
     with port_of(free=False) as port:
-        assert cli._is_free("127.0.0.1", port) is False
+        assert cli._is_port_free("127.0.0.1", port) is False

@@ -35,14 +35,14 @@ def test_without_variables_every_setting_has_its_default() -> None:
         database_url=None,
         database_direct_url=None,
         database_tls_verify=True,
-        database_tls_roots=None,
-        database_pooler=False,
+        database_ca_file=None,
+        database_transaction_pooling=False,
         database_pool_size=10,
         database_pool_recycle=240,
         database_timeout=4.0,
         database_statement_timeout=5.0,
         keep_alive_timeout=75,
-        requests_at_once=128,
+        max_concurrent_requests=128,
         data_dir=Path(".data"),
         cursor_secret=None,
         cors_origins=(),
@@ -65,14 +65,14 @@ def test_without_variables_every_setting_has_its_default() -> None:
         ("DATABASE_TLS_VERIFY", "1", True),
         ("KEEP_ALIVE_TIMEOUT", "1", 1),
         ("KEEP_ALIVE_TIMEOUT", "3600", 3600),
-        ("REQUESTS_AT_ONCE", "1", 1),
-        ("REQUESTS_AT_ONCE", "10000", 10_000),
+        ("MAX_CONCURRENT_REQUESTS", "1", 1),
+        ("MAX_CONCURRENT_REQUESTS", "10000", 10_000),
         ("DATABASE_POOL_SIZE", "1", 1),
         ("DATABASE_POOL_SIZE", "1000", 1000),
         ("DATABASE_TIMEOUT", "0.1", 0.1),
         ("DATABASE_TIMEOUT", "4.5", 4.5),
         ("DATABASE_TIMEOUT", "3", 3.0),
-        ("DATABASE_TLS_ROOTS", "/etc/roots.pem", Path("/etc/roots.pem")),
+        ("DATABASE_CA_FILE", "/etc/roots.pem", Path("/etc/roots.pem")),
         ("DATABASE_POOL_RECYCLE", "1", 1),
         ("DATABASE_POOL_RECYCLE", "86400", 86400),
         ("DATABASE_STATEMENT_TIMEOUT", "0", 0.0),
@@ -103,7 +103,10 @@ def test_a_variable_is_converted(name: str, raw: str, value: Any) -> None:
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize(
     ("name", "raw", "value"),
-    [("DATABASE_DIRECT_URL", GOOD_URL, Secret(GOOD_URL)), ("DATABASE_POOLER", "true", True)],
+    [
+        ("DATABASE_DIRECT_URL", GOOD_URL, Secret(GOOD_URL)),
+        ("DATABASE_TRANSACTION_POOLING", "true", True),
+    ],
 )
 def test_what_is_said_of_a_database_needs_that_database(name: str, raw: str, value: Any) -> None:
     with_one = Settings.from_env({name: raw, "DATABASE_URL": GOOD_URL})
@@ -137,12 +140,12 @@ def test_a_variable_of_another_name_is_none_of_ours(name: str) -> None:
         ("PORT", " 80"),
         ("PORT", "8_0"),
         ("DATABASE_TLS_VERIFY", "yes"),
-        ("DATABASE_POOLER", "2"),
+        ("DATABASE_TRANSACTION_POOLING", "2"),
         ("KEEP_ALIVE_TIMEOUT", "0"),
         ("KEEP_ALIVE_TIMEOUT", "3601"),
         ("KEEP_ALIVE_TIMEOUT", "1.5"),
-        ("REQUESTS_AT_ONCE", "0"),
-        ("REQUESTS_AT_ONCE", "10001"),
+        ("MAX_CONCURRENT_REQUESTS", "0"),
+        ("MAX_CONCURRENT_REQUESTS", "10001"),
         ("DATABASE_POOL_SIZE", "0"),
         ("DATABASE_POOL_SIZE", "1001"),
         ("DATABASE_TIMEOUT", "0.09"),
@@ -242,7 +245,7 @@ def test_secrets_are_not_shown(show: Any) -> None:
     settings = Settings.from_env(
         {"DATABASE_URL": GOOD_URL, "DATABASE_DIRECT_URL": GOOD_URL, "CURSOR_SECRET": LONG_SECRET}
     )
-    shown = show(settings) + show(settings.database_url) + show(settings.connection())
+    shown = show(settings) + show(settings.database_url) + show(settings.database_config())
     assert "hunter2" not in shown
     assert LONG_SECRET not in shown
 
@@ -252,7 +255,7 @@ def test_a_secret_is_shown_as_stars() -> None:
 
 
 def test_a_secret_is_revealed_on_request() -> None:
-    assert Secret("hunter2").reveal() == "hunter2"
+    assert Secret("hunter2").get_secret_value() == "hunter2"
 
 
 def test_secrets_are_equal_when_their_texts_are() -> None:
@@ -273,12 +276,12 @@ def test_the_connection_follows_the_settings_about_it() -> None:
         {
             "DATABASE_URL": GOOD_URL + "?sslmode=require",
             "DATABASE_TLS_VERIFY": "false",
-            "DATABASE_POOLER": "true",
+            "DATABASE_TRANSACTION_POOLING": "true",
         }
-    ).connection()
-    assert connection.pooler
-    assert connection.tls is not None
-    assert not connection.tls.check_hostname
+    ).database_config()
+    assert connection.transaction_pooling
+    assert connection.ssl_context is not None
+    assert not connection.ssl_context.check_hostname
 
 
 @pytest.mark.requirement("FR-040", "FR-054")
@@ -291,15 +294,15 @@ def test_so_does_the_connection_past_a_pooler(tmp_path: Path) -> None:
                 "DATABASE_URL": GOOD_URL,
                 "DATABASE_DIRECT_URL": GOOD_URL + "?sslmode=require",
                 "DATABASE_TLS_VERIFY": "false",
-                "DATABASE_TLS_ROOTS": str(roots),
+                "DATABASE_CA_FILE": str(roots),
             }
         )
-        .connection()
-        .direct()
+        .database_config()
+        .direct_config()
     )
-    assert direct.tls is not None
-    assert not direct.tls.check_hostname
-    assert direct.tls.cert_store_stats()["x509_ca"] == 1
+    assert direct.ssl_context is not None
+    assert not direct.ssl_context.check_hostname
+    assert direct.ssl_context.cert_store_stats()["x509_ca"] == 1
 
 
 @pytest.mark.requirement("FR-054")
@@ -307,20 +310,20 @@ def test_what_is_behind_a_pooler_is_taken_from_its_setting() -> None:
     connection = Settings(
         database_url=Secret("postgresql://u:p@pooler.example.org:6432/tasks"),
         database_direct_url=Secret("postgresql://u:q@db.example.org/tasks"),
-        database_pooler=True,
-    ).connection()
-    assert connection.pooler
-    direct = connection.direct()
+        database_transaction_pooling=True,
+    ).database_config()
+    assert connection.transaction_pooling
+    direct = connection.direct_config()
     assert (direct.url.host, direct.url.port, direct.url.password) == ("db.example.org", None, "q")
-    assert not direct.pooler
+    assert not direct.transaction_pooling
 
 
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_DIRECT_URL"])
 def test_roots_that_cannot_be_read_are_told(name: str, tmp_path: Path) -> None:
     environ = {"DATABASE_URL": LOCAL_URL, name: GOOD_URL}
-    environ |= {"DATABASE_TLS_ROOTS": str(tmp_path / "hunter2")}
-    told = "sslrootcert, or DATABASE_TLS_ROOTS, cannot be read"
+    environ |= {"DATABASE_CA_FILE": str(tmp_path / "hunter2")}
+    told = "sslrootcert, or DATABASE_CA_FILE, cannot be read"
     assert faults_of(environ) == [f"{name}: {told}"]
 
 
@@ -356,4 +359,4 @@ def test_pgport_must_be_a_port_where_a_url_has_none(port: str) -> None:
 
 def test_without_a_url_there_is_no_connection() -> None:
     with pytest.raises(DatabaseUrlError, match=r"^there is no database URL$"):
-        Settings().connection()
+        Settings().database_config()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import BigInteger, bindparam, select
 
-from app.db.statements import UNNAMED, _compiled, as_sent
+from app.db.statements import UNNAMED, _compile, compile_statement
 
 pytestmark = pytest.mark.requirement("NFR-004")
 
@@ -13,17 +13,17 @@ ADD = select(bindparam("a", type_=BigInteger) + bindparam("b", 40, type_=BigInte
 
 
 def test_a_statement_is_written_once_and_only_so_many_are_kept() -> None:
-    assert _compiled(ADD) is _compiled(ADD)
-    assert _compiled.cache_parameters()["maxsize"] == 2048
+    assert _compile(ADD) is _compile(ADD)
+    assert _compile.cache_parameters()["maxsize"] == 2048
 
 
 def test_arguments_stand_in_the_order_of_the_statement() -> None:
-    text, arguments, _ = as_sent(ADD, {"a": 2})
+    text, arguments, _ = compile_statement(ADD, {"a": 2})
     assert text.index("$1") < text.index("$2")
     assert arguments == [2, 40]
-    assert as_sent(ADD, {"b": 1, "a": 2}) == (text, [2, 1], True)
+    assert compile_statement(ADD, {"b": 1, "a": 2}) == (text, [2, 1], True)
 
 
 def test_a_statement_may_be_planned_for_its_values_each_time() -> None:
-    assert as_sent(ADD, {"a": 2}).named
-    assert not as_sent(ADD.execution_options(**UNNAMED), {"a": 2}).named
+    assert compile_statement(ADD, {"a": 2}).named
+    assert not compile_statement(ADD.execution_options(**UNNAMED), {"a": 2}).named

@@ -14,15 +14,20 @@ import pytest
 from structlog.testing import capture_logs
 from uvicorn import Config
 
-from app.http.cors import Cors
-from app.http.middleware import Edge
-from app.http.problems import Problem, RequestTimeout
-from app.metrics import Metrics, Pool
-from app.openapi.document import FILE
-from app.server.admission import UNSENT_BYTES_AT_MOST, Load
-from app.server.parser import HEAD_BYTES_AT_MOST, STALLED_BYTES_AT_MOST, UNWANTED_BYTES_AT_MOST
-from app.server.protocol import AHEAD_AT_MOST, PATIENCE, Protocol, Wait
-from app.server.transport import Joined
+from app.http.cors import CORSPolicy
+from app.http.middleware import HTTPMiddleware
+from app.http.problems import ProblemError, RequestTimeout
+from app.metrics import Metrics, PoolStats
+from app.openapi.document import OPENAPI_PATH
+from app.server.admission import MAX_UNSENT_BYTES, AdmissionControl
+from app.server.parser import MAX_FRAMING_BYTES, MAX_HEADER_BYTES, MAX_TOTAL_FRAMING_BYTES
+from app.server.protocol import (
+    MAX_PIPELINED_REQUESTS,
+    STATE_TIMEOUTS,
+    ConnectionState,
+    HTTPProtocol,
+)
+from app.server.transport import CoalescingTransport
 from app.settings import Settings
 
 pytestmark = pytest.mark.requirement("FR-027")
@@ -32,7 +37,7 @@ UNFINISHED = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab"
 WHOLE = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-OPENED: list[Protocol] = []
+OPENED: list[HTTPProtocol] = []
 
 
 class Pipe(asyncio.Transport):
@@ -79,7 +84,7 @@ async def read(_: Any, receive: Any, send: Any) -> None:
     try:
         while (await receive())["more_body"]:
             pass
-    except Problem as problem:
+    except ProblemError as problem:
         status = problem.status
     await send({"type": "http.response.start", "status": status, "headers": []})
     await send({"type": "http.response.body", "body": b""})
@@ -91,12 +96,12 @@ async def answer(_: Any, __: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def connected(app: Any = wait, metrics: Metrics | None = None) -> tuple[Protocol, Pipe]:
+def connected(app: Any = wait, metrics: Metrics | None = None) -> tuple[HTTPProtocol, Pipe]:
     """A protocol with its connection."""
-    edge: Any = Edge(app, [], Cors(()), metrics)
-    config = Config(edge, log_config=None, http=cast("Any", Protocol), lifespan="off")
+    edge: Any = HTTPMiddleware(app, [], CORSPolicy(()), metrics)
+    config = Config(edge, log_config=None, http=cast("Any", HTTPProtocol), lifespan="off")
     config.load()
-    protocol, pipe = Protocol(config, Load(16, Cors(())), {}), Pipe()
+    protocol, pipe = HTTPProtocol(config, AdmissionControl(16, CORSPolicy(())), {}), Pipe()
     protocol.connection_made(pipe)
     OPENED.append(protocol)
     return protocol, pipe
@@ -131,7 +136,7 @@ async def test_a_field_may_be_as_long_as_the_head_before_it_ends() -> None:
     protocol, pipe = connected()
     protocol.data_received(START)
     for _ in range(4):
-        protocol.data_received(b"a" * (HEAD_BYTES_AT_MOST // 4))
+        protocol.data_received(b"a" * (MAX_HEADER_BYTES // 4))
     assert not pipe.closed
 
 
@@ -139,14 +144,14 @@ async def test_one_byte_more_is_refused_before_the_field_ends() -> None:
     protocol, pipe = connected()
     protocol.data_received(START)
     for _ in range(4):
-        protocol.data_received(b"a" * (HEAD_BYTES_AT_MOST // 4))
+        protocol.data_received(b"a" * (MAX_HEADER_BYTES // 4))
     protocol.data_received(b"a")
     assert (await problem(pipe))["status"] == 431
 
 
 async def test_a_head_that_comes_at_once_is_counted_too() -> None:
     protocol, pipe = connected(answer)
-    protocol.data_received(START + b"a" * HEAD_BYTES_AT_MOST + b"\r\n\r\n")
+    protocol.data_received(START + b"a" * MAX_HEADER_BYTES + b"\r\n\r\n")
     assert (await problem(pipe))["status"] == 431
 
 
@@ -154,7 +159,7 @@ async def test_a_head_is_counted_for_each_request_anew() -> None:
     protocol, pipe = connected(answer)
     for _ in range(2):
         protocol.data_received(START)
-        protocol.data_received(b"a" * (HEAD_BYTES_AT_MOST - 1000))
+        protocol.data_received(b"a" * (MAX_HEADER_BYTES - 1000))
         protocol.data_received(b"\r\n\r\n")
         await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -170,7 +175,7 @@ async def test_nonsense_after_a_long_head_is_told_from_a_head_too_long(
 ) -> None:
     protocol, pipe = connected()
     counted = len("/livez") + len("Hosta: \r\n") + len("X: \r\n")
-    field = b"a" * (HEAD_BYTES_AT_MOST - counted + size)
+    field = b"a" * (MAX_HEADER_BYTES - counted + size)
     protocol.data_received(START + field + b"\r\nY: \r\n: nonsense\r\n\r\n")
     assert (await problem(pipe))["type"] == f"/problems/{kind}"
 
@@ -273,7 +278,7 @@ async def test_a_kept_connection_may_bring_one_more_request_at_the_end() -> None
 async def test_a_connection_on_which_nothing_has_begun_is_closed_after_a_moment(
     sent: bytes, monkeypatch: pytest.MonkeyPatch, *, closed: bool
 ) -> None:
-    monkeypatch.setattr("app.server.protocol.LEAVE_SECONDS", 0)
+    monkeypatch.setattr("app.server.protocol.DRAIN_TIMEOUT", 0)
     protocol, pipe = connected()
     protocol.data_received(sent)
     protocol.shutdown()
@@ -304,18 +309,18 @@ async def test_a_connection_with_a_request_under_way_is_not_kept() -> None:
 SLOW = pytest.mark.requirement("FR-048")
 BEGINNING = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
 BEGUN = {
-    Wait.FIRST: b"",
-    Wait.HEAD: START,
-    Wait.BODY: UNFINISHED,
-    Wait.UNWANTED: b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab",
-    Wait.NEXT: WHOLE,
+    ConnectionState.NEW: b"",
+    ConnectionState.READING_HEADERS: START,
+    ConnectionState.READING_BODY: UNFINISHED,
+    ConnectionState.DRAINING_BODY: b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab",
+    ConnectionState.KEEP_ALIVE: WHOLE,
 }
 STATUS = {
-    Wait.HEAD: [408],
-    Wait.BODY: [408],
-    Wait.UNWANTED: [204],
-    Wait.READING: [204],
-    Wait.NEXT: [204],
+    ConnectionState.READING_HEADERS: [408],
+    ConnectionState.READING_BODY: [408],
+    ConnectionState.DRAINING_BODY: [204],
+    ConnectionState.WRITING: [204],
+    ConnectionState.KEEP_ALIVE: [204],
 }
 
 
@@ -325,74 +330,74 @@ def statuses(pipe: Pipe) -> list[int]:
 
 HEADERS = "seconds for the request line and the header fields"
 ROWS = {
-    Wait.FIRST: HEADERS,
-    Wait.HEAD: HEADERS,
-    Wait.BODY: "seconds for a body",
-    Wait.UNWANTED: "seconds for a body",
-    Wait.READING: "seconds until a client has read what it was sent",
-    Wait.NEXT: "seconds between two requests on a connection",
+    ConnectionState.NEW: HEADERS,
+    ConnectionState.READING_HEADERS: HEADERS,
+    ConnectionState.READING_BODY: "seconds for a body",
+    ConnectionState.DRAINING_BODY: "seconds for a body",
+    ConnectionState.WRITING: "seconds until a client has read what it was sent",
+    ConnectionState.KEEP_ALIVE: "seconds between two requests on a connection",
 }
 
 
 def documented(row: str) -> float:
     """A limit in the contract's table."""
-    found = re.search(rf"\| {row} \| (\d+) \|", FILE.read_text("utf-8"))
+    found = re.search(rf"\| {row} \| (\d+) \|", OPENAPI_PATH.read_text("utf-8"))
     assert found, row
     return float(found[1])
 
 
-async def waiting(kind: Wait) -> tuple[Protocol, Pipe]:
+async def waiting(kind: ConnectionState) -> tuple[HTTPProtocol, Pipe]:
     """A connection in this state."""
-    protocol, pipe = connected(read if kind is Wait.BODY else answer)
+    protocol, pipe = connected(read if kind is ConnectionState.READING_BODY else answer)
     protocol.data_received(BEGUN.get(kind, WHOLE))
     await settle()
-    pipe.unread = int(kind is Wait.READING)
+    pipe.unread = int(kind is ConnectionState.WRITING)
     return protocol, pipe
 
 
-async def assert_ends_after(protocol: Protocol, pipe: Pipe, seconds: float) -> None:
+async def assert_ends_after(protocol: HTTPProtocol, pipe: Pipe, seconds: float) -> None:
     """It is ended after these seconds, and not before."""
     for now in (100.0, 100.0 + seconds - 0.1):
-        protocol.look(now)
+        protocol.check_timeout(now)
         await settle()
         assert (pipe.closed, pipe.aborted) == (False, False)
-    protocol.look(100.0 + seconds)
+    protocol.check_timeout(100.0 + seconds)
     await settle()
     assert pipe.closed or pipe.aborted
 
 
 @SLOW
-@pytest.mark.parametrize("kind", Wait)
-async def test_each_wait_ends_at_the_limit_of_the_contract(kind: Wait) -> None:
+@pytest.mark.parametrize("kind", ConnectionState)
+async def test_each_wait_ends_at_the_limit_of_the_contract(kind: ConnectionState) -> None:
     protocol, pipe = await waiting(kind)
-    assert Settings().keep_alive_timeout == documented(ROWS[Wait.NEXT])
+    assert Settings().keep_alive_timeout == documented(ROWS[ConnectionState.KEEP_ALIVE])
     protocol.config.timeout_keep_alive = Settings().keep_alive_timeout
     await assert_ends_after(protocol, pipe, documented(ROWS[kind]))
     assert statuses(pipe) == STATUS.get(kind, [])
 
 
 @SLOW
-@pytest.mark.parametrize("kind", Wait)
+@pytest.mark.parametrize("kind", ConnectionState)
 async def test_each_wait_has_a_limit_of_its_own(
-    kind: Wait, monkeypatch: pytest.MonkeyPatch
+    kind: ConnectionState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     protocol, pipe = await waiting(kind)
-    for each in PATIENCE:
-        monkeypatch.setitem(PATIENCE, each, float(each.value))
-    protocol.config.timeout_keep_alive = Wait.NEXT.value
+    for each in STATE_TIMEOUTS:
+        monkeypatch.setitem(STATE_TIMEOUTS, each, float(each.value))
+    protocol.config.timeout_keep_alive = ConnectionState.KEEP_ALIVE.value
     await assert_ends_after(protocol, pipe, kind.value)
 
 
 @SLOW
 async def test_time_is_counted_from_when_a_wait_was_first_seen() -> None:
     protocol, pipe = connected(answer)
-    protocol.look(0.0)
+    protocol.check_timeout(0.0)
     protocol.data_received(WHOLE)
     await asyncio.sleep(0)
-    protocol.look(1000.0)
+    protocol.check_timeout(1000.0)
     protocol.data_received(WHOLE)
     await asyncio.sleep(0)
-    protocol.look(2000.0)
+    protocol.check_timeout(2000.0)
     assert not pipe.closed
 
 
@@ -402,7 +407,7 @@ async def test_what_is_begun_after_an_answer_has_time_of_its_own() -> None:
     for now in (0.0, 1000.0):
         protocol.data_received(WHOLE + START)
         await asyncio.sleep(0)
-        protocol.look(now)
+        protocol.check_timeout(now)
         protocol.data_received(b"a\r\n\r\n")
         await asyncio.sleep(0)
     assert not pipe.closed
@@ -414,7 +419,7 @@ async def test_while_it_is_the_services_turn_no_time_is_counted(sent: bytes) -> 
     protocol, pipe = connected()
     protocol.data_received(sent)
     for now in (0.0, 1000.0, 2000.0):
-        protocol.look(now)
+        protocol.check_timeout(now)
     assert not pipe.closed
 
 
@@ -426,8 +431,12 @@ async def test_a_client_that_reads_nothing_is_cut_off(closes: bool) -> None:  # 
     await asyncio.sleep(0)
     pipe.unread, pipe.closed = 1, closes
     cut: list[bool] = []
-    for now in (0.0, PATIENCE[Wait.READING] - 0.1, PATIENCE[Wait.READING]):
-        protocol.look(now)
+    for now in (
+        0.0,
+        STATE_TIMEOUTS[ConnectionState.WRITING] - 0.1,
+        STATE_TIMEOUTS[ConnectionState.WRITING],
+    ):
+        protocol.check_timeout(now)
         cut.append(pipe.aborted)
     assert cut == [False, False, True]
 
@@ -436,23 +445,23 @@ async def test_a_client_that_reads_nothing_is_cut_off(closes: bool) -> None:  # 
 async def test_as_many_may_be_sent_ahead_one_by_one_and_no_more() -> None:
     protocol, pipe = connected()
     protocol.data_received(WHOLE)
-    for number in range(AHEAD_AT_MOST):
+    for number in range(MAX_PIPELINED_REQUESTS):
         protocol.data_received(WHOLE)
         assert len(protocol.queue) == number + 2
     protocol.data_received(WHOLE)
-    assert protocol.is_deaf
-    assert len(protocol.queue) == AHEAD_AT_MOST + 1
+    assert protocol.reading_stopped
+    assert len(protocol.queue) == MAX_PIPELINED_REQUESTS + 1
     assert not pipe.reading
 
 
 @SLOW
 async def test_after_as_many_as_may_be_sent_ahead_nothing_is_heard() -> None:
     protocol, pipe = connected()
-    protocol.data_received(WHOLE * (AHEAD_AT_MOST + 1))
+    protocol.data_received(WHOLE * (MAX_PIPELINED_REQUESTS + 1))
     for sent in (WHOLE, b"nonsense\r\n\r\n"):
         protocol.data_received(sent)
     assert len(protocol.server_state.tasks) == 1
-    assert len(protocol.queue) == AHEAD_AT_MOST
+    assert len(protocol.queue) == MAX_PIPELINED_REQUESTS
     assert pipe.written == b""
 
 
@@ -462,7 +471,7 @@ async def test_a_connection_that_is_being_closed_is_left_alone() -> None:
     protocol.data_received(b"nonsense\r\n\r\n")
     await settle()
     for now in (0.0, 1000.0):
-        protocol.look(now)
+        protocol.check_timeout(now)
     assert statuses(pipe) == [400]
 
 
@@ -472,7 +481,7 @@ async def test_a_connection_that_is_being_closed_is_left_alone() -> None:
 API = WHOLE.replace(b"/livez", b"/api")
 
 
-def in_progress(protocol: Protocol) -> int:
+def in_progress(protocol: HTTPProtocol) -> int:
     """How many requests count against the limit."""
     return len(protocol.server_state.in_progress)
 
@@ -562,7 +571,7 @@ async def test_an_answered_request_does_not_count_while_its_handler_goes_on() ->
 @pytest.mark.requirement("FR-047")
 async def test_a_request_that_is_sent_after_a_health_check_is_judged_too() -> None:
     protocol, pipe = connected(answer)
-    protocol.server_state.limit = 0
+    protocol.server_state.max_concurrent_requests = 0
     protocol.data_received(WHOLE + API + WHOLE + API)
     for _ in range(9):
         await asyncio.sleep(0)
@@ -572,7 +581,7 @@ async def test_a_request_that_is_sent_after_a_health_check_is_judged_too() -> No
 @pytest.mark.requirement("FR-031", "FR-047")
 async def test_a_preflight_is_answered_whatever_the_load() -> None:
     protocol, pipe = connected(answer)
-    protocol.server_state.limit = 0
+    protocol.server_state.max_concurrent_requests = 0
     protocol.data_received(API.replace(b"GET", b"OPTIONS", 1) + API)
     for _ in range(9):
         await asyncio.sleep(0)
@@ -585,7 +594,7 @@ async def test_a_request_is_judged_again_when_its_body_has_come(others: int, sta
     async def read(scope: Any, receive: Any, send: Any) -> None:
         try:
             await receive()
-        except Problem as problem:
+        except ProblemError as problem:
             start = {"type": "http.response.start", "status": problem.status, "headers": []}
             await send(start)
             await send({"type": "http.response.body", "body": b""})
@@ -593,7 +602,7 @@ async def test_a_request_is_judged_again_when_its_body_has_come(others: int, sta
             await answer(scope, receive, send)
 
     protocol, pipe = connected(read)
-    protocol.server_state.limit = 1
+    protocol.server_state.max_concurrent_requests = 1
     protocol.data_received(BEGINNING)
     for _ in range(others):  # takes the only place while the first one waits for its client
         other, _ = connected(wait)
@@ -619,7 +628,7 @@ async def test_a_target_that_cannot_be_parsed_is_answered(target: bytes) -> None
 
 @pytest.mark.requirement("NFR-017")
 async def test_incomplete_bodies_are_bounded_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.server.admission.INCOMPLETE_BYTES_AT_MOST", 20)
+    monkeypatch.setattr("app.server.admission.MAX_INCOMPLETE_BYTES", 20)
     made = [connected()[0] for _ in range(5)]
     gone, first, complete, second, last = made
     for protocol in made:
@@ -670,7 +679,7 @@ async def test_a_body_that_has_come_waits_for_nobody() -> None:
 async def test_what_a_client_has_not_read_counts_until_it_reads_or_is_gone(end: str) -> None:
     first, pipe = connected(answer)
     load = first.server_state
-    pipe.unread = UNSENT_BYTES_AT_MOST
+    pipe.unread = MAX_UNSENT_BYTES
     first.pause_writing()
     if end == "read":
         first.resume_writing()
@@ -678,14 +687,14 @@ async def test_what_a_client_has_not_read_counts_until_it_reads_or_is_gone(end: 
         first.connection_lost(None)
     pipe_of_other = Pipe()
     pipe_of_other.unread = 1
-    load.write_blocked(Joined(pipe_of_other, asyncio.get_running_loop()))
+    load.write_blocked(CoalescingTransport(pipe_of_other, asyncio.get_running_loop()))
     assert not pipe.aborted
 
 
 @pytest.mark.requirement("FR-047")
 async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> None:
     protocol, pipe = connected()
-    protocol.server_state.limit = 0
+    protocol.server_state.max_concurrent_requests = 0
     protocol.data_received(WHOLE.replace(b"/livez", b"/api"))
     assert statuses(pipe) == [503]
     protocol.pause_writing()
@@ -698,7 +707,7 @@ async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> No
 @pytest.mark.requirement("FR-047")
 async def test_a_refusal_for_load_names_the_request_and_its_trace() -> None:
     protocol, pipe = connected()
-    protocol.server_state.limit = 0
+    protocol.server_state.max_concurrent_requests = 0
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     fields = f"X-Request-ID: mine\r\ntraceparent: 00-{trace}-{'1' * 16}-01\r\n".encode()
     protocol.data_received(WHOLE.replace(b"/livez", b"/api")[:-2] + fields + b"\r\n")
@@ -753,7 +762,7 @@ async def test_a_refusal_for_load_has_a_body_unless_it_answers_head(
     method: str, *, has_body: bool
 ) -> None:
     protocol, pipe = connected()
-    protocol.server_state.limit = 0
+    protocol.server_state.max_concurrent_requests = 0
     protocol.data_received(f"{method} /api HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     head, _, body = pipe.written.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")
@@ -762,16 +771,16 @@ async def test_a_refusal_for_load_has_a_body_unless_it_answers_head(
 
 
 @SLOW
-@pytest.mark.parametrize(("unwanted", "is_deaf"), [(1_048_576, False), (1_048_577, True)])
+@pytest.mark.parametrize(("unwanted", "reading_stopped"), [(1_048_576, False), (1_048_577, True)])
 async def test_of_a_body_that_is_not_wanted_a_mebibyte_is_read(
-    unwanted: int, *, is_deaf: bool
+    unwanted: int, *, reading_stopped: bool
 ) -> None:
     protocol, _ = connected(answer)
     protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n")
     for _ in range(3):
         await asyncio.sleep(0)
     protocol.data_received(b"a" * unwanted)
-    assert protocol.is_deaf is is_deaf
+    assert protocol.reading_stopped is reading_stopped
 
 
 @pytest.mark.requirement("NFR-004")
@@ -819,7 +828,7 @@ async def test_what_was_sent_ahead_is_not_begun_before_the_answer_ahead_is_taken
         assert statuses(pipe) == [204] * number
         assert len(begun) == number
         protocol.resume_writing()
-    assert not protocol.is_unread
+    assert not protocol.write_blocked
 
 
 # --- bodies whose framing has no end -------------------------------------------------------------
@@ -836,8 +845,8 @@ async def test_a_part_of_the_framing_of_a_body_is_bounded(begin: bytes) -> None:
     protocol, pipe = connected(read)
     protocol.data_received(CHUNKED + begin)
     await settle()
-    protocol.data_received(b"a" * STALLED_BYTES_AT_MOST)
-    assert not protocol.is_deaf
+    protocol.data_received(b"a" * MAX_FRAMING_BYTES)
+    assert not protocol.reading_stopped
     protocol.data_received(b"a")
     await settle()
     assert (statuses(pipe), pipe.closed) == ([413], True)
@@ -849,10 +858,10 @@ async def test_all_framing_of_a_body_is_bounded_and_its_content_is_not_counted()
     protocol.data_received(CHUNKED)
     piece = b"1;%b\r\na\r\n" % (b"x" * 1000)
     framing = len(piece) - 1
-    for _ in range(UNWANTED_BYTES_AT_MOST // framing):
+    for _ in range(MAX_TOTAL_FRAMING_BYTES // framing):
         protocol.data_received(piece)
     await settle()
-    assert (protocol.is_deaf, statuses(pipe)) == (False, [])
+    assert (protocol.reading_stopped, statuses(pipe)) == (False, [])
     protocol.data_received(piece)
     await settle()
     assert (statuses(pipe), pipe.closed) == ([413], True)
@@ -862,7 +871,7 @@ async def test_all_framing_of_a_body_is_bounded_and_its_content_is_not_counted()
 async def test_many_small_trailer_fields_are_bounded_together() -> None:
     protocol, pipe = connected(read)
     protocol.data_received(CHUNKED + b"0\r\n")
-    for _ in range(STALLED_BYTES_AT_MOST // 6 + 1):
+    for _ in range(MAX_FRAMING_BYTES // 6 + 1):
         protocol.data_received(b"a: b\r\n")
     await settle()
     assert statuses(pipe) == [413]
@@ -888,7 +897,7 @@ REJECTED = {
 async def test_a_rejected_request_is_one_line_and_one_figure(
     sent: bytes, method: str | None, status: int
 ) -> None:
-    metrics = Metrics(Pool(lambda: 0, lambda: 0, lambda: 0))
+    metrics = Metrics(PoolStats(lambda: 0, lambda: 0, lambda: 0))
     protocol, pipe = connected(answer, metrics)
     with capture_logs() as lines:
         protocol.data_received(WHOLE + sent)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.tasks import models
-from app.domain.tasks.search import SEPARATORS, tsquery, user_mark, words
-from app.openapi.document import Contract
+from app.domain.tasks.search import SEPARATORS, build_tsquery, tokenize, user_prefix
+from app.openapi.document import OpenAPIDocument
 from tests.support.contract_check import prose_of
 
 pytestmark = pytest.mark.requirement("FR-019")
@@ -51,7 +51,7 @@ def ranges_of(character_class: str) -> list[tuple[int, int]]:
     return [(int(first, 16), int(last or first, 16)) for first, last in parts]
 
 
-def test_the_separators_are_the_contracts(contract: Contract) -> None:
+def test_the_separators_are_the_contracts(contract: OpenAPIDocument) -> None:
     (sentence,) = re.findall(
         r"other than these separators: (.*?)\. Letters",
         prose_of(contract.document),
@@ -75,12 +75,12 @@ def test_the_databases_separators_are_the_same_but_for_u_0000(sql: str) -> None:
 
 
 def test_the_model_generates_the_column_as_the_migration_does() -> None:
-    assert models.SEARCH == migration().SEARCH
+    assert models.SEARCH_EXPRESSION == migration().SEARCH
 
 
 @pytest.mark.parametrize("character", sorted({chr(edge) for ends in SEPARATORS for edge in ends}))
 def test_both_ends_of_a_range_separate(character: str) -> None:
-    assert words(f"a{character}b") == ["a", "b"]
+    assert tokenize(f"a{character}b") == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_both_ends_of_a_range_separate(character: str) -> None:
     ),
 )
 def test_what_is_beside_a_range_is_in_a_word(character: str) -> None:
-    assert words(f"a{character}b") == [f"a{character}b"]
+    assert tokenize(f"a{character}b") == [f"a{character}b"]
 
 
 @given(text)
 def test_words_are_what_is_left_when_separators_are_taken_out(sample: str) -> None:
     is_in_word = [not any(first <= ord(c) <= last for first, last in SEPARATORS) for c in sample]
     kept = "".join(c if inside else " " for c, inside in zip(sample, is_in_word, strict=True))
-    assert words(sample) == [word for word in kept.split(" ") if word]
+    assert tokenize(sample) == [word for word in kept.split(" ") if word]
 
 
 @pytest.mark.parametrize(
@@ -114,33 +114,33 @@ def test_words_are_what_is_left_when_separators_are_taken_out(sample: str) -> No
     ],
 )
 def test_a_query_wants_each_word_as_a_beginning(sample: str, query: str | None) -> None:
-    assert (tsquery("alice", sample) or "").replace(user_mark("alice"), "") == (query or "")
+    assert (build_tsquery("alice", sample) or "").replace(user_prefix("alice"), "") == (query or "")
 
 
 @given(text | st.text(code_points | st.sampled_from("ab'\\:*&|!()<->"), max_size=50))
 def test_a_query_is_quoted_words_and_nothing_else(sample: str) -> None:
-    query = tsquery("alice", sample)
-    assert (query is None) == (words(sample) == [])
+    query = build_tsquery("alice", sample)
+    assert (query is None) == (tokenize(sample) == [])
     assert query is None or QUERY.fullmatch(query)
 
 
 @pytest.mark.requirement("FR-020")
 @given(users)
 def test_a_users_mark_is_eight_hexadecimal_digits_and_always_the_same(user: str) -> None:
-    assert re.fullmatch(r"[0-9a-f]{8}", user_mark(user))
-    assert user_mark(user) == user_mark(user)
+    assert re.fullmatch(r"[0-9a-f]{8}", user_prefix(user))
+    assert user_prefix(user) == user_prefix(user)
 
 
 @pytest.mark.requirement("FR-020")
 @given(users, text)
 def test_each_word_of_a_query_is_marked_as_the_users(user: str, sample: str) -> None:
-    mark = user_mark(user)
-    query = tsquery(user, sample) or ""
+    mark = user_prefix(user)
+    query = build_tsquery(user, sample) or ""
     assert [part[: len(mark)] for part in re.findall(r"'([^']+)'", query)] == [mark] * len(
-        words(sample)
+        tokenize(sample)
     )
 
 
 def test_every_letter_and_digit_of_ascii_is_of_a_word() -> None:
     text = string.ascii_letters + string.digits
-    assert words(text) == [text]
+    assert tokenize(text) == [text]

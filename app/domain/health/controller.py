@@ -9,15 +9,15 @@ from litestar import Request, get
 from litestar.status_codes import HTTP_200_OK
 from msgspec import Meta
 
-from app.db.database import schema_suffices
+from app.db.database import is_schema_compatible
 from app.db.errors import ReadOnlyDatabaseError
-from app.http.parameters import Nothing, Parameters
+from app.http.parameters import NoParameters, Parameters
 from app.http.problems import DatabaseUnavailable, NotReady
-from app.http.responses import Answer
-from app.state import core
+from app.http.responses import APIResponse
+from app.state import app_state
 
-READINESS_SECONDS = 1.0
-NO_PARAMETERS = Parameters(Nothing, Nothing, Nothing)
+READINESS_TIMEOUT = 1.0
+NO_PARAMETERS = Parameters(NoParameters, NoParameters, NoParameters)
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -26,17 +26,17 @@ class Health(msgspec.Struct, frozen=True):
     status: Annotated[str, Meta(max_length=32, pattern=r"^[a-z]+\Z")]
 
 
-class Healthy(Answer[Health]):
+class HealthResponse(APIResponse[Health]):
     """The process, or the service, is well."""
 
     status = HTTP_200_OK
 
 
 @get("/livez", operation_id="getLiveness", tags=["health"], parameters=NO_PARAMETERS)
-async def get_liveness(request: Request[Any, Any, Any]) -> Healthy:
+async def get_liveness(request: Request[Any, Any, Any]) -> HealthResponse:
     """Answer that the process answers; the database is not asked, so it may stay asleep."""
-    NO_PARAMETERS.read(request)
-    return Healthy(Health("alive"))
+    NO_PARAMETERS.parse(request)
+    return HealthResponse(Health("alive"))
 
 
 @get(
@@ -46,17 +46,17 @@ async def get_liveness(request: Request[Any, Any, Any]) -> Healthy:
     parameters=NO_PARAMETERS,
     problems=[NotReady],
 )
-async def get_readiness(request: Request[Any, Any, Any]) -> Healthy:
+async def get_readiness(request: Request[Any, Any, Any]) -> HealthResponse:
     """Answer whether the database takes writes and its schema is the one needed, or a later one."""
-    NO_PARAMETERS.read(request)
+    NO_PARAMETERS.parse(request)
     try:
-        revision = await core(request).database.revision(READINESS_SECONDS)
+        revision = await app_state(request).database.schema_revision(READINESS_TIMEOUT)
     except DatabaseUnavailable:
         raise NotReady from None
     except ReadOnlyDatabaseError:
         msg = "The database is read-only."
         raise NotReady(msg) from None
-    if not schema_suffices(revision):
+    if not is_schema_compatible(revision):
         msg = "The database's schema is older than this version needs."
         raise NotReady(msg)
-    return Healthy(Health("ready"))
+    return HealthResponse(Health("ready"))

@@ -20,10 +20,10 @@ from app.domain.tasks.schemas import (
     TaskReplace,
     UserPath,
 )
-from app.http.body import JSON, MERGE_PATCH, Body
-from app.http.etags import Condition, is_unchanged
-from app.http.headers import Located, Tagged
-from app.http.parameters import IfMatch, IfNoneMatch, Nothing, Parameters
+from app.http.body import JSON, MERGE_PATCH, JSONBody
+from app.http.etags import ETagCondition, is_not_modified
+from app.http.headers import CreatedHeaders, ETagHeaders
+from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, NoParameters, Parameters
 from app.http.problems import (
     DatabaseUnavailable,
     IdempotencyKeyInUse,
@@ -32,49 +32,49 @@ from app.http.problems import (
     PreconditionFailed,
     TaskNotFound,
 )
-from app.http.responses import Answer, NotModified
-from app.state import core
+from app.http.responses import APIResponse, NotModifiedResponse
+from app.state import app_state
 
-LIST_TASKS = Parameters(UserPath, ListTasksQuery, Nothing)
-CREATE_TASK = Parameters(UserPath, Nothing, CreateTaskHeaders)
-GET_TASK = Parameters(TaskPath, Nothing, IfNoneMatch)
-REPLACE_TASK = Parameters(TaskPath, Nothing, ReplaceTaskHeaders)
-UPDATE_TASK = Parameters(TaskPath, Nothing, IfMatch)
-DELETE_TASK = Parameters(TaskPath, Nothing, IfMatch)
+LIST_TASKS = Parameters(UserPath, ListTasksQuery, NoParameters)
+CREATE_TASK = Parameters(UserPath, NoParameters, CreateTaskHeaders)
+GET_TASK = Parameters(TaskPath, NoParameters, IfNoneMatchHeaders)
+REPLACE_TASK = Parameters(TaskPath, NoParameters, ReplaceTaskHeaders)
+UPDATE_TASK = Parameters(TaskPath, NoParameters, IfMatchHeaders)
+DELETE_TASK = Parameters(TaskPath, NoParameters, IfMatchHeaders)
 
-CREATE_BODY = Body(TaskCreate, JSON)
-REPLACE_BODY = Body(TaskReplace, JSON)
-PATCH_BODY = Body(TaskPatch, MERGE_PATCH, JSON)
+CREATE_BODY = JSONBody(TaskCreate, JSON)
+REPLACE_BODY = JSONBody(TaskReplace, JSON)
+PATCH_BODY = JSONBody(TaskPatch, MERGE_PATCH, JSON)
 
 
-class Page(Answer[TaskPage]):
+class TaskPageResponse(APIResponse[TaskPage]):
     """A page of tasks."""
 
     status = HTTP_200_OK
 
 
-class Current(Answer[Task]):
+class TaskResponse(APIResponse[Task]):
     """The task as it is now."""
 
     status = HTTP_200_OK
-    fields = Tagged
+    headers_type = ETagHeaders
 
     def __init__(self, task: Task) -> None:
         """Answer a task."""
-        super().__init__(task, Tagged(task.etag))
+        super().__init__(task, ETagHeaders(task.etag))
 
 
-class Created(Answer[Task]):
+class TaskCreatedResponse(APIResponse[Task]):
     """The task is new."""
 
     status = HTTP_201_CREATED
-    fields = Located
-    links: ClassVar = {"user_id": "user_id", "task_id": "id"}
+    headers_type = CreatedHeaders
+    openapi_links: ClassVar = {"user_id": "user_id", "task_id": "id"}
 
     def __init__(self, task: Task) -> None:
         """Answer a new task."""
         location = f"/api/v1/users/{quote(task.user_id, safe=':@+')}/tasks/{task.id}"
-        super().__init__(task, Located(task.etag, location))
+        super().__init__(task, CreatedHeaders(task.etag, location))
 
 
 class TaskController(Controller):
@@ -88,16 +88,16 @@ class TaskController(Controller):
         parameters=LIST_TASKS,
         problems=[InvalidCursor, DatabaseUnavailable],
     )
-    async def list_tasks(self, request: Request[Any, Any, Any]) -> Page:
+    async def list_tasks(self, request: Request[Any, Any, Any]) -> TaskPageResponse:
         """Answer one page."""
-        path, query, _ = LIST_TASKS.read(request)
-        parts = core(request)
-        after = parts.cursors.decode(path.user_id, query)
-        items, position = await parts.tasks.list_tasks(path.user_id, query, after)
+        path, query, _ = LIST_TASKS.parse(request)
+        parts = app_state(request)
+        after = parts.cursor_codec.decode(path.user_id, query)
+        items, position = await parts.task_repository.list_tasks(path.user_id, query, after)
         next_cursor = None
         if position is not None:
-            next_cursor = parts.cursors.encode(path.user_id, query, position)
-        return Page(TaskPage(items, next_cursor))
+            next_cursor = parts.cursor_codec.encode(path.user_id, query, position)
+        return TaskPageResponse(TaskPage(items, next_cursor))
 
     @post(
         operation_id="createTask",
@@ -105,12 +105,14 @@ class TaskController(Controller):
         reads=CREATE_BODY,
         problems=[IdempotencyKeyInUse, IdempotencyKeyReused, DatabaseUnavailable],
     )
-    async def create_task(self, request: Request[Any, Any, Any]) -> Created:
+    async def create_task(self, request: Request[Any, Any, Any]) -> TaskCreatedResponse:
         """Store a new task."""
-        path, _, headers = CREATE_TASK.read(request)
-        new = await CREATE_BODY.read(request)
-        task = await core(request).tasks.create_task(path.user_id, new, headers.idempotency_key)
-        return Created(task)
+        path, _, headers = CREATE_TASK.parse(request)
+        new = await CREATE_BODY.parse(request)
+        task = await app_state(request).task_repository.create_task(
+            path.user_id, new, headers.idempotency_key
+        )
+        return TaskCreatedResponse(task)
 
     @get(
         "/{task_id:str}",
@@ -118,13 +120,13 @@ class TaskController(Controller):
         parameters=GET_TASK,
         problems=[TaskNotFound, DatabaseUnavailable],
     )
-    async def get_task(self, request: Request[Any, Any, Any]) -> Current | NotModified:
+    async def get_task(self, request: Request[Any, Any, Any]) -> TaskResponse | NotModifiedResponse:
         """Answer one task, or 304."""
-        path, _, headers = GET_TASK.read(request)
-        task = await core(request).tasks.get_task(path.user_id, path.task_id)
-        if is_unchanged(headers.if_none_match, task.etag):
-            return NotModified(task.etag)
-        return Current(task)
+        path, _, headers = GET_TASK.parse(request)
+        task = await app_state(request).task_repository.get_task(path.user_id, path.task_id)
+        if is_not_modified(headers.if_none_match, task.etag):
+            return NotModifiedResponse(task.etag)
+        return TaskResponse(task)
 
     @put(
         "/{task_id:str}",
@@ -133,18 +135,22 @@ class TaskController(Controller):
         reads=REPLACE_BODY,
         problems=[PreconditionFailed, DatabaseUnavailable],
     )
-    async def replace_task(self, request: Request[Any, Any, Any]) -> Created | Current:
+    async def replace_task(
+        self, request: Request[Any, Any, Any]
+    ) -> TaskCreatedResponse | TaskResponse:
         """Replace a task, or create it under the id in the path."""
-        path, _, headers = REPLACE_TASK.read(request)
-        new = await REPLACE_BODY.read(request)
-        task = await core(request).tasks.replace_task(
+        path, _, headers = REPLACE_TASK.parse(request)
+        new = await REPLACE_BODY.parse(request)
+        task = await app_state(request).task_repository.replace_task(
             path.user_id,
             path.task_id,
             new,
-            if_match=Condition.parse(headers.if_match),
-            if_absent=headers.if_none_match is not None,
+            if_match=ETagCondition.parse(headers.if_match),
+            must_not_exist=headers.if_none_match is not None,
         )
-        return Created(task) if task.created_at == task.updated_at else Current(task)
+        return (
+            TaskCreatedResponse(task) if task.created_at == task.updated_at else TaskResponse(task)
+        )
 
     @patch(
         "/{task_id:str}",
@@ -153,15 +159,15 @@ class TaskController(Controller):
         reads=PATCH_BODY,
         problems=[TaskNotFound, PreconditionFailed, DatabaseUnavailable],
     )
-    async def update_task(self, request: Request[Any, Any, Any]) -> Current:
+    async def update_task(self, request: Request[Any, Any, Any]) -> TaskResponse:
         """Change the members that were sent."""
-        path, _, headers = UPDATE_TASK.read(request)
-        change = await PATCH_BODY.read(request)
-        if_match = Condition.parse(headers.if_match)
-        task = await core(request).tasks.update_task(
+        path, _, headers = UPDATE_TASK.parse(request)
+        change = await PATCH_BODY.parse(request)
+        if_match = ETagCondition.parse(headers.if_match)
+        task = await app_state(request).task_repository.update_task(
             path.user_id, path.task_id, change, if_match=if_match
         )
-        return Current(task)
+        return TaskResponse(task)
 
     @delete(
         "/{task_id:str}",
@@ -171,6 +177,8 @@ class TaskController(Controller):
     )
     async def delete_task(self, request: Request[Any, Any, Any]) -> None:
         """Delete a task for good."""
-        path, _, headers = DELETE_TASK.read(request)
-        if_match = Condition.parse(headers.if_match)
-        await core(request).tasks.delete_task(path.user_id, path.task_id, if_match=if_match)
+        path, _, headers = DELETE_TASK.parse(request)
+        if_match = ETagCondition.parse(headers.if_match)
+        await app_state(request).task_repository.delete_task(
+            path.user_id, path.task_id, if_match=if_match
+        )

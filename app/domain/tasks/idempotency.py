@@ -30,15 +30,15 @@ from app.domain.tasks.models import IdempotencyKeyRecord as Key
 from app.domain.tasks.models import TaskRecord
 from app.domain.tasks.schemas import TaskCreate
 
-HOURS = 24
-FORGOTTEN_AT_MOST = 10  # more than are made, so the expired ones of a user become fewer
-SWEPT_AT_MOST = 10_000
+TTL_HOURS = 24
+EXPIRED_PER_CREATE = 10  # more than are made, so the expired ones of a user become fewer
+SWEEP_LIMIT = 10_000
 
 NOW = func.now()
-_LIFE = text(f"interval '{HOURS} hours'")
+_TTL = text(f"interval '{TTL_HOURS} hours'")
 _UTC = text("'UTC'")
-_EXPIRED = Key.created_at < NOW - _LIFE
-_OWNER = bindparam("owner", type_=Key.user_id.type)
+_EXPIRED = Key.created_at < NOW - _TTL
+_USER_ID = bindparam("owner", type_=Key.user_id.type)
 _KEY = bindparam("key", type_=Key.key.type)
 _COLUMNS = (Key.payload_digest, Key.task_id, Key.etag, Key.created_at)
 
@@ -48,7 +48,7 @@ _lock = select(
     func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)).label("held")
 ).cte("lock")
 _new_key = {
-    "user_id": _OWNER,
+    "user_id": _USER_ID,
     "key": _KEY,
     "payload_digest": bindparam("payload_digest", type_=LargeBinary),
     "task_id": bindparam("task", type_=Key.task_id.type),
@@ -67,13 +67,13 @@ _claimed = (
         },
         # `_EXPIRED` by functions that are IMMUTABLE, which a distributed PostgreSQL wants here.
         where=Key.created_at
-        < func.timezone(_UTC, func.timezone(_UTC, _insert_key.excluded.created_at) - _LIFE),
+        < func.timezone(_UTC, func.timezone(_UTC, _insert_key.excluded.created_at) - _TTL),
     )
     .returning(*_COLUMNS)
     .cte("claimed")
 )
 _new_task = {
-    "user_id": _OWNER,
+    "user_id": _USER_ID,
     "id": _claimed.c.task_id,
     "title": bindparam("new_title", type_=TaskRecord.title.type),
     "description": bindparam("new_description", type_=TaskRecord.description.type),
@@ -82,41 +82,41 @@ _new_task = {
     "updated_at": _claimed.c.created_at,
     "etag": _claimed.c.etag,
 }
-_stored = (
+_inserted = (
     insert(TaskRecord)
     .from_select(list(_new_task), select(*_new_task.values()).select_from(_claimed))
     .cte("stored")
 )
-_forgotten = (
+_deleted_expired = (
     delete(Key)
     .where(
-        Key.user_id == _OWNER,
+        Key.user_id == _USER_ID,
         Key.key.in_(
             select(Key.key)
-            .where(Key.user_id == _OWNER, Key.key != _KEY, _EXPIRED)
+            .where(Key.user_id == _USER_ID, Key.key != _KEY, _EXPIRED)
             .order_by(Key.created_at)
-            .limit(FORGOTTEN_AT_MOST)
+            .limit(EXPIRED_PER_CREATE)
             .with_for_update(skip_locked=True)
         ),
     )
     .cte("forgotten")
 )
-_kept = select(*_COLUMNS).where(Key.user_id == _OWNER, Key.key == _KEY, ~_EXPIRED)
+_existing = select(*_COLUMNS).where(Key.user_id == _USER_ID, Key.key == _KEY, ~_EXPIRED)
 
 # One row: what the key stands for, made now or before. None while another request has the lock or
 # has ended since this statement began, so that its row cannot be seen.
-CREATE_ONCE = union_all(select(_claimed), _kept).add_cte(_stored, _forgotten)
+CREATE_IDEMPOTENTLY = union_all(select(_claimed), _existing).add_cte(_inserted, _deleted_expired)
 
 # Without a lock of its own, which a distributed PostgreSQL does not accept for many users.
-SWEEP = delete(Key).where(
+DELETE_EXPIRED_KEYS = delete(Key).where(
     tuple_(Key.user_id, Key.key).in_(
-        select(Key.user_id, Key.key).where(_EXPIRED).limit(SWEPT_AT_MOST)
+        select(Key.user_id, Key.key).where(_EXPIRED).limit(SWEEP_LIMIT)
     )
 )
 
 
-def key_values(user_id: str, key: str, new: TaskCreate) -> dict[str, Any]:
-    """The parameters of `CREATE_ONCE` that the key and the payload decide."""
+def idempotency_params(user_id: str, key: str, new: TaskCreate) -> dict[str, Any]:
+    """The parameters of `CREATE_IDEMPOTENTLY` that the key and the payload decide."""
     # Of the decoded payload: white space and the order of members are no difference.
     payload = blake2b(msgspec.json.encode(new), digest_size=32).digest()
     # 64 bits: two keys with one lock would at worst send one of two requests away to come again.

@@ -64,25 +64,25 @@ INDEXED = {
 
 Columns = tuple[Any, ...]
 
-PAGE_BYTES = 1_048_576
-TITLE_BYTES = 2_000
+MAX_PAGE_BYTES = 1_048_576
+MAX_TITLE_BYTES = 2_000
 # As JSON, at most: of a page beside its tasks, of a task beside its texts, of a character.
-PAGE_REST, TASK_REST, CHARACTER = 128, 640, 6
+PAGE_OVERHEAD_BYTES, TASK_OVERHEAD_BYTES, MAX_CHARACTER_BYTES = 128, 640, 6
 
 _TOO_LONG = func.octet_length(TaskRecord.description) > bindparam("longest", type_=Integer)
 # The last column marks a row that is not on the page as it stands.
-_SHORT = [
+_COLUMNS_WITHOUT_LONG_TEXTS = [
     case((_TOO_LONG, null()), else_=column).label(column.name)
     if column is TaskRecord.description
     else column
     for column in COLUMNS
 ]
-_SHORT.append(_TOO_LONG.label("marked"))
+_COLUMNS_WITHOUT_LONG_TEXTS.append(_TOO_LONG.label("marked"))
 
 
-def longest(limit: int) -> int:
+def max_description_bytes(limit: int) -> int:
     """The bytes of a description of which a page of `limit` tasks can hold as many."""
-    return PAGE_BYTES // (limit + 1) - TITLE_BYTES
+    return MAX_PAGE_BYTES // (limit + 1) - MAX_TITLE_BYTES
 
 
 @cache
@@ -91,7 +91,7 @@ def list_statement(
     sort: TaskSort,
     order: SortOrder,
     *,
-    follows: bool,
+    has_cursor: bool,
     counts_bytes: bool = False,
 ) -> ClauseElement:
     """The statement for one set of filters; there are 1,024."""
@@ -102,44 +102,44 @@ def list_statement(
         conditions.append(TaskRecord.created_at < bindparam("updated_before"))
     if sort is TaskSort.UPDATED_AT and "created_after" in filters:
         conditions.append(TaskRecord.updated_at > bindparam("created_after"))
-    if follows:
+    if has_cursor:
         position = tuple_(bindparam("after", type_=key[0].type), bindparam("after_id", type_=Uuid))
         conditions.append(
             tuple_(*key) > position if order is SortOrder.ASC else tuple_(*key) < position
         )
-    columns = COLUMNS if counts_bytes else _SHORT
+    columns = COLUMNS if counts_bytes else _COLUMNS_WITHOUT_LONG_TEXTS
     statement = select(*columns).where(*conditions).limit(bindparam("most"))
-    statement = statement.order_by(*_ordering(key, order))
+    statement = statement.order_by(*_order_by(key, order))
     if counts_bytes:
-        statement = _counting(statement, sort, order)
+        statement = _limit_bytes(statement, sort, order)
     return statement if filters <= INDEXED[sort] else statement.execution_options(**UNNAMED)
 
 
-def _counting(page: Select[*Columns], sort: TaskSort, order: SortOrder) -> Select[*Columns]:
+def _limit_bytes(page: Select[*Columns], sort: TaskSort, order: SortOrder) -> Select[*Columns]:
     """A page up to its first task, marked, that has no room."""
     rows = page.subquery("page").c
-    ordering = _ordering((rows[sort], rows.id), order)
+    ordering = _order_by((rows[sort], rows.id), order)
     octets = func.octet_length(rows.title) + func.coalesce(func.octet_length(rows.description), 0)
     total = cast(func.sum(octets).over(order_by=ordering, rows=(None, 0)), BigInteger)
     summed = select(*rows, octets.label("octets"), total.label("total")).subquery("summed").c
     columns = [column for column in summed if column.name not in {"octets", "total"}]
-    marked: ColumnElement[bool] = summed.total > PAGE_BYTES
+    marked: ColumnElement[bool] = summed.total > MAX_PAGE_BYTES
     return (
         select(*columns, marked.label("marked"))
-        .where(summed.total - summed.octets <= PAGE_BYTES)
-        .order_by(*_ordering((summed[sort], summed.id), order))
+        .where(summed.total - summed.octets <= MAX_PAGE_BYTES)
+        .order_by(*_order_by((summed[sort], summed.id), order))
     )
 
 
-def _ordering(key: tuple[Any, ...], order: SortOrder) -> list[ColumnElement[Any]]:
+def _order_by(key: tuple[Any, ...], order: SortOrder) -> list[ColumnElement[Any]]:
     return [column.asc() if order is SortOrder.ASC else column.desc() for column in key]
 
 
-def fitting(tasks: list[Task]) -> list[Task]:
+def truncate_page(tasks: list[Task]) -> list[Task]:
     """The first tasks of a page that have room in it as JSON."""
-    room = PAGE_BYTES - PAGE_REST
+    room = MAX_PAGE_BYTES - PAGE_OVERHEAD_BYTES
     characters = sum(len(task.title) + len(task.description or "") for task in tasks)
-    if CHARACTER * characters + TASK_REST * len(tasks) <= room:
+    if MAX_CHARACTER_BYTES * characters + TASK_OVERHEAD_BYTES * len(tasks) <= room:
         return tasks
     for number, task in enumerate(tasks):
         room -= len(msgspec.json.encode(task)) + 1

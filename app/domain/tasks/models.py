@@ -11,13 +11,15 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
 # Kept in step with the migrations by `alembic check` and by a comparison of both schemas.
-BLANK = r"[^\u0001\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]"
+NON_BLANK_PATTERN = (
+    r"[^\u0001\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]"
+)
 SEPARATORS = (
     r"\u0001-\u002F\u003A-\u0040\u005B-\u0060\u007B-\u00A9\u00AB-\u00B4\u00B6-\u00B9\u00BB-\u00BF"
     r"\u00D7\u00F7\u1680\u2000-\u206F\u3000-\u3004\u3008-\u3020\u3030\uFEFF\uFF01-\uFF0F"
     r"\uFF1A-\uFF20"
 )
-SEARCH = (
+SEARCH_EXPRESSION = (
     "array_to_tsvector(string_to_array(ltrim(regexp_replace(regexp_replace(lower((((' '::text || "
     "title) || ' '::text) || COALESCE(description, ''::text))), "
     f"'([^{SEPARATORS}]{{255}})[^{SEPARATORS}]+'::text, '\\1'::text, 'g'::text), "
@@ -40,12 +42,12 @@ class TaskRecord(DefaultBase):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     etag: Mapped[UUID]
-    search: Mapped[str] = mapped_column(TSVECTOR, Computed(SEARCH, persisted=True))
+    search: Mapped[str] = mapped_column(TSVECTOR, Computed(SEARCH_EXPRESSION, persisted=True))
 
     __table_args__ = (
         CheckConstraint(r"user_id ~ '^[A-Za-z0-9][A-Za-z0-9._:|@+-]{0,127}$'", name="user_id_form"),
         CheckConstraint("char_length(title) BETWEEN 1 AND 500", name="title_length"),
-        CheckConstraint(f"title ~ '{BLANK}'", name="title_not_blank"),
+        CheckConstraint(f"title ~ '{NON_BLANK_PATTERN}'", name="title_not_blank"),
         CheckConstraint("char_length(description) <= 16384", name="description_length"),
         CheckConstraint("updated_at >= created_at", name="updated_at_not_before_created_at"),
         Index("ix_tasks_user_id_created_at_id", "user_id", "created_at", "id"),

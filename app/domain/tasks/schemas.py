@@ -11,9 +11,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from app.http.etags import EntityTag
-from app.http.parameters import AnyEntityTag, EntityTags
+from app.http.parameters import AnyETag, ETagList
 
-LIMIT_DEFAULT = 50
+DEFAULT_LIMIT = 50
 
 # `\Z`, not `$`: Python's `$` lets a trailing newline through, ECMA 262's does not.
 UserId = Annotated[
@@ -31,10 +31,10 @@ Title = Annotated[
     ),
 ]
 Description = Annotated[str, Meta(max_length=16384, pattern=r"^[^\x00]*\Z")]
-SearchText = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z")]
+SearchQuery = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z")]
 Limit = Annotated[int, Meta(ge=1, le=200)]
-CursorText = Annotated[str, Meta(min_length=56, max_length=56, pattern=r"^[A-Za-z0-9_-]+\Z")]
-Instant = Annotated[datetime, Meta(tz=True)]
+CursorToken = Annotated[str, Meta(min_length=56, max_length=56, pattern=r"^[A-Za-z0-9_-]+\Z")]
+Timestamp = Annotated[datetime, Meta(tz=True)]
 IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[!-~]+\Z")]
 
 
@@ -60,9 +60,9 @@ class Task(msgspec.Struct, frozen=True):
     title: Title
     description: Description | None
     completed: bool
-    completed_at: Instant | None
-    created_at: Instant
-    updated_at: Instant
+    completed_at: Timestamp | None
+    created_at: Timestamp
+    updated_at: Timestamp
     etag: EntityTag
 
 
@@ -96,7 +96,7 @@ class TaskPage(msgspec.Struct, frozen=True):
     """A page of a list; `next_cursor` is None on the last one."""
 
     items: Annotated[list[Task], Meta(max_length=200)]
-    next_cursor: CursorText | None
+    next_cursor: CursorToken | None
 
 
 class UserPath(msgspec.Struct, frozen=True):
@@ -115,14 +115,14 @@ class TaskPath(msgspec.Struct, frozen=True):
 class ListTasksQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Query parameters of `listTasks`."""
 
-    limit: Limit = LIMIT_DEFAULT
-    cursor: CursorText | None = None
+    limit: Limit = DEFAULT_LIMIT
+    cursor: CursorToken | None = None
     completed: bool | None = None
-    q: SearchText | None = None
-    created_after: Instant | None = None
-    created_before: Instant | None = None
-    updated_after: Instant | None = None
-    updated_before: Instant | None = None
+    q: SearchQuery | None = None
+    created_after: Timestamp | None = None
+    created_before: Timestamp | None = None
+    updated_after: Timestamp | None = None
+    updated_before: Timestamp | None = None
     sort: TaskSort = TaskSort.CREATED_AT
     order: SortOrder = SortOrder.DESC
 
@@ -136,5 +136,5 @@ class CreateTaskHeaders(msgspec.Struct, frozen=True):
 class ReplaceTaskHeaders(msgspec.Struct, frozen=True):
     """Header parameters of `replaceTask`."""
 
-    if_match: EntityTags | None = msgspec.field(name="If-Match", default=None)
-    if_none_match: AnyEntityTag | None = msgspec.field(name="If-None-Match", default=None)
+    if_match: ETagList | None = msgspec.field(name="If-Match", default=None)
+    if_none_match: AnyETag | None = msgspec.field(name="If-None-Match", default=None)

@@ -29,27 +29,27 @@ SEPARATORS = (
     (0xFF01, 0xFF0F),
     (0xFF1A, 0xFF20),
 )
-_WORD = re.compile(
+_TOKEN = re.compile(
     "[^" + "".join(f"\\U{first:08X}-\\U{last:08X}" for first, last in SEPARATORS) + "]+"
 )
 
 
-def words(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """The words of a text, in the letter case they have in it."""
-    return _WORD.findall(text)
+    return _TOKEN.findall(text)
 
 
-def tsquery(user_id: str, text: str) -> str | None:
+def build_tsquery(user_id: str, text: str) -> str | None:
     """The text of a PostgreSQL tsquery that wants each word of the user's as a prefix.
 
     None without words. Words hold no quote and no backslash, both being separators, so quoting
     them is enough.
     """
-    mark = user_mark(user_id)
-    return " & ".join(f"'{mark}{word}':*" for word in words(text)) or None
+    mark = user_prefix(user_id)
+    return " & ".join(f"'{mark}{word}':*" for word in tokenize(text)) or None
 
 
-def user_mark(user_id: str) -> str:
+def user_prefix(user_id: str) -> str:
     """What each of a user's lexemes in `search` begins with.
 
     Two users may share one; every statement is filtered by the user as well.

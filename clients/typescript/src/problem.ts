@@ -1,4 +1,4 @@
-import type { Fault, Problem } from './generated/index.js';
+import type { FieldError, Problem } from './generated/index.js';
 
 /**
  * The answer to a request that did not succeed. It is the contract's `Problem`, and where another
@@ -12,7 +12,7 @@ export class ProblemError extends Error implements Problem {
   readonly detail: string;
   readonly instance: string;
   readonly trace_id: string | null;
-  readonly errors: Array<Fault>;
+  readonly errors: Array<FieldError>;
   /** `X-Request-ID`, which finds the request in the service's log. */
   readonly requestId: string | null;
   /** `Retry-After`, in seconds from now. */
@@ -35,7 +35,7 @@ export class ProblemError extends Error implements Problem {
     this.requestId = response.headers.get('X-Request-ID');
     this.instance = text(given.instance) ?? this.requestId ?? '';
     this.trace_id = text(given.trace_id) ?? null;
-    this.errors = Array.isArray(given.errors) ? (given.errors as Array<Fault>) : [];
+    this.errors = Array.isArray(given.errors) ? (given.errors as Array<FieldError>) : [];
     this.retryAfter = seconds(response.headers.get('Retry-After'));
   }
 }
@@ -50,7 +50,7 @@ function problemIn(response: Response, body: unknown): Partial<Record<keyof Prob
 function firstFault(errors: unknown): string {
   const fault: unknown = Array.isArray(errors) ? errors[0] : undefined;
   if (typeof fault !== 'object' || fault === null) return '';
-  const { pointer, parameter, detail } = fault as Partial<Record<keyof Fault, unknown>>;
+  const { pointer, parameter, detail } = fault as Partial<Record<keyof FieldError, unknown>>;
   return [text(pointer) ?? text(parameter), text(detail)].filter(Boolean).join(': ');
 }
 

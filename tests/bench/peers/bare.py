@@ -109,7 +109,7 @@ class Answer(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class Refused(Exception):  # noqa: N818 - no error of this program
+class Refused(Exception):
     """A request that is answered with a problem (RFC 9457)."""
 
     def __init__(self, status: int, detail: str, *faults: str) -> None:

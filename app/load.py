@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from sys import maxsize
 from typing import Protocol, cast
 
 import msgspec
@@ -17,9 +18,10 @@ from app.logs import log
 from app.problems import MEDIA_TYPE, Overloaded, RequestTimeout
 
 WINDOW_SECONDS = 0.1
-# Under sustained overload the limit is this part of the configured one, but not below the minimum.
-LOWERED_PARTS = 64
-LOWERED_AT_LEAST = 2
+# Parts of the configured limit that apply while requests queue, and under sustained overload, but
+# not below the minimum. A browser opens six connections.
+QUEUED_PARTS, QUEUED_AT_LEAST = 4, 8
+LOWERED_PARTS, LOWERED_AT_LEAST = 64, 2
 UNSENT_BYTES_AT_MOST = 33_554_432
 INCOMPLETE_BYTES_AT_MOST = 33_554_432
 
@@ -39,6 +41,16 @@ _HEAD = (
 ).split(_ID.encode())
 
 
+def lowered_limit(limit: int) -> int:
+    """The limit of concurrent requests under sustained overload."""
+    return min(limit, max(LOWERED_AT_LEAST, limit // LOWERED_PARTS))
+
+
+def queued_limit(limit: int) -> int:
+    """The limit of concurrent requests while requests queue."""
+    return min(limit, max(QUEUED_AT_LEAST, limit // QUEUED_PARTS))
+
+
 class Connection(Protocol):
     """A connection that knows what it waits for."""
 
@@ -54,6 +66,7 @@ class Window:
         self.ends = ends
         self.accepted = 0
         self.rejected = 0
+        self.least_active = maxsize  # requests in progress when one was judged
         self.connections: set[int] = set()
 
     def is_overloaded(self, limit: int) -> bool:
@@ -77,33 +90,48 @@ class Load(ServerState):
         self.in_progress: set[object] = set()
         self.rejected = 0
         self._logged = 0
-        self._window = Window(ends=0.0)
+        self._window = Window(ends=float("-inf"))
         self._was_overloaded = False  # in the window before
+        self._is_queueing = False
         self._write_blocked: dict[Joined, None] = {}  # the longest blocked first
         self._incomplete: dict[Cycle, int] = {}  # bytes of bodies, the first to begin first
         self._incomplete_bytes = 0
 
     def admits(self, connection: object, now: float) -> bool:
-        """Whether a request of this connection may start `now`, by the clock of the loop.
-
-        Under sustained overload a few concurrent requests keep the processor busy, and each is
-        done sooner (Little's law: time is number over throughput).
-        """
-        window = self._window_at(now)
+        """Whether a request of this connection may start `now`, by the clock of the loop."""
+        window, active = self._window_at(now), len(self.in_progress)
         window.connections.add(id(connection))
-        limit = self.limit
-        if self._was_overloaded or window.is_overloaded(limit):
-            limit = min(limit, max(LOWERED_AT_LEAST, limit // LOWERED_PARTS))
-        admitted = len(self.in_progress) < limit
+        window.least_active = min(window.least_active, active)
+        admitted = active < self._current_limit(window)
         window.accepted += admitted
         window.rejected += not admitted
         self.rejected += not admitted
         return admitted
 
+    def _current_limit(self, window: Window) -> int:
+        """The limit under sustained overload, while requests queue, or else the configured one.
+
+        A few concurrent requests keep the processor busy, and each is done sooner (Little's law:
+        time is number over throughput).
+        """
+        if self._was_overloaded or window.is_overloaded(self.limit):
+            return lowered_limit(self.limit)
+        if self._is_queueing and len(self.connections) > self.limit:
+            return queued_limit(self.limit)
+        return self.limit
+
     def _window_at(self, now: float) -> Window:
+        """The window of `now`, and what the one before it says.
+
+        A burst leaves before a window ends. Requests queue from a window in which always so many
+        were in progress, until one is judged when none is: a queue that stays makes each request
+        slower and serves no more of them (CoDel, RFC 8289).
+        """
         window = self._window
         if now >= window.ends:
             is_next = now < window.ends + WINDOW_SECONDS
+            queue = 1 if self._is_queueing else queued_limit(self.limit)
+            self._is_queueing = is_next and window.least_active >= queue
             self._was_overloaded = is_next and window.is_overloaded(self.limit)
             window = self._window = Window(now + WINDOW_SECONDS)
         return window

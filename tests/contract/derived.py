@@ -69,8 +69,11 @@ LIMITS = {
     "bytes of the request line and the header fields": framing.HEAD_BYTES_AT_MOST,
     "faults listed in a problem": problems.FAULTS_AT_MOST,
     "concurrent requests of a process": settings.Settings().requests_at_once,
-    "concurrent requests of a process under sustained overload": max(
-        load.LOWERED_AT_LEAST, settings.Settings().requests_at_once // load.LOWERED_PARTS
+    "concurrent requests of a process while requests queue": load.queued_limit(
+        settings.Settings().requests_at_once
+    ),
+    "concurrent requests of a process under sustained overload": load.lowered_limit(
+        settings.Settings().requests_at_once
     ),
     "bytes of responses that clients have not read, of a process": load.UNSENT_BYTES_AT_MOST,
     "bytes of incomplete bodies, of a process": load.INCOMPLETE_BYTES_AT_MOST,

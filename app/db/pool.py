@@ -220,7 +220,7 @@ class ConnectionPool:
         `named` is false for a statement that is to be planned for its values each time.
 
         Raises QueryError when the statement fails, ConnectError when no connection could be
-        opened for it, and TimeoutError after `seconds`, a PoolTimeoutError where none was free in them.
+        opened for it, and TimeoutError after `timeout`, a PoolTimeoutError where none was free.
         """
         now = monotonic()
         deadline = now + timeout

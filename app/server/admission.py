@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from sys import maxsize
 from typing import Protocol, cast
 
 import msgspec
@@ -17,9 +18,10 @@ from app.server.cycle import RequestCycle
 from app.server.transport import CoalescingTransport
 
 RATE_WINDOW = 0.1
-# Under sustained overload the limit is this part of the configured one, but not below the minimum.
-SATURATED_DIVISOR = 64
-MIN_SATURATED_LIMIT = 2
+# Parts of the configured limit that apply while requests queue, and under sustained overload, but
+# not below the minimum. A browser opens six connections.
+QUEUED_DIVISOR, MIN_QUEUED_LIMIT = 4, 8
+SATURATED_DIVISOR, MIN_SATURATED_LIMIT = 64, 2
 MAX_UNSENT_BYTES = 33_554_432
 MAX_INCOMPLETE_BYTES = 33_554_432
 
@@ -41,6 +43,16 @@ _HEAD_TEMPLATE = (
 ).split(_ID_PLACEHOLDER.encode())
 
 
+def saturated_limit(limit: int) -> int:
+    """The limit of concurrent requests under sustained overload."""
+    return min(limit, max(MIN_SATURATED_LIMIT, limit // SATURATED_DIVISOR))
+
+
+def queued_limit(limit: int) -> int:
+    """The limit of concurrent requests while requests queue."""
+    return min(limit, max(MIN_QUEUED_LIMIT, limit // QUEUED_DIVISOR))
+
+
 class TimedConnection(Protocol):
     """A connection that knows what it waits for."""
 
@@ -56,6 +68,7 @@ class Window:
         self.ends_at = ends
         self.accepted = 0
         self.rejected = 0
+        self.least_active = maxsize  # requests in progress when one was judged
         self.connections: set[int] = set()
 
     def is_saturated(self, limit: int) -> bool:
@@ -79,33 +92,48 @@ class AdmissionControl(ServerState):
         self.in_progress: set[object] = set()
         self.rejected_total = 0
         self._logged_total = 0
-        self._window = Window(ends=0.0)
+        self._window = Window(ends=float("-inf"))
         self._was_saturated = False  # in the window before
+        self._is_queueing = False
         self._write_blocked: dict[CoalescingTransport, None] = {}  # the longest blocked first
         self._incomplete: dict[RequestCycle, int] = {}  # bytes of bodies, the first to begin first
         self._incomplete_bytes = 0
 
     def try_admit(self, connection: object, now: float) -> bool:
-        """Whether a request of this connection may start `now`, by the clock of the loop.
-
-        Under sustained overload a few concurrent requests keep the processor busy, and each is
-        done sooner (Little's law: time is number over throughput).
-        """
-        window = self._current_window(now)
+        """Whether a request of this connection may start `now`, by the clock of the loop."""
+        window, active = self._current_window(now), len(self.in_progress)
         window.connections.add(id(connection))
-        limit = self.max_concurrent_requests
-        if self._was_saturated or window.is_saturated(limit):
-            limit = min(limit, max(MIN_SATURATED_LIMIT, limit // SATURATED_DIVISOR))
-        admitted = len(self.in_progress) < limit
+        window.least_active = min(window.least_active, active)
+        admitted = active < self._current_limit(window)
         window.accepted += admitted
         window.rejected += not admitted
         self.rejected_total += not admitted
         return admitted
 
+    def _current_limit(self, window: Window) -> int:
+        """The limit under sustained overload, while requests queue, or else the configured one.
+
+        A few concurrent requests keep the processor busy, and each is done sooner (Little's law:
+        time is number over throughput).
+        """
+        if self._was_saturated or window.is_saturated(self.max_concurrent_requests):
+            return saturated_limit(self.max_concurrent_requests)
+        if self._is_queueing and len(self.connections) > self.max_concurrent_requests:
+            return queued_limit(self.max_concurrent_requests)
+        return self.max_concurrent_requests
+
     def _current_window(self, now: float) -> Window:
+        """The window of `now`, and what the one before it says.
+
+        A burst leaves before a window ends. Requests queue from a window in which always so many
+        were in progress, until one is judged when none is: a queue that stays makes each request
+        slower and serves no more of them (CoDel, RFC 8289).
+        """
         window = self._window
         if now >= window.ends_at:
             is_next = now < window.ends_at + RATE_WINDOW
+            queue = 1 if self._is_queueing else queued_limit(self.max_concurrent_requests)
+            self._is_queueing = is_next and window.least_active >= queue
             self._was_saturated = is_next and window.is_saturated(self.max_concurrent_requests)
             window = self._window = Window(now + RATE_WINDOW)
         return window

@@ -24,6 +24,7 @@ import httpx
 import pytest
 import trustme
 
+from app.db.database import DEFAULT_MAX_LIFETIME
 from tests.backends import pgbouncer, postgres
 from tests.backends.postgres import Postgres
 from tests.support import process

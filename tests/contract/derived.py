@@ -72,9 +72,11 @@ LIMITS = {
     "bytes of the request line and the header fields": parser.MAX_HEADER_BYTES,
     "faults listed in a problem": problems.MAX_ERRORS,
     "concurrent requests of a process": settings.Settings().max_concurrent_requests,
-    "concurrent requests of a process under sustained overload": max(
-        admission.MIN_SATURATED_LIMIT,
-        settings.Settings().max_concurrent_requests // admission.SATURATED_DIVISOR,
+    "concurrent requests of a process while requests queue": admission.queued_limit(
+        settings.Settings().max_concurrent_requests
+    ),
+    "concurrent requests of a process under sustained overload": admission.saturated_limit(
+        settings.Settings().max_concurrent_requests
     ),
     "bytes of responses that clients have not read, of a process": admission.MAX_UNSENT_BYTES,
     "bytes of incomplete bodies, of a process": admission.MAX_INCOMPLETE_BYTES,

@@ -22,7 +22,7 @@ class Fault:
     ends_process: bool = False
 
 
-POOLED = Scene(transaction_pooling=True)
+POOLED = Scene(pooler=True)
 NOBODY_LISTENS = Allowed(refusals=True)
 
 FAULTS = (

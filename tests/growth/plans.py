@@ -203,7 +203,10 @@ async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case
             lambda r: r.replace_task(LARGE, task, whole, if_match=None, must_not_exist=True), key,
         ),
         "replace, if it matches": (
-            lambda r: r.replace_task(LARGE, task, whole, if_match=matching, must_not_exist=False), key,
+            lambda r: r.replace_task(
+                LARGE, task, whole, if_match=matching, must_not_exist=False
+            ),
+            key,
         ),
         "update": (
             lambda r: r.update_task(LARGE, task, TaskPatch(completed=False), if_match=None), key,

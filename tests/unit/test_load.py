@@ -16,6 +16,7 @@ from app.server.admission import (
     RATE_WINDOW,
     AdmissionControl,
     overloaded_response,
+    queued_limit,
 )
 from app.server.server import Server
 
@@ -34,6 +35,7 @@ class Looked:
 
 LIMIT = 64
 LOWERED = 2
+QUEUED = LIMIT // 4
 
 
 def full_load(in_progress: int = LIMIT, limit: int = LIMIT) -> AdmissionControl:
@@ -125,6 +127,66 @@ def test_a_browser_restores_the_limit_though_it_never_pauses() -> None:
     restored = started.index(6)
     assert restored <= 201  # ticks, of which two windows have 200
     assert set(started[restored:]) == {6}
+
+
+def queueing_load(limit: int = LIMIT, connections: int = 2 * LIMIT) -> AdmissionControl:
+    """A process in which requests queued for a window that ends at 1.0 seconds."""
+    load = full_load(queued_limit(limit), limit)
+    load.connections.update(cast("Any", CONNECTIONS[:connections]))
+    load.try_admit(CONNECTIONS[0], 1.0 - RATE_WINDOW)
+    return load
+
+
+@pytest.mark.parametrize(
+    ("limit", "queued"), [(1, 1), (6, 6), (16, 8), (32, 8), (128, 32), (10_000, 2500)]
+)
+def test_the_limit_while_requests_queue_is_a_part_of_the_configured_one(
+    limit: int, queued: int
+) -> None:
+    assert queued_limit(limit) == queued
+
+
+def test_the_limit_is_lowered_while_requests_queue() -> None:
+    load = queueing_load()
+    load.in_progress.remove(0)
+    assert offer(load, 1.01, connections=200) == 1
+    assert offer(load, 1.01 + RATE_WINDOW, connections=200) == 0
+
+
+def test_a_queue_lasts_until_no_request_is_in_progress() -> None:
+    load = queueing_load()
+    load.in_progress = {0}
+    assert offer(load, 1.01, connections=QUEUED) == QUEUED - 1
+    load.in_progress = set()
+    assert offer(load, 1.01 + RATE_WINDOW, connections=LIMIT) == QUEUED
+    load.in_progress = set()
+    load.try_admit(CONNECTIONS[0], 1.0 + 2 * RATE_WINDOW)
+    assert offer(load, 1.01 + 3 * RATE_WINDOW, connections=LIMIT) == LIMIT
+
+
+def test_fewer_requests_than_a_quarter_of_the_limit_are_no_queue() -> None:
+    load = queueing_load()
+    load.in_progress.remove(0)
+    load.try_admit(CONNECTIONS[0], 1.0 - RATE_WINDOW / 2)
+    assert offer(load, 1.01, connections=200) == LIMIT - QUEUED + 1
+
+
+def test_no_more_connections_than_the_limit_are_no_queue() -> None:
+    load = queueing_load(connections=LIMIT)
+    assert offer(load, 1.01, connections=200) == LIMIT - QUEUED
+
+
+def test_silence_ends_a_queue() -> None:
+    load = queueing_load()
+    assert offer(load, 1.0 + 2.01 * RATE_WINDOW, connections=200) == LIMIT - QUEUED
+
+
+def test_bursts_up_to_the_limit_are_no_queue() -> None:
+    load = full_load(0)
+    load.connections.update(cast("Any", CONNECTIONS))
+    for tick in range(20):
+        load.in_progress.clear()
+        assert offer(load, tick * RATE_WINDOW, connections=LIMIT) == LIMIT
 
 
 def test_every_rejection_counts() -> None:

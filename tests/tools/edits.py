@@ -16,9 +16,9 @@ GONE: Any = object()
 DOCUMENT: dict[str, Any] = yaml.load(CONTRACT.read_bytes(), LOADER)  # noqa: S506 - a safe one
 
 
-def edited(edits: Edits, document: dict[str, Any] = DOCUMENT) -> str:
-    """The document as YAML with a value set, appended (`-`) or taken away at each JSON Pointer."""
-    changed: Any = copy.deepcopy(document)
+def edited(edits: Edits) -> str:
+    """The contract as YAML with a value set, appended (`-`) or taken away at each JSON Pointer."""
+    changed: Any = copy.deepcopy(DOCUMENT)
     for pointer, value in edits.items():
         *way, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
         node = changed

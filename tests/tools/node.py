@@ -27,8 +27,8 @@ def command(program: str, *arguments: str) -> list[str]:
     return [str(NODE), str(PROGRAMS / program), *arguments]
 
 
-def run(program: str, *arguments: str) -> str:
-    """What a tool prints."""
+def execute(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a tool to its end. It exits with 0, or with 1 if it has found something."""
     finished = subprocess.run(
         command(program, *arguments),
         cwd=ROOT,
@@ -38,5 +38,11 @@ def run(program: str, *arguments: str) -> str:
         check=False,
         timeout=SECONDS,
     )
-    assert finished.returncode in {0, 1}, finished.stderr  # 1: it has found something
+    assert finished.returncode in {0, 1}, finished.stderr
+    return finished
+
+
+def run(program: str, *arguments: str) -> str:
+    """What a tool prints."""
+    finished = execute(program, *arguments)
     return finished.stdout or finished.stderr

@@ -15,7 +15,7 @@ from tests.bench import smoke
 from tests.bench.catalogue import Peer, Running
 from tests.bench.data import Database, processor_seconds
 from tests.bench.operations import OPERATIONS, Requests
-from tests.overload.generator import Generator, Load, percentile
+from tests.overload.generator import LoadGenerator, LoadResult, percentile
 from tests.overload.work import memory
 from tests.support.long_task import progress
 
@@ -53,8 +53,8 @@ class Stand:
         self._running = first
         self._database = database
         self._requests = Requests(first, database.url)
-        self._one = Generator(first.port, connections=CONNECTIONS)
-        self._two = second and Generator(first.port, second.port, connections=CONNECTIONS)
+        self._one = LoadGenerator(first.port, connections=CONNECTIONS)
+        self._two = second and LoadGenerator(first.port, second.port, connections=CONNECTIONS)
 
     def close(self) -> None:
         """Close the connections."""
@@ -83,7 +83,7 @@ class Stand:
         requests = self._requests.of(operation, int(MOST_PER_SECOND * SATURATION_SECONDS))
         load = generator.closed_loop(requests, CONNECTIONS, SATURATION_SECONDS)
         _held(load, self.name, operation)
-        return len(load.accepted) / load.seconds
+        return len(load.accepted) / load.duration
 
     def latencies(self, operation: str, rate: float) -> list[float]:
         """Seconds from when each request was due to its answer, on a timetable (an open loop)."""
@@ -113,9 +113,9 @@ def _first_in_line() -> Iterator[None]:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
-def _held(load: Load, name: str, operation: str) -> None:
+def _held(load: LoadResult, name: str, operation: str) -> None:
     """See that every request was served: a refusal would be the cheapest answer of all."""
-    others = {**load.others, 503: len(load.refused)}
+    others = {**load.other_statuses, 503: len(load.rejected)}
     unserved = {status: number for status, number in others.items() if number}
     assert not unserved, f"{name}, {operation}: {unserved}"
 

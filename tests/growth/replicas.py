@@ -17,7 +17,7 @@ from app.db.migrations import upgrade
 from app.settings import Settings
 from tests.backends import pgbouncer, postgres
 from tests.bench.data import processor_seconds
-from tests.overload.generator import Generator
+from tests.overload.generator import LoadGenerator
 from tests.overload.work import FILL, mix
 from tests.support.long_task import progress, run
 from tests.support.process import Service, execute, fetch, serving
@@ -60,19 +60,19 @@ def measure(url: str, behind: str, processes: int) -> Figures:
             for _ in range(processes)
         ]
         ports = [urlsplit(service.url).port or 0 for service in services]
-        generator = Generator(*ports, connections=CLIENTS)
+        generator = LoadGenerator(*ports, connections=CLIENTS)
         stack.callback(generator.close)
         generator.closed_loop(mix(services[0].url, REQUESTS // 4, seed=0), CLIENTS)
         requests = mix(services[0].url, REQUESTS)
         before = _processor(services)
         load = generator.closed_loop(requests, CLIENTS)
         spent = _processor(services) - before
-        assert len(load.accepted) == REQUESTS, load.others
+        assert len(load.accepted) == REQUESTS, load.other_statuses
         opened = sum(_opened(service.pid, urlsplit(url).port or 0) for service in services)
         ((sessions,),) = fetch(behind, SESSIONS)
     return Figures(
         processes,
-        REQUESTS / load.seconds,
+        REQUESTS / load.duration,
         spent / REQUESTS * 1e6,
         opened,
         int(str(sessions)),

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from app.server.protocol import BODY_TIMEOUT, HEADER_TIMEOUT, WRITE_TIMEOUT
 from app.settings import Settings
-from tests.overload.generator import Generator, percentile
+from tests.overload.generator import LoadGenerator, percentile
 from tests.overload.work import JSON, loaded_service, memory, open_files, peak_memory
 from tests.support.client import tasks_of
 from tests.support.live import request
@@ -101,7 +101,7 @@ def main() -> int:
         execute(database, BIG)
         # All connections to the database are open by then, so that the service's open files tell of
         # its clients alone.
-        warm = Generator(_port(service))
+        warm = LoadGenerator(_port(service))
         warm.closed_loop([LIST_BIG] * 5 * POOL, clients=READERS)
         warm.close()
         print(HEAD, flush=True)
@@ -113,7 +113,7 @@ def main() -> int:
 def _tried(abuse: Abuse, service: Service) -> Iterator[str]:
     """Try one, print what it did, and give what went wrong."""
     port = _port(service)
-    other = Generator(port)
+    other = LoadGenerator(port)
     other.closed_loop([OTHER] * 20, clients=abuse.others)
     before = highest = memory(service.pid)
     files = open_files(service.pid)
@@ -128,8 +128,8 @@ def _tried(abuse: Abuse, service: Service) -> Iterator[str]:
         highest = max(highest, memory(service.pid))
         load = other.closed_loop([abuse.other] * abuse.others, clients=abuse.others)
         took += load.accepted
-        refused += len(load.refused)
-        failed += sum(load.others.values())
+        refused += len(load.rejected)
+        failed += sum(load.other_statuses.values())
         time.sleep(PAUSE)
         ended = not attackers.open or open_files(service.pid) <= files
     seconds = time.monotonic() - started

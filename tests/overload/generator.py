@@ -1,8 +1,9 @@
-"""Load on a service over keep-alive connections, from one thread and one epoll (Linux).
+"""A single-threaded HTTP/1.1 load generator over keep-alive connections (Linux).
 
-An open loop sends on a timetable, whatever the answers: a latency counts from the instant at which
-a request was due, so that waiting in here is not left out (coordinated omission). A closed loop
-sends the next request when the last one is answered, and so finds the capacity.
+An open loop sends requests on a schedule, regardless of the responses. Latency counts from the time
+when a request was due, so time spent waiting in the generator is included (coordinated omission).
+A closed loop sends the next request when a response is complete, and so finds the capacity.
+See decision D58 for what autocannon cannot show.
 """
 
 from __future__ import annotations
@@ -14,198 +15,201 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import httptools
+
 READ_BYTES = 262_144
-BEHIND_SECONDS = 0.0005
-GIVE_UP_SECONDS = 10.0  # after the last request was due
-CONNECTIONS_AT_MOST = 128  # as many as a proxy in front might keep
+SATURATED_POLL_INTERVAL = 0.0005
+RESPONSE_TIMEOUT = 10.0
+MAX_CONNECTIONS = 128  # a typical limit of a reverse proxy
 UNAVAILABLE = 503
 OVERLOADED = b'"/problems/overloaded"'
 
 
 @dataclass
-class Load:
-    """What became of a load."""
+class LoadResult:
+    """The responses to a load. All times are in seconds."""
 
-    rate: float
-    """Requests per second that were due; 0 in a closed loop."""
-    seconds: float = 0.0
-    """How long it took to send them all."""
+    rate: float = 0.0
+    """Requested rate in requests per second; 0 in a closed loop."""
+    duration: float = 0.0
+    """Time until the last request was sent (open loop) or answered (closed loop)."""
     accepted: list[float] = field(default_factory=list)
-    """Seconds from due to answered, of what was answered 2xx or 304."""
-    refused: list[float] = field(default_factory=list)
-    """The same of what was refused for load."""
-    others: Counter[int] = field(default_factory=Counter)
-    """How many answers had which other status; 0 is none at all."""
-    late: list[float] = field(default_factory=list)
-    """Seconds from due to sent."""
-    processor: float = 0.0
-    """Seconds of processor time of the generator."""
+    """Latencies of 2xx and 3xx responses."""
+    rejected: list[float] = field(default_factory=list)
+    """Latencies of 503 responses with the problem type `/problems/overloaded`."""
+    other_statuses: Counter[int] = field(default_factory=Counter)
+    """Number of other responses by status; 0 counts missing responses."""
+    send_delays: list[float] = field(default_factory=list)
+    """Delays between due time and sending, in an open loop."""
+    cpu_time: float = 0.0
+    """CPU time of the generator."""
 
     @property
     def is_behind(self) -> bool:
-        """Whether the timetable was not kept, so that the load was a smaller one."""
-        sent = len(self.late) / self.seconds
-        return sent < 0.95 * self.rate or percentile(self.late, 50) > 0.005
+        """Whether the generator offered less load than requested."""
+        sent_rate = len(self.send_delays) / self.duration
+        return sent_rate < 0.95 * self.rate or percentile(self.send_delays, 50) > 0.005
 
 
-def percentile(values: list[float], share: float) -> float:
-    """The value that `share` percent of the values do not exceed; 0 of none."""
+def percentile(values: list[float], percent: float) -> float:
+    """Return the nearest-rank percentile, or 0 if there are no values."""
     if not values:
         return 0.0
-    return sorted(values)[min(len(values) - 1, int(len(values) * share / 100))]
+    return sorted(values)[min(len(values) - 1, int(len(values) * percent / 100))]
 
 
 class _Connection:
-    """A connection, and the request that it carries."""
+    """A connection with at most one request in progress."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=GIVE_UP_SECONDS)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=RESPONSE_TIMEOUT)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(0)
-        self.due = 0.0
+        self.parser = httptools.HttpResponseParser(self)
+        self.due_at = 0.0
         self.is_busy = False
-        self.read = b""
-        self.missing = 0
+        self.problem = b""
 
-    def send(self, sent: bytes, due: float) -> None:
-        """Send a request. They are short, and the one before it is answered: it fits."""
-        self.due, self.read, self.missing, self.is_busy = due, b"", 0, True
-        self.socket.sendall(sent)
+    def send(self, request: bytes, due_at: float) -> None:
+        self.due_at, self.is_busy, self.problem = due_at, True, b""
+        # Never blocks: a request is small, and the socket's send buffer is empty.
+        self.socket.sendall(request)
 
-    def status(self) -> int | None:
-        """Read; the status where the answer is whole, 0 where none will come, else None."""
+    def receive(self) -> int | None:
+        """Return the status of a complete response, 0 for a lost connection, otherwise None."""
         try:
             data = self.socket.recv(READ_BYTES)
         except ConnectionError:
             return 0
         if not data:
             return 0
-        if self.missing:
-            self.missing -= len(data)
-        else:
-            self.read += data
-            head, found, body = self.read.partition(b"\r\n\r\n")
-            if not found:
-                return None
-            length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
-            self.missing = int(length or 0) - len(body)
-        return None if self.missing > 0 else int(self.read[9:12])
+        self.parser.feed_data(data)
+        return None if self.is_busy else self.parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        if self.parser.get_status_code() == UNAVAILABLE:
+            self.problem += body
+
+    def on_message_complete(self) -> None:
+        self.is_busy = False
 
 
-class Generator:
-    """Sends requests to ports of this machine."""
+class LoadGenerator:
+    """Sends requests to local ports; connections are divided evenly between the ports."""
 
-    def __init__(self, *ports: int, connections: int = CONNECTIONS_AT_MOST) -> None:
-        """Open no connection yet; several ports, of replicas, get as many each."""
+    def __init__(self, *ports: int, connections: int = MAX_CONNECTIONS) -> None:
         self.ports = ports
-        self.at_most = connections
+        self.max_connections = connections
         self.epoll = select.epoll()
         self.connections: dict[int, _Connection] = {}
         self.idle: deque[_Connection] = deque()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         for connection in self.connections.values():
             connection.socket.close()
         self.epoll.close()
 
-    def open_loop(self, requests: Iterable[bytes], rate: float) -> Load:
-        """Send each request when it is due, `rate` of them in a second."""
-        load, upcoming = Load(rate), deque(requests)
-        self._take_answers(load, 0.0)  # none is due: forgets connections that were closed meanwhile
-        while len(self.connections) < self.at_most:  # a proxy in front has its connections, too
-            self.idle.append(self._opened())
-        started, used = time.perf_counter(), time.process_time()
-        due, step = started, 1 / rate
-        while upcoming or self._busy:
+    def open_loop(self, requests: Iterable[bytes], rate: float) -> LoadResult:
+        """Send each request once, `rate` requests per second, evenly spaced."""
+        result, pending = LoadResult(rate), deque(requests)
+        self._receive(result, 0.0)  # drops connections that the service has closed
+        # A reverse proxy has its connections open, too. More than one second's requests need would
+        # be closed by the service, possibly at the moment of their first request.
+        while len(self.connections) < min(self.max_connections, rate):
+            self.idle.append(self._connect())
+        started_at, cpu_before = time.perf_counter(), time.process_time()
+        due_at, interval = started_at, 1 / rate
+        while pending or self._in_progress:
             now = time.perf_counter()
-            while upcoming and due <= now and (connection := self._free()):
-                connection.send(upcoming.popleft(), due)
-                load.late.append(now - due)
-                load.seconds = now - started
-                due += step
+            while pending and due_at <= now and (connection := self._acquire()):
+                connection.send(pending.popleft(), due_at)
+                result.send_delays.append(now - due_at)
+                result.duration = now - started_at
+                due_at += interval
                 now = time.perf_counter()
-            if now > due + GIVE_UP_SECONDS:
-                self._give_up(load)
+            if now > due_at + RESPONSE_TIMEOUT:
+                self._abandon(result)
                 break
-            if upcoming and due <= now:
-                # Every connection is busy. To ask again and again when one is free would take the
-                # processor from the service, and so would a call of the system for each that is.
-                time.sleep(BEHIND_SECONDS)
-                self._take_answers(load, 0.0)
+            if pending and due_at <= now:
+                # All connections are busy. Waiting in epoll would wake the generator for each
+                # response, and take CPU time from the service.
+                time.sleep(SATURATED_POLL_INTERVAL)
+                self._receive(result, 0.0)
             else:
-                # Rounded up to a millisecond, which counts as late, for the same reason.
-                self._take_answers(load, due - now if upcoming else 0.1)
-        load.processor = time.process_time() - used
-        return load
+                # epoll rounds up to a millisecond, which counts as a delay. Polling without a
+                # pause would take CPU time from the service.
+                self._receive(result, due_at - now if pending else 0.1)
+        result.cpu_time = time.process_time() - cpu_before
+        return result
 
     def closed_loop(
         self, requests: Iterable[bytes], clients: int, seconds: float = float("inf")
-    ) -> Load:
-        """Send the requests over `clients` connections, each as soon as it is answered.
-
-        After so many `seconds` no further one is sent.
-        """
-        load, upcoming = Load(0.0), deque(requests)
-        self._take_answers(load, 0.0)
-        started, used = time.perf_counter(), time.process_time()
-        while upcoming or self._busy:
-            if time.perf_counter() > started + seconds:
-                upcoming.clear()
-            while upcoming and self._busy < clients and (connection := self._free()):
-                connection.send(upcoming.popleft(), time.perf_counter())
-            if self._busy:  # else the end of the time met all of them answered
-                self._take_answers(load, GIVE_UP_SECONDS)
-        load.seconds, load.processor = time.perf_counter() - started, time.process_time() - used
-        return load
+    ) -> LoadResult:
+        """Send each request once over `clients` connections, but none after `seconds`."""
+        result, pending = LoadResult(), deque(requests)
+        self._receive(result, 0.0)
+        started_at, cpu_before = time.perf_counter(), time.process_time()
+        while pending or self._in_progress:
+            if time.perf_counter() > started_at + seconds:
+                pending.clear()
+            while pending and self._in_progress < clients and (connection := self._acquire()):
+                connection.send(pending.popleft(), time.perf_counter())
+            if self._in_progress and not self._receive(result, RESPONSE_TIMEOUT):
+                self._abandon(result)
+                break
+        result.duration = time.perf_counter() - started_at
+        result.cpu_time = time.process_time() - cpu_before
+        return result
 
     @property
-    def _busy(self) -> int:
+    def _in_progress(self) -> int:
         return len(self.connections) - len(self.idle)
 
-    def _free(self) -> _Connection | None:
+    def _acquire(self) -> _Connection | None:
         if self.idle:
-            return self.idle.popleft()  # in turn, so that none is idle for long
-        if len(self.connections) >= self.at_most:
-            return None
-        return self._opened()
+            return self.idle.popleft()  # first in, first out, so that none reaches its idle timeout
+        return self._connect() if len(self.connections) < self.max_connections else None
 
-    def _opened(self) -> _Connection:
-        opened = _Connection(self.ports[len(self.connections) % len(self.ports)])
-        self.connections[opened.socket.fileno()] = opened
-        self.epoll.register(opened.socket, select.EPOLLIN)
-        return opened
+    def _connect(self) -> _Connection:
+        connection = _Connection(self.ports[len(self.connections) % len(self.ports)])
+        self.connections[connection.socket.fileno()] = connection
+        self.epoll.register(connection.socket, select.EPOLLIN)
+        return connection
 
-    def _take_answers(self, load: Load, seconds: float) -> None:
-        for number, _ in self.epoll.poll(seconds, 256):
+    def _receive(self, result: LoadResult, timeout: float) -> bool:
+        """Record the responses that arrive; return False if nothing happens before the timeout."""
+        events = self.epoll.poll(timeout, 256)
+        for number, _ in events:
             connection = self.connections[number]
             if not connection.is_busy:
-                self._drop(connection)  # closed by the service, which may
+                self._discard(connection)  # the service may close an idle connection
                 continue
-            status = connection.status()
+            status = connection.receive()
             if status is None:
                 continue
-            connection.is_busy = False
-            took = time.perf_counter() - connection.due
+            latency = time.perf_counter() - connection.due_at
             if 200 <= status < 400:
-                load.accepted.append(took)
-            elif status == UNAVAILABLE and OVERLOADED in connection.read:
-                load.refused.append(took)
+                result.accepted.append(latency)
+            elif status == UNAVAILABLE and OVERLOADED in connection.problem:
+                result.rejected.append(latency)
             else:
-                load.others[status] += 1
+                result.other_statuses[status] += 1
             if status:
                 self.idle.append(connection)
             else:
-                self._drop(connection)
+                self._discard(connection)
+        return bool(events)
 
-    def _drop(self, connection: _Connection) -> None:
+    def _discard(self, connection: _Connection) -> None:
         if connection in self.idle:
             self.idle.remove(connection)
         self.epoll.unregister(connection.socket)
         del self.connections[connection.socket.fileno()]
         connection.socket.close()
 
-    def _give_up(self, load: Load) -> None:
-        for connection in [it for it in self.connections.values() if it.is_busy]:
-            load.others[0] += 1
-            self._drop(connection)
+    def _abandon(self, result: LoadResult) -> None:
+        """Give up on requests in progress."""
+        for connection in [each for each in self.connections.values() if each.is_busy]:
+            result.other_statuses[0] += 1
+            self._discard(connection)

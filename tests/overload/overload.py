@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from app.settings import Settings
-from tests.overload.generator import Generator, Load, percentile
+from tests.overload.generator import LoadGenerator, LoadResult, percentile
 from tests.overload.work import loaded_service, memory, mix, processor
 from tests.support.long_task import progress, run
 from tests.support.process import Service
@@ -47,7 +47,7 @@ class Row(NamedTuple):
     """What one load did."""
 
     name: str
-    load: Load
+    load: LoadResult
     grown: int
     """Bytes by which the service's memory grew, against before all loads."""
     processor: float
@@ -60,20 +60,20 @@ class Row(NamedTuple):
     """Requests of bursts within the limit that were rejected after a second of silence."""
 
     def __str__(self) -> str:
-        load, seconds = self.load, self.load.seconds
+        load, seconds = self.load, self.load.duration
         figures = [
             f"{self.name:9}",
             f"{load.rate:8.0f}",
-            f"{len(load.late) / seconds:8.0f}",
+            f"{len(load.send_delays) / seconds:8.0f}",
             f"{len(load.accepted) / seconds:9.0f}",
-            f"{len(load.refused) / seconds:8.0f}",
+            f"{len(load.rejected) / seconds:8.0f}",
             f"{percentile(load.accepted, 50) * 1000:7.1f}",
             f"{percentile(load.accepted, 99) * 1000:7.1f}",
             f"{self.first * 1000:7.1f}",
-            f"{percentile(load.refused, 99) * 1000:11.1f}",
-            f"{percentile(load.late, 99) * 1000:7.1f}",
+            f"{percentile(load.rejected, 99) * 1000:12.1f}",
+            f"{percentile(load.send_delays, 99) * 1000:7.1f}",
             f"{self.processor * 100:7.0f}%",
-            f"{load.processor / seconds * 100:8.0f}%",
+            f"{load.cpu_time / seconds * 100:8.0f}%",
             f"{self.grown / 2**20:+7.1f}",
             "       -" if self.recovery is None else f"{self.recovery:8.2f}",
             f"{self.rejected:8}",
@@ -82,11 +82,11 @@ class Row(NamedTuple):
 
 
 HEAD = (
-    "load       offered     sent  accepted  refused     p50     p99  first p99 refused    late "
+    "load       offered     sent  accepted rejected     p50     p99  first p99 rejected    late "
     "service generator  memory recovery rejected"
 )
 UNITS = (
-    "                /s       /s        /s       /s      ms      ms  s p99          ms  p99 ms "
+    "                /s       /s        /s       /s      ms      ms  s p99           ms  p99 ms "
     "      processor       MiB        s    later"
 )
 
@@ -97,7 +97,7 @@ def main() -> int:
     progress(f"starting a service with a limit of {limit} concurrent requests")
     with loaded_service(MAX_CONCURRENT_REQUESTS=limit) as (service, _):
         port = int(service.url.rpartition(":")[2])
-        generator = Generator(port, connections=int(os.environ.get("CONNECTIONS") or 4 * limit))
+        generator = LoadGenerator(port, connections=int(os.environ.get("CONNECTIONS") or 4 * limit))
         generator.closed_loop(mix(service.url, 10_000), 8, CLOSED_SECONDS)  # to warm up
         capacity = max(_capacity(generator, service, clients) for clients in (4, 8, 16))
         print(f"capacity   {capacity:.0f} requests/s")
@@ -124,31 +124,31 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def _capacity(generator: Generator, service: Service, clients: int) -> float:
+def _capacity(generator: LoadGenerator, service: Service, clients: int) -> float:
     """Requests per second that so many clients get answered, each waiting for its answers."""
     requests = mix(service.url, 20_000)
     used = processor(service.pid)
     load = generator.closed_loop(requests, clients, CLOSED_SECONDS)
     used = processor(service.pid) - used
-    rate = len(load.accepted) / load.seconds
-    shares = f"service {used / load.seconds:.0%}, generator {load.processor / load.seconds:.0%}"
+    rate = len(load.accepted) / load.duration
+    shares = f"service {used / load.duration:.0%}, generator {load.cpu_time / load.duration:.0%}"
     print(f"closed     {clients} clients {rate:.0f} requests/s, processor: {shares}", flush=True)
     return rate
 
 
 def _measured(
-    name: str, generator: Generator, service: Service, rate: float, seconds: float
+    name: str, generator: LoadGenerator, service: Service, rate: float, seconds: float
 ) -> Row:
     requests = mix(service.url, min(REQUESTS_AT_MOST, int(rate * seconds)))
     first = generator.open_loop(requests[: int(rate * FIRST_SECONDS)], rate)
     used = processor(service.pid)
     load = generator.open_loop(requests, rate)
     used = processor(service.pid) - used
-    load.others += first.others
-    return Row(name, load, 0, used / load.seconds, None, first=percentile(first.accepted, 99))
+    load.other_statuses += first.other_statuses
+    return Row(name, load, 0, used / load.duration, None, first=percentile(first.accepted, 99))
 
 
-def _recovery(generator: Generator, service: Service, limit: int) -> float:
+def _recovery(generator: LoadGenerator, service: Service, limit: int) -> float:
     """Seconds from the end of a load to the first of BURSTS in a row that are served completely.
 
     The bursts begin at once, so that one that is rejected must not prolong the overload.
@@ -157,14 +157,14 @@ def _recovery(generator: Generator, service: Service, limit: int) -> float:
     ended, served, since = time.perf_counter(), 0, 0.0
     while served < BURSTS and time.perf_counter() < ended + 10 * SILENCE_SECONDS:
         at = time.perf_counter()
-        complete = not generator.closed_loop(burst, clients=limit).refused
+        complete = not generator.closed_loop(burst, clients=limit).rejected
         since = at - ended if complete and served == 0 else since
         served = served + 1 if complete else 0
         time.sleep(BURST_SECONDS)
     return since if served == BURSTS else float("inf")
 
 
-def _rejected_later(generator: Generator, service: Service, limit: int) -> int:
+def _rejected_later(generator: LoadGenerator, service: Service, limit: int) -> int:
     """How many requests of bursts within the limit are rejected after a short load and silence.
 
     The load has more clients than the limit, and each sends without a pause.
@@ -175,7 +175,7 @@ def _rejected_later(generator: Generator, service: Service, limit: int) -> int:
         time.sleep(SILENCE_SECONDS)
         burst = mix(service.url, clients)
         for _ in range(BURSTS):
-            rejected += len(generator.closed_loop(burst, clients).refused)
+            rejected += len(generator.closed_loop(burst, clients).rejected)
             time.sleep(BURST_SECONDS)
     return rejected
 
@@ -187,13 +187,13 @@ def _faults(rows: dict[int, Row], capacity: float) -> Iterator[str]:
         yield from _faults_of(row)
         if times in GOALS:
             yield from _faults_of_speed(row, GOALS[times], capacity, normal)
-    if not rows[max(rows)].load.refused:
+    if not rows[max(rows)].load.rejected:
         yield f"{rows[max(rows)].name}: nothing was rejected"
 
 
 def _faults_of(row: Row) -> Iterator[str]:
-    if row.load.others:
-        yield f"{row.name}: neither served nor rejected, by status: {dict(row.load.others)}"
+    if row.load.other_statuses:
+        yield f"{row.name}: neither served nor rejected, by status: {dict(row.load.other_statuses)}"
     if row.load.is_behind:
         yield f"{row.name}: the generator fell behind, so this load was not offered"
     if row.grown > GROWS_AT_MOST:
@@ -205,7 +205,7 @@ def _faults_of(row: Row) -> Iterator[str]:
 
 
 def _faults_of_speed(row: Row, goal: Goal, capacity: float, normal: float) -> Iterator[str]:
-    served = len(row.load.accepted) / row.load.seconds / capacity
+    served = len(row.load.accepted) / row.load.duration / capacity
     slower = percentile(row.load.accepted, 99) / normal
     print(f"{row.name}: served {served:.0%} of the capacity, p99 {slower:.1f} x unloaded")
     if served < goal.served:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.overload.generator import Generator, percentile
+from tests.overload.generator import LoadGenerator, percentile
 from tests.overload.work import loaded_service, memory, mix
 from tests.support.long_task import progress, run
 
@@ -53,7 +53,7 @@ def main() -> None:
     others = Counter[int]()
     with loaded_service() as (service, _):
         requests = mix(service.url, 20_000)
-        generator = Generator(int(service.url.rpartition(":")[2]))
+        generator = LoadGenerator(int(service.url.rpartition(":")[2]))
         progress(f"loading for {SECONDS:.0f} s, a row for each of {MOMENTS + 1} stretches")
         started = time.monotonic()
         while (passed := time.monotonic() - started) < SECONDS:
@@ -63,8 +63,8 @@ def main() -> None:
             count, slow = 0, list[float]()
             while (left := until - (time.monotonic() - started)) > 0:
                 load = generator.closed_loop(requests, CLIENTS, left)
-                others += load.others
-                others[503] += len(load.refused)
+                others += load.other_statuses
+                others[503] += len(load.rejected)
                 count += len(load.accepted)
                 slow.append(percentile(load.accepted, 99))
             now = time.monotonic() - started

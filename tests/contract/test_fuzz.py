@@ -18,9 +18,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from app import cli
 from app.asgi import create_app
 from app.openapi.document import OpenAPIDocument
-from tests.contract.exchanges import Exchange, recorded
-from tests.contract.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
-from tests.contract.fuzz import (
+from tools.fuzz.__main__ import (
     RECORD,
     USERS,
     ServiceError,
@@ -30,7 +28,9 @@ from tests.contract.fuzz import (
     main,
     serving,
 )
-from tests.contract.fuzz_coverage import measure, report
+from tools.fuzz.coverage import measure, report
+from tools.fuzz.exchanges import Exchange, recorded
+from tools.fuzz.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
 
 SEED = 20261123
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app.openapi.document import OpenAPIDocument
-from tests.contract import fuzz_plain
-from tests.contract.fuzz import ROOT
+from tools.fuzz import plain
+from tools.fuzz.__main__ import ROOT
 
 TEXT = (ROOT / "schemathesis.toml").read_text("utf-8")
 PUBLISHED: dict[str, Any] = tomllib.loads(TEXT)
@@ -47,7 +47,7 @@ def test_its_statuses_are_documented_for_its_operations() -> None:
 
 @pytest.mark.requirement("FR-045")
 def test_a_run_as_users_make_it_has_no_failures(capfd: pytest.CaptureFixture[str]) -> None:
-    code = fuzz_plain.main(["--seed=1", "--max-examples=1", "--phases=examples,coverage"])
+    code = plain.main(["--seed=1", "--max-examples=1", "--phases=examples,coverage"])
     printed = capfd.readouterr().out
     assert code == 0, printed
     [cases] = CASES.findall(printed)

@@ -11,9 +11,9 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from tests.contract import fuzz_workflow
-from tests.contract.fuzz import REPORTS, ROOT, USERS
-from tests.contract.fuzz_workflow import load, run
+from tools.fuzz import workflow
+from tools.fuzz.__main__ import REPORTS, ROOT, USERS
+from tools.fuzz.workflow import load, run
 
 README = (ROOT / "README.md").read_text("utf-8")
 CALLER = re.compile(r"^<!-- caller -->\n```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -86,14 +86,14 @@ def test_readme_calls_it_with_inputs_that_it_has() -> None:
 
 def test_a_run_without_a_report_proves_nothing(tmp_path: Path) -> None:
     with (
-        patch.object(fuzz_workflow, "REPORTS", tmp_path),
-        patch.object(fuzz_workflow, "serving") as serving,
+        patch.object(workflow, "REPORTS", tmp_path),
+        patch.object(workflow, "serving") as serving,
         patch("venv.create"),
-        patch.object(fuzz_workflow, "run") as ran,
+        patch.object(workflow, "run") as ran,
     ):
         serving.return_value.__enter__.return_value = "http://127.0.0.1:9"
         with pytest.raises(AssertionError, match="no report"):
-            fuzz_workflow.main()
+            workflow.main()
         ran.side_effect = lambda *_: (tmp_path / "coverage.md").touch()
-        fuzz_workflow.main()
+        workflow.main()
         assert ran.call_args.args[2]["url"] == "http://127.0.0.1:9"

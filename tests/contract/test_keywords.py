@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from app.openapi.document import OpenAPIDocument
-from tests.contract.exchanges import Exchange
-from tests.contract.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
-from tests.contract.fuzz import ROOT
-from tests.contract.fuzz_coverage import ELSEWHERE, measure, report
-from tests.contract.keywords import Keywords, UnknownKeywordError
+from tools.fuzz.__main__ import ROOT
+from tools.fuzz.coverage import ELSEWHERE, measure, report
+from tools.fuzz.exchanges import Exchange
+from tools.fuzz.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
+from tools.fuzz.keywords import Keywords, UnknownKeywordError
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -240,7 +240,7 @@ def test_the_totals_are_given_with_and_without_what_no_client_can_reach() -> Non
     text = report(coverage)
     assert "| putThing | 3 of 7 |" in text
     assert "- putThing, responses: 400 application/problem+json\n" in text
-    assert "about:blank: `tests/integration/test_seam.py`\n" in text
+    assert "about:blank: `tests/integration/http/test_plugins.py`\n" in text
     # Of the phases, all that was reached is due to the one there is.
     assert f"| coverage | 2 | {len(coverage.reached)} | {len(coverage.reached)} |" in text
 

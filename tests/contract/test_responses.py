@@ -58,8 +58,8 @@ def documented() -> list[tuple[str, str]]:
     """Every operation with every status that the application documents by number.
 
     What stands in front of it answers 408, and 503 where only load is a reason: those are seen
-    over a socket, in tests/integration/test_overload.py and test_slow_clients.py. And 409 needs
-    another request with the same key on its way: test_idempotency.py.
+    over a socket, in test_overload.py and test_slow_clients.py of tests/integration/http. And 409
+    needs another request with the same key on its way: test_idempotency.py.
     """
     return [
         (operation["operationId"], status)

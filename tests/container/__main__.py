@@ -1,9 +1,0 @@
-"""Builds the image into the store of the checks: `task container:build`."""
-
-from __future__ import annotations
-
-from tests.container.engine import build, make_base
-
-if __name__ == "__main__":
-    make_base()
-    build()

@@ -1,0 +1,58 @@
+"""The image of `task container:build`, and a cell with its root and a database of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from tests.e2e.container.engine import IMAGE, buildah, inspect, working_container
+from tests.e2e.container.sandbox import SOCKETS, Cell
+from tests.support.process import scratch_database
+
+
+@pytest.fixture(scope="session")
+def image() -> dict[str, Any]:
+    """What is recorded of the image."""
+    return inspect(IMAGE)
+
+
+@pytest.fixture(scope="session")
+def container(image: dict[str, Any]) -> Iterator[str]:
+    """A working container of the image."""
+    assert image
+    with working_container(IMAGE) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def root(container: str) -> Iterator[Path]:
+    """The files of the image."""
+    yield Path(buildah("mount", container))
+    buildah("umount", container)
+
+
+@pytest.fixture(scope="session")
+def sockets(server_url: str) -> Path:
+    """The folder of the database's socket, opened to the image's user."""
+    folder = Path(str(make_url(server_url).query["host"]))
+    folder.chmod(0o711)
+    (folder / ".s.PGSQL.5432").chmod(0o666)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cell(root: Path, sockets: Path, image: dict[str, Any]) -> Cell:
+    """Where the image's programs run."""
+    return Cell(root, sockets, image["Docker"]["config"])
+
+
+@pytest.fixture
+def url(server_url: str, sockets: Path) -> Iterator[str]:
+    """An empty database, as it is named inside."""
+    with scratch_database(server_url) as scratch:
+        yield scratch.replace(quote(str(sockets), safe=""), quote(SOCKETS, safe=""))

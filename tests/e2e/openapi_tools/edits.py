@@ -1,0 +1,39 @@
+"""Single changes to a copy of the contract, to see what a check makes of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from app.openapi.document import LOADER
+from tools.openapi.node import CONTRACT
+
+Edits = Mapping[str, Any]
+GONE: Any = object()
+DOCUMENT: dict[str, Any] = yaml.load(CONTRACT.read_bytes(), LOADER)  # noqa: S506 - a safe one
+
+
+def edited(edits: Edits) -> str:
+    """The contract as YAML with a value set, appended (`-`) or taken away at each JSON Pointer."""
+    changed: Any = copy.deepcopy(DOCUMENT)
+    for pointer, value in edits.items():
+        *way, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
+        node = changed
+        for part in way:
+            node = node[int(part) if isinstance(node, list) else part]
+        _put(node, last, value)
+    return yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
+
+
+def _put(node: Any, key: str, value: Any) -> None:
+    if key == "-":
+        node.append(value)
+        return
+    place = int(key) if isinstance(node, list) else key
+    if value is GONE:
+        del node[place]
+    else:
+        node[place] = value

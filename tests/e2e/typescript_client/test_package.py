@@ -1,0 +1,307 @@
+"""The TypeScript client as its users have it. Run by `task client:check` and not with the rest."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page
+
+from app.openapi.document import METHODS, OpenAPIDocument
+from tests.e2e.typescript_client.conftest import NODE, Places, Use, compiled, in_page, run
+from tests.e2e.typescript_client.site import REQUEST_ID
+from tests.support.process import ROOT
+
+pytestmark = pytest.mark.requirement("NFR-012")
+
+EXAMPLE = re.compile(r"^<!-- client -->\n```ts\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NONE = "nothing was thrown"
+SCREENSHOT = ROOT / "reports/package.png"
+TASK = "/api/v1/users/alice/tasks/1"
+
+
+# --- the package -------------------------------------------------------------------------------
+
+
+def test_the_package_needs_no_other_and_has_the_contracts_version(project: Path) -> None:
+    installed = project / "node_modules"
+    manifest = json.loads((installed / "tasks-api-client/package.json").read_text("utf-8"))
+    assert [path.name for path in installed.iterdir() if path.is_dir()] == ["tasks-api-client"]
+    assert "dependencies" not in manifest
+    assert manifest["version"] == OpenAPIDocument.load().document["info"]["version"]
+    assert (installed / "tasks-api-client/LICENSE").is_file()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--module", "nodenext"), ("--module", "esnext", "--moduleResolution", "bundler")],
+    ids=["node", "bundler"],
+)
+def test_a_strict_project_compiles_and_its_mistakes_are_found(
+    project: Path, options: tuple[str, ...]
+) -> None:
+    assert compiled(project, "--noEmit", *options) == ""
+    assert (project / "mistakes.ts").read_text("utf-8").count("@ts-expect-error") == 15
+
+
+def test_the_example_in_the_readme_compiles_and_runs(project: Path, places: Places) -> None:
+    [example] = EXAMPLE.findall((ROOT / "README.md").read_text("utf-8"))
+    assert example.count("http://127.0.0.1:8000") == 1
+    source = example.replace("http://127.0.0.1:8000", places["service"])
+    (project / "example.ts").write_text(source, "utf-8")
+    compiled(project, "--module", "nodenext")
+    assert run(NODE, "example.js", folder=project).splitlines() == [
+        "Buy milk",
+        "A precondition does not hold, it is completed: true",
+    ]
+
+
+# --- operations --------------------------------------------------------------------------------
+
+
+def test_every_operation_answers(use: Use) -> None:
+    answer = use("everyOperation")
+    statuses = {
+        operation["operationId"]: int(min(operation["responses"]))
+        for item in OpenAPIDocument.load().document["paths"].values()
+        for method, operation in item.items()
+        if method in METHODS
+    }
+    assert answer.pop("statuses") == {**statuses, "replaceTask": 201}
+    assert answer == {
+        "titles": ["Buy milk", "Buy milk", "Buy milk", "Buy oat milk"],
+        "completed": True,
+        "health": ["alive", "ready"],
+        "yaml": "openapi: 3.1.0",
+        "json": "3.1.0",
+    }
+
+
+def test_header_fields_can_be_read(use: Use) -> None:
+    answer = use("headerFields")
+    assert re.fullmatch("[0-9a-f-]{36}", answer.pop("requestId"))
+    assert answer == {"isTheTag": True, "location": TASK}
+
+
+def test_a_task_is_read_again_only_where_it_has_changed(use: Use) -> None:
+    answer = use("refreshed")
+    assert answer["isTheSame"] is True
+    assert answer["completed"] == [False, True]
+    assert answer["notModified"]["status"] == 304
+    assert answer["gone"]["status"] == 404
+
+
+def test_a_task_is_replaced_with_what_it_has_and_what_changes(use: Use) -> None:
+    assert use("replaced") == {
+        "done": {"title": "Buy milk", "description": "Two litres", "completed": True},
+        "same": True,
+        "again": 412,
+    }
+
+
+def test_a_missing_base_url_is_an_error_that_says_so(use: Use) -> None:
+    message = "TasksApi needs a baseUrl, such as 'http://127.0.0.1:8000'"
+    assert use("withoutBaseUrl") == [message, message]
+
+
+def test_a_base_url_may_end_with_a_slash(use: Use) -> None:
+    assert use("slashAtTheEnd") == "alive"
+
+
+# --- errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "slug", "errors"),
+    [
+        (400, "invalid-parameter", ["limit"]),
+        (404, "task-not-found", []),
+        (412, "precondition-failed", []),
+        (422, "invalid-body", ["/title", "/title", "/colour"]),
+    ],
+)
+def test_a_problem_arrives_typed(use: Use, status: int, slug: str, errors: list[str]) -> None:
+    problem = use("problems")[str(status)]
+    assert problem["name"] == "ProblemError"
+    assert problem["status"] == status
+    assert problem["type"] == f"/problems/{slug}"
+    assert sorted(problem["errors"]) == sorted(errors)
+    first = "".join(f" ({problem['errors'][0]}: {it})" for it in problem["details"][:1])
+    assert problem["message"] == f"{problem['title']}: {problem['detail']}{first}"
+    assert problem["requestId"] == problem["instance"] != ""
+    assert problem["retryAfter"] is None
+
+
+def test_a_problem_is_the_same_where_it_is_not_thrown(use: Use) -> None:
+    assert use("returnedProblem") == {"isProblemError": True, "status": 400, "data": None}
+
+
+def test_a_problem_says_how_long_to_wait(use: Use) -> None:
+    problems = use("withoutDatabase")
+    assert [problem["type"] for problem in problems] == [
+        "/problems/not-ready",
+        "/problems/database-unavailable",
+    ]
+    assert [problem["retryAfter"] for problem in problems] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "title", "body", "wait"),
+    [
+        ("html", 502, "Bad Gateway", "string", 7),
+        ("json", 403, "Forbidden", "object", None),
+        ("empty", 504, "Gateway Timeout", "string", None),
+        ("partial", 429, "Slow down", "object", None),
+        ("nonsense", 503, "Service Unavailable", "string", None),
+    ],
+)
+def test_an_error_of_a_proxy_becomes_a_problem(
+    use: Use, kind: str, status: int, title: str, body: str, wait: int | None
+) -> None:
+    assert use("behindAProxy")[kind] == {
+        "name": "ProblemError",
+        "message": title,
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": "",
+        "instance": REQUEST_ID,
+        "traceId": None,
+        "requestId": REQUEST_ID,
+        "errors": [],
+        "details": [],
+        "retryAfter": wait,
+        "body": body,
+    }
+
+
+def test_a_date_becomes_seconds(use: Use) -> None:
+    assert use("behindAProxy")["date"]["retryAfter"] > 1_000_000_000
+
+
+def test_where_nobody_answers_to_the_end_the_error_is_that_of_fetch(use: Use) -> None:
+    assert use("withoutService") == [{"name": "TypeError"}, {"name": "TypeError"}]
+
+
+# --- lists -------------------------------------------------------------------------------------
+
+
+def test_all_pages_are_walked(use: Use) -> None:
+    assert use("pages") == {"all": [f"Task {number}" for number in range(1, 6)], "requests": 3}
+
+
+def test_filters_and_order_hold_on_every_page(use: Use) -> None:
+    assert use("filteredPages") == {"done": ["Task 4", "Task 2"], "requests": 2}
+
+
+def test_an_empty_list_is_one_page(use: Use) -> None:
+    assert use("noPages") == {"all": [], "requests": 1}
+
+
+def test_who_leaves_early_asks_for_no_further_page(use: Use) -> None:
+    assert use("leftEarly") == 1
+
+
+def test_a_walk_can_be_aborted(use: Use) -> None:
+    assert use("aborted") == {
+        "inAPage": {"name": "AbortError", "seen": 1, "requests": 1},
+        "betweenPages": {"name": "AbortError", "seen": 2, "requests": 2},
+    }
+
+
+def test_a_request_can_be_aborted(use: Use) -> None:
+    assert use("abortedOnTheWay") == [
+        {"name": "AbortError"},
+        {"name": "AbortError"},
+        {"name": "too slow"},
+    ]
+
+
+def test_an_empty_search_is_left_out(use: Use) -> None:
+    assert use("emptySearch") == {"page": 2, "all": 5, "given": {"q": "", "limit": 2}}
+
+
+def test_a_walk_continues_after_an_error_and_after_a_break(use: Use) -> None:
+    assert use("resumed") == {
+        "found": [f"Task {number}" for number in range(1, 6)],
+        "ends": [NONE, "ProblemError", "TypeError", NONE, NONE],
+    }
+
+
+def test_tasks_that_are_asked_for_at_the_same_time_are_different(use: Use) -> None:
+    assert use("atTheSameTime") == [f"Task {number}" for number in range(1, 6)] + [None]
+
+
+# --- retries -----------------------------------------------------------------------------------
+
+
+def test_requests_are_sent_again_where_that_is_safe(use: Use) -> None:
+    safe = ["get", "put", "keyed"]
+    every = ["get", "put", "patch", "post", "keyed", "delete"]
+    assert use("sentAgain") == {
+        "OVERLOADED": every,
+        "IN_USE": every,
+        "UNAVAILABLE": safe,
+        "gateway": safe,
+        "network": safe,
+    }
+
+
+def test_requests_are_sent_again_only_on_demand_and_not_for_ever(use: Use) -> None:
+    assert use("notSentAgain") == {
+        "byDefault": [503, 1],
+        "inTheEnd": [503, 3],
+        "tooLong": [503, 1],
+    }
+
+
+def test_a_retry_waits_as_long_as_it_was_told_and_a_random_time(use: Use) -> None:
+    waits = use("waits")
+    least = [1000, 1000, 0, 0]
+    assert all(
+        low < wait < low + 500 * 2**at
+        for at, (low, wait) in enumerate(zip(least, waits, strict=True))
+    )
+    assert len(waits) == len({wait % 1000 for wait in waits}) == 4
+
+
+def test_waiting_for_a_retry_can_be_aborted(use: Use) -> None:
+    assert use("abortedWaiting") == {"name": "AbortError", "requests": 1, "early": "AbortError"}
+
+
+def test_a_task_that_is_created_with_a_key_is_created_once(use: Use) -> None:
+    assert use("keyedOnce") == ["Buy milk"]
+
+
+def test_a_precondition_that_the_request_itself_broke_is_not_reported(use: Use) -> None:
+    assert use("replacedUnseen") == {"name": "TypeError", "last": "TypeError", "completed": True}
+
+
+def test_a_burst_beyond_the_limit_is_served_in_the_end(use: Use) -> None:
+    assert use("burst") == 50
+
+
+# --- another origin ----------------------------------------------------------------------------
+
+
+def test_the_page_is_on_another_origin(page: Page, places: Places) -> None:
+    assert page.evaluate("location.origin") not in places["service"]
+    in_page(page, "problems", places)
+    page.screenshot(path=SCREENSHOT, full_page=True)
+
+
+def test_an_origin_that_is_not_allowed_reads_and_writes_nothing(
+    browser: Browser, foreign_origin: str, places: Places
+) -> None:
+    page = browser.new_page()
+    refused: list[str] = []
+    page.on("console", lambda message: refused.append(message.text))
+    page.goto(foreign_origin)
+    assert in_page(page, "fromAbroad", places) == [{"name": "TypeError"}] * 3
+    page.close()
+    assert len([text for text in refused if "blocked by CORS policy" in text]) == 3
+    tasks = httpx.get(f"{places['service']}/api/v1/users/abroad/tasks").json()
+    assert tasks == {"items": [], "next_cursor": None}

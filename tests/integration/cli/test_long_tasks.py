@@ -1,0 +1,169 @@
+"""Long tasks are started, show progress, are ended in every way, and leave no process behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.process import ROOT, eventually
+
+SECONDS = 240
+# `task bench` has environments of its own; here the service runs in the one of the tests.
+BENCH = """
+import sys
+from bench.compare import __main__ as bench
+from bench.compare.catalogue import OURS, Peer
+from tests.support.long_task import run
+bench.peers = lambda: [Peer(OURS, [sys.executable, "-m", "app", "serve"])]
+sys.argv = ["bench", "--costs", "--rounds", "100"]
+run(bench.main)
+"""
+# As Taskfile.yml does it.
+RUNNER = """
+import os, subprocess, sys
+subprocess.run(sys.argv[1:], env=os.environ | {"STOP_WITH_PARENT": str(os.getpid())})
+"""
+
+
+class Task(NamedTuple):
+    """A long task: the words that start it, its progress at work, and its least programs then."""
+
+    words: list[str]
+    progress: str
+    programs: int
+
+
+BENCHED = Task(["-c", BENCH], r"warming Tasks API", 2)
+TASKS = {
+    "bench": BENCHED,
+    "faults": Task(["-m", "tools.fault_injection", "suspended-30s"], r" s  suspended-30s", 2),
+    "fuzz": Task(["-m", "tools.fuzz", "{folder}"], r"Schemathesis, seed", 3),
+    "fuzz:plain": Task(["-m", "tools.fuzz.plain"], r"as users run it", 3),
+    "growth": Task(["-m", "bench.scaling"], r"loaded in", 1),
+    "soak": Task(["-m", "bench.load.soak"], r"loading for", 2),
+}
+
+
+def children() -> dict[int, list[int]]:
+    """The processes that each process has started (Linux)."""
+    found: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it may end while it is looked at
+            text = entry.read_text("utf-8", "replace")
+            parent = int(text.rpartition(") ")[2].split()[1])
+            found.setdefault(parent, []).append(int(entry.parent.name))
+    return found
+
+
+def descendants(process: int) -> set[int]:
+    """All processes below another one."""
+    started, found, left = children(), set[int](), [process]
+    while left:
+        new = started.get(left.pop(), [])
+        found.update(new)
+        left += new
+    return found
+
+
+def is_running(process: int) -> bool:
+    with suppress(OSError):
+        state = Path(f"/proc/{process}/stat").read_text("utf-8", "replace").rpartition(") ")[2]
+        return state[0] != "Z"
+    return False
+
+
+def marked(folder: Path) -> set[int]:
+    """The processes whose environment or command line names a folder."""
+    return {
+        int(entry.name)
+        for entry in Path("/proc").glob("[0-9]*")
+        if os.fsencode(folder) in content(entry / "environ") + content(entry / "cmdline")
+    }
+
+
+def content(path: Path) -> bytes:
+    """The content of a file, empty where its process has ended."""
+    read = b""
+    with suppress(OSError):
+        read = path.read_bytes()
+    return read
+
+
+@contextmanager
+def started(task: Task, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
+    """A task below a runner, at work, and the processes below the runner; none is left."""
+    with tempfile.TemporaryDirectory(prefix="tasks-long-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        words = [word.format(folder=folder / "reports") for word in task.words]
+        shown = folder / "shown"
+        with shown.open("wb") as out:
+            runner = subprocess.Popen(
+                [sys.executable, "-c", RUNNER, sys.executable, *words],
+                cwd=ROOT,
+                env={**os.environ, "TMPDIR": name, "SOAK_SECONDS": "600", **variables},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        below = set[int]()
+        try:
+            eventually(lambda: re.search(task.progress, shown.read_text("utf-8")), SECONDS)
+            eventually(lambda: len(descendants(runner.pid)) > task.programs, SECONDS)
+            below = descendants(runner.pid)
+            yield runner, below
+            left = below | {runner.pid}
+            eventually(lambda: not any(map(is_running, left)) and not marked(folder), SECONDS)
+        except BaseException:  # pragma: no cover - what it showed, where the test fails
+            print(shown.read_text("utf-8"))  # noqa: T201
+            raise
+        finally:
+            for process in below | marked(folder) | {runner.pid}:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            runner.wait()
+
+
+def python_of(runner: subprocess.Popen[bytes]) -> int:
+    """The process of the task itself."""
+    (process,) = children()[runner.pid]
+    return process
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_terminated_task_stops_what_it_started(name: str) -> None:
+    with started(TASKS[name]) as (runner, _):
+        process = python_of(runner)
+        for _ in range(3):  # the next ones do not cut short the first one's stop
+            os.kill(process, signal.SIGTERM)
+        runner.wait(SECONDS)
+
+
+def test_killed_task_leaves_no_process() -> None:
+    with started(BENCHED) as (runner, _):
+        os.kill(python_of(runner), signal.SIGKILL)
+        runner.wait(SECONDS)
+
+
+def test_task_stops_when_its_runner_is_killed() -> None:
+    with started(BENCHED) as (runner, below):
+        runner.kill()
+        runner.wait(SECONDS)
+        assert len(below) > BENCHED.programs
+
+
+def test_task_without_a_runner_ends_with_its_own_status() -> None:
+    code = "from tests.support.long_task import run; run(lambda: 3)"
+    environ = {name: value for name, value in os.environ.items() if name != "STOP_WITH_PARENT"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, check=False)
+    assert done.returncode == 3

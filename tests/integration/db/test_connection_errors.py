@@ -1,0 +1,330 @@
+"""Errors that belong to a connection close it; errors that belong to a statement do not.
+
+On a PostgreSQL of these tests' own, whatever server the others use: sessions are damaged here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import bindparam, text
+from sqlalchemy.engine import make_url
+from structlog.testing import capture_logs
+
+from app.asgi import create_app
+from app.db.config import DatabaseConfig
+from app.db.database import Database, DatabaseError
+from app.db.pool import QueryError
+from app.http.problems import DatabaseUnavailable
+from app.settings import Secret, Settings
+from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.in_process import core_of
+from tests.support.lifespan import running
+from tests.support.process import until
+from tests.support.relay import via
+from tools.fault_injection.proxy import Link, Proxy, proxied
+
+pytestmark = pytest.mark.requirement("FR-033", "NFR-015")
+
+ALICE = tasks_of("alice")
+TITLE = {"title": "Buy milk"}
+BACKEND = text("SELECT pg_backend_pid()")
+SIZE = 3
+
+
+@pytest.fixture
+async def rival(own_server: str) -> AsyncIterator[asyncpg.Connection]:
+    """Another user of the database; afterwards there are no tasks."""
+    opened = await asyncpg.connect(own_server)
+    yield opened
+    await opened.execute("TRUNCATE tasks, idempotency_keys")
+    await opened.close()
+
+
+@pytest.fixture
+async def proxy(own_server: str) -> AsyncIterator[Proxy]:
+    """A way to the database that can change what passes."""
+    where = make_url(own_server).query
+    async with proxied(f"{where['host']}/.s.PGSQL.{where['port']}") as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def serving(url: str) -> AsyncIterator[ContractClient]:
+    made = create_app(Settings(database_url=Secret(url), database_pool_size=SIZE))
+    async with running(made) as app, ContractClient(app) as client:
+        yield client
+
+
+async def set_everywhere(client: ContractClient, name: str, value: str) -> set[int]:
+    """Set a parameter on as many connections as the pool may have; their processes."""
+    words = text("SELECT pg_backend_pid(), set_config(:name, :value, false), pg_sleep(0.2)")
+    database, values = core_of(client).database, {"name": name, "value": value}
+    rows = await asyncio.gather(*(database.fetch(words, values) for _ in range(SIZE)))
+    return {row[0] for [row] in rows}
+
+
+# --- what happens to the sessions of a service --------------------------------------------------
+
+Damage = Callable[[ContractClient, asyncpg.Connection, Proxy], Awaitable[None]]
+
+
+async def make_read_only(client: ContractClient, *_: object) -> None:
+    """As a failover behind a proxy leaves them: they read, and refuse to write (25006)."""
+    await set_everywhere(client, "default_transaction_read_only", "on")
+
+
+async def forget_statements(client: ContractClient, *_: object) -> None:
+    """As a pooler that resets its sessions leaves them (26000)."""
+    database = core_of(client).database
+    hold = text("SELECT pg_sleep(0.2)")
+    for _turn in range(SIZE):
+        busy = [asyncio.create_task(database.fetch(hold)) for _ in range(SIZE - 1)]
+        await asyncio.sleep(0.05)
+        await database.fetch(text("DEALLOCATE ALL"))
+        await asyncio.gather(*busy)
+
+
+async def leave_in_a_failed_transaction(client: ContractClient, *_: object) -> None:
+    """Every further statement is refused until it ends (25P02)."""
+    database = core_of(client).database
+    await database.fetch(text("BEGIN"))
+    with pytest.raises(DatabaseError):
+        await database.fetch(text("SELECT 1 / 0"))
+
+
+async def change_the_result_type(_: object, rival: asyncpg.Connection, __: object) -> None:
+    """The statements that were prepared are refused (0A000)."""
+    await rival.execute("ALTER TABLE tasks ALTER updated_at TYPE timestamptz(6)")
+
+
+async def end_the_sessions(_: object, rival: asyncpg.Connection, __: object) -> None:
+    """As an administrator does (57P01)."""
+    await rival.fetch(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+
+async def let_the_sessions_expire(
+    client: ContractClient, rival: asyncpg.Connection, _: object
+) -> None:
+    """The server ends a session that is idle for too long (57P05)."""
+    processes = await set_everywhere(client, "idle_session_timeout", "100ms")
+    left = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)"
+
+    async def are_gone() -> bool:
+        return bool(await rival.fetchval(left, [*processes]) == 0)
+
+    await until(are_gone)
+
+
+async def answer_with_garbage(_: object, __: object, proxy: Proxy) -> None:
+    """The next answer begins with a row of 99 columns, which break the protocol."""
+
+    async def garble(_: Link, chunk: bytes) -> bytes:
+        proxy.on_response = None
+        return struct.pack("!cIH", b"D", 6, 99) + chunk
+
+    proxy.on_response = garble
+
+
+@pytest.mark.parametrize(
+    ("damage", "failures"),
+    [
+        (make_read_only, {1}),
+        (forget_statements, {0}),
+        (leave_in_a_failed_transaction, {1}),
+        (change_the_result_type, {0}),
+        # The end of a session may arrive only after the next statement was sent.
+        (end_the_sessions, {0, 1}),
+        (let_the_sessions_expire, {0, 1}),
+        (answer_with_garbage, {1}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+async def test_damage_to_the_sessions_costs_at_most_one_request(
+    own_server: str, rival: asyncpg.Connection, proxy: Proxy, damage: Damage, failures: set[int]
+) -> None:
+    async with serving(via(proxy.port, own_server)) as client:
+        await set_everywhere(client, "extra_float_digits", "1")
+        for _ in range(SIZE):
+            assert (await client.post(ALICE, json=TITLE)).status_code == 201
+        assert (await client.get("/readyz")).status_code == 200
+        await damage(client, rival, proxy)
+        answers = [await client.post(ALICE, json=TITLE) for _ in range(2 * SIZE)]
+        failed = [answer for answer in answers if answer.status_code != 201]
+        assert len(failed) in failures
+        for answer in failed:
+            assert_problem(answer, 503, "database-unavailable")
+        assert (await client.get("/readyz")).status_code == 200
+        together = await asyncio.gather(*(client.post(ALICE, json=TITLE) for _ in range(SIZE)))
+        assert [answer.status_code for answer in together] == [201] * SIZE
+
+
+# --- a database that takes no writes -------------------------------------------------------------
+
+
+@pytest.fixture
+async def read_only(rival: asyncpg.Connection) -> AsyncIterator[Callable[[bool], Awaitable[None]]]:
+    """Makes every new session read-only, or no longer."""
+
+    async def switch(on: bool) -> None:  # noqa: FBT001 - on or off
+        await rival.execute("ALTER DATABASE tasks RESET default_transaction_read_only")
+        if on:
+            await rival.execute("ALTER DATABASE tasks SET default_transaction_read_only = on")
+
+    yield switch
+    await switch(False)  # noqa: FBT003 - as above
+
+
+@pytest.mark.requirement("FR-035")
+async def test_a_read_only_database_is_not_ready_before_the_first_write(
+    own_server: str,
+    rival: asyncpg.Connection,
+    read_only: Callable[[bool], Awaitable[None]],
+) -> None:
+    async with serving(own_server) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        await read_only(True)  # noqa: FBT003 - as above
+        await end_the_sessions(None, rival, None)
+        with capture_logs() as lines:
+            for _ in range(2):
+                problem = assert_problem(await client.get("/readyz"), 503, "not-ready")
+                assert problem["detail"] == "The database is read-only."
+        [line] = [line for line in lines if line["event"] == "database unavailable"]
+        assert line["cause"] == "the database is read-only"
+        assert (await client.get(ALICE)).status_code == 200
+        assert_problem(await client.post(ALICE, json=TITLE), 503, "database-unavailable")
+        await read_only(False)  # noqa: FBT003 - as above
+        assert (await client.get("/readyz")).status_code == 200
+        assert (await client.post(ALICE, json=TITLE)).status_code == 201
+
+
+@pytest.mark.requirement("FR-035")
+async def test_readiness_replaces_the_connections_that_became_read_only(own_server: str) -> None:
+    async with serving(own_server) as client:
+        await make_read_only(client)
+        assert_problem(await client.get("/readyz"), 503, "not-ready")
+        assert (await client.get("/readyz")).status_code == 200
+        assert (await client.post(ALICE, json=TITLE)).status_code == 201
+
+
+# --- by code -------------------------------------------------------------------------------------
+
+OF_THE_CONNECTION = [
+    "08000",
+    "08003",
+    "08006",
+    "08P01",
+    "25001",
+    "25006",
+    "25P01",
+    "25P02",
+    "26000",
+    "34000",
+    "42P05",
+    "57P01",
+    "57P02",
+    "57P03",
+    "57P04",
+    "57P05",
+    "XX000",
+]
+OF_THE_STATEMENT = [
+    "0A000",
+    "22012",
+    "23503",
+    "23505",
+    "23514",
+    "40001",
+    "40P01",
+    "42501",
+    "42601",
+    "42703",
+    "42P01",
+    "53100",
+    "53200",
+    "55P03",
+    "57014",
+    "58030",
+    "P0001",
+    "XX001",
+]
+
+
+@pytest.fixture
+async def database(own_server: str) -> AsyncIterator[Database]:
+    """One connection."""
+    opened = Database(DatabaseConfig.from_url(own_server), pool_size=1, timeout=4)
+    yield opened
+    await opened.close()
+
+
+async def process(database: Database) -> int:
+    ((found,),) = await database.fetch(BACKEND)
+    return int(found)
+
+
+async def provoke(database: Database, code: str) -> None:
+    raising = text(f"DO $$ BEGIN RAISE 'provoked' USING ERRCODE = '{code}'; END $$")
+    await database.fetch(raising)
+
+
+@pytest.mark.parametrize("code", OF_THE_CONNECTION)
+async def test_an_error_of_the_connection_closes_it(
+    database: Database, rival: asyncpg.Connection, code: str
+) -> None:
+    before = await process(database)
+    with pytest.raises(DatabaseUnavailable):
+        await provoke(database, code)
+    assert await process(database) != before
+    running = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1"
+
+    async def is_gone() -> bool:
+        return bool(await rival.fetchval(running, before) == 0)
+
+    await until(is_gone)
+
+
+@pytest.mark.parametrize("code", OF_THE_STATEMENT)
+async def test_an_error_of_the_statement_keeps_the_connection(
+    database: Database, code: str
+) -> None:
+    before = await process(database)
+    with pytest.raises((DatabaseUnavailable, DatabaseError)):
+        await provoke(database, code)
+    assert await process(database) == before
+
+
+TASK: dict[str, Any] = {"user": "alice", "title": "x"}
+INSERT = text(
+    "INSERT INTO tasks (user_id, id, title, created_at, updated_at, etag) VALUES (:user, "
+    "'0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44', :title, now(), now(), gen_random_uuid())"
+).bindparams(bindparam("user"), bindparam("title"))
+IMPATIENT = "SELECT set_config('{}', '50ms', false)"
+
+
+async def test_real_errors_of_statements_keep_the_connection(
+    database: Database, rival: asyncpg.Connection
+) -> None:
+    before = await process(database)
+    await database.fetch(INSERT, TASK)
+    for values, code in ((TASK, "23505"), ({"user": "alice!", "title": "x"}, "23514")):
+        with pytest.raises(DatabaseError, match=f"^SQLSTATE {code}"):
+            await database.fetch(INSERT, values)
+    await rival.execute("BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
+    for setting, code in (("lock_timeout", "55P03"), ("statement_timeout", "57014")):
+        await database.fetch(text(IMPATIENT.format(setting)))
+        with pytest.raises(QueryError) as refused:
+            await database.pool.fetch("SELECT count(*) FROM tasks", [], 4)
+        assert getattr(refused.value.cause, "sqlstate", None) == code
+        await database.fetch(text(f"SELECT set_config('{setting}', '0', false)"))
+    await rival.execute("ROLLBACK")
+    assert await process(database) == before

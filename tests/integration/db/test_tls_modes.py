@@ -1,0 +1,141 @@
+"""TLS to a real PostgreSQL: the cases of the suite, and what a server alone can say."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from app.db.config import DatabaseConfig
+from app.db.migrations import upgrade
+from tests.support.process import run
+from tests.support.tls import Certificates
+from tests.support.tls_cases import Presenting, TlsCases, certificates, serving
+from tools.postgres import postgres
+from tools.postgres.postgres import ENCODED, Postgres
+
+__all__ = ["certificates"]
+
+pytestmark = pytest.mark.requirement("NFR-018")
+
+KINDS = ("right", "wrong name", "expired", "unknown CA", "none", "plain CA", "intermediate CA")
+
+
+@pytest.fixture(scope="module")
+def servers(certificates: Certificates) -> Iterator[dict[str, Postgres]]:
+    """A server for each certificate, one without TLS among them."""
+    with ExitStack() as stack:
+        yield {
+            kind: stack.enter_context(
+                postgres.running(
+                    postgres.TLS_MAJOR, None if kind == "none" else certificates.made(kind)
+                )
+            )
+            for kind in KINDS
+        }
+
+
+@pytest.fixture
+def presenting(servers: dict[str, Postgres]) -> Presenting:
+    @asynccontextmanager
+    async def present(kind: str) -> AsyncIterator[str]:
+        yield servers[kind]._replace(host="localhost").url()
+
+    return present
+
+
+async def is_trusted(connection: DatabaseConfig) -> bool:
+    """Whether a session can be opened."""
+    try:
+        opened = await asyncpg.connect(**connection.connect_kwargs())
+    except (ssl.SSLError, ConnectionError):
+        return False
+    await opened.close()
+    return True
+
+
+class TestPostgres(TlsCases):
+    """With PostgreSQL's own TLS."""
+
+    async def test_a_session_is_encrypted(
+        self,
+        servers: dict[str, Postgres],
+        certificates: Certificates,
+    ) -> None:
+        url = servers["right"].url(f"?sslmode=verify-full&sslrootcert={certificates.roots}")
+        opened = await asyncpg.connect(**DatabaseConfig.from_url(url).connect_kwargs())
+        row = await opened.fetchrow(
+            "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        )
+        await opened.close()
+        assert row is not None
+        assert tuple(row) == (True, "TLSv1.3")
+
+    @pytest.mark.requirement("FR-054")
+    @pytest.mark.parametrize("named", ["roots", "plain", "intermediate"])
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_a_certificate_is_trusted_where_libpq_trusts_it(
+        self, servers: dict[str, Postgres], certificates: Certificates, kind: str, named: str
+    ) -> None:
+        roots = getattr(certificates, named)
+        url = servers[kind].url(f"?sslmode=verify-full&sslrootcert={roots}")
+        url = url.replace("127.0.0.1", "localhost")
+        psql = await asyncio.create_subprocess_exec(
+            "psql", url, "-c", "SELECT 1", stdout=DEVNULL, stderr=PIPE
+        )
+        _, told = await psql.communicate()
+        assert await is_trusted(DatabaseConfig.from_url(url)) == (psql.returncode == 0), told
+
+    async def test_plain_text_is_refused_by_the_server_and_told(
+        self, servers: dict[str, Postgres]
+    ) -> None:
+        with capture_logs() as lines:
+            async with serving(servers["right"].url("?sslmode=disable")) as client:
+                assert (await client.get("/readyz")).status_code == 503
+        [line] = [line for line in lines if line["event"] == "database unavailable"]
+        assert "SQLSTATE 28000, no pg_hba.conf entry" in line["cause"]
+
+    @pytest.mark.parametrize("command", ["migrate", "doctor"])
+    def test_a_wrong_password_is_told_by_a_command_and_not_repeated(
+        self,
+        servers: dict[str, Postgres],
+        certificates: Certificates,
+        command: str,
+    ) -> None:
+        url = servers["right"].url(f"?sslmode=require&sslrootcert={certificates.roots}")
+        done = run(command, DATABASE_URL=url.replace(ENCODED, "hunter2"), PORT=0)
+        told = done.stdout + done.stderr
+        assert done.returncode == 1
+        assert 'SQLSTATE 28P01, password authentication failed for user "tasks"' in told
+        assert "hunter2" not in told
+        assert "Traceback" not in told
+
+    async def test_a_wrong_password_is_503_and_told_once(
+        self,
+        servers: dict[str, Postgres],
+        certificates: Certificates,
+    ) -> None:
+        url = servers["right"].url(f"?sslmode=require&sslrootcert={certificates.roots}")
+        with capture_logs() as lines:
+            async with serving(url.replace(ENCODED, "hunter2")) as client:
+                assert (await client.get("/readyz")).status_code == 503
+        [line] = [line for line in lines if line["event"] == "database unavailable"]
+        assert 'password authentication failed for user "tasks"' in line["cause"]
+        assert "hunter2" not in str(lines)
+
+
+def test_a_server_with_tls_is_migrated(
+    servers: dict[str, Postgres],
+    certificates: Certificates,
+) -> None:
+    upgrade(
+        DatabaseConfig.from_url(
+            servers["right"].url(f"?sslmode=require&sslrootcert={certificates.roots}")
+        )
+    )

@@ -1,0 +1,373 @@
+"""What reaches the database: one statement for each operation, about one user, and nothing else.
+
+Seen in three places: in the service, before a statement goes to the driver; in the driver, which
+tells of transactions; and at the server, which remembers what a connection sent last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import pytest
+
+from app.asgi import create_app
+from app.http.middleware import HTTPMiddleware
+from app.settings import Settings
+from app.state import AppState
+from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.lifespan import running
+from tests.support.recorded_statements import recorded
+
+pytestmark = pytest.mark.requirement("NFR-004")
+
+ALICE = tasks_of("alice")
+TASK = f"{ALICE}/{UUID(int=1)}"
+ABSENT = f"{ALICE}/{UUID(int=2)}"
+BODY = {"title": "Buy milk", "description": None, "completed": False}
+OTHER_TAG = {"If-Match": f'"{"0" * 32}"'}
+
+
+def core_of(app: HTTPMiddleware) -> AppState:
+    framework: Any = app.app
+    core: AppState = framework.state.core
+    return core
+
+
+class Seen(NamedTuple):
+    """Statements on their way."""
+
+    by_service: list[str]
+    by_driver: list[str]
+    pid: int
+
+    def clear(self) -> None:
+        self.by_service.clear()
+        self.by_driver.clear()
+
+
+@pytest.fixture(scope="module")
+async def sole_app(settings: Settings) -> AsyncIterator[HTTPMiddleware]:
+    """An application of its own, with one connection, which all requests then share."""
+    async with running(create_app(msgspec.structs.replace(settings, database_pool_size=1))) as app:
+        yield app
+
+
+@pytest.fixture
+async def sole(
+    sole_app: HTTPMiddleware,
+    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+) -> AsyncIterator[ContractClient]:
+    async with ContractClient(sole_app) as client:
+        await client.put(TASK, json=BODY)
+        # The driver asks about the types of this one when a connection first sees it.
+        await client.put(TASK, json=BODY, headers=OTHER_TAG)
+        yield client
+
+
+def driver_of(sole_app: HTTPMiddleware) -> asyncpg.Connection:
+    """The service's only connection."""
+    (kept,) = core_of(sole_app).database.pool._idle
+    return kept.connection
+
+
+@pytest.fixture
+async def seen(
+    sole_app: HTTPMiddleware,
+    sole: ContractClient,  # noqa: ARG001 - ready
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Seen]:
+    """What is sent from now on."""
+    driver = driver_of(sole_app)
+    # Asked, not known from the handshake: a pooler says there whatever it likes.
+    pid = await driver.fetchval("SELECT pg_backend_pid()")
+    statements = Seen(recorded(monkeypatch), [], pid)
+
+    def tell(record: Any) -> None:
+        statements.by_driver.append(record.query)
+
+    driver.add_query_logger(tell)
+    yield statements
+    driver.remove_query_logger(tell)
+
+
+class Case(NamedTuple):
+    """A request on the normal path of its operation."""
+
+    method: str
+    url: str
+    verb: str
+    status: int
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+CASES = {
+    "listTasks": Case("GET", ALICE, "SELECT", 200),
+    "listTasks, narrowed": Case(
+        "GET",
+        ALICE,
+        "SELECT",
+        200,
+        {
+            "params": {
+                "q": "buy mil",
+                "completed": "false",
+                "created_after": "2001-01-01T00:00:00Z",
+                "created_before": "2999-01-01T00:00:00Z",
+                "updated_after": "2001-01-01T00:00:00Z",
+                "updated_before": "2999-01-01T00:00:00Z",
+                "sort": "updated_at",
+                "order": "asc",
+            }
+        },
+    ),
+    "createTask": Case("POST", ALICE, "INSERT", 201, {"json": {"title": "a"}}),
+    "createTask, once": Case(
+        "POST",
+        ALICE,
+        "WITH",
+        201,
+        {"json": {"title": "a"}, "headers": {"Idempotency-Key": "k"}},
+    ),
+    "getTask": Case("GET", TASK, "SELECT", 200),
+    "getTask, unchanged": Case("GET", TASK, "SELECT", 304, {"headers": {"If-None-Match": "*"}}),
+    "getTask, absent": Case("GET", ABSENT, "SELECT", 404),
+    "replaceTask, new": Case("PUT", ABSENT, "INSERT", 201, {"json": BODY}),
+    "replaceTask, there": Case("PUT", TASK, "INSERT", 200, {"json": BODY}),
+    "replaceTask, only new": Case(
+        "PUT", ABSENT, "INSERT", 201, {"json": BODY, "headers": {"If-None-Match": "*"}}
+    ),
+    "replaceTask, not new": Case(
+        "PUT", TASK, "INSERT", 412, {"json": BODY, "headers": {"If-None-Match": "*"}}
+    ),
+    "replaceTask, only there": Case(
+        "PUT", TASK, "UPDATE", 200, {"json": BODY, "headers": {"If-Match": "*"}}
+    ),
+    "replaceTask, another tag": Case(
+        "PUT", TASK, "UPDATE", 412, {"json": BODY, "headers": OTHER_TAG}
+    ),
+    "updateTask": Case("PATCH", TASK, "UPDATE", 200, {"json": {"completed": True}}),
+    "updateTask, any tag": Case(
+        "PATCH", TASK, "UPDATE", 200, {"json": {"title": "a"}, "headers": {"If-Match": "*"}}
+    ),
+    "updateTask, nothing": Case("PATCH", TASK, "SELECT", 200, {"json": {}}),
+    "updateTask, absent": Case("PATCH", ABSENT, "UPDATE", 404, {"json": {"title": "a"}}),
+    "updateTask, absent, any tag": Case(
+        "PATCH", ABSENT, "UPDATE", 404, {"json": {"title": "a"}, "headers": {"If-Match": "*"}}
+    ),
+    "deleteTask": Case("DELETE", TASK, "DELETE", 204),
+    "deleteTask, any tag": Case("DELETE", TASK, "DELETE", 204, {"headers": {"If-Match": "*"}}),
+    "deleteTask, absent": Case("DELETE", ABSENT, "DELETE", 404),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_an_operation_is_one_statement(sole: ContractClient, seen: Seen, name: str) -> None:
+    case = CASES[name]
+    response = await sole.request(case.method, case.url, **case.options)
+    assert response.status_code == case.status
+    assert [statement.split()[0] for statement in seen.by_service] == [case.verb]
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_no_transaction_is_wrapped_around_it(
+    sole: ContractClient, seen: Seen, database: asyncpg.Connection, name: str
+) -> None:
+    case = CASES[name]
+    await sole.request(case.method, case.url, **case.options)
+    # The driver tells of BEGIN and COMMIT, though not of prepared statements; and the server
+    # remembers what a connection sent last, cut to a kilobyte.
+    assert seen.by_driver == []
+    last = await database.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", seen.pid)
+    assert seen.by_service[-1].startswith(last)
+
+
+async def test_a_transaction_would_be_seen(
+    sole_app: HTTPMiddleware, seen: Seen, database: asyncpg.Connection
+) -> None:
+    driver = driver_of(sole_app)
+    async with driver.transaction():
+        await driver.execute("SELECT 1")
+    await asyncio.sleep(0)  # the driver tells a moment later
+    assert seen.by_driver == ["BEGIN;", "SELECT 1", "COMMIT;"]
+    last = await database.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", seen.pid)
+    assert last == "COMMIT;"
+
+
+PLANS = """
+    SELECT generic_plans, custom_plans FROM pg_prepared_statements
+    WHERE statement NOT LIKE '%pg_prepared_statements%'
+"""
+SEARCHES = {
+    "a search": {"q": "milk"},
+    "a range of the other instant": {"updated_after": "2001-01-01T00:00:00Z"},
+    "a range of the other instant, by change": {
+        "sort": "updated_at", "created_before": "2999-01-01T00:00:00Z"
+    },
+}  # fmt: skip
+# Where the words and the range do not decide which way through the table is the shortest.
+LISTS = {
+    "all": {},
+    "open": {"completed": "false"},
+    "by change": {"sort": "updated_at", "order": "asc"},
+    "a range": {"created_after": "2001-01-01T00:00:00Z", "created_before": "2999-01-01T00:00:00Z"},
+}
+REPEATED = 10
+
+
+async def plans(
+    sole_app: HTTPMiddleware, sole: ContractClient, case: Case
+) -> list[tuple[int, int]]:
+    """How often the server planned the last statements for no and for their own values."""
+    driver = driver_of(sole_app)
+    # A driver's connection of its own forgets nothing of the cases before.
+    core_of(sole_app).database.pool._idle[0]._statement_cache.clear()
+    await driver.execute("DEALLOCATE ALL")
+    for _ in range(REPEATED):
+        await sole.request(case.method, case.url, **case.options)
+    return [tuple(row) for row in await driver.fetch(PLANS)]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "narrowed" not in name])
+async def test_an_ordinary_statement_is_planned_once_for_all_values(
+    sole_app: HTTPMiddleware, sole: ContractClient, settings: Settings, name: str
+) -> None:
+    planned = await plans(sole_app, sole, CASES[name])
+    # PostgreSQL makes five plans for values before it keeps one. Behind a pooler a statement is
+    # sent with its text each time, and planned for its values.
+    has_names = not settings.database_config().transaction_pooling
+    assert [custom for _, custom in planned] == [5] * len(planned)
+    assert sum(generic for generic, _ in planned) == (REPEATED - 5) * has_names
+
+
+@pytest.mark.parametrize("name", LISTS)
+async def test_a_list_that_one_index_serves_is_planned_once_for_all_values(
+    sole_app: HTTPMiddleware, sole: ContractClient, settings: Settings, name: str
+) -> None:
+    planned = await plans(sole_app, sole, Case("GET", ALICE, "", 200, {"params": LISTS[name]}))
+    assert planned == (
+        [] if settings.database_config().transaction_pooling else [(REPEATED - 5, 5)]
+    )
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+async def test_a_list_whose_plan_depends_on_the_values_is_planned_for_them(
+    sole_app: HTTPMiddleware, sole: ContractClient, name: str
+) -> None:
+    case = Case("GET", ALICE, "", 200, {"params": SEARCHES[name]})
+    assert await plans(sole_app, sole, case) == []
+
+
+async def test_a_change_with_the_current_tag_is_one_statement(
+    sole: ContractClient, seen: Seen
+) -> None:
+    tag = (await sole.get(TASK)).headers["etag"]
+    seen.clear()
+    changed = await sole.patch(TASK, json={"title": "a"}, headers={"If-Match": tag})
+    replaced = await sole.put(TASK, json=BODY, headers={"If-Match": changed.headers["etag"]})
+    gone = await sole.delete(TASK, headers={"If-Match": replaced.headers["etag"]})
+    assert gone.status_code == 204
+    assert [statement.split()[0] for statement in seen.by_service] == [
+        "UPDATE",
+        "UPDATE",
+        "DELETE",
+    ]
+
+
+async def test_a_page_that_follows_another_is_one_statement(
+    sole: ContractClient, seen: Seen
+) -> None:
+    await sole.post(ALICE, json={"title": "a"})
+    cursor = (await sole.get(ALICE, params={"limit": 1})).json()["next_cursor"]
+    seen.clear()
+    assert (await sole.get(ALICE, params={"cursor": cursor})).status_code == 200
+    assert len(seen.by_service) == 1
+
+
+async def test_a_search_without_a_word_asks_nothing(sole: ContractClient, seen: Seen) -> None:
+    assert (await sole.get(ALICE, params={"q": "--"})).json()["items"] == []
+    assert seen.by_service == []
+
+
+@pytest.mark.parametrize(("method", "body"), [("PATCH", {"json": {"title": "a"}}), ("DELETE", {})])
+async def test_a_refusal_costs_one_statement_more_to_tell_why(
+    sole: ContractClient, seen: Seen, method: str, body: dict[str, Any]
+) -> None:
+    response = await sole.request(method, TASK, headers=OTHER_TAG, **body)
+    assert_problem(response, 412, "precondition-failed")
+    verbs = [statement.split()[0] for statement in seen.by_service]
+    assert verbs == [{"PATCH": "UPDATE"}.get(method, method), "SELECT"]
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "options"),
+    [
+        ("GET", "/livez", {}),
+        ("GET", "/openapi.yaml", {}),
+        ("GET", "/openapi.json", {}),
+        ("GET", f"{ALICE}?colour=red", {}),
+        ("PUT", TASK, {"json": {}}),
+        ("PATCH", TASK, {"content": b"{"}),
+        ("POST", ALICE, {"json": {"title": " "}}),
+        ("PUT", TASK, {"json": BODY, "headers": {"If-Match": "*", "If-None-Match": "*"}}),
+        ("OPTIONS", TASK, {}),
+        ("TRACE", TASK, {}),
+        ("GET", "/nowhere", {}),
+    ],
+)
+async def test_what_needs_no_database_asks_nothing(
+    sole: ContractClient, seen: Seen, method: str, url: str, options: dict[str, Any]
+) -> None:
+    await sole.request(method, url, **options)
+    assert seen.by_service == seen.by_driver == []
+
+
+@pytest.mark.requirement("FR-020")
+@pytest.mark.parametrize("name", CASES)
+async def test_every_statement_is_about_one_user(
+    sole: ContractClient, seen: Seen, name: str
+) -> None:
+    case = CASES[name]
+    await sole.request(case.method, case.url, **case.options)
+    assert seen.by_service != []
+    for statement in seen.by_service:
+        mentions = re.findall(r"(?:INTO|FROM|UPDATE) (?:tasks|idempotency_keys)\b", statement)
+        bound = re.findall(
+            r"\b(?:tasks|idempotency_keys)\.user_id = \$\d+|"
+            r"INSERT INTO \w+ \(user_id, [^)]*\) (?:VALUES \(|SELECT )\$1\b",
+            statement,
+        )
+        assert len(bound) == len(mentions) > 0
+
+
+def _columns(statement: str) -> Iterator[str]:
+    assignments = re.search(r" SET (.*?) WHERE ", statement, re.DOTALL)
+    assert assignments is not None
+    yield from re.findall(r"(\w+)=", assignments[1])
+
+
+@pytest.mark.requirement("FR-004")
+@pytest.mark.parametrize(
+    ("body", "columns"),
+    [
+        ({"title": "a"}, {"title"}),
+        ({"description": None}, {"description"}),
+        ({"completed": True}, {"completed_at"}),
+        ({"title": "a", "completed": False}, {"title", "completed_at"}),
+        (
+            {"title": "a", "description": "b", "completed": True},
+            {"title", "description", "completed_at"},
+        ),
+    ],
+)
+async def test_a_patch_writes_the_columns_that_were_sent(
+    sole: ContractClient, seen: Seen, body: dict[str, Any], columns: set[str]
+) -> None:
+    await sole.patch(TASK, json=body)
+    assert set(_columns(seen.by_service[0])) == columns | {"updated_at", "etag"}

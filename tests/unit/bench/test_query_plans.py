@@ -1,0 +1,37 @@
+"""The plans over a small table; `task plans` is the same over 1.2 million tasks."""
+
+import pytest
+
+from bench.scaling.data import Size
+from bench.scaling.explain import Case, Plan, faults
+from bench.scaling.query_plans import main
+
+SMALL = Size(large=32_000, reverse=8_000, others=60)
+
+
+@pytest.mark.requirement("NFR-005")
+def test_every_statement_is_served_by_its_index() -> None:
+    assert main(SMALL) == 0
+
+
+def test_a_plan_that_reads_too_much_is_a_fault() -> None:
+    scan = {
+        "Node Type": "Seq Scan",
+        "Actual Rows": 51.0,
+        "Actual Loops": 1,
+        "Rows Removed by Filter": 900,
+        "Shared Hit Blocks": 700,
+        "Shared Read Blocks": 7,
+    }
+    case = Case(
+        name="list",
+        call=lambda tasks: tasks.list(),
+        indexes=frozenset({"ix_tasks_search"}),
+        rows=51,
+    )
+
+    assert faults(case, Plan("", [scan], 1.0, 1.0)) == [
+        "uses no index",
+        "touches 951 rows, found 0, allowed 51",
+        "reads 707 buffers, allowed 63",
+    ]

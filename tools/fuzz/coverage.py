@@ -1,0 +1,142 @@
+"""What a recorded run exercised of the contract, as figures and as a report.
+
+The record is what `fuzz_hooks.py` writes, a line for each exchange. What there is to exercise is
+read from the contract. An item that only a fault, a malformed byte stream or another component can
+bring about is named with the test that does, and the totals are given with and without these.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tools.fuzz.exchanges import Exchange
+from tools.fuzz.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
+
+COLUMNS = (PARAMETERS, POSITIVE, NEGATIVE, RESPONSES)
+LEAST = 95  # percent
+# What no client brings about by what it sends to a service that is well, and where it is tested.
+ELSEWHERE = {
+    "408": "tests/integration/http/test_slow_clients.py",
+    "409": "tests/integration/tasks/test_idempotency.py",
+    "500": "tests/integration/db/test_database_faults.py",
+    "503": "tests/integration/db/test_database_faults.py",
+    "/problems/internal-error": "tests/integration/db/test_database_faults.py",
+    "/problems/database-unavailable": "tests/integration/db/test_database_faults.py",
+    "/problems/idempotency-key-in-use": "tests/integration/tasks/test_idempotency.py",
+    "/problems/overloaded": "tests/integration/http/test_overload.py",
+    "/problems/request-timeout": "tests/integration/http/test_slow_clients.py",
+    "/problems/not-implemented": "tests/integration/http/test_framing.py",
+    "/problems/not-ready": "tests/integration/http/test_health.py",
+    "/problems/malformed-request": "tests/integration/http/test_raw_requests.py",
+    "/problems/header-fields-too-large": "tests/integration/http/test_raw_requests.py",
+    "about:blank": "tests/integration/http/test_plugins.py",
+}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What there is to exercise, and which phases did so."""
+
+    expected: set[Item]
+    reached: dict[Item, set[str]]
+    cases: Counter[str]
+    requests: int
+    """How many of the requests differ."""
+
+    @property
+    def elsewhere(self) -> set[Item]:
+        """What is tested elsewhere, and was not reached here."""
+        return {item for item in self.missing if item.what.split()[0] in ELSEWHERE}
+
+    @property
+    def missing(self) -> set[Item]:
+        return self.expected - self.reached.keys()
+
+    def share(self, column: str, *, everything: bool) -> float:
+        """How much of a column was reached, in percent."""
+        wanted = self.expected if everything else self.expected - self.elsewhere
+        items = {item for item in wanted if item.column == column}
+        return 100 * len(items & self.reached.keys()) / len(items)
+
+    @property
+    def summary(self) -> str:
+        shares = [f"{column} {self.share(column, everything=False):.1f}%" for column in COLUMNS]
+        return f"exercised: {', '.join(shares)}"
+
+    def shortcomings(self) -> list[str]:
+        """The columns in which too little was reached."""
+        shares = {column: self.share(column, everything=False) for column in COLUMNS}
+        return [
+            f"coverage: {column} {share:.1f}%, less than {LEAST}%"
+            for column, share in shares.items()
+            if share < LEAST
+        ]
+
+
+def measure(exchanges: Iterable[Exchange], reader: Reader) -> Coverage:
+    """Hold every exchange against the contract."""
+    expected = reader.expected()
+    reached: dict[Item, set[str]] = defaultdict(set)
+    cases: Counter[str] = Counter()
+    requests: set[int] = set()
+    for exchange in exchanges:
+        phase = str(exchange.phase)
+        cases[phase] += 1
+        requests.add(hash(exchange.request))
+        for item in reader.shown(exchange) & expected:
+            reached[item].add(phase)
+    return Coverage(expected, dict(reached), cases, len(requests))
+
+
+def report(coverage: Coverage) -> str:
+    """The coverage as Markdown."""
+    names = sorted({item.operation for item in coverage.expected})
+    rows = [[name, *(_count(coverage, name, column) for column in COLUMNS)] for name in names]
+    for title, everything in (("all but what is tested elsewhere", False), ("everything", True)):
+        shares = [f"{coverage.share(column, everything=everything):.1f}%" for column in COLUMNS]
+        rows.append([f"**{title}**", *shares])
+    phases = [
+        [phase, str(cases), *(str(len(items)) for items in _of_phase(coverage, phase))]
+        for phase, cases in sorted(coverage.cases.items())
+    ]
+    missing = coverage.missing - coverage.elsewhere
+    return "\n".join(
+        [
+            "# What the fuzz exercised of the contract",
+            "",
+            *_table(["operation", *COLUMNS], rows),
+            "",
+            *_table(["phase", "exchanges", "items reached", "by this phase alone"], phases),
+            "",
+            "## Never reached",
+            *[f"- {_named(item)}" for item in sorted(missing)],
+            "",
+            "## Never reached here, and tested elsewhere",
+            *[
+                f"- {_named(item)}: `{ELSEWHERE[item.what.split()[0]]}`"
+                for item in sorted(coverage.elsewhere)
+            ],
+            "",
+        ]
+    )
+
+
+def _count(coverage: Coverage, operation: str, column: str) -> str:
+    items = {item for item in coverage.expected if item[:2] == (operation, column)}
+    return f"{len(items & coverage.reached.keys())} of {len(items)}" if items else "-"
+
+
+def _of_phase(coverage: Coverage, phase: str) -> tuple[list[Item], list[Item]]:
+    items = [item for item, phases in coverage.reached.items() if phase in phases]
+    return items, [item for item in items if len(coverage.reached[item]) == 1]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _named(item: Item) -> str:
+    return f"{item.operation}, {item.column}: {item.what}"

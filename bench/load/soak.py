@@ -1,4 +1,4 @@
-"""`task soak`: mixed load for half an hour, and the memory of the service meanwhile."""
+"""`task bench:soak`: mixed load for half an hour, and the memory of the service meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`task bench:growth`: what each operation costs in a table of ten thousand to ten million tasks.
+"""`task bench:scaling`: what each operation costs in a table of ten thousand to ten million tasks.
 
 Each table is loaded by COPY into a server of its own and asked by the repository itself, on the
 service's pool, one call after the other. Times are those of the whole call, without HTTP. The
@@ -158,7 +158,7 @@ def server() -> Iterator[str]:
 
 def main() -> int:
     """Measure each size; 1 when an operation is not flat."""
-    parser = argparse.ArgumentParser(prog="task bench:growth --", description=__doc__)
+    parser = argparse.ArgumentParser(prog="task bench:scaling --", description=__doc__)
     parser.add_argument("--most", type=int, default=7, help="the largest table, as a power of ten")
     all_figures: list[Figures] = []
     for power in range(4, parser.parse_args().most + 1):

@@ -31,7 +31,7 @@ def test_a_workflow_runs_tasks_that_exist(workflow: Path) -> None:
 @pytest.mark.requirement("NFR-012")
 def test_the_package_of_the_typescript_client_is_kept() -> None:
     *_, build, keep = steps(ROOT / ".github/workflows/typescript-client.yml")
-    assert build["run"] == "task client:build"
+    assert build["run"] == "task build:typescript-client"
     assert keep["uses"].startswith("actions/upload-artifact@")
     assert keep["with"]["if-no-files-found"] == "error"
     *_, pack = TASKS["client:build"]["cmds"]

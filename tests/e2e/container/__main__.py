@@ -1,4 +1,4 @@
-"""Builds the image into the store of the checks: `task container:build`."""
+"""Builds the image into the store of the checks: `task build:container`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image of `task container:build`, and a cell with its root and a database of the tests."""
+"""The image of `task build:container`, and a cell with its root and a database of the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image, built here and run as an engine would. Run by `task container:check`."""
+"""The image, built here and run as an engine would. Run by `task check:container`."""
 
 from __future__ import annotations
 

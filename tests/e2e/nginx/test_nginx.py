@@ -1,4 +1,4 @@
-"""Two replicas behind nginx with `deploy/nginx.conf`: `task proxy:check`, needs nginx."""
+"""Two replicas behind nginx with `deploy/nginx.conf`: `task check:nginx`, needs nginx."""
 
 from __future__ import annotations
 

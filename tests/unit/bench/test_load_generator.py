@@ -1,4 +1,4 @@
-"""The load generator, and the metrics that `task overload` and `task soak` check."""
+"""The load generator, and the metrics that `task bench:load` and `task bench:soak` check."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The plans of the statements that the repository sends, over a table of 1.2 million tasks.
 
-`python -m bench.scaling.query_plans` fills a database of its own and prints every plan. It ends with
-1 if one of them is not what data-model.md promises.
+`python -m bench.scaling.query_plans` fills a database of its own and prints every plan. It ends
+with 1 if one of them is not what data-model.md promises.
 """
 
 from __future__ import annotations

@@ -129,31 +129,6 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     assert list(missing(links, document.parent)) == []
 
 
-# --- decisions -----------------------------------------------------------------------------------
-
-
-def test_every_decision_says_what_why_what_not_and_what_enforces_it() -> None:
-    title, *decisions = re.split(
-        r"^## ", (SPECS / "research.md").read_text("utf-8"), flags=re.MULTILINE
-    )
-    assert title.startswith("# ")
-    for number, decision in enumerate(decisions, 1):
-        assert decision.startswith(f"D{number}. ")
-        parts = re.findall(r"^- \*\*([A-Z][a-z ]+)\*\*: ", decision, re.MULTILINE)
-        wanted = ["Decision", "Why", "Refused", "Enforced by"]
-        assert [part for part in parts if part in wanted] == wanted
-
-
-def test_every_decision_that_code_cites_exists() -> None:
-    sources = [path.read_text("utf-8") for path in (ROOT / "app").rglob("*.py")]
-    cited = {id_ for source in sources for id_ in re.findall(r"research\.md, (D\d+)", source)}
-    headings = re.findall(
-        r"^## (D\d+)\. ", (SPECS / "research.md").read_text("utf-8"), re.MULTILINE
-    )
-    assert "D7" in cited
-    assert cited <= set(headings)
-
-
 # --- versions ----------------------------------------------------------------------------------
 
 

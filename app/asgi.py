@@ -68,7 +68,7 @@ def create_app(
         statement_timeout=settings.database_statement_timeout,
         max_lifetime=settings.database_pool_recycle,
     )
-    # Its own exceptions would turn every fault of the driver into a conflict (research.md, D6).
+    # Its own exceptions would turn every fault of the driver into a conflict (research/0006).
     tasks = TaskRepository(session=database.sessions, wrap_exceptions=False)
     core = AppState(contract, database, tasks, CursorCodec(settings.cursor_secret))
     framework = Litestar(

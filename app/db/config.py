@@ -1,4 +1,4 @@
-"""A database URL as providers print it, turned into what asyncpg takes (research.md, D7)."""
+"""A database URL as providers print it, turned into what asyncpg takes (research/0007)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections to the database: how they are opened, kept and replaced (research.md, D38, D47).
+"""Connections to the database: how they are opened, kept and replaced (research/0038, 0047).
 
 Nothing here repeats a statement: what was sent once is never sent again. Instants are the monotonic
 clock's, in seconds.

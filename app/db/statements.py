@@ -1,7 +1,7 @@
 """SQLAlchemy's statements, as the driver takes them.
 
 SQLAlchemy writes a statement once for the life of the process; what it does around each execution
-costs several times as much as the statement (research.md, D44).
+costs several times as much as the statement (research/0044).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COMPILED_CACHE_SIZE = 2048
 _DIALECT: Dialect = dialect()  # type: ignore[no-untyped-call]
 
 
-# An execution option of statements whose good plan depends on the values (research.md, D53).
+# An execution option of statements whose good plan depends on the values (research/0053).
 UNNAMED = {"unnamed": True}
 
 

@@ -1,7 +1,7 @@
 """A transport that sends the head of an answer together with its body.
 
 uvicorn writes them one after the other, and uvloop sends each at once: a system call more, and a
-packet more, for each request (research.md, D47).
+packet more, for each request (research/0047).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A page is limited by its number of tasks and by its bytes. A row whose description is too long for a
 full page comes without it and is marked; then the page is read again by a statement that counts the
-bytes and stops. That one takes half as much again, so it is not used for every page (research.md,
-D53).
+bytes and stops. That one takes half as much again, so it is not used for every page
+(research/0053).
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ _UTC = text("'UTC'")
 ETAG_MATCHES = TaskRecord.etag == func.any(bindparam("etags", type_=ARRAY(Uuid)))
 NOW = func.now()
 # In UTC because a distributed PostgreSQL accepts only functions of a column that are IMMUTABLE:
-# `timestamptz + interval` follows the session's time zone (research.md, D53).
+# `timestamptz + interval` follows the session's time zone (research/0053).
 _AFTER_UPDATED_AT = func.timezone(
     _UTC, func.timezone(_UTC, TaskRecord.updated_at) + text("interval '1 microsecond'")
 )

@@ -21,7 +21,7 @@ UserId = Annotated[
 ]
 # `\s` means different sets in Python and ECMA 262: the second class gives back what either takes
 # though it is no white space. Spelled out, the set would hold U+2028, which no generated JavaScript
-# survives (research.md, D33).
+# survives (research/0033).
 Title = Annotated[
     str,
     Meta(

@@ -1,6 +1,6 @@
 """Every statement is one that a PostgreSQL distributed by `user_id` accepts (NFR-020).
 
-The trees and the volatilities are PostgreSQL's own (research.md, D53).
+The trees and the volatilities are PostgreSQL's own (research/0053).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 PostgreSQL itself is asked: over tables that are partitioned by the hash of `user_id`, the plan of
 each statement touches one partition. What a distributed PostgreSQL does with a statement that names
-its shard is the same (research.md, D48). Sweeping expired keys is housekeeping and no operation.
+its shard is the same (research/0048). Sweeping expired keys is housekeeping and no operation.
 """
 
 from __future__ import annotations

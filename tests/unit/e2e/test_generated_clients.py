@@ -186,7 +186,7 @@ def test_a_target_has_a_scenario_and_locked_packages(target: Target) -> None:
     assert matrix.versions(target.packages).startswith(target.packages[0])
 
 
-# --- the contract's words (research.md, D33) ------------------------------------------------------
+# --- the contract's words (research/0033) ------------------------------------------------------
 
 
 def test_a_component_s_name_is_that_of_one_component() -> None:

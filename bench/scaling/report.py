@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from msgspec import Struct
 
@@ -83,6 +84,24 @@ def text(all_figures: list[Figures]) -> str:
         counts = [f"{count:,}" for count in (*found.buffers, *found.wal)]
         lines += _row(name, INDEXES[name], *counts)
     return "\n".join(lines) + "\n"
+
+
+def chart_data(all_figures: list[Figures], date: str, machine: str) -> dict[str, Any]:
+    """Return what the chart shows: the median of each operation in each table."""
+    names = all_figures[-1].costs
+    return {
+        "title": "Time of a repository call by the size of the table",
+        "date": date,
+        "machine": machine,
+        "rows": [figures.rows for figures in all_figures],
+        "p50": {
+            name: [
+                round(figures.costs[name].p50, 2) if name in figures.costs else None
+                for figures in all_figures
+            ]
+            for name in names
+        },
+    }
 
 
 def _row(*cells: str) -> list[str]:

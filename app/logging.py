@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import partial
 from typing import TextIO, cast
 
@@ -16,12 +17,28 @@ import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from app.log_writer import NO_DESCRIPTOR, LogWriter
-from app.settings import LogFormat, LogLevel
 
 STANDARD_OUTPUT = 1
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class LogLevel(StrEnum):
+    """The least severe kind of line that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How a log line looks; `auto` is text on a terminal and JSON elsewhere."""
+
+    AUTO = "auto"
+    JSON = "json"
+    TEXT = "text"
 
 
 class AccessLogEntry(msgspec.Struct, frozen=True):

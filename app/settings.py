@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Iterator, Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
@@ -16,6 +15,7 @@ from sqlalchemy.engine import URL
 
 from app.db.config import MAX_PORT, DatabaseConfig, DatabaseUrlError, is_resolvable
 from app.http.origins import OriginsError, parse_origins
+from app.logging import LogFormat, LogLevel
 
 ALL_ADDRESSES = "*"  # of IPv4 and IPv6
 
@@ -44,23 +44,6 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._value)
-
-
-class LogLevel(StrEnum):
-    """The least severe kind of line that is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogFormat(StrEnum):
-    """How a log line looks; `auto` is text on a terminal and JSON elsewhere."""
-
-    AUTO = "auto"
-    JSON = "json"
-    TEXT = "text"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

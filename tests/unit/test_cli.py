@@ -28,9 +28,10 @@ from app.db import migrations
 from app.db.database import SCHEMA_REVISION
 from app.http.cors import CORSPolicy
 from app.http.middleware import HTTPMiddleware
+from app.logging import LogFormat, LogLevel
 from app.openapi.document import RouteMismatchError
 from app.server.protocol import HTTPProtocol
-from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
+from app.settings import Secret, Settings, SettingsError
 
 GIVEN = Settings(database_url=Secret("postgresql://tasks:hunter2@127.0.0.1:1/tasks"), port=0)
 SHOWN = "postgresql+asyncpg://tasks:***@127.0.0.1:1/tasks"

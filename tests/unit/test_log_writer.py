@@ -170,7 +170,7 @@ def run(program: str) -> str:
     configured = (
         "import os, sys\n"
         "from app.logging import configure_logging, log\n"
-        "from app.settings import LogFormat, LogLevel\n"
+        "from app.logging import LogFormat, LogLevel\n"
         "configure_logging(LogLevel.INFO, LogFormat.JSON)\n"
     )
     ended = subprocess.run(

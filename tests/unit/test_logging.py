@@ -16,8 +16,16 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from app.logging import AccessLog, AccessLogEntry, access_log, configure_logging, log, log_writer
-from app.settings import LogFormat, LogLevel
+from app.logging import (
+    AccessLog,
+    AccessLogEntry,
+    LogFormat,
+    LogLevel,
+    access_log,
+    configure_logging,
+    log,
+    log_writer,
+)
 from tests.support.logs import LogFile, log_file, restore
 
 pytestmark = pytest.mark.requirement("FR-041")

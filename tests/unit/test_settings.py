@@ -12,7 +12,8 @@ import trustme
 from msgspec.structs import fields
 
 from app.db.config import DatabaseUrlError
-from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
+from app.logging import LogFormat, LogLevel
+from app.settings import Secret, Settings, SettingsError
 
 pytestmark = pytest.mark.requirement("FR-037")
 

@@ -1,4 +1,4 @@
-"""The TypeScript client as its users have it. Run by `task check:typescript-client` and not with the rest."""
+"""The TypeScript client as its users install it. Run by `task check:typescript-client`."""
 
 from __future__ import annotations
 

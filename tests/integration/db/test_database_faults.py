@@ -25,8 +25,7 @@ from app.domain.tasks import controller
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import TaskCreate
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
-from app.logging import configure_logging
-from app.settings import LogFormat, LogLevel
+from app.logging import LogFormat, LogLevel, configure_logging
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.database import connect, connection_to
 from tests.support.in_process import core_of, serving

@@ -16,8 +16,8 @@ import structlog
 from litestar import get
 
 from app.asgi import create_app
-from app.logging import configure_logging, log
-from app.settings import LogFormat, LogLevel, Settings
+from app.logging import LogFormat, LogLevel, configure_logging, log
+from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
 from tests.support.live import request, served

@@ -11,13 +11,13 @@ FLAT = 1.5  # times as long as in the smallest table, at most
 NOTHING = "SELECT 1"
 # Told and not held to it: a page of such a word is found by passing over 2,000 tasks, which the
 # smallest table has of nobody. data-model.md says how many it are at most.
-GROWING = {"q, a word between"}
+GROWING = {"search, word of medium frequency"}
 INDEXES = {
     "ix_tasks_user_id_created_at_id": "list, middle page",
-    "ix_tasks_user_id_updated_at_id": "list, by change",
-    "ix_tasks_user_id_completed_created_at_id": "list, what is open",
-    "ix_tasks_user_id_completed_updated_at_id": "list, open by change",
-    "ix_tasks_search": "q, a rare word",
+    "ix_tasks_user_id_updated_at_id": "list, by updated_at",
+    "ix_tasks_user_id_completed_created_at_id": "list, open tasks",
+    "ix_tasks_user_id_completed_updated_at_id": "list, open tasks by updated_at",
+    "ix_tasks_search": "search, rare word",
 }
 WRITES = ("create", "update", "delete")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 BEHIND_A_POOLER = {
     "tests/integration/db/test_idle_connections.py::"
     "test_a_statement_ends_at_the_server_when_nobody_can_cancel_it": (
-        "a pooler refuses to be told statement_timeout; README says where to set it instead"
+        "a pooler rejects statement_timeout; docs/guides/postgresql.md says where to set it"
     ),
     "tests/integration/db/test_driver.py::test_a_statement_is_prepared_once_for_a_connection": (
         "behind a pooler statements have no name, so that the server remembers none"

@@ -1,4 +1,4 @@
-"""Database roles: those that the README describes suffice, and what is missing is named.
+"""Database roles: those that the guide describes suffice, and what is missing is named.
 
 On a PostgreSQL of these tests' own, whatever server the others use: a role belongs to a server.
 """
@@ -29,8 +29,8 @@ from tests.support.process import ROOT, execute, run
 Result = TypeVar("Result")
 
 ALICE = tasks_of("alice")
-README = (ROOT / "README.md").read_text("utf-8")
-GUIDE = '(README, "Database roles").'
+PAGE = (ROOT / "docs/guides/postgresql.md").read_text("utf-8")
+GUIDE = '(docs/guides/postgresql.md, "Roles").'
 UNDONE = "The migration failed and was undone:"
 NEEDED_TO_MIGRATE = f"The role needs {MIGRATION_PRIVILEGES} {GUIDE}"
 NO_CONNECT = (
@@ -66,9 +66,9 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
 
 
 def documented(name: str) -> list[str]:
-    """The statements of a block of the README."""
+    """The statements of a block of the guide."""
     form = rf"^<!-- {name} -->\n```sql\n(.*?)^```$"
-    [block] = re.findall(form, README, re.MULTILINE | re.DOTALL)
+    [block] = re.findall(form, PAGE, re.MULTILINE | re.DOTALL)
     return [statement.strip() for statement in block.split(";") if statement.strip()]
 
 
@@ -91,7 +91,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def administrator(server: str) -> Iterator[str]:
-    """The two roles as the README creates them, in a database that grants nothing else."""
+    """The two roles as the guide creates them, in a database that grants nothing else."""
     execute(server, *UNGRANTED, *documented("roles"))
     yield server
     roles = "tasks_migrate, tasks_serve"
@@ -100,7 +100,7 @@ def administrator(server: str) -> Iterator[str]:
 
 @pytest.fixture
 def granted(administrator: str) -> str:
-    """The same, migrated and granted as the README says."""
+    """The same, migrated and granted as the guide says."""
     migrating = as_role(administrator, "tasks_migrate")
     upgrade(DatabaseConfig.from_url(migrating))
     execute(migrating, *documented("grants"))

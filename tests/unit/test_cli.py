@@ -52,7 +52,7 @@ def nothing_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.requirement("FR-051")
-def test_sigterm_before_anything_has_begun_is_a_clean_end() -> None:
+def test_sigterm_during_startup_exits_cleanly() -> None:
     code = "import os, signal, app.__main__; os.kill(os.getpid(), signal.SIGTERM); os._exit(9)"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
@@ -78,7 +78,7 @@ def called(monkeypatch: pytest.MonkeyPatch, *words: str, **environ: str) -> list
 @pytest.mark.parametrize(
     ("word", "name"), [("serve", "serve"), ("migrate", "migrate"), ("doctor", "doctor")]
 )
-def test_a_command_gets_the_settings_once_logging_is_configured(
+def test_command_gets_the_settings_after_logging_is_configured(
     word: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert called(monkeypatch, word, LOG_LEVEL="error", LOG_FORMAT="text") == [
@@ -88,7 +88,7 @@ def test_a_command_gets_the_settings_once_logging_is_configured(
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_command_ends_cleanly_with_either_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_exits_cleanly_on_either_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     called(monkeypatch, "doctor")
     for number in (signal.SIGINT, signal.SIGTERM):
         cli._shutdown_requested.clear()
@@ -102,7 +102,7 @@ def test_a_command_ends_cleanly_with_either_signal(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize("words", [[], ["stop"]])
-def test_another_command_is_refused_with_those_that_there_are(
+def test_unknown_command_lists_the_commands(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as raised:
@@ -113,7 +113,7 @@ def test_another_command_is_refused_with_those_that_there_are(
 
 
 @pytest.mark.requirement("FR-038")
-def test_help_says_what_it_is(
+def test_help_describes_the_program(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -133,7 +133,7 @@ def test_help_says_what_it_is(
     ],
     ids=lambda fault: type(fault).__name__,
 )
-def test_a_fault_that_a_person_can_mend_is_all_that_is_told(
+def test_known_error_is_printed_without_a_traceback(
     fault: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -194,7 +194,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
         ("*", "127.0.0.1"),
     ],
 )
-def test_it_is_said_where_everything_is(
+def test_startup_prints_its_addresses(
     host: str, shown: str, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = msgspec.structs.replace(GIVEN, host=host)
@@ -214,7 +214,7 @@ def test_it_is_said_where_everything_is(
 
 
 @pytest.mark.requirement("FR-038", "FR-049")
-def test_metrics_are_said_where_there_are_any(
+def test_startup_prints_the_metrics_address(
     served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Any] = []
@@ -239,7 +239,7 @@ def test_metrics_are_said_where_there_are_any(
 
 
 @pytest.mark.requirement("NFR-004")
-def test_it_settles_before_it_serves(served: Served) -> None:
+def test_serve_freezes_garbage_collection(served: Served) -> None:
     before = gc.get_threshold()
     gc.unfreeze()
     try:
@@ -251,7 +251,7 @@ def test_it_settles_before_it_serves(served: Served) -> None:
 
 
 @pytest.mark.requirement("FR-038")
-def test_either_signal_lets_the_server_end(served: Served) -> None:
+def test_either_signal_stops_the_server(served: Served) -> None:
     cli.serve(GIVEN)
     assert served.leaves is False
     for handler in served.handlers:
@@ -261,16 +261,14 @@ def test_either_signal_lets_the_server_end(served: Served) -> None:
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_signal_from_before_the_server_was_there_is_not_lost(served: Served) -> None:
+def test_signal_before_the_server_starts_is_not_lost(served: Served) -> None:
     cli._shutdown_requested.set()
     cli.serve(GIVEN)
     assert served.leaves is True
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_parent_is_watched_where_one_is_named(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parent_is_watched_if_configured(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     watched: list[int | None] = []
     monkeypatch.setattr(cli, "_exit_with_parent", watched.append)
     for parent in (None, 123):
@@ -288,7 +286,7 @@ class _RunsAtStart:
 
 
 @pytest.mark.requirement("FR-038")
-def test_the_end_of_the_parent_is_a_wish_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_of_the_parent_stops_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     parents, slept, killed = [5, 5, 5, 1], list[float](), list[tuple[int, int]]()
     monkeypatch.setattr(threading, "Thread", _RunsAtStart)
     monkeypatch.setattr(os, "getppid", lambda: parents.pop(0))
@@ -301,7 +299,7 @@ def test_the_end_of_the_parent_is_a_wish_to_leave(monkeypatch: pytest.MonkeyPatc
     assert killed == [(os.getpid(), signal.SIGTERM)]
 
 
-def test_the_http_server_leaves_logging_and_sockets_to_us() -> None:
+def test_server_does_not_configure_logging_and_sockets() -> None:
     settings = Settings(host="::1", port=1234, keep_alive_timeout=30)
     app = HTTPMiddleware(cast("Any", None), [], CORSPolicy(()))
     config = cli.create_server(app, settings).config
@@ -319,12 +317,12 @@ class Cyclic:
 
 
 @pytest.mark.requirement("FR-037")
-def test_the_http_server_listens_on_both_families_by_itself() -> None:
+def test_server_listens_on_both_address_families() -> None:
     app = HTTPMiddleware(cast("Any", None), [], CORSPolicy(()))
     assert cli.create_server(app, Settings(host="*")).config.host == ""
 
 
-def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
+def test_freeze_gc_collects_and_freezes_startup_objects() -> None:
     before = gc.get_threshold()
     gc.unfreeze()
     gone = weakref.ref(Cyclic())
@@ -340,7 +338,7 @@ def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
 
 
 @pytest.mark.requirement("FR-047")
-def test_the_http_server_knows_how_much_it_may_do_at_once_and_who_may_read_its_refusals() -> None:
+def test_server_gets_its_concurrency_limit_and_cors_policy() -> None:
     app = HTTPMiddleware(cast("Any", None), [], CORSPolicy(()))
     made = cli.create_server(app, Settings(max_concurrent_requests=3))
     assert made.server_state is made.admission
@@ -368,7 +366,7 @@ def embedded_at(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize(("current", "migrated"), [(True, []), (False, [1])])
-def test_the_embedded_database_is_migrated_where_it_needs_it(
+def test_embedded_database_is_migrated_if_needed(
     embedded_at: list[Any],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -389,7 +387,7 @@ def test_the_embedded_database_is_migrated_where_it_needs_it(
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_wish_to_leave_is_granted_once_the_embedded_database_is_there(
+def test_shutdown_request_is_honoured_after_the_embedded_database_starts(
     embedded_at: list[Any],
 ) -> None:
     cli._shutdown_requested.set()
@@ -400,7 +398,7 @@ def test_a_wish_to_leave_is_granted_once_the_embedded_database_is_there(
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_tells_the_revision_and_the_place(
+def test_migrate_prints_the_revision_and_the_database(
     embedded_at: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.migrate(GIVEN)
@@ -434,7 +432,7 @@ def diagnosis(settings: Settings, capsys: pytest.CaptureFixture[str]) -> tuple[l
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize(("free", "word", "status"), [(True, "free", None), (False, "in use", 1)])
-def test_doctor_says_what_there_is(
+def test_doctor_describes_the_environment(
     word: str,
     status: int | None,
     capsys: pytest.CaptureFixture[str],
@@ -461,7 +459,7 @@ def test_doctor_says_what_there_is(
 @pytest.mark.parametrize(
     ("found", "status"), [(SCHEMA_REVISION, None), ("9999", None), ("0000", 1), (None, 1)]
 )
-def test_doctor_says_which_revision_a_given_database_has(
+def test_doctor_prints_the_revision_of_a_configured_database(
     found: str | None,
     status: int | None,
     capsys: pytest.CaptureFixture[str],
@@ -474,7 +472,7 @@ def test_doctor_says_which_revision_a_given_database_has(
 
 
 @pytest.mark.requirement("FR-038", "FR-054")
-def test_doctor_says_why_a_given_database_does_not_answer(
+def test_doctor_prints_why_a_configured_database_is_unreachable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> None:
@@ -490,7 +488,7 @@ def test_doctor_says_why_a_given_database_does_not_answer(
 
 
 @pytest.mark.requirement("FR-038")
-def test_an_address_in_use_is_told_with_its_reason() -> None:
+def test_address_in_use_is_reported() -> None:
     with port_of(free=False) as port, pytest.raises(cli.BindError) as raised:
         cli._bind_socket("127.0.0.1", port)
     assert str(raised.value) == (
@@ -512,7 +510,7 @@ def test_second_service_to_listen_on_an_address_reports_it() -> None:
 
 
 @pytest.mark.requirement("FR-049")
-def test_an_address_in_use_is_told_for_the_metrics_too() -> None:
+def test_metrics_address_in_use_is_reported() -> None:
     with port_of(free=False) as port:
         settings = msgspec.structs.replace(GIVEN, metrics_port=port, metrics_host="127.0.0.1")
         with (
@@ -528,7 +526,7 @@ def test_an_address_in_use_is_told_for_the_metrics_too() -> None:
 @pytest.mark.parametrize(
     ("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
 )
-def test_an_address_is_taken_again_at_once(host: str, family: socket.AddressFamily) -> None:
+def test_address_can_be_reused_immediately(host: str, family: socket.AddressFamily) -> None:
     with cli._bind_socket(host, 0) as listener:
         assert listener.family == family
         assert listener.getsockname()[0] == host
@@ -537,7 +535,7 @@ def test_an_address_is_taken_again_at_once(host: str, family: socket.AddressFami
 
 @pytest.mark.requirement("FR-037")
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_an_asterisk_listens_on_both_families(address: str) -> None:
+def test_asterisk_listens_on_both_address_families(address: str) -> None:
     with cli._bind_socket("*", 0) as listener:
         listener.listen()
         with socket.create_connection((address, listener.getsockname()[1]), timeout=10):
@@ -547,7 +545,7 @@ def test_an_asterisk_listens_on_both_families(address: str) -> None:
 
 
 @pytest.mark.parametrize(("only", "shown"), [(0, "127.0.0.1"), (1, "[::1]")])
-def test_an_address_that_is_shown_can_be_used(only: int, shown: str) -> None:
+def test_printed_address_is_reachable(only: int, shown: str) -> None:
     with socket.socket(socket.AF_INET6) as listener:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
         listener.bind(("::", 0))
@@ -555,7 +553,7 @@ def test_an_address_that_is_shown_can_be_used(only: int, shown: str) -> None:
 
 
 @pytest.mark.requirement("FR-037")
-def test_an_asterisk_listens_on_ipv4_where_there_is_no_ipv6(
+def test_asterisk_listens_on_ipv4_without_ipv6(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
@@ -566,7 +564,7 @@ def test_an_asterisk_listens_on_ipv4_where_there_is_no_ipv6(
             pass
 
 
-def test_a_port_is_free_while_nobody_listens() -> None:
+def test_port_is_free_while_nothing_listens() -> None:
     with port_of(free=True) as port:
         assert cli._is_port_free("127.0.0.1", port) is True
     with port_of(free=False) as port:

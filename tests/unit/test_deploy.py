@@ -65,19 +65,19 @@ def compose_faults(path: Path) -> str:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_a_manifest_fits_the_schema_of_kubernetes(name: str, version: str) -> None:
+def test_manifest_matches_the_kubernetes_schema(name: str, version: str) -> None:
     kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("wrong", [{"replica": 2}, {"replicas": "2"}])
-def test_a_mistake_in_a_manifest_is_found(wrong: dict[str, object], version: str) -> None:
+def test_invalid_manifest_is_detected(wrong: dict[str, object], version: str) -> None:
     manifest = {**MANIFESTS["deployment"], "spec": {**DEPLOYMENT, **wrong}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_all_manifests_are_applied_with_the_image_of_this_version() -> None:
+def test_kustomization_lists_all_manifests_and_the_image_version() -> None:
     assert sorted(KUSTOMIZATION["resources"]) == [f"{name}.yaml" for name in MANIFESTS]
     [image] = KUSTOMIZATION["images"]
     assert image == {"name": "tasks-api", "newTag": VERSION}
@@ -90,14 +90,14 @@ def test_all_manifests_are_applied_with_the_image_of_this_version() -> None:
 
 
 @pytest.mark.parametrize("name", ["deployment", "poddisruptionbudget", "service"])
-def test_the_service_and_not_the_job_is_selected(name: str) -> None:
+def test_selectors_match_the_service_but_not_the_job(name: str) -> None:
     selector = MANIFESTS[name]["spec"]["selector"]
     labels = selector.get("matchLabels", selector)
     assert labels == PODS["deployment"]["metadata"]["labels"]
     assert not labels.items() <= PODS["migrate"]["metadata"]["labels"].items()
 
 
-def test_a_rolling_update_takes_no_replica_away() -> None:
+def test_rolling_update_keeps_every_replica() -> None:
     assert DEPLOYMENT["replicas"] == 2
     assert DEPLOYMENT["strategy"] == {
         "type": "RollingUpdate",
@@ -105,7 +105,7 @@ def test_a_rolling_update_takes_no_replica_away() -> None:
     }
 
 
-def test_a_pod_has_time_to_stop() -> None:
+def test_pod_has_time_to_stop() -> None:
     drained = SERVICE["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert drained >= 5
     assert (
@@ -117,7 +117,7 @@ def test_a_pod_has_time_to_stop() -> None:
 @pytest.mark.parametrize(
     ("probe", "path"), [("startup", "/livez"), ("liveness", "/livez"), ("readiness", "/readyz")]
 )
-def test_a_probe_asks_what_the_contract_has_for_as_long_as_it_may_take(
+def test_probe_uses_a_contract_path_and_a_sufficient_timeout(
     probe: str, path: str, contract: OpenAPIDocument
 ) -> None:
     [port] = SERVICE["ports"]
@@ -129,7 +129,7 @@ def test_a_probe_asks_what_the_contract_has_for_as_long_as_it_may_take(
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_pod_may_do_nothing_that_it_need_not(name: str) -> None:
+def test_pod_has_minimal_privileges(name: str) -> None:
     pod = PODS[name]["spec"]
     assert pod["securityContext"] == {
         "runAsNonRoot": True,
@@ -146,7 +146,7 @@ def test_a_pod_may_do_nothing_that_it_need_not(name: str) -> None:
         assert "memory" in container["resources"]["limits"]
 
 
-def test_settings_come_from_a_secret_without_a_value_here() -> None:
+def test_settings_come_from_a_secret() -> None:
     variables = [variable for container in containers() for variable in container["env"]]
     assert {variable["name"] for variable in variables} == {"DATABASE_URL", "CURSOR_SECRET"}
     assert {variable["name"] for variable in variables} <= SETTINGS
@@ -162,17 +162,17 @@ PROJECT = yaml.safe_load(COMPOSE.read_text("utf-8"))
 OURS = {name: PROJECT["services"][name] for name in ("migrate", "service")}
 
 
-def test_the_compose_file_fits_the_schema_of_compose() -> None:
+def test_compose_file_matches_the_compose_schema() -> None:
     assert compose_faults(COMPOSE) == ""
 
 
-def test_a_mistake_in_a_compose_file_is_found(tmp_path: Path) -> None:
+def test_invalid_compose_file_is_detected(tmp_path: Path) -> None:
     wrong = tmp_path / "compose.yaml"
     wrong.write_text(COMPOSE.read_text("utf-8").replace("depends_on", "depend_on"), "utf-8")
     assert "depend_on" in compose_faults(wrong)
 
 
-def test_two_replicas_start_after_the_migration_and_that_after_the_database() -> None:
+def test_replicas_start_after_the_migration_and_the_database() -> None:
     assert OURS["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     assert OURS["service"]["depends_on"] == {
         "migrate": {"condition": "service_completed_successfully"}
@@ -184,7 +184,7 @@ def test_two_replicas_start_after_the_migration_and_that_after_the_database() ->
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_container_may_do_nothing_that_it_need_not(name: str) -> None:
+def test_container_has_minimal_privileges(name: str) -> None:
     service = OURS[name]
     assert service["build"] == {"context": "..", "dockerfile": "Containerfile"}
     assert service["read_only"] is True
@@ -207,7 +207,7 @@ def by_status(name: str) -> dict[int, str]:
 
 
 @pytest.mark.requirement("FR-027")
-def test_nginx_words_a_problem_as_the_service_does() -> None:
+def test_nginx_problems_match_the_service() -> None:
     kinds = {kind.type: kind for kind in PROBLEM_TYPES}
     types, titles, details = (by_status(f"problem_{name}") for name in ("type", "title", "detail"))
     assert types.keys() == {400, 404, 405, 413, 431, 501, 503}
@@ -276,7 +276,7 @@ def answering(status: int, host: str = "127.0.0.1") -> Iterator[str]:
         ("127.0.0.1", {}),
     ],
 )
-def test_the_health_check_follows_host_and_port(listens: str, host: dict[str, str]) -> None:
+def test_health_check_uses_host_and_port(listens: str, host: dict[str, str]) -> None:
     with answering(200, listens) as port:
         done = checked(PORT=port, **host)
     assert (done.returncode, done.stderr) == (0, "")
@@ -284,13 +284,13 @@ def test_the_health_check_follows_host_and_port(listens: str, host: dict[str, st
 
 @pytest.mark.requirement("FR-051")
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_the_health_check_ignores_a_proxy(name: str) -> None:
+def test_health_check_ignores_a_proxy(name: str) -> None:
     with answering(200) as port:
         assert checked(PORT=port, HOST="*", **{name: "http://127.0.0.1:1"}).returncode == 0
 
 
 @pytest.mark.requirement("FR-051")
-def test_the_health_check_fails_where_the_service_does_not_answer_or_is_at_fault() -> None:
+def test_health_check_fails_on_errors_and_refused_connections() -> None:
     with answering(500) as port:
         failed = checked(PORT=port, HOST="*")
     refused = checked(PORT=port, HOST="*")
@@ -301,7 +301,7 @@ def test_the_health_check_fails_where_the_service_does_not_answer_or_is_at_fault
 
 
 @pytest.mark.requirement("FR-037")
-def test_the_image_listens_on_both_families() -> None:
+def test_image_listens_on_both_address_families() -> None:
     assert " HOST=* " in CONTAINERFILE
 
 
@@ -318,7 +318,7 @@ def pins(name: str) -> dict[str, str]:
 
 
 @pytest.mark.requirement("FR-051")
-def test_the_image_has_what_the_tests_run_on_but_for_the_embedded_database() -> None:
+def test_image_pins_match_the_tests_without_the_embedded_database() -> None:
     image, all_ = pins("requirements-container.txt"), pins("requirements.txt")
     assert image.items() <= all_.items()
     assert all_.keys() - image.keys() == {

@@ -52,7 +52,7 @@ def write_all(writer: LogWriter) -> None:
     assert writer._buffered_bytes == 0
 
 
-def test_lines_are_written_in_their_order(writer: LogWriter, tmp_path: Path) -> None:
+def test_lines_are_written_in_order(writer: LogWriter, tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
         writer.redirect(file.fileno())
         for number in range(1000):
@@ -63,7 +63,7 @@ def test_lines_are_written_in_their_order(writer: LogWriter, tmp_path: Path) -> 
     assert writer.dropped == 0
 
 
-def test_lines_that_cannot_be_written_are_counted_and_reported_when_one_can(
+def test_dropped_lines_are_counted_and_reported_later(
     writer: LogWriter, reported: list[int], tmp_path: Path
 ) -> None:
     with Path("/dev/full").open("wb") as full, (tmp_path / "log").open("wb") as file:
@@ -83,7 +83,7 @@ def test_lines_that_cannot_be_written_are_counted_and_reported_when_one_can(
     assert reported == [3]
 
 
-def test_the_buffer_is_bounded_while_nobody_reads(
+def test_buffer_is_bounded_without_a_reader(
     writer: LogWriter, reported: list[int], pipe: tuple[int, int]
 ) -> None:
     reading, writing = pipe
@@ -102,7 +102,7 @@ def test_the_buffer_is_bounded_while_nobody_reads(
     assert reported == [2]
 
 
-def test_a_line_that_was_cut_is_ended_before_the_next_one(
+def test_truncated_line_is_terminated_before_the_next_line(
     writer: LogWriter, pipe: tuple[int, int], tmp_path: Path
 ) -> None:
     reading, writing = pipe
@@ -123,9 +123,7 @@ def test_a_line_that_was_cut_is_ended_before_the_next_one(
     assert writer.dropped == 2
 
 
-def test_a_descriptor_that_does_not_block_is_waited_for(
-    writer: LogWriter, pipe: tuple[int, int]
-) -> None:
+def test_non_blocking_descriptor_is_waited_for(writer: LogWriter, pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.set_blocking(writing, False)
     writer.redirect(writing)
@@ -137,20 +135,20 @@ def test_a_descriptor_that_does_not_block_is_waited_for(
     assert writer.dropped == 0
 
 
-def test_half_of_a_surrogate_pair_is_escaped(writer: LogWriter, pipe: tuple[int, int]) -> None:
+def test_lone_surrogate_is_escaped(writer: LogWriter, pipe: tuple[int, int]) -> None:
     writer.redirect(pipe[1])
     writer.write("\udcff\n")
     assert count_reads(pipe[0], 7) == rb"\udcff" + b"\n"
 
 
-def test_whoever_logs_while_logging_does_not_wait(writer: LogWriter, pipe: tuple[int, int]) -> None:
+def test_reentrant_write_does_not_deadlock(writer: LogWriter, pipe: tuple[int, int]) -> None:
     writer.redirect(pipe[1])
     with writer._lock:  # as of a finalizer that garbage collection runs in there
         writer.append(b"inner\n")
     assert count_reads(pipe[0], 6) == b"inner\n"
 
 
-def test_a_thread_that_cannot_be_started_is_started_later(
+def test_thread_that_fails_to_start_is_started_later(
     writer: LogWriter, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: threading.Thread) -> None:
@@ -197,6 +195,6 @@ ENDS: dict[str, Callable[[str], bool]] = {
 
 
 @pytest.mark.parametrize("program", ENDS)
-def test_the_last_lines_of_a_process_are_written(program: str) -> None:
+def test_last_lines_of_a_process_are_written(program: str) -> None:
     out = run(program)
     assert ENDS[program](out), out

@@ -68,9 +68,7 @@ def lines_of(stream: LogFile) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("form", "is_json"), [(LogFormat.JSON, True), (LogFormat.TEXT, False), (LogFormat.AUTO, True)]
 )
-def test_a_line_in_a_file_is_json_unless_text_is_wanted(
-    form: LogFormat, out: LogFile, *, is_json: bool
-) -> None:
+def test_line_in_a_file_is_json_by_default(form: LogFormat, out: LogFile, *, is_json: bool) -> None:
     configure_logging(LogLevel.INFO, form, out.descriptor)
     log.info("request", route="/livez")
     assert out.getvalue().startswith("{") is is_json
@@ -81,9 +79,7 @@ def test_a_line_in_a_file_is_json_unless_text_is_wanted(
 @pytest.mark.parametrize(
     ("form", "is_json"), [(LogFormat.JSON, True), (LogFormat.TEXT, False), (LogFormat.AUTO, False)]
 )
-def test_a_line_on_a_terminal_is_coloured_text_unless_json_is_wanted(
-    form: LogFormat, *, is_json: bool
-) -> None:
+def test_line_on_a_terminal_is_coloured_text_by_default(form: LogFormat, *, is_json: bool) -> None:
     controlling, terminal = pty.openpty()
     try:
         configure_logging(LogLevel.INFO, form, terminal)
@@ -97,7 +93,7 @@ def test_a_line_on_a_terminal_is_coloured_text_unless_json_is_wanted(
     assert shown.startswith("{" if is_json else "\x1b")
 
 
-def test_a_line_has_its_members_its_level_and_its_instant(out: LogFile) -> None:
+def test_line_has_fields_level_and_timestamp(out: LogFile) -> None:
     configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     before = datetime.now(UTC)
     log.info("request", status=200, route=None)
@@ -108,7 +104,7 @@ def test_a_line_has_its_members_its_level_and_its_instant(out: LogFile) -> None:
     assert line == {"event": "request", "level": "info", "status": 200, "route": None}
 
 
-def test_a_logger_writes_where_it_was_configured_last(out: LogFile) -> None:
+def test_logger_writes_to_the_last_configured_file(out: LogFile) -> None:
     with log_file() as first:
         for file in (first, out):
             configure_logging(LogLevel.INFO, LogFormat.JSON, file.descriptor)
@@ -116,7 +112,7 @@ def test_a_logger_writes_where_it_was_configured_last(out: LogFile) -> None:
         assert len(lines_of(first)) == len(lines_of(out)) == 1
 
 
-def test_the_logger_is_bound_once(out: LogFile) -> None:
+def test_logger_is_bound_once(out: LogFile) -> None:
     configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     log.info("first")
     bound = log.bind
@@ -124,7 +120,7 @@ def test_the_logger_is_bound_once(out: LogFile) -> None:
     assert log.bind is bound  # to bind it for each line cost a tenth of a request's processor time
 
 
-def test_the_line_of_a_request_is_one_of_the_log_like_any_other(out: LogFile) -> None:
+def test_access_log_line_equals_a_structlog_line(out: LogFile) -> None:
     configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     before = datetime.now(UTC)
     written = msgspec.structs.replace(LINE, timestamp=before)
@@ -147,16 +143,14 @@ def test_the_line_of_a_request_is_one_of_the_log_like_any_other(out: LogFile) ->
     }
 
 
-def test_before_the_log_is_configured_a_request_has_its_line() -> None:
+def test_access_log_works_before_logging_is_configured() -> None:
     with capture_logs() as lines:
         AccessLog().write(LINE)
     assert [(line["event"], line["request_id"]) for line in lines] == [("request", "request-1")]
 
 
 @pytest.mark.parametrize(("form", "is_json"), [(LogFormat.JSON, True), (LogFormat.TEXT, False)])
-def test_the_line_of_a_request_is_text_among_text(
-    form: LogFormat, out: LogFile, *, is_json: bool
-) -> None:
+def test_access_log_follows_the_log_format(form: LogFormat, out: LogFile, *, is_json: bool) -> None:
     configure_logging(LogLevel.INFO, form, out.descriptor)
     access_log.write(LINE)
     assert access_log.bypasses_structlog is is_json
@@ -169,7 +163,7 @@ def test_the_line_of_a_request_is_text_among_text(
     ("level", "count"),
     [(LogLevel.DEBUG, 1), (LogLevel.INFO, 1), (LogLevel.WARNING, 0), (LogLevel.ERROR, 0)],
 )
-def test_the_line_of_a_request_is_information(
+def test_access_log_is_at_info_level(
     level: LogLevel, count: int, form: LogFormat, out: LogFile
 ) -> None:
     configure_logging(level, form, out.descriptor)
@@ -177,7 +171,7 @@ def test_the_line_of_a_request_is_information(
     assert out.getvalue().count("\n") == count
 
 
-def test_a_library_writes_lines_of_the_same_form(out: LogFile) -> None:
+def test_library_lines_have_the_same_format(out: LogFile) -> None:
     configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     OTHER.warning("of %s", "theirs")
     (line,) = lines_of(out)
@@ -194,7 +188,7 @@ def test_a_library_writes_lines_of_the_same_form(out: LogFile) -> None:
     ],
 )
 @pytest.mark.parametrize("logger", [log, OTHER], ids=["ours", "a library's"])
-def test_what_is_less_severe_than_the_level_is_not_written(
+def test_lines_below_the_level_are_not_written(
     logger: Any, level: LogLevel, events: list[str], out: LogFile
 ) -> None:
     configure_logging(level, LogFormat.JSON, out.descriptor)
@@ -206,7 +200,7 @@ def test_what_is_less_severe_than_the_level_is_not_written(
 
 
 @pytest.mark.parametrize("name", ["sqlalchemy", "sqlalchemy.engine", "alembic.runtime.plugins"])
-def test_a_library_that_speaks_of_rows_is_not_heard_below_warning(name: str, out: LogFile) -> None:
+def test_database_libraries_are_silent_below_warning(name: str, out: LogFile) -> None:
     configure_logging(LogLevel.DEBUG, LogFormat.JSON, out.descriptor)
     logging.getLogger(name).info("a row")
     assert out.getvalue() == ""
@@ -214,7 +208,7 @@ def test_a_library_that_speaks_of_rows_is_not_heard_below_warning(name: str, out
 
 @pytest.mark.requirement("FR-036")
 @pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
-def test_a_fault_is_logged_with_its_stack_and_without_the_values_in_it(
+def test_exception_is_logged_with_traceback_but_without_values(
     form: LogFormat, out: LogFile
 ) -> None:
     configure_logging(LogLevel.INFO, form, out.descriptor)
@@ -229,21 +223,21 @@ def test_a_fault_is_logged_with_its_stack_and_without_the_values_in_it(
     assert title not in out.getvalue()
 
 
-def test_what_json_has_no_word_for_is_written_as_text(out: LogFile) -> None:
+def test_value_without_a_json_type_is_written_as_text(out: LogFile) -> None:
     configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     log.info("start", address=object)
     assert lines_of(out)[0]["address"] == "<class 'object'>"
 
 
 @pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
-def test_half_of_a_surrogate_pair_is_no_reason_to_fail(form: LogFormat, out: LogFile) -> None:
+def test_lone_surrogate_does_not_break_logging(form: LogFormat, out: LogFile) -> None:
     configure_logging(LogLevel.INFO, form, out.descriptor)
     log.warning("fault", name="\udcff")
     OTHER.warning("of \udcff")
     assert out.getvalue().count("\n") == 2
 
 
-def test_a_closed_standard_output_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_standard_output_does_not_break_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", None)
     configure_logging(LogLevel.INFO, LogFormat.AUTO)
     before = log_writer.dropped
@@ -253,7 +247,7 @@ def test_a_closed_standard_output_is_no_reason_to_fail(monkeypatch: pytest.Monke
     assert log_writer.dropped == before + 2
 
 
-def test_the_standard_output_is_where_lines_go(capfd: pytest.CaptureFixture[str]) -> None:
+def test_lines_go_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     configure_logging(LogLevel.INFO, LogFormat.AUTO)
     access_log.write(LINE)
     log_writer.wait()

@@ -43,7 +43,7 @@ def labels(method: str = "GET", route: str = "/livez", status: str = "200") -> d
     }
 
 
-def test_a_request_is_counted_with_its_time(metrics: Metrics) -> None:
+def test_request_is_counted_with_its_duration(metrics: Metrics) -> None:
     for seconds in (0.002, 0.3):
         metrics.request_started()
         metrics.request_finished("GET", "/livez", 200, seconds)
@@ -56,7 +56,7 @@ def test_a_request_is_counted_with_its_time(metrics: Metrics) -> None:
     assert counts == {edge: (edge >= 0.0025) + (edge >= 0.5) for edge in BUCKETS}
 
 
-def test_times_are_told_apart_by_these_limits(metrics: Metrics) -> None:
+def test_histogram_buckets(metrics: Metrics) -> None:
     metrics.request_started()
     metrics.request_finished("GET", "/livez", 200, 0.002)
     limits = {
@@ -69,7 +69,7 @@ def test_times_are_told_apart_by_these_limits(metrics: Metrics) -> None:
     assert limits == milliseconds | {"1.0", "2.5", "5.0", "+Inf"}
 
 
-def test_requests_are_told_apart_by_method_route_and_status(metrics: Metrics) -> None:
+def test_requests_are_labelled_by_method_route_and_status(metrics: Metrics) -> None:
     for method, route, status in [("GET", "/livez", 200), ("HEAD", "/livez", 200)]:
         metrics.request_started()
         metrics.request_finished(method, route, status, 0.1)
@@ -80,7 +80,7 @@ def test_requests_are_told_apart_by_method_route_and_status(metrics: Metrics) ->
     assert value(metrics.registry, f"{SECONDS}_count", **labels(route="", status="404")) == 1
 
 
-def test_requests_under_way_are_counted(metrics: Metrics) -> None:
+def test_active_requests_are_counted(metrics: Metrics) -> None:
     metrics.request_started()
     metrics.request_started()
     assert value(metrics.registry, "http_server_active_requests") == 2
@@ -88,7 +88,7 @@ def test_requests_under_way_are_counted(metrics: Metrics) -> None:
     assert value(metrics.registry, "http_server_active_requests") == 1
 
 
-def test_the_pool_is_asked_when_the_metrics_are(metrics: Metrics) -> None:
+def test_pool_metrics_are_read_on_collection(metrics: Metrics) -> None:
     states = {
         state: value(
             metrics.registry, "db_client_connection_count", db_client_connection_state=state
@@ -99,21 +99,21 @@ def test_the_pool_is_asked_when_the_metrics_are(metrics: Metrics) -> None:
     assert value(metrics.registry, "db_client_connection_max") == 10
 
 
-def test_requests_refused_for_load_are_asked_for(metrics: Metrics) -> None:
+def test_rejected_requests_are_read_on_collection(metrics: Metrics) -> None:
     refused = [2, 5]
     metrics.register_rejections(refused.pop)
     assert value(metrics.registry, "http_server_rejected_requests_total") == 5
     assert value(metrics.registry, "http_server_rejected_requests_total") == 2
 
 
-def test_log_lines_that_were_dropped_are_asked_for(
+def test_dropped_log_lines_are_read_on_collection(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_writer, "dropped", 7)
     assert value(metrics.registry, "log_lines_dropped_total") == 7
 
 
-def test_they_say_what_they_are(metrics: Metrics) -> None:
+def test_metrics_have_descriptions(metrics: Metrics) -> None:
     metrics.register_rejections(lambda: 0)
     words = {family.name: family.documentation for family in metrics.registry.collect()}
     ours = {name: said for name, said in words.items() if name.startswith(("http_", "db_", "log_"))}
@@ -138,7 +138,7 @@ def served(metrics: Metrics) -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def test_they_are_served_until_the_end(metrics: Metrics) -> None:
+def test_metrics_are_served_until_shutdown(metrics: Metrics) -> None:
     before = set(threading.enumerate())
     with served(metrics) as port:
         (thread,) = set(threading.enumerate()) - before
@@ -182,9 +182,7 @@ def is_scraped(port: int) -> bool:
         return False
 
 
-def test_a_client_that_sends_on_and_on_is_cut_off(
-    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endless_request_is_disconnected(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SCRAPE_TIMEOUT", 0.5)
     with served(metrics) as port, socket.create_connection(("127.0.0.1", port), 20) as slow:
         slow.sendall(b"GET /metrics HTTP/1.1\r\n")
@@ -199,7 +197,7 @@ def test_a_client_that_sends_on_and_on_is_cut_off(
         eventually(is_cut_off)
 
 
-def test_a_client_that_does_not_read_is_cut_off(
+def test_client_that_does_not_read_is_disconnected(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SCRAPE_TIMEOUT", 0.5)
@@ -211,7 +209,7 @@ def test_a_client_that_does_not_read_is_cut_off(
         eventually(lambda: threading.active_count() == before + 1)
 
 
-async def test_the_edge_counts_by_the_route(metrics: Metrics) -> None:
+async def test_middleware_counts_by_route(metrics: Metrics) -> None:
     async def routed(scope: Any, _: object, send: Any) -> None:
         scope["path_template"] = "/things/{name}"
         await send({"type": "http.response.start", "status": 204, "headers": []})
@@ -225,7 +223,7 @@ async def test_the_edge_counts_by_the_route(metrics: Metrics) -> None:
     assert value(metrics.registry, f"{SECONDS}_count", **named) == 1
 
 
-async def test_the_edge_counts_what_the_framework_does_not_see(metrics: Metrics) -> None:
+async def test_middleware_counts_errors_outside_litestar(metrics: Metrics) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError
 
@@ -240,7 +238,7 @@ async def test_the_edge_counts_what_the_framework_does_not_see(metrics: Metrics)
     assert value(registry, "http_server_active_requests") == 0
 
 
-async def test_a_line_that_cannot_be_logged_leaves_the_gauge_right(
+async def test_failed_log_line_does_not_leak_an_active_request(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> None:

@@ -29,7 +29,7 @@ def faults_of(environ: dict[str, str]) -> list[str]:
     return str(raised.value).splitlines()
 
 
-def test_without_variables_every_setting_has_its_default() -> None:
+def test_default_settings() -> None:
     assert Settings.from_env({}) == Settings(
         host="127.0.0.1",
         port=8000,
@@ -97,7 +97,7 @@ def test_without_variables_every_setting_has_its_default() -> None:
         ("STOP_WITH_PARENT", "1", 1),
     ],
 )
-def test_a_variable_is_converted(name: str, raw: str, value: Any) -> None:
+def test_variable_is_converted(name: str, raw: str, value: Any) -> None:
     assert getattr(Settings.from_env({name: raw}), name.lower()) == value
 
 
@@ -109,7 +109,7 @@ def test_a_variable_is_converted(name: str, raw: str, value: Any) -> None:
         ("DATABASE_TRANSACTION_POOLING", "true", True),
     ],
 )
-def test_what_is_said_of_a_database_needs_that_database(name: str, raw: str, value: Any) -> None:
+def test_dependent_database_setting_requires_database_url(name: str, raw: str, value: Any) -> None:
     with_one = Settings.from_env({name: raw, "DATABASE_URL": GOOD_URL})
     assert getattr(with_one, name.lower()) == value
     assert faults_of({name: raw}) == [f"{name}: is of no use without DATABASE_URL"]
@@ -118,17 +118,17 @@ def test_what_is_said_of_a_database_needs_that_database(name: str, raw: str, val
 @pytest.mark.parametrize(
     "name", [field.name.upper() for field in fields(Settings) if field.name != "host"]
 )
-def test_an_empty_variable_counts_as_absent(name: str) -> None:
+def test_empty_variable_counts_as_unset(name: str) -> None:
     assert Settings.from_env({name: ""}) == Settings()
 
 
 @pytest.mark.parametrize("raw", ["", "*"])
-def test_an_empty_host_is_every_address(raw: str) -> None:
+def test_empty_host_means_every_address(raw: str) -> None:
     assert Settings.from_env({"HOST": raw}) == Settings(host="*")
 
 
 @pytest.mark.parametrize("name", ["port", "Port", "TASKS_PORT"])
-def test_a_variable_of_another_name_is_none_of_ours(name: str) -> None:
+def test_variable_of_another_name_is_ignored(name: str) -> None:
     assert Settings.from_env({name: "many"}) == Settings()
 
 
@@ -183,7 +183,7 @@ def test_a_variable_of_another_name_is_none_of_ours(name: str) -> None:
         ("DATABASE_URL", "null"),
     ],
 )
-def test_a_variable_at_fault_is_named(name: str, raw: str) -> None:
+def test_invalid_variable_is_named(name: str, raw: str) -> None:
     (line,) = faults_of({"DATABASE_URL": LOCAL_URL, name: raw})
     assert line.startswith(f"{name}: ")
 
@@ -198,11 +198,11 @@ def test_a_variable_at_fault_is_named(name: str, raw: str) -> None:
         ("DATABASE_POOL_SIZE", "0", "DATABASE_POOL_SIZE: Expected `int` >= 1"),
     ],
 )
-def test_a_fault_is_told_in_these_words(name: str, raw: str, line: str) -> None:
+def test_error_message(name: str, raw: str, line: str) -> None:
     assert faults_of({name: raw}) == [line]
 
 
-def test_all_variables_at_fault_are_told_at_once() -> None:
+def test_all_invalid_variables_are_reported_together() -> None:
     lines = faults_of(
         {
             "PORT": "many",
@@ -236,13 +236,13 @@ def test_all_variables_at_fault_are_told_at_once() -> None:
         ("DATABASE_DIRECT_URL", "postgresql://tasks:hunter2@db.example.org"),
     ],
 )
-def test_a_value_at_fault_is_not_repeated(name: str, raw: str) -> None:
+def test_error_does_not_contain_the_value(name: str, raw: str) -> None:
     (line,) = faults_of({"DATABASE_URL": LOCAL_URL, name: raw})
     assert "hunter2" not in line
 
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format])
-def test_secrets_are_not_shown(show: Any) -> None:
+def test_secrets_are_masked_in_representations(show: Any) -> None:
     settings = Settings.from_env(
         {"DATABASE_URL": GOOD_URL, "DATABASE_DIRECT_URL": GOOD_URL, "CURSOR_SECRET": LONG_SECRET}
     )
@@ -251,28 +251,28 @@ def test_secrets_are_not_shown(show: Any) -> None:
     assert LONG_SECRET not in shown
 
 
-def test_a_secret_is_shown_as_stars() -> None:
+def test_secret_is_shown_as_asterisks() -> None:
     assert repr(Secret("hunter2")) == "Secret('***')"
 
 
-def test_a_secret_is_revealed_on_request() -> None:
+def test_secret_value_is_available_explicitly() -> None:
     assert Secret("hunter2").get_secret_value() == "hunter2"
 
 
-def test_secrets_are_equal_when_their_texts_are() -> None:
+def test_secrets_compare_by_value() -> None:
     assert Secret("a") == Secret("a")
     assert hash(Secret("a")) == hash(Secret("a"))
     assert Secret("a") != Secret("b")
     assert Secret("a") != "a"
 
 
-def test_settings_cannot_be_changed() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(AttributeError):
         Settings().port = 1  # type: ignore[misc]  # that it is refused is the point
 
 
 @pytest.mark.requirement("FR-040")
-def test_the_connection_follows_the_settings_about_it() -> None:
+def test_database_config_follows_the_settings() -> None:
     connection = Settings.from_env(
         {
             "DATABASE_URL": GOOD_URL + "?sslmode=require",
@@ -286,7 +286,7 @@ def test_the_connection_follows_the_settings_about_it() -> None:
 
 
 @pytest.mark.requirement("FR-040", "FR-054")
-def test_so_does_the_connection_past_a_pooler(tmp_path: Path) -> None:
+def test_direct_config_follows_the_settings(tmp_path: Path) -> None:
     roots = tmp_path / "roots.pem"
     trustme.CA().cert_pem.write_to_path(str(roots))
     direct = (
@@ -307,7 +307,7 @@ def test_so_does_the_connection_past_a_pooler(tmp_path: Path) -> None:
 
 
 @pytest.mark.requirement("FR-054")
-def test_what_is_behind_a_pooler_is_taken_from_its_setting() -> None:
+def test_direct_config_uses_its_own_url() -> None:
     connection = Settings(
         database_url=Secret("postgresql://u:p@pooler.example.org:6432/tasks"),
         database_direct_url=Secret("postgresql://u:q@db.example.org/tasks"),
@@ -321,7 +321,7 @@ def test_what_is_behind_a_pooler_is_taken_from_its_setting() -> None:
 
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_DIRECT_URL"])
-def test_roots_that_cannot_be_read_are_told(name: str, tmp_path: Path) -> None:
+def test_unreadable_ca_file_is_reported(name: str, tmp_path: Path) -> None:
     environ = {"DATABASE_URL": LOCAL_URL, name: GOOD_URL}
     environ |= {"DATABASE_CA_FILE": str(tmp_path / "hunter2")}
     told = "sslrootcert, or DATABASE_CA_FILE, cannot be read"
@@ -349,7 +349,7 @@ def test_url_without_user_needs_a_user_id_with_a_name(
 
 @pytest.mark.requirement("FR-040")
 @pytest.mark.parametrize("port", ["many", "0", "65536", "-1", "9" * 30])
-def test_pgport_must_be_a_port_where_a_url_has_none(port: str) -> None:
+def test_pgport_must_be_valid_if_the_url_has_no_port(port: str) -> None:
     assert faults_of({"DATABASE_URL": GOOD_URL, "PGPORT": port}) == [
         "PGPORT: is not a port from 1 to 65535, and DATABASE_URL has none"
     ]
@@ -358,6 +358,6 @@ def test_pgport_must_be_a_port_where_a_url_has_none(port: str) -> None:
     Settings.from_env({"DATABASE_URL": GOOD_URL, "PGPORT": "5433"})
 
 
-def test_without_a_url_there_is_no_connection() -> None:
+def test_database_config_without_a_url_raises() -> None:
     with pytest.raises(DatabaseUrlError, match=r"^there is no database URL$"):
         Settings().database_config()

@@ -21,7 +21,7 @@ def steps(workflow: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.requirement("NFR-012")
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_runs_tasks_that_exist(workflow: Path) -> None:
+def test_workflow_runs_existing_tasks(workflow: Path) -> None:
     commands = [step["run"].split() for step in steps(workflow) if "run" in step]
     tasks = [words[1] for words in commands if words[0] == "task"]
     assert tasks
@@ -29,7 +29,7 @@ def test_a_workflow_runs_tasks_that_exist(workflow: Path) -> None:
 
 
 @pytest.mark.requirement("NFR-012")
-def test_the_package_of_the_typescript_client_is_kept() -> None:
+def test_typescript_client_package_is_uploaded() -> None:
     *_, build, keep = steps(ROOT / ".github/workflows/typescript-client.yml")
     assert build["run"] == "task build:typescript-client"
     assert keep["uses"].startswith("actions/upload-artifact@")

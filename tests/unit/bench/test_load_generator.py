@@ -130,7 +130,7 @@ def test_open_loop_counts_waiting_time_and_sleeps_while_saturated(server: Server
 
 
 @pytest.mark.requirement("NFR-016")
-def test_open_loop_opens_no_connections_that_its_rate_leaves_unused(server: Server) -> None:
+def test_open_loop_opens_no_unused_connections(server: Server) -> None:
     server.pieces = (b"HTTP/1.1 204 \r\n\r\n",)
     generator = LoadGenerator(server.server_address[1], connections=50)
     generator.open_loop([REQUEST], rate=2)

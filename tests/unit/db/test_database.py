@@ -69,25 +69,25 @@ def failing(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> Database:
         "XX000",
     ],
 )
-def test_what_passes_by_itself_is_unavailability(code: str) -> None:
+def test_transient_sqlstate_means_unavailable(code: str) -> None:
     assert isinstance(translate_error(DriverError(code)), DatabaseUnavailable)
 
 
-def test_a_plan_that_is_refused_again_is_unavailability() -> None:
+def test_stale_cached_plan_means_unavailable() -> None:
     assert isinstance(translate_error(pg.InvalidCachedStatementError()), DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("code", [None, ""])
-def test_an_error_without_a_code_is_unavailability(code: str | None) -> None:
+def test_error_without_sqlstate_means_unavailable(code: str | None) -> None:
     assert isinstance(translate_error(DriverError(code)), DatabaseUnavailable)
 
 
-def test_a_lost_connection_is_unavailability() -> None:
+def test_lost_connection_means_unavailable() -> None:
     assert isinstance(translate_error(pg.InterfaceError("hunter2")), DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("code", ["0A000", "22021", "40002", "XX001", "58000"])
-def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None:
+def test_other_sqlstate_is_an_internal_error_without_details(code: str) -> None:
     meant = translate_error(DriverError(code, "some_name"))
     assert isinstance(meant, DatabaseError)
     assert str(meant) == f"SQLSTATE {code}, constraint some_name"
@@ -101,7 +101,7 @@ def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None
         ("ck_tasks_description_length", "/description"),
     ],
 )
-def test_a_refused_row_is_a_fault_of_the_body(constraint: str, pointer: str) -> None:
+def test_constraint_violation_is_a_body_error(constraint: str, pointer: str) -> None:
     meant = translate_error(DriverError("23514", constraint))
     assert isinstance(meant, InvalidBody)
     assert meant.errors == [FieldError(pointer=pointer, detail="is refused by the database")]
@@ -126,7 +126,7 @@ def test_a_refused_row_is_a_fault_of_the_body(constraint: str, pointer: str) -> 
         "driver in a statement",
     ],
 )
-async def test_what_has_no_code_is_unavailability(
+async def test_connection_errors_and_timeouts_mean_unavailable(
     fault: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DatabaseUnavailable):
@@ -144,7 +144,7 @@ async def test_what_has_no_code_is_unavailability(
     ],
     ids=["beside the driver", "while connecting", "of the driver", "a fault of ours"],
 )
-async def test_why_it_is_unavailable_is_told(
+async def test_cause_of_unavailability_is_recorded(
     fault: Exception, told: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = failing(monkeypatch, fault)
@@ -153,7 +153,7 @@ async def test_why_it_is_unavailable_is_told(
     assert database.outage_logger.cause == told
 
 
-async def test_what_is_no_fault_of_the_database_goes_its_way(
+async def test_unrelated_exception_propagates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     database = failing(monkeypatch, KeyError("owner"))
@@ -179,7 +179,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.mark.parametrize(("within", "seconds"), [(None, 4), (1, 1)])
-async def test_a_request_has_its_time_and_no_more(
+async def test_statement_timeout_equals_the_request_timeout(
     given: list[float], within: float | None, seconds: float
 ) -> None:
     database = Database(NOWHERE, pool_size=1, timeout=4)
@@ -189,7 +189,7 @@ async def test_a_request_has_its_time_and_no_more(
     assert given == [seconds, seconds]
 
 
-async def test_a_second_statement_has_what_the_first_has_left(given: list[float]) -> None:
+async def test_second_statement_gets_the_remaining_time(given: list[float]) -> None:
     database = Database(NOWHERE, pool_size=1, timeout=4)
     with pytest.raises(DatabaseUnavailable):
         await database.fetch(STATEMENT, started_at=998.5)
@@ -197,7 +197,7 @@ async def test_a_second_statement_has_what_the_first_has_left(given: list[float]
 
 
 @pytest.mark.requirement("FR-035")
-async def test_the_revision_is_none_only_where_its_table_is_missing(
+async def test_revision_is_none_only_if_its_table_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     database = failing(monkeypatch, QueryError(pg.UndefinedTableError()))
@@ -211,7 +211,7 @@ async def test_the_revision_is_none_only_where_its_table_is_missing(
 @pytest.mark.parametrize(
     ("rows", "revision"), [([("0001", False)], "0001"), ([], None)], ids=["a row", "none"]
 )
-async def test_the_revision_of_a_database_that_takes_writes_is_its_row(
+async def test_revision_of_a_writable_database_is_its_row(
     rows: list[Any], revision: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fetch(*_: Any) -> list[Any]:
@@ -223,7 +223,7 @@ async def test_the_revision_of_a_database_that_takes_writes_is_its_row(
 
 
 @pytest.mark.requirement("FR-035", "FR-054")
-async def test_a_read_only_database_has_its_connections_replaced(
+async def test_read_only_database_replaces_all_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def fetch(*_: Any) -> list[Any]:
@@ -265,7 +265,7 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any
     ],
 )
 @pytest.mark.parametrize("connection", [NOWHERE, POOLER], ids=["direct", "pooled"])
-def test_the_pool_is_told_what_was_asked_for(
+def test_pool_receives_the_configured_limits(
     connection: DatabaseConfig,
     limits: dict[str, Any],
     statement: float,
@@ -284,7 +284,7 @@ def test_the_pool_is_told_what_was_asked_for(
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040")
 @pytest.mark.parametrize("connection", [NOWHERE, POOLER], ids=["direct", "pooled"])
-def test_a_session_has_a_connection_of_its_own(
+def test_session_engine_opens_its_own_connection(
     connection: DatabaseConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, options = made(
@@ -300,7 +300,7 @@ def test_a_session_has_a_connection_of_its_own(
 
 
 @pytest.mark.requirement("FR-028", "FR-039", "FR-040")
-def test_a_migration_has_one_direct_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migration_engine_opens_one_direct_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     url, options = made(monkeypatch, lambda: create_migration_engine(POOLER))
     direct = POOLER.direct_config()
     assert url == direct.url

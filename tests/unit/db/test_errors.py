@@ -57,11 +57,11 @@ def tls_error(reason: str) -> ssl.SSLError:
     ],
     ids=repr,
 )
-def test_a_cause_is_told_without_what_a_row_holds(error: Exception, told: str) -> None:
+def test_cause_contains_no_row_data(error: Exception, told: str) -> None:
     assert describe_error(error) == told
 
 
-def test_who_may_not_connect_is_told_what_the_server_says_of_it() -> None:
+def test_missing_connect_privilege_includes_the_server_message() -> None:
     error = pg.InsufficientPrivilegeError('permission denied for database "db"')
     error.detail = "User does not have CONNECT privilege."
     told = f"SQLSTATE 42501, {error.args[0]} ({error.detail})"
@@ -77,9 +77,7 @@ def test_who_may_not_connect_is_told_what_the_server_says_of_it() -> None:
         ([], "InsufficientPrivilegeError"),
     ],
 )
-def test_of_a_missing_privilege_the_table_is_told_and_nothing_else(
-    words: list[str], told: str
-) -> None:
+def test_missing_table_privilege_names_only_the_table(words: list[str], told: str) -> None:
     error = QueryError(pg.InsufficientPrivilegeError(*words))
     assert describe_error(error) == f"SQLSTATE 42501, {told}"
 
@@ -99,7 +97,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_cause_is_logged_once_in_a_while(lines: list[Any], clock: list[float]) -> None:
+def test_same_cause_is_logged_once_per_interval(lines: list[Any], clock: list[float]) -> None:
     outage = OutageLogger()
     for _ in range(1000):
         outage.record(ConnectionRefusedError(111, "refused"))
@@ -119,7 +117,7 @@ def test_a_cause_is_logged_once_in_a_while(lines: list[Any], clock: list[float])
 
 
 @pytest.mark.usefixtures("clock")
-def test_another_cause_is_logged_at_once_but_not_any_number(lines: list[Any]) -> None:
+def test_new_cause_is_logged_immediately_up_to_a_limit(lines: list[Any]) -> None:
     outage = OutageLogger()
     for number in range(100):
         outage.record(OSError(number, "odd"))
@@ -127,7 +125,7 @@ def test_another_cause_is_logged_at_once_but_not_any_number(lines: list[Any]) ->
     assert outage.cause == "[Errno 99] odd"
 
 
-def test_a_quiet_one_remembers_alone(lines: list[Any]) -> None:
+def test_silenced_logger_only_records_the_cause(lines: list[Any]) -> None:
     outage = OutageLogger()
     outage.silenced = True
     outage.record(TimeoutError())

@@ -52,7 +52,7 @@ class Asked:
         (None, None, False),
     ],
 )
-def test_a_database_is_asked_once_and_left(
+def test_revision_is_read_once_and_the_database_is_closed(
     answer: str | None, revision: str | None, *, current: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Asked, "answer", answer)
@@ -79,7 +79,7 @@ def test_a_database_is_asked_once_and_left(
     ],
     ids=["unavailable", "read-only", "privileges"],
 )
-def test_a_database_that_cannot_be_used_is_left_with_the_cause(
+def test_unusable_database_is_closed_and_its_cause_reported(
     fault: Exception, missing: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Asked, "answer", fault)
@@ -95,7 +95,7 @@ def test_a_database_that_cannot_be_used_is_left_with_the_cause(
 
 
 @pytest.mark.requirement("FR-054")
-def test_a_cause_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cause_is_reported_only_once(capsys: pytest.CaptureFixture[str]) -> None:
     with capture_logs() as lines, pytest.raises(migrations.MigrationError):
         migrations.get_revision(NOWHERE)
     assert lines == []
@@ -103,7 +103,7 @@ def test_a_cause_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.requirement("FR-039", "FR-054")
-def test_nothing_is_migrated_through_a_pooler() -> None:
+def test_migration_through_a_pooler_is_rejected() -> None:
     pooled = DatabaseConfig.from_url(
         "postgresql://nobody@127.0.0.1:1/nothing", transaction_pooling=True
     )
@@ -135,7 +135,7 @@ def test_nothing_is_migrated_through_a_pooler() -> None:
     ],
     ids=repr,
 )
-def test_why_a_migration_failed_is_a_sentence(
+def test_migration_failure_is_reported_as_a_sentence(
     fault: Exception, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def upgrade(config: Any, target: str) -> None:

@@ -67,11 +67,11 @@ async def has_free(places: _Semaphore, number: int) -> bool:
     )
 
 
-async def test_there_are_so_many_places() -> None:
+async def test_semaphore_has_the_configured_number_of_slots() -> None:
     assert await has_free(_Semaphore(2), 2)
 
 
-async def test_a_place_that_is_given_back_can_be_taken_again() -> None:
+async def test_released_slot_can_be_acquired_again() -> None:
     places = _Semaphore(1)
     for _ in range(3):
         await places.acquire(0)
@@ -79,7 +79,7 @@ async def test_a_place_that_is_given_back_can_be_taken_again() -> None:
     assert await has_free(places, 1)
 
 
-async def test_who_waits_longest_is_next_and_nobody_overtakes_them() -> None:
+async def test_waiters_are_served_in_order_of_arrival() -> None:
     places = _Semaphore(1)
     await places.acquire(0)
     tasks = await waiting(places, 3)
@@ -94,7 +94,7 @@ async def test_who_waits_longest_is_next_and_nobody_overtakes_them() -> None:
     assert await has_free(places, 1)
 
 
-async def test_who_gave_up_gets_no_place() -> None:
+async def test_timed_out_or_cancelled_waiter_gets_no_slot() -> None:
     places = _Semaphore(1)
     await places.acquire(0)
     (late,) = await waiting(places, 1, 0.01)
@@ -109,7 +109,7 @@ async def test_who_gave_up_gets_no_place() -> None:
     assert await has_free(places, 1)
 
 
-async def test_who_is_cancelled_in_the_moment_of_their_turn_hands_it_on() -> None:
+async def test_waiter_cancelled_on_its_turn_passes_its_slot_on() -> None:
     places = _Semaphore(1)
     await places.acquire(0)
     unlucky, next_one = await waiting(places, 2)
@@ -122,7 +122,7 @@ async def test_who_is_cancelled_in_the_moment_of_their_turn_hands_it_on() -> Non
     assert await has_free(places, 1)
 
 
-async def test_who_is_cancelled_in_the_moment_of_giving_up_leaves_no_place_behind() -> None:
+async def test_cancelled_waiter_releases_its_slot() -> None:
     places = _Semaphore(1)
     await places.acquire(0)
     (late,) = await waiting(places, 1, 0.01)
@@ -134,7 +134,7 @@ async def test_who_is_cancelled_in_the_moment_of_giving_up_leaves_no_place_behin
     assert await has_free(places, 1)
 
 
-async def test_who_gets_a_place_as_their_time_ends_has_it() -> None:
+async def test_waiter_that_gets_a_slot_at_its_timeout_keeps_it() -> None:
     faults: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, fault: faults.append(fault))
@@ -147,7 +147,7 @@ async def test_who_gets_a_place_as_their_time_ends_has_it() -> None:
     assert faults == []
 
 
-async def test_the_time_of_who_has_a_place_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_acquired_slot_cancels_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[object] = []
     monkeypatch.setattr("app.db.pool._expire_waiter", ended.append)
     places = _Semaphore(1)
@@ -190,7 +190,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_connection_is_opened_as_asked(server: Server) -> None:
+async def test_connection_is_opened_with_the_given_options(server: Server) -> None:
     assert await opened(ConnectionFactory({"timeout": 2}).connect())
     assert server.given == {"timeout": 2}
 
@@ -208,23 +208,21 @@ async def test_a_connection_is_opened_as_asked(server: Server) -> None:
     ids=lambda fault: type(fault).__name__,
 )
 @pytest.mark.usefixtures("clock")
-async def test_a_connection_that_cannot_be_opened_is_tried_again(
-    server: Server, fault: Exception
-) -> None:
+async def test_failed_connection_attempt_is_retried(server: Server, fault: Exception) -> None:
     server.faults = [fault] * 3
     assert await opened(ConnectionFactory({}).connect())
     assert server.tries == 4
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_fault_of_ours_is_not_tried_again(server: Server) -> None:
+async def test_programming_error_is_not_retried(server: Server) -> None:
     server.faults = [TypeError("unexpected keyword")]
     with pytest.raises(TypeError):
         await ConnectionFactory({}).connect()
     assert server.tries == 1
 
 
-async def test_a_longer_outage_is_not_waited_for(server: Server, clock: Clock) -> None:
+async def test_outage_longer_than_the_retry_window_raises(server: Server, clock: Clock) -> None:
     server.faults = [ConnectionRefusedError()] * 1000
     connector = ConnectionFactory({})
     with pytest.raises(ConnectError) as away:
@@ -237,7 +235,7 @@ async def test_a_longer_outage_is_not_waited_for(server: Server, clock: Clock) -
     assert server.tries == 1
 
 
-async def test_the_last_try_is_at_the_end_of_the_time_that_is_bridged(
+async def test_last_attempt_is_at_the_end_of_the_retry_window(
     server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.db.pool.CONNECT_RETRY_INTERVAL", CONNECT_RETRY_WINDOW / 3)
@@ -247,7 +245,7 @@ async def test_the_last_try_is_at_the_end_of_the_time_that_is_bridged(
     assert (clock.now, server.tries) == (1000 + CONNECT_RETRY_WINDOW, 4)
 
 
-async def test_an_outage_after_a_success_is_a_new_one(server: Server, clock: Clock) -> None:
+async def test_success_resets_the_retry_window(server: Server, clock: Clock) -> None:
     connector = ConnectionFactory({})
     for _ in range(2):
         server.faults = [ConnectionRefusedError()]
@@ -333,14 +331,14 @@ def counts(pool: ConnectionPool) -> tuple[int, int, int]:
 
 @pytest.mark.requirement("FR-049")
 @pytest.mark.parametrize("kind", [ConnectError, QueryError])
-def test_a_fault_keeps_the_drivers_words_to_itself(kind: type[Any]) -> None:
+def test_pool_errors_hide_the_driver_message(kind: type[Any]) -> None:
     fault = kind(ValueError("hunter2"))
     assert str(fault) == ""
     assert fault.args == ()
     assert str(fault.cause) == "hunter2"
 
 
-async def test_the_pool_tells_how_much_of_it_is_used(pool: ConnectionPool) -> None:
+async def test_pool_reports_connections_in_use_and_idle(pool: ConnectionPool) -> None:
     assert counts(pool) == (0, 0, 3)
     asking = asyncio.create_task(ask(pool, 2))
     await in_use(pool, 2)
@@ -349,19 +347,21 @@ async def test_the_pool_tells_how_much_of_it_is_used(pool: ConnectionPool) -> No
     assert counts(pool) == (0, 2, 3)
 
 
-async def test_no_more_are_opened_than_there_may_be(pool: ConnectionPool, drivers: Drivers) -> None:
+async def test_pool_opens_no_more_connections_than_its_size(
+    pool: ConnectionPool, drivers: Drivers
+) -> None:
     await ask(pool, 20)
     assert len(drivers) == 3
     assert counts(pool) == (0, 3, 3)
 
 
-async def test_the_one_used_last_is_used_next(pool: ConnectionPool) -> None:
+async def test_most_recently_used_connection_is_reused_first(pool: ConnectionPool) -> None:
     await ask(pool, 3)
     last = await ask(pool)
     assert [await ask(pool) for _ in range(3)] == [last] * 3
 
 
-async def test_where_all_are_in_use_that_is_said(
+async def test_exhausted_pool_raises_pool_timeout(
     pool: ConnectionPool, drivers: Drivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forever = asyncio.Event()
@@ -377,7 +377,7 @@ async def test_where_all_are_in_use_that_is_said(
     assert counts(pool) == (0, 3, 3)
 
 
-async def test_a_connection_has_its_time_to_be_opened_and_no_more(
+async def test_opening_a_connection_is_limited_by_the_timeout(
     pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def connect() -> None:
@@ -390,7 +390,7 @@ async def test_a_connection_has_its_time_to_be_opened_and_no_more(
     assert counts(pool) == (0, 0, 3)
 
 
-async def test_a_statement_is_prepared_once_for_a_connection(
+async def test_statement_is_prepared_once_per_connection(
     pool: ConnectionPool, drivers: Drivers
 ) -> None:
     for _ in range(3):
@@ -400,7 +400,7 @@ async def test_a_statement_is_prepared_once_for_a_connection(
 
 @pytest.mark.requirement("NFR-004")
 @pytest.mark.parametrize("named", [True, False])
-async def test_a_pool_says_whether_statements_have_names(drivers: Drivers, *, named: bool) -> None:
+async def test_named_option_controls_statement_names(drivers: Drivers, *, named: bool) -> None:
     pool = ConnectionPool({}, size=1, max_lifetime=100, named=named)
     for text in ("SELECT 1", "SELECT 2"):
         await pool.fetch(text, [], SECONDS)
@@ -411,7 +411,7 @@ async def test_a_pool_says_whether_statements_have_names(drivers: Drivers, *, na
 
 
 @pytest.mark.parametrize("kind", [pg.InvalidCachedStatementError, pg.InvalidSQLStatementNameError])
-async def test_a_statement_that_is_no_longer_prepared_is_prepared_anew_and_so_are_the_others(
+async def test_invalidated_prepared_statements_are_prepared_again(
     pool: ConnectionPool, drivers: Drivers, kind: type[pg.PostgresError]
 ) -> None:
     for words in ("SELECT 1", "SELECT 2"):
@@ -431,7 +431,7 @@ async def test_a_statement_that_is_no_longer_prepared_is_prepared_anew_and_so_ar
     assert len(drivers) == 1
 
 
-async def test_one_that_the_server_ended_is_not_used(
+async def test_connection_closed_by_the_server_is_not_reused(
     pool: ConnectionPool, drivers: Drivers
 ) -> None:
     await ask(pool)
@@ -439,7 +439,7 @@ async def test_one_that_the_server_ended_is_not_used(
     assert await ask(pool, 2) == [1, 2]
 
 
-async def test_another_that_is_open_is_used_in_its_place(
+async def test_other_idle_connection_replaces_a_closed_one(
     pool: ConnectionPool, drivers: Drivers
 ) -> None:
     (last,) = {*await ask(pool, 3)} & {*await ask(pool)}
@@ -448,7 +448,7 @@ async def test_another_that_is_open_is_used_in_its_place(
     assert len(drivers) == 3
 
 
-async def test_one_that_is_too_old_is_closed_and_not_used(
+async def test_connection_past_its_lifetime_is_closed(
     pool: ConnectionPool, drivers: Drivers, clock: Clock
 ) -> None:
     await ask(pool)
@@ -472,7 +472,7 @@ async def test_one_that_is_too_old_is_closed_and_not_used(
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
-async def test_one_whose_statement_ended_otherwise_than_by_itself_is_closed(
+async def test_connection_is_closed_after_an_interrupted_statement(
     pool: ConnectionPool, drivers: Drivers, fault: BaseException, told: type[BaseException]
 ) -> None:
     await ask(pool)
@@ -485,7 +485,7 @@ async def test_one_whose_statement_ended_otherwise_than_by_itself_is_closed(
     assert await ask(pool) == [1]
 
 
-async def test_one_whose_statement_was_refused_stays(
+async def test_connection_is_kept_after_a_server_error(
     pool: ConnectionPool, drivers: Drivers
 ) -> None:
     await ask(pool)
@@ -518,7 +518,7 @@ def answer(kind: type[pg.PostgresError], severity: str = "ERROR") -> pg.Postgres
     ],
     ids=lambda fault: f"{type(fault).__name__}-{fault.severity}",
 )
-async def test_one_whose_session_the_server_finds_at_fault_is_closed(
+async def test_connection_is_closed_after_a_session_error(
     pool: ConnectionPool, drivers: Drivers, fault: pg.PostgresError
 ) -> None:
     await ask(pool)
@@ -530,7 +530,7 @@ async def test_one_whose_session_the_server_finds_at_fault_is_closed(
     assert await ask(pool) == [1]
 
 
-async def test_all_that_are_open_are_replaced_when_one_turns_out_to_be_read_only(
+async def test_read_only_error_replaces_all_open_connections(
     pool: ConnectionPool, drivers: Drivers, clock: Clock
 ) -> None:
     await ask(pool, 3)
@@ -547,7 +547,7 @@ async def test_all_that_are_open_are_replaced_when_one_turns_out_to_be_read_only
     assert sorted(await ask(pool, 3)) == [3, 4, 5]
 
 
-async def test_one_that_ended_with_its_statement_does_not_stay(
+async def test_connection_closed_during_a_statement_is_not_kept(
     pool: ConnectionPool, drivers: Drivers
 ) -> None:
     await ask(pool)
@@ -557,7 +557,7 @@ async def test_one_that_ended_with_its_statement_does_not_stay(
     assert counts(pool) == (0, 0, 3)
 
 
-async def test_a_loss_casts_doubt_on_those_that_were_silent_since(
+async def test_lost_connection_makes_earlier_used_connections_suspect(
     pool: ConnectionPool, drivers: Drivers, clock: Clock
 ) -> None:
     assert await ask(pool, 3) == [0, 1, 2]
@@ -570,7 +570,7 @@ async def test_a_loss_casts_doubt_on_those_that_were_silent_since(
     assert [driver.ended for driver in drivers] == ["by force", "by force", "within 0.15 s", ""]
 
 
-async def test_those_that_were_heard_since_are_in_no_doubt(
+async def test_connections_used_after_a_loss_are_not_suspect(
     pool: ConnectionPool, drivers: Drivers, clock: Clock
 ) -> None:
     await ask(pool, 2)
@@ -583,7 +583,7 @@ async def test_those_that_were_heard_since_are_in_no_doubt(
     assert await ask(pool) == [1]
 
 
-async def test_doubt_is_not_taken_back_by_an_older_loss(
+async def test_earlier_loss_does_not_clear_suspicion(
     pool: ConnectionPool, drivers: Drivers, clock: Clock
 ) -> None:
     await ask(pool, 3)
@@ -608,7 +608,9 @@ async def test_doubt_is_not_taken_back_by_an_older_loss(
     assert drivers[0].ended == "by force"
 
 
-async def test_what_is_idle_at_the_end_is_closed(pool: ConnectionPool, drivers: Drivers) -> None:
+async def test_closing_the_pool_closes_idle_connections(
+    pool: ConnectionPool, drivers: Drivers
+) -> None:
     await ask(pool, 3)
     await pool.close()
     assert {driver.ended for driver in drivers} == {"within 0.15 s"}

@@ -35,12 +35,12 @@ GREEN = dict.fromkeys(STAGES, "ok")
 # --- steps -------------------------------------------------------------------------------------
 
 
-def test_the_whole_scenario_is_agreement() -> None:
+def test_complete_output_has_no_disagreements() -> None:
     assert disagreements("\n".join(OUTPUT), LEFT) == []
 
 
 @pytest.mark.parametrize("number", range(len(STEPS)))
-def test_a_step_that_is_left_out_is_told(number: int) -> None:
+def test_missing_step_is_reported(number: int) -> None:
     shorter = OUTPUT[:number] + OUTPUT[number + 1 :]
     assert disagreements("\n".join(shorter), LEFT)
 
@@ -53,7 +53,7 @@ def test_a_step_that_is_left_out_is_told(number: int) -> None:
         for member, value in step.items()
     ],
 )
-def test_each_value_of_each_step_counts(number: int, member: str, value: object) -> None:
+def test_changed_value_in_a_step_is_reported(number: int, member: str, value: object) -> None:
     other = json.dumps({**STEPS[number], member: f"not {value}"})
     (complaint,) = disagreements("\n".join([*OUTPUT[:number], other, *OUTPUT[number + 1 :]]), LEFT)
     assert complaint.startswith(f"step {number + 1}: {other} instead of ")
@@ -64,12 +64,12 @@ def test_each_value_of_each_step_counts(number: int, member: str, value: object)
     [[], ["hello"], [*OUTPUT, OUTPUT[-1]], OUTPUT[::-1]],
     ids=["nothing", "prose", "a step twice", "another order"],
 )
-def test_nothing_else_may_be_printed(lines: list[str]) -> None:
+def test_unexpected_output_is_reported(lines: list[str]) -> None:
     assert disagreements("\n".join(lines), LEFT)
 
 
 @pytest.mark.parametrize("left", [(), LEFT[:-1], (*LEFT, "Too late"), LEFT[::-1]])
-def test_what_the_service_has_afterwards_counts(left: tuple[str, ...]) -> None:
+def test_wrong_final_tasks_are_reported(left: tuple[str, ...]) -> None:
     (complaint,) = disagreements("\n".join(OUTPUT), left)
     assert complaint.startswith("the service has ")
 
@@ -77,18 +77,18 @@ def test_what_the_service_has_afterwards_counts(left: tuple[str, ...]) -> None:
 # --- warnings ----------------------------------------------------------------------------------
 
 
-def test_a_warning_that_is_explained_is_told_with_its_explanation() -> None:
+def test_explained_warning_is_listed_with_its_explanation() -> None:
     output = "made in 3 s\n\n\x1b[33m3.1 is beta\x1b[0m\n"
     assert heard(TARGET, output) == ([], {"3.1 is beta": "it always says so"})
 
 
-def test_any_other_line_is_a_warning_that_is_not_explained() -> None:
+def test_other_line_is_an_unexplained_warning() -> None:
     complaints, warnings = heard(TARGET, "3.1 is beta\nmade in a hurry\n")
     assert complaints == ["a warning that is not explained: made in a hurry"]
     assert warnings["made in a hurry"] == ""
 
 
-def test_an_explanation_of_what_was_not_said_is_told() -> None:
+def test_unused_explanation_is_reported() -> None:
     assert heard(TARGET, "made in 3 s\n")[0] == ["an explanation of what was not said: beta"]
 
 
@@ -106,7 +106,7 @@ def tried(tmp_path: Path, target: Target) -> Result:
     return run(target, ROOT / "openapi.yaml", "http://127.0.0.1:9", tmp_path)
 
 
-def test_a_toolchain_that_is_missing_is_said_and_red(tmp_path: Path) -> None:
+def test_missing_toolchain_is_reported_and_fails(tmp_path: Path) -> None:
     result = tried(tmp_path, replace(TARGET, needs=("a-compiler-that-nobody-has",)))
     assert list(result.stages.values()) == [NO_TOOLCHAIN, "not run", "not run"]
     assert result.complaints == ["no toolchain: a-compiler-that-nobody-has not found"]
@@ -124,7 +124,7 @@ def test_a_toolchain_that_is_missing_is_said_and_red(tmp_path: Path) -> None:
     ],
     ids=["generator", "program", "compiler", "scenario"],
 )
-def test_a_command_that_fails_is_red_and_ends_the_trial(
+def test_failed_command_ends_the_run_as_red(
     target: Target, stages: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matrix, "HERE", here(tmp_path))
@@ -133,9 +133,7 @@ def test_a_command_that_fails_is_red_and_ends_the_trial(
     assert verdict([result], lenient=True) == 1
 
 
-def test_a_command_that_takes_too_long_is_red(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_timeout_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matrix, "HERE", here(tmp_path))
     monkeypatch.setattr(matrix, "COMMAND_SECONDS", 0.1)
     result = tried(tmp_path / "logs", replace(TARGET, generate=("sleep", "60"), needs=()))
@@ -153,7 +151,7 @@ def here(folder: Path) -> Path:
 # --- the report ----------------------------------------------------------------------------------
 
 
-def test_green_is_every_stage_and_no_complaint() -> None:
+def test_green_requires_every_stage_and_no_complaint() -> None:
     result = Result(TARGET, "1", dict(GREEN))
     assert verdict([result], lenient=False) == 0
     assert verdict([result, Result(TARGET, "1", dict(GREEN), ["but"])], lenient=True) == 1
@@ -161,7 +159,7 @@ def test_green_is_every_stage_and_no_complaint() -> None:
     assert verdict([], lenient=True) == 1
 
 
-def test_the_report_has_a_row_for_each_target_and_all_that_was_said() -> None:
+def test_report_lists_each_target_and_warning() -> None:
     warned = Result(TARGET, "zod 4", dict(GREEN), ["but"], {"beta": "always", "new": ""}, 7)
     report = "\n".join(told([warned, Result(TARGET, "zod 4", dict(GREEN))], 8))
     assert "| some | zod 4 | ok | ok | ok | 1 not explained | 7 |" in report
@@ -175,13 +173,13 @@ def test_the_report_has_a_row_for_each_target_and_all_that_was_said() -> None:
 # --- the targets ---------------------------------------------------------------------------------
 
 
-def test_the_readme_names_the_targets() -> None:
+def test_readme_names_the_targets() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert [target.name for target in TARGETS if f"`{target.name}`" not in readme] == []
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_a_target_has_a_scenario_and_locked_packages(target: Target) -> None:
+def test_target_has_a_scenario_and_locked_packages(target: Target) -> None:
     assert list((matrix.HERE / target.name).glob("scenario.*"))
     assert matrix.versions(target.packages).startswith(target.packages[0])
 
@@ -189,12 +187,12 @@ def test_a_target_has_a_scenario_and_locked_packages(target: Target) -> None:
 # --- the contract's words (research/0033) ------------------------------------------------------
 
 
-def test_a_component_s_name_is_that_of_one_component() -> None:
+def test_parameter_and_schema_names_are_unique() -> None:
     components = OpenAPIDocument.load().document["components"]
     assert set(components["parameters"]) & set(components["schemas"]) == set()
 
 
-def test_no_pattern_holds_what_no_javascript_can() -> None:
+def test_patterns_contain_only_javascript_compatible_escapes() -> None:
     source = (ROOT / "openapi.yaml").read_text("utf-8")
     patterns = re.findall(r"^ +pattern: (.+)$", source, re.MULTILINE)
     characters = {

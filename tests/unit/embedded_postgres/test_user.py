@@ -41,18 +41,18 @@ def status(whom: ServerUser | None) -> dict[str, list[str]]:
     return {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
 
 
-def test_it_is_told_when_the_service_dies() -> None:
+def test_program_is_signalled_when_the_service_dies() -> None:
     assert int(said(None, sys.executable, "-c", DEATH_SIGNAL)) == signal.SIGINT
 
 
-def test_elsewhere_than_on_linux_nothing_is_asked_of_the_kernel(
+def test_death_signal_is_not_set_outside_linux(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(user, "LINUX", False)
     assert int(said(None, sys.executable, "-c", DEATH_SIGNAL)) == 0
 
 
-def test_it_does_not_start_when_the_service_is_dead_by_then(
+def test_program_does_not_start_after_the_service_died(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "getpid", lambda: 1)
@@ -62,7 +62,7 @@ def test_it_does_not_start_when_the_service_is_dead_by_then(
     assert done.returncode == 1
 
 
-def test_it_stays_who_we_are_without_an_account() -> None:
+def test_program_without_a_server_user_keeps_its_user() -> None:
     ids = status(None)
     assert ids["Uid"] == [str(os.getuid())] * 4
     assert ids["Gid"] == [str(os.getgid())] * 4
@@ -74,7 +74,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users
     __test__ = os.geteuid() == 0  # not collected otherwise
 
     @pytest.mark.parametrize(("override", "capabilities"), [(True, 2), (False, 0)])
-    def test_it_takes_on_the_account(self, capabilities: int, *, override: bool) -> None:
+    def test_program_runs_as_the_server_user(self, capabilities: int, *, override: bool) -> None:
         groups = os.getgroups()
         os.setgroups([0, 1])  # so that there are some to give up
         try:
@@ -88,9 +88,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users
         assert {int(found[name][0], 16) for name in names} == {capabilities}
 
     @pytest.mark.parametrize(("override", "bits"), [(True, 4 | 16), (False, 0)])
-    def test_the_capability_is_kept_and_counts_for_access_too(
-        self, bits: int, *, override: bool
-    ) -> None:
+    def test_capability_is_kept_with_its_securebits(self, bits: int, *, override: bool) -> None:
         """SECBIT_NO_SETUID_FIXUP and SECBIT_KEEP_CAPS; the exec clears the second."""
         prepare = make_preexec_fn(ServerUser(NOBODY.pw_uid, NOBODY.pw_gid, override))
         assert prepare is not None
@@ -122,15 +120,15 @@ class TestAsRoot:  # pragma: no cover - only root can switch users
         command = ["/bin/cat", "/proc/self/status"]
         return subprocess.run(command, check=True, capture_output=True, preexec_fn=prepared)
 
-    def test_it_is_kept_where_the_rules_of_access_cannot_be_changed(self) -> None:
+    def test_capability_is_kept_if_securebits_cannot_be_set(self) -> None:
         setpcap = 8
         assert b"CapEff:\t0000000000000002\n" in self.without(setpcap).stdout
 
-    def test_nothing_starts_where_it_is_not_there_to_be_kept(self) -> None:
+    def test_program_does_not_start_without_the_capability(self) -> None:
         dac_override = 1
         with pytest.raises(subprocess.SubprocessError):
             self.without(dac_override)
 
-    def test_it_is_told_when_the_service_dies_whoever_it_is(self) -> None:
+    def test_program_of_another_user_is_signalled_when_the_service_dies(self) -> None:
         whom = ServerUser(NOBODY.pw_uid, NOBODY.pw_gid, needs_dac_override=True)
         assert int(said(whom, sys.executable, "-c", DEATH_SIGNAL)) == signal.SIGINT

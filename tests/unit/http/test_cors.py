@@ -54,7 +54,7 @@ def granted(headers: bytes) -> HeaderList:
         ),
     ],
 )
-def test_a_response_gets_these_fields(
+def test_cors_headers(
     origins: list[str],
     request_fields: dict[bytes, bytes],
     methods: bytes | None,
@@ -97,7 +97,7 @@ def origins_of(cors: CORSPolicy, *origins: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("allowed", [[], ["https://tasks.example"]])
-def test_a_rejected_origin_is_logged_with_what_would_allow_it(allowed: list[str]) -> None:
+def test_rejected_origin_is_logged_with_the_setting(allowed: list[str]) -> None:
     assert lines_of(CORSPolicy(allowed), {b"origin": b"http://localhost:3000"}) == [
         {
             "event": "cross-origin request not allowed by CORS_ORIGINS",
@@ -118,13 +118,13 @@ def test_a_rejected_origin_is_logged_with_what_would_allow_it(allowed: list[str]
         ([], {b"origin": b"https://tasks.example", b"host": b"Tasks.example"}),
     ],
 )
-def test_nothing_is_logged_where_nothing_is_rejected(
+def test_allowed_origin_is_not_logged(
     allowed: list[str], request_fields: dict[bytes, bytes]
 ) -> None:
     assert lines_of(CORSPolicy(allowed), request_fields) == []
 
 
-def test_an_origin_is_logged_once_a_minute(clock: Clock) -> None:
+def test_origin_is_logged_once_a_minute(clock: Clock) -> None:
     cors = CORSPolicy(["https://tasks.example"])
     assert origins_of(cors, b"https://a", b"https://b", b"https://a") == ["https://a", "https://b"]
     clock.now += 59.9
@@ -137,7 +137,7 @@ def test_an_origin_is_logged_once_a_minute(clock: Clock) -> None:
     ]
 
 
-def test_of_many_origins_only_some_are_logged_and_remembered(clock: Clock) -> None:
+def test_number_of_logged_origins_is_limited(clock: Clock) -> None:
     cors = CORSPolicy([])
     many = [b"https://%d.example" % number for number in range(1000)]
     assert origins_of(cors, *many) == [name.decode() for name in many[:100]]
@@ -145,6 +145,6 @@ def test_of_many_origins_only_some_are_logged_and_remembered(clock: Clock) -> No
     assert origins_of(cors, *many[::-1]) == [name.decode() for name in many[::-1][:100]]
 
 
-def test_an_origin_is_logged_within_bounds_and_without_control_characters() -> None:
+def test_logged_origin_is_truncated_and_escaped() -> None:
     (logged,) = origins_of(CORSPolicy([]), b"https://\x1b[31m\xe4" + b"a" * 1_000)
     assert logged == "https://\\x1b[31m\\xe4" + "a" * 186

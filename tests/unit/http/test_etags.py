@@ -24,15 +24,15 @@ def parsed(value: str) -> ETagCondition:
 
 
 @given(st.uuids())
-def test_a_version_comes_back_out_of_its_tag(version: UUID) -> None:
+def test_etag_round_trip(version: UUID) -> None:
     assert parse_etag(format_etag(version)) == version
 
 
-def test_a_tag_is_32_hexadecimal_digits_in_quotes() -> None:
+def test_etag_is_32_quoted_hexadecimal_digits() -> None:
     assert format_etag(UUID(int=0xAB)) == '"000000000000000000000000000000ab"'
 
 
-def test_an_absent_header_field_asks_for_nothing() -> None:
+def test_absent_header_has_no_condition() -> None:
     assert ETagCondition.parse(None) is None
 
 
@@ -63,12 +63,12 @@ def test_an_absent_header_field_asks_for_nothing() -> None:
         (f'"{ONE.hex[1:]}"', ETagCondition(any=False)),
     ],
 )
-def test_a_header_field_is_read(value: str, condition: ETagCondition) -> None:
+def test_header_is_parsed(value: str, condition: ETagCondition) -> None:
     assert ETagCondition.parse(value) == condition
 
 
 @given(st.lists(st.tuples(st.booleans(), st.uuids()), min_size=1, max_size=20))
-def test_a_list_of_tags_is_read_whole(tags: list[tuple[bool, UUID]]) -> None:
+def test_list_of_etags_is_parsed(tags: list[tuple[bool, UUID]]) -> None:
     value = ", ".join(("W/" if weak else "") + format_etag(version) for weak, version in tags)
     condition = parsed(value)
     assert condition.strong == tuple(version for weak, version in tags if not weak)
@@ -89,14 +89,16 @@ def test_a_list_of_tags_is_read_whole(tags: list[tuple[bool, UUID]]) -> None:
         ('"other"', False, False),
     ],
 )
-def test_tags_are_compared(value: str, *, strongly: bool, weakly: bool) -> None:
+def test_etags_are_compared(value: str, *, strongly: bool, weakly: bool) -> None:
     condition = parsed(value)
     assert condition.matches_strong(A) is strongly
     assert condition.matches_weak(A) is weakly
 
 
 @given(st.lists(st.uuids(), min_size=1, max_size=5), st.uuids())
-def test_what_holds_strongly_holds_weakly(listed: list[UUID], current: UUID) -> None:
+def test_strong_etags_match_weakly_if_and_only_if_strongly(
+    listed: list[UUID], current: UUID
+) -> None:
     condition = parsed(", ".join(map(format_etag, listed)))
     held = (
         condition.matches_strong(format_etag(current)),

@@ -30,7 +30,7 @@ async def fail_halfway(_: Scope, __: Receive, send: Send) -> None:
 
 
 @pytest.mark.requirement("FR-027", "FR-029", "FR-036")
-async def test_a_fault_around_the_framework_is_a_problem(
+async def test_exception_outside_litestar_is_a_problem(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with ContractClient(HTTPMiddleware(fail_at_once, [], CORSPolicy(()))) as client:
@@ -43,7 +43,7 @@ async def test_a_fault_around_the_framework_is_a_problem(
 
 @pytest.mark.requirement("FR-027", "FR-050")
 @pytest.mark.parametrize("path", ["/livez", "/things/"], ids=["a fault", "a refusal"])
-async def test_a_problem_names_the_trace(path: str) -> None:
+async def test_problem_contains_the_trace_id(path: str) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     async with ContractClient(HTTPMiddleware(fail_at_once, [], CORSPolicy(()))) as client:
         response = await client.get(path, headers={"traceparent": f"00-{trace}-{'1' * 16}-01"})
@@ -51,7 +51,7 @@ async def test_a_problem_names_the_trace(path: str) -> None:
 
 
 @pytest.mark.requirement("FR-036")
-async def test_a_fault_amid_a_response_is_left_to_the_server_which_breaks_it_off() -> None:
+async def test_exception_after_the_response_started_propagates() -> None:
     app: Any = HTTPMiddleware(fail_halfway, [], CORSPolicy(()))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://tasks.test"
@@ -70,7 +70,7 @@ async def wait_halfway(_: Scope, __: Receive, send: Send) -> None:
 
 
 @pytest.mark.requirement("NFR-015")
-async def test_a_request_that_is_cut_off_by_the_end_is_answered_with_a_problem() -> None:
+async def test_request_cancelled_by_shutdown_gets_a_problem() -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     fields = [(b"x-request-id", b"mine"), (b"traceparent", f"00-{trace}-{'1' * 16}-01".encode())]
     with capture_logs() as lines:
@@ -91,7 +91,7 @@ async def test_a_request_that_is_cut_off_by_the_end_is_answered_with_a_problem()
 
 
 @pytest.mark.requirement("NFR-015")
-async def test_a_response_that_is_cut_off_by_the_end_is_left_to_the_server() -> None:
+async def test_response_cancelled_by_shutdown_propagates() -> None:
     asked = asyncio.create_task(exchanged(HTTPMiddleware(wait_halfway, [], CORSPolicy(())), ALIVE))
     await asyncio.sleep(0)
     asked.cancel()
@@ -125,7 +125,7 @@ async def exchanged(app: HTTPMiddleware, scope: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.requirement("FR-029", "FR-030")
-async def test_the_application_gets_a_scope_and_its_answer_fields() -> None:
+async def test_scope_and_response_headers() -> None:
     seen: list[Any] = []
 
     async def probe(scope: Scope, _: Receive, send: Send) -> None:
@@ -161,9 +161,7 @@ async def test_the_application_gets_a_scope_and_its_answer_fields() -> None:
 
 @pytest.mark.requirement("FR-037")
 @pytest.mark.parametrize(("method", "allowed"), [("OPTIONS", b"GET, HEAD, OPTIONS"), ("GET", None)])
-async def test_a_page_of_an_allowed_origin_may_read_and_is_told_the_methods_when_it_asks(
-    method: str, allowed: bytes | None
-) -> None:
+async def test_preflight_from_allowed_origin(method: str, allowed: bytes | None) -> None:
     asking = [(b"origin", b"https://a.test"), (b"access-control-request-method", b"PUT")]
     edge: Any = HTTPMiddleware(FRAMEWORK, FRAMEWORK.routes, CORSPolicy(("https://a.test",)))
     start, _ = await exchanged(edge, {"method": method, "path": "/things/", "headers": asking})
@@ -174,7 +172,7 @@ async def test_a_page_of_an_allowed_origin_may_read_and_is_told_the_methods_when
 
 
 @pytest.mark.requirement("FR-029", "FR-030")
-async def test_an_answer_of_the_edges_own_is_two_messages() -> None:
+async def test_options_response_is_two_messages() -> None:
     scope = {"method": "OPTIONS", "path": "/things/1", "headers": [(b"x-request-id", b"mine")]}
     start, body = await exchanged(THINGS, scope)
     assert start["headers"][0] == (b"allow", b"GET, HEAD, OPTIONS")
@@ -182,7 +180,7 @@ async def test_an_answer_of_the_edges_own_is_two_messages() -> None:
 
 
 @pytest.mark.requirement("FR-027")
-async def test_a_refusal_of_the_edges_own_is_typed_and_measured() -> None:
+async def test_middleware_problem_has_content_type_and_length() -> None:
     start, body = await exchanged(THINGS, {"method": "GET", "path": "/things/", "headers": []})
     assert start["headers"][:2] == [
         (b"content-type", b"application/problem+json"),
@@ -218,7 +216,7 @@ async def logged(app: Any, method: str, path: str, **headers: str) -> list[Any]:
         ("OPTIONS", "/things", None, 404),
     ],
 )
-async def test_a_request_is_logged_with_its_route(
+async def test_request_is_logged_with_its_route(
     method: str, path: str, route: str | None, status: int
 ) -> None:
     (line,) = await logged(THINGS, method, f"{path}?q=1")
@@ -248,13 +246,13 @@ async def test_a_request_is_logged_with_its_route(
         ("00-" + "1" * 32 + "-" + "a" * 16 + "-01-more", None),
     ],
 )
-async def test_a_trace_is_logged_where_it_is_one(traceparent: str, trace_id: str | None) -> None:
+async def test_valid_trace_id_is_logged(traceparent: str, trace_id: str | None) -> None:
     (line,) = await logged(THINGS, "GET", "/things/1", traceparent=traceparent)
     assert line["trace_id"] == trace_id
 
 
 @pytest.mark.requirement("FR-041")
-async def test_a_request_is_measured_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_duration_is_logged_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 100.0123456])
     monkeypatch.setattr("app.http.middleware.perf_counter", lambda: next(clock))
     with capture_logs() as lines:
@@ -263,7 +261,7 @@ async def test_a_request_is_measured_in_milliseconds(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.requirement("FR-036", "FR-041")
-async def test_a_fault_is_logged_with_its_request() -> None:
+async def test_exception_is_logged_with_its_request() -> None:
     fault, line = await logged(HTTPMiddleware(fail_at_once, [], CORSPolicy(())), "GET", "/livez")
     assert fault == {
         "event": "fault",
@@ -276,7 +274,7 @@ async def test_a_fault_is_logged_with_its_request() -> None:
 
 
 @pytest.mark.requirement("FR-041")
-async def test_a_request_that_was_never_answered_has_no_status() -> None:
+async def test_request_without_a_response_has_status_0() -> None:
     async def leave(_: Scope, __: Receive, ___: Send) -> None:
         """The client is gone."""
 

@@ -49,7 +49,7 @@ pytestmark = pytest.mark.requirement("FR-031", "FR-037")
         (" https://tasks.example ", "https://tasks.example"),
     ],
 )
-def test_an_entry_becomes_what_a_browser_sends(entry: str, origin: str) -> None:
+def test_entry_becomes_the_origin_of_a_browser(entry: str, origin: str) -> None:
     assert parse_origins(entry) == (origin,)
 
 
@@ -112,13 +112,13 @@ def test_entries_are_separated_by_commas() -> None:
         ("http://127.0.0.1.", "has an invalid host"),
     ],
 )
-def test_an_entry_that_no_browser_sends_is_rejected_by_name(entry: str, fault: str) -> None:
+def test_invalid_entry_is_named_by_its_number(entry: str, fault: str) -> None:
     with pytest.raises(OriginsError) as raised:
         parse_origins(f"https://a.example,{entry}")
     assert str(raised.value) == f"entry 2 {fault}. {EXPECTED_FORM}"
 
 
-def test_every_entry_at_fault_is_named() -> None:
+def test_every_invalid_entry_is_named() -> None:
     with pytest.raises(SettingsError) as raised:
         Settings.from_env({"CORS_ORIGINS": "hunter2,null,https://hunter2.example/a"})
     assert str(raised.value) == (

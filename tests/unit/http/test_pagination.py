@@ -43,36 +43,32 @@ def follow(query: ListTasksQuery, cursor: str, **changes: Any) -> ListTasksQuery
 
 
 @given(st.text(min_size=1, max_size=128, alphabet=URL_SAFE), queries, positions)
-def test_a_cursor_gives_its_position_back(
-    user: str, query: ListTasksQuery, position: CursorPosition
-) -> None:
+def test_cursor_round_trip(user: str, query: ListTasksQuery, position: CursorPosition) -> None:
     cursor = PUBLIC.encode(user, query, position)
     assert PUBLIC.decode(user, follow(query, cursor)) == position
 
 
 @pytest.mark.parametrize("at", [datetime.min, datetime.max, datetime(1970, 1, 1)])  # noqa: DTZ001, DTZ901 - UTC is set below
 @pytest.mark.parametrize("id_", [UUID(int=0), UUID(int=2**128 - 1)])
-def test_the_ends_of_the_calendar_are_positions_like_others(at: datetime, id_: UUID) -> None:
+def test_extreme_timestamps_are_valid_positions(at: datetime, id_: UUID) -> None:
     position = CursorPosition(at.replace(tzinfo=UTC), id_)
     cursor = PUBLIC.encode("alice", ListTasksQuery(), position)
     assert PUBLIC.decode("alice", follow(ListTasksQuery(), cursor)) == position
 
 
 @given(queries, positions)
-def test_a_cursor_is_56_characters_that_are_safe_in_a_url(
-    query: ListTasksQuery, position: CursorPosition
-) -> None:
+def test_cursor_is_56_url_safe_characters(query: ListTasksQuery, position: CursorPosition) -> None:
     cursor = PUBLIC.encode("alice", query, position)
     assert len(cursor) == 56
     assert set(cursor) <= set(URL_SAFE)
 
 
-def test_without_a_cursor_there_is_no_position() -> None:
+def test_missing_cursor_has_no_position() -> None:
     assert PUBLIC.decode("alice", ListTasksQuery()) is None
 
 
 @pytest.mark.parametrize("index", range(56))
-def test_a_cursor_with_any_one_character_changed_is_refused(index: int) -> None:
+def test_cursor_with_a_changed_character_is_rejected(index: int) -> None:
     cursor = PUBLIC.encode("alice", ListTasksQuery(), PLACE)
     refused = 0
     for character in URL_SAFE.replace(cursor[index], ""):
@@ -84,12 +80,12 @@ def test_a_cursor_with_any_one_character_changed_is_refused(index: int) -> None:
 
 
 @given(st.text(URL_SAFE, min_size=56, max_size=56))
-def test_a_text_that_only_looks_like_a_cursor_is_refused(cursor: str) -> None:
+def test_random_text_is_rejected_as_a_cursor(cursor: str) -> None:
     with pytest.raises(InvalidCursor):
         PUBLIC.decode("alice", follow(ListTasksQuery(), cursor))
 
 
-def test_the_problem_names_the_parameter() -> None:
+def test_invalid_cursor_names_the_parameter() -> None:
     with pytest.raises(InvalidCursor) as raised:
         PUBLIC.decode("alice", follow(ListTasksQuery(), "A" * 56))
     (fault,) = raised.value.errors
@@ -99,7 +95,7 @@ def test_the_problem_names_the_parameter() -> None:
 
 @pytest.mark.requirement("FR-020")
 @pytest.mark.parametrize("user", ["bob", "Alice", "alice1", "alic"])
-def test_a_cursor_is_bound_to_its_user(user: str) -> None:
+def test_cursor_is_bound_to_its_user(user: str) -> None:
     cursor = PUBLIC.encode("alice", ListTasksQuery(), PLACE)
     with pytest.raises(InvalidCursor):
         PUBLIC.decode(user, follow(ListTasksQuery(), cursor))
@@ -117,12 +113,12 @@ OTHER_VALUES: dict[str, Any] = {
 }
 
 
-def test_every_parameter_but_two_decides_what_the_list_is() -> None:
+def test_every_parameter_except_limit_and_cursor_affects_the_list() -> None:
     assert {*OTHER_VALUES, "limit", "cursor"} == set(ListTasksQuery.__struct_fields__)
 
 
 @pytest.mark.parametrize("name", OTHER_VALUES)
-def test_a_cursor_is_bound_to_each_of_them(name: str) -> None:
+def test_cursor_is_bound_to_each_parameter(name: str) -> None:
     without, with_it = ListTasksQuery(), ListTasksQuery(**{name: OTHER_VALUES[name]})
     for given_for, used_for in ((without, with_it), (with_it, without)):
         cursor = PUBLIC.encode("alice", given_for, PLACE)
@@ -134,24 +130,24 @@ def test_a_cursor_is_bound_to_each_of_them(name: str) -> None:
     ("one", "other"),
     [(one, other) for one in OTHER_VALUES for other in OTHER_VALUES if one != other],
 )
-def test_a_value_counts_for_its_own_parameter_alone(one: str, other: str) -> None:
+def test_cursor_distinguishes_parameters_with_equal_values(one: str, other: str) -> None:
     cursor = PUBLIC.encode("alice", ListTasksQuery(**{one: OTHER_VALUES[one]}), PLACE)
     with pytest.raises(InvalidCursor):
         PUBLIC.decode("alice", follow(ListTasksQuery(**{other: OTHER_VALUES[other]}), cursor))
 
 
-def test_the_size_of_a_page_may_change_on_the_way() -> None:
+def test_limit_may_change_between_pages() -> None:
     cursor = PUBLIC.encode("alice", ListTasksQuery(limit=1), PLACE)
     assert PUBLIC.decode("alice", follow(ListTasksQuery(), cursor, limit=200)) == PLACE
 
 
-def test_an_instant_is_the_same_filter_with_any_offset() -> None:
+def test_timestamp_filter_is_independent_of_its_offset() -> None:
     shifted = datetime.fromisoformat("2026-11-23T14:00:00+02:00").astimezone(UTC)
     cursor = PUBLIC.encode("alice", ListTasksQuery(created_after=NOON), PLACE)
     assert PUBLIC.decode("alice", follow(ListTasksQuery(created_after=shifted), cursor)) == PLACE
 
 
-def test_a_page_may_begin_a_microsecond_later_and_is_another_page() -> None:
+def test_positions_a_microsecond_apart_have_different_cursors() -> None:
     later = CursorPosition(PLACE.sort_value + timedelta(microseconds=1), PLACE.id)
     cursors = {PUBLIC.encode("alice", ListTasksQuery(), place) for place in (PLACE, later)}
     assert len(cursors) == 2
@@ -165,29 +161,27 @@ def test_a_page_may_begin_a_microsecond_later_and_is_another_page() -> None:
         (Secret("s" * 32), "AAZg7PsBoPoAAAAAAAAAAAAAAAAAAAAH1vXiZ68rrxpqSHXUsIcFQagK"),
     ],
 )
-def test_a_cursor_of_another_version_of_the_service_is_read(
-    secret: Secret | None, cursor: str
-) -> None:
+def test_cursor_format_is_stable_between_versions(secret: Secret | None, cursor: str) -> None:
     # While replicas are replaced one after the other, both versions read each other's.
     query = ListTasksQuery(q="milk")
     assert CursorCodec(secret).encode("alice", query, PLACE) == cursor
 
 
 @pytest.mark.requirement("NFR-002")
-def test_two_replicas_with_one_secret_read_each_others_cursors() -> None:
+def test_replicas_with_the_same_secret_accept_each_others_cursors() -> None:
     one, other = CursorCodec(Secret("s" * 32)), CursorCodec(Secret("s" * 32))
     cursor = one.encode("alice", ListTasksQuery(), PLACE)
     assert other.decode("alice", follow(ListTasksQuery(), cursor)) == PLACE
 
 
 @pytest.mark.parametrize("secret", [None, Secret("t" * 32), Secret("s" * 33), Secret("s" * 200)])
-def test_a_cursor_of_another_secret_is_refused(secret: Secret | None) -> None:
+def test_cursor_of_another_secret_is_rejected(secret: Secret | None) -> None:
     cursor = CursorCodec(Secret("s" * 32)).encode("alice", ListTasksQuery(), PLACE)
     with pytest.raises(InvalidCursor):
         CursorCodec(secret).decode("alice", follow(ListTasksQuery(), cursor))
 
 
-def test_secrets_count_beyond_64_bytes() -> None:
+def test_secret_is_significant_beyond_64_bytes() -> None:
     cursor = CursorCodec(Secret("s" * 100 + "a")).encode("alice", ListTasksQuery(), PLACE)
     with pytest.raises(InvalidCursor):
         CursorCodec(Secret("s" * 100 + "b")).decode("alice", follow(ListTasksQuery(), cursor))
@@ -195,7 +189,7 @@ def test_secrets_count_beyond_64_bytes() -> None:
 
 @pytest.mark.requirement("FR-017")
 @pytest.mark.parametrize("micros", [-(2**63), 2**63 - 1])
-def test_a_position_beyond_the_calendar_is_refused_though_well_signed(micros: int) -> None:
+def test_signed_position_outside_the_calendar_is_rejected(micros: int) -> None:
     # The public key is public: somebody may sign what no list ever gave out.
     packed = _POSITION.pack(micros, PLACE.id.bytes)
     query = ListTasksQuery()

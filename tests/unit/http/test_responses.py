@@ -34,7 +34,7 @@ async def sent(answer: APIResponse[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("content", [Thing("a"), b'{"name":"a"}'], ids=["a struct", "bytes"])
-async def test_an_answer_is_its_head_and_its_body(content: Thing | bytes) -> None:
+async def test_response_is_two_asgi_messages(content: Thing | bytes) -> None:
     assert await sent(Made(content, CreatedHeaders('"1"', "/things/1"))) == [
         {
             "type": "http.response.start",
@@ -50,21 +50,21 @@ async def test_an_answer_is_its_head_and_its_body(content: Thing | bytes) -> Non
     ]
 
 
-async def test_what_has_not_changed_has_no_body() -> None:
+async def test_not_modified_response_has_no_body() -> None:
     assert await sent(NotModifiedResponse('"1"')) == [
         {"type": "http.response.start", "status": 304, "headers": [(b"etag", b'"1"')]},
         {"type": "http.response.body", "body": b"", "more_body": False},
     ]
 
 
-async def test_a_component_may_add_header_fields() -> None:
+async def test_plug_in_may_add_headers() -> None:
     answer = NotModifiedResponse('"1"')
     answer.set_header("X-Of-Another", 7)
     start, _ = await sent(answer)
     assert start["headers"] == [(b"etag", b'"1"'), (b"x-of-another", b"7")]
 
 
-def test_it_is_what_the_framework_takes_for_a_response() -> None:
+def test_response_has_the_attributes_that_litestar_expects() -> None:
     answer = NotModifiedResponse('"1"')
     usual: Any = super(APIResponse, answer)
     ours = {name: getattr(answer, name) for name in APIResponse.__mro__[1].__slots__}  # type: ignore[attr-defined]

@@ -78,7 +78,7 @@ def missing(names: set[str], *folders: Path) -> Iterator[str]:
 
 
 @pytest.mark.requirement("FR-037")
-def test_the_configuration_table_is_the_settings() -> None:
+def test_configuration_table_matches_the_settings() -> None:
     settings = Settings()
     expected = [
         (name.upper(), shown(getattr(settings, name))) for name in Settings.__struct_fields__
@@ -87,7 +87,7 @@ def test_the_configuration_table_is_the_settings() -> None:
 
 
 @pytest.mark.requirement("FR-037")
-def test_a_default_that_is_set_as_the_table_shows_it_changes_nothing() -> None:
+def test_documented_defaults_are_the_defaults() -> None:
     environ = {name: default.strip("`") for name, default in SETTING.findall(README)}
     given = {name: value for name, value in environ.items() if value != "none"}
     assert len(given) > 5
@@ -98,17 +98,17 @@ def test_a_default_that_is_set_as_the_table_shows_it_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_task_that_is_named_exists(document: Path) -> None:
+def test_every_named_task_exists(document: Path) -> None:
     public = {name for name, task in TASKS.items() if not task.get("internal")}
     assert tasks_named(document.read_text("utf-8")) - public == set()
 
 
-def test_the_table_of_tasks_is_complete() -> None:
+def test_table_of_tasks_is_complete() -> None:
     public = {name for name, task in TASKS.items() if not task.get("internal")}
     assert sorted(TASK_ROW.findall(README)) == sorted(public - {"default"})
 
 
-def test_every_public_task_says_what_it_is_for() -> None:
+def test_every_public_task_has_a_description() -> None:
     assert [
         name for name, task in TASKS.items() if not (task.get("desc") or task.get("internal"))
     ] == []
@@ -118,13 +118,13 @@ def test_every_public_task_says_what_it_is_for() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_file_that_is_named_exists(document: Path) -> None:
+def test_every_named_file_exists(document: Path) -> None:
     named = files_named(document.read_text("utf-8"))
     assert list(missing(named, ROOT, document.parent, ROOT / "app", SPECS)) == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_link_leads_somewhere(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     links = set(LINK.findall(document.read_text("utf-8")))
     assert list(missing(links, document.parent)) == []
 
@@ -132,7 +132,7 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 # --- versions ----------------------------------------------------------------------------------
 
 
-def test_contract_project_client_and_changelog_are_of_one_version() -> None:
+def test_contract_project_client_and_changelog_have_one_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     latest = re.search(r"^## (\d+\.\d+\.\d+) - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -148,11 +148,11 @@ def test_contract_project_client_and_changelog_are_of_one_version() -> None:
 # --- the session -------------------------------------------------------------------------------
 
 
-def test_the_session_needs_a_shell_curl_and_sed_alone() -> None:
+def test_session_uses_only_curl_printf_and_sed() -> None:
     assert set(COMMANDS.findall(block("session", "sh"))) == {"curl", "printf", "sed"}
 
 
-def test_the_session_prints_one_status_for_each_request() -> None:
+def test_session_prints_one_status_per_request() -> None:
     statuses = re.findall(r"^\d{3}$", block("output", "text"), re.MULTILINE)
     assert statuses == ["201", "200", "200", "412"]
     assert block("session", "sh").count("curl ") == len(statuses)
@@ -174,14 +174,14 @@ task nothing
 """
 
 
-def test_the_tasks_of_a_text_are_found() -> None:
+def test_tasks_in_a_text_are_found() -> None:
     assert tasks_named(TEXT) == {"serve", "nonsense", "test"}
 
 
-def test_the_files_of_a_text_are_found() -> None:
+def test_files_in_a_text_are_found() -> None:
     assert files_named(TEXT) == {"app/asgi.py", "app/gone.py", "tests/*/test_documents.py"}
     assert list(missing(files_named(TEXT), ROOT)) == ["app/gone.py"]
 
 
-def test_the_links_of_a_text_are_found() -> None:
+def test_links_in_a_text_are_found() -> None:
     assert LINK.findall(TEXT) == ["gone.md"]

@@ -53,7 +53,7 @@ def routes(*handlers: object) -> Router:
 
 
 @pytest.mark.requirement("FR-032")
-def test_the_document_is_served_in_both_forms_with_tags_of_their_own() -> None:
+def test_document_is_served_as_yaml_and_json_with_separate_etags() -> None:
     assert CONTRACT.yaml_bytes == SOURCE
     assert msgspec.json.decode(CONTRACT.json_bytes) == CONTRACT.document
     for content, tag in (
@@ -64,14 +64,14 @@ def test_the_document_is_served_in_both_forms_with_tags_of_their_own() -> None:
 
 
 @pytest.mark.requirement("FR-043")
-def test_each_method_of_openapi_is_an_operation_and_nothing_else() -> None:
+def test_operations_are_exactly_the_openapi_methods() -> None:
     item = "".join(f"    {method}: {{operationId: {method}}}\n" for method in METHODS)
     found = OpenAPIDocument(f"paths:\n  /:\n    summary: x\n{item}".encode()).operations()
     assert found == {("/", method.upper(), method) for method in METHODS}
 
 
 @pytest.mark.requirement("FR-043")
-def test_routes_that_are_the_contracts_are_let_through() -> None:
+def test_matching_routes_are_accepted() -> None:
     both = routes(get_thing, make_thing, elsewhere).routes
     CONTRACT.check_routes(routes(get_thing, make_thing).routes)
     CONTRACT.check_no_route_conflicts(both)
@@ -88,14 +88,14 @@ def test_every_difference_is_named() -> None:
 
 
 @pytest.mark.requirement("FR-042", "FR-043")
-def test_a_path_with_another_name_for_its_parameter_is_the_same_path() -> None:
+def test_paths_that_differ_in_parameter_names_conflict() -> None:
     with pytest.raises(RouteMismatchError) as raised:
         CONTRACT.check_no_route_conflicts(routes(make_thing, shadow).routes)
     assert str(raised.value) == "GET /things/{name} (other) stands on a path of the contract"
 
 
 @pytest.mark.requirement("FR-026")
-def test_every_fault_of_a_value_is_found_and_no_value_repeated() -> None:
+def test_validation_reports_every_error_without_values() -> None:
     value = {"name": "hunter2", "parts": [{"size": 1, "a/b~c": 2}], "x": 1, "y": 1}
     found = CONTRACT.validate("Thing", value)
     assert sorted((fault.pointer, fault.detail) for fault in found) == [
@@ -120,7 +120,7 @@ def test_every_fault_of_a_value_is_found_and_no_value_repeated() -> None:
     ],
     ids=["the last", "one more", "half an escape", "a whole escape"],
 )
-def test_a_pointer_is_cut_to_the_limit(name: str, pointer: str) -> None:
+def test_pointer_is_truncated_to_the_limit(name: str, pointer: str) -> None:
     found = CONTRACT.validate("Thing", {"name": "abc", "size": 1, name: 1})
     assert found == [FieldError(pointer=pointer, detail="is not a known member")]
     assert len(pointer) <= MAX_POINTER_LENGTH == 1024

@@ -75,34 +75,34 @@ def test_requests_start_up_to_the_limit(in_progress: int, admitted: int) -> None
 @pytest.mark.parametrize(
     ("limit", "lowered"), [(1, 1), (2, 2), (16, 2), (128, 2), (192, 3), (10_000, 156)]
 )
-def test_the_lowered_limit_is_a_part_of_the_configured_one(limit: int, lowered: int) -> None:
+def test_lowered_limit_is_a_fraction_of_the_configured_limit(limit: int, lowered: int) -> None:
     load = full_load(limit, limit)
     for connection in [object() for _ in range(2 * limit)]:
         assert not load.try_admit(connection, 1.0)
     assert capacity(load, 1.0) == lowered
 
 
-def test_the_limit_is_lowered_while_most_requests_of_more_connections_are_rejected() -> None:
+def test_limit_is_lowered_while_most_requests_are_rejected() -> None:
     load = full_load(0)
     assert offer(load, 1.0, connections=LIMIT) == LIMIT
     assert offer(load, 1.0, connections=LIMIT + 1, each=2) == 0
     assert capacity(load, 1.0) == LOWERED
 
 
-def test_as_many_rejections_as_accepted_requests_are_no_overload() -> None:
+def test_equal_rejections_and_admissions_are_no_overload() -> None:
     load = full_load(0)
     offer(load, 1.0, connections=2 * LIMIT)
     load.in_progress.clear()
     assert offer(load, 1.0, connections=LIMIT) == LIMIT
 
 
-def test_no_more_connections_than_the_limit_are_no_overload() -> None:
+def test_connections_up_to_the_limit_are_no_overload() -> None:
     load = full_load()
     assert offer(load, 1.0, connections=LIMIT, each=10) == 0
     assert capacity(load, 1.0) == LIMIT
 
 
-def test_the_limit_stays_lowered_from_one_window_to_the_next() -> None:
+def test_limit_stays_lowered_between_windows() -> None:
     load = full_load()
     for tick in range(100):
         assert offer(load, tick * RATE_WINDOW / 10, connections=200) == 0
@@ -111,13 +111,13 @@ def test_the_limit_stays_lowered_from_one_window_to_the_next() -> None:
 
 
 @pytest.mark.parametrize("silence", [2.01 * RATE_WINDOW, 1.0, 3600.0])
-def test_silence_restores_the_limit_before_any_request_is_judged(silence: float) -> None:
+def test_silence_restores_the_limit_before_the_next_request(silence: float) -> None:
     load = full_load()
     offer(load, 1.0, connections=200, each=100)
     assert capacity(load, 1.0 + silence) == LIMIT
 
 
-def test_a_browser_restores_the_limit_though_it_never_pauses() -> None:
+def test_continuous_browser_traffic_restores_the_limit() -> None:
     load = full_load()
     offer(load, 1.0, connections=200, each=100)
     started = []
@@ -140,20 +140,18 @@ def queueing_load(limit: int = LIMIT, connections: int = 2 * LIMIT) -> Admission
 @pytest.mark.parametrize(
     ("limit", "queued"), [(1, 1), (6, 6), (16, 8), (32, 8), (128, 32), (10_000, 2500)]
 )
-def test_the_limit_while_requests_queue_is_a_part_of_the_configured_one(
-    limit: int, queued: int
-) -> None:
+def test_queued_limit_is_a_fraction_of_the_configured_limit(limit: int, queued: int) -> None:
     assert queued_limit(limit) == queued
 
 
-def test_the_limit_is_lowered_while_requests_queue() -> None:
+def test_limit_is_lowered_while_requests_queue() -> None:
     load = queueing_load()
     load.in_progress.remove(0)
     assert offer(load, 1.01, connections=200) == 1
     assert offer(load, 1.01 + RATE_WINDOW, connections=200) == 0
 
 
-def test_a_queue_lasts_until_no_request_is_in_progress() -> None:
+def test_queue_lasts_until_no_request_is_in_progress() -> None:
     load = queueing_load()
     load.in_progress = {0}
     assert offer(load, 1.01, connections=QUEUED) == QUEUED - 1
@@ -171,7 +169,7 @@ def test_fewer_requests_than_a_quarter_of_the_limit_are_no_queue() -> None:
     assert offer(load, 1.01, connections=200) == LIMIT - QUEUED + 1
 
 
-def test_no_more_connections_than_the_limit_are_no_queue() -> None:
+def test_connections_up_to_the_limit_are_no_queue() -> None:
     load = queueing_load(connections=LIMIT)
     assert offer(load, 1.01, connections=200) == LIMIT - QUEUED
 
@@ -189,7 +187,7 @@ def test_bursts_up_to_the_limit_are_no_queue() -> None:
         assert offer(load, tick * RATE_WINDOW, connections=LIMIT) == LIMIT
 
 
-def test_every_rejection_counts() -> None:
+def test_every_rejection_is_counted() -> None:
     load = full_load()
     offer(load, 1.0, connections=3)
     assert load.rejected_total == 3
@@ -233,7 +231,7 @@ HALF = MAX_UNSENT_BYTES // 2
     ],
     ids=str,
 )
-def test_above_the_limit_the_connections_blocked_longest_are_aborted(
+def test_longest_blocked_connections_are_aborted_above_the_limit(
     unsent: list[int], aborted: list[bool]
 ) -> None:
     transports = write_blocked(full_load(), *unsent)
@@ -241,7 +239,7 @@ def test_above_the_limit_the_connections_blocked_longest_are_aborted(
 
 
 @pytest.mark.requirement("NFR-017")
-def test_a_client_that_reads_again_is_not_the_longest_blocked_any_more() -> None:
+def test_resumed_client_moves_to_the_end_of_the_blocked_queue() -> None:
     load = full_load()
     first, second = write_blocked(load, HALF, HALF)
     for _ in range(2):
@@ -252,7 +250,7 @@ def test_a_client_that_reads_again_is_not_the_longest_blocked_any_more() -> None
 
 
 @pytest.mark.requirement("NFR-017")
-def test_bytes_that_were_read_meanwhile_do_not_count() -> None:
+def test_bytes_read_by_the_client_are_not_counted() -> None:
     load = full_load()
     first, second = write_blocked(load, HALF, HALF)
     first.unsent = HALF - 1
@@ -261,14 +259,14 @@ def test_bytes_that_were_read_meanwhile_do_not_count() -> None:
     assert not second.aborted
 
 
-def test_each_connection_is_looked_at() -> None:
+def test_every_connection_is_checked() -> None:
     load, connections = full_load(0, limit=3), [Looked(), Looked()]
     load.connections = cast("Any", set(connections))
     load.check_timeouts(7.0)
     assert [connection.at for connection in connections] == [[7.0], [7.0]]
 
 
-def test_refusals_are_told_together_and_once() -> None:
+def test_rejections_are_logged_once_in_batches() -> None:
     load = full_load(0, limit=3)
     with capture_logs() as lines:
         load.check_timeouts(1.0)
@@ -283,7 +281,7 @@ def test_refusals_are_told_together_and_once() -> None:
     ]
 
 
-async def test_the_server_looks_every_second_and_when_it_leaves(
+async def test_server_checks_timeouts_every_second_and_on_shutdown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = Server(Config(cast("Any", None), log_config=None), full_load(0, limit=3))
@@ -304,7 +302,7 @@ async def test_the_server_looks_every_second_and_when_it_leaves(
     assert connection.at == [10.0, 11.0, 13.0, 13.1]
 
 
-def test_a_refusal_is_a_whole_answer() -> None:
+def test_overloaded_response_is_complete() -> None:
     head, _, body = overloaded_response("mine", None).partition(b"\r\n\r\n")
     assert head.decode().split("\r\n") == [
         "HTTP/1.1 503 Service Unavailable",
@@ -326,7 +324,7 @@ def test_a_refusal_is_a_whole_answer() -> None:
     }
 
 
-def test_a_refusal_names_the_trace() -> None:
+def test_overloaded_response_contains_the_trace_id() -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     assert (
         json.loads(overloaded_response("mine", trace).partition(b"\r\n\r\n")[2])["trace_id"]
@@ -334,14 +332,14 @@ def test_a_refusal_names_the_trace() -> None:
     )
 
 
-def test_further_fields_and_the_end_of_the_connection_stand_in_its_head() -> None:
+def test_overloaded_response_has_extra_headers_and_connection_close() -> None:
     fields = [(b"a", b"b"), (b"c", b"d")]
     head = overloaded_response("mine", None, fields, keep_alive=False).partition(b"\r\n\r\n")[0]
     assert b"\r\na: b\r\nc: d\r\n" in head
     assert head.endswith(b"\r\nconnection: close")
 
 
-def test_a_refusal_without_a_body_tells_the_length_all_the_same() -> None:
+def test_overloaded_response_without_body_has_its_content_length() -> None:
     whole, head = (
         overloaded_response("mine", None),
         overloaded_response("mine", None, has_body=False),

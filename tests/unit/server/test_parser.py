@@ -55,7 +55,7 @@ async def begun(before: bytes, application: Any) -> HTTPProtocol:
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_an_endless_part_is_ended_at_its_limit_and_does_not_fill_the_memory(
+async def test_endless_part_is_limited_in_size_and_memory(
     part: str,
 ) -> None:
     before, repeated, application, limit = PARTS[part]
@@ -84,7 +84,7 @@ def seconds(protocol: HTTPProtocol, data: bytes) -> float:
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_the_time_for_a_part_grows_with_its_length(part: str) -> None:
+async def test_parsing_time_is_not_quadratic(part: str) -> None:
     """Four times as much takes at most nine times as long, where a square would be sixteen.
 
     The best of several turns of each is compared, so that a busy machine does not matter.

@@ -132,7 +132,7 @@ async def problem(pipe: Pipe) -> dict[str, Any]:
     return found
 
 
-async def test_a_field_may_be_as_long_as_the_head_before_it_ends() -> None:
+async def test_header_may_fill_the_limit() -> None:
     protocol, pipe = connected()
     protocol.data_received(START)
     for _ in range(4):
@@ -140,7 +140,7 @@ async def test_a_field_may_be_as_long_as_the_head_before_it_ends() -> None:
     assert not pipe.closed
 
 
-async def test_one_byte_more_is_refused_before_the_field_ends() -> None:
+async def test_header_above_the_limit_is_rejected_before_it_ends() -> None:
     protocol, pipe = connected()
     protocol.data_received(START)
     for _ in range(4):
@@ -149,13 +149,13 @@ async def test_one_byte_more_is_refused_before_the_field_ends() -> None:
     assert (await problem(pipe))["status"] == 431
 
 
-async def test_a_head_that_comes_at_once_is_counted_too() -> None:
+async def test_headers_in_one_segment_are_counted() -> None:
     protocol, pipe = connected(answer)
     protocol.data_received(START + b"a" * MAX_HEADER_BYTES + b"\r\n\r\n")
     assert (await problem(pipe))["status"] == 431
 
 
-async def test_a_head_is_counted_for_each_request_anew() -> None:
+async def test_header_limit_applies_per_request() -> None:
     protocol, pipe = connected(answer)
     for _ in range(2):
         protocol.data_received(START)
@@ -170,9 +170,7 @@ async def test_a_head_is_counted_for_each_request_anew() -> None:
 @pytest.mark.parametrize(
     ("size", "kind"), [(0, "malformed-request"), (1, "header-fields-too-large")]
 )
-async def test_nonsense_after_a_long_head_is_told_from_a_head_too_long(
-    size: int, kind: str
-) -> None:
+async def test_malformed_headers_differ_from_too_large_headers(size: int, kind: str) -> None:
     protocol, pipe = connected()
     counted = len("/livez") + len("Hosta: \r\n") + len("X: \r\n")
     field = b"a" * (MAX_HEADER_BYTES - counted + size)
@@ -180,20 +178,20 @@ async def test_nonsense_after_a_long_head_is_told_from_a_head_too_long(
     assert (await problem(pipe))["type"] == f"/problems/{kind}"
 
 
-async def test_a_connection_without_a_request_is_closed_with_the_clients_side() -> None:
+async def test_idle_connection_closes_with_the_client() -> None:
     protocol, pipe = connected()
     assert protocol.eof_received() is False
     assert pipe.written == b""
 
 
-async def test_so_is_one_whose_request_was_answered() -> None:
+async def test_connection_after_a_response_closes_with_the_client() -> None:
     protocol, _ = connected(answer)
     protocol.data_received(WHOLE)
     await asyncio.sleep(0)
     assert protocol.eof_received() is False
 
 
-async def test_a_request_that_is_still_answered_is_the_last() -> None:
+async def test_request_in_progress_at_eof_is_the_last() -> None:
     protocol, pipe = connected()
     protocol.data_received(WHOLE)
     assert protocol.eof_received() is True
@@ -201,7 +199,7 @@ async def test_a_request_that_is_still_answered_is_the_last() -> None:
     assert not pipe.closed
 
 
-async def test_a_body_that_will_not_come_is_refused() -> None:
+async def test_truncated_body_is_rejected() -> None:
     protocol, pipe = connected(read)
     protocol.data_received(UNFINISHED)
     assert protocol.eof_received() is True
@@ -209,26 +207,26 @@ async def test_a_body_that_will_not_come_is_refused() -> None:
     assert (statuses(pipe), pipe.closed) == ([400], True)
 
 
-async def test_a_head_that_will_not_come_is_refused() -> None:
+async def test_truncated_headers_are_rejected() -> None:
     protocol, pipe = connected()
     protocol.data_received(START)
     assert protocol.eof_received() is True
     assert (await problem(pipe))["type"] == "/problems/malformed-request"
 
 
-async def test_two_hosts_are_refused_whatever_the_method() -> None:
+async def test_repeated_host_is_rejected() -> None:
     protocol, pipe = connected(answer)
     protocol.data_received(b"OPTIONS /livez HTTP/1.1\r\nHost: a\r\nX: b\r\nhost: a\r\n\r\n")
     assert (await problem(pipe))["type"] == "/problems/malformed-request"
 
 
-async def test_one_host_beside_other_fields_is_taken() -> None:
+async def test_single_host_among_other_headers_is_accepted() -> None:
     protocol, pipe = connected()
     protocol.data_received(b"GET /livez HTTP/1.1\r\nX: a\r\nHost: a\r\nX: a\r\n\r\n")
     assert not pipe.closed
 
 
-async def test_what_is_refused_here_has_its_fields_and_its_line_in_the_log() -> None:
+async def test_protocol_error_has_headers_and_a_log_line() -> None:
     protocol, pipe = connected()
     with capture_logs() as lines:
         protocol.data_received(b"nonsense\r\n\r\n")
@@ -263,7 +261,7 @@ async def test_what_is_refused_here_has_its_fields_and_its_line_in_the_log() -> 
 
 
 @pytest.mark.requirement("NFR-015")
-async def test_a_kept_connection_may_bring_one_more_request_at_the_end() -> None:
+async def test_kept_connection_may_send_one_more_request_during_shutdown() -> None:
     protocol, pipe = connected(answer)
     protocol.shutdown()
     assert not pipe.closed
@@ -275,7 +273,7 @@ async def test_a_kept_connection_may_bring_one_more_request_at_the_end() -> None
 
 @pytest.mark.requirement("NFR-015")
 @pytest.mark.parametrize(("sent", "closed"), [(b"", True), (START, False)])
-async def test_a_connection_on_which_nothing_has_begun_is_closed_after_a_moment(
+async def test_idle_connection_closes_after_the_drain_timeout(
     sent: bytes, monkeypatch: pytest.MonkeyPatch, *, closed: bool
 ) -> None:
     monkeypatch.setattr("app.server.protocol.DRAIN_TIMEOUT", 0)
@@ -287,7 +285,7 @@ async def test_a_connection_on_which_nothing_has_begun_is_closed_after_a_moment(
 
 
 @pytest.mark.requirement("NFR-015")
-async def test_that_moment_is_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_drain_timeout_is_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
     protocol, _ = connected()
     later: list[float] = []
     monkeypatch.setattr(protocol, "loop", SimpleNamespace(call_later=lambda s, _: later.append(s)))
@@ -296,7 +294,7 @@ async def test_that_moment_is_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.requirement("NFR-015")
-async def test_a_connection_with_a_request_under_way_is_not_kept() -> None:
+async def test_connection_with_a_request_in_progress_is_not_kept() -> None:
     protocol, pipe = connected()
     protocol.data_received(WHOLE)
     protocol.shutdown()
@@ -368,7 +366,7 @@ async def assert_ends_after(protocol: HTTPProtocol, pipe: Pipe, seconds: float) 
 
 @SLOW
 @pytest.mark.parametrize("kind", ConnectionState)
-async def test_each_wait_ends_at_the_limit_of_the_contract(kind: ConnectionState) -> None:
+async def test_each_state_times_out_as_documented(kind: ConnectionState) -> None:
     protocol, pipe = await waiting(kind)
     assert Settings().keep_alive_timeout == documented(ROWS[ConnectionState.KEEP_ALIVE])
     protocol.config.timeout_keep_alive = Settings().keep_alive_timeout
@@ -378,7 +376,7 @@ async def test_each_wait_ends_at_the_limit_of_the_contract(kind: ConnectionState
 
 @SLOW
 @pytest.mark.parametrize("kind", ConnectionState)
-async def test_each_wait_has_a_limit_of_its_own(
+async def test_each_state_has_its_own_timeout(
     kind: ConnectionState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     protocol, pipe = await waiting(kind)
@@ -389,7 +387,7 @@ async def test_each_wait_has_a_limit_of_its_own(
 
 
 @SLOW
-async def test_time_is_counted_from_when_a_wait_was_first_seen() -> None:
+async def test_timeout_starts_when_a_state_is_first_observed() -> None:
     protocol, pipe = connected(answer)
     protocol.check_timeout(0.0)
     protocol.data_received(WHOLE)
@@ -402,7 +400,7 @@ async def test_time_is_counted_from_when_a_wait_was_first_seen() -> None:
 
 
 @SLOW
-async def test_what_is_begun_after_an_answer_has_time_of_its_own() -> None:
+async def test_request_after_a_response_has_its_own_timeout() -> None:
     protocol, pipe = connected(answer)
     for now in (0.0, 1000.0):
         protocol.data_received(WHOLE + START)
@@ -415,7 +413,7 @@ async def test_what_is_begun_after_an_answer_has_time_of_its_own() -> None:
 
 @SLOW
 @pytest.mark.parametrize("sent", [WHOLE, WHOLE + START, WHOLE + UNFINISHED], ids=len)
-async def test_while_it_is_the_services_turn_no_time_is_counted(sent: bytes) -> None:
+async def test_no_timeout_while_the_service_is_working(sent: bytes) -> None:
     protocol, pipe = connected()
     protocol.data_received(sent)
     for now in (0.0, 1000.0, 2000.0):
@@ -425,7 +423,7 @@ async def test_while_it_is_the_services_turn_no_time_is_counted(sent: bytes) -> 
 
 @SLOW
 @pytest.mark.parametrize("closes", [False, True])
-async def test_a_client_that_reads_nothing_is_cut_off(closes: bool) -> None:  # noqa: FBT001
+async def test_client_that_reads_nothing_is_disconnected(closes: bool) -> None:  # noqa: FBT001
     protocol, pipe = connected(answer)
     protocol.data_received(WHOLE)
     await asyncio.sleep(0)
@@ -442,7 +440,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(closes: bool) -> None:  # 
 
 
 @SLOW
-async def test_as_many_may_be_sent_ahead_one_by_one_and_no_more() -> None:
+async def test_pipelined_requests_are_limited() -> None:
     protocol, pipe = connected()
     protocol.data_received(WHOLE)
     for number in range(MAX_PIPELINED_REQUESTS):
@@ -455,7 +453,7 @@ async def test_as_many_may_be_sent_ahead_one_by_one_and_no_more() -> None:
 
 
 @SLOW
-async def test_after_as_many_as_may_be_sent_ahead_nothing_is_heard() -> None:
+async def test_input_after_the_pipelining_limit_is_ignored() -> None:
     protocol, pipe = connected()
     protocol.data_received(WHOLE * (MAX_PIPELINED_REQUESTS + 1))
     for sent in (WHOLE, b"nonsense\r\n\r\n"):
@@ -466,7 +464,7 @@ async def test_after_as_many_as_may_be_sent_ahead_nothing_is_heard() -> None:
 
 
 @SLOW
-async def test_a_connection_that_is_being_closed_is_left_alone() -> None:
+async def test_closing_connection_has_no_timeout() -> None:
     protocol, pipe = connected()
     protocol.data_received(b"nonsense\r\n\r\n")
     await settle()
@@ -487,7 +485,7 @@ def in_progress(protocol: HTTPProtocol) -> int:
 
 
 @SLOW
-async def test_nothing_is_read_from_a_client_that_does_not_read() -> None:
+async def test_slow_reader_is_not_read_from() -> None:
     protocol, pipe = connected()
     protocol.data_received(API)
     seen: list[tuple[bool, int]] = []
@@ -499,7 +497,7 @@ async def test_nothing_is_read_from_a_client_that_does_not_read() -> None:
 
 @pytest.mark.requirement("FR-047")
 @pytest.mark.parametrize("target", [b"/livez", b"/readyz"])
-async def test_a_health_check_never_counts(target: bytes) -> None:
+async def test_health_check_is_not_counted(target: bytes) -> None:
     protocol, _ = connected()
     protocol.data_received(WHOLE.replace(b"/livez", target))
     counted = [in_progress(protocol)]
@@ -511,7 +509,7 @@ async def test_a_health_check_never_counts(target: bytes) -> None:
 
 
 @pytest.mark.requirement("FR-047")
-async def test_a_request_counts_until_its_handler_ends_though_its_client_is_gone() -> None:
+async def test_request_of_a_lost_client_counts_until_its_handler_ends() -> None:
     go_on = asyncio.Event()
 
     async def wait_and_fail(_: Any, __: Any, ___: Any) -> None:
@@ -530,7 +528,7 @@ async def test_a_request_counts_until_its_handler_ends_though_its_client_is_gone
 
 
 @pytest.mark.requirement("FR-047")
-async def test_a_request_without_a_response_is_not_counted_again_after_its_handler() -> None:
+async def test_request_without_a_response_is_counted_once() -> None:
     async def begin(_: Any, __: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
@@ -548,7 +546,7 @@ async def test_a_request_without_a_response_is_not_counted_again_after_its_handl
 
 
 @pytest.mark.requirement("FR-047")
-async def test_an_answered_request_does_not_count_while_its_handler_goes_on() -> None:
+async def test_request_is_not_counted_after_its_response() -> None:
     counted: list[int] = []
     go_on = asyncio.Event()
 
@@ -569,7 +567,7 @@ async def test_an_answered_request_does_not_count_while_its_handler_goes_on() ->
 
 
 @pytest.mark.requirement("FR-047")
-async def test_a_request_that_is_sent_after_a_health_check_is_judged_too() -> None:
+async def test_request_after_a_health_check_is_checked() -> None:
     protocol, pipe = connected(answer)
     protocol.server_state.max_concurrent_requests = 0
     protocol.data_received(WHOLE + API + WHOLE + API)
@@ -579,7 +577,7 @@ async def test_a_request_that_is_sent_after_a_health_check_is_judged_too() -> No
 
 
 @pytest.mark.requirement("FR-031", "FR-047")
-async def test_a_preflight_is_answered_whatever_the_load() -> None:
+async def test_preflight_is_never_rejected() -> None:
     protocol, pipe = connected(answer)
     protocol.server_state.max_concurrent_requests = 0
     protocol.data_received(API.replace(b"GET", b"OPTIONS", 1) + API)
@@ -590,7 +588,7 @@ async def test_a_preflight_is_answered_whatever_the_load() -> None:
 
 @pytest.mark.requirement("FR-047")
 @pytest.mark.parametrize(("others", "status"), [(0, 204), (1, 503)])
-async def test_a_request_is_judged_again_when_its_body_has_come(others: int, status: int) -> None:
+async def test_request_is_checked_again_when_its_body_is_complete(others: int, status: int) -> None:
     async def read(scope: Any, receive: Any, send: Any) -> None:
         try:
             await receive()
@@ -618,7 +616,7 @@ async def test_a_request_is_judged_again_when_its_body_has_come(others: int, sta
 @pytest.mark.parametrize(
     "target", [b"http://a:65536/", b"http://a:/", b"http://[::1/", b"http:///"]
 )
-async def test_a_target_that_cannot_be_parsed_is_answered(target: bytes) -> None:
+async def test_unparsable_target_gets_a_response(target: bytes) -> None:
     protocol, pipe = connected(answer)
     protocol.data_received(WHOLE + WHOLE.replace(b"/livez", target))
     for _ in range(9):
@@ -627,7 +625,7 @@ async def test_a_target_that_cannot_be_parsed_is_answered(target: bytes) -> None
 
 
 @pytest.mark.requirement("NFR-017")
-async def test_incomplete_bodies_are_bounded_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_incomplete_bodies_are_limited_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.server.admission.MAX_INCOMPLETE_BYTES", 20)
     made = [connected()[0] for _ in range(5)]
     gone, first, complete, second, last = made
@@ -645,7 +643,7 @@ async def test_incomplete_bodies_are_bounded_in_total(monkeypatch: pytest.Monkey
     assert [cycle.problem for cycle in (*complete.queue, *second.queue, *last.queue)] == [None] * 3
 
 
-async def test_white_space_after_a_header_value_is_not_part_of_it() -> None:
+async def test_whitespace_after_a_header_value_is_ignored() -> None:
     protocol, pipe = connected(answer)
     chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked \t\r\n\r\n0\r\n\r\n"
     protocol.data_received(chunked)
@@ -655,7 +653,7 @@ async def test_white_space_after_a_header_value_is_not_part_of_it() -> None:
 
 
 @SLOW
-async def test_a_client_that_is_gone_takes_no_place() -> None:
+async def test_lost_client_is_not_counted() -> None:
     protocol, _ = connected()
     protocol.data_received(BEGINNING)
     counted = [in_progress(protocol)]
@@ -665,7 +663,7 @@ async def test_a_client_that_is_gone_takes_no_place() -> None:
 
 
 @SLOW
-async def test_a_body_that_has_come_waits_for_nobody() -> None:
+async def test_request_with_a_complete_body_is_counted() -> None:
     protocol, _ = connected()
     counted: list[int] = []
     for sent in (BEGINNING, b"a" * 9, b"a"):
@@ -676,7 +674,7 @@ async def test_a_body_that_has_come_waits_for_nobody() -> None:
 
 @pytest.mark.requirement("NFR-017")
 @pytest.mark.parametrize("end", ["read", "lost"])
-async def test_what_a_client_has_not_read_counts_until_it_reads_or_is_gone(end: str) -> None:
+async def test_unsent_bytes_count_until_read_or_lost(end: str) -> None:
     first, pipe = connected(answer)
     load = first.server_state
     pipe.unread = MAX_UNSENT_BYTES
@@ -692,7 +690,7 @@ async def test_what_a_client_has_not_read_counts_until_it_reads_or_is_gone(end: 
 
 
 @pytest.mark.requirement("FR-047")
-async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> None:
+async def test_slow_reader_of_a_rejection_is_not_counted() -> None:
     protocol, pipe = connected()
     protocol.server_state.max_concurrent_requests = 0
     protocol.data_received(WHOLE.replace(b"/livez", b"/api"))
@@ -705,7 +703,7 @@ async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> No
 
 
 @pytest.mark.requirement("FR-047")
-async def test_a_refusal_for_load_names_the_request_and_its_trace() -> None:
+async def test_rejection_contains_request_id_and_trace_id() -> None:
     protocol, pipe = connected()
     protocol.server_state.max_concurrent_requests = 0
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -715,7 +713,7 @@ async def test_a_refusal_for_load_names_the_request_and_its_trace() -> None:
     assert (problem["instance"], problem["trace_id"]) == ("mine", trace)
 
 
-async def test_an_answer_without_a_body_is_sent_as_well() -> None:
+async def test_response_without_a_body_is_sent() -> None:
     protocol, pipe = connected(answer)
     protocol.data_received(WHOLE.replace(b"GET", b"HEAD"))
     for _ in range(3):
@@ -724,7 +722,7 @@ async def test_an_answer_without_a_body_is_sent_as_well() -> None:
 
 
 @SLOW
-async def test_what_is_no_longer_heard_is_not_read_and_ends_the_connection() -> None:
+async def test_large_unread_body_closes_the_connection() -> None:
     protocol, pipe = connected(answer)
     protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n")
     for _ in range(3):
@@ -735,7 +733,7 @@ async def test_what_is_no_longer_heard_is_not_read_and_ends_the_connection() -> 
 
 
 @SLOW
-async def test_a_client_that_reads_again_takes_its_place_again() -> None:
+async def test_client_that_reads_again_is_counted_again() -> None:
     go_on = asyncio.Event()
 
     async def answer_in_two(_: Any, __: Any, send: Any) -> None:
@@ -758,9 +756,7 @@ async def test_a_client_that_reads_again_takes_its_place_again() -> None:
 
 @pytest.mark.requirement("FR-047")
 @pytest.mark.parametrize(("method", "has_body"), [("GET", True), ("HEAD", False)])
-async def test_a_refusal_for_load_has_a_body_unless_it_answers_head(
-    method: str, *, has_body: bool
-) -> None:
+async def test_rejection_has_a_body_except_for_head(method: str, *, has_body: bool) -> None:
     protocol, pipe = connected()
     protocol.server_state.max_concurrent_requests = 0
     protocol.data_received(f"{method} /api HTTP/1.1\r\nHost: a\r\n\r\n".encode())
@@ -772,7 +768,7 @@ async def test_a_refusal_for_load_has_a_body_unless_it_answers_head(
 
 @SLOW
 @pytest.mark.parametrize(("unwanted", "reading_stopped"), [(1_048_576, False), (1_048_577, True)])
-async def test_of_a_body_that_is_not_wanted_a_mebibyte_is_read(
+async def test_drained_body_is_limited_to_one_mebibyte(
     unwanted: int, *, reading_stopped: bool
 ) -> None:
     protocol, _ = connected(answer)
@@ -793,7 +789,7 @@ async def test_of_a_body_that_is_not_wanted_a_mebibyte_is_read(
     ],
     ids=["plain", "rejected early", "asked for"],
 )
-async def test_a_response_is_one_write_and_an_interim_one_is_not_held(
+async def test_response_is_one_write_and_interim_responses_are_immediate(
     app: Any, expect: bytes, begins: list[bytes]
 ) -> None:
     protocol, pipe = connected(app)
@@ -807,7 +803,7 @@ async def test_a_response_is_one_write_and_an_interim_one_is_not_held(
 
 
 @SLOW
-async def test_what_was_sent_ahead_is_not_begun_before_the_answer_ahead_is_taken() -> None:
+async def test_pipelined_request_waits_until_the_response_is_read() -> None:
     begun: list[int] = []
 
     async def begin_and_answer(scope: Any, receive: Any, send: Any) -> None:
@@ -841,7 +837,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 @pytest.mark.parametrize(
     "begin", [b"1;a=", b"0\r\nX: ", b"0\r\nX"], ids=["extension", "trailer", "name"]
 )
-async def test_a_part_of_the_framing_of_a_body_is_bounded(begin: bytes) -> None:
+async def test_each_part_of_chunked_framing_is_limited(begin: bytes) -> None:
     protocol, pipe = connected(read)
     protocol.data_received(CHUNKED + begin)
     await settle()
@@ -853,7 +849,7 @@ async def test_a_part_of_the_framing_of_a_body_is_bounded(begin: bytes) -> None:
 
 
 @FRAMING
-async def test_all_framing_of_a_body_is_bounded_and_its_content_is_not_counted() -> None:
+async def test_total_chunked_framing_is_limited_without_its_content() -> None:
     protocol, pipe = connected(read)
     protocol.data_received(CHUNKED)
     piece = b"1;%b\r\na\r\n" % (b"x" * 1000)
@@ -868,7 +864,7 @@ async def test_all_framing_of_a_body_is_bounded_and_its_content_is_not_counted()
 
 
 @FRAMING
-async def test_many_small_trailer_fields_are_bounded_together() -> None:
+async def test_trailer_fields_are_limited_in_total() -> None:
     protocol, pipe = connected(read)
     protocol.data_received(CHUNKED + b"0\r\n")
     for _ in range(MAX_FRAMING_BYTES // 6 + 1):
@@ -894,7 +890,7 @@ REJECTED = {
 
 @pytest.mark.requirement("FR-041", "FR-049")
 @pytest.mark.parametrize(("sent", "method", "status"), REJECTED.values(), ids=REJECTED)
-async def test_a_rejected_request_is_one_line_and_one_figure(
+async def test_rejected_request_is_logged_and_measured_once(
     sent: bytes, method: str | None, status: int
 ) -> None:
     metrics = Metrics(PoolStats(lambda: 0, lambda: 0, lambda: 0))
@@ -916,7 +912,7 @@ async def test_a_rejected_request_is_one_line_and_one_figure(
 
 
 @pytest.mark.requirement("FR-041")
-async def test_a_head_request_that_is_rejected_has_no_body() -> None:
+async def test_rejected_head_request_has_no_body() -> None:
     protocol, pipe = connected()
     protocol.data_received(b"HEAD / HTTP/1.1\r\n\r\n")
     await settle()
@@ -927,7 +923,7 @@ async def test_a_head_request_that_is_rejected_has_no_body() -> None:
 # --- requests that cannot be read to their end, beside others ------------------------------------
 
 
-async def test_the_application_that_answers_before_a_body_fails_is_not_disturbed() -> None:
+async def test_response_started_before_a_body_error_is_completed() -> None:
     """A streaming response goes on; the connection ends after it."""
     go_on = asyncio.Event()
 
@@ -950,7 +946,7 @@ async def test_the_application_that_answers_before_a_body_fails_is_not_disturbed
     assert (statuses(pipe), pipe.closed, events) == ([200], True, ["http.disconnect"])
 
 
-async def test_every_request_of_a_lost_connection_is_told() -> None:
+async def test_requests_of_a_lost_connection_are_disconnected() -> None:
     told: list[str] = []
 
     async def listen(_: Any, receive: Any, __: Any) -> None:
@@ -966,7 +962,7 @@ async def test_every_request_of_a_lost_connection_is_told() -> None:
     assert told == ["http.disconnect"]
 
 
-async def test_after_a_problem_nothing_more_is_parsed() -> None:
+async def test_nothing_is_parsed_after_a_protocol_error() -> None:
     protocol, pipe = connected()
     protocol.data_received(WHOLE + b"nonsense\r\n\r\n")
     assert not pipe.reading

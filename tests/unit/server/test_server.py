@@ -15,7 +15,7 @@ from app.server.server import Server, _accept_pending
 
 
 @pytest.mark.requirement("FR-036")
-async def test_a_fault_in_the_check_of_connections_does_not_end_the_service(
+async def test_exception_in_timeout_check_does_not_stop_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(_: float) -> None:
@@ -30,7 +30,7 @@ async def test_a_fault_in_the_check_of_connections_does_not_end_the_service(
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE])
-def test_the_end_of_the_service_takes_in_what_it_can(number: int) -> None:
+def test_accept_errors_end_the_shutdown_drain(number: int) -> None:
     class Listener:
         def accept(self) -> None:
             raise OSError(number, "no more")

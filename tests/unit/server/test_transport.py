@@ -45,7 +45,7 @@ async def joined(wire: Wire) -> CoalescingTransport:
     return made
 
 
-async def test_a_head_goes_with_its_body(joined: CoalescingTransport, wire: Wire) -> None:
+async def test_headers_are_written_with_the_body(joined: CoalescingTransport, wire: Wire) -> None:
     joined.write(b"head ")
     assert wire.sent == []
     joined.write(b"body")
@@ -53,13 +53,13 @@ async def test_a_head_goes_with_its_body(joined: CoalescingTransport, wire: Wire
     assert wire.sent == [b"head body"]
 
 
-async def test_what_follows_goes_at_once(joined: CoalescingTransport, wire: Wire) -> None:
+async def test_later_data_is_written_immediately(joined: CoalescingTransport, wire: Wire) -> None:
     for data in (b"head ", b"one", b"two"):
         joined.write(data)
     assert wire.sent == [b"head one", b"two"]
 
 
-async def test_a_head_without_a_body_goes_at_the_end_of_the_answer(
+async def test_headers_without_a_body_are_written_at_the_end_of_the_response(
     joined: CoalescingTransport, wire: Wire
 ) -> None:
     joined.write(b"head")
@@ -68,20 +68,18 @@ async def test_a_head_without_a_body_goes_at_the_end_of_the_answer(
     assert wire.sent == [b"head"]
 
 
-async def test_the_end_of_the_connection_takes_a_head_along(
-    joined: CoalescingTransport, wire: Wire
-) -> None:
+async def test_close_writes_buffered_headers(joined: CoalescingTransport, wire: Wire) -> None:
     joined.write(b"head")
     joined.close()
     assert wire.sent == [b"head", b"end"]
 
 
-async def test_where_no_head_is_due_nothing_is_kept_back(wire: Wire) -> None:
+async def test_unbuffered_data_is_written_immediately(wire: Wire) -> None:
     CoalescingTransport(wire, asyncio.get_running_loop()).write(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert wire.sent == [b"HTTP/1.1 100 Continue\r\n\r\n"]
 
 
-async def test_a_request_that_comes_in_the_midst_of_an_answer_loses_none_of_it(
+async def test_request_during_a_response_loses_no_data(
     joined: CoalescingTransport, wire: Wire
 ) -> None:
     joined.write(b"head ")
@@ -92,11 +90,11 @@ async def test_a_request_that_comes_in_the_midst_of_an_answer_loses_none_of_it(
     assert b"".join(wire.sent) == b"head one two three"
 
 
-async def test_the_rest_is_the_transports_own(joined: CoalescingTransport) -> None:
+async def test_other_methods_are_delegated_to_the_transport(joined: CoalescingTransport) -> None:
     assert cast("asyncio.Transport", joined).get_write_buffer_size() == 7
 
 
-async def test_a_head_whose_body_is_late_goes_in_the_next_turn_of_the_loop(
+async def test_headers_with_a_late_body_are_written_in_the_next_iteration(
     joined: CoalescingTransport, wire: Wire
 ) -> None:
     joined.write(b"head")
@@ -104,7 +102,7 @@ async def test_a_head_whose_body_is_late_goes_in_the_next_turn_of_the_loop(
     assert wire.sent == [b"head"]
 
 
-async def test_a_head_is_not_sent_on_a_connection_that_is_lost(
+async def test_headers_are_not_written_to_a_closing_connection(
     joined: CoalescingTransport, wire: Wire
 ) -> None:
     joined.write(b"head")
@@ -114,7 +112,7 @@ async def test_a_head_is_not_sent_on_a_connection_that_is_lost(
 
 
 @pytest.mark.requirement("NFR-017")
-async def test_the_last_write_is_held_as_a_whole(joined: CoalescingTransport) -> None:
+async def test_held_bytes_include_the_last_write(joined: CoalescingTransport) -> None:
     held = [joined.held_bytes()]
     joined.write(b"head ")
     for body in (b"a" * 10, b"b"):

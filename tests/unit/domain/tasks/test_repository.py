@@ -54,7 +54,7 @@ def bounds(sort: TaskSort, order: SortOrder, *filters: str, follows: bool = Fals
         (TaskSort.UPDATED_AT, ["completed"], ["tasks.completed = $3::BOOLEAN"]),
     ],
 )
-def test_a_list_is_bounded_on_the_column_that_orders_it(
+def test_list_is_bounded_on_its_sort_column(
     sort: TaskSort, filters: list[str], conditions: list[str]
 ) -> None:
     ordering = f"tasks.{sort} DESC, tasks.id DESC"
@@ -65,7 +65,7 @@ def test_a_list_is_bounded_on_the_column_that_orders_it(
 @pytest.mark.parametrize(
     ("order", "sign"), [(SortOrder.ASC, ">"), (SortOrder.DESC, "<")], ids=["asc", "desc"]
 )
-def test_a_page_goes_on_behind_a_position(sort: TaskSort, order: SortOrder, sign: str) -> None:
+def test_page_starts_after_the_cursor_position(sort: TaskSort, order: SortOrder, sign: str) -> None:
     assert bounds(sort, order, follows=True) == [
         f"(tasks.{sort}, tasks.id) {sign} ($3::{INSTANT}, $4::UUID)",
         f"tasks.{sort} {order.upper()}, tasks.id {order.upper()}",
@@ -89,7 +89,7 @@ class Waiting:
 
 @pytest.mark.requirement("FR-033")
 @pytest.mark.parametrize("change", ["update", "delete"])
-async def test_the_question_why_a_change_found_nothing_has_the_time_that_is_left(
+async def test_query_for_a_missing_task_gets_the_remaining_time(
     change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session: Any = Waiting(monkeypatch)
@@ -106,7 +106,7 @@ async def test_the_question_why_a_change_found_nothing_has_the_time_that_is_left
 
 
 @pytest.mark.requirement("FR-046")
-def test_a_payload_is_kept_as_a_digest_of_256_bits() -> None:
+def test_payload_is_stored_as_a_256_bit_digest() -> None:
     first = idempotency_params("alice", "key-1", TaskCreate("a"))
     assert len(first["payload_digest"]) == 32
     assert -(2**63) <= first["lock"] < 2**63
@@ -122,7 +122,7 @@ def test_a_payload_is_kept_as_a_digest_of_256_bits() -> None:
 
 
 @pytest.mark.requirement("NFR-004")
-def test_a_statement_is_built_once_for_each_set_of_members_and_filters() -> None:
+def test_statement_is_built_once_per_set_of_fields_and_filters() -> None:
     members, filters = frozenset({"title"}), frozenset({"completed"})
     update = _update_statement(members, completed=True, any_etag=True)
     assert update is _update_statement(members, completed=True, any_etag=True)
@@ -131,5 +131,5 @@ def test_a_statement_is_built_once_for_each_set_of_members_and_filters() -> None
     assert listed is list_statement(filters, *sorted_by, has_cursor=True)
 
 
-def test_what_a_repository_inherits_is_about_tasks() -> None:
+def test_repository_model_is_the_task_record() -> None:
     assert TaskRepository.model_type is TaskRecord

@@ -45,15 +45,13 @@ def test_closed_loop_without_requests_in_progress_ends_immediately() -> None:
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Sends the same response pieces to each request, 10 ms apart, or none."""
+    """Send the same response pieces to each request, 10 ms apart, or none."""
 
     daemon_threads = True
     pieces: tuple[bytes, ...] = ()
 
 
 class Handler(socketserver.BaseRequestHandler):
-    """Handles one connection."""
-
     server: Server
 
     def handle(self) -> None:
@@ -67,7 +65,7 @@ class Handler(socketserver.BaseRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server without responses, until the test sets some."""
+    """Run a server that sends no responses until the test sets some."""
     with Server(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
@@ -79,7 +77,6 @@ OVERLOADED = b'{"type": "/problems/overloaded"}'
 
 
 def unavailable(problem: bytes) -> bytes:
-    """A 503 response."""
     return b"HTTP/1.1 503 \r\nContent-Length: %d\r\n\r\n%b" % (len(problem), problem)
 
 

@@ -1,4 +1,4 @@
-"""The plans over a small table; `task bench:query-plans` is the same over 1.2 million tasks."""
+"""Query plans over a small table. `task bench:query-plans` checks 1.2 million tasks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is flat and what is not."""
+"""The scaling report and its limits."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def test_latency_growth_up_to_the_limit_is_accepted() -> None:
 
 
 def test_latency_growth_above_the_limit_is_reported() -> None:
-    told = list(missed([table(10, get=1.0), table(50, get=9.0), table(100, get=1.6)]))
-    assert told == ["get: 1.60 times as long, allowed 1.5"]
+    reported = list(missed([table(10, get=1.0), table(50, get=9.0), table(100, get=1.6)]))
+    assert reported == ["get: 1.60 times as long, allowed 1.5"]
 
 
 def test_operation_missing_from_smallest_table_is_compared_with_first_page() -> None:
-    told = list(missed([table(10), table(100, deep=1.6)]))
-    assert told == ["deep: 1.60 times as long, allowed 1.5"]
+    reported = list(missed([table(10), table(100, deep=1.6)]))
+    assert reported == ["deep: 1.60 times as long, allowed 1.5"]
 
 
 def test_report_shows_tables_side_by_side() -> None:

@@ -1,4 +1,4 @@
-"""What the database's errors mean, without a database."""
+"""Error translation, timeouts and connection options, without a server."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ STATEMENT = text("SELECT 1")
 
 
 class DriverError(pg.PostgresError):
-    """An error of the driver's."""
+    """A driver error with this SQLSTATE and constraint."""
 
     def __init__(self, sqlstate: str | None, constraint: str | None = None) -> None:
         self.__dict__.update(sqlstate=sqlstate, constraint_name=constraint)
         super().__init__("hunter2")
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> Database:
-    """A database on which every statement comes to this."""
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Database:
+    """Return a database on which every statement raises this error."""
 
     async def fetch(*_: Any, **__: Any) -> None:
-        raise fault
+        raise error
 
     monkeypatch.setattr(ConnectionPool, "fetch", fetch)
     return Database(NOWHERE, pool_size=1, timeout=1)
@@ -88,9 +88,9 @@ def test_lost_connection_means_unavailable() -> None:
 
 @pytest.mark.parametrize("code", ["0A000", "22021", "40002", "XX001", "58000"])
 def test_other_sqlstate_is_an_internal_error_without_details(code: str) -> None:
-    meant = translate_error(DriverError(code, "some_name"))
-    assert isinstance(meant, DatabaseError)
-    assert str(meant) == f"SQLSTATE {code}, constraint some_name"
+    translated = translate_error(DriverError(code, "some_name"))
+    assert isinstance(translated, DatabaseError)
+    assert str(translated) == f"SQLSTATE {code}, constraint some_name"
 
 
 @pytest.mark.parametrize(
@@ -102,15 +102,15 @@ def test_other_sqlstate_is_an_internal_error_without_details(code: str) -> None:
     ],
 )
 def test_constraint_violation_is_a_body_error(constraint: str, pointer: str) -> None:
-    meant = translate_error(DriverError("23514", constraint))
-    assert isinstance(meant, InvalidBody)
-    assert meant.errors == [FieldError(pointer=pointer, detail="is refused by the database")]
-    assert meant.to_problem("request-1").detail == "The body has one fault."
+    translated = translate_error(DriverError("23514", constraint))
+    assert isinstance(translated, InvalidBody)
+    assert translated.errors == [FieldError(pointer=pointer, detail="is refused by the database")]
+    assert translated.to_problem("request-1").detail == "The body has one fault."
     assert len(CONSTRAINT_POINTERS) == 3
 
 
 @pytest.mark.parametrize(
-    "fault",
+    "error",
     [
         TimeoutError(),
         PoolTimeoutError(),
@@ -127,30 +127,30 @@ def test_constraint_violation_is_a_body_error(constraint: str, pointer: str) -> 
     ],
 )
 async def test_connection_errors_and_timeouts_mean_unavailable(
-    fault: Exception, monkeypatch: pytest.MonkeyPatch
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DatabaseUnavailable):
-        await failing(monkeypatch, fault).fetch(STATEMENT)
+        await failing(monkeypatch, error).fetch(STATEMENT)
 
 
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("error", "cause"),
     [
         (TimeoutError(), "no answer in time"),
         (ConnectError(ConnectionRefusedError(111, "refused")), "[Errno 111] refused"),
         (QueryError(DriverError("57P01")), "SQLSTATE 57P01, DriverError"),
         (QueryError(DriverError("22021")), None),
     ],
-    ids=["beside the driver", "while connecting", "of the driver", "a fault of ours"],
+    ids=["outside the driver", "while connecting", "from the driver", "internal error"],
 )
 async def test_cause_of_unavailability_is_recorded(
-    fault: Exception, told: str | None, monkeypatch: pytest.MonkeyPatch
+    error: Exception, cause: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = failing(monkeypatch, fault)
+    database = failing(monkeypatch, error)
     with pytest.raises((DatabaseUnavailable, DatabaseError)):
         await database.fetch(STATEMENT)
-    assert database.outage_logger.cause == told
+    assert database.outage_logger.cause == cause
 
 
 async def test_unrelated_exception_propagates(
@@ -163,37 +163,37 @@ async def test_unrelated_exception_propagates(
 
 
 @pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that were given for each statement."""
-    noted: list[float] = []
+def timeouts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Record the timeout of each statement."""
+    recorded: list[float] = []
 
     async def fetch(
-        _: ConnectionPool, __: str, ___: list[Any], seconds: float, **____: Any
+        _: ConnectionPool, __: str, ___: list[Any], timeout: float, **____: Any
     ) -> None:
-        noted.append(seconds)
+        recorded.append(timeout)
         raise TimeoutError
 
     monkeypatch.setattr(ConnectionPool, "fetch", fetch)
     monkeypatch.setattr("app.db.database.monotonic", lambda: 1000.0)
-    return noted
+    return recorded
 
 
-@pytest.mark.parametrize(("within", "seconds"), [(None, 4), (1, 1)])
+@pytest.mark.parametrize(("timeout", "expected"), [(None, 4), (1, 1)])
 async def test_statement_timeout_equals_the_request_timeout(
-    given: list[float], within: float | None, seconds: float
+    timeouts: list[float], timeout: float | None, expected: float
 ) -> None:
     database = Database(NOWHERE, pool_size=1, timeout=4)
-    for ask in (database.schema_revision(within), database.fetch(STATEMENT, timeout=within)):
+    for call in (database.schema_revision(timeout), database.fetch(STATEMENT, timeout=timeout)):
         with pytest.raises(DatabaseUnavailable):
-            await ask
-    assert given == [seconds, seconds]
+            await call
+    assert timeouts == [expected, expected]
 
 
-async def test_second_statement_gets_the_remaining_time(given: list[float]) -> None:
+async def test_second_statement_gets_the_remaining_time(timeouts: list[float]) -> None:
     database = Database(NOWHERE, pool_size=1, timeout=4)
     with pytest.raises(DatabaseUnavailable):
         await database.fetch(STATEMENT, started_at=998.5)
-    assert given == [2.5]
+    assert timeouts == [2.5]
 
 
 @pytest.mark.requirement("FR-035")
@@ -229,30 +229,30 @@ async def test_read_only_database_replaces_all_connections(
     async def fetch(*_: Any) -> list[Any]:
         return [("0002", True)]
 
-    renewed: list[str] = []
+    replaced: list[str] = []
     monkeypatch.setattr(ConnectionPool, "fetch", fetch)
     database = Database(NOWHERE, pool_size=1, timeout=1)
-    monkeypatch.setattr(database.pool, "replace_connections", lambda: renewed.append("once"))
+    monkeypatch.setattr(database.pool, "replace_connections", lambda: replaced.append("once"))
     with pytest.raises(ReadOnlyDatabaseError):
         await database.schema_revision()
-    assert renewed == ["once"]
+    assert replaced == ["once"]
     assert database.outage_logger.cause == "the database is read-only"
 
 
 POOLER = DatabaseConfig.from_url("postgresql://u:p@ep-x-pooler.example.org/db")
 
 
-def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any]]:
-    """The URL and the options of the engine that is made."""
-    given: list[tuple[Any, dict[str, Any]]] = []
+def created_engine(monkeypatch: pytest.MonkeyPatch, build: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the URL and the options of the engine that `build` creates."""
+    calls: list[tuple[Any, dict[str, Any]]] = []
 
     def create(url: Any, **options: Any) -> Any:
-        given.append((url, options))
+        calls.append((url, options))
         return create_async_engine(url, **options)
 
     monkeypatch.setattr("app.db.database.create_async_engine", create)
-    make()
-    return given[0]
+    build()
+    return calls[0]
 
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040", "FR-055")
@@ -264,44 +264,44 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any
         ({"statement_timeout": 2, "max_lifetime": 9}, 2, 9),
     ],
 )
-@pytest.mark.parametrize("connection", [NOWHERE, POOLER], ids=["direct", "pooled"])
+@pytest.mark.parametrize("config", [NOWHERE, POOLER], ids=["direct", "pooled"])
 def test_pool_receives_the_configured_limits(
-    connection: DatabaseConfig,
+    config: DatabaseConfig,
     limits: dict[str, Any],
     statement: float,
     max_lifetime: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given: list[Any] = []
+    calls: list[Any] = []
     monkeypatch.setattr(
-        "app.db.database.ConnectionPool", lambda *args, **options: given.append((args, options))
+        "app.db.database.ConnectionPool", lambda *args, **options: calls.append((args, options))
     )
-    Database(connection, pool_size=7, timeout=3, **limits)
-    (((keywords,), options),) = given
-    assert keywords == {**connection.connect_kwargs(statement), "timeout": 3}
-    assert options == {"size": 7, "max_lifetime": max_lifetime, "named": connection is NOWHERE}
+    Database(config, pool_size=7, timeout=3, **limits)
+    (((connect_kwargs,), options),) = calls
+    assert connect_kwargs == {**config.connect_kwargs(statement), "timeout": 3}
+    assert options == {"size": 7, "max_lifetime": max_lifetime, "named": config is NOWHERE}
 
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040")
-@pytest.mark.parametrize("connection", [NOWHERE, POOLER], ids=["direct", "pooled"])
+@pytest.mark.parametrize("config", [NOWHERE, POOLER], ids=["direct", "pooled"])
 def test_session_engine_opens_its_own_connection(
-    connection: DatabaseConfig, monkeypatch: pytest.MonkeyPatch
+    config: DatabaseConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url, options = made(
-        monkeypatch, lambda: Database(connection, pool_size=7, timeout=3, statement_timeout=2)
+    url, options = created_engine(
+        monkeypatch, lambda: Database(config, pool_size=7, timeout=3, statement_timeout=2)
     )
-    assert url == connection.url
+    assert url == config.url
     assert options == {
         "poolclass": NullPool,
         "isolation_level": "AUTOCOMMIT",
         "hide_parameters": True,
-        "connect_args": {**connection.connect_args(2), "timeout": 3},
+        "connect_args": {**config.connect_args(2), "timeout": 3},
     }
 
 
 @pytest.mark.requirement("FR-028", "FR-039", "FR-040")
 def test_migration_engine_opens_one_direct_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    url, options = made(monkeypatch, lambda: create_migration_engine(POOLER))
+    url, options = created_engine(monkeypatch, lambda: create_migration_engine(POOLER))
     direct = POOLER.direct_config()
     assert url == direct.url
     assert options == {

@@ -1,4 +1,4 @@
-"""SQLAlchemy's statements, as the driver takes them."""
+"""Compilation of SQLAlchemy statements for the driver."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def test_compiled_statements_are_cached_up_to_a_limit() -> None:
 
 
 def test_arguments_follow_the_parameter_order() -> None:
-    text, arguments, _ = compile_statement(ADD, {"a": 2})
-    assert text.index("$1") < text.index("$2")
+    sql, arguments, _ = compile_statement(ADD, {"a": 2})
+    assert sql.index("$1") < sql.index("$2")
     assert arguments == [2, 40]
-    assert compile_statement(ADD, {"b": 1, "a": 2}) == (text, [2, 1], True)
+    assert compile_statement(ADD, {"b": 1, "a": 2}) == (sql, [2, 1], True)
 
 
 def test_statement_may_be_unnamed_to_be_planned_for_its_values() -> None:

@@ -1,4 +1,4 @@
-"""The HTTP server's own loop."""
+"""The main loop of the HTTP server."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ async def test_exception_in_timeout_check_does_not_stop_the_server(
     def fail(_: float) -> None:
         raise ZeroDivisionError
 
-    load = AdmissionControl(1, CORSPolicy(()))
-    monkeypatch.setattr(load, "check_timeouts", fail)
-    server = Server(Config(cast("Any", None), log_config=None), load)
+    admission = AdmissionControl(1, CORSPolicy(()))
+    monkeypatch.setattr(admission, "check_timeouts", fail)
+    server = Server(Config(cast("Any", None), log_config=None), admission)
     with capture_logs() as lines:
         assert await server.on_tick(1) is False
     assert [(line["event"], line["log_level"]) for line in lines] == [("fault", "error")]
 
 
-@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE])
-def test_accept_errors_end_the_shutdown_drain(number: int) -> None:
+@pytest.mark.parametrize("error_number", [errno.EAGAIN, errno.EMFILE])
+def test_accept_errors_end_the_shutdown_drain(error_number: int) -> None:
     class Listener:
         def accept(self) -> None:
-            raise OSError(number, "no more")
+            raise OSError(error_number, "no more")
 
     assert list(_accept_pending(cast("Any", Listener()))) == []

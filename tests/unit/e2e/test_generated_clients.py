@@ -1,4 +1,4 @@
-"""What `task clients` calls green: no step, no warning and no toolchain may be missing."""
+"""The conditions of a green `task clients`, and rules of the contract for its generators."""
 
 from __future__ import annotations
 
@@ -46,15 +46,17 @@ def test_missing_step_is_reported(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "member", "value"),
+    ("number", "property_name", "value"),
     [
-        (number, member, value)
+        (number, property_name, value)
         for number, step in enumerate(STEPS)
-        for member, value in step.items()
+        for property_name, value in step.items()
     ],
 )
-def test_changed_value_in_a_step_is_reported(number: int, member: str, value: object) -> None:
-    other = json.dumps({**STEPS[number], member: f"not {value}"})
+def test_changed_value_in_a_step_is_reported(
+    number: int, property_name: str, value: object
+) -> None:
+    other = json.dumps({**STEPS[number], property_name: f"not {value}"})
     (complaint,) = disagreements("\n".join([*OUTPUT[:number], other, *OUTPUT[number + 1 :]]), LEFT)
     assert complaint.startswith(f"step {number + 1}: {other} instead of ")
 
@@ -101,13 +103,13 @@ def test_without_ordinary_lines_every_line_is_a_warning() -> None:
 # --- stages and toolchains -----------------------------------------------------------------------
 
 
-def tried(tmp_path: Path, target: Target) -> Result:
-    """A target's result where the scenario needs no service."""
+def run_target(tmp_path: Path, target: Target) -> Result:
+    """Run a target whose scenario needs no service."""
     return run(target, ROOT / "openapi.yaml", "http://127.0.0.1:9", tmp_path)
 
 
 def test_missing_toolchain_is_reported_and_fails(tmp_path: Path) -> None:
-    result = tried(tmp_path, replace(TARGET, needs=("a-compiler-that-nobody-has",)))
+    result = run_target(tmp_path, replace(TARGET, needs=("a-compiler-that-nobody-has",)))
     assert list(result.stages.values()) == [NO_TOOLCHAIN, "not run", "not run"]
     assert result.complaints == ["no toolchain: a-compiler-that-nobody-has not found"]
     assert verdict([result], lenient=False) == 1
@@ -127,21 +129,21 @@ def test_missing_toolchain_is_reported_and_fails(tmp_path: Path) -> None:
 def test_failed_command_ends_the_run_as_red(
     target: Target, stages: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matrix, "HERE", here(tmp_path))
-    result = tried(tmp_path / "logs", replace(target, needs=()))
+    monkeypatch.setattr(matrix, "HERE", create_target(tmp_path))
+    result = run_target(tmp_path / "logs", replace(target, needs=()))
     assert list(result.stages.values()) == stages
     assert verdict([result], lenient=True) == 1
 
 
 def test_command_timeout_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matrix, "HERE", here(tmp_path))
+    monkeypatch.setattr(matrix, "HERE", create_target(tmp_path))
     monkeypatch.setattr(matrix, "COMMAND_SECONDS", 0.1)
-    result = tried(tmp_path / "logs", replace(TARGET, generate=("sleep", "60"), needs=()))
+    result = run_target(tmp_path / "logs", replace(TARGET, generate=("sleep", "60"), needs=()))
     assert result.stages["generated"] == "red"
 
 
-def here(folder: Path) -> Path:
-    """A folder with one target's folder and the locks."""
+def create_target(folder: Path) -> Path:
+    """Create the folder of one target beside the lock files."""
     (folder / "some").mkdir()
     for lock in ("package-lock.json", "requirements.txt"):
         (folder / lock).write_bytes((matrix.HERE / lock).read_bytes())
@@ -184,7 +186,7 @@ def test_target_has_a_scenario_and_locked_packages(target: Target) -> None:
     assert matrix.versions(target.packages).startswith(target.packages[0])
 
 
-# --- the contract's words (research/0033) ------------------------------------------------------
+# --- rules for the contract (research/0033) ----------------------------------------------------
 
 
 def test_parameter_and_schema_names_are_unique() -> None:
@@ -196,7 +198,7 @@ def test_patterns_contain_only_javascript_compatible_escapes() -> None:
     source = (ROOT / "openapi.yaml").read_text("utf-8")
     patterns = re.findall(r"^ +pattern: (.+)$", source, re.MULTILINE)
     characters = {
-        chr(int(code, 16)) for each in patterns for code in re.findall(r"\\u(.{4})", each)
+        chr(int(code, 16)) for node in patterns for code in re.findall(r"\\u(.{4})", node)
     }
     assert len(patterns) > 10
     assert characters <= {"\ufeff"}
@@ -206,6 +208,6 @@ def test_no_parameter_is_a_const() -> None:
     document = OpenAPIDocument.load().document
     schemas = document["components"]["schemas"]
     used = [node["schema"] for node in document["components"]["parameters"].values()]
-    found = [schemas[each["$ref"].rpartition("/")[2]] if "$ref" in each else each for each in used]
+    found = [schemas[node["$ref"].rpartition("/")[2]] if "$ref" in node else node for node in used]
     assert len(found) > 10
     assert [schema for schema in found if "const" in schema] == []

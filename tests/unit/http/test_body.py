@@ -1,4 +1,4 @@
-"""Request bodies: decoded once, strictly; every fault of a refused one is told."""
+"""Strict parsing and validation of request bodies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONTRACT = OpenAPIDocument(
     b"""
     components:
       schemas:
-        Counted:
+        Counter:
           type: object
           additionalProperties: false
           required: [count]
@@ -35,8 +35,8 @@ CONTRACT = OpenAPIDocument(
 )
 
 
-class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A body with an integer, which no body of the contract has so far."""
+class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A body with an integer, which no body in the contract has."""
 
     count: Annotated[int, Meta(ge=0, le=1_000_000)]
     name: Annotated[str, Meta(max_length=5)] = ""
@@ -44,33 +44,33 @@ class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BodyState(msgspec.Struct):
-    """As much of the application's state as a body needs."""
+    """The part of the application state that a body needs."""
 
     openapi: OpenAPIDocument
 
 
-BODY = JSONBody(Counted, JSON)
-PATCH_BODY = JSONBody(Counted, MERGE_PATCH, JSON)
+BODY = JSONBody(Counter, JSON)
+PATCH_BODY = JSONBody(Counter, MERGE_PATCH, JSON)
 
 
 @post("/", status_code=200)
-async def take(request: Request[Any, Any, Any]) -> Response[Counted]:
+async def post_json(request: Request[Any, Any, Any]) -> Response[Counter]:
     return Response(await BODY.parse(request))
 
 
 @post("/patch", status_code=200)
-async def take_patch(request: Request[Any, Any, Any]) -> Response[Counted]:
+async def post_patch(request: Request[Any, Any, Any]) -> Response[Counter]:
     return Response(await PATCH_BODY.parse(request))
 
 
-FRAMEWORK = Litestar(
-    route_handlers=[take, take_patch],
+LITESTAR_APP = Litestar(
+    route_handlers=[post_json, post_patch],
     exception_handlers=EXCEPTION_HANDLERS,
     state=State({"core": BodyState(CONTRACT)}),
     openapi_config=None,
     logging_config=None,
 )
-APP = HTTPMiddleware(FRAMEWORK, FRAMEWORK.routes, CORSPolicy(()))
+APP = HTTPMiddleware(LITESTAR_APP, LITESTAR_APP.routes, CORSPolicy(()))
 
 
 async def send(
@@ -78,11 +78,11 @@ async def send(
     headers: dict[str, str] | Sequence[tuple[str, str | bytes]] | None = None,
     path: str = "/",
 ) -> httpx.Response:
-    """Send a body, declared as JSON where nothing else is said."""
-    transport = httpx.ASGITransport(app=APP)  # type: ignore[arg-type]  # two spellings of ASGI
+    """Send a body as JSON, unless `headers` is given."""
+    transport = httpx.ASGITransport(app=APP)  # type: ignore[arg-type]  # the type stubs of ASGI differ
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
-        declared = {"Content-Type": JSON} if headers is None else headers
-        return await client.post(path, content=content, headers=declared)  # type: ignore[arg-type]  # httpx takes bytes too
+        sent = {"Content-Type": JSON} if headers is None else headers
+        return await client.post(path, content=content, headers=sent)  # type: ignore[arg-type]  # httpx accepts bytes
 
 
 # --- JSON ----------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ async def test_every_error_has_its_pointer() -> None:
         "/other",
     )
     assert problem["detail"] == "The body has 6 faults."
-    assert {fault["pointer"]: fault["detail"] for fault in problem["errors"]} == {
+    assert {error["pointer"]: error["detail"] for error in problem["errors"]} == {
         "/count": "is required",
         "/name": "it is longer than 5 characters",
         "/inner/1": 'it is not of type "integer"',
@@ -192,16 +192,16 @@ async def test_pointer_is_truncated_to_the_contract_limit() -> None:
 
 @pytest.mark.requirement("FR-026")
 async def test_at_most_100_errors_are_listed() -> None:
-    members = b",".join(b'"m%d":1' % number for number in range(101))
-    problem = (await send(b'{"count":1,%s}' % members)).json()
+    properties = b",".join(b'"m%d":1' % number for number in range(101))
+    problem = (await send(b'{"count":1,%s}' % properties)).json()
     assert len(problem["errors"]) == 100
     assert problem["detail"] == "The body has more than 100 faults."
 
 
 @pytest.mark.requirement("FR-026")
 async def test_exactly_100_errors_are_counted() -> None:
-    members = b",".join(b'"m%d":1' % number for number in range(100))
-    problem = (await send(b'{"count":1,%s}' % members)).json()
+    properties = b",".join(b'"m%d":1' % number for number in range(100))
+    problem = (await send(b'{"count":1,%s}' % properties)).json()
     assert len(problem["errors"]) == 100
     assert problem["detail"] == "The body has 100 faults."
 
@@ -244,7 +244,7 @@ async def test_body_that_is_not_utf_8_json_is_malformed(raw: bytes) -> None:
 
 @pytest.mark.requirement("FR-023")
 @pytest.mark.parametrize(
-    "end",
+    "rest",
     [
         b"",
         b"} x",
@@ -261,8 +261,8 @@ async def test_body_that_is_not_utf_8_json_is_malformed(raw: bytes) -> None:
         b',"other":01}',
     ],
 )
-async def test_malformed_body_is_reported_before_schema_errors(end: bytes) -> None:
-    assert_problem(await send(b'{"count":"x"' + end), 400, "malformed-body")
+async def test_malformed_body_is_reported_before_schema_errors(rest: bytes) -> None:
+    assert_problem(await send(b'{"count":"x"' + rest), 400, "malformed-body")
 
 
 @pytest.mark.requirement("FR-023")
@@ -313,9 +313,9 @@ async def test_moderately_nested_body_is_validated_by_its_schema() -> None:
     ("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["list", "object"]
 )
 async def test_nesting_limit_is_100_levels(opening: bytes, closing: bytes) -> None:
-    most, more = (b'{"other":' + opening * n + b"1" + closing * n + b"}" for n in (99, 100))
-    assert (await send(most)).status_code == 422
-    problem = assert_problem(await send(more), 400, "malformed-body")
+    allowed, too_deep = (b'{"other":' + opening * n + b"1" + closing * n + b"}" for n in (99, 100))
+    assert (await send(allowed)).status_code == 422
+    problem = assert_problem(await send(too_deep), 400, "malformed-body")
     assert problem["detail"] == "The body nests more than 100 arrays and objects into each other."
 
 
@@ -373,10 +373,10 @@ async def test_body_of_a_disconnected_client_is_malformed() -> None:
     async def receive() -> Any:
         return {"type": "http.disconnect"}
 
-    async def keep(message: Any) -> None:
+    async def record(message: Any) -> None:
         sent.append(message)
 
-    await APP(scope, receive, keep)
+    await APP(scope, receive, record)
 
     start, body = sent
     assert start["status"] == 400
@@ -407,7 +407,7 @@ async def test_number_out_of_range_keeps_its_sign_and_type(raw: str, detail: str
 
 @pytest.mark.requirement("FR-024")
 @pytest.mark.parametrize(
-    "declared",
+    "content_type",
     [
         "application/json",
         "Application/JSON",
@@ -417,13 +417,13 @@ async def test_number_out_of_range_keeps_its_sign_and_type(raw: str, detail: str
         "application/json ; Charset=Utf-8",
     ],
 )
-async def test_json_in_utf_8_is_accepted(declared: str) -> None:
-    assert (await send(b'{"count":1}', {"Content-Type": declared})).status_code == 200
+async def test_json_in_utf_8_is_accepted(content_type: str) -> None:
+    assert (await send(b'{"count":1}', {"Content-Type": content_type})).status_code == 200
 
 
 @pytest.mark.requirement("FR-024")
 @pytest.mark.parametrize(
-    "declared",
+    "content_type",
     [
         "",
         "text/plain",
@@ -443,10 +443,10 @@ async def test_json_in_utf_8_is_accepted(declared: str) -> None:
         "application/x-www-form-urlencoded",
         "multipart/form-data; boundary=x",
     ],
-    ids=lambda declared: declared or "empty",
+    ids=lambda content_type: content_type or "empty",
 )
-async def test_other_content_type_is_unsupported(declared: str) -> None:
-    response = await send(b'{"count":1}', {"Content-Type": declared})
+async def test_other_content_type_is_unsupported(content_type: str) -> None:
+    response = await send(b'{"count":1}', {"Content-Type": content_type})
     assert_problem(response, 415, "unsupported-media-type", "Content-Type")
 
 
@@ -480,9 +480,9 @@ async def test_repeated_content_type_is_rejected() -> None:
 
 
 @pytest.mark.requirement("FR-024")
-@pytest.mark.parametrize("declared", [MERGE_PATCH, JSON, f"{MERGE_PATCH}; charset=utf-8"])
-async def test_merge_patch_accepts_both_content_types(declared: str) -> None:
-    response = await send(b'{"count":1}', {"Content-Type": declared}, "/patch")
+@pytest.mark.parametrize("content_type", [MERGE_PATCH, JSON, f"{MERGE_PATCH}; charset=utf-8"])
+async def test_merge_patch_accepts_both_content_types(content_type: str) -> None:
+    response = await send(b'{"count":1}', {"Content-Type": content_type}, "/patch")
     assert response.status_code == 200
 
 
@@ -503,7 +503,7 @@ async def test_merge_patch_error_lists_both_content_types() -> None:
         ([], "Content-Type", "must be sent once"),
         ([("Content-Type", JSON)] * 2, "Content-Type", "must be sent once"),
         ([("Content-Type", "text/plain")], "Content-Type", "must be application/json"),
-        # Only space and tab are blanks.
+        # Only space and tab are whitespace here.
         ([("Content-Type", "\xa0application/json")], "Content-Type", "must be application/json"),
         ([("Content-Type", "Xapplication/json")], "Content-Type", "must be application/json"),
         (

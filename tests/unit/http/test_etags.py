@@ -17,7 +17,7 @@ pytestmark = pytest.mark.requirement("FR-010", "FR-013")
 
 
 def parsed(value: str) -> ETagCondition:
-    """The condition in a header field that is there."""
+    """Parse a header that is present."""
     condition = ETagCondition.parse(value)
     assert condition is not None
     return condition
@@ -52,7 +52,7 @@ def test_absent_header_has_no_condition() -> None:
         (f'"other", {A}', ETagCondition(any=False, strong=(ONE,))),
         ('"a,b", "c"', ETagCondition(any=False)),
         (f'"x,W/", {A}', ETagCondition(any=False, strong=(ONE,))),
-        # Without a space, a tag that was not seen would take the next one along.
+        # Without a space, a tag that the parser misses would hide the next one.
         (f'"",{A}', ETagCondition(any=False, strong=(ONE,))),
         (f'"!",{A}', ETagCondition(any=False, strong=(ONE,))),
         (f'"#",{A}', ETagCondition(any=False, strong=(ONE,))),
@@ -78,7 +78,7 @@ def test_list_of_etags_is_parsed(tags: list[tuple[bool, UUID]]) -> None:
 @pytest.mark.parametrize(
     ("value", "strongly", "weakly"),
     [
-        # RFC 9110, section 8.8.3.2; the service's own tags are all strong.
+        # RFC 9110, section 8.8.3.2. The service creates only strong tags.
         (A, True, True),
         (f"W/{A}", False, True),
         (B, False, False),
@@ -96,12 +96,10 @@ def test_etags_are_compared(value: str, *, strongly: bool, weakly: bool) -> None
 
 
 @given(st.lists(st.uuids(), min_size=1, max_size=5), st.uuids())
-def test_strong_etags_match_weakly_if_and_only_if_strongly(
-    listed: list[UUID], current: UUID
-) -> None:
+def test_strong_etags_match_strongly_and_weakly(listed: list[UUID], current: UUID) -> None:
     condition = parsed(", ".join(map(format_etag, listed)))
-    held = (
+    matches = (
         condition.matches_strong(format_etag(current)),
         condition.matches_weak(format_etag(current)),
     )
-    assert held == (current in listed, current in listed)
+    assert matches == (current in listed, current in listed)

@@ -1,4 +1,4 @@
-"""Exceptions become problems."""
+"""Conversion of exceptions to problems."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 def request() -> Request[Any, Any, Any]:
-    """A request as the edge hands it in."""
+    """Return a request with the state that the middleware sets."""
     scope: Any = {
         "type": "http",
         "state": {"request_id": "request-1", "trace_id": TRACE},
@@ -89,7 +89,7 @@ def test_method_not_allowed_lists_all_allowed_methods() -> None:
 
 @pytest.mark.requirement("FR-028", "FR-036")
 @pytest.mark.parametrize(
-    ("answer", "exception"),
+    ("handler", "exception"),
     [
         (handle_unexpected_exception, ValueError("hunter2")),
         (handle_http_exception, InternalServerException("hunter2")),
@@ -97,10 +97,10 @@ def test_method_not_allowed_lists_all_allowed_methods() -> None:
     ],
 )
 def test_unexpected_exception_is_logged_and_hidden_from_the_client(
-    answer: Any, exception: Exception
+    handler: Any, exception: Exception
 ) -> None:
     with capture_logs() as lines:
-        response = answer(request(), exception)
+        response = handler(request(), exception)
     assert response.status_code == 500
     assert b"hunter2" not in response.content
     assert lines == [
@@ -121,9 +121,9 @@ def test_problem_keeps_its_detail_and_headers() -> None:
     assert msgspec.json.decode(response.content)["detail"] == "Other words."
 
 
-@pytest.mark.parametrize("kind", [ProblemError, HTTPException, Exception])
-def test_every_exception_class_has_a_handler(kind: type[Exception]) -> None:
-    assert kind in EXCEPTION_HANDLERS
+@pytest.mark.parametrize("exception_type", [ProblemError, HTTPException, Exception])
+def test_every_exception_class_has_a_handler(exception_type: type[Exception]) -> None:
+    assert exception_type in EXCEPTION_HANDLERS
 
 
 def test_problem_is_not_logged_as_an_error() -> None:

@@ -1,4 +1,4 @@
-"""The entries of CORS_ORIGINS become what a browser sends as Origin, or are rejected by name."""
+"""Parsing of CORS_ORIGINS into the values that a browser sends as Origin."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_entries_are_separated_by_commas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "fault"),
+    ("entry", "error"),
     [
         ("", "is empty"),
         ("https://a.example https://b.example", "contains white space or a control character"),
@@ -112,10 +112,10 @@ def test_entries_are_separated_by_commas() -> None:
         ("http://127.0.0.1.", "has an invalid host"),
     ],
 )
-def test_invalid_entry_is_named_by_its_number(entry: str, fault: str) -> None:
+def test_invalid_entry_is_named_by_its_number(entry: str, error: str) -> None:
     with pytest.raises(OriginsError) as raised:
         parse_origins(f"https://a.example,{entry}")
-    assert str(raised.value) == f"entry 2 {fault}. {EXPECTED_FORM}"
+    assert str(raised.value) == f"entry 2 {error}. {EXPECTED_FORM}"
 
 
 def test_every_invalid_entry_is_named() -> None:

@@ -1,4 +1,4 @@
-"""The kinds of problem, held against the contract."""
+"""Problem types, checked against the contract."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.requirement("FR-027")
 
 
 def test_titles_are_unique() -> None:
-    assert len({kind.title for kind in PROBLEM_TYPES}) == len(PROBLEM_TYPES)
+    assert len({problem_type.title for problem_type in PROBLEM_TYPES}) == len(PROBLEM_TYPES)
 
 
 def test_type_is_the_class_name_in_kebab_case() -> None:
@@ -32,18 +32,19 @@ def test_type_is_the_class_name_in_kebab_case() -> None:
 
 
 def test_contract_examples_match_the_problem_types(contract: OpenAPIDocument) -> None:
-    shown = {
+    examples = {
         (example["value"]["type"], example["value"]["title"], example["value"]["status"])
         for response in contract.document["components"]["responses"].values()
         for media in [response.get("content", {}).get("application/problem+json", {})]
         for example in media.get("examples", {}).values()
     }
-    assert shown - {("about:blank", "Unauthorized", 401)} == {
-        (kind.type, kind.title, int(kind.status)) for kind in PROBLEM_TYPES
+    assert examples - {("about:blank", "Unauthorized", 401)} == {
+        (problem_type.type, problem_type.title, int(problem_type.status))
+        for problem_type in PROBLEM_TYPES
     }
 
 
-WORDS = {
+DEFAULTS = {
     "malformed-request": (
         400,
         "The request is not HTTP",
@@ -148,30 +149,34 @@ WORDS = {
 
 
 def test_default_status_title_and_detail() -> None:
-    bodies = [kind().to_problem("request-1") for kind in PROBLEM_TYPES]
-    told = {
+    bodies = [problem_type().to_problem("request-1") for problem_type in PROBLEM_TYPES]
+    defaults = {
         body.type.removeprefix("/problems/"): (body.status, body.title, body.detail)
         for body in bodies
     }
-    assert told == WORDS
+    assert defaults == DEFAULTS
 
 
-@pytest.mark.parametrize("kind", PROBLEM_TYPES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "problem_type", PROBLEM_TYPES, ids=lambda problem_type: problem_type.__name__
+)
 def test_problem_matches_the_contract_schema(
-    kind: type[ProblemError], contract: OpenAPIDocument
+    problem_type: type[ProblemError], contract: OpenAPIDocument
 ) -> None:
-    body = msgspec.to_builtins(kind().to_problem("request-1"))
+    body = msgspec.to_builtins(problem_type().to_problem("request-1"))
     assert contract.validate("Problem", body) == []
     assert not body["errors"]
     assert body["instance"] == "request-1"
 
 
-@pytest.mark.parametrize("kind", PROBLEM_TYPES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "problem_type", PROBLEM_TYPES, ids=lambda problem_type: problem_type.__name__
+)
 def test_retry_after_is_sent_for_409_and_503(
-    kind: type[ProblemError],
+    problem_type: type[ProblemError],
 ) -> None:
-    promised = {"Retry-After": "1"} if kind.status in {409, 503} else {}
-    assert dict(kind().headers) == promised
+    expected = {"Retry-After": "1"} if problem_type.status in {409, 503} else {}
+    assert dict(problem_type().headers) == expected
 
 
 def test_both_database_problems_send_retry_after() -> None:
@@ -199,11 +204,11 @@ def test_instance_does_not_change_its_problem_type() -> None:
 
 @pytest.mark.requirement("FR-026")
 def test_errors_are_truncated_to_the_contract_limit(contract: OpenAPIDocument) -> None:
-    faults = [FieldError(pointer=f"/{number}", detail="is wrong") for number in range(150)]
-    body = InvalidBody(errors=faults).to_problem("request-1")
-    assert list(body.errors) == faults[:MAX_ERRORS]
-    allowed = contract.document["components"]["schemas"]["Problem"]["properties"]["errors"]
-    assert allowed["maxItems"] == MAX_ERRORS
+    errors = [FieldError(pointer=f"/{number}", detail="is wrong") for number in range(150)]
+    body = InvalidBody(errors=errors).to_problem("request-1")
+    assert list(body.errors) == errors[:MAX_ERRORS]
+    schema = contract.document["components"]["schemas"]["Problem"]["properties"]["errors"]
+    assert schema["maxItems"] == MAX_ERRORS
 
 
 @pytest.mark.requirement("FR-042")

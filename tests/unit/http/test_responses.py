@@ -1,4 +1,4 @@
-"""What an answer sends: the two messages of ASGI, with nothing in them but what it was given."""
+"""The ASGI messages of a response."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ class Thing(msgspec.Struct):
     name: str
 
 
-class Made(APIResponse[Thing]):
+class CreatedThing(APIResponse[Thing]):
     status = 201
     fields = CreatedHeaders
 
 
-async def sent(answer: APIResponse[Any]) -> list[Any]:
+async def messages_of(response: APIResponse[Any]) -> list[Any]:
     messages: list[Any] = []
 
     async def send(message: Any) -> None:
         messages.append(message)
 
-    unread: Any = None
-    await answer.to_asgi_response()(cast("Any", {}), unread, send)
+    receive: Any = None
+    await response.to_asgi_response()(cast("Any", {}), receive, send)
     return messages
 
 
 @pytest.mark.parametrize("content", [Thing("a"), b'{"name":"a"}'], ids=["a struct", "bytes"])
 async def test_response_is_two_asgi_messages(content: Thing | bytes) -> None:
-    assert await sent(Made(content, CreatedHeaders('"1"', "/things/1"))) == [
+    assert await messages_of(CreatedThing(content, CreatedHeaders('"1"', "/things/1"))) == [
         {
             "type": "http.response.start",
             "status": 201,
@@ -51,22 +51,24 @@ async def test_response_is_two_asgi_messages(content: Thing | bytes) -> None:
 
 
 async def test_not_modified_response_has_no_body() -> None:
-    assert await sent(NotModifiedResponse('"1"')) == [
+    assert await messages_of(NotModifiedResponse('"1"')) == [
         {"type": "http.response.start", "status": 304, "headers": [(b"etag", b'"1"')]},
         {"type": "http.response.body", "body": b"", "more_body": False},
     ]
 
 
 async def test_plug_in_may_add_headers() -> None:
-    answer = NotModifiedResponse('"1"')
-    answer.set_header("X-Of-Another", 7)
-    start, _ = await sent(answer)
-    assert start["headers"] == [(b"etag", b'"1"'), (b"x-of-another", b"7")]
+    response = NotModifiedResponse('"1"')
+    response.set_header("X-Plug-In", 7)
+    start, _ = await messages_of(response)
+    assert start["headers"] == [(b"etag", b'"1"'), (b"x-plug-in", b"7")]
 
 
 def test_response_has_the_attributes_that_litestar_expects() -> None:
-    answer = NotModifiedResponse('"1"')
-    usual: Any = super(APIResponse, answer)
-    ours = {name: getattr(answer, name) for name in APIResponse.__mro__[1].__slots__}  # type: ignore[attr-defined]
-    usual.__init__(None, status_code=304, media_type="application/json", headers={"ETag": '"1"'})
-    assert ours == {name: getattr(answer, name) for name in ours}
+    response = NotModifiedResponse('"1"')
+    litestar_response: Any = super(APIResponse, response)
+    attributes = {name: getattr(response, name) for name in APIResponse.__mro__[1].__slots__}  # type: ignore[attr-defined]
+    litestar_response.__init__(
+        None, status_code=304, media_type="application/json", headers={"ETag": '"1"'}
+    )
+    assert attributes == {name: getattr(response, name) for name in attributes}

@@ -1,4 +1,4 @@
-"""What the documents say of settings, tasks, files and versions is so."""
+"""The documents agree with the settings, tasks, files and versions."""
 
 from __future__ import annotations
 
@@ -32,41 +32,40 @@ FILE = re.compile(r"[\w.*-]+(/[\w.*-]+)*(\.(html|mako|md|py|toml|txt|yaml|yml)|/
 COMMANDS = re.compile(r"(?:^|[|(]) ?(?:[A-Z]+=\$\()?([a-z]+) ", re.MULTILINE)
 
 
-def name_of(path: Path) -> str:
-    """A document's name in the output of the tests."""
+def document_name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def shown(value: object) -> str:
-    """A setting's value as the table shows it."""
+def table_value(value: object) -> str:
+    """Format the value of a setting as in the table."""
     if value is None or value == ():
         return "none"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def tasks_named(text: str) -> set[str]:
-    """The tasks that a document tells its readers to run, in blocks and between backticks."""
+    """Return the tasks in `sh` blocks and between backticks."""
     blocks = [body for language, body in FENCE.findall(text) if language == "sh"]
     spans = SPAN.findall(FENCE.sub("", text))
     return {name for code in blocks + spans for name in TASK.findall(code)}
 
 
 def files_named(text: str) -> set[str]:
-    """The files and folders between backticks, but not those that git ignores."""
+    """Return the files and folders between backticks that git does not ignore."""
     spans = SPAN.findall(FENCE.sub("", text))
     return {span for span in spans if FILE.fullmatch(span)} - set(IGNORED)
 
 
-def block(mark: str, language: str) -> str:
-    """The one block of the README after a comment."""
-    form = rf"^<!-- {mark} -->\n```{language}\n(.*?)^```$"
-    found: list[str] = re.findall(form, README, re.MULTILINE | re.DOTALL)
-    assert len(found) == 1
-    return found[0]
+def block(comment: str, language: str) -> str:
+    """Return the only block of the README after this comment."""
+    pattern = rf"^<!-- {comment} -->\n```{language}\n(.*?)^```$"
+    blocks: list[str] = re.findall(pattern, README, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 1
+    return blocks[0]
 
 
 def missing(names: set[str], *folders: Path) -> Iterator[str]:
-    """The names that no folder holds."""
+    """Yield the names that no folder contains."""
     return (
         name
         for name in sorted(names)
@@ -81,7 +80,7 @@ def missing(names: set[str], *folders: Path) -> Iterator[str]:
 def test_configuration_table_matches_the_settings() -> None:
     settings = Settings()
     expected = [
-        (name.upper(), shown(getattr(settings, name))) for name in Settings.__struct_fields__
+        (name.upper(), table_value(getattr(settings, name))) for name in Settings.__struct_fields__
     ]
     assert SETTING.findall(README) == expected
 
@@ -89,15 +88,15 @@ def test_configuration_table_matches_the_settings() -> None:
 @pytest.mark.requirement("FR-037")
 def test_documented_defaults_are_the_defaults() -> None:
     environ = {name: default.strip("`") for name, default in SETTING.findall(README)}
-    given = {name: value for name, value in environ.items() if value != "none"}
-    assert len(given) > 5
-    assert Settings.from_env(given) == Settings()
+    variables = {name: value for name, value in environ.items() if value != "none"}
+    assert len(variables) > 5
+    assert Settings.from_env(variables) == Settings()
 
 
 # --- tasks -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=document_name)
 def test_every_named_task_exists(document: Path) -> None:
     public = {name for name, task in TASKS.items() if not task.get("internal")}
     assert tasks_named(document.read_text("utf-8")) - public == set()
@@ -117,13 +116,13 @@ def test_every_public_task_has_a_description() -> None:
 # --- files -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=document_name)
 def test_every_named_file_exists(document: Path) -> None:
-    named = files_named(document.read_text("utf-8"))
-    assert list(missing(named, ROOT, document.parent, ROOT / "app", SPECS)) == []
+    files = files_named(document.read_text("utf-8"))
+    assert list(missing(files, ROOT, document.parent, ROOT / "app", SPECS)) == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=document_name)
 def test_every_link_has_a_target(document: Path) -> None:
     links = set(LINK.findall(document.read_text("utf-8")))
     assert list(missing(links, document.parent)) == []
@@ -145,7 +144,7 @@ def test_contract_project_client_and_changelog_have_one_version() -> None:
     assert client == [latest[1], latest[1]]
 
 
-# --- the session -------------------------------------------------------------------------------
+# --- example session ---------------------------------------------------------------------------
 
 
 def test_session_uses_only_curl_printf_and_sed() -> None:
@@ -158,7 +157,7 @@ def test_session_prints_one_status_per_request() -> None:
     assert block("session", "sh").count("curl ") == len(statuses)
 
 
-# --- the rules bite ----------------------------------------------------------------------------
+# --- helpers -----------------------------------------------------------------------------------
 
 TEXT = """
 Run `task serve`, then `PYTHON=3.13 task nonsense`; see `app/asgi.py`, `app/gone.py`, `.data/`,

@@ -74,7 +74,6 @@ class Pipe(asyncio.Transport):
 
 
 async def never_respond(_: Any, __: Any, ___: Any) -> None:
-    """Never respond."""
     await asyncio.Event().wait()
 
 

@@ -1,4 +1,4 @@
-"""Words, as the search knows them."""
+"""Tokenization for the search."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 users = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._:|@+-]{0,127}\Z")
 code_points = st.sampled_from(
     [
-        chr(edge + step)
-        for ends in SEPARATORS
-        for edge in ends
+        chr(bound + step)
+        for separator_range in SEPARATORS
+        for bound in separator_range
         for step in (-1, 0, 1)
-        if edge + step >= 0
+        if bound + step >= 0
     ]
 )
 
@@ -44,7 +44,7 @@ def migration() -> ModuleType:
 
 
 def ranges_of(character_class: str) -> list[tuple[int, int]]:
-    r"""The ranges of a PostgreSQL character class that is written in \uXXXX alone."""
+    r"""Return the ranges of a PostgreSQL character class that contains only \uXXXX."""
     parts = re.findall(r"\\u([0-9A-F]{4})(?:-\\u([0-9A-F]{4}))?", character_class)
     written = "".join(rf"\u{first}" + (rf"-\u{last}" if last else "") for first, last in parts)
     assert written == character_class
@@ -70,7 +70,7 @@ def test_separators_match_the_contract(contract: OpenAPIDocument) -> None:
     "sql", [models.SEPARATORS, migration().SEPARATORS], ids=["model", "migration"]
 )
 def test_database_separators_are_the_same_except_u_0000(sql: str) -> None:
-    # U+0000 can be in no text of PostgreSQL's.
+    # PostgreSQL text cannot contain U+0000.
     assert ranges_of(sql) == [(1, 0x2F), *SEPARATORS[1:]]
 
 
@@ -78,7 +78,9 @@ def test_model_and_migration_generate_the_same_column() -> None:
     assert models.SEARCH_EXPRESSION == migration().SEARCH
 
 
-@pytest.mark.parametrize("character", sorted({chr(edge) for ends in SEPARATORS for edge in ends}))
+@pytest.mark.parametrize(
+    "character", sorted({chr(bound) for separator_range in SEPARATORS for bound in separator_range})
+)
 def test_both_ends_of_a_separator_range_separate(character: str) -> None:
     assert tokenize(f"a{character}b") == ["a", "b"]
 
@@ -86,7 +88,7 @@ def test_both_ends_of_a_separator_range_separate(character: str) -> None:
 @pytest.mark.parametrize(
     "character",
     sorted(
-        {chr(edge) for first, last in SEPARATORS for edge in (first - 1, last + 1) if edge >= 0}
+        {chr(bound) for first, last in SEPARATORS for bound in (first - 1, last + 1) if bound >= 0}
     ),
 )
 def test_characters_next_to_a_separator_range_do_not_separate(character: str) -> None:
@@ -95,9 +97,9 @@ def test_characters_next_to_a_separator_range_do_not_separate(character: str) ->
 
 @given(text)
 def test_tokens_are_the_text_between_separators(sample: str) -> None:
-    is_in_word = [not any(first <= ord(c) <= last for first, last in SEPARATORS) for c in sample]
-    kept = "".join(c if inside else " " for c, inside in zip(sample, is_in_word, strict=True))
-    assert tokenize(sample) == [word for word in kept.split(" ") if word]
+    is_in_token = [not any(first <= ord(c) <= last for first, last in SEPARATORS) for c in sample]
+    spaced = "".join(c if inside else " " for c, inside in zip(sample, is_in_token, strict=True))
+    assert tokenize(sample) == [token for token in spaced.split(" ") if token]
 
 
 @pytest.mark.parametrize(
@@ -134,9 +136,9 @@ def test_user_prefix_is_eight_hex_digits_and_stable(user: str) -> None:
 @pytest.mark.requirement("FR-020")
 @given(users, text)
 def test_each_query_token_has_the_user_prefix(user: str, sample: str) -> None:
-    mark = user_prefix(user)
+    prefix = user_prefix(user)
     query = build_tsquery(user, sample) or ""
-    assert [part[: len(mark)] for part in re.findall(r"'([^']+)'", query)] == [mark] * len(
+    assert [part[: len(prefix)] for part in re.findall(r"'([^']+)'", query)] == [prefix] * len(
         tokenize(sample)
     )
 

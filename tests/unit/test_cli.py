@@ -189,7 +189,7 @@ def fake_server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     ("host", "shown"),
     [
         ("127.0.0.1", "127.0.0.1"),
-        ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - in a test
+        ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - only in a test
         ("::1", "[::1]"),
         ("*", "127.0.0.1"),
     ],

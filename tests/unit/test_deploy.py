@@ -269,7 +269,7 @@ def serve_status(status: int, host: str = "127.0.0.1") -> Iterator[str]:
     [
         ("127.0.0.1", {"HOST": "*"}),
         ("127.0.0.1", {"HOST": ""}),
-        ("127.0.0.1", {"HOST": "0.0.0.0"}),  # noqa: S104 - in a test
+        ("127.0.0.1", {"HOST": "0.0.0.0"}),  # noqa: S104 - only in a test
         ("127.0.0.2", {"HOST": "127.0.0.2"}),
         ("::1", {"HOST": "::1"}),
         ("::1", {"HOST": "::"}),

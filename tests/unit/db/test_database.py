@@ -119,7 +119,7 @@ def test_constraint_violation_is_a_body_error(constraint: str, pointer: str) -> 
         QueryError(pg.InterfaceError("hunter2")),
     ],
     ids=[
-        "own limit",
+        "request timeout",
         "pool",
         "server while connecting",
         "driver while connecting",
@@ -209,7 +209,7 @@ async def test_revision_is_none_only_if_its_table_is_missing(
 
 @pytest.mark.requirement("FR-035")
 @pytest.mark.parametrize(
-    ("rows", "revision"), [([("0001", False)], "0001"), ([], None)], ids=["a row", "none"]
+    ("rows", "revision"), [([("0001", False)], "0001"), ([], None)], ids=["row", "none"]
 )
 async def test_revision_of_a_writable_database_is_its_row(
     rows: list[Any], revision: str | None, monkeypatch: pytest.MonkeyPatch

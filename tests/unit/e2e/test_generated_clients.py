@@ -208,6 +208,8 @@ def test_no_parameter_is_a_const() -> None:
     document = OpenAPIDocument.load().document
     schemas = document["components"]["schemas"]
     used = [node["schema"] for node in document["components"]["parameters"].values()]
-    found = [schemas[node["$ref"].rpartition("/")[2]] if "$ref" in node else node for node in used]
-    assert len(found) > 10
-    assert [schema for schema in found if "const" in schema] == []
+    resolved = [
+        schemas[node["$ref"].rpartition("/")[2]] if "$ref" in node else node for node in used
+    ]
+    assert len(resolved) > 10
+    assert [schema for schema in resolved if "const" in schema] == []

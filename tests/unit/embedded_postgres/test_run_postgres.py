@@ -262,9 +262,9 @@ def test_startup_error_includes_the_end_of_the_log(directory: Path) -> None:
     (directory / "postgres").write_text(f"#!/bin/sh\n{lines}printf 'not utf-8: \\377\\n'\nexit 3\n")
     with pytest.raises(EmbeddedError) as raised:
         run_postgres(directory / "data").__enter__()
+    log = directory / "data" / "postgres.log"
     assert str(raised.value).splitlines() == [
-        "postgres failed (exit status 3, time limit 120 s). "
-        f"The end of {directory}/data/postgres.log:",
+        f"postgres failed (exit status 3, time limit 120 s). The end of {log}:",
         *(f"line {number}" for number in range(2, 9)),
         "not utf-8: �",
     ]

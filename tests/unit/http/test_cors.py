@@ -92,7 +92,7 @@ def lines_of(cors: CORSPolicy, *requests: dict[bytes, bytes]) -> list[Any]:
 
 
 def origins_of(cors: CORSPolicy, *origins: bytes) -> list[str]:
-    """Return those of the origins that are logged, in order."""
+    """Return the origins that are logged for these requests, in order."""
     return [line["origin"] for line in lines_of(cors, *({b"origin": name} for name in origins))]
 
 

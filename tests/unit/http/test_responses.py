@@ -33,7 +33,7 @@ async def messages_of(response: APIResponse[Any]) -> list[Any]:
     return messages
 
 
-@pytest.mark.parametrize("content", [Thing("a"), b'{"name":"a"}'], ids=["a struct", "bytes"])
+@pytest.mark.parametrize("content", [Thing("a"), b'{"name":"a"}'], ids=["struct", "bytes"])
 async def test_response_is_two_asgi_messages(content: Thing | bytes) -> None:
     assert await messages_of(CreatedThing(content, CreatedHeaders('"1"', "/things/1"))) == [
         {

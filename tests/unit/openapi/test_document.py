@@ -118,7 +118,7 @@ def test_validation_reports_every_error_without_values() -> None:
         ("a" * 1022 + "~b", "/" + "a" * 1022),  # half an escape is removed as well
         ("a" * 1021 + "~b", "/" + "a" * 1021 + "~0"),
     ],
-    ids=["the last", "one more", "half an escape", "a whole escape"],
+    ids=["longest", "too long", "half an escape", "whole escape"],
 )
 def test_pointer_is_truncated_to_the_limit(name: str, pointer: str) -> None:
     errors = CONTRACT.validate("Thing", {"name": "abc", "size": 1, name: 1})

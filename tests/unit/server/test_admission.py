@@ -303,8 +303,8 @@ async def test_server_checks_timeouts_every_second_and_on_shutdown(
 
 
 def test_overloaded_response_is_complete() -> None:
-    head, _, body = overloaded_response("mine", None).partition(b"\r\n\r\n")
-    assert head.decode().split("\r\n") == [
+    header_block, _, body = overloaded_response("mine", None).partition(b"\r\n\r\n")
+    assert header_block.decode().split("\r\n") == [
         "HTTP/1.1 503 Service Unavailable",
         "content-type: application/problem+json",
         "retry-after: 1",
@@ -334,9 +334,11 @@ def test_overloaded_response_contains_the_trace_id() -> None:
 
 def test_overloaded_response_has_extra_headers_and_connection_close() -> None:
     headers = [(b"a", b"b"), (b"c", b"d")]
-    head = overloaded_response("mine", None, headers, keep_alive=False).partition(b"\r\n\r\n")[0]
-    assert b"\r\na: b\r\nc: d\r\n" in head
-    assert head.endswith(b"\r\nconnection: close")
+    header_block = overloaded_response("mine", None, headers, keep_alive=False).partition(
+        b"\r\n\r\n"
+    )[0]
+    assert b"\r\na: b\r\nc: d\r\n" in header_block
+    assert header_block.endswith(b"\r\nconnection: close")
 
 
 def test_overloaded_response_without_body_has_its_content_length() -> None:

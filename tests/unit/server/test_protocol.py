@@ -232,10 +232,10 @@ async def test_protocol_error_has_headers_and_a_log_line() -> None:
     with capture_logs() as lines:
         protocol.data_received(b"nonsense\r\n\r\n")
         reported = await problem(pipe)
-    head, _, body = pipe.written.partition(b"\r\n\r\n")
+    header_block, _, body = pipe.written.partition(b"\r\n\r\n")
     instance = reported["instance"]
     assert UUID(instance).version == 7
-    assert head.decode().split("\r\n") == [
+    assert header_block.decode().split("\r\n") == [
         "HTTP/1.1 400 Bad Request",
         "content-type: application/problem+json",
         f"content-length: {len(body)}",
@@ -763,10 +763,12 @@ async def test_rejection_has_a_body_except_for_head(method: str, *, has_body: bo
     protocol, pipe = connect()
     protocol.server_state.max_concurrent_requests = 0
     protocol.data_received(f"{method} /api HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-    head, _, body = pipe.written.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 503 ")
+    header_block, _, body = pipe.written.partition(b"\r\n\r\n")
+    assert header_block.startswith(b"HTTP/1.1 503 ")
     assert bool(body) is has_body
-    assert len(head.partition(b"x-request-id: ")[2].partition(b"\r\n")[0]) == len(str(UUID(int=0)))
+    assert len(header_block.partition(b"x-request-id: ")[2].partition(b"\r\n")[0]) == len(
+        str(UUID(int=0))
+    )
 
 
 @SLOW_CLIENTS
@@ -788,7 +790,7 @@ async def test_drained_body_is_limited_to_one_mebibyte(size: int, *, reading_sto
         (respond, b"Expect: 100-continue\r\n", [b"HTTP/1.1 204 "]),
         (read_body, b"Expect: 100-continue\r\n", [b"HTTP/1.1 100 ", b"HTTP/1.1 204 "]),
     ],
-    ids=["plain", "rejected early", "asked for"],
+    ids=["plain", "rejected early", "continued"],
 )
 async def test_response_is_one_write_and_interim_responses_are_immediate(
     app: Any, expect: bytes, prefixes: list[bytes]

@@ -84,9 +84,9 @@ class EmptySession:
         self.bind = None
         monkeypatch.setattr("app.domain.tasks.repository.monotonic", lambda: self.now)
 
-    async def fetch(self, *_: object, since: float | None = None) -> list[Any]:
+    async def fetch(self, *_: object, started_at: float | None = None) -> list[Any]:
         self.now += 1
-        self.started_at.append(since)
+        self.started_at.append(started_at)
         return []
 
 

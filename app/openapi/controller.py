@@ -1,4 +1,4 @@
-"""The contract as a document: its two operations."""
+"""Operations that return the contract, `openapi.yaml`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GET_DOCUMENT = Parameters(NoParameters, NoParameters, IfNoneMatchHeaders)
 
 
 class OpenAPIYamlResponse(APIResponse[OpenAPIJson]):
-    """The contract's file."""
+    """The contract as YAML."""
 
     status = HTTP_200_OK
     content_type = "application/yaml"
@@ -26,7 +26,7 @@ class OpenAPIYamlResponse(APIResponse[OpenAPIJson]):
 
 
 class OpenAPIJsonResponse(APIResponse[OpenAPIJson]):
-    """The same document as JSON."""
+    """The contract as JSON."""
 
     status = HTTP_200_OK
     headers_type = ETagHeaders
@@ -41,7 +41,7 @@ class OpenAPIJsonResponse(APIResponse[OpenAPIJson]):
 async def get_contract_yaml(
     request: Request[Any, Any, Any],
 ) -> OpenAPIYamlResponse | NotModifiedResponse:
-    """Answer the file, byte for byte."""
+    """Return `openapi.yaml` unchanged, or 304 if the client has it."""
     _, _, headers = GET_DOCUMENT.parse(request)
     contract = app_state(request).openapi
     if is_not_modified(headers.if_none_match, contract.yaml_etag):
@@ -58,7 +58,7 @@ async def get_contract_yaml(
 async def get_contract_json(
     request: Request[Any, Any, Any],
 ) -> OpenAPIJsonResponse | NotModifiedResponse:
-    """Answer the same document as JSON."""
+    """Return the contract as JSON, or 304 if the client has it."""
     _, _, headers = GET_DOCUMENT.parse(request)
     contract = app_state(request).openapi
     if is_not_modified(headers.if_none_match, contract.json_etag):

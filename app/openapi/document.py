@@ -29,7 +29,7 @@ Operation = tuple[str, str, str]
 """Path template, method in upper case, operationId."""
 
 
-class OpenAPIJson(msgspec.Struct, frozen=True):
+class OpenApiDocument(msgspec.Struct, frozen=True):
     """The properties of the contract that clients may rely on. It is served as it was written."""
 
     openapi: Annotated[str, Meta(max_length=16, pattern=r"^3\.1\.[0-9]+\Z")]

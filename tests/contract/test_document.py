@@ -16,7 +16,7 @@ from app.asgi import ROUTE_HANDLERS
 from app.domain.health import controller
 from app.domain.tasks.schemas import Task, TaskCreate, TaskPage, TaskPatch, TaskReplace
 from app.http.problems import Problem
-from app.openapi.document import OpenAPIJson
+from app.openapi.document import OpenApiDocument
 from tests.support.contract_check import ContractCheck
 
 CHECK = ContractCheck()
@@ -29,7 +29,7 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "TaskPage": TaskPage,
     "Problem": Problem,
     "Health": controller.Health,
-    "OpenAPIJson": OpenAPIJson,
+    "OpenApiDocument": OpenApiDocument,
 }
 REQUESTS = {"createTask", "replaceTask", "updateTask"}
 

@@ -1,20 +1,17 @@
-"""Operations that return the contract, `openapi.yaml`."""
+"""The contract as a document: its two operations."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar import Request, get
+from litestar import get
 from litestar.status_codes import HTTP_200_OK
 
 from app.http.etags import is_not_modified
 from app.http.headers import ETagHeaders
-from app.http.parameters import IfNoneMatchHeaders, NoParameters, Parameters
+from app.http.operation import operation
+from app.http.parameters import IfNoneMatchHeaders
 from app.http.responses import APIResponse, NotModifiedResponse
 from app.openapi.document import OpenAPIJson
-from app.state import app_state
-
-GET_DOCUMENT = Parameters(NoParameters, NoParameters, IfNoneMatchHeaders)
+from app.state import AppState
 
 
 class OpenAPIYamlResponse(APIResponse[OpenAPIJson]):
@@ -32,35 +29,25 @@ class OpenAPIJsonResponse(APIResponse[OpenAPIJson]):
     headers_type = ETagHeaders
 
 
-@get(
-    "/openapi.yaml",
-    operation_id="getContractYaml",
-    tags=["contract"],
-    parameters=GET_DOCUMENT,
-)
+@get("/openapi.yaml", operation_id="getContractYaml", tags=["contract"])
+@operation()
 async def get_contract_yaml(
-    request: Request[Any, Any, Any],
+    state: AppState, headers: IfNoneMatchHeaders
 ) -> OpenAPIYamlResponse | NotModifiedResponse:
     """Return `openapi.yaml` unchanged, or 304 if the client has it."""
-    _, _, headers = GET_DOCUMENT.parse(request)
-    contract = app_state(request).openapi
-    if is_not_modified(headers.if_none_match, contract.yaml_etag):
-        return NotModifiedResponse(contract.yaml_etag)
-    return OpenAPIYamlResponse(contract.yaml_bytes, ETagHeaders(contract.yaml_etag))
+    document = state.openapi
+    if is_not_modified(headers.if_none_match, document.yaml_etag):
+        return NotModifiedResponse(document.yaml_etag)
+    return OpenAPIYamlResponse(document.yaml_bytes, ETagHeaders(document.yaml_etag))
 
 
-@get(
-    "/openapi.json",
-    operation_id="getContractJson",
-    tags=["contract"],
-    parameters=GET_DOCUMENT,
-)
+@get("/openapi.json", operation_id="getContractJson", tags=["contract"])
+@operation()
 async def get_contract_json(
-    request: Request[Any, Any, Any],
+    state: AppState, headers: IfNoneMatchHeaders
 ) -> OpenAPIJsonResponse | NotModifiedResponse:
-    """Return the contract as JSON, or 304 if the client has it."""
-    _, _, headers = GET_DOCUMENT.parse(request)
-    contract = app_state(request).openapi
-    if is_not_modified(headers.if_none_match, contract.json_etag):
-        return NotModifiedResponse(contract.json_etag)
-    return OpenAPIJsonResponse(contract.json_bytes, ETagHeaders(contract.json_etag))
+    """Answer the same document as JSON."""
+    document = state.openapi
+    if is_not_modified(headers.if_none_match, document.json_etag):
+        return NotModifiedResponse(document.json_etag)
+    return OpenAPIJsonResponse(document.json_bytes, ETagHeaders(document.json_etag))

@@ -49,7 +49,7 @@ class TlsCases:
 
     @pytest.mark.requirement("FR-054")
     @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
-    async def test_the_right_certificate_is_served_on(
+    async def test_valid_certificate_is_accepted(
         self, presenting: Presenting, certificates: Certificates, mode: str
     ) -> None:
         async with presenting("right") as url:
@@ -61,7 +61,7 @@ class TlsCases:
                 assert (await client.get(ALICE)).status_code == 200
 
     @pytest.mark.requirement("FR-054")
-    async def test_roots_may_be_named_by_the_setting(
+    async def test_ca_file_setting_is_used(
         self, presenting: Presenting, certificates: Certificates
     ) -> None:
         async with (
@@ -71,7 +71,7 @@ class TlsCases:
             assert (await client.get("/readyz")).status_code == 200
 
     @pytest.mark.requirement("FR-054")
-    async def test_an_authority_without_key_usage_is_trusted(
+    async def test_ca_without_key_usage_is_trusted(
         self, presenting: Presenting, certificates: Certificates
     ) -> None:
         async with presenting("plain CA") as url:
@@ -82,7 +82,7 @@ class TlsCases:
 
     @pytest.mark.requirement("FR-054")
     @pytest.mark.parametrize(("named", "status"), [("roots", 200), ("intermediate", 503)])
-    async def test_an_authority_that_another_has_signed_is_no_root(
+    async def test_intermediate_ca_is_not_a_trust_anchor(
         self, presenting: Presenting, certificates: Certificates, named: str, status: int
     ) -> None:
         async with presenting("intermediate CA") as url:
@@ -97,7 +97,7 @@ class TlsCases:
     @pytest.mark.requirement("FR-054", "FR-033")
     @pytest.mark.parametrize("kind", CAUSES)
     @pytest.mark.parametrize("mode", ["require", "verify-full"])
-    async def test_another_certificate_is_503_and_its_fault_is_logged_once(
+    async def test_invalid_certificate_is_503_and_logged_once(
         self, presenting: Presenting, certificates: Certificates, kind: str, mode: str
     ) -> None:
         with capture_logs() as lines:
@@ -116,7 +116,7 @@ class TlsCases:
 
     @pytest.mark.requirement("FR-054", "FR-039")
     @pytest.mark.parametrize("kind", CAUSES)
-    async def test_a_migration_and_the_doctor_tell_the_fault_of_a_certificate(
+    async def test_migration_and_doctor_report_the_certificate_error(
         self, presenting: Presenting, certificates: Certificates, kind: str
     ) -> None:
         async with presenting(kind) as url:
@@ -130,7 +130,7 @@ class TlsCases:
 
     @pytest.mark.requirement("FR-054", "FR-028")
     @pytest.mark.parametrize("command", ["migrate", "doctor"])
-    async def test_a_command_tells_the_fault_and_no_password(
+    async def test_command_reports_the_error_without_the_password(
         self, presenting: Presenting, certificates: Certificates, command: str
     ) -> None:
         async with presenting("wrong name") as url:
@@ -146,7 +146,7 @@ class TlsCases:
 
     @pytest.mark.requirement("FR-054")
     @pytest.mark.parametrize("kind", ["wrong name", "expired", "unknown CA"])
-    async def test_require_goes_without_the_check_by_the_explicit_setting_alone(
+    async def test_require_skips_verification_only_if_disabled(
         self, presenting: Presenting, kind: str
     ) -> None:
         async with presenting(kind) as url:
@@ -160,7 +160,7 @@ class TlsCases:
                     assert (await client.get("/readyz")).status_code == status
 
     @pytest.mark.requirement("FR-054")
-    async def test_no_setting_makes_require_go_without_tls(self, presenting: Presenting) -> None:
+    async def test_require_never_connects_without_tls(self, presenting: Presenting) -> None:
         async with (
             presenting("none") as url,
             serving(f"{url}?sslmode=require", database_tls_verify=False) as client,

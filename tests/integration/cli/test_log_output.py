@@ -66,7 +66,7 @@ def metric(service: Service, name: str) -> float:
 
 @pytest.mark.parametrize("kind", ["full", "reader gone", "closed", "not read"])
 @pytest.mark.requirement("FR-049")
-def test_the_service_answers_as_ever(kind: str, url: str) -> None:
+def test_service_responds_with_an_unwritable_log(kind: str, url: str) -> None:
     with serving_to(kind, url) as service:
         with connected(service) as kept:
             for _ in range(3):
@@ -87,7 +87,7 @@ def test_the_service_answers_as_ever(kind: str, url: str) -> None:
         assert service.stop() == 0
 
 
-def test_a_request_that_does_not_end_is_answered_408(url: str) -> None:
+def test_incomplete_request_is_408(url: str) -> None:
     with serving_to("full", url) as service, connected(service) as slow:
         slow.sendall(b"GET /livez HTTP/1.1\r\n")
         assert read_response(slow).status_code == 408
@@ -96,7 +96,7 @@ def test_a_request_that_does_not_end_is_answered_408(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-049")
-def test_a_log_that_nobody_reads_is_bounded_and_goes_on_when_it_is_read(url: str) -> None:
+def test_unread_log_is_bounded_and_resumes_when_read(url: str) -> None:
     reading, writing = os.pipe()
     settings = {"DATABASE_URL": url, "PORT": 0, "METRICS_PORT": 0}
     with closing(reading, writing), launched(command("serve"), settings, log=writing) as service:
@@ -113,7 +113,7 @@ def test_a_log_that_nobody_reads_is_bounded_and_goes_on_when_it_is_read(url: str
         assert service.stop() == 0
 
 
-def test_sigterm_ends_a_service_whose_log_nobody_reads(url: str) -> None:
+def test_sigterm_stops_a_service_with_an_unread_log(url: str) -> None:
     with serving_to("not read", url) as service:
         flood(service)
         assert service.stop() == 0
@@ -133,16 +133,14 @@ def flood(service: Service) -> None:
 
 @pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", ">/dev/full", "2>/dev/full"])
 @pytest.mark.parametrize("name", ["migrate", "doctor"])
-def test_a_command_does_what_it_does_whatever_its_output_is(
-    name: str, streams: str, url: str
-) -> None:
+def test_command_works_with_unwritable_output(name: str, streams: str, url: str) -> None:
     words = [*IN_SHELL, f'exec "$@" {streams}', "sh", *command(name)]
     ended = run_words(words, {"DATABASE_URL": url, "PORT": 0})
     assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("streams", ["2>&-", ">&- 2>&-", "2>/dev/full"])
-def test_a_service_serves_though_it_cannot_say_where(streams: str, url: str) -> None:
+def test_service_starts_with_unwritable_stderr(streams: str, url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     words = [*IN_SHELL, f'exec "$@" {streams}', "sh", *command("serve")]

@@ -32,7 +32,9 @@ def folder(request: pytest.FixtureRequest) -> Iterator[Path]:
         eventually(lambda: not processes_of(path))
 
 
-def test_service_runs_in_a_clone_of_any_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_runs_in_a_directory_with_any_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in os.environ if name.startswith("COVERAGE")]:
         monkeypatch.delenv(name)  # it would take the copy for another program
     ignored = shutil.ignore_patterns("__pycache__")
@@ -49,7 +51,7 @@ def test_service_runs_in_a_clone_of_any_name(folder: Path, monkeypatch: pytest.M
     assert "is at revision" in run("migrate", folder).stdout
 
 
-def test_data_folder_may_have_any_name(folder: Path) -> None:
+def test_data_directory_may_have_any_name(folder: Path) -> None:
     doctor = run("doctor", DATA_DIR=folder, PORT=0)
     assert doctor.returncode == 0, doctor.stderr
     shown = os.fsencode(folder).decode("utf-8", "backslashreplace")

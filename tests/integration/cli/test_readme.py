@@ -39,7 +39,7 @@ def without_what_changes(text: str) -> str:
 
 
 @pytest.mark.requirement("FR-001", "FR-004", "FR-010", "FR-015")
-def test_the_session_prints_what_the_readme_says(tmp_path: Path) -> None:
+def test_readme_session_prints_the_documented_output(tmp_path: Path) -> None:
     session = the_one(SESSION)
     assert session.count(ADDRESS) == 1
     with serving(DATA_DIR=tmp_path / "data") as service:
@@ -58,7 +58,7 @@ def test_the_session_prints_what_the_readme_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.requirement("FR-001")
-def test_the_address_in_the_session_is_the_default_one() -> None:
+def test_readme_session_uses_the_default_address() -> None:
     assert str(httpx.URL(the_one(re.compile(r"TASKS=(\S+)"), the_one(SESSION)))).startswith(
         f"{ADDRESS}/api/v1/users/"
     )
@@ -74,11 +74,11 @@ def test_the_address_in_the_session_is_the_default_one() -> None:
     ],
     ids=["id", "tag", "instants", "nothing"],
 )
-def test_only_ids_tags_and_instants_are_left_out(text: str, shown: str) -> None:
+def test_readme_session_omits_only_variable_values(text: str, shown: str) -> None:
     assert without_what_changes(text) == shown
 
 
-def test_the_session_needs_no_program_beside_curl_and_the_shell() -> None:
+def test_readme_session_needs_only_curl_and_the_shell() -> None:
     programs = {"curl", "printf", "sed"}
     words = re.findall(r"(?:^|\$\(|\| )([a-z]+)\b", the_one(SESSION), re.MULTILINE)
     assert set(words) == programs
@@ -86,7 +86,7 @@ def test_the_session_needs_no_program_beside_curl_and_the_shell() -> None:
 
 
 @pytest.mark.requirement("FR-042", "FR-020")
-def test_the_example_of_a_guard_serves_and_refuses(database_url: str) -> None:
+def test_readme_guard_example_works(database_url: str) -> None:
     program = the_one(re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

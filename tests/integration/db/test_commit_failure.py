@@ -54,7 +54,7 @@ async def stored(database: asyncpg.Connection) -> list[asyncpg.Record]:
 
 @pytest.mark.requirement("FR-034")
 @pytest.mark.usefixtures("refuse_commits")
-async def test_the_trigger_of_these_tests_fires_at_the_commit(database: asyncpg.Connection) -> None:
+async def test_trigger_fires_at_commit(database: asyncpg.Connection) -> None:
     transaction = database.transaction()
     await transaction.start()
     await database.execute("UPDATE tasks SET title = 'x'")
@@ -65,7 +65,7 @@ async def test_the_trigger_of_these_tests_fires_at_the_commit(database: asyncpg.
 @pytest.mark.requirement("FR-034")
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.usefixtures("refuse_commits")
-async def test_a_change_whose_commit_fails_is_500_and_changes_nothing(
+async def test_failed_commit_is_500_and_changes_nothing(
     client: ContractClient, database: asyncpg.Connection, change: str
 ) -> None:
     before = await stored(database)
@@ -81,7 +81,7 @@ async def test_a_change_whose_commit_fails_is_500_and_changes_nothing(
 @pytest.mark.parametrize("refuse_commits", ["40001", "57014"], indirect=True)
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.usefixtures("refuse_commits")
-async def test_a_change_whose_commit_fails_for_now_is_503_and_changes_nothing(
+async def test_transient_commit_failure_is_503_and_changes_nothing(
     client: ContractClient, database: asyncpg.Connection, change: str
 ) -> None:
     before = await stored(database)
@@ -94,7 +94,7 @@ async def test_a_change_whose_commit_fails_for_now_is_503_and_changes_nothing(
 
 @pytest.mark.requirement("FR-034")
 @pytest.mark.parametrize(("change", "status"), list(zip(CHANGES, SUCCESS, strict=True)))
-async def test_the_same_change_is_made_when_its_commit_succeeds(
+async def test_change_with_successful_commit_is_made(
     client: ContractClient, database: asyncpg.Connection, change: str, status: int
 ) -> None:
     await client.put(OLD, json={**WHOLE, "completed": False})

@@ -149,7 +149,7 @@ async def answer_with_garbage(_: object, __: object, proxy: Proxy) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-async def test_damage_to_the_sessions_costs_at_most_one_request(
+async def test_damaged_sessions_fail_at_most_one_request(
     own_server: str, rival: asyncpg.Connection, proxy: Proxy, damage: Damage, failures: set[int]
 ) -> None:
     async with serving(via(proxy.port, own_server)) as client:
@@ -185,7 +185,7 @@ async def read_only(rival: asyncpg.Connection) -> AsyncIterator[Callable[[bool],
 
 
 @pytest.mark.requirement("FR-035")
-async def test_a_read_only_database_is_not_ready_before_the_first_write(
+async def test_read_only_database_is_not_ready_before_a_write(
     own_server: str,
     rival: asyncpg.Connection,
     read_only: Callable[[bool], Awaitable[None]],
@@ -208,7 +208,7 @@ async def test_a_read_only_database_is_not_ready_before_the_first_write(
 
 
 @pytest.mark.requirement("FR-035")
-async def test_readiness_replaces_the_connections_that_became_read_only(own_server: str) -> None:
+async def test_readiness_replaces_read_only_connections(own_server: str) -> None:
     async with serving(own_server) as client:
         await make_read_only(client)
         assert_problem(await client.get("/readyz"), 503, "not-ready")
@@ -278,7 +278,7 @@ async def provoke(database: Database, code: str) -> None:
 
 
 @pytest.mark.parametrize("code", OF_THE_CONNECTION)
-async def test_an_error_of_the_connection_closes_it(
+async def test_connection_error_closes_the_connection(
     database: Database, rival: asyncpg.Connection, code: str
 ) -> None:
     before = await process(database)
@@ -294,9 +294,7 @@ async def test_an_error_of_the_connection_closes_it(
 
 
 @pytest.mark.parametrize("code", OF_THE_STATEMENT)
-async def test_an_error_of_the_statement_keeps_the_connection(
-    database: Database, code: str
-) -> None:
+async def test_statement_error_keeps_the_connection(database: Database, code: str) -> None:
     before = await process(database)
     with pytest.raises((DatabaseUnavailable, DatabaseError)):
         await provoke(database, code)
@@ -311,7 +309,7 @@ INSERT = text(
 IMPATIENT = "SELECT set_config('{}', '50ms', false)"
 
 
-async def test_real_errors_of_statements_keep_the_connection(
+async def test_real_statement_errors_keep_the_connection(
     database: Database, rival: asyncpg.Connection
 ) -> None:
     before = await process(database)

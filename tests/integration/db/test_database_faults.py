@@ -112,7 +112,7 @@ async def assert_served(client: ContractClient) -> None:
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-async def test_a_closed_port_is_503(relay: Relay, url: str) -> None:
+async def test_closed_port_is_503(relay: Relay, url: str) -> None:
     await relay.close()
     async with serving(via(relay.port, url)) as client:
         await assert_all_unavailable(client)
@@ -121,7 +121,7 @@ async def test_a_closed_port_is_503(relay: Relay, url: str) -> None:
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-async def test_a_unix_socket_that_refuses_is_503(tmp_path: Path) -> None:
+async def test_refusing_unix_socket_is_503(tmp_path: Path) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as bound:
         bound.bind(str(tmp_path / ".s.PGSQL.5432"))  # nobody listens
         async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
@@ -129,15 +129,13 @@ async def test_a_unix_socket_that_refuses_is_503(tmp_path: Path) -> None:
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-async def test_a_unix_socket_that_is_not_there_is_503(tmp_path: Path) -> None:
+async def test_missing_unix_socket_is_503(tmp_path: Path) -> None:
     async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
         await assert_all_unavailable(client)
 
 
 @pytest.mark.requirement("FR-033")
-async def test_a_server_that_takes_connections_and_says_nothing_is_503(
-    relay: Relay, url: str
-) -> None:
+async def test_silent_server_is_503(relay: Relay, url: str) -> None:
     async with serving(via(relay.port, url), database_timeout=0.5) as client:
         await relay.close()
         await relay.open()
@@ -148,7 +146,7 @@ async def test_a_server_that_takes_connections_and_says_nothing_is_503(
 
 
 @pytest.mark.requirement("FR-033")
-async def test_connections_that_fall_silent_are_503(relay: Relay, url: str) -> None:
+async def test_silent_connections_are_503(relay: Relay, url: str) -> None:
     async with serving(via(relay.port, url)) as client:
         await assert_served(client)
         relay.freeze()
@@ -158,7 +156,7 @@ async def test_connections_that_fall_silent_are_503(relay: Relay, url: str) -> N
 
 
 @pytest.mark.requirement("FR-033")
-async def test_connections_that_were_cut_are_replaced_unnoticed(relay: Relay, url: str) -> None:
+async def test_reset_connections_are_replaced(relay: Relay, url: str) -> None:
     async with serving(via(relay.port, url)) as client:
         await assert_served(client)
         await relay.close()
@@ -167,13 +165,13 @@ async def test_connections_that_were_cut_are_replaced_unnoticed(relay: Relay, ur
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-async def test_a_database_that_does_not_exist_is_503(server_url: str) -> None:
+async def test_missing_database_is_503(server_url: str) -> None:
     async with serving(with_database(server_url, "nowhere")) as client:
         await assert_all_unavailable(client)
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-async def test_a_database_without_the_schema_is_503_until_it_is_migrated(empty_url: str) -> None:
+async def test_database_without_schema_is_503_until_migrated(empty_url: str) -> None:
     async with serving(empty_url) as client:
         await assert_all_unavailable(client)
         await asyncio.to_thread(upgrade, connection_to(empty_url))
@@ -184,7 +182,7 @@ async def test_a_database_without_the_schema_is_503_until_it_is_migrated(empty_u
 
 
 @pytest.mark.requirement("FR-033")
-async def test_a_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.Connection) -> None:
+async def test_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.Connection) -> None:
     await rival.execute("SELECT pg_advisory_lock(1)")
     async with serving(url, database_pool_size=1, database_timeout=0.5) as client:
 
@@ -201,9 +199,7 @@ async def test_a_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.
 
 
 @pytest.mark.requirement("FR-033")
-async def test_a_server_without_a_free_connection_is_503(
-    url: str, rival: asyncpg.Connection
-) -> None:
+async def test_server_without_a_free_connection_is_503(url: str, rival: asyncpg.Connection) -> None:
     role = f"few_{uuid4().hex}"
     await rival.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}' CONNECTION LIMIT 1")
     await rival.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO {role}")
@@ -234,9 +230,7 @@ async def until_waiting(rival: asyncpg.Connection, sessions: int) -> list[int]:
 
 
 @pytest.mark.requirement("FR-033")
-async def test_a_row_that_stays_locked_is_503_and_nothing_is_done_later(
-    url: str, rival: asyncpg.Connection
-) -> None:
+async def test_locked_row_is_503_and_not_written_later(url: str, rival: asyncpg.Connection) -> None:
     async with serving(url, database_timeout=0.5) as client:
         assert await ask(client, "replaceTask") == 201
         await rival.execute(f"BEGIN; SELECT FROM tasks WHERE id = '{TASK}' FOR UPDATE")
@@ -248,9 +242,7 @@ async def test_a_row_that_stays_locked_is_503_and_nothing_is_done_later(
 
 
 @pytest.mark.requirement("FR-033")
-async def test_statements_slower_than_the_limit_are_503(
-    url: str, rival: asyncpg.Connection
-) -> None:
+async def test_statements_over_the_timeout_are_503(url: str, rival: asyncpg.Connection) -> None:
     async with serving(url) as client:
         await rival.execute("BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
         await assert_all_unavailable(client)
@@ -263,7 +255,7 @@ async def test_statements_slower_than_the_limit_are_503(
 
 
 @pytest.mark.requirement("FR-033")
-async def test_a_connection_that_the_server_ended_between_requests_is_replaced_unnoticed(
+async def test_connection_terminated_between_requests_is_replaced(
     url: str, rival: asyncpg.Connection
 ) -> None:
     query = """
@@ -284,7 +276,7 @@ async def test_a_connection_that_the_server_ended_between_requests_is_replaced_u
 
 @pytest.mark.requirement("FR-033", "FR-028")
 @pytest.mark.parametrize("operation", CHANGES)
-async def test_a_connection_that_the_server_ends_during_a_statement_is_503(
+async def test_connection_terminated_during_a_statement_is_503(
     url: str, rival: asyncpg.Connection, operation: str
 ) -> None:
     async with serving(url) as client:
@@ -346,16 +338,14 @@ async def store(pool: Database, user: str, new: TaskCreate) -> None:
         "XX000",
     ],
 )
-async def test_what_passes_by_itself_is_unavailable(pool: Database, sqlstate: str) -> None:
+async def test_transient_error_is_unavailable(pool: Database, sqlstate: str) -> None:
     with pytest.raises(DatabaseUnavailable):
         await provoke(pool, sqlstate)
 
 
 @pytest.mark.requirement("FR-036", "FR-028")
 @pytest.mark.parametrize("sqlstate", ["22012", "23503", "23505", "42601", "P0001"])
-async def test_what_should_not_happen_is_a_fault_without_the_words_of_the_driver(
-    pool: Database, sqlstate: str
-) -> None:
+async def test_unexpected_error_hides_the_driver_message(pool: Database, sqlstate: str) -> None:
     with pytest.raises(DatabaseError, match=f"^SQLSTATE {sqlstate}, constraint $") as caught:
         await provoke(pool, sqlstate)
     assert caught.value.__suppress_context__
@@ -373,7 +363,7 @@ async def test_what_should_not_happen_is_a_fault_without_the_words_of_the_driver
     ],
     ids=["no title", "long title", "blank title", "long description"],
 )
-async def test_a_row_that_a_check_refuses_is_a_fault_of_the_body(
+async def test_check_violation_is_an_error_of_the_body(
     pool: Database, new: TaskCreate, pointer: str
 ) -> None:
     with pytest.raises(InvalidBody) as caught:
@@ -390,7 +380,7 @@ async def test_a_row_that_a_check_refuses_is_a_fault_of_the_body(
     ],
     ids=["user", "U+0000"],
 )
-async def test_a_row_that_is_refused_for_what_no_body_holds_is_a_fault_of_ours(
+async def test_constraint_unrelated_to_the_body_is_an_internal_error(
     pool: Database, user: str, title: str, fault: str
 ) -> None:
     with pytest.raises(DatabaseError, match=f"^{fault}$"):
@@ -398,13 +388,13 @@ async def test_a_row_that_is_refused_for_what_no_body_holds_is_a_fault_of_ours(
 
 
 @pytest.mark.requirement("FR-036")
-async def test_a_value_that_the_driver_cannot_send_is_a_fault_of_ours(pool: Database) -> None:
+async def test_unsendable_value_is_an_internal_error(pool: Database) -> None:
     with pytest.raises(DatabaseError):
         await store(pool, "alice", TaskCreate(title="\ud800"))
 
 
 @pytest.mark.requirement("FR-026")
-async def test_a_body_that_only_the_database_refuses_is_422(
+async def test_body_rejected_only_by_the_database_is_422(
     url: str, rival: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def read(_: object) -> TaskCreate:
@@ -451,7 +441,7 @@ async def refusing(rival: asyncpg.Connection) -> AsyncIterator[None]:
 @pytest.mark.requirement("FR-028", "FR-036")
 @pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
 @pytest.mark.usefixtures("refusing")
-async def test_an_unexpected_refusal_is_500_without_the_words_of_the_driver(
+async def test_unexpected_rejection_is_500_without_the_driver_message(
     url: str, logged: Callable[[LogFormat], LogFile], form: LogFormat
 ) -> None:
     log = logged(form)

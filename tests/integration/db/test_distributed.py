@@ -122,7 +122,7 @@ async def catalogue(explainer: Explainer) -> Catalogue:
     ("name", "counts_bytes"),
     [(name, False) for name in SENT] + [(name, True) for name in SENT if name.startswith("list")],
 )
-async def test_a_distributed_database_accepts_the_statement(
+async def test_distributed_database_accepts_the_statement(
     explainer: Explainer, catalogue: Catalogue, name: str, *, counts_bytes: bool
 ) -> None:
     sql = (await explainer.statement(SENT[name], counts_bytes=counts_bytes)).sql
@@ -132,14 +132,14 @@ async def test_a_distributed_database_accepts_the_statement(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_statement_that_it_would_refuse_is_found(
+async def test_unsupported_statement_is_detected(
     explainer: Explainer, catalogue: Catalogue, name: str
 ) -> None:
     sql, expected = REFUSED[name]
     assert faults(await analyzed(explainer.plain, sql), catalogue) == expected
 
 
-async def test_every_statement_of_the_repositories_is_among_them(explainer: Explainer) -> None:
+async def test_every_repository_statement_is_covered(explainer: Explainer) -> None:
     sent = {(await explainer.statement(call)).sql for call in SENT.values()}
     kept = {
         _compile(value).sql
@@ -152,7 +152,7 @@ async def test_every_statement_of_the_repositories_is_among_them(explainer: Expl
     assert kept <= sent
 
 
-async def test_nothing_is_counted_and_nothing_is_triggered(database: asyncpg.Connection) -> None:
+async def test_schema_has_no_sequences_and_no_triggers(database: asyncpg.Connection) -> None:
     sequences = "SELECT count(*) FROM pg_class WHERE relkind = 'S'"
     triggers = "SELECT count(*) FROM pg_trigger"
     assert await database.fetchval(sequences) == await database.fetchval(triggers) == 0

@@ -44,12 +44,12 @@ async def one(pool: Database, statement: ClauseElement, **values: Any) -> Any:
     return value
 
 
-async def test_a_statement_brings_its_constants(pool: Database) -> None:
+async def test_statement_includes_its_literals(pool: Database) -> None:
     assert await one(pool, ADD, a=2) == 42
     assert await one(pool, ADD, a=2, b=1) == 3
 
 
-async def test_a_statement_is_prepared_once_for_a_connection(pool: Database) -> None:
+async def test_statement_is_prepared_once_per_connection(pool: Database) -> None:
     mine = text("SELECT 'this is mine'")
     for _ in range(3):
         assert await one(pool, mine) == "this is mine"
@@ -57,7 +57,7 @@ async def test_a_statement_is_prepared_once_for_a_connection(pool: Database) -> 
     assert await one(pool, PREPARED) == 2
 
 
-async def test_a_statement_that_the_driver_refuses_leaves_no_lock(
+async def test_statement_rejected_by_the_driver_leaves_no_lock(
     pool: Database, database: asyncpg.Connection
 ) -> None:
     locks = "SELECT count(*) FROM pg_locks WHERE relation = 'tasks'::regclass"
@@ -71,22 +71,20 @@ async def test_a_statement_that_the_driver_refuses_leaves_no_lock(
     assert await one(pool, select(1)) == 1
 
 
-async def test_a_connection_keeps_a_hundred_statements(pool: Database) -> None:
+async def test_connection_caches_a_hundred_statements(pool: Database) -> None:
     for number in range(101):
         await one(pool, text(f"SELECT {number} /* this is mine */"))
     assert await one(pool, PREPARED) == 100
 
 
-async def test_only_so_many_statements_stay_prepared(
-    pool: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_statement_cache_is_bounded(pool: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.db.pool.STATEMENT_CACHE_SIZE", 3)
     for number in range(10):
         await one(pool, text(f"SELECT {number} /* this is mine */"))
     assert await one(pool, PREPARED) == 3
 
 
-async def test_what_a_repository_inherits_works_with_a_connection_of_its_own(
+async def test_inherited_repository_methods_work(
     pool: Database, database: asyncpg.Connection
 ) -> None:
     await database.execute(
@@ -107,7 +105,7 @@ async def test_what_a_repository_inherits_works_with_a_connection_of_its_own(
     await until(are_as_before)
 
 
-async def test_each_task_has_a_session_of_its_own(pool: Database) -> None:
+async def test_each_asyncio_task_has_its_own_session(pool: Database) -> None:
     async def own() -> int:
         session = pool.sessions()
         assert pool.sessions() is session
@@ -120,7 +118,7 @@ async def test_each_task_has_a_session_of_its_own(pool: Database) -> None:
     assert len(set(await asyncio.gather(own(), own()))) == 2
 
 
-async def test_a_refused_statement_leaves_the_connection_in_the_pool(pool: Database) -> None:
+async def test_rejected_statement_keeps_the_connection_in_the_pool(pool: Database) -> None:
     before = await one(pool, BACKEND)
     with pytest.raises(QueryError) as refused:
         await fetch(pool, "SELECT 1 / 0")
@@ -128,14 +126,14 @@ async def test_a_refused_statement_leaves_the_connection_in_the_pool(pool: Datab
     assert await one(pool, BACKEND) == before
 
 
-async def test_the_drivers_words_go_no_further(pool: Database) -> None:
+async def test_driver_message_is_not_exposed(pool: Database) -> None:
     with pytest.raises(QueryError) as refused:
         await fetch(pool, "SELECT 'hunter2'::int")
     assert "hunter2" not in repr(refused.value)
     assert refused.value.__cause__ is None
 
 
-async def test_a_connection_that_the_server_ended_is_not_kept(
+async def test_connection_terminated_by_the_server_is_discarded(
     pool: Database, database: asyncpg.Connection
 ) -> None:
     before = await one(pool, BACKEND)
@@ -149,7 +147,7 @@ async def test_a_connection_that_the_server_ended_is_not_kept(
 
 
 @pytest.mark.requirement("FR-033")
-async def test_whenever_a_connection_ends_it_is_unavailability(
+async def test_connection_closed_at_any_time_is_unavailable(
     database_url: str, database: asyncpg.Connection
 ) -> None:
     several = Database(connection_to(database_url), pool_size=4, timeout=4)
@@ -172,7 +170,7 @@ async def test_whenever_a_connection_ends_it_is_unavailability(
     assert met
 
 
-async def test_a_statement_that_is_given_up_takes_its_connection_along(pool: Database) -> None:
+async def test_cancelled_statement_discards_its_connection(pool: Database) -> None:
     before = await one(pool, BACKEND)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
@@ -180,7 +178,7 @@ async def test_a_statement_that_is_given_up_takes_its_connection_along(pool: Dat
     assert await one(pool, BACKEND) != before
 
 
-async def test_a_table_that_a_migration_changed_meanwhile_is_read_all_the_same(
+async def test_table_changed_by_a_migration_can_be_read(
     pool: Database, database: asyncpg.Connection
 ) -> None:
     await database.execute("CREATE TABLE changing AS SELECT 1 AS a")

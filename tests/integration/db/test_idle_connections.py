@@ -45,9 +45,7 @@ async def witness(url: str) -> AsyncIterator[asyncpg.Connection]:
     await opened.close()
 
 
-async def test_an_idle_service_sends_nothing_and_liveness_asks_nothing(
-    relay: Relay, url: str
-) -> None:
+async def test_idle_service_sends_nothing_to_the_database(relay: Relay, url: str) -> None:
     async with serving(via(relay.port, url), database_pool_recycle=RECYCLE_SECONDS) as client:
         assert relay.connections == 1  # warm, before the first request
         assert (await client.get(ALICE)).status_code == 200
@@ -62,9 +60,7 @@ async def test_an_idle_service_sends_nothing_and_liveness_asks_nothing(
         assert relay.connections == before[0] + 1
 
 
-async def test_one_after_another_requests_share_the_warmest_connection(
-    relay: Relay, url: str
-) -> None:
+async def test_sequential_requests_share_the_most_recent_connection(relay: Relay, url: str) -> None:
     async with serving(via(relay.port, url)) as client:
         await asyncio.gather(*(client.get(ALICE) for _ in range(8)))
         used = relay.connections
@@ -95,7 +91,7 @@ async def sleep(database: Database, seconds: float) -> None:
     await database.fetch(text(f"SELECT pg_sleep({seconds})"))
 
 
-async def test_a_statement_over_its_time_ends_at_the_server(
+async def test_statement_over_its_timeout_is_cancelled_on_the_server(
     url: str, witness: asyncpg.Connection, record_property: Callable[[str, object], None]
 ) -> None:
     database = Database(connection_to(url), pool_size=1, timeout=1)
@@ -107,7 +103,7 @@ async def test_a_statement_over_its_time_ends_at_the_server(
     assert seconds < 2
 
 
-async def test_a_statement_ends_at_the_server_when_nobody_can_cancel_it(
+async def test_statement_ends_on_the_server_without_a_cancel(
     relay: Relay, url: str, witness: asyncpg.Connection
 ) -> None:
     way = connection_to(via(relay.port, url))

@@ -104,20 +104,20 @@ def revisions(url: str) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.requirement("FR-039")
-def test_there_is_one_head_and_it_is_the_revision_that_the_service_needs() -> None:
+def test_single_head_is_the_required_revision() -> None:
     scripts = ScriptDirectory.from_config(Config(toml_file=ALEMBIC_CONFIG))
     assert scripts.get_heads() == [SCHEMA_REVISION]
     assert len(scripts.get_bases()) == 1
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_that_was_released_is_as_it_was() -> None:
+def test_released_migrations_are_unchanged() -> None:
     found = {path.name: sha256(path.read_bytes()).hexdigest() for path in VERSIONS.glob("*.py")}
     assert found == RELEASED
 
 
 @pytest.mark.requirement("FR-039")
-def test_down_to_nothing_leaves_no_trace_and_up_again_is_the_same(url: str) -> None:
+def test_downgrade_to_base_and_upgrade_again(url: str) -> None:
     nothing = catalog(url)
     upgrade(connection_to(url))
     everything = catalog(url)
@@ -130,7 +130,7 @@ def test_down_to_nothing_leaves_no_trace_and_up_again_is_the_same(url: str) -> N
 
 
 @pytest.mark.requirement("FR-039")
-def test_the_catalog_of_these_tests_sees_the_schema(url: str) -> None:
+def test_catalog_query_covers_the_schema(url: str) -> None:
     nothing = catalog(url)
     upgrade(connection_to(url))
     kinds = {str(row[0]) for row in set(catalog(url)) - set(nothing)}
@@ -138,7 +138,7 @@ def test_the_catalog_of_these_tests_sees_the_schema(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_on_the_newest_revision_changes_nothing(url: str) -> None:
+def test_upgrade_of_the_newest_revision_changes_nothing(url: str) -> None:
     upgrade(connection_to(url))
     before = catalog(url)
     upgrade(connection_to(url))
@@ -146,7 +146,7 @@ def test_a_migration_on_the_newest_revision_changes_nothing(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-039")
-def test_the_models_make_the_schema_that_the_migrations_make(server_url: str, url: str) -> None:
+def test_models_create_the_schema_of_the_migrations(server_url: str, url: str) -> None:
     async def create_all(scratch: str) -> None:
         engine = create_migration_engine(connection_to(scratch))
         async with engine.begin() as connection:
@@ -160,7 +160,7 @@ def test_the_models_make_the_schema_that_the_migrations_make(server_url: str, ur
 
 
 @pytest.mark.requirement("FR-039")
-def test_alembic_finds_nothing_to_migrate(url: str) -> None:
+def test_alembic_finds_no_difference(url: str) -> None:
     upgrade(connection_to(url))
     command.check(configuration(url))  # raises where models and schema differ
 
@@ -203,7 +203,7 @@ def add_next(scripts: Path, statement: str, limit: str = "5s") -> None:
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_that_fails_leaves_nothing_behind(url: str, scripts: Path) -> None:
+def test_failed_migration_leaves_nothing(url: str, scripts: Path) -> None:
     upgrade(connection_to(url))
     before = catalog(url)
     add_next(scripts, "INSERT INTO nowhere VALUES (1)")
@@ -214,7 +214,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(url: str, scripts: Path) -
 
 
 @pytest.mark.requirement("FR-039")
-def test_migrations_before_the_one_that_fails_are_kept(url: str, scripts: Path) -> None:
+def test_migrations_before_a_failed_one_are_kept(url: str, scripts: Path) -> None:
     add_next(scripts, "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(DBAPIError, match="nowhere"):
         command.upgrade(configuration(url, scripts), "head")
@@ -225,7 +225,7 @@ def test_migrations_before_the_one_that_fails_are_kept(url: str, scripts: Path) 
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_that_fails_gives_the_turn_to_the_next(url: str, scripts: Path) -> None:
+def test_failed_migration_releases_its_lock(url: str, scripts: Path) -> None:
     add_next(scripts, "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(DBAPIError, match="nowhere"):
         command.upgrade(configuration(url, scripts), "head")
@@ -235,9 +235,7 @@ def test_a_migration_that_fails_gives_the_turn_to_the_next(url: str, scripts: Pa
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_that_waits_for_a_lock_gives_up_and_leaves_nothing(
-    url: str, scripts: Path
-) -> None:
+def test_migration_lock_timeout_leaves_nothing(url: str, scripts: Path) -> None:
     upgrade(connection_to(url))
     before = catalog(url)
     add_next(scripts, "ALTER TABLE tasks ADD COLUMN more int", limit="300ms")
@@ -257,7 +255,7 @@ def test_a_migration_that_waits_for_a_lock_gives_up_and_leaves_nothing(
 
 @pytest.mark.requirement("FR-039")
 @pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
-def test_every_released_migration_waits_five_seconds_for_a_lock(direction: str) -> None:
+def test_every_released_migration_has_the_lock_timeout(direction: str) -> None:
     bodies = [
         re.search(rf"(?ms)^def {direction}\(\).*?(?=^def |\Z)", path.read_text("utf-8"))
         for path in sorted(VERSIONS.glob("*.py"))
@@ -268,7 +266,7 @@ def test_every_released_migration_waits_five_seconds_for_a_lock(direction: str) 
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_downgrade_that_waits_for_a_lock_gives_up_after_five_seconds(url: str) -> None:
+def test_downgrade_has_the_lock_timeout(url: str) -> None:
     upgrade(connection_to(url))
     before = catalog(url)
 
@@ -304,9 +302,7 @@ NEEDS = "the database needs the encoding UTF8 and a UTF-8 locale, for example C.
     ],
     ids=["SQL_ASCII", "locale C", "LATIN1"],
 )
-def test_a_database_that_does_not_know_letters_is_refused_and_left_alone(
-    server_url: str, options: str
-) -> None:
+def test_database_without_letter_rules_is_rejected_unchanged(server_url: str, options: str) -> None:
     with scratch_database(server_url, options) as url:
         before = fetch(url, CATALOG)
         with pytest.raises((DBAPIError, MigrationError), match=NEEDS):
@@ -329,9 +325,7 @@ LOCALES = {
 
 @pytest.mark.requirement("FR-019", "FR-039")
 @pytest.mark.parametrize("name", LOCALES)
-def test_a_database_that_lowers_letters_otherwise_is_refused_and_left_alone(
-    server_url: str, name: str
-) -> None:
+def test_database_with_other_case_mapping_is_rejected_unchanged(server_url: str, name: str) -> None:
     with scratch_database(server_url) as url:
         execute(url, *LOWER.format(LOCALES[name], make_url(url).database).split(";"))
         before = fetch(url, CATALOG)
@@ -357,7 +351,7 @@ OFFERED = [
 
 
 @pytest.mark.requirement("FR-019", "FR-039")
-def test_of_the_locales_of_a_server_those_with_the_simple_mapping_are_accepted(
+def test_locales_with_the_simple_mapping_are_accepted(
     server_url: str,
 ) -> None:
     for options, accepted, is_offered in OFFERED:
@@ -372,7 +366,7 @@ def test_of_the_locales_of_a_server_those_with_the_simple_mapping_are_accepted(
 
 
 @pytest.mark.requirement("FR-039")
-def test_the_command_migrates_and_says_so(url: str) -> None:
+def test_command_migrates_and_reports_it(url: str) -> None:
     done = run("migrate", DATABASE_URL=url)
     assert done.returncode == 0, done.stderr
     assert f"The schema is at revision {SCHEMA_REVISION}: postgresql" in done.stdout
@@ -380,7 +374,7 @@ def test_the_command_migrates_and_says_so(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-039")
-def test_processes_that_migrate_at_once_take_turns(url: str) -> None:
+def test_concurrent_migrations_run_one_at_a_time(url: str) -> None:
     async def while_somebody_has_the_turn() -> list[int | None]:
         holder = await connect(url)
         await holder.execute(f"SELECT pg_advisory_lock({LOCK})")
@@ -404,7 +398,7 @@ def test_processes_that_migrate_at_once_take_turns(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-039", "FR-035")
-def test_a_database_that_is_given_is_not_migrated_by_the_service(url: str) -> None:
+def test_service_does_not_migrate_an_external_database(url: str) -> None:
     before = fetch(url, CATALOG)
     with serving(DATABASE_URL=url) as service:
         assert service.stop() == 0
@@ -412,7 +406,7 @@ def test_a_database_that_is_given_is_not_migrated_by_the_service(url: str) -> No
 
 
 @pytest.mark.requirement("FR-039", "FR-037")
-def test_a_migration_that_is_refused_is_told_in_a_sentence(server_url: str) -> None:
+def test_rejected_migration_is_reported_in_one_sentence(server_url: str) -> None:
     options = "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'"
     with scratch_database(server_url, options) as url:
         done = run("migrate", DATABASE_URL=url)
@@ -422,7 +416,7 @@ def test_a_migration_that_is_refused_is_told_in_a_sentence(server_url: str) -> N
 
 
 @pytest.mark.requirement("FR-039", "FR-037", "FR-028")
-def test_a_migration_without_a_database_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_migration_without_a_database_is_reported(tmp_path: Path) -> None:
     done = run("migrate", DATABASE_URL=f"postgresql://tasks@/tasks?host={tmp_path}&port=5432")
     assert done.returncode == 1
     assert done.stderr.strip()
@@ -433,7 +427,7 @@ def test_a_migration_without_a_database_is_told_in_a_sentence(tmp_path: Path) ->
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_new_revision_has_the_limit_and_a_place_for_its_safety(url: str, scripts: Path) -> None:
+def test_revision_template_has_lock_timeout_and_safety_note(url: str, scripts: Path) -> None:
     upgrade(connection_to(url))
     command.revision(configuration(url, scripts), message="More columns", rev_id="9999")
     made = scripts / "versions/9999_more_columns.py"
@@ -447,7 +441,7 @@ def test_a_new_revision_has_the_limit_and_a_place_for_its_safety(url: str, scrip
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_new_revision_can_be_made_from_the_models(url: str, scripts: Path) -> None:
+def test_revision_can_be_generated_from_the_models(url: str, scripts: Path) -> None:
     upgrade(connection_to(url))
     execute(url, "DROP INDEX ix_tasks_search")
     before = catalog(url)

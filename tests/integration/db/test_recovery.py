@@ -55,9 +55,7 @@ async def seconds_until_refused(database: Database) -> float:
     return monotonic() - started
 
 
-async def test_of_connections_that_died_silently_one_alone_costs_a_request(
-    proxy: Proxy, url: str
-) -> None:
+async def test_silent_network_failure_fails_only_one_request(proxy: Proxy, url: str) -> None:
     async with pool(proxy, url, size=4, timeout=1) as database:
         before = await asyncio.gather(*(backend(database, 0.1) for _ in range(4)))
         assert len(set(before)) == 4
@@ -67,9 +65,7 @@ async def test_of_connections_that_died_silently_one_alone_costs_a_request(
     assert not {*before} & {*after}
 
 
-async def test_a_connection_that_was_heard_since_is_kept_when_another_is_lost(
-    proxy: Proxy, url: str
-) -> None:
+async def test_recently_used_connection_survives_loss_of_another(proxy: Proxy, url: str) -> None:
     async with pool(proxy, url, size=2, timeout=1) as database:
         slow = asyncio.create_task(backend(database, 5))
         await asyncio.sleep(0.1)
@@ -79,9 +75,7 @@ async def test_a_connection_that_was_heard_since_is_kept_when_another_is_lost(
         assert other in await asyncio.gather(*(backend(database, 0.1) for _ in range(2)))
 
 
-async def test_who_waits_for_a_connection_is_told_at_once_that_none_can_be_opened(
-    proxy: Proxy, url: str
-) -> None:
+async def test_waiters_fail_immediately_if_no_connection_opens(proxy: Proxy, url: str) -> None:
     async with pool(proxy, url, size=1, timeout=4) as database:
         proxy.refuse()
         await seconds_until_refused(database)  # from here on the outage is no short one
@@ -89,7 +83,7 @@ async def test_who_waits_for_a_connection_is_told_at_once_that_none_can_be_opene
     assert max(waits) < 1
 
 
-async def test_a_short_outage_between_requests_is_bridged(proxy: Proxy, url: str) -> None:
+async def test_short_outage_between_requests_is_retried(proxy: Proxy, url: str) -> None:
     async with serving(via(proxy.port, url)) as client:
         proxy.refuse()
         await asyncio.sleep(0.1)  # the end of the connection has to arrive: nothing is sent on it
@@ -100,7 +94,7 @@ async def test_a_short_outage_between_requests_is_bridged(proxy: Proxy, url: str
 
 
 @pytest.mark.requirement("FR-053")
-async def test_a_write_whose_answer_is_cut_off_is_503_and_made_once(proxy: Proxy, url: str) -> None:
+async def test_write_with_a_lost_response_is_503_and_applied_once(proxy: Proxy, url: str) -> None:
     rival = await connect(url)
     await rival.execute("TRUNCATE tasks")
     async with serving(via(proxy.port, url)) as client:
@@ -120,7 +114,7 @@ async def test_a_write_whose_answer_is_cut_off_is_503_and_made_once(proxy: Proxy
     await rival.close()
 
 
-async def test_connections_are_kept_after_the_clock_was_set_back(
+async def test_connections_survive_a_clock_set_back(
     proxy: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with pool(proxy, url, size=1, timeout=4) as database:

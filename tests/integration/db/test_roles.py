@@ -143,7 +143,7 @@ def doctor(url: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.requirement("FR-039", "FR-037")
-def test_the_documented_roles_migrate_and_serve(granted: str) -> None:
+def test_documented_roles_can_migrate_and_serve(granted: str) -> None:
     async def use() -> dict[str, int]:
         with capture_logs() as lines:
             async with serving(granted) as client:
@@ -161,7 +161,7 @@ def test_the_documented_roles_migrate_and_serve(granted: str) -> None:
 
 @pytest.mark.requirement("FR-033", "FR-037")
 @pytest.mark.parametrize("privilege", [*SERVING, USAGE])
-def test_a_missing_privilege_is_named_and_the_service_starts(granted: str, privilege: str) -> None:
+def test_missing_privilege_is_reported_and_the_service_starts(granted: str, privilege: str) -> None:
     execute(granted, f"REVOKE {privilege.replace(' on ', ' ON ')} FROM tasks_serve")
 
     async def use() -> tuple[dict[str, int], list[Any]]:
@@ -185,7 +185,7 @@ def test_a_missing_privilege_is_named_and_the_service_starts(granted: str, privi
 
 
 @pytest.mark.requirement("FR-037")
-def test_doctor_names_everything_that_a_role_without_grants_lacks(granted: str) -> None:
+def test_doctor_reports_all_missing_privileges(granted: str) -> None:
     tables = ", ".join(["alembic_version", *TABLES])
     execute(granted, f"REVOKE ALL ON {tables} FROM tasks_serve")
     done = doctor(granted)
@@ -196,7 +196,7 @@ def test_doctor_names_everything_that_a_role_without_grants_lacks(granted: str) 
 
 
 @pytest.mark.requirement("FR-033", "FR-037", "FR-054")
-def test_a_missing_privilege_to_connect_is_named(granted: str) -> None:
+def test_missing_connect_privilege_is_reported(granted: str) -> None:
     execute(granted, "REVOKE CONNECT ON DATABASE tasks FROM tasks_serve")
 
     async def use() -> list[str]:
@@ -216,7 +216,7 @@ def test_a_missing_privilege_to_connect_is_named(granted: str) -> None:
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-def test_a_table_that_may_not_be_used_is_named_in_the_log(granted: str) -> None:
+def test_table_without_privilege_is_logged(granted: str) -> None:
     async def use() -> list[str]:
         with capture_logs() as lines:
             async with serving(granted) as client:
@@ -248,7 +248,7 @@ def test_a_table_that_may_not_be_used_is_named_in_the_log(granted: str) -> None:
     ],
     ids=["CONNECT", "USAGE", "CREATE"],
 )
-def test_a_missing_privilege_to_migrate_is_named(
+def test_missing_migration_privilege_is_reported(
     administrator: str, revoked: str, told: str
 ) -> None:
     execute(administrator, f"REVOKE {revoked} FROM tasks_migrate")
@@ -259,7 +259,7 @@ def test_a_missing_privilege_to_migrate_is_named(
 
 
 @pytest.mark.requirement("FR-039", "FR-037")
-def test_the_command_names_what_is_missing_to_migrate(administrator: str) -> None:
+def test_migrate_command_reports_the_missing_privilege(administrator: str) -> None:
     execute(administrator, "REVOKE CREATE ON SCHEMA public FROM tasks_migrate")
     url = as_role(administrator, "tasks_migrate")
     done = run("migrate", DATABASE_URL=url, DATABASE_TRANSACTION_POOLING="")
@@ -270,7 +270,7 @@ def test_the_command_names_what_is_missing_to_migrate(administrator: str) -> Non
 
 
 @pytest.mark.requirement("FR-039")
-def test_another_roles_tables_are_not_migrated(granted: str) -> None:
+def test_tables_of_another_role_are_not_migrated(granted: str) -> None:
     execute(
         granted,
         "UPDATE alembic_version SET version_num = '0001'",

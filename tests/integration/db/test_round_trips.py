@@ -53,7 +53,7 @@ async def relayed(url: str, relay: Relay) -> AsyncIterator[ContractClient]:
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_an_operation_is_one_round_trip_of_a_prepared_statement(
+async def test_operation_is_one_round_trip(
     relay: Relay, relayed: ContractClient, name: str
 ) -> None:
     case = CASES[name]
@@ -68,7 +68,7 @@ async def test_an_operation_is_one_round_trip_of_a_prepared_statement(
     assert list(messages(relay.asked)) == [*again, *PREPARED]
 
 
-async def test_the_first_of_its_kind_on_a_connection_is_two(
+async def test_first_operation_on_a_connection_is_two_round_trips(
     relay: Relay, relayed: ContractClient
 ) -> None:
     relay.asked.clear()

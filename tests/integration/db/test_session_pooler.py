@@ -34,7 +34,7 @@ def settings() -> Iterator[Settings]:
         )
 
 
-def test_a_pooler_in_session_mode_can_be_migrated_through(settings: Settings) -> None:
+def test_migration_through_a_session_pooler(settings: Settings) -> None:
     upgrade(settings.database_config())
     upgrade(settings.database_config())
     assert has_compatible_schema(settings.database_config())

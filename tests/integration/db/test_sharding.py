@@ -119,14 +119,14 @@ async def explainer(database_url: str) -> AsyncIterator[Explainer]:
         await made.plain.execute("DROP SCHEMA sharded CASCADE")
 
 
-async def test_every_key_and_b_tree_begins_with_the_user(database: asyncpg.Connection) -> None:
+async def test_every_key_and_b_tree_starts_with_the_user(database: asyncpg.Connection) -> None:
     rows = await database.fetch(KEYS, TABLES)
     assert {table for table, *_ in rows} == set(TABLES)
     assert {index for _, index, _ in rows} >= {"pk_tasks", "pk_idempotency_keys"}
     assert [row for row in rows if row[2] != "user_id"] == []
 
 
-def test_every_filter_is_among_those_that_are_asked_for() -> None:
+def test_every_filter_is_covered() -> None:
     assert VALUES.keys() == FILTERS.keys()
 
 
@@ -139,20 +139,20 @@ def shards(nodes: list[dict[str, Any]]) -> set[str]:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", CALLS)
-async def test_an_operation_touches_one_shard(explainer: Explainer, name: str, mode: Mode) -> None:
+async def test_operation_touches_one_shard(explainer: Explainer, name: str, mode: Mode) -> None:
     plan = await explainer.explain(CALLS[name], mode)
     assert len(shards(plan.nodes)) == (0 if name in INSERTS else 1), plan.text
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", [name for name in CALLS if name.startswith("list")])
-async def test_a_page_of_long_texts_touches_one_shard(
+async def test_page_of_long_texts_touches_one_shard(
     explainer: Explainer, name: str, mode: Mode
 ) -> None:
     plan = await explainer.explain(CALLS[name], mode, counts_bytes=True)
     assert len(shards(plan.nodes)) == 1, plan.text
 
 
-async def test_a_statement_without_a_user_would_be_seen(explainer: Explainer) -> None:
+async def test_statement_without_a_user_would_be_detected(explainer: Explainer) -> None:
     rows = await explainer.plain.fetch("EXPLAIN (FORMAT JSON) SELECT * FROM tasks WHERE title = ''")
     assert sum(row[0].count('"Relation Name": "tasks_') for row in rows) == SHARDS

@@ -63,7 +63,7 @@ async def is_trusted(connection: DatabaseConfig) -> bool:
 class TestPostgres(TlsCases):
     """With PostgreSQL's own TLS."""
 
-    async def test_a_session_is_encrypted(
+    async def test_session_is_encrypted(
         self,
         servers: dict[str, Postgres],
         certificates: Certificates,
@@ -80,7 +80,7 @@ class TestPostgres(TlsCases):
     @pytest.mark.requirement("FR-054")
     @pytest.mark.parametrize("named", ["roots", "plain", "intermediate"])
     @pytest.mark.parametrize("kind", KINDS)
-    async def test_a_certificate_is_trusted_where_libpq_trusts_it(
+    async def test_certificate_is_trusted_like_in_libpq(
         self, servers: dict[str, Postgres], certificates: Certificates, kind: str, named: str
     ) -> None:
         roots = getattr(certificates, named)
@@ -92,7 +92,7 @@ class TestPostgres(TlsCases):
         _, told = await psql.communicate()
         assert await is_trusted(DatabaseConfig.from_url(url)) == (psql.returncode == 0), told
 
-    async def test_plain_text_is_refused_by_the_server_and_told(
+    async def test_rejected_plain_text_connection_is_reported(
         self, servers: dict[str, Postgres]
     ) -> None:
         with capture_logs() as lines:
@@ -102,7 +102,7 @@ class TestPostgres(TlsCases):
         assert "SQLSTATE 28000, no pg_hba.conf entry" in line["cause"]
 
     @pytest.mark.parametrize("command", ["migrate", "doctor"])
-    def test_a_wrong_password_is_told_by_a_command_and_not_repeated(
+    def test_command_reports_a_wrong_password_without_repeating_it(
         self,
         servers: dict[str, Postgres],
         certificates: Certificates,
@@ -116,7 +116,7 @@ class TestPostgres(TlsCases):
         assert "hunter2" not in told
         assert "Traceback" not in told
 
-    async def test_a_wrong_password_is_503_and_told_once(
+    async def test_wrong_password_is_503_and_logged_once(
         self,
         servers: dict[str, Postgres],
         certificates: Certificates,
@@ -130,7 +130,7 @@ class TestPostgres(TlsCases):
         assert "hunter2" not in str(lines)
 
 
-def test_a_server_with_tls_is_migrated(
+def test_server_with_tls_is_migrated(
     servers: dict[str, Postgres],
     certificates: Certificates,
 ) -> None:

@@ -10,7 +10,7 @@ from tests.support.database import GIVEN
 
 
 @pytest.mark.requirement("NFR-006")
-async def test_the_suite_runs_on_the_version_asked_for(database: asyncpg.Connection) -> None:
+async def test_suite_runs_on_the_requested_version(database: asyncpg.Connection) -> None:
     number = int(await database.fetchval("SHOW server_version_num"))
     # A server that is given has the version that it has.
     assert number // 10_000 in ({15, 16, 17, 18} if GIVEN else {POSTGRES})

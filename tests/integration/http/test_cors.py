@@ -110,7 +110,7 @@ async def test_no_origin_is_allowed_by_default(
 @pytest.mark.requirement("FR-031")
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 @pytest.mark.parametrize("origin", [HOME, OTHER_HOME])
-async def test_every_operation_passes_its_preflight(
+async def test_preflight_of_every_operation_succeeds(
     browser: ContractClient, origin: str, method: str, path: str
 ) -> None:
     fields = "content-type, if-match, if-none-match, x-request-id, traceparent, authorization"
@@ -126,7 +126,7 @@ async def test_every_operation_passes_its_preflight(
 
 
 @pytest.mark.requirement("FR-030", "FR-031")
-async def test_a_preflight_carries_allow_as_well(browser: ContractClient) -> None:
+async def test_preflight_has_an_allow_header(browser: ContractClient) -> None:
     asked = await preflight(browser, TASK, "PATCH")
     assert asked.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
 
@@ -134,7 +134,7 @@ async def test_a_preflight_carries_allow_as_well(browser: ContractClient) -> Non
 @pytest.mark.requirement("FR-031")
 @pytest.mark.parametrize("origin", FOREIGN, ids=ascii)
 @pytest.mark.parametrize("path", [ALICE, TASK, "/livez"])
-async def test_the_preflight_of_a_foreign_origin_allows_nothing(
+async def test_preflight_from_other_origin_allows_nothing(
     browser: ContractClient, origin: str, path: str
 ) -> None:
     asked = await preflight(browser, path, "PATCH", origin)
@@ -143,7 +143,7 @@ async def test_the_preflight_of_a_foreign_origin_allows_nothing(
 
 
 @pytest.mark.requirement("FR-031")
-async def test_a_preflight_of_an_unknown_path_is_404(browser: ContractClient) -> None:
+async def test_preflight_of_an_unknown_path_is_404(browser: ContractClient) -> None:
     assert_problem(await preflight(browser, "/nope", "GET"), 404, "path-not-found")
 
 
@@ -159,7 +159,7 @@ async def test_only_options_is_a_preflight(browser: ContractClient) -> None:
 
 @pytest.mark.requirement("FR-031")
 @pytest.mark.parametrize("origin", [HOME, OTHER_HOME])
-async def test_a_response_names_the_origin_that_asked(browser: ContractClient, origin: str) -> None:
+async def test_response_has_the_origin_of_the_request(browser: ContractClient, origin: str) -> None:
     created = await browser.post(ALICE, json={"title": "a"}, headers={"Origin": origin})
     assert created.status_code == 201
     assert created.headers["access-control-allow-origin"] == origin
@@ -167,7 +167,7 @@ async def test_a_response_names_the_origin_that_asked(browser: ContractClient, o
 
 
 @pytest.mark.requirement("FR-031")
-async def test_a_browser_may_read_the_header_fields_of_the_contract(
+async def test_declared_headers_are_exposed(
     browser: ContractClient,
 ) -> None:
     listed = await browser.get(ALICE, headers={"Origin": HOME})
@@ -176,7 +176,7 @@ async def test_a_browser_may_read_the_header_fields_of_the_contract(
 
 
 @pytest.mark.requirement("FR-031")
-async def test_no_cookies_are_asked_for(browser: ContractClient) -> None:
+async def test_credentials_are_not_allowed(browser: ContractClient) -> None:
     asked = await preflight(browser, ALICE, "POST")
     listed = await browser.get(ALICE, headers={"Origin": HOME})
     assert "access-control-allow-credentials" not in asked.headers
@@ -185,7 +185,7 @@ async def test_no_cookies_are_asked_for(browser: ContractClient) -> None:
 
 @pytest.mark.requirement("FR-027", "FR-031")
 @pytest.mark.parametrize(("method", "path", "status"), ERRORS)
-async def test_a_browser_may_read_an_error_as_well(
+async def test_error_is_readable_from_allowed_origin(
     browser: ContractClient, method: str, path: str, status: int
 ) -> None:
     refused = await browser.request(method, path, headers={"Origin": HOME})
@@ -195,7 +195,7 @@ async def test_a_browser_may_read_an_error_as_well(
 
 
 @pytest.mark.requirement("FR-031")
-async def test_a_browser_may_read_304_as_well(browser: ContractClient) -> None:
+async def test_304_is_readable_from_allowed_origin(browser: ContractClient) -> None:
     headers = {"Origin": HOME, "If-None-Match": "*"}
     answered = await browser.get("/openapi.json", headers=headers)
     assert answered.status_code == 304
@@ -203,7 +203,7 @@ async def test_a_browser_may_read_304_as_well(browser: ContractClient) -> None:
 
 
 @pytest.mark.requirement("FR-030", "FR-031")
-async def test_a_browser_may_read_the_allowed_methods(browser: ContractClient) -> None:
+async def test_allow_header_is_readable_from_allowed_origin(browser: ContractClient) -> None:
     answered = await browser.options(ALICE, headers={"Origin": HOME})
     assert answered.status_code == 204
     assert answered.headers["access-control-allow-origin"] == HOME
@@ -211,14 +211,14 @@ async def test_a_browser_may_read_the_allowed_methods(browser: ContractClient) -
 
 @pytest.mark.requirement("FR-031")
 @pytest.mark.parametrize("origin", FOREIGN, ids=ascii)
-async def test_a_foreign_origin_may_read_nothing(browser: ContractClient, origin: str) -> None:
+async def test_other_origin_cannot_read_the_response(browser: ContractClient, origin: str) -> None:
     listed = await browser.get(ALICE, headers={"Origin": origin})
     assert listed.status_code == 200
     assert "access-control-allow-origin" not in listed.headers
 
 
 @pytest.mark.requirement("FR-031")
-async def test_a_request_without_an_origin_is_answered_as_ever(browser: ContractClient) -> None:
+async def test_request_without_origin_is_unaffected(browser: ContractClient) -> None:
     listed = await browser.get(ALICE)
     assert listed.status_code == 200
     assert cors_fields(listed) == []
@@ -229,7 +229,7 @@ async def test_a_request_without_an_origin_is_answered_as_ever(browser: Contract
 
 @pytest.mark.requirement("FR-031")
 @pytest.mark.parametrize("origin", [HOME, "https://evil.example", "null"])
-async def test_an_asterisk_allows_every_origin(anybody: ContractClient, origin: str) -> None:
+async def test_asterisk_allows_every_origin(anybody: ContractClient, origin: str) -> None:
     asked = await preflight(anybody, TASK, "DELETE", origin)
     listed = await anybody.get(ALICE, headers={"Origin": origin})
     assert asked.status_code == 204
@@ -238,7 +238,7 @@ async def test_an_asterisk_allows_every_origin(anybody: ContractClient, origin: 
 
 
 @pytest.mark.requirement("FR-031")
-async def test_an_asterisk_does_not_let_cookies_in(anybody: ContractClient) -> None:
+async def test_asterisk_does_not_allow_credentials(anybody: ContractClient) -> None:
     headers = {"Origin": "https://evil.example", "Cookie": "session=1"}
     listed = await anybody.get(ALICE, headers=headers)
     assert "access-control-allow-credentials" not in listed.headers
@@ -248,6 +248,6 @@ async def test_an_asterisk_does_not_let_cookies_in(anybody: ContractClient) -> N
 @pytest.mark.parametrize(
     "origin", ["https://*.tasks.example", "https://*", "https://tasks.example:*", "**"]
 )
-def test_an_asterisk_within_an_origin_is_no_setting(origin: str) -> None:
+def test_asterisk_within_an_origin_is_invalid(origin: str) -> None:
     with pytest.raises(SettingsError, match=r"^CORS_ORIGINS: "):
         Settings.from_env({"CORS_ORIGINS": origin})

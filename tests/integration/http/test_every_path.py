@@ -113,9 +113,7 @@ def assert_trio(response: httpx.Response) -> str:
 @pytest.mark.requirement("FR-029")
 @pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("kind", list(KINDS))
-async def test_every_kind_of_response_carries_the_three_header_fields(
-    client: ContractClient, kind: str
-) -> None:
+async def test_every_response_has_the_common_headers(client: ContractClient, kind: str) -> None:
     answered = await ask(client, kind)
     assert str(answered.status_code) == kind[:3] or kind[:1].isalpha()
     assert UUID(assert_trio(answered)).version == 7
@@ -124,9 +122,7 @@ async def test_every_kind_of_response_carries_the_three_header_fields(
 @pytest.mark.requirement("FR-029")
 @pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("kind", list(KINDS))
-async def test_every_kind_of_response_takes_a_well_formed_request_id_over(
-    client: ContractClient, kind: str
-) -> None:
+async def test_every_response_repeats_a_valid_request_id(client: ContractClient, kind: str) -> None:
     answered = await ask(client, kind, {"X-Request-ID": "Trace_1.a-Z"})
     assert assert_trio(answered) == "Trace_1.a-Z"
 
@@ -134,7 +130,7 @@ async def test_every_kind_of_response_takes_a_well_formed_request_id_over(
 @pytest.mark.requirement("FR-027", "FR-029")
 @pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] == "4"])
-async def test_every_error_is_a_problem_with_the_id_of_its_request(
+async def test_every_error_is_a_problem_with_its_request_id(
     client: ContractClient, kind: str
 ) -> None:
     answered = await ask(client, kind, {"X-Request-ID": "mine"})
@@ -158,7 +154,7 @@ async def test_accept_is_ignored(client: ContractClient, kind: str, accept: str)
 
 @pytest.mark.requirement("FR-029")
 @pytest.mark.parametrize("given", ["a", "0", "-", ".", "_", "x" * 128, str(UUID(int=7))])
-async def test_a_well_formed_request_id_is_taken_over(client: ContractClient, given: str) -> None:
+async def test_valid_request_id_is_kept(client: ContractClient, given: str) -> None:
     answered = await client.get("/livez", headers={"X-Request-ID": given})
     assert answered.headers["x-request-id"] == given
 
@@ -167,13 +163,13 @@ async def test_a_well_formed_request_id_is_taken_over(client: ContractClient, gi
 @pytest.mark.parametrize(
     "given", ["", " ", "x" * 129, "a b", "a/b", "a,b", "{a}", 'a"', "a:b", "a+b", "a\tb", "é"]
 )
-async def test_any_other_request_id_is_replaced(client: ContractClient, given: str) -> None:
+async def test_invalid_request_id_is_replaced(client: ContractClient, given: str) -> None:
     answered = await client.get("/livez", headers={b"X-Request-ID": given.encode()})
     assert UUID(answered.headers["x-request-id"]).version == 7
 
 
 @pytest.mark.requirement("FR-029")
-async def test_two_requests_have_two_ids(client: ContractClient) -> None:
+async def test_request_ids_are_unique(client: ContractClient) -> None:
     one = await client.get("/livez")
     other = await client.get("/livez")
     assert one.headers["x-request-id"] != other.headers["x-request-id"]
@@ -190,7 +186,7 @@ async def test_two_requests_have_two_ids(client: ContractClient) -> None:
     ],
     ids=["200", "404", "400", "431"],
 )
-def test_the_server_does_not_name_itself(live: Live, sent: bytes) -> None:
+def test_response_has_no_server_header(live: Live, sent: bytes) -> None:
     answered = live.exchange(sent)
     assert "server" not in answered.headers
     assert assert_trio(answered)
@@ -226,7 +222,7 @@ def test_the_server_does_not_name_itself(live: Live, sent: bytes) -> None:
     ],
     ids=str,
 )
-async def test_head_has_the_header_fields_of_get_and_no_body(
+async def test_head_has_the_headers_of_get_and_no_body(
     client: ContractClient, path: str, headers: dict[str, str]
 ) -> None:
     headers = {**headers, "X-Request-ID": "the-same"}
@@ -240,7 +236,7 @@ async def test_head_has_the_header_fields_of_get_and_no_body(
 @pytest.mark.requirement("FR-030")
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("path", ["/livez", "/openapi.json", "/docs", "/nope", ALICE, *DOCS[1:]])
-def test_head_tells_the_length_of_the_body_that_get_sends(live: Live, path: str) -> None:
+def test_head_has_the_content_length_of_get(live: Live, path: str) -> None:
     got = live.call("GET", path)
     head = live.call("HEAD", path)
     assert int(head.headers["content-length"]) == len(got.content)
@@ -261,14 +257,14 @@ async def test_options_is_204_with_all_methods(
 
 @pytest.mark.requirement("FR-030")
 @pytest.mark.parametrize("path", DOCS)
-async def test_options_is_204_for_people_as_well(client: ContractClient, path: str) -> None:
+async def test_options_is_204_on_html_pages(client: ContractClient, path: str) -> None:
     answered = await client.options(path)
     assert answered.status_code == 204
     assert answered.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 @pytest.mark.requirement("FR-030")
-async def test_options_is_there_for_a_task_that_is_not(client: ContractClient) -> None:
+async def test_options_of_a_missing_task_is_204(client: ContractClient) -> None:
     assert (await client.options(f"{ALICE}/{ID}")).status_code == 204
 
 
@@ -280,13 +276,13 @@ async def test_options_of_an_unknown_path_is_404(client: ContractClient, path: s
 
 @pytest.mark.requirement("FR-030")
 @pytest.mark.parametrize("path", ["/schema", "/schema/openapi.json", "/schema/swagger"])
-async def test_the_framework_has_no_page_of_its_own(client: ContractClient, path: str) -> None:
+async def test_framework_adds_no_routes(client: ContractClient, path: str) -> None:
     assert_problem(await client.get(path), 404, "path-not-found")
 
 
 @pytest.mark.requirement("FR-027", "FR-030")
 @pytest.mark.parametrize(("method", "path"), OTHERS)
-async def test_another_method_is_405_with_all_methods(
+async def test_other_method_is_405_with_all_methods(
     client: ContractClient, method: str, path: str
 ) -> None:
     refused = await client.request(method, path)
@@ -297,7 +293,7 @@ async def test_another_method_is_405_with_all_methods(
 @pytest.mark.requirement("FR-027", "FR-030")
 @pytest.mark.parametrize("path", DOCS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-async def test_another_method_is_405_for_people_as_well(
+async def test_other_method_is_405_on_html_pages(
     client: ContractClient, method: str, path: str
 ) -> None:
     refused = await client.request(method, path)
@@ -307,7 +303,7 @@ async def test_another_method_is_405_for_people_as_well(
 
 @pytest.mark.requirement("FR-027", "FR-030")
 @pytest.mark.parametrize(("method", "path"), [*OTHERS[:1], ("PUT", "/livez")])
-async def test_the_method_is_judged_before_the_parameters(
+async def test_method_is_checked_before_parameters(
     client: ContractClient, method: str, path: str
 ) -> None:
     refused = await client.request(method, f"{path}?x=1", content=b"{")
@@ -316,9 +312,7 @@ async def test_the_method_is_judged_before_the_parameters(
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("method", METHODS)
-async def test_an_unknown_path_is_404_whatever_the_method(
-    client: ContractClient, method: str
-) -> None:
+async def test_unknown_path_is_404_for_every_method(client: ContractClient, method: str) -> None:
     refused = await client.request(method, "/api/v1/nope?x=1")
     assert refused.status_code == 404
     assert refused.headers["content-type"] == "application/problem+json"
@@ -327,9 +321,7 @@ async def test_an_unknown_path_is_404_whatever_the_method(
 @pytest.mark.requirement("FR-030")
 @pytest.mark.parametrize("given", ["POST", "DELETE"])
 @pytest.mark.usefixtures("there")
-async def test_a_method_in_a_header_field_or_a_parameter_overrides_nothing(
-    client: ContractClient, given: str
-) -> None:
+async def test_method_overrides_are_ignored(client: ContractClient, given: str) -> None:
     headers = {"X-HTTP-Method-Override": given, "X-HTTP-Method": given, "X-Method-Override": given}
     assert (await client.get(TASK, headers=headers)).json()["title"] == "Buy milk"
 
@@ -337,9 +329,7 @@ async def test_a_method_in_a_header_field_or_a_parameter_overrides_nothing(
 @pytest.mark.requirement("FR-027", "FR-028")
 @pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] == "4"])
-async def test_no_error_shows_what_the_service_is_made_of(
-    client: ContractClient, kind: str
-) -> None:
+async def test_errors_do_not_reveal_the_implementation(client: ContractClient, kind: str) -> None:
     text = (await ask(client, kind)).text
     forbidden = (
         r"(?i)litestar|uvicorn|msgspec|asyncpg|sqlalchemy|postgres|python|traceback|\.py|"
@@ -349,14 +339,14 @@ async def test_no_error_shows_what_the_service_is_made_of(
 
 
 @pytest.mark.requirement("FR-029")
-async def test_of_several_request_ids_the_last_one_counts(client: ContractClient) -> None:
+async def test_last_of_several_request_ids_is_used(client: ContractClient) -> None:
     fields = [("X-Request-ID", "first"), ("X-Request-ID", "last")]
     response = await client.get("/livez", headers=fields)
     assert response.headers["x-request-id"] == "last"
 
 
 @pytest.mark.requirement("FR-022")
-async def test_a_path_is_matched_once_it_is_decoded(client: ContractClient) -> None:
+async def test_path_is_matched_after_decoding(client: ContractClient) -> None:
     app = client._transport
     async with httpx.AsyncClient(transport=app, base_url="http://tasks.test") as plain:
         response = await plain.get("/%6civez")

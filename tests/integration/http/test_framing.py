@@ -79,7 +79,7 @@ BODIES = {
 @pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
 @pytest.mark.parametrize(("framing", "body"), BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("cut", [None, 0, 5], ids=["one segment", "body later", "body in parts"])
-async def test_an_upgrade_is_ignored_and_the_body_is_read(
+async def test_upgrade_is_ignored_and_the_body_is_read(
     live: Live,
     database: asyncpg.Connection,
     upgrade: tuple[str, ...],
@@ -100,7 +100,7 @@ async def test_an_upgrade_is_ignored_and_the_body_is_read(
 
 @pytest.mark.requirement("FR-020", "FR-035")
 @pytest.mark.parametrize("cut", [False, True], ids=["one segment", "body later"])
-async def test_a_body_after_an_upgrade_is_never_a_request(
+async def test_body_after_an_upgrade_is_not_a_request(
     live: Live, database: asyncpg.Connection, *, cut: bool
 ) -> None:
     inner = request("POST", tasks_of("mallory"), JSON, body=SMALL)
@@ -114,7 +114,7 @@ async def test_a_body_after_an_upgrade_is_never_a_request(
 
 
 @pytest.mark.requirement("FR-035")
-def test_many_upgrades_in_one_segment_are_answered_in_order(live: Live) -> None:
+def test_pipelined_upgrades_get_ordered_responses(live: Live) -> None:
     targets = ["/livez", "/nope", "/livez?x=1", "/livez"]
     with live.connected() as connection:
         connection.sendall(b"".join(request("GET", target, *UPGRADES["h2c"]) for target in targets))
@@ -124,7 +124,7 @@ def test_many_upgrades_in_one_segment_are_answered_in_order(live: Live) -> None:
 
 @pytest.mark.requirement("FR-027", "FR-030")
 @pytest.mark.parametrize("cut", [False, True], ids=["one segment", "body later"])
-async def test_connect_is_501_and_ends_the_connection(
+async def test_connect_is_501_and_closes_the_connection(
     live: Live, database: asyncpg.Connection, *, cut: bool
 ) -> None:
     head = request("CONNECT", "tasks.test:80", f"Content-Length: {len(CREATE)}")
@@ -154,7 +154,7 @@ def chunked_create(*trailer: str, fields: tuple[str, ...] = (JSON,)) -> bytes:
 
 
 @pytest.mark.requirement("FR-020", "FR-023")
-async def test_a_credential_in_a_trailer_is_ignored(
+async def test_credential_in_a_trailer_is_ignored(
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     credential = "Authorization: Bearer a1"
@@ -167,7 +167,7 @@ async def test_a_credential_in_a_trailer_is_ignored(
 
 
 @pytest.mark.requirement("FR-023", "FR-024")
-def test_a_media_type_in_a_trailer_is_ignored(live: Live) -> None:
+def test_media_type_in_a_trailer_is_ignored(live: Live) -> None:
     with live.connected() as connection:
         connection.sendall(chunked_create(JSON, fields=()))
         refused = read_response(connection, "POST")
@@ -175,7 +175,7 @@ def test_a_media_type_in_a_trailer_is_ignored(live: Live) -> None:
 
 
 @pytest.mark.requirement("FR-023")
-async def test_an_idempotency_key_in_a_trailer_is_ignored(
+async def test_idempotency_key_in_a_trailer_is_ignored(
     live: Live, database: asyncpg.Connection
 ) -> None:
     with live.connected() as connection:
@@ -202,7 +202,7 @@ BROKEN = {
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize(("rest", "half_close", "status", "slug"), BROKEN.values(), ids=BROKEN)
-async def test_what_follows_a_request_is_answered_after_it(
+async def test_pipelined_error_is_sent_after_the_first_response(
     live: Live,
     database: asyncpg.Connection,
     rest: bytes,
@@ -224,7 +224,7 @@ async def test_what_follows_a_request_is_answered_after_it(
 
 
 @pytest.mark.requirement("FR-023")
-async def test_broken_chunks_of_a_second_request_are_answered_after_the_first(
+async def test_invalid_chunks_of_a_second_request_wait_for_the_first(
     live: Live, database: asyncpg.Connection
 ) -> None:
     with live.connected() as connection:
@@ -250,7 +250,7 @@ EARLY = {
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize(("method", "target", "fields", "status"), EARLY.values(), ids=EARLY)
-def test_an_early_rejection_of_expect_closes_the_connection(
+def test_early_rejection_of_expect_closes_the_connection(
     live: Live, method: str, target: str, fields: tuple[str, ...], status: int
 ) -> None:
     with live.connected() as connection:
@@ -261,7 +261,7 @@ def test_an_early_rejection_of_expect_closes_the_connection(
 
 
 @pytest.mark.requirement("FR-027", "FR-042")
-def test_so_does_one_of_a_guard(settings: Settings) -> None:
+def test_guard_rejection_of_expect_closes_the_connection(settings: Settings) -> None:
     with served(settings, guards=[token_required]) as guarded, guarded.connected() as connection:
         connection.sendall(request("POST", ALICE, JSON, *EXPECT))
         refused = read_response(connection, "POST")
@@ -270,7 +270,7 @@ def test_so_does_one_of_a_guard(settings: Settings) -> None:
 
 
 @pytest.mark.requirement("FR-027")
-def test_expect_keeps_the_connection_where_there_is_no_body(live: Live) -> None:
+def test_expect_without_a_body_keeps_the_connection(live: Live) -> None:
     with live.connected() as connection:
         connection.sendall(request("GET", "/livez", "Expect: 100-continue") + ALIVE)
         answers = read_responses(connection, "GET", "GET")
@@ -305,9 +305,7 @@ def assert_own(refused: httpx.Response) -> None:
     ],
     ids=["a field", "Host", "431", "a chunk", "501"],
 )
-def test_a_rejected_request_keeps_its_ids_and_its_origin(
-    live: Live, sent: bytes, status: int
-) -> None:
+def test_rejected_request_keeps_its_ids_and_origin(live: Live, sent: bytes, status: int) -> None:
     with live.connected() as connection:
         connection.sendall(sent)
         refused = read_response(connection)
@@ -326,7 +324,7 @@ def test_a_rejected_request_keeps_its_ids_and_its_origin(
     ],
     ids=["header section", "length", "chunks"],
 )
-def test_a_truncated_request_keeps_its_ids_and_its_origin(live: Live, sent: bytes) -> None:
+def test_truncated_request_keeps_its_ids_and_origin(live: Live, sent: bytes) -> None:
     with live.connected() as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
@@ -355,7 +353,7 @@ CODINGS = {
 
 @pytest.mark.requirement("FR-023", "FR-027")
 @pytest.mark.parametrize("fields", CODINGS.values(), ids=CODINGS)
-async def test_a_transfer_coding_other_than_chunked_is_501(
+async def test_transfer_coding_other_than_chunked_is_501(
     live: Live, database: asyncpg.Connection, fields: tuple[str, ...]
 ) -> None:
     sent = request("POST", ALICE, JSON, *fields) + CHUNKS + b"\r\n"
@@ -368,7 +366,7 @@ async def test_a_transfer_coding_other_than_chunked_is_501(
 @pytest.mark.requirement("FR-023", "FR-027")
 @pytest.mark.parametrize("upgrade", [(), UPGRADES["h2c"]], ids=["plain", "upgrade"])
 @pytest.mark.parametrize("length", [0, 5, len(CHUNKS) + 2])
-async def test_chunks_and_a_length_are_400_and_nothing_is_read_from_them(
+async def test_chunked_with_content_length_is_400_and_not_read(
     live: Live, database: asyncpg.Connection, length: int, upgrade: tuple[str, ...]
 ) -> None:
     fields = (CHUNKED, f"Content-Length: {length}", *upgrade)
@@ -380,7 +378,7 @@ async def test_chunks_and_a_length_are_400_and_nothing_is_read_from_them(
 
 
 @pytest.mark.requirement("FR-023", "FR-027")
-async def test_chunks_in_http_1_0_are_400(live: Live, database: asyncpg.Connection) -> None:
+async def test_chunked_http_1_0_is_400(live: Live, database: asyncpg.Connection) -> None:
     sent = request("POST", ALICE, JSON, CHUNKED).replace(b"HTTP/1.1", b"HTTP/1.0") + CHUNKS
     refused = live.exchange(sent + b"\r\n", method="POST", target=ALICE)
     assert_problem(refused, 400, "malformed-request")
@@ -389,7 +387,7 @@ async def test_chunks_in_http_1_0_are_400(live: Live, database: asyncpg.Connecti
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "3.0"])
-def test_another_version_of_http_is_400(live: Live, version: str) -> None:
+def test_other_http_version_is_400(live: Live, version: str) -> None:
     sent = f"GET /livez HTTP/{version}\r\nHost: a\r\n\r\n".encode()
     assert_problem(live.exchange(sent), 400, "malformed-request")
 
@@ -415,7 +413,7 @@ def documented_methods(live: Live) -> set[str]:
 
 
 @pytest.mark.requirement("FR-030")
-def test_each_method_is_answered_as_the_contract_says(live: Live) -> None:
+def test_each_method_gets_the_documented_status(live: Live) -> None:
     documented = documented_methods(live)
     assert len(documented) > 20
     for method in CANDIDATES:
@@ -450,7 +448,7 @@ async def background() -> Response[str]:
 
 
 @pytest.mark.requirement("FR-042")
-def test_a_streaming_response_sends_its_header_section_before_its_first_chunk(
+def test_streaming_response_sends_headers_before_the_first_chunk(
     settings: Settings,
 ) -> None:
     proceed.clear()
@@ -468,7 +466,7 @@ def test_a_streaming_response_sends_its_header_section_before_its_first_chunk(
 
 
 @pytest.mark.requirement("FR-042", "NFR-015")
-def test_a_background_task_is_waited_for_when_the_service_ends(settings: Settings) -> None:
+def test_shutdown_waits_for_background_tasks(settings: Settings) -> None:
     done.clear()
     with served(settings, route_handlers=[background]) as live, live.connected() as connection:
         connection.sendall(request("POST", "/background"))

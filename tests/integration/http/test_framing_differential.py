@@ -271,7 +271,7 @@ def run(protocol: Any, segments: list[bytes], complete: int) -> tuple[Applicatio
 
 @given(scripts())
 @settings(max_examples=200, deadline=None)
-def test_both_find_the_same_requests_and_each_is_answered_once_in_order(script: Script) -> None:
+def test_both_parse_the_same_requests_and_respond_in_order(script: Script) -> None:
     expected = [each.found for each in script.expected]
     methods = [each.method for each in script.expected]
     segments = list(script.segments())
@@ -366,7 +366,7 @@ DIFFERENCES = {
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
-def test_a_difference_is_as_described(name: str) -> None:
+def test_known_difference_is_as_described(name: str) -> None:
     sent, ours, theirs, _ = DIFFERENCES[name]
     _, received = run(HTTPProtocol, [sent], len(ours))
     _, by_h11 = run(H11Protocol, [sent], len(theirs))

@@ -55,14 +55,14 @@ def migrated_url(server_url: str) -> Iterator[str]:
 
 
 @pytest.mark.requirement("FR-035")
-async def test_a_process_that_answers_is_alive(client: ContractClient) -> None:
+async def test_responding_process_is_live(client: ContractClient) -> None:
     response = await client.get("/livez")
     assert response.status_code == 200
     assert response.json() == {"status": "alive"}
 
 
 @pytest.mark.requirement("FR-035")
-async def test_liveness_does_not_ask_the_database(black_hole: str) -> None:
+async def test_liveness_does_not_query_the_database(black_hole: str) -> None:
     async with serving(black_hole) as client:
         started = monotonic()
         response = await client.get("/livez")
@@ -71,14 +71,14 @@ async def test_liveness_does_not_ask_the_database(black_hole: str) -> None:
 
 
 @pytest.mark.requirement("FR-035")
-async def test_a_service_with_its_database_is_ready(client: ContractClient) -> None:
+async def test_service_with_its_database_is_ready(client: ContractClient) -> None:
     response = await client.get("/readyz")
     assert response.status_code == 200
     assert response.json() == {"status": "ready"}
 
 
 @pytest.mark.requirement("FR-035")
-async def test_a_database_out_of_reach_is_not_ready_within_a_second(tmp_path: Path) -> None:
+async def test_unreachable_database_is_not_ready_within_a_second(tmp_path: Path) -> None:
     async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
         started = monotonic()
         response = await client.get("/readyz")
@@ -89,7 +89,7 @@ async def test_a_database_out_of_reach_is_not_ready_within_a_second(tmp_path: Pa
 
 
 @pytest.mark.requirement("FR-035")
-async def test_a_database_that_says_nothing_is_not_ready_after_a_second(black_hole: str) -> None:
+async def test_silent_database_is_not_ready_after_a_second(black_hole: str) -> None:
     async with serving(black_hole, 1.5) as client:
         started = monotonic()
         response = await client.get("/readyz")
@@ -99,7 +99,7 @@ async def test_a_database_that_says_nothing_is_not_ready_after_a_second(black_ho
 
 
 @pytest.mark.requirement("FR-035")
-async def test_a_schema_that_somebody_locks_is_not_ready_after_a_second(migrated_url: str) -> None:
+async def test_locked_schema_is_not_ready_after_a_second(migrated_url: str) -> None:
     other = await connect(migrated_url)
     async with serving(migrated_url) as client:
         await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
@@ -137,7 +137,7 @@ async def version(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
     ],
     ids=["behind", "none"],
 )
-async def test_an_older_schema_is_not_ready(
+async def test_older_schema_is_not_ready(
     migrated_url: str, version: asyncpg.Connection, change: str
 ) -> None:
     async with serving(migrated_url, 4) as client:
@@ -148,16 +148,14 @@ async def test_an_older_schema_is_not_ready(
 
 
 @pytest.mark.requirement("FR-035", "FR-039")
-async def test_a_schema_of_a_later_version_will_do(
-    migrated_url: str, version: asyncpg.Connection
-) -> None:
+async def test_newer_schema_is_ready(migrated_url: str, version: asyncpg.Connection) -> None:
     async with serving(migrated_url, 4) as client:
         await version.execute("UPDATE alembic_version SET version_num = '9999'")
         assert (await client.get("/readyz")).status_code == 200
 
 
 @pytest.mark.requirement("FR-035", "FR-039")
-async def test_a_service_is_ready_once_its_schema_is(
+async def test_service_becomes_ready_after_migration(
     migrated_url: str, version: asyncpg.Connection
 ) -> None:
     await version.execute("UPDATE alembic_version SET version_num = '0000'")
@@ -168,14 +166,14 @@ async def test_a_service_is_ready_once_its_schema_is(
 
 
 @pytest.mark.requirement("FR-035", "FR-039")
-async def test_a_database_without_a_schema_is_not_ready_and_says_why(empty_url: str) -> None:
+async def test_database_without_schema_is_not_ready_and_logged(empty_url: str) -> None:
     async with serving(empty_url, 4) as client:
         response = await client.get("/readyz")
     assert assert_problem(response, 503, "not-ready")["detail"] == BEHIND
 
 
 @pytest.mark.requirement("FR-035")
-def test_the_revision_of_a_database_out_of_reach_is_a_fault_with_its_cause(tmp_path: Path) -> None:
+def test_revision_of_an_unreachable_database_raises_its_cause(tmp_path: Path) -> None:
     nowhere = DatabaseConfig.from_url(f"postgresql://nobody@/nothing?host={tmp_path}")
     with pytest.raises(MigrationError, match=r"cannot be reached: .*No such file or directory"):
         get_revision(nowhere)

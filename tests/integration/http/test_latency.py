@@ -106,7 +106,7 @@ async def load(address: tuple[str, int]) -> list[float]:
 
 
 @pytest.mark.requirement("NFR-001")
-async def test_sixteen_clients_are_answered_in_time(
+async def test_sixteen_clients_meet_the_latency_limits(
     address: tuple[str, int], record_property: Callable[[str, object], None]
 ) -> None:
     # As a service that has been running for a while: connections are open, statements prepared.

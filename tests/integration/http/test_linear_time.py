@@ -304,7 +304,7 @@ async def handle(app: HTTPMiddleware, sent: Sent) -> int:
 
 
 @pytest.mark.parametrize(("make", "sizes"), FAMILIES)
-async def test_a_request_costs_in_proportion_to_its_size(
+async def test_request_takes_time_linear_in_its_size(
     app: HTTPMiddleware, make: Family, sizes: Sizes
 ) -> None:
     costs: list[tuple[int, list[float]]] = []
@@ -320,7 +320,7 @@ async def test_a_request_costs_in_proportion_to_its_size(
 
 @given(pieces_of(*JSON_PIECES))
 @EXAMPLES
-def test_a_body_of_any_pieces_is_judged_in_linear_time(pieces: Pieces) -> None:
+def test_body_validation_takes_linear_time(pieces: Pieces) -> None:
     def judge(raw: bytes) -> None:
         with suppress(MalformedBody):
             CONTRACT.validate("TaskCreate", _parse_strict_json(raw))
@@ -330,13 +330,13 @@ def test_a_body_of_any_pieces_is_judged_in_linear_time(pieces: Pieces) -> None:
 
 @given(pieces_of(*QUERY_PIECES))
 @EXAMPLES
-def test_a_query_of_any_pieces_is_read_in_linear_time(pieces: Pieces) -> None:
+def test_query_parsing_takes_linear_time(pieces: Pieces) -> None:
     assert_linear(costs_of(lambda raw: read(LIST_TASKS, query(raw)), pieces, HEAD_SIZES))
 
 
 @given(pieces_of(*TAG_PIECES))
 @EXAMPLES
-def test_entity_tags_of_any_pieces_are_read_in_linear_time(pieces: Pieces) -> None:
+def test_etag_parsing_takes_linear_time(pieces: Pieces) -> None:
     def judge(raw: bytes) -> None:
         read(GET_TASK, field("if-none-match", raw))
         ETagCondition.parse(raw.decode("latin-1"))

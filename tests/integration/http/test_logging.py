@@ -84,7 +84,7 @@ def only(stream: LogFile, event: str = "request") -> dict[str, Any]:
 
 
 @pytest.mark.requirement("FR-041")
-async def test_a_request_is_one_line_with_just_these_members(
+async def test_access_log_entry_has_exactly_these_fields(
     client: ContractClient, stream: LogFile
 ) -> None:
     before = datetime.now(UTC)
@@ -128,7 +128,7 @@ async def test_a_request_is_one_line_with_just_these_members(
     ],
 )
 @pytest.mark.usefixtures("database")
-async def test_the_line_has_the_route_in_place_of_the_path(
+async def test_access_log_has_the_route_instead_of_the_path(
     client: ContractClient,
     stream: LogFile,
     sent: tuple[str, str, dict[str, Any]],
@@ -143,7 +143,7 @@ async def test_the_line_has_the_route_in_place_of_the_path(
 
 
 @pytest.mark.requirement("FR-041")
-async def test_the_line_has_the_request_id_that_was_taken_over(
+async def test_access_log_has_the_request_id_of_the_client(
     client: ContractClient, stream: LogFile
 ) -> None:
     await client.get("/livez", headers={"X-Request-ID": "mine"})
@@ -152,7 +152,7 @@ async def test_the_line_has_the_request_id_that_was_taken_over(
 
 @pytest.mark.requirement("FR-041")
 @pytest.mark.parametrize("beginning", ["00", "01", "cc"])
-async def test_a_traceparent_gives_the_trace_id(
+async def test_trace_id_comes_from_traceparent(
     client: ContractClient, stream: LogFile, beginning: str
 ) -> None:
     traceparent = f"{beginning}-{TRACE}-00f067aa0ba902b7-01"
@@ -176,7 +176,7 @@ async def test_a_traceparent_gives_the_trace_id(
         f"ff-{TRACE}-00f067aa0ba902b7-01",
     ],
 )
-async def test_a_traceparent_that_is_not_valid_is_left_out(
+async def test_invalid_traceparent_is_omitted(
     client: ContractClient, stream: LogFile, traceparent: str
 ) -> None:
     answered = await client.get("/livez", headers={"traceparent": traceparent})
@@ -186,7 +186,7 @@ async def test_a_traceparent_that_is_not_valid_is_left_out(
 
 @pytest.mark.requirement("FR-041")
 @pytest.mark.parametrize("level", [LogLevel.WARNING, LogLevel.ERROR])
-async def test_a_level_above_info_leaves_requests_out(
+async def test_level_above_info_omits_access_log(
     client: ContractClient, configured: Configure, level: LogLevel
 ) -> None:
     stream = configured(level=level)
@@ -211,7 +211,7 @@ def test_every_request_of_a_server_is_one_line(settings: Settings, configured: C
     [b"garbage\r\n\r\n", request("GET", "/livez", "X: " + "x" * 40_000)],
     ids=["400", "431"],
 )
-def test_what_the_server_itself_refuses_is_found_in_the_log_by_its_id(
+def test_protocol_rejection_is_logged_with_its_request_id(
     settings: Settings, configured: Configure, sent: bytes
 ) -> None:
     stream = configured()
@@ -228,7 +228,7 @@ def test_what_the_server_itself_refuses_is_found_in_the_log_by_its_id(
 @pytest.mark.requirement("FR-041")
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
-async def test_no_text_of_a_task_and_no_value_of_a_request_is_logged(
+async def test_log_has_no_task_texts_and_no_request_values(
     settings: Settings, configured: Configure, form: LogFormat
 ) -> None:
     stream = configured(form, LogLevel.DEBUG)
@@ -265,7 +265,7 @@ async def refusing(database: asyncpg.Connection) -> AsyncIterator[None]:
 @pytest.mark.usefixtures("refusing")
 @pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
 @pytest.mark.parametrize("level", [LogLevel.DEBUG, LogLevel.ERROR])
-async def test_a_refused_row_is_in_no_line_and_in_no_answer(
+async def test_rejected_row_is_neither_logged_nor_returned(
     client: ContractClient, configured: Configure, form: LogFormat, level: LogLevel
 ) -> None:
     stream = configured(form, level)
@@ -297,7 +297,7 @@ async def breaking(settings: Settings) -> AsyncIterator[ContractClient]:
 
 
 @pytest.mark.requirement("FR-036", "FR-041", "FR-050")
-async def test_a_fault_is_logged_with_its_stack_under_the_request_id(
+async def test_exception_is_logged_with_stack_and_request_id(
     breaking: ContractClient, configured: Configure
 ) -> None:
     stream = configured()
@@ -316,7 +316,7 @@ async def test_a_fault_is_logged_with_its_stack_under_the_request_id(
 
 @pytest.mark.requirement("FR-036", "FR-041")
 @pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
-async def test_a_stack_shows_no_values_of_variables(
+async def test_logged_stack_has_no_variable_values(
     breaking: ContractClient, configured: Configure, form: LogFormat
 ) -> None:
     stream = configured(form)
@@ -326,7 +326,7 @@ async def test_a_stack_shows_no_values_of_variables(
 
 
 @pytest.mark.requirement("FR-028", "FR-036")
-async def test_a_fault_shows_the_client_nothing(
+async def test_exception_details_are_not_returned(
     breaking: ContractClient, configured: Configure
 ) -> None:
     configured()
@@ -337,7 +337,7 @@ async def test_a_fault_shows_the_client_nothing(
 
 
 @pytest.mark.requirement("FR-041")
-async def test_a_fault_is_one_line_however_long_its_stack(
+async def test_exception_is_one_line_with_a_long_stack(
     breaking: ContractClient, configured: Configure
 ) -> None:
     stream = configured()
@@ -350,7 +350,9 @@ async def test_a_fault_is_one_line_however_long_its_stack(
 
 @pytest.mark.requirement("FR-041")
 @pytest.mark.usefixtures("database")
-async def test_text_has_the_same_members(client: ContractClient, configured: Configure) -> None:
+async def test_text_format_has_the_same_fields(
+    client: ContractClient, configured: Configure
+) -> None:
     stream = configured(LogFormat.TEXT)
     await client.get("/nope", headers={"X-Request-ID": "mine"})
     (line,) = stream.getvalue().splitlines()
@@ -366,7 +368,7 @@ async def test_text_has_the_same_members(client: ContractClient, configured: Con
 
 
 @pytest.mark.requirement("FR-041")
-def test_the_lines_of_libraries_have_the_same_form(stream: LogFile) -> None:
+def test_library_log_entries_have_the_same_format(stream: LogFile) -> None:
     logging.getLogger("uvicorn.error").warning("Disk %s is full", "C:")
     line = only(stream, "Disk C: is full")
     assert set(line) == {"event", "level", "timestamp"}
@@ -374,6 +376,6 @@ def test_the_lines_of_libraries_have_the_same_form(stream: LogFile) -> None:
 
 
 @pytest.mark.requirement("FR-041")
-def test_what_json_does_not_know_is_written_as_text(stream: LogFile) -> None:
+def test_values_without_json_form_are_logged_as_text(stream: LogFile) -> None:
     log.info("odd", value=UUID(ID), path=object)
     assert only(stream, "odd")["value"] == ID

@@ -29,7 +29,7 @@ def scraped(url: str) -> dict[str, dict[tuple[str, ...], float]]:
     return samples
 
 
-def test_a_service_tells_what_it_served(database_url: str) -> None:
+def test_metrics_count_requests(database_url: str) -> None:
     alice = tasks_of("alice-of-the-metrics")
     with serving(DATABASE_URL=database_url, METRICS_PORT=0) as service:
         created = httpx.post(service.url + alice, json={"title": "Buy milk"})
@@ -50,12 +50,12 @@ def test_a_service_tells_what_it_served(database_url: str) -> None:
     assert beside.status_code == 404
 
 
-def test_they_are_off_by_default(database_url: str) -> None:
+def test_metrics_are_off_by_default(database_url: str) -> None:
     with serving(DATABASE_URL=database_url) as service:
         assert "metrics" not in service.err
 
 
-def test_a_port_that_is_taken_is_told(database_url: str) -> None:
+def test_metrics_port_in_use_is_reported(database_url: str) -> None:
     with serving(DATABASE_URL=database_url, METRICS_PORT=0) as service:
         port = service.told("metrics").rsplit(":", 1)[1].partition("/")[0]
         refused = run("serve", DATABASE_URL=database_url, PORT=0, METRICS_PORT=port)
@@ -63,7 +63,7 @@ def test_a_port_that_is_taken_is_told(database_url: str) -> None:
     assert f"Cannot listen on 127.0.0.1, port {port}" in refused.stderr
 
 
-def test_the_dashboard_asks_for_metrics_and_labels_that_there_are(database_url: str) -> None:
+def test_dashboard_uses_existing_metrics_and_labels(database_url: str) -> None:
     dashboard = json.loads(DASHBOARD.read_text("utf-8"))
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     with serving(DATABASE_URL=database_url, METRICS_PORT=0) as service:

@@ -22,28 +22,28 @@ async def client(app: HTTPMiddleware) -> AsyncIterator[ContractClient]:
 
 
 @pytest.mark.requirement("FR-032")
-async def test_the_yaml_is_the_file_byte_for_byte(client: ContractClient) -> None:
+async def test_yaml_equals_the_file(client: ContractClient) -> None:
     got = await client.get("/openapi.yaml")
     assert got.status_code == 200
     assert got.content == OPENAPI_PATH.read_bytes()
 
 
 @pytest.mark.requirement("FR-032")
-async def test_the_json_is_the_same_document(client: ContractClient) -> None:
+async def test_json_equals_the_yaml(client: ContractClient) -> None:
     got = await client.get("/openapi.json")
     assert got.status_code == 200
     assert got.json() == yaml.safe_load(OPENAPI_PATH.read_bytes())
 
 
 @pytest.mark.requirement("FR-032")
-async def test_the_json_has_the_members_in_the_order_of_the_file(client: ContractClient) -> None:
+async def test_json_keeps_the_order_of_the_file(client: ContractClient) -> None:
     got = await client.get("/openapi.json")
     assert json.dumps(got.json()) == json.dumps(yaml.safe_load(OPENAPI_PATH.read_bytes()))
 
 
 @pytest.mark.requirement("FR-032")
 @pytest.mark.parametrize(("path", "media_type"), DOCUMENTS.items())
-async def test_a_document_says_what_it_is(
+async def test_document_has_its_media_type(
     client: ContractClient, path: str, media_type: str
 ) -> None:
     got = await client.get(path)
@@ -54,7 +54,7 @@ async def test_a_document_says_what_it_is(
 @pytest.mark.requirement("FR-013", "FR-032")
 @pytest.mark.parametrize("path", DOCUMENTS)
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*", '{},W/"other"'])
-async def test_a_tag_that_still_holds_is_304(client: ContractClient, path: str, form: str) -> None:
+async def test_current_etag_is_304(client: ContractClient, path: str, form: str) -> None:
     tag = (await client.get(path)).headers["etag"]
     got = await client.get(path, headers={"If-None-Match": form.format(tag)})
     assert got.status_code == 304
@@ -65,21 +65,21 @@ async def test_a_tag_that_still_holds_is_304(client: ContractClient, path: str, 
 @pytest.mark.requirement("FR-013", "FR-032")
 @pytest.mark.parametrize("path", DOCUMENTS)
 @pytest.mark.parametrize("tag", ['"other"', f'"{"0" * 32}"', f'W/"{"0" * 32}"', '""'])
-async def test_another_tag_is_200(client: ContractClient, path: str, tag: str) -> None:
+async def test_other_etag_is_200(client: ContractClient, path: str, tag: str) -> None:
     got = await client.get(path, headers={"If-None-Match": tag})
     assert got.status_code == 200
 
 
 @pytest.mark.requirement("FR-032", "NFR-002")
 @pytest.mark.parametrize("path", DOCUMENTS)
-async def test_the_tag_is_the_same_every_time(client: ContractClient, path: str) -> None:
+async def test_etag_is_stable(client: ContractClient, path: str) -> None:
     one = await client.get(path)
     other = await client.get(path)
     assert one.headers["etag"] == other.headers["etag"]
 
 
 @pytest.mark.requirement("FR-032")
-async def test_the_two_documents_have_two_tags(client: ContractClient) -> None:
+async def test_yaml_and_json_have_different_etags(client: ContractClient) -> None:
     tags = [(await client.get(path)).headers["etag"] for path in DOCUMENTS]
     assert tags[0] != tags[1]
 
@@ -90,7 +90,7 @@ async def test_the_two_documents_have_two_tags(client: ContractClient) -> None:
     ("query", "headers", "fault"),
     [("?x=1", {}, "x"), ("", {"If-None-Match": "tag"}, "If-None-Match")],
 )
-async def test_a_document_is_read_as_strictly_as_a_task(
+async def test_document_parameters_are_validated(
     client: ContractClient, path: str, query: str, headers: dict[str, str], fault: str
 ) -> None:
     refused = await client.get(path + query, headers=headers)

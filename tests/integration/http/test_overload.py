@@ -70,7 +70,7 @@ OTHERS = [operation for operation in PLAIN if operation not in {"getLiveness", "
 
 
 @pytest.mark.parametrize("operation", OTHERS)
-def test_one_more_is_refused_at_once_whatever_it_asks(overloaded: Live, operation: str) -> None:
+def test_request_above_the_limit_is_immediately_rejected(overloaded: Live, operation: str) -> None:
     started = time.monotonic()
     refused = overloaded.call(PLAIN[operation]["method"], PLAIN[operation]["url"])
     assert time.monotonic() - started < 1
@@ -80,18 +80,20 @@ def test_one_more_is_refused_at_once_whatever_it_asks(overloaded: Live, operatio
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("target", ["/livez", "/readyz"])
-def test_a_probe_is_answered_all_the_same(overloaded: Live, target: str, method: str) -> None:
+def test_health_check_is_not_rejected(overloaded: Live, target: str, method: str) -> None:
     assert overloaded.call(method, target).is_success
 
 
 @pytest.mark.parametrize("target", ["/livez?", "/readyz/", "//livez"])
-def test_what_only_looks_like_a_probe_is_refused(overloaded: Live, target: str) -> None:
+def test_request_similar_to_a_health_check_is_rejected(overloaded: Live, target: str) -> None:
     with overloaded.connected() as connection:
         connection.sendall(request("GET", target))
         assert_problem(read_response(connection), 503, "overloaded")
 
 
-async def test_nothing_of_it_is_done(overloaded: Live, database: asyncpg.Connection) -> None:
+async def test_rejected_request_has_no_effect(
+    overloaded: Live, database: asyncpg.Connection
+) -> None:
     assert overloaded.call("POST", ALICE, JSON, body=SMALL).status_code == 503
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
@@ -102,7 +104,7 @@ async def test_nothing_of_it_is_done(overloaded: Live, database: asyncpg.Connect
     [("X-Request-ID: mine",), ("X-Request-ID: a", "X-Request-ID: mine")],
     ids=["one", "the last of two"],
 )
-def test_a_refusal_has_the_id_that_the_request_brings(
+def test_rejection_has_the_request_id_of_the_client(
     overloaded: Live, fields: tuple[str, ...]
 ) -> None:
     refused = overloaded.call("GET", ALICE, *fields)
@@ -110,14 +112,14 @@ def test_a_refusal_has_the_id_that_the_request_brings(
 
 
 @pytest.mark.requirement("FR-029")
-def test_a_refusal_has_an_id_of_its_own_where_the_request_brings_none(overloaded: Live) -> None:
+def test_rejection_without_request_id_gets_a_new_one(overloaded: Live) -> None:
     ids = {overloaded.call("GET", ALICE, "X-Request-ID: a b").json()["instance"] for _ in range(2)}
     assert len(ids) == 2
     assert "a b" not in ids
 
 
 @pytest.mark.requirement("FR-030")
-def test_a_refused_head_has_no_body_and_the_connection_is_in_step(overloaded: Live) -> None:
+def test_rejected_head_has_no_body_and_keeps_the_connection(overloaded: Live) -> None:
     with overloaded.connected() as connection:
         connection.sendall(request("HEAD", ALICE))
         assert read_response(connection, "HEAD").status_code == 503
@@ -126,7 +128,7 @@ def test_a_refused_head_has_no_body_and_the_connection_is_in_step(overloaded: Li
 
 
 @pytest.mark.parametrize("later", [0, 10], ids=["at once", "in parts"])
-def test_the_body_of_a_refused_request_is_not_taken_for_another_request(
+def test_body_of_a_rejected_request_is_not_parsed_as_a_request(
     overloaded: Live, later: int
 ) -> None:
     body = b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -140,7 +142,7 @@ def test_the_body_of_a_refused_request_is_not_taken_for_another_request(
 
 
 @pytest.mark.parametrize("field", ["Expect: 100-continue", "Connection: close"])
-def test_a_connection_that_cannot_go_on_is_closed(overloaded: Live, field: str) -> None:
+def test_rejection_closes_a_connection_that_cannot_continue(overloaded: Live, field: str) -> None:
     with overloaded.connected() as connection:
         connection.sendall(request("POST", ALICE, JSON, field, "Content-Length: 21"))
         refused = read_response(connection, "POST")
@@ -149,7 +151,7 @@ def test_a_connection_that_cannot_go_on_is_closed(overloaded: Live, field: str) 
     assert refused.headers["connection"] == "close"
 
 
-def test_a_refused_connection_is_served_when_there_is_room(settings: Settings) -> None:
+def test_rejected_connection_is_served_below_the_limit(settings: Settings) -> None:
     with full(settings) as (live, gate), live.connected() as connection:
         connection.sendall(request("GET", ALICE))
         assert read_response(connection).status_code == 503
@@ -163,7 +165,7 @@ def test_a_refused_connection_is_served_when_there_is_room(settings: Settings) -
 
 
 @pytest.mark.requirement("FR-031")
-def test_a_page_of_an_allowed_origin_may_read_the_refusal(settings: Settings) -> None:
+def test_rejection_is_readable_from_allowed_origin(settings: Settings) -> None:
     allowed = msgspec.structs.replace(settings, cors_origins=("https://a.test",))
     with full(allowed) as (live, _):
         refused = live.call("GET", ALICE, "Origin: https://a.test")
@@ -171,7 +173,7 @@ def test_a_page_of_an_allowed_origin_may_read_the_refusal(settings: Settings) ->
     assert refused.headers["access-control-allow-origin"] == "https://a.test"
 
 
-def test_a_client_that_is_slow_with_its_body_takes_no_place(settings: Settings) -> None:
+def test_slow_request_body_does_not_count_against_the_limit(settings: Settings) -> None:
     one = msgspec.structs.replace(settings, requests_at_once=1)
     with served(one) as live, live.connected() as slow:
         slow.sendall(request("POST", ALICE, JSON, "Content-Length: 21") + SMALL[:5])
@@ -181,7 +183,7 @@ def test_a_client_that_is_slow_with_its_body_takes_no_place(settings: Settings) 
         assert read_response(slow, "POST").status_code == 201
 
 
-def test_a_request_that_needs_no_body_takes_a_place_without_it(settings: Settings) -> None:
+def test_request_without_body_counts_against_the_limit(settings: Settings) -> None:
     gate = Gate()
     one = msgspec.structs.replace(settings, requests_at_once=1)
     with served(one, guards=[gate]) as live, live.connected() as connection:
@@ -246,7 +248,7 @@ BEGINNINGS = {
 
 @pytest.mark.parametrize("sent", BEGINNINGS.values(), ids=BEGINNINGS)
 @pytest.mark.parametrize("wait", [0.0, 0.2], ids=["at once", "later"])
-def test_a_client_that_vanishes_leaves_the_limit_as_it_was(
+def test_disconnected_client_releases_its_slot(
     settings: Settings, database_url: str, sent: bytes, wait: float
 ) -> None:
     execute(database_url, BIG)  # so that not all responses to a pipeline can be sent
@@ -271,7 +273,7 @@ def test_a_client_that_vanishes_leaves_the_limit_as_it_was(
             assert read_response(connection).status_code == 200
 
 
-def test_after_a_load_and_a_second_bursts_within_the_limit_are_served(settings: Settings) -> None:
+def test_bursts_are_served_a_second_after_overload(settings: Settings) -> None:
     few = msgspec.structs.replace(settings, requests_at_once=6)
     during, after = Counter[int](), Counter[int]()
     with served(few) as live, connected(live, 48) as clients:
@@ -285,7 +287,7 @@ def test_after_a_load_and_a_second_bursts_within_the_limit_are_served(settings: 
     assert after == {200: 120}
 
 
-def test_a_browser_is_not_rejected_for_an_earlier_load_though_it_does_not_pause(
+def test_client_without_pauses_is_served_after_overload(
     settings: Settings,
 ) -> None:
     few = msgspec.structs.replace(settings, requests_at_once=6)

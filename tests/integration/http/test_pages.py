@@ -36,7 +36,7 @@ async def client(app: HTTPMiddleware) -> AsyncIterator[Browser]:
 # --- the contract's page -------------------------------------------------------------------------
 
 
-async def test_the_root_leads_to_the_docs(client: ContractClient) -> None:
+async def test_root_redirects_to_the_docs(client: ContractClient) -> None:
     answered = await client.get("/")
     assert answered.status_code == 302
     assert answered.headers["location"] == "/docs"
@@ -53,7 +53,7 @@ class References(HTMLParser):
         self.found += [value for name, value in attrs if name in {"src", "href"} and tag != "a"]
 
 
-async def test_the_page_is_html_that_reads_the_contract(client: ContractClient) -> None:
+async def test_docs_page_loads_the_openapi_document(client: ContractClient) -> None:
     got = await client.get("/docs")
     assert got.status_code == 200
     assert got.headers["content-type"] == "text/html; charset=utf-8"
@@ -61,7 +61,7 @@ async def test_the_page_is_html_that_reads_the_contract(client: ContractClient) 
     assert "'/openapi.json'" in script.text
 
 
-async def test_the_page_needs_no_other_host(client: ContractClient) -> None:
+async def test_docs_page_needs_no_other_host(client: ContractClient) -> None:
     page = (await client.get("/docs")).text
     references = References()
     references.feed(page)
@@ -74,7 +74,7 @@ async def test_the_page_needs_no_other_host(client: ContractClient) -> None:
     assert re.findall(r"(?:https?:)?//[a-z]", page) == []
 
 
-async def test_the_style_sheet_loads_nothing_from_elsewhere(client: ContractClient) -> None:
+async def test_style_sheet_needs_no_other_host(client: ContractClient) -> None:
     style = (await client.get("/docs/assets/swagger-ui.css")).text
     loaded = re.findall(r"url\(\s*['\"]?([^'\")]{5})", style)
     assert set(loaded) <= {"data:"}
@@ -82,7 +82,7 @@ async def test_the_style_sheet_loads_nothing_from_elsewhere(client: ContractClie
 
 
 @pytest.mark.parametrize(("name", "media_type"), MEDIA_TYPES.items())
-async def test_every_file_of_the_page_is_there(
+async def test_every_asset_of_the_docs_page_exists(
     client: ContractClient, name: str, media_type: str
 ) -> None:
     got = await client.get(f"/docs/assets/{name}")
@@ -92,9 +92,7 @@ async def test_every_file_of_the_page_is_there(
 
 
 @pytest.mark.parametrize("name", MEDIA_TYPES)
-async def test_a_file_that_is_known_already_is_not_sent_again(
-    client: ContractClient, name: str
-) -> None:
+async def test_cached_asset_is_304(client: ContractClient, name: str) -> None:
     got = await client.get(f"/docs/assets/{name}")
     known = {"If-None-Match": got.headers["etag"]}
     again = await client.get(f"/docs/assets/{name}", headers=known)
@@ -106,7 +104,7 @@ async def test_a_file_that_is_known_already_is_not_sent_again(
 
 
 @pytest.mark.parametrize("name", MEDIA_TYPES)
-def test_the_tag_of_a_file_is_made_of_its_content(name: str, tmp_path: Path) -> None:
+def test_asset_etag_depends_on_its_content(name: str, tmp_path: Path) -> None:
     copy = tmp_path / name
     copy.write_bytes(ASSETS[name].content)
     os.utime(copy, (0, 0))  # as on a replica that was installed at another time
@@ -116,7 +114,9 @@ def test_the_tag_of_a_file_is_made_of_its_content(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("path", ["/docs", "/problems/invalid-body"])
-async def test_a_page_runs_the_services_own_scripts_only(client: ContractClient, path: str) -> None:
+async def test_content_security_policy_allows_own_scripts_only(
+    client: ContractClient, path: str
+) -> None:
     got = await client.get(path)
     policy = dict(
         directive.split(" ", 1) for directive in got.headers["content-security-policy"].split("; ")
@@ -156,7 +156,7 @@ async def test_a_page_runs_the_services_own_scripts_only(client: ContractClient,
     ],
     ids=lambda name: name[:24],
 )
-async def test_a_file_that_is_not_there_is_404(client: ContractClient, name: str) -> None:
+async def test_missing_asset_is_404(client: ContractClient, name: str) -> None:
     refused = await client.get(f"/docs/assets/{name}")
     assert_problem(refused, 404, "path-not-found")
 
@@ -169,13 +169,13 @@ def slug_of(kind: type[ProblemError]) -> str:
     return kind.type.removeprefix("/problems/")
 
 
-def test_every_kind_of_problem_has_a_meaning_and_advice(contract: OpenAPIDocument) -> None:
+def test_every_problem_type_has_a_description_and_advice(contract: OpenAPIDocument) -> None:
     slugs = {slug_of(kind) for kind in PROBLEM_TYPES}
     assert set(contract.problems) == set(ADVICE) == slugs
 
 
 @pytest.mark.parametrize("kind", PROBLEM_TYPES, ids=slug_of)
-async def test_the_type_of_a_problem_is_a_page(
+async def test_problem_type_is_a_page(
     client: ContractClient, contract: OpenAPIDocument, kind: type[ProblemError]
 ) -> None:
     got = await client.get(kind.type)
@@ -188,7 +188,7 @@ async def test_the_type_of_a_problem_is_a_page(
 
 
 @pytest.mark.usefixtures("database")
-async def test_the_type_in_a_problem_leads_to_its_page(client: ContractClient) -> None:
+async def test_type_of_a_returned_problem_is_a_page(client: ContractClient) -> None:
     refused = await client.get(f"{tasks_of('alice')}?x=1")
     page = await client.get(refused.json()["type"])
     assert f"<h1>{refused.json()['title']}</h1>" in page.text
@@ -197,10 +197,10 @@ async def test_the_type_in_a_problem_leads_to_its_page(client: ContractClient) -
 @pytest.mark.parametrize(
     "slug", ["nope", "Overloaded", "<script>", "%3Cscript%3E", "overloaded/x", "about:blank", "%ff"]
 )
-async def test_a_problem_that_there_is_not_is_404(client: ContractClient, slug: str) -> None:
+async def test_unknown_problem_type_is_404(client: ContractClient, slug: str) -> None:
     assert_problem(await client.get(f"/problems/{slug}"), 404, "path-not-found")
 
 
-def test_the_pages_are_no_operations(contract: OpenAPIDocument) -> None:
+def test_pages_are_not_operations(contract: OpenAPIDocument) -> None:
     assert {"/", "/docs", "/problems/{slug}"} & set(contract.document["paths"]) == set()
     assert (DOCS_DIR / "docs.html").is_file()

@@ -88,13 +88,13 @@ async def ask(client: ContractClient, operation: str, **headers: str) -> httpx.R
 
 @pytest.mark.requirement("FR-042", "FR-020")
 @pytest.mark.parametrize("operation", REQUESTS)
-async def test_the_user_of_the_token_is_served(guarded: ContractClient, operation: str) -> None:
+async def test_user_of_the_token_is_served(guarded: ContractClient, operation: str) -> None:
     assert (await ask(guarded, operation, **AS_ALICE)).is_success
 
 
 @pytest.mark.requirement("FR-042", "FR-020", "FR-027")
 @pytest.mark.parametrize("operation", REQUESTS)
-async def test_a_caller_without_a_token_is_refused_with_a_problem(
+async def test_request_without_token_gets_a_problem(
     guarded: ContractClient, database: asyncpg.Connection, operation: str
 ) -> None:
     response = await ask(guarded, operation)
@@ -113,7 +113,7 @@ async def test_a_caller_without_a_token_is_refused_with_a_problem(
 
 @pytest.mark.requirement("FR-042", "FR-020", "FR-027")
 @pytest.mark.parametrize("operation", REQUESTS)
-async def test_the_tasks_of_another_user_are_refused_with_a_problem(
+async def test_tasks_of_another_user_get_a_problem(
     guarded: ContractClient, database: asyncpg.Connection, operation: str
 ) -> None:
     before = await database.fetch("SELECT * FROM tasks")
@@ -132,18 +132,18 @@ async def test_the_tasks_of_another_user_are_refused_with_a_problem(
 
 
 @pytest.mark.requirement("FR-042", "FR-030")
-async def test_head_is_refused_as_get_is(guarded: ContractClient) -> None:
+async def test_head_is_rejected_like_get(guarded: ContractClient) -> None:
     assert (await guarded.head(TASK, headers=AS_BOB)).status_code == 403
 
 
 @pytest.mark.requirement("FR-042")
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.yaml", "/openapi.json"])
-async def test_what_belongs_to_no_user_is_left_open(guarded: ContractClient, path: str) -> None:
+async def test_paths_without_a_user_are_public(guarded: ContractClient, path: str) -> None:
     assert (await guarded.get(path)).status_code == 200
 
 
 @pytest.mark.requirement("FR-042", "FR-027")
-async def test_header_fields_of_a_refusal_are_kept(settings: Settings) -> None:
+async def test_headers_of_a_guard_rejection_are_kept(settings: Settings) -> None:
     async def challenge(*_: object) -> None:
         raise NotAuthorizedException(headers={"WWW-Authenticate": "Bearer"})
 
@@ -162,7 +162,7 @@ async def test_header_fields_of_a_refusal_are_kept(settings: Settings) -> None:
     [NotFoundException("Not here."), ClientException("Not so.")],
     ids=lambda exception: type(exception).__name__,
 )
-async def test_a_refusal_in_the_routers_own_words_is_the_components(
+async def test_guard_rejection_similar_to_the_router_is_kept(
     settings: Settings, exception: HTTPException
 ) -> None:
     def refuse(*_: object) -> None:
@@ -176,7 +176,7 @@ async def test_a_refusal_in_the_routers_own_words_is_the_components(
 
 
 @pytest.mark.requirement("FR-042", "FR-028", "FR-036")
-async def test_a_component_that_fails_is_500_without_its_words(settings: Settings) -> None:
+async def test_failing_plugin_is_500_without_its_message(settings: Settings) -> None:
     def fail(*_: object) -> None:
         raise HTTPException("private words", status_code=502)
 
@@ -226,7 +226,7 @@ async def test_middleware_sees_requests_and_responses(settings: Settings) -> Non
 
 
 @pytest.mark.requirement("FR-042", "FR-027")
-async def test_what_middleware_refuses_is_a_problem(settings: Settings) -> None:
+async def test_middleware_rejection_is_a_problem(settings: Settings) -> None:
     async with composed(settings, middleware=[admits_bob_alone]) as client:
         refused = await client.get(ALICE, headers=AS_ALICE)
         served = await client.get(ALICE, headers=AS_BOB)
@@ -256,7 +256,7 @@ async def extended(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.requirement("FR-042", "FR-029")
-async def test_a_route_of_its_own_is_served_with_every_header_field(
+async def test_plugin_route_has_the_common_headers(
     extended: httpx.AsyncClient,
 ) -> None:
     response = await extended.get("/whoami", headers={**AS_ALICE, "X-Request-ID": "mine"})
@@ -267,7 +267,7 @@ async def test_a_route_of_its_own_is_served_with_every_header_field(
 
 
 @pytest.mark.requirement("FR-042", "FR-030")
-async def test_a_route_of_its_own_has_head_and_options_and_405(extended: httpx.AsyncClient) -> None:
+async def test_plugin_route_supports_head_options_and_405(extended: httpx.AsyncClient) -> None:
     assert (await extended.head("/whoami", headers=AS_ALICE)).content == b""
     options = await extended.options("/whoami")
     refused = await extended.post("/whoami")
@@ -276,7 +276,7 @@ async def test_a_route_of_its_own_has_head_and_options_and_405(extended: httpx.A
 
 
 @pytest.mark.requirement("FR-042", "FR-036")
-async def test_a_fault_in_a_route_of_its_own_is_a_problem(extended: httpx.AsyncClient) -> None:
+async def test_error_in_a_plugin_route_is_a_problem(extended: httpx.AsyncClient) -> None:
     response = await extended.get("/whoami", headers={"Authorization": "unknown"})
     assert_problem(response, 500, "internal-error")
 
@@ -299,7 +299,7 @@ async def another_method_of_a_path() -> None: ...
     [shadow_of_a_path, shadow_under_another_name, another_method_of_a_path],
     ids=["the same", "another parameter", "another method"],
 )
-def test_a_route_on_a_path_of_the_contract_is_refused_at_the_start(
+def test_plugin_route_on_a_contract_path_stops_startup(
     settings: Settings, handler: ControllerRouterHandler
 ) -> None:
     with pytest.raises((RouteMismatchError, ImproperlyConfiguredException), match=r"/tasks|/livez"):
@@ -307,7 +307,7 @@ def test_a_route_on_a_path_of_the_contract_is_refused_at_the_start(
 
 
 @pytest.mark.requirement("FR-042", "FR-043")
-def test_every_route_on_a_path_of_the_contract_is_named(settings: Settings) -> None:
+def test_all_conflicting_routes_are_reported(settings: Settings) -> None:
     with pytest.raises(RouteMismatchError) as raised:
         create_app(settings, route_handlers=[shadow_under_another_name, another_method_of_a_path])
     assert str(raised.value).splitlines() == [
@@ -377,7 +377,7 @@ LIVENESS = f"GET /livez (getLiveness) {IN_THE_CODE}"
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_service_whose_routes_are_not_the_contracts_does_not_start(
+def test_routes_that_differ_from_the_contract_stop_startup(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     edit: Callable[[dict[str, Any]], None],
@@ -393,9 +393,7 @@ def test_a_service_whose_routes_are_not_the_contracts_does_not_start(
 
 
 @pytest.mark.requirement("FR-043")
-def test_a_service_whose_routes_are_the_contracts_starts(
-    settings: Settings, contract: OpenAPIDocument
-) -> None:
+def test_routes_equal_to_the_contract_start(settings: Settings, contract: OpenAPIDocument) -> None:
     assert len(contract.operations()) == 10
     create_app(settings)
 
@@ -409,7 +407,7 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.requirement("FR-042")
-async def test_a_bare_asgi_application_can_be_composed_in(settings: Settings) -> None:
+async def test_asgi_application_can_be_mounted(settings: Settings) -> None:
     async with running(create_app(settings, route_handlers=[stream])) as app:
         transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
         async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:

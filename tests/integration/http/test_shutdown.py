@@ -38,7 +38,7 @@ def assert_last(response: httpx.Response, status: int) -> None:
     assert response.headers["connection"] == "close"
 
 
-def test_a_kept_connection_is_answered_once_more_and_told_the_end(database_url: str) -> None:
+def test_idle_connection_gets_one_more_response_and_close(database_url: str) -> None:
     with serving(DATABASE_URL=database_url) as service:
         port = int(httpx.URL(service.url).port or 0)
         with opened(port) as kept, opened(port) as halfway, opened(port) as fresh:
@@ -66,7 +66,7 @@ def ended(connection: socket.socket) -> bool:
     return connection.recv(1) == b""
 
 
-def test_a_kept_connection_that_brings_nothing_is_closed_soon(database_url: str) -> None:
+def test_idle_connection_is_closed_soon(database_url: str) -> None:
     with serving(DATABASE_URL=database_url) as service:
         with opened(int(httpx.URL(service.url).port or 0)) as kept:
             kept.sendall(ALIVE)
@@ -78,7 +78,7 @@ def test_a_kept_connection_that_brings_nothing_is_closed_soon(database_url: str)
         assert service.process.wait(10) == 0
 
 
-async def test_a_connection_that_nobody_has_accepted_yet_is_answered(settings: Settings) -> None:
+async def test_unaccepted_connection_is_served(settings: Settings) -> None:
     server = create_server(create_app(settings), settings)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
@@ -95,7 +95,7 @@ async def test_a_connection_that_nobody_has_accepted_yet_is_answered(settings: S
         assert is_refusing(port)
 
 
-def test_who_waits_at_the_door_is_let_in_without_blocking() -> None:
+def test_accept_queue_is_drained_without_blocking() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
         with opened(listener.getsockname()[1]):
@@ -104,7 +104,7 @@ def test_who_waits_at_the_door_is_let_in_without_blocking() -> None:
             accepted.close()
 
 
-def test_a_request_that_the_end_cannot_wait_for_is_answered_with_a_problem(
+def test_request_over_the_shutdown_timeout_gets_a_problem(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.cli.GRACEFUL_SHUTDOWN_TIMEOUT", 0.2)

@@ -85,19 +85,19 @@ def refused(live: Live, sent: bytes, method: str = "GET", target: str = "/livez"
     return response
 
 
-def test_a_connection_on_which_nothing_is_begun_is_closed_without_an_answer(live: Live) -> None:
+def test_new_idle_connection_is_closed_without_a_response(live: Live) -> None:
     with live.connected() as connection:
         assert left(connection) == b""
 
 
-def test_so_is_one_on_which_no_further_request_is_begun(live: Live) -> None:
+def test_keep_alive_connection_is_closed_without_a_response(live: Live) -> None:
     with live.connected() as connection:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
         assert left(connection) == b""
 
 
-def test_what_comes_while_the_service_itself_stood_still_is_answered(live: Live) -> None:
+def test_requests_sent_while_the_process_is_paused_are_served(live: Live) -> None:
     with live.connected() as connection, live.connected() as other:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
@@ -108,7 +108,7 @@ def test_what_comes_while_the_service_itself_stood_still_is_answered(live: Live)
         assert read_response(connection).status_code == 200
 
 
-def test_empty_lines_begin_nothing(live: Live) -> None:
+def test_empty_lines_do_not_start_a_request(live: Live) -> None:
     with live.connected() as connection:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
@@ -116,13 +116,13 @@ def test_empty_lines_begin_nothing(live: Live) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"G", b"GET /livez HTTP/1.1\r\nX: a"], ids=["a byte", "a field"])
-def test_a_head_that_stops_is_408(live: Live, sent: bytes) -> None:
+def test_incomplete_headers_are_408(live: Live, sent: bytes) -> None:
     answered = refused(live, sent)
     assert_problem(answered, 408, "request-timeout")
     assert answered.headers["connection"] == "close"
 
 
-def test_a_head_that_never_ends_is_cut_off_though_bytes_keep_coming(live: Live) -> None:
+def test_endless_headers_are_408(live: Live) -> None:
     with live.connected() as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
         trickle(connection, b"a")
@@ -130,7 +130,7 @@ def test_a_head_that_never_ends_is_cut_off_though_bytes_keep_coming(live: Live) 
 
 @pytest.mark.parametrize(("method", "target"), READERS)
 @pytest.mark.parametrize("declared", ["Content-Length: 21", "Transfer-Encoding: chunked"])
-async def test_a_body_that_stops_is_408(
+async def test_incomplete_body_is_408(
     live: Live, database: asyncpg.Connection, method: str, target: str, declared: str
 ) -> None:
     answered = refused(live, request(method, target, JSON, declared), method, target)
@@ -138,16 +138,14 @@ async def test_a_body_that_stops_is_408(
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
 
-def test_a_body_that_never_ends_is_cut_off_though_bytes_keep_coming(live: Live) -> None:
+def test_endless_slow_body_is_408(live: Live) -> None:
     with live.connected() as connection:
         connection.sendall(request("POST", ALICE, JSON, "Transfer-Encoding: chunked"))
         trickle(connection, b"1\r\n \r\n")
 
 
 @pytest.mark.parametrize("declared", ["Content-Length: 21", "Transfer-Encoding: chunked"])
-def test_a_body_that_nobody_waits_for_does_not_keep_the_connection(
-    live: Live, declared: str
-) -> None:
+def test_unread_incomplete_body_closes_the_connection(live: Live, declared: str) -> None:
     with live.connected() as connection:
         connection.sendall(request("GET", ALICE, declared))
         assert read_response(connection).status_code == 200
@@ -155,7 +153,7 @@ def test_a_body_that_nobody_waits_for_does_not_keep_the_connection(
 
 
 @pytest.mark.requirement("FR-025")
-def test_after_the_answer_only_so_much_is_read(live: Live) -> None:
+def test_bytes_read_after_the_response_are_limited(live: Live) -> None:
     chunks = b"10000\r\n" + b" " * 65_536 + b"\r\n"
     chunks *= 64 * MAX_TOTAL_FRAMING_BYTES // len(chunks)
     with live.connected() as connection:
@@ -164,7 +162,7 @@ def test_after_the_answer_only_so_much_is_read(live: Live) -> None:
             connection.sendall(chunks)
 
 
-def test_of_requests_sent_ahead_the_first_are_answered(live: Live) -> None:
+def test_first_pipelined_requests_get_responses(live: Live) -> None:
     with live.connected() as connection:
         connection.sendall(request("GET", "/livez") * 3_000)
         answers = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
@@ -173,7 +171,7 @@ def test_of_requests_sent_ahead_the_first_are_answered(live: Live) -> None:
     assert closes == [None] * (MAX_PIPELINED_REQUESTS - 1) + ["close"]
 
 
-def test_as_many_as_may_be_sent_ahead_do_not_end_the_connection(live: Live) -> None:
+def test_pipelined_requests_up_to_the_limit_keep_the_connection(live: Live) -> None:
     with live.connected() as connection:
         for _ in range(2):
             connection.sendall(request("GET", "/livez") * MAX_PIPELINED_REQUESTS)
@@ -181,7 +179,7 @@ def test_as_many_as_may_be_sent_ahead_do_not_end_the_connection(live: Live) -> N
             assert {answer.headers.get("connection") for answer in answers} == {None}
 
 
-def test_others_are_served_meanwhile(live: Live) -> None:
+def test_other_clients_are_served_meanwhile(live: Live) -> None:
     with live.connected() as silent, live.connected() as begun:
         begun.sendall(b"GET /livez HTTP/1.1\r\n")
         assert live.call("GET", ALICE).status_code == 200
@@ -205,7 +203,7 @@ CONTAINER_BYTES = 256 * 2**20  # deploy/ limits a process to so much
 
 @pytest.mark.requirement("NFR-017")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_clients_that_do_not_read_are_bounded_in_memory_and_others_are_served(
+def test_memory_for_slow_readers_is_bounded(
     database_url: str,
 ) -> None:
     execute(database_url, BIG)

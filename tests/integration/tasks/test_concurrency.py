@@ -64,7 +64,7 @@ async def read_modify_write(client: httpx.AsyncClient, chain: list[tuple[str, st
 
 
 @pytest.mark.requirement("FR-010", "FR-011")
-async def test_no_change_of_sixteen_writers_is_lost(writers: httpx.AsyncClient) -> None:
+async def test_sixteen_writers_lose_no_update(writers: httpx.AsyncClient) -> None:
     first = (await writers.put(TASK, json=BODY)).headers["etag"]
     chain: list[tuple[str, str, int]] = []
     refusals = await asyncio.gather(*(read_modify_write(writers, chain) for _ in range(WRITERS)))
@@ -84,9 +84,7 @@ async def test_no_change_of_sixteen_writers_is_lost(writers: httpx.AsyncClient) 
 
 @pytest.mark.requirement("FR-011")
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "DELETE"])
-async def test_of_changes_with_one_tag_exactly_one_is_made(
-    writers: httpx.AsyncClient, method: str
-) -> None:
+async def test_one_update_wins_among_equal_etags(writers: httpx.AsyncClient, method: str) -> None:
     tag = (await writers.put(TASK, json=BODY)).headers["etag"]
     bodies = {"DELETE": None}
     body = bodies.get(method, BODY | {"title": "changed"})
@@ -104,7 +102,7 @@ async def test_of_changes_with_one_tag_exactly_one_is_made(
 
 
 @pytest.mark.requirement("FR-003", "FR-012")
-async def test_of_creations_of_one_id_exactly_one_is_made(writers: httpx.AsyncClient) -> None:
+async def test_one_creation_wins_among_equal_ids(writers: httpx.AsyncClient) -> None:
     answers = await at_once(
         *(
             writers.put(TASK, json=BODY | {"title": str(number)}, headers={"If-None-Match": "*"})
@@ -115,7 +113,7 @@ async def test_of_creations_of_one_id_exactly_one_is_made(writers: httpx.AsyncCl
 
 
 @pytest.mark.requirement("FR-003", "FR-009", "FR-014")
-async def test_of_upserts_of_one_id_one_creates_and_the_others_replace(
+async def test_concurrent_puts_create_once_and_replace_after(
     writers: httpx.AsyncClient,
 ) -> None:
     responses = await asyncio.gather(
@@ -132,7 +130,7 @@ async def test_of_upserts_of_one_id_one_creates_and_the_others_replace(
 
 @pytest.mark.requirement("FR-007", "FR-009")
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
-async def test_a_task_is_completed_no_earlier_than_it_was_created_and_changed(
+async def test_completed_at_is_not_before_created_at(
     writers: httpx.AsyncClient, database: asyncpg.Connection, method: str
 ) -> None:
     # A writer that waited for another's row began before the row did; so does a clock set back.
@@ -146,7 +144,7 @@ async def test_a_task_is_completed_no_earlier_than_it_was_created_and_changed(
 
 
 @pytest.mark.requirement("FR-004", "FR-006")
-async def test_a_change_that_meets_a_deletion_is_made_before_it_or_not_at_all(
+async def test_update_racing_deletion_happens_before_it_or_not(
     writers: httpx.AsyncClient, database: asyncpg.Connection
 ) -> None:
     for round_ in range(20):
@@ -161,7 +159,7 @@ async def test_a_change_that_meets_a_deletion_is_made_before_it_or_not_at_all(
 
 
 @pytest.mark.requirement("FR-006")
-async def test_of_deletions_exactly_one_is_made(writers: httpx.AsyncClient) -> None:
+async def test_one_of_concurrent_deletions_succeeds(writers: httpx.AsyncClient) -> None:
     await writers.put(TASK, json=BODY)
     answers = await at_once(*(writers.delete(TASK) for _ in range(WRITERS)))
     assert answers == {204: 1, 404: WRITERS - 1}
@@ -169,7 +167,7 @@ async def test_of_deletions_exactly_one_is_made(writers: httpx.AsyncClient) -> N
 
 @pytest.mark.requirement("FR-004", "FR-010")
 @pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}], ids=["without", "any"])
-async def test_no_tag_is_missed_by_a_change_that_named_none(
+async def test_unconditional_updates_never_return_412(
     writers: httpx.AsyncClient, headers: dict[str, str]
 ) -> None:
     # The task comes and goes meanwhile; a change that names no tag finds it or does not.
@@ -184,7 +182,7 @@ async def test_no_tag_is_missed_by_a_change_that_named_none(
 
 
 @pytest.mark.requirement("FR-001", "FR-016")
-async def test_a_walk_meets_every_task_once_while_others_come_and_go(
+async def test_pagination_returns_each_task_once_during_writes(
     writers: httpx.AsyncClient,
 ) -> None:
     alice = tasks_of("alice")

@@ -38,7 +38,9 @@ TEXTS = {
 
 
 @pytest.mark.requirement("FR-001", "FR-007", "FR-009")
-async def test_a_title_is_enough(client: ContractClient, database: asyncpg.Connection) -> None:
+async def test_title_is_the_only_required_field(
+    client: ContractClient, database: asyncpg.Connection
+) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"})
     task = created.json()
     (row,) = await database.fetch("SELECT * FROM tasks")
@@ -60,7 +62,7 @@ async def test_a_title_is_enough(client: ContractClient, database: asyncpg.Conne
 
 
 @pytest.mark.requirement("FR-001", "FR-007")
-async def test_every_member_is_stored(client: ContractClient, database: asyncpg.Connection) -> None:
+async def test_every_field_is_stored(client: ContractClient, database: asyncpg.Connection) -> None:
     new = {"title": "Buy milk", "description": "Two litres.", "completed": True}
     created = await client.post(ALICE, json=new)
     (row,) = await database.fetch("SELECT title, description, completed FROM tasks")
@@ -70,7 +72,7 @@ async def test_every_member_is_stored(client: ContractClient, database: asyncpg.
 
 
 @pytest.mark.requirement("FR-007")
-async def test_a_task_created_as_completed_is_completed_since_its_creation(
+async def test_completed_task_has_completed_at_equal_to_created_at(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk", "completed": True})
@@ -83,7 +85,7 @@ async def test_a_task_created_as_completed_is_completed_since_its_creation(
 @pytest.mark.parametrize(
     "sent", [{"description": None}, {"completed": False}, {"description": ""}], ids=str
 )
-async def test_a_member_may_say_what_its_absence_says(
+async def test_explicit_defaults_equal_omitted_fields(
     client: ContractClient, database: asyncpg.Connection, sent: dict[str, Any]
 ) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk", **sent})
@@ -93,7 +95,7 @@ async def test_a_member_may_say_what_its_absence_says(
 
 
 @pytest.mark.requirement("FR-009")
-async def test_instants_come_from_the_clock_of_the_database(
+async def test_timestamps_come_from_the_database_clock(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     before = await database.fetchval("SELECT clock_timestamp()")
@@ -103,13 +105,13 @@ async def test_instants_come_from_the_clock_of_the_database(
 
 
 @pytest.mark.requirement("FR-001")
-async def test_the_id_is_a_uuid_of_version_7(client: ContractClient) -> None:
+async def test_id_is_a_uuid_version_7(client: ContractClient) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"})
     assert UUID(created.json()["id"]).version == 7
 
 
 @pytest.mark.requirement("FR-001", "FR-014")
-async def test_two_tasks_with_the_same_text_are_two_tasks(
+async def test_equal_requests_create_two_tasks(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     one = await client.post(ALICE, json={"title": "Buy milk"})
@@ -120,7 +122,7 @@ async def test_two_tasks_with_the_same_text_are_two_tasks(
 
 
 @pytest.mark.requirement("FR-001")
-async def test_the_entity_tag_is_a_header_field_and_a_member(client: ContractClient) -> None:
+async def test_etag_is_in_header_and_body(client: ContractClient) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"})
     assert created.headers["etag"] == created.json()["etag"]
 
@@ -138,7 +140,7 @@ async def test_the_entity_tag_is_a_header_field_and_a_member(client: ContractCli
         ("x" * 128, "x" * 128),
     ],
 )
-async def test_the_location_leads_to_the_task(
+async def test_location_is_the_url_of_the_task(
     client: ContractClient, user: str, written: str
 ) -> None:
     created = await client.post(tasks_of(user), json={"title": "Buy milk"})
@@ -149,14 +151,14 @@ async def test_the_location_leads_to_the_task(
 
 
 @pytest.mark.requirement("FR-022")
-async def test_a_user_id_may_be_percent_encoded(client: ContractClient) -> None:
+async def test_user_id_may_be_percent_encoded(client: ContractClient) -> None:
     created = await client.post(tasks_of("%61lice%40example%2Ecom"), json={"title": "Buy milk"})
     assert created.json()["user_id"] == "alice@example.com"
 
 
 @pytest.mark.requirement("FR-008")
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-async def test_text_is_stored_and_returned_as_sent(
+async def test_text_is_returned_as_sent(
     client: ContractClient, database: asyncpg.Connection, text: str
 ) -> None:
     created = await client.post(ALICE, json={"title": text, "description": text})
@@ -168,7 +170,7 @@ async def test_text_is_stored_and_returned_as_sent(
 
 
 @pytest.mark.requirement("FR-008")
-async def test_escapes_and_plain_characters_are_the_same_text(
+async def test_json_escapes_equal_plain_characters(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     body = b'{"title": "\\ud83d\\ude00 \\u00e9 \\/ \\b\\f\\n\\r\\t"}'
@@ -179,7 +181,7 @@ async def test_escapes_and_plain_characters_are_the_same_text(
 
 @pytest.mark.requirement("FR-008")
 @pytest.mark.parametrize("character", ["a", "\U0001f600", "e\u0301"[1]], ids=ascii)
-async def test_the_longest_texts_are_accepted(
+async def test_longest_texts_are_accepted(
     client: ContractClient, database: asyncpg.Connection, character: str
 ) -> None:
     new = {"title": character * 500, "description": character * 16_384}
@@ -204,7 +206,7 @@ async def test_the_longest_texts_are_accepted(
     ],
     ids=lambda value: ascii(value[:9]) + str(len(value)),
 )
-async def test_text_that_breaks_its_schema_is_422(
+async def test_text_that_violates_its_schema_is_422(
     client: ContractClient, database: asyncpg.Connection, member: str, text: str
 ) -> None:
     refused = await client.post(ALICE, json={"title": "Buy milk", member: text})
@@ -220,7 +222,7 @@ def _faults_of(text: str) -> int:
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize("blank", [*WHITE_SPACE, WHITE_SPACE, " " * 500], ids=ascii)
-async def test_a_title_of_white_space_alone_is_422(client: ContractClient, blank: str) -> None:
+async def test_title_of_only_white_space_is_422(client: ContractClient, blank: str) -> None:
     refused = await client.post(ALICE, json={"title": blank})
     assert_problem(refused, 422, "invalid-body", "/title")
 
@@ -270,7 +272,7 @@ async def test_white_space_around_one_character_is_kept(
     ],
     ids=ascii,
 )
-async def test_every_fault_of_a_body_is_named(
+async def test_all_errors_of_a_body_are_reported(
     client: ContractClient, database: asyncpg.Connection, body: Any, faults: list[str]
 ) -> None:
     refused = await client.post(ALICE, json=body)
@@ -280,13 +282,13 @@ async def test_every_fault_of_a_body_is_named(
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize("body", [b"null", b"true", b"1", b'"a"', b"[]", b'[{"title": "a"}]'])
-async def test_a_body_that_is_no_object_is_422(client: ContractClient, body: bytes) -> None:
+async def test_body_that_is_not_an_object_is_422(client: ContractClient, body: bytes) -> None:
     refused = await client.post(ALICE, content=body, headers={"Content-Type": "application/json"})
     assert_problem(refused, 422, "invalid-body", "")
 
 
 @pytest.mark.requirement("FR-026")
-async def test_at_most_100_faults_are_told(client: ContractClient) -> None:
+async def test_at_most_100_errors_are_reported(client: ContractClient) -> None:
     body = {"title": "a", **{f"x{number}": 1 for number in range(150)}}
     refused = await client.post(ALICE, json=body)
     assert refused.status_code == 422
@@ -294,34 +296,32 @@ async def test_at_most_100_faults_are_told(client: ContractClient) -> None:
 
 
 @pytest.mark.requirement("FR-026")
-async def test_a_very_long_member_name_is_cut_in_its_pointer(client: ContractClient) -> None:
+async def test_long_property_name_is_truncated_in_its_pointer(client: ContractClient) -> None:
     refused = await client.post(ALICE, json={"title": "a", "x" * 5000: 1})
     assert_problem(refused, 422, "invalid-body", "/" + "x" * 1023)
 
 
 @pytest.mark.requirement("FR-026")
-async def test_a_pointer_is_never_cut_within_an_escape(client: ContractClient) -> None:
+async def test_pointer_is_not_truncated_within_an_escape(client: ContractClient) -> None:
     refused = await client.post(ALICE, json={"title": "a", "x" * 1022 + "~": 1})
     assert_problem(refused, 422, "invalid-body", "/" + "x" * 1022)
 
 
 @pytest.mark.requirement("FR-028")
-async def test_a_fault_does_not_repeat_what_was_sent(client: ContractClient) -> None:
+async def test_error_does_not_repeat_the_value(client: ContractClient) -> None:
     refused = await client.post(ALICE, json={"title": "secret " * 100, "completed": "secret"})
     assert refused.status_code == 422
     assert "secret" not in refused.text
 
 
 @pytest.mark.requirement("FR-021", "FR-026")
-async def test_parameters_are_judged_before_the_body(client: ContractClient) -> None:
+async def test_parameters_are_validated_before_the_body(client: ContractClient) -> None:
     refused = await client.post(tasks_of("-alice") + "?x=1", content=b"{")
     assert_problem(refused, 400, "invalid-parameter", "user_id", "x")
 
 
 @pytest.mark.requirement("FR-001")
 @pytest.mark.parametrize("field", ["If-Match", "If-None-Match"])
-async def test_a_header_field_that_the_operation_does_not_declare_says_nothing(
-    client: ContractClient, field: str
-) -> None:
+async def test_undeclared_header_is_ignored(client: ContractClient, field: str) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"}, headers={field: "?"})
     assert created.status_code == 201

@@ -42,7 +42,7 @@ class Follower:
 @pytest.mark.parametrize(
     ("overlap", "found"), [(timedelta(), []), (timedelta(seconds=5), ["slow"])], ids=str
 )
-async def test_an_overlap_finds_a_change_that_became_visible_late(
+async def test_overlap_finds_a_change_that_became_visible_late(
     client: ContractClient,
     database: asyncpg.Connection,  # noqa: ARG001 - emptied
     database_url: str,

@@ -59,7 +59,7 @@ async def age(database: asyncpg.Connection, by: timedelta = OLD) -> None:
     [MILK, {"title": "é \U0001f95b", "description": " two\n", "completed": True}],
     ids=["short", "full"],
 )
-async def test_a_repeated_request_is_answered_as_the_first_was(
+async def test_repeated_request_gets_the_first_response(
     client: ContractClient, database: asyncpg.Connection, body: dict[str, Any]
 ) -> None:
     first = await client.post(ALICE, json=body, headers=keyed())
@@ -71,7 +71,7 @@ async def test_a_repeated_request_is_answered_as_the_first_was(
     assert await count(database) == 1
 
 
-async def test_the_first_answer_is_that_of_a_request_without_a_key(client: ContractClient) -> None:
+async def test_first_response_equals_a_response_without_a_key(client: ContractClient) -> None:
     body = {"title": "Buy milk", "description": "Two litres.", "completed": True}
     plain = (await client.post(ALICE, json=body)).json()
     with_key = (await client.post(ALICE, json=body, headers=keyed())).json()
@@ -86,7 +86,7 @@ async def test_the_first_answer_is_that_of_a_request_without_a_key(client: Contr
     "key",
     ["a", "~" * 255, '"8e03978e-40d5-43dd-bc93-6894a57f9324"', "!#$%&'()*+,-./:;<=>?@[\\]^`{|}"],
 )
-async def test_any_visible_characters_are_a_key(
+async def test_key_may_have_any_visible_characters(
     client: ContractClient, database: asyncpg.Connection, key: str
 ) -> None:
     for _ in range(2):
@@ -96,7 +96,7 @@ async def test_any_visible_characters_are_a_key(
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "ä", "\x7f", "k" * 256, "\x01"], ids=ascii)
-async def test_what_is_no_key_is_refused(
+async def test_invalid_key_is_rejected(
     client: ContractClient, database: asyncpg.Connection, key: str
 ) -> None:
     headers = [(b"Idempotency-Key", key.encode("latin-1"))]
@@ -105,14 +105,14 @@ async def test_what_is_no_key_is_refused(
     assert await count(database) == 0
 
 
-async def test_two_keys_are_refused(client: ContractClient, database: asyncpg.Connection) -> None:
+async def test_two_keys_are_rejected(client: ContractClient, database: asyncpg.Connection) -> None:
     headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
     refused = await client.post(ALICE, json=MILK, headers=headers)
     assert_problem(refused, 400, "invalid-parameter", "Idempotency-Key")
     assert await count(database) == 0
 
 
-async def test_quotes_belong_to_the_key(
+async def test_quotes_are_part_of_the_key(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for key in ("a", '"a"', "A"):
@@ -120,7 +120,7 @@ async def test_quotes_belong_to_the_key(
     assert await count(database) == 3
 
 
-async def test_what_is_written_otherwise_is_the_same_body(
+async def test_equivalent_json_is_the_same_body(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     forms = [
@@ -140,7 +140,7 @@ async def test_what_is_written_otherwise_is_the_same_body(
     [{"title": "Buy Milk"}, MILK | {"completed": True}, MILK | {"description": ""}],
     ids=str,
 )
-async def test_another_body_under_the_same_key_is_refused(
+async def test_other_body_with_the_same_key_is_rejected(
     client: ContractClient, database: asyncpg.Connection, other: dict[str, Any]
 ) -> None:
     first = await client.post(ALICE, json=MILK, headers=keyed())
@@ -151,7 +151,7 @@ async def test_another_body_under_the_same_key_is_refused(
     assert await count(database) == 1
 
 
-async def test_a_key_belongs_to_its_user(
+async def test_key_belongs_to_its_user(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     of_alice = await client.post(ALICE, json=MILK, headers=keyed())
@@ -163,7 +163,7 @@ async def test_a_key_belongs_to_its_user(
 
 
 @pytest.mark.parametrize("change", ["PATCH", "DELETE"])
-async def test_the_answer_stays_whatever_becomes_of_the_task(
+async def test_stored_response_survives_changes_of_the_task(
     client: ContractClient, database: asyncpg.Connection, change: str
 ) -> None:
     first = await client.post(ALICE, json=MILK, headers=keyed())
@@ -177,7 +177,7 @@ async def test_the_answer_stays_whatever_becomes_of_the_task(
 @pytest.mark.parametrize(
     ("body", "status"), [(b'{"title":""}', 422), (b"{", 400), (b'{"title":1}', 422)]
 )
-async def test_a_request_that_was_refused_leaves_its_key_free(
+async def test_rejected_request_does_not_use_its_key(
     client: ContractClient, database: asyncpg.Connection, body: bytes, status: int
 ) -> None:
     headers = keyed() | {"Content-Type": "application/json"}
@@ -186,7 +186,7 @@ async def test_a_request_that_was_refused_leaves_its_key_free(
     assert await count(database) == 1
 
 
-async def test_a_task_that_is_not_stored_stores_no_key(
+async def test_failed_insert_stores_no_key(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await database.execute("ALTER TABLE tasks ADD CONSTRAINT none CHECK (false) NOT VALID")
@@ -210,7 +210,7 @@ async def being_served(database: asyncpg.Connection) -> AsyncIterator[None]:
         await database.execute("SELECT pg_advisory_unlock($1)", lock)
 
 
-async def test_a_key_that_is_being_served_is_in_use(
+async def test_key_of_a_request_in_progress_is_in_use(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     async with being_served(database):
@@ -223,7 +223,7 @@ async def test_a_key_that_is_being_served_is_in_use(
     assert (await client.post(ALICE, json=MILK, headers=keyed())).status_code == 201
 
 
-async def test_a_key_in_use_does_not_block_the_same_key_of_another_user(
+async def test_key_in_use_does_not_block_another_user(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     async with being_served(database):
@@ -231,7 +231,7 @@ async def test_a_key_in_use_does_not_block_the_same_key_of_another_user(
     assert of_bob.status_code == 201
 
 
-async def test_a_key_that_was_served_is_answered_while_others_ask(
+async def test_completed_key_is_returned_to_concurrent_requests(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     first = await client.post(ALICE, json=MILK, headers=keyed())
@@ -243,7 +243,7 @@ async def test_a_key_that_was_served_is_answered_while_others_ask(
 # --- how long a key is kept --------------------------------------------------------------------
 
 
-async def test_a_key_is_kept_for_24_hours(
+async def test_key_is_kept_for_24_hours(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     first = await client.post(ALICE, json=MILK, headers=keyed())
@@ -255,7 +255,7 @@ async def test_a_key_is_kept_for_24_hours(
 
 
 @pytest.mark.parametrize("body", [MILK, {"title": "Else"}], ids=str)
-async def test_an_expired_key_is_used_anew(
+async def test_expired_key_can_be_reused(
     client: ContractClient, database: asyncpg.Connection, body: dict[str, str]
 ) -> None:
     first = await client.post(ALICE, json=MILK, headers=keyed())
@@ -268,7 +268,7 @@ async def test_an_expired_key_is_used_anew(
     assert await count(database, "idempotency_keys") == 1
 
 
-async def test_expired_keys_of_the_user_go_with_the_next_one(
+async def test_expired_keys_of_the_user_are_deleted_with_the_next(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     old = 12  # two more than go at once
@@ -294,7 +294,7 @@ EXPIRED = """
 """
 
 
-async def test_the_oldest_keys_go_first(
+async def test_oldest_keys_are_deleted_first(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await database.execute(EXPIRED)
@@ -303,7 +303,7 @@ async def test_the_oldest_keys_go_first(
     assert [key for (key,) in left] == ["1", "7"]
 
 
-async def test_an_expired_key_that_another_holds_is_left_to_it(
+async def test_locked_expired_key_is_skipped(
     client: ContractClient, database: asyncpg.Connection, database_url: str
 ) -> None:
     await database.execute(EXPIRED)
@@ -318,7 +318,7 @@ async def test_an_expired_key_that_another_holds_is_left_to_it(
     assert len(left) <= 2
 
 
-async def test_an_expired_key_that_another_holds_keeps_no_process_from_starting(
+async def test_locked_expired_key_does_not_block_startup(
     database: asyncpg.Connection, database_url: str, settings: Settings
 ) -> None:
     await database.execute(EXPIRED)
@@ -330,7 +330,7 @@ async def test_an_expired_key_that_another_holds_keeps_no_process_from_starting(
     await other.close()
 
 
-async def test_expired_keys_of_whoever_sends_no_more_go_when_a_process_starts(
+async def test_startup_deletes_expired_keys_of_inactive_users(
     client: ContractClient, database: asyncpg.Connection, settings: Settings
 ) -> None:
     await client.post(ALICE, json=MILK, headers=keyed("old"))
@@ -343,7 +343,7 @@ async def test_expired_keys_of_whoever_sends_no_more_go_when_a_process_starts(
     assert await count(database) == 2
 
 
-async def test_only_so_many_go_when_a_process_starts(
+async def test_startup_deletes_a_limited_number_of_keys(
     database: asyncpg.Connection, settings: Settings
 ) -> None:
     await database.execute(
@@ -381,7 +381,7 @@ async def until_definite(ask: Callable[[], Any], seen: Counter[int]) -> httpx.Re
             return response
 
 
-async def test_of_many_requests_at_once_one_makes_the_task(
+async def test_concurrent_requests_with_one_key_create_one_task(
     replicas: list[httpx.AsyncClient],
     database: asyncpg.Connection,
     record_property: Callable[[str, object], None],
@@ -406,7 +406,7 @@ async def test_of_many_requests_at_once_one_makes_the_task(
     record_property(f"{ROUNDS} rounds of {WRITERS} identical requests", told)
 
 
-async def test_of_two_bodies_under_one_key_at_once_one_is_stored(
+async def test_concurrent_bodies_with_one_key_store_one_task(
     replicas: list[httpx.AsyncClient], database: asyncpg.Connection
 ) -> None:
     bodies = [MILK, {"title": "Else"}]

@@ -30,7 +30,7 @@ async def stored(database: asyncpg.Connection) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("secret")
 @pytest.mark.parametrize("user", OTHERS)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_read_finds_nothing_of_another_user(
+async def test_get_does_not_find_tasks_of_another_user(
     client: ContractClient, method: str, user: str
 ) -> None:
     refused = await client.request(method, f"{tasks_of(user)}/{ID}")
@@ -39,7 +39,7 @@ async def test_a_read_finds_nothing_of_another_user(
 
 @pytest.mark.requirement("FR-020")
 @pytest.mark.parametrize("tag", ["*", "{}"])
-async def test_a_conditional_read_does_not_tell_whether_another_user_has_the_task(
+async def test_conditional_get_does_not_reveal_tasks_of_another_user(
     client: ContractClient, secret: dict[str, Any], tag: str
 ) -> None:
     headers = {"If-None-Match": tag.format(secret["etag"])}
@@ -53,7 +53,7 @@ async def test_a_conditional_read_does_not_tell_whether_another_user_has_the_tas
 @pytest.mark.parametrize(
     "query", ["", "q=alice", "q=secret", "q=al", "completed=false", "sort=updated_at", "order=asc"]
 )
-async def test_a_list_holds_nothing_of_another_user(
+async def test_list_has_no_tasks_of_another_user(
     client: ContractClient, user: str, query: str
 ) -> None:
     listed = await client.get(f"{tasks_of(user)}?{query}")
@@ -63,7 +63,7 @@ async def test_a_list_holds_nothing_of_another_user(
 @pytest.mark.requirement("FR-020")
 @pytest.mark.parametrize("tag", [None, "*", "{}"], ids=str)
 @pytest.mark.parametrize("change", [{}, {"title": "mine"}], ids=str)
-async def test_a_patch_changes_nothing_of_another_user(
+async def test_patch_changes_no_task_of_another_user(
     client: ContractClient,
     database: asyncpg.Connection,
     secret: dict[str, Any],
@@ -79,7 +79,7 @@ async def test_a_patch_changes_nothing_of_another_user(
 
 @pytest.mark.requirement("FR-020")
 @pytest.mark.parametrize("tag", [None, "*", "{}"], ids=str)
-async def test_a_delete_deletes_nothing_of_another_user(
+async def test_delete_removes_no_task_of_another_user(
     client: ContractClient,
     database: asyncpg.Connection,
     secret: dict[str, Any],
@@ -94,7 +94,7 @@ async def test_a_delete_deletes_nothing_of_another_user(
 
 @pytest.mark.requirement("FR-020")
 @pytest.mark.parametrize("tag", ["*", "{}"])
-async def test_a_conditional_put_replaces_nothing_of_another_user(
+async def test_conditional_put_replaces_no_task_of_another_user(
     client: ContractClient, database: asyncpg.Connection, secret: dict[str, Any], tag: str
 ) -> None:
     before = await stored(database)
@@ -105,7 +105,7 @@ async def test_a_conditional_put_replaces_nothing_of_another_user(
 
 
 @pytest.mark.requirement("FR-020")
-async def test_a_change_of_one_of_two_tasks_with_the_same_id_leaves_the_other(
+async def test_write_leaves_the_task_of_another_user_with_the_same_id(
     client: ContractClient, database: asyncpg.Connection, secret: dict[str, Any]
 ) -> None:
     bobs = f"{tasks_of('bob')}/{ID}"
@@ -119,7 +119,7 @@ async def test_a_change_of_one_of_two_tasks_with_the_same_id_leaves_the_other(
 
 
 @pytest.mark.requirement("FR-020", "FR-017")
-async def test_a_cursor_of_another_user_opens_nothing(client: ContractClient) -> None:
+async def test_cursor_of_another_user_is_rejected(client: ContractClient) -> None:
     for number in range(3):
         await client.post(tasks_of("alice"), json={"title": f"alice {number}"})
     first = await client.get(tasks_of("alice"), params={"limit": 1})
@@ -130,7 +130,7 @@ async def test_a_cursor_of_another_user_opens_nothing(client: ContractClient) ->
 
 @pytest.mark.requirement("FR-019", "FR-020")
 @pytest.mark.parametrize("user", ["milk", "MILK", "m", "0milk", "milk:milk"])
-async def test_a_user_whose_id_is_a_word_of_a_task_finds_only_tasks_of_its_own(
+async def test_user_id_equal_to_a_search_term_finds_own_tasks_only(
     client: ContractClient, user: str
 ) -> None:
     await client.post(tasks_of("alice"), json={"title": "Buy milk", "description": user})
@@ -141,7 +141,7 @@ async def test_a_user_whose_id_is_a_word_of_a_task_finds_only_tasks_of_its_own(
 
 @pytest.mark.requirement("FR-019", "FR-020")
 @pytest.mark.parametrize("q", ["alice", "al", ":alice", "user", "bob"])
-async def test_a_user_id_is_no_word_of_its_tasks(client: ContractClient, q: str) -> None:
+async def test_user_id_is_not_a_search_term(client: ContractClient, q: str) -> None:
     await client.post(tasks_of("alice"), json={"title": "Buy milk"})
     found = await client.get(tasks_of("alice"), params={"q": q})
     assert found.json()["items"] == []

@@ -78,13 +78,13 @@ async def cursor_of(client: ContractClient, **params: Any) -> str:
 
 
 @pytest.mark.requirement("FR-015")
-async def test_an_unknown_user_has_no_tasks(client: ContractClient) -> None:
+async def test_unknown_user_has_no_tasks(client: ContractClient) -> None:
     listed = await client.get(ALICE)
     assert listed.json() == {"items": [], "next_cursor": None}
 
 
 @pytest.mark.requirement("FR-015")
-async def test_a_task_is_listed_as_it_is_read(client: ContractClient) -> None:
+async def test_listed_task_equals_the_task_itself(client: ContractClient) -> None:
     created = await client.post(
         ALICE, json={"title": "Buy milk", "description": "Two.", "completed": True}
     )
@@ -93,16 +93,14 @@ async def test_a_task_is_listed_as_it_is_read(client: ContractClient) -> None:
 
 
 @pytest.mark.requirement("FR-015")
-async def test_a_page_has_50_tasks_when_no_limit_is_given(
-    client: ContractClient, database: asyncpg.Connection
-) -> None:
+async def test_default_limit_is_50(client: ContractClient, database: asyncpg.Connection) -> None:
     for number in range(51):
         await insert(database, number)
     assert await walk(client) == [list(range(50, 0, -1)), [0]]
 
 
 @pytest.mark.requirement("FR-015")
-async def test_a_page_has_at_most_200_tasks(
+async def test_page_has_at_most_200_tasks(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in range(201):
@@ -125,7 +123,7 @@ async def test_every_page_but_the_last_is_full(
 
 @pytest.mark.requirement("FR-015", "FR-021")
 @pytest.mark.parametrize("limit", [0, -1, 201, 2**31, 2**63, 2**64])
-async def test_a_limit_out_of_range_is_400(client: ContractClient, limit: int) -> None:
+async def test_limit_out_of_range_is_400(client: ContractClient, limit: int) -> None:
     refused = await client.get(ALICE, params={"limit": limit})
     assert_problem(refused, 400, "invalid-parameter", "limit")
 
@@ -148,7 +146,7 @@ async def test_a_limit_out_of_range_is_400(client: ContractClient, limit: int) -
     ],
     ids=str,
 )
-async def test_tasks_come_in_the_order_asked_for(
+async def test_tasks_are_in_the_requested_order(
     client: ContractClient,
     database: asyncpg.Connection,
     params: dict[str, str],
@@ -164,7 +162,7 @@ async def test_tasks_come_in_the_order_asked_for(
 @pytest.mark.parametrize("sort", ["created_at", "updated_at"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
 @pytest.mark.parametrize(("order", "expected"), [("asc", range(1, 8)), ("desc", range(7, 0, -1))])
-async def test_tasks_of_the_same_instant_are_ordered_by_id(
+async def test_tasks_with_equal_timestamps_are_ordered_by_id(
     client: ContractClient,
     database: asyncpg.Connection,
     sort: str,
@@ -179,7 +177,7 @@ async def test_tasks_of_the_same_instant_are_ordered_by_id(
 
 
 @pytest.mark.requirement("FR-015", "FR-016")
-async def test_instants_that_differ_by_a_microsecond_are_told_apart(
+async def test_timestamps_are_compared_to_the_microsecond(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in (3, 1, 2):
@@ -188,7 +186,7 @@ async def test_instants_that_differ_by_a_microsecond_are_told_apart(
 
 
 @pytest.mark.requirement("FR-015", "FR-016")
-async def test_instants_before_1970_and_far_from_now_are_walked(
+async def test_pagination_over_timestamps_far_from_now(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number, year in ((1, 2), (2, 1969), (3, 1970), (4, 9999)):
@@ -201,7 +199,7 @@ async def test_instants_before_1970_and_far_from_now_are_walked(
 
 @pytest.mark.requirement("FR-016")
 @pytest.mark.parametrize("order", ["asc", "desc"])
-async def test_a_walk_returns_what_stays_exactly_once_while_others_come_and_go(
+async def test_pagination_returns_stable_tasks_once_during_changes(
     client: ContractClient, database: asyncpg.Connection, order: str
 ) -> None:
     staying = list(range(10, 40, 2))
@@ -227,7 +225,7 @@ async def test_a_walk_returns_what_stays_exactly_once_while_others_come_and_go(
 
 
 @pytest.mark.requirement("FR-016")
-async def test_a_walk_goes_on_when_the_last_task_of_the_page_is_deleted(
+async def test_pagination_survives_deletion_of_the_cursor_task(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in range(1, 5):
@@ -238,7 +236,7 @@ async def test_a_walk_goes_on_when_the_last_task_of_the_page_is_deleted(
 
 
 @pytest.mark.requirement("FR-016")
-async def test_a_walk_goes_on_when_all_of_the_rest_is_deleted(
+async def test_pagination_survives_deletion_of_the_remaining_tasks(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in range(1, 5):
@@ -250,7 +248,7 @@ async def test_a_walk_goes_on_when_all_of_the_rest_is_deleted(
 
 
 @pytest.mark.requirement("FR-016")
-async def test_a_changed_task_is_met_again_in_an_ascending_walk_by_updated_at(
+async def test_updated_task_reappears_when_sorted_by_updated_at(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in (1, 2, 3):
@@ -262,7 +260,7 @@ async def test_a_changed_task_is_met_again_in_an_ascending_walk_by_updated_at(
 
 
 @pytest.mark.requirement("FR-016")
-async def test_a_walk_under_filters_stays_under_them(
+async def test_pagination_keeps_its_filters(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in range(8):
@@ -283,7 +281,7 @@ async def cursor(client: ContractClient, database: asyncpg.Connection) -> str:
 
 @pytest.mark.requirement("FR-017")
 @pytest.mark.parametrize("position", range(56))
-async def test_a_cursor_with_a_changed_character_is_400(
+async def test_cursor_with_a_changed_character_is_400(
     client: ContractClient, cursor: str, position: int
 ) -> None:
     others = [character for character in URL_SAFE if character != cursor[position]]
@@ -300,7 +298,7 @@ async def test_a_cursor_with_a_changed_character_is_400(
 
 
 @pytest.mark.requirement("FR-017")
-async def test_a_cursor_of_bytes_that_nobody_gave_out_is_400(client: ContractClient) -> None:
+async def test_forged_cursor_is_400(client: ContractClient) -> None:
     for invented in ("A" * 56, "_" * 56, "-" * 56):
         refused = await client.get(ALICE, params={"cursor": invented})
         assert_problem(refused, 400, "invalid-cursor", "cursor")
@@ -324,7 +322,7 @@ async def test_a_cursor_of_bytes_that_nobody_gave_out_is_400(client: ContractCli
     ],
     ids=["short", "long", "=", "+", "/", "space", "letter", "line", "last line", "empty", "twice"],
 )
-async def test_a_cursor_that_does_not_match_its_schema_is_400(
+async def test_cursor_that_violates_its_schema_is_400(
     client: ContractClient, cursor: str, change: Any
 ) -> None:
     refused = await client.get(ALICE, params={"cursor": change(cursor)})
@@ -347,7 +345,7 @@ async def test_a_cursor_that_does_not_match_its_schema_is_400(
     ],
     ids=str,
 )
-async def test_a_cursor_of_another_query_is_400(
+async def test_cursor_of_another_query_is_400(
     client: ContractClient, cursor: str, params: dict[str, str]
 ) -> None:
     refused = await client.get(ALICE, params={**params, "cursor": cursor})
@@ -368,7 +366,7 @@ async def test_a_cursor_of_another_query_is_400(
     ids=str,
 )
 @pytest.mark.usefixtures("cursor")
-async def test_a_cursor_of_another_value_of_a_filter_is_400(
+async def test_cursor_of_another_filter_value_is_400(
     client: ContractClient, one: dict[str, str], other: dict[str, str]
 ) -> None:
     params = {**other, "cursor": await cursor_of(client, **one)}
@@ -378,7 +376,7 @@ async def test_a_cursor_of_another_value_of_a_filter_is_400(
 
 @pytest.mark.requirement("FR-017", "FR-020")
 @pytest.mark.parametrize("user", ["bob", "Alice", "alice1"])
-async def test_a_cursor_of_another_user_is_400(
+async def test_cursor_of_another_user_is_400(
     client: ContractClient, cursor: str, user: str
 ) -> None:
     refused = await client.get(tasks_of(user), params={"cursor": cursor})
@@ -386,24 +384,24 @@ async def test_a_cursor_of_another_user_is_400(
 
 
 @pytest.mark.requirement("FR-016", "FR-017")
-async def test_the_limit_may_change_on_the_way(client: ContractClient, cursor: str) -> None:
+async def test_limit_may_change_between_pages(client: ContractClient, cursor: str) -> None:
     assert await numbers(client, cursor=cursor, limit=3) == [3, 2, 1]
     assert await numbers(client, cursor=cursor) == [3, 2, 1, 0]
 
 
 @pytest.mark.requirement("FR-016", "FR-017")
-async def test_what_is_absent_may_be_written_out(client: ContractClient, cursor: str) -> None:
+async def test_cursor_accepts_explicit_defaults(client: ContractClient, cursor: str) -> None:
     params = {"cursor": cursor, "sort": "created_at", "order": "desc"}
     assert await numbers(client, **params) == [3, 2, 1, 0]
 
 
 @pytest.mark.requirement("FR-016", "FR-017")
-async def test_a_cursor_may_be_used_again(client: ContractClient, cursor: str) -> None:
+async def test_cursor_can_be_reused(client: ContractClient, cursor: str) -> None:
     assert await numbers(client, cursor=cursor) == await numbers(client, cursor=cursor)
 
 
 @pytest.mark.requirement("FR-017", "NFR-002")
-async def test_a_cursor_is_valid_on_another_replica(
+async def test_cursor_is_valid_on_another_replica(
     client: ContractClient, settings: Settings, cursor: str
 ) -> None:
     async with (
@@ -416,7 +414,7 @@ async def test_a_cursor_is_valid_on_another_replica(
 @pytest.mark.requirement("FR-017")
 @pytest.mark.parametrize("secrets", [("a" * 32, "b" * 32), ("a" * 32, None), (None, "a" * 32)])
 @pytest.mark.usefixtures("cursor")
-async def test_a_cursor_under_another_secret_is_400(
+async def test_cursor_signed_with_another_secret_is_400(
     settings: Settings, secrets: tuple[str | None, str | None]
 ) -> None:
     one, other = (
@@ -437,7 +435,7 @@ async def test_a_cursor_under_another_secret_is_400(
 @pytest.mark.requirement("FR-017")
 @pytest.mark.parametrize("secret", ["a" * 65, "ä" * 500], ids=len)
 @pytest.mark.usefixtures("cursor")
-async def test_a_secret_may_be_long(settings: Settings, secret: str) -> None:
+async def test_secret_may_be_long(settings: Settings, secret: str) -> None:
     app = create_app(replace(settings, cursor_secret=Secret(secret)))
     async with running(app), ContractClient(app) as client:
         assert await numbers(client, cursor=await cursor_of(client)) == [3, 2, 1, 0]
@@ -449,7 +447,7 @@ async def test_a_secret_may_be_long(settings: Settings, secret: str) -> None:
 @pytest.mark.requirement("FR-018")
 @pytest.mark.parametrize(("value", "expected"), [("true", [2]), ("false", [3, 1])])
 @pytest.mark.parametrize("sort", ["created_at", "updated_at"])
-async def test_completed_narrows_the_list(
+async def test_completed_filter(
     client: ContractClient,
     database: asyncpg.Connection,
     sort: str,
@@ -474,7 +472,7 @@ async def test_completed_narrows_the_list(
         ("before", "2026-01-01T00:00:01Z", []),
     ],
 )
-async def test_a_bound_is_exclusive(
+async def test_time_bounds_are_exclusive(
     client: ContractClient,
     database: asyncpg.Connection,
     member: str,
@@ -488,7 +486,7 @@ async def test_a_bound_is_exclusive(
 
 
 @pytest.mark.requirement("FR-018")
-async def test_created_and_updated_are_two_things(
+async def test_created_and_updated_bounds_are_independent(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await insert(database, 1, updated=START + timedelta(days=1))
@@ -499,9 +497,7 @@ async def test_created_and_updated_are_two_things(
 
 
 @pytest.mark.requirement("FR-018")
-async def test_filters_narrow_the_list_all_together(
-    client: ContractClient, database: asyncpg.Connection
-) -> None:
+async def test_filters_are_combined(client: ContractClient, database: asyncpg.Connection) -> None:
     for number in range(20):
         await insert(database, number, completed=number % 2 == 0)
     params = {
@@ -516,7 +512,7 @@ async def test_filters_narrow_the_list_all_together(
 
 
 @pytest.mark.requirement("FR-018")
-async def test_bounds_that_cross_leave_nothing(
+async def test_contradictory_bounds_return_no_tasks(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await insert(database, 1)
@@ -544,7 +540,7 @@ async def test_bounds_that_cross_leave_nothing(
         "2026-01-01T00:00:02." + "0" * 300 + "Z",
     ],
 )
-async def test_an_instant_may_have_any_offset_and_fraction(
+async def test_timestamp_may_have_any_offset_and_fraction(
     client: ContractClient, database: asyncpg.Connection, instant: str
 ) -> None:
     for number in (1, 2, 3):
@@ -554,7 +550,7 @@ async def test_an_instant_may_have_any_offset_and_fraction(
 
 
 @pytest.mark.requirement("FR-018")
-async def test_digits_past_the_sixth_are_dropped_and_not_rounded(
+async def test_fraction_is_truncated_to_microseconds(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await insert(database, 1, created=START + timedelta(microseconds=123_457))
@@ -579,7 +575,7 @@ async def test_digits_past_the_sixth_are_dropped_and_not_rounded(
     ],
 )
 @pytest.mark.parametrize("member", ["created", "updated"])
-async def test_the_ends_of_the_calendar_are_instants(
+async def test_first_and_last_timestamps_are_accepted(
     client: ContractClient,
     database: asyncpg.Connection,
     member: str,
@@ -635,12 +631,12 @@ async def test_the_ends_of_the_calendar_are_instants(
         "2026-01-01T00:00:00UTC",
     ],
 )
-async def test_what_is_no_instant_is_400(client: ContractClient, name: str, instant: str) -> None:
+async def test_invalid_timestamp_is_400(client: ContractClient, name: str, instant: str) -> None:
     refused = await client.get(ALICE, params={name: instant})
     assert_problem(refused, 400, "invalid-parameter", name)
 
 
 @pytest.mark.requirement("FR-018", "FR-021")
-async def test_a_plus_that_is_not_escaped_is_a_space_and_so_400(client: ContractClient) -> None:
+async def test_unescaped_plus_is_a_space_and_400(client: ContractClient) -> None:
     refused = await client.get(f"{ALICE}?created_after=2026-01-01T00:00:00+02:00")
     assert_problem(refused, 400, "invalid-parameter", "created_after")

@@ -55,7 +55,7 @@ async def walk(client: ContractClient, **params: Any) -> tuple[list[int], list[i
 
 @pytest.mark.parametrize("character", [FOUR_BYTES, SIX_BYTES, "\\", "a"], ids=ascii)
 @pytest.mark.parametrize("every", [1, 3])
-async def test_no_page_has_more_bytes_than_a_page_may_have(
+async def test_page_size_in_bytes_is_limited(
     client: ContractClient, database: asyncpg.Connection, character: str, every: int
 ) -> None:
     tasks = await fill(database, character * LONGEST, 60, every)
@@ -64,7 +64,9 @@ async def test_no_page_has_more_bytes_than_a_page_may_have(
     assert min(sizes) > 0
 
 
-async def test_titles_count_as_well(client: ContractClient, database: asyncpg.Connection) -> None:
+async def test_titles_count_towards_the_page_size(
+    client: ContractClient, database: asyncpg.Connection
+) -> None:
     tasks = await fill(database, SIX_BYTES * 500, 200, title="a" + SIX_BYTES * 499)
     assert (await walk(client, limit=200, order="asc"))[0] == tasks
 
@@ -94,21 +96,21 @@ async def test_each_task_is_on_one_page_in_every_order(
 
 
 @pytest.mark.parametrize("limit", [1, 14, 15, 20])
-async def test_a_page_that_has_room_is_full(
+async def test_page_below_the_byte_limit_is_full(
     client: ContractClient, database: asyncpg.Connection, limit: int
 ) -> None:
     await fill(database, FOUR_BYTES * (LONGEST * 14 // 20), 25)
     assert (await walk(client, limit=limit))[1][0] == limit
 
 
-async def test_the_last_task_that_has_room_is_the_last_page(
+async def test_page_that_fits_the_remaining_tasks_is_the_last(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await fill(database, FOUR_BYTES * LONGEST, 15)
     assert (await walk(client, limit=200))[1] == [15]
 
 
-async def test_no_more_is_read_than_a_page_needs(
+async def test_page_reads_only_the_rows_it_needs(
     client: ContractClient, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(database, FOUR_BYTES * LONGEST, 201, 2)
@@ -127,7 +129,7 @@ async def test_no_more_is_read_than_a_page_needs(
 
 @pytest.mark.requirement("NFR-004")
 @pytest.mark.parametrize(("characters", "statements"), [(800, 1), (LONGEST, 2)])
-async def test_a_page_is_one_statement_unless_a_text_is_long_for_it(
+async def test_page_is_one_statement_unless_texts_are_long(
     client: ContractClient,
     database: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,

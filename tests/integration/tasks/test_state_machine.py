@@ -438,7 +438,7 @@ def explore(service: Service, *, examples: int, steps: int) -> None:
     )
 
 
-def test_three_users_are_answered_as_the_model_says(service: Service) -> None:
+def test_responses_match_the_model(service: Service) -> None:
     explore(service, examples=30, steps=50)
 
 
@@ -546,7 +546,7 @@ def _leaves_updated_at(patch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda sabotage: sabotage.__name__.strip("_"),
 )
-def test_a_broken_repository_is_noticed(
+def test_broken_repository_is_detected(
     service: Service,
     sabotaged: pytest.MonkeyPatch,
     sabotage: Callable[[pytest.MonkeyPatch], None],

@@ -168,7 +168,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_an_operation_is_one_statement(sole: ContractClient, seen: Seen, name: str) -> None:
+async def test_operation_is_one_statement(sole: ContractClient, seen: Seen, name: str) -> None:
     case = CASES[name]
     response = await sole.request(case.method, case.url, **case.options)
     assert response.status_code == case.status
@@ -176,7 +176,7 @@ async def test_an_operation_is_one_statement(sole: ContractClient, seen: Seen, n
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_no_transaction_is_wrapped_around_it(
+async def test_operation_has_no_explicit_transaction(
     sole: ContractClient, seen: Seen, database: asyncpg.Connection, name: str
 ) -> None:
     case = CASES[name]
@@ -188,7 +188,7 @@ async def test_no_transaction_is_wrapped_around_it(
     assert seen.by_service[-1].startswith(last)
 
 
-async def test_a_transaction_would_be_seen(
+async def test_explicit_transaction_would_be_detected(
     sole_app: HTTPMiddleware, seen: Seen, database: asyncpg.Connection
 ) -> None:
     driver = driver_of(sole_app)
@@ -235,7 +235,7 @@ async def plans(
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "narrowed" not in name])
-async def test_an_ordinary_statement_is_planned_once_for_all_values(
+async def test_point_statement_uses_a_generic_plan(
     sole_app: HTTPMiddleware, sole: ContractClient, settings: Settings, name: str
 ) -> None:
     planned = await plans(sole_app, sole, CASES[name])
@@ -247,7 +247,7 @@ async def test_an_ordinary_statement_is_planned_once_for_all_values(
 
 
 @pytest.mark.parametrize("name", LISTS)
-async def test_a_list_that_one_index_serves_is_planned_once_for_all_values(
+async def test_list_with_one_suitable_index_uses_a_generic_plan(
     sole_app: HTTPMiddleware, sole: ContractClient, settings: Settings, name: str
 ) -> None:
     planned = await plans(sole_app, sole, Case("GET", ALICE, "", 200, {"params": LISTS[name]}))
@@ -257,16 +257,14 @@ async def test_a_list_that_one_index_serves_is_planned_once_for_all_values(
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-async def test_a_list_whose_plan_depends_on_the_values_is_planned_for_them(
+async def test_list_that_depends_on_values_uses_a_custom_plan(
     sole_app: HTTPMiddleware, sole: ContractClient, name: str
 ) -> None:
     case = Case("GET", ALICE, "", 200, {"params": SEARCHES[name]})
     assert await plans(sole_app, sole, case) == []
 
 
-async def test_a_change_with_the_current_tag_is_one_statement(
-    sole: ContractClient, seen: Seen
-) -> None:
+async def test_conditional_change_is_one_statement(sole: ContractClient, seen: Seen) -> None:
     tag = (await sole.get(TASK)).headers["etag"]
     seen.clear()
     changed = await sole.patch(TASK, json={"title": "a"}, headers={"If-Match": tag})
@@ -280,9 +278,7 @@ async def test_a_change_with_the_current_tag_is_one_statement(
     ]
 
 
-async def test_a_page_that_follows_another_is_one_statement(
-    sole: ContractClient, seen: Seen
-) -> None:
+async def test_next_page_is_one_statement(sole: ContractClient, seen: Seen) -> None:
     await sole.post(ALICE, json={"title": "a"})
     cursor = (await sole.get(ALICE, params={"limit": 1})).json()["next_cursor"]
     seen.clear()
@@ -290,13 +286,13 @@ async def test_a_page_that_follows_another_is_one_statement(
     assert len(seen.by_service) == 1
 
 
-async def test_a_search_without_a_word_asks_nothing(sole: ContractClient, seen: Seen) -> None:
+async def test_search_without_a_word_sends_no_statement(sole: ContractClient, seen: Seen) -> None:
     assert (await sole.get(ALICE, params={"q": "--"})).json()["items"] == []
     assert seen.by_service == []
 
 
 @pytest.mark.parametrize(("method", "body"), [("PATCH", {"json": {"title": "a"}}), ("DELETE", {})])
-async def test_a_refusal_costs_one_statement_more_to_tell_why(
+async def test_failed_precondition_sends_a_second_statement(
     sole: ContractClient, seen: Seen, method: str, body: dict[str, Any]
 ) -> None:
     response = await sole.request(method, TASK, headers=OTHER_TAG, **body)
@@ -321,7 +317,7 @@ async def test_a_refusal_costs_one_statement_more_to_tell_why(
         ("GET", "/nowhere", {}),
     ],
 )
-async def test_what_needs_no_database_asks_nothing(
+async def test_other_requests_send_no_statement(
     sole: ContractClient, seen: Seen, method: str, url: str, options: dict[str, Any]
 ) -> None:
     await sole.request(method, url, **options)
@@ -330,7 +326,7 @@ async def test_what_needs_no_database_asks_nothing(
 
 @pytest.mark.requirement("FR-020")
 @pytest.mark.parametrize("name", CASES)
-async def test_every_statement_is_about_one_user(
+async def test_every_statement_is_bound_to_one_user(
     sole: ContractClient, seen: Seen, name: str
 ) -> None:
     case = CASES[name]
@@ -366,7 +362,7 @@ def _columns(statement: str) -> Iterator[str]:
         ),
     ],
 )
-async def test_a_patch_writes_the_columns_that_were_sent(
+async def test_patch_writes_only_the_columns_sent(
     sole: ContractClient, seen: Seen, body: dict[str, Any], columns: set[str]
 ) -> None:
     await sole.patch(TASK, json=body)

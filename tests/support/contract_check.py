@@ -1,6 +1,6 @@
-"""Holds a response against `openapi.yaml`: status, media type, header fields and body.
+"""Check responses against `openapi.yaml`: status, media type, headers and body.
 
-Written over the plain document, so that it shares nothing with the service but the file.
+It reads the plain document, so that it shares only the file with the service.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ class ContractViolation(AssertionError):
 
 
 def prose_of(document: dict[str, Any]) -> str:
-    """The descriptions of the document as a whole: of `info` and of the tags."""
+    """Return the descriptions of `info` and of the tags."""
     described = [document["info"], *document.get("tags", ())]
     return "\n".join(part["description"] for part in described)
 
 
 class ContractCheck:
-    """The contract, as the tests read it."""
+    """Checks responses against one OpenAPI document."""
 
     def __init__(self, document: dict[str, Any] | None = None) -> None:
-        self.document = document or yaml.load(OPENAPI_PATH.read_bytes(), LOADER)  # noqa: S506 - a safe one
+        self.document = document or yaml.load(OPENAPI_PATH.read_bytes(), LOADER)  # noqa: S506 - LOADER is a safe loader
         self.paths = [
             (re.compile("[^/]+".join(map(re.escape, re.split(r"\{[^}]+\}", path)))), item)
             for path, item in self.document["paths"].items()
         ]
 
-        # What is answered before an operation is found, and a fault of ours, can happen anywhere.
+        # Errors before routing and internal errors can occur on every path.
         components = self.document["components"]["responses"]
         self.everywhere = self._kinds_of(components["OtherProblem"])
         self.everywhere |= self._kinds_of(components["InternalError"])
 
     def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
-        """Raise ContractViolation, or say which operation answered (None for the router's)."""
+        """Raise ContractViolation, or return the operationId (None if no operation matches)."""
         item = self._item(raw_path)
         methods = {name.upper() for name in item}
         if item and method == "OPTIONS" and response.status_code == 204:
@@ -54,7 +54,7 @@ class ContractCheck:
             return None
         operation = item.get({"HEAD": "get"}.get(method, method.lower()))
         if operation is None:
-            # 400 and 431 are what the server itself says; 500 a component's own route may have.
+            # The protocol sends 400 and 431; a plug-in route can fail with 500.
             expected = {405, 400, 431} if item else {404, 400, 431, 500}
             self._require(
                 response.status_code in expected,
@@ -73,7 +73,7 @@ class ContractCheck:
         return name
 
     def resolve(self, node: Any) -> Any:
-        """The node itself, or what its `$ref` names."""
+        """Follow the `$ref` of a node."""
         while isinstance(node, dict) and "$ref" in node:
             target: Any = self.document
             for part in node["$ref"].removeprefix("#/").split("/"):
@@ -82,7 +82,7 @@ class ContractCheck:
         return node
 
     def faults(self, schema: dict[str, Any], value: Any) -> list[str]:
-        """What is wrong with a value, formats included."""
+        """Validate a value, including its formats, and return the error messages."""
         validator = jsonschema_rs.Draft202012Validator(
             {**schema, "components": self.document["components"]}, validate_formats=True
         )
@@ -133,12 +133,12 @@ class ContractCheck:
             for name in response.headers
             if name not in known and not name.startswith("access-control-")
         }
-        self._require(not extra, f"undeclared header fields: {sorted(extra)}")
+        self._require(not extra, f"undeclared headers: {sorted(extra)}")
 
     def _check_body(self, spec: dict[str, Any], method: str, response: httpx.Response) -> None:
         contents = spec.get("content")
         if contents is None or response.status_code in NO_BODY:
-            self._require(response.content == b"", "a body where there is none")
+            self._require(response.content == b"", "unexpected body")
             return
         media_type = response.headers.get("content-type", "").partition(";")[0]
         self._require(media_type in contents, f"media type {media_type}")
@@ -149,16 +149,16 @@ class ContractCheck:
         if media_type.endswith("json"):
             value = json.loads(response.content)
         else:
-            value = yaml.load(response.content, LOADER)  # noqa: S506 - a safe one
+            value = yaml.load(response.content, LOADER)  # noqa: S506 - LOADER is a safe loader
         faults = self.faults(contents[media_type]["schema"], value)
         self._require(not faults, f"body: {faults}")
         if media_type == "application/problem+json":
             kinds = self._kinds_of(spec) | self.everywhere
-            self._require(value["type"] in kinds, f"kind {value['type']} is not one of {kinds}")
+            self._require(value["type"] in kinds, f"type {value['type']} is not one of {kinds}")
             self._check_problem(value, response)
 
     def _kinds_of(self, spec: dict[str, Any]) -> set[str]:
-        """The kinds of problem that a response has examples of."""
+        """Return the problem types in the examples of a response."""
         examples = spec["content"]["application/problem+json"]["examples"]
         return {example["value"]["type"] for example in examples.values()}
 
@@ -167,7 +167,7 @@ class ContractCheck:
         self._require(problem["instance"] == response.headers["x-request-id"], "instance")
         for fault in problem["errors"]:
             one = (fault["pointer"] is None) != (fault["parameter"] is None)
-            self._require(one, "a fault has a pointer or a parameter")
+            self._require(one, "an error must have either a pointer or a parameter")
 
     def _require(self, condition: object, message: str) -> None:
         if not condition:

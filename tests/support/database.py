@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from app.db.config import DatabaseConfig
 from app.settings import Settings
 
-# Read once: tests change the environment.
+# Read once, because tests change the environment.
 GIVEN = {name: value for name, value in os.environ.items() if name.startswith("DATABASE_")}
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
@@ -26,12 +26,12 @@ def _server(url: URL) -> tuple[object, ...]:
 
 
 def _is_given(url: str) -> bool:
-    """Whether a URL is of the server in DATABASE_URL: another one has nothing behind it."""
+    """Return whether a URL is on the server of DATABASE_URL, which may be a pooler."""
     return _server(make_url(url)) == _server(make_url(GIVEN.get("DATABASE_URL", NOWHERE)))
 
 
 def direct(url: str) -> str:
-    """The same database and user past a pooler, where DATABASE_DIRECT_URL says what is behind."""
+    """Return the URL that bypasses the pooler, if DATABASE_DIRECT_URL is set."""
     asked = make_url(url)
     behind = make_url(GIVEN.get("DATABASE_DIRECT_URL", url)) if _is_given(url) else asked
     same = behind._replace(
@@ -41,22 +41,22 @@ def direct(url: str) -> str:
 
 
 def variables(url: str) -> dict[str, str]:
-    """The environment variables of a service on a database of the tests."""
+    """Return the environment variables of a service on a test database."""
     behind = {"DATABASE_DIRECT_URL": direct(url)} if _is_given(url) else {}
     kept = {name: value for name, value in GIVEN.items() if name != "DATABASE_DIRECT_URL"}
     return {**kept, **behind, "DATABASE_URL": url}
 
 
 def settings_for(url: str, **others: Any) -> Settings:
-    """The settings of a service on a database of the tests."""
+    """Return the settings of a service on a test database."""
     return msgspec.structs.replace(Settings.from_env(variables(url)), **others)
 
 
 def connection_to(url: str) -> DatabaseConfig:
-    """How the service reaches a database of the tests."""
+    """Return the connection settings of a service on a test database."""
     return settings_for(url).database_config()
 
 
 async def connect(url: str) -> asyncpg.Connection:
-    """A connection of the tests' own, with a session to itself."""
+    """Open a direct connection, with its own session even behind a pooler."""
     return await asyncpg.connect(direct(url))

@@ -1,4 +1,4 @@
-"""The service as a process of its own, and scratch databases; nothing of either is left behind."""
+"""The service as a separate process, and scratch databases. Both are removed after use."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from sqlalchemy.engine import make_url
 from tests.support.database import direct, variables
 
 ROOT = Path(__file__).parents[2]
-# Bounds for a process that hangs, on a machine that is busy with ten times as much.
+# Timeouts for a hanging process, with a margin of ten for a busy machine.
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
-# A service takes its settings from the environment alone, and so none from whoever runs the tests.
+# The service reads its settings from the environment, so it must not inherit other variables.
 INHERITED = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "COVERAGE_PROCESS_START", "PYTHONPATH"}
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """The environment of a service with these settings and no others."""
+    """Return the environment of a service with only these settings."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -43,19 +43,19 @@ def environment(**settings: object) -> dict[str, str]:
 
 
 def command(name: str) -> list[str]:
-    """The words that start `python -m app`."""
+    """Return the arguments that run a command of `python -m app`."""
     return [sys.executable, "-m", "app", name]
 
 
 def run(name: str, clone: Path = ROOT, /, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run a command of the service to its end."""
+    """Run a command of the service and wait for its end."""
     return run_words(command(name), settings, clone)
 
 
 def run_words(
     words: list[str], settings: Mapping[str, object], clone: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program with these settings to its end."""
+    """Run a program with these settings and wait for its end."""
     return subprocess.run(
         words,
         cwd=clone,
@@ -68,7 +68,7 @@ def run_words(
 
 
 def eventually(condition: Callable[[], object], seconds: float = STOP_SECONDS) -> None:
-    """Wait until a condition holds; AssertionError when it does not in time."""
+    """Wait until a condition is true, else raise AssertionError."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
@@ -76,7 +76,7 @@ def eventually(condition: Callable[[], object], seconds: float = STOP_SECONDS) -
 
 
 async def until(condition: Callable[[], Awaitable[object]], seconds: float = STOP_SECONDS) -> None:
-    """The same inside a running loop; TimeoutError when it does not hold in time."""
+    """Wait until a condition is true, else raise TimeoutError."""
     async with asyncio.timeout(seconds):
         while True:
             if await condition():
@@ -85,16 +85,16 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float = STO
 
 
 def is_refusing(port: int) -> bool:
-    """Whether nobody listens on a port of this machine."""
+    """Return whether no process listens on a port of this machine."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=10).close()
-    except (ConnectionRefusedError, ConnectionResetError):  # reset as a listener closed
+    except (ConnectionRefusedError, ConnectionResetError):  # the listener closed just now
         return True
     return False
 
 
 class Service:
-    """A running `python -m app serve`, with what it has written so far."""
+    """A running `python -m app serve`, and its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
         self.process = process
@@ -103,32 +103,32 @@ class Service:
 
     @property
     def out(self) -> str:
-        """The log; complete when the process has ended."""
+        """The log so far."""
         return self._out.read_text("utf-8")
 
     @property
     def err(self) -> str:
-        """What it told the person who started it."""
+        """The standard error so far, with the addresses of the service."""
         return self._err.read_text("utf-8")
 
     @property
     def pid(self) -> int:
-        """The service's own process, which need not be the one that was started here."""
+        """The process id of the service, which may be a child of the started process."""
         return int(self.told("process"))
 
     @property
     def url(self) -> str:
-        """Where the API is, without its path."""
+        """The base URL of the API, without its path."""
         return self.told("Tasks API").removesuffix("/api/v1")
 
     def told(self, label: str) -> str:
-        """The word behind a label in what the service printed at its start."""
+        """Return the value of a label in the startup output."""
         line = re.search(rf"^{label} +(\S+)", self.err, re.MULTILINE)
         assert line, self.err
         return line[1]
 
     def await_alive(self) -> None:
-        """Wait until the service answers."""
+        """Wait until the service responds."""
 
         def announced() -> bool:
             assert self.process.poll() is None, self.err + self.out
@@ -150,9 +150,9 @@ def launched(
     clone: Path = ROOT,
     log: int | None = None,
 ) -> Iterator[Service]:
-    """A process that serves, ended whatever happens; not yet answering.
+    """Start a service and kill it at the end. It may not respond yet.
 
-    Its log goes to the file descriptor `log`, or to a file.
+    Its log goes to the file descriptor `log`, or to a temporary file.
     """
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
@@ -169,7 +169,7 @@ def launched(
         try:
             yield Service(process, out, err)
         finally:
-            # Of SIGKILL the embedded server learns from the kernel, and stops by itself.
+            # After SIGKILL, the embedded server gets its parent-death signal and stops.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(STOP_SECONDS)
@@ -177,9 +177,9 @@ def launched(
 
 @contextmanager
 def serving(clone: Path = ROOT, /, **settings: object) -> Iterator[Service]:
-    """`python -m app serve`, answering; on any free port unless PORT is given.
+    """Start `python -m app serve`, on a free port unless PORT is given, and wait until it responds.
 
-    It ends with this process, also where that is killed.
+    It stops with this process, even if this process is killed.
     """
     settings = {"PORT": 0, "STOP_WITH_PARENT": os.getpid(), **settings}
     with launched(command("serve"), settings, clone) as service:
@@ -189,7 +189,7 @@ def serving(clone: Path = ROOT, /, **settings: object) -> Iterator[Service]:
 
 @contextmanager
 def scratch_database(server_url: str, options: str = "") -> Iterator[str]:
-    """The URL of an empty database on a server of the tests; not for use inside a running loop."""
+    """Create an empty database and drop it at the end. Not for use in a running event loop."""
     name = f"scratch_{uuid4().hex}"
     execute(server_url, f"CREATE DATABASE {name} {options}")
     try:
@@ -199,12 +199,12 @@ def scratch_database(server_url: str, options: str = "") -> Iterator[str]:
 
 
 def with_database(url: str, name: str) -> str:
-    """The URL of another database on the same server."""
+    """Return the URL of another database on the same server."""
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
 def execute(url: str, *statements: str) -> None:
-    """Run statements, each in a transaction of its own."""
+    """Run each statement in its own transaction."""
 
     async def on_a_connection() -> None:
         connection = await asyncpg.connect(direct(url))
@@ -218,7 +218,7 @@ def execute(url: str, *statements: str) -> None:
 
 
 def fetch(url: str, query: str) -> list[tuple[object, ...]]:
-    """The rows of a query."""
+    """Return the rows of a query."""
 
     async def on_a_connection() -> list[tuple[object, ...]]:
         connection = await asyncpg.connect(direct(url))

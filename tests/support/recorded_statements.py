@@ -1,4 +1,4 @@
-"""The statements that the service sends."""
+"""Records the statements that the service sends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.db.pool import PooledConnection
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A list that gets the text of every statement from now on."""
+    """Return a list to which the SQL of each further statement is appended."""
     sent: list[str] = []
     fetch = PooledConnection.fetch
 

@@ -1,4 +1,4 @@
-"""A way to a database on loopback that tests can block, cut and count on."""
+"""A TCP relay to a database, to block, close and count connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.database import connection_to
 
 
 async def reach(url: URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """The two ends of a connection to a server, whatever kind of address it has."""
+    """Connect to a server by TCP or by a Unix socket."""
     host, port = str(url.host), url.port or 5432
     ways = {
         True: lambda: asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}"),
@@ -20,7 +20,7 @@ async def reach(url: URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
 
 
 class Relay:
-    """A way to the database that can be blocked; it counts what passes."""
+    """A TCP relay that can be blocked and that counts bytes and connections."""
 
     def __init__(self, url: str) -> None:
         self._target = connection_to(url).url
@@ -31,14 +31,14 @@ class Relay:
         self.port = 0
         self.connections = 0
         self.bytes = 0
-        self.asked = bytearray()  # what went to the server
+        self.asked = bytearray()  # bytes from the client
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Refuse and cut every connection."""
+        """Close the port and all connections."""
         assert self._server
         self._server.close()
         for task in self._tasks:
@@ -46,7 +46,7 @@ class Relay:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def freeze(self) -> None:
-        """Pass nothing on, in either direction, and close nothing."""
+        """Hold back all bytes in both directions, without closing connections."""
         self._passed.clear()
 
     def thaw(self) -> None:
@@ -88,6 +88,6 @@ class Relay:
 
 
 def via(port: int, url: str) -> str:
-    """The URL of a database that leads through a port of loopback."""
+    """Return the URL of a database through a port on 127.0.0.1."""
     without = make_url(url).difference_update_query(["host", "port"])
     return without.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)

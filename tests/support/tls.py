@@ -1,6 +1,6 @@
-"""A server's certificates, good and bad, and TLS in front of a server that has none.
+"""Valid and invalid server certificates, and a TLS proxy for a server without TLS.
 
-The PostgreSQL that pip installs is built without TLS; what a client sees of TLS is the same.
+The PostgreSQL from PyPI is built without TLS. For a client, the proxy behaves the same.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Reach = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Certificates:
-    """An authority of ours, the file of its root, and certificates that it should be known by.
+    """A test CA, the file with its root certificate, and server certificates.
 
-    Beside it an authority as `openssl req -x509` makes it, and one that the first has signed.
+    It also has a CA like that of `openssl req -x509`, and an intermediate CA of the first one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,7 @@ class Certificates:
         self.plain.write_bytes(plain)
 
     def made(self, kind: str) -> trustme.LeafCert:
-        """A certificate: right, wrong name, expired, unknown CA, plain CA, intermediate CA."""
+        """Issue a certificate: right, wrong name, expired, unknown CA, plain CA, intermediate CA."""
         past = datetime.now(UTC) - timedelta(days=1)
         makers: dict[str, Callable[[], trustme.LeafCert]] = {
             "right": lambda: self._authority.issue_cert("localhost"),
@@ -54,7 +54,7 @@ class Certificates:
 
 
 def _plain_authority() -> tuple[bytes, trustme.LeafCert]:
-    """An authority's certificate without keyUsage, and one that it has issued for localhost."""
+    """Create a CA certificate without keyUsage, and a certificate for localhost signed by it."""
     now = datetime.now(UTC)
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, n)]) for n in ("CA", "server")]
@@ -93,7 +93,7 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def in_front(reach: Reach, certificate: trustme.LeafCert | None) -> AsyncIterator[int]:
-    """A port where a server answers with a certificate; without one it refuses TLS."""
+    """Start a TLS proxy with this certificate, and yield its port. Without one it rejects TLS."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     if certificate is not None:
         certificate.configure_cert(context)
@@ -105,7 +105,7 @@ async def in_front(reach: Reach, certificate: trustme.LeafCert | None) -> AsyncI
         try:
             assert await reader.readexactly(len(SSL_REQUEST)) == SSL_REQUEST
             writer.write(b"N" if certificate is None else b"S")
-            with suppress(OSError):  # a client that does not trust it goes away
+            with suppress(OSError):  # the client does not trust the certificate
                 await upgraded(reader, writer)
         finally:
             writer.close()

@@ -1,4 +1,4 @@
-"""What a service, `migrate` and `doctor` say of each certificate, whoever presents it."""
+"""TLS test cases for the service, `migrate` and `doctor`, with any server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.process import run
 from tests.support.tls import Certificates
 
 ALICE = tasks_of("alice")
-PASSWORD = "hunter2"  # noqa: S105 - nobody's
+PASSWORD = "hunter2"  # noqa: S105 - a dummy
 VERIFY = "TLS: certificate verify failed: "
 CAUSES = {
     "wrong name": VERIFY + "Hostname mismatch, certificate is not valid for 'localhost'.",
@@ -28,7 +28,7 @@ CAUSES = {
     "unknown CA": VERIFY + "unable to get local issuer certificate",
     "none": "rejected SSL upgrade",
 }
-# Presents a kind of certificate, or "none"; gives a URL without a query.
+# Takes the name of a certificate, or "none"; returns a URL without a query.
 Presenting = Callable[[str], AbstractAsyncContextManager[str]]
 
 
@@ -45,7 +45,7 @@ async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
 
 
 class TlsCases:
-    """The cases; a module that has the fixture `presenting` makes a subclass."""
+    """Test cases. A module with the fixture `presenting` defines a subclass."""
 
     @pytest.mark.requirement("FR-054")
     @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])

@@ -40,7 +40,7 @@ class Certificates:
         self.plain.write_bytes(plain)
 
     def made(self, kind: str) -> trustme.LeafCert:
-        """Issue a certificate: right, wrong name, expired, unknown CA, plain CA, intermediate CA."""
+        """Issue a certificate by its name: `right`, `wrong name`, `expired` or `... CA`."""
         past = datetime.now(UTC) - timedelta(days=1)
         makers: dict[str, Callable[[], trustme.LeafCert]] = {
             "right": lambda: self._authority.issue_cert("localhost"),

@@ -1,4 +1,4 @@
-"""A log that cannot be written loses lines, never the service."""
+"""If the log cannot be written, lines are lost but the service continues."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def closing(*descriptors: int) -> Iterator[None]:
 
 @contextmanager
 def serving_to(kind: str, url: str) -> Iterator[Service]:
-    """A service whose log goes where it cannot be written."""
+    """Start a service whose log cannot be written."""
     settings = {"DATABASE_URL": url, "PORT": 0, "METRICS_PORT": 0}
     words = command("serve")
     if kind == "closed":
@@ -45,7 +45,7 @@ def serving_to(kind: str, url: str) -> Iterator[Service]:
     full = os.open("/dev/full", os.O_WRONLY)
     with closing(reading, writing, full):
         if kind == "reader gone":
-            os.dup2(full, reading)  # closes the end that reads
+            os.dup2(full, reading)  # closes the reading end
         log = full if kind == "full" else writing
         with launched(words, settings, log=log) as service:
             service.await_alive()
@@ -120,7 +120,7 @@ def test_sigterm_stops_a_service_with_an_unread_log(url: str) -> None:
 
 
 def flood(service: Service) -> None:
-    """Requests until lines are dropped; each of them is answered."""
+    """Send requests until log lines are dropped, and check that each gets a response."""
     sent = 16 * request("GET", "/livez", "X-Request-ID: " + "x" * 128)
     with connected(service) as kept:
         while not metric(service, "log_lines_dropped_total"):

@@ -1,4 +1,4 @@
-"""Long tasks are started, show progress, are ended in every way, and leave no process behind."""
+"""Long tasks show progress, and leave no process behind, however they are stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from tests.support.process import ROOT, eventually
 
 SECONDS = 240
-# `task bench` has environments of its own; here the service runs in the one of the tests.
+# `task bench` creates its own environments. Here the service runs in that of the tests.
 BENCH = """
 import sys
 from bench.compare import __main__ as bench
@@ -28,7 +28,7 @@ bench.peers = lambda: [Peer(OURS, [sys.executable, "-m", "app", "serve"])]
 sys.argv = ["bench", "--costs", "--rounds", "100"]
 run(bench.main)
 """
-# As Taskfile.yml does it.
+# The same command as in Taskfile.yml.
 RUNNER = """
 import os, subprocess, sys
 subprocess.run(sys.argv[1:], env=os.environ | {"STOP_WITH_PARENT": str(os.getpid())})
@@ -36,7 +36,7 @@ subprocess.run(sys.argv[1:], env=os.environ | {"STOP_WITH_PARENT": str(os.getpid
 
 
 class Task(NamedTuple):
-    """A long task: the words that start it, its progress at work, and its least programs then."""
+    """A long task: its arguments, the progress to wait for, and its minimum of child programs."""
 
     words: list[str]
     progress: str
@@ -55,10 +55,10 @@ TASKS = {
 
 
 def children() -> dict[int, list[int]]:
-    """The processes that each process has started (Linux)."""
+    """Return the child processes of each process (Linux)."""
     found: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it may end while it is looked at
+        with suppress(OSError):  # the process may end meanwhile
             text = entry.read_text("utf-8", "replace")
             parent = int(text.rpartition(") ")[2].split()[1])
             found.setdefault(parent, []).append(int(entry.parent.name))
@@ -66,7 +66,7 @@ def children() -> dict[int, list[int]]:
 
 
 def descendants(process: int) -> set[int]:
-    """All processes below another one."""
+    """Return all descendants of a process."""
     started, found, left = children(), set[int](), [process]
     while left:
         new = started.get(left.pop(), [])
@@ -83,7 +83,7 @@ def is_running(process: int) -> bool:
 
 
 def marked(folder: Path) -> set[int]:
-    """The processes whose environment or command line names a folder."""
+    """Find processes whose environment or command line contains a directory."""
     return {
         int(entry.name)
         for entry in Path("/proc").glob("[0-9]*")
@@ -92,7 +92,7 @@ def marked(folder: Path) -> set[int]:
 
 
 def content(path: Path) -> bytes:
-    """The content of a file, empty where its process has ended."""
+    """Read a file in /proc; empty if its process has ended."""
     read = b""
     with suppress(OSError):
         read = path.read_bytes()
@@ -101,7 +101,7 @@ def content(path: Path) -> bytes:
 
 @contextmanager
 def started(task: Task, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
-    """A task below a runner, at work, and the processes below the runner; none is left."""
+    """Start a task below a runner, wait for its progress, and check that no process remains."""
     with tempfile.TemporaryDirectory(prefix="tasks-long-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -124,7 +124,7 @@ def started(task: Task, **variables: str) -> Iterator[tuple[subprocess.Popen[byt
             yield runner, below
             left = below | {runner.pid}
             eventually(lambda: not any(map(is_running, left)) and not marked(folder), SECONDS)
-        except BaseException:  # pragma: no cover - what it showed, where the test fails
+        except BaseException:  # pragma: no cover - output of the task if the test fails
             print(shown.read_text("utf-8"))  # noqa: T201
             raise
         finally:
@@ -135,7 +135,7 @@ def started(task: Task, **variables: str) -> Iterator[tuple[subprocess.Popen[byt
 
 
 def python_of(runner: subprocess.Popen[bytes]) -> int:
-    """The process of the task itself."""
+    """Return the process of the task."""
     (process,) = children()[runner.pid]
     return process
 
@@ -144,7 +144,7 @@ def python_of(runner: subprocess.Popen[bytes]) -> int:
 def test_terminated_task_stops_what_it_started(name: str) -> None:
     with started(TASKS[name]) as (runner, _):
         process = python_of(runner)
-        for _ in range(3):  # the next ones do not cut short the first one's stop
+        for _ in range(3):  # later signals do not interrupt the first stop
             os.kill(process, signal.SIGTERM)
         runner.wait(SECONDS)
 

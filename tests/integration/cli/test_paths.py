@@ -1,4 +1,4 @@
-"""A clone and a data folder whose paths have `%` and bytes that are not UTF-8."""
+"""Paths with `%` and with bytes that are not UTF-8, for the clone and the data directory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEEDED = ["app", "migrations", "openapi.yaml", "pyproject.toml"]
 
 @pytest.fixture(params=NAMES, ids=repr)
 def folder(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A folder of this name that every user may pass."""
+    """A directory of this name that every user may traverse."""
     with tempfile.TemporaryDirectory(prefix="tasks-") as outer:
         Path(outer).chmod(0o755)
         path = Path(os.fsdecode(os.fsencode(outer) + b"/" + request.param))
@@ -36,7 +36,7 @@ def test_service_runs_in_a_directory_with_any_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith("COVERAGE")]:
-        monkeypatch.delenv(name)  # it would take the copy for another program
+        monkeypatch.delenv(name)  # coverage would measure the copy as another program
     ignored = shutil.ignore_patterns("__pycache__")
     for name in NEEDED:
         if (ROOT / name).is_dir():

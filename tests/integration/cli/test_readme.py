@@ -1,4 +1,4 @@
-"""The session in README.md, pasted into a shell, prints what README.md says."""
+"""The session in README.md prints the documented output in a shell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 SESSION = re.compile(r"^<!-- session -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = re.compile(r"^<!-- output -->\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDRESS = "http://127.0.0.1:8000"
-# What differs each time, the longer forms first.
+# Values that differ in each run; longer patterns first.
 CHANGING = {
     r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b": "<uuid>",
     r"\b[0-9a-f]{32}\b": "<etag>",

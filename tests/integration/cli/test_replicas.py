@@ -1,4 +1,4 @@
-"""Two processes on one database answer as one."""
+"""Two processes on one database behave as one service."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BODY = {"title": "Buy milk", "description": None, "completed": False}
 
 @pytest.fixture(scope="module")
 def urls(database_url: str) -> Iterator[tuple[str, str]]:
-    """Two services in processes of their own, whose strings have different hashes."""
+    """Two service processes with different hash seeds."""
     with (
         serving(DATABASE_URL=database_url, PYTHONHASHSEED=1) as one,
         serving(DATABASE_URL=database_url, PYTHONHASHSEED=2) as other,
@@ -32,9 +32,8 @@ def urls(database_url: str) -> Iterator[tuple[str, str]]:
 @pytest.fixture
 async def replicas(
     urls: tuple[str, str],
-    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
 ) -> AsyncIterator[tuple[ContractClient, ContractClient]]:
-    """Clients of two services that share only the database."""
     async with RemoteClient(urls[0]) as to_one, RemoteClient(urls[1]) as to_other:
         yield to_one, to_other
 

@@ -1,4 +1,4 @@
-"""`python -m app` as a process of its own: started, used, stopped and killed for real."""
+"""`python -m app` as a separate process: start, requests, stop and kill."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ LOCK_BOTH = "BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A data folder that no process uses when the test is over."""
+    """A data directory that no process uses after the test."""
     yield tmp_path / "data"
     eventually(lambda: not processes_of(tmp_path))
 
 
 @contextmanager
 def occupied() -> Iterator[int]:
-    """A port that somebody else listens on."""
+    """A port on which another process listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -188,7 +188,7 @@ def test_database_url_is_required_without_embedded_postgres(tmp_path: Path, url:
 def test_service_can_be_stopped_right_after_start(url: str, number: signal.Signals) -> None:
     with launched(command("serve"), {"PORT": 0, "DATABASE_URL": url}) as service:
         eventually(lambda: "(Ctrl-C or SIGTERM stops it)" in service.err)
-        os.kill(service.process.pid, number)  # it need not answer yet
+        os.kill(service.process.pid, number)  # it may not respond yet
         assert service.process.wait(5) == 0
 
 
@@ -233,7 +233,7 @@ def test_all_invalid_settings_are_reported_without_secrets() -> None:
         "serve",
         PORT="70000",
         DATABASE_URL="mysql://tasks:sesame@127.0.0.1/tasks",
-        CURSOR_SECRET="sesame",  # noqa: S106 - made up
+        CURSOR_SECRET="sesame",  # noqa: S106 - a dummy
         LOG_LEVEL="loud",
     )
     assert done.returncode == 1
@@ -251,7 +251,7 @@ def test_all_invalid_settings_are_reported_without_secrets() -> None:
         ("METRICS_HOST", "a" * 64),
         ("METRICS_HOST", "caf\udce9"),
         ("STOP_WITH_PARENT", "many"),
-        ("STOP_WITH_PARENT", "2147483647"),  # not the parent
+        ("STOP_WITH_PARENT", "2147483647"),  # an unrelated process
     ],
 )
 def test_invalid_variable_stops_startup_with_one_line(name: str, value: str, url: str) -> None:
@@ -293,7 +293,7 @@ def test_ipv6_host_is_printed_in_brackets(url: str) -> None:
 
 @pytest.mark.requirement("FR-037")
 def test_password_is_not_printed(url: str) -> None:
-    password = "sesame"  # noqa: S105 - made up
+    password = "sesame"  # noqa: S105 - a dummy
     secret = make_url(url).set(password=password).render_as_string(hide_password=False)
     with serving(DATABASE_URL=secret) as service:
         assert service.told("data").startswith("postgresql+asyncpg://tasks:***@")

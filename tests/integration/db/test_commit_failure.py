@@ -1,4 +1,4 @@
-"""A change whose commit fails: the client is told, and nothing has changed."""
+"""If a commit fails, the client gets an error and nothing changes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REFUSE_AT_COMMIT = """
 async def refuse_commits(
     client: ContractClient, database: asyncpg.Connection, request: pytest.FixtureRequest
 ) -> AsyncIterator[None]:
-    """One task is there, and no commit of a change to the table succeeds."""
+    """Insert one task, and make each commit that changes the table fail."""
     made = await client.put(OLD, json={**WHOLE, "completed": False})
     assert made.status_code == 201
     await database.execute(REFUSE_AT_COMMIT.format(getattr(request, "param", "P0001")))

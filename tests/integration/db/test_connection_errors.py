@@ -1,6 +1,6 @@
-"""Errors that belong to a connection close it; errors that belong to a statement do not.
+"""Connection errors close the connection; statement errors do not.
 
-On a PostgreSQL of these tests' own, whatever server the others use: sessions are damaged here.
+These tests damage sessions, so they always use an embedded PostgreSQL.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SIZE = 3
 
 @pytest.fixture
 async def rival(own_server: str) -> AsyncIterator[asyncpg.Connection]:
-    """Another user of the database; afterwards there are no tasks."""
+    """A second connection to the database, which is truncated after the test."""
     opened = await asyncpg.connect(own_server)
     yield opened
     await opened.execute("TRUNCATE tasks, idempotency_keys")
@@ -49,7 +49,7 @@ async def rival(own_server: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def proxy(own_server: str) -> AsyncIterator[Proxy]:
-    """A way to the database that can change what passes."""
+    """A proxy to the database that can change the data."""
     where = make_url(own_server).query
     async with proxied(f"{where['host']}/.s.PGSQL.{where['port']}") as opened:
         yield opened
@@ -63,25 +63,25 @@ async def serving(url: str) -> AsyncIterator[ContractClient]:
 
 
 async def set_everywhere(client: ContractClient, name: str, value: str) -> set[int]:
-    """Set a parameter on as many connections as the pool may have; their processes."""
+    """Set a parameter on all connections of the pool, and return their process ids."""
     words = text("SELECT pg_backend_pid(), set_config(:name, :value, false), pg_sleep(0.2)")
     database, values = core_of(client).database, {"name": name, "value": value}
     rows = await asyncio.gather(*(database.fetch(words, values) for _ in range(SIZE)))
     return {row[0] for [row] in rows}
 
 
-# --- what happens to the sessions of a service --------------------------------------------------
+# --- damage to sessions -------------------------------------------------------------------------
 
 Damage = Callable[[ContractClient, asyncpg.Connection, Proxy], Awaitable[None]]
 
 
 async def make_read_only(client: ContractClient, *_: object) -> None:
-    """As a failover behind a proxy leaves them: they read, and refuse to write (25006)."""
+    """Make sessions read-only, like a failover behind a proxy (25006)."""
     await set_everywhere(client, "default_transaction_read_only", "on")
 
 
 async def forget_statements(client: ContractClient, *_: object) -> None:
-    """As a pooler that resets its sessions leaves them (26000)."""
+    """Drop the prepared statements, like a pooler that resets its sessions (26000)."""
     database = core_of(client).database
     hold = text("SELECT pg_sleep(0.2)")
     for _turn in range(SIZE):
@@ -92,7 +92,7 @@ async def forget_statements(client: ContractClient, *_: object) -> None:
 
 
 async def leave_in_a_failed_transaction(client: ContractClient, *_: object) -> None:
-    """Every further statement is refused until it ends (25P02)."""
+    """Leave sessions in a failed transaction, which rejects all statements (25P02)."""
     database = core_of(client).database
     await database.fetch(text("BEGIN"))
     with pytest.raises(DatabaseError):
@@ -100,12 +100,12 @@ async def leave_in_a_failed_transaction(client: ContractClient, *_: object) -> N
 
 
 async def change_the_result_type(_: object, rival: asyncpg.Connection, __: object) -> None:
-    """The statements that were prepared are refused (0A000)."""
+    """Change the result types of prepared statements (0A000)."""
     await rival.execute("ALTER TABLE tasks ALTER updated_at TYPE timestamptz(6)")
 
 
 async def end_the_sessions(_: object, rival: asyncpg.Connection, __: object) -> None:
-    """As an administrator does (57P01)."""
+    """Terminate the sessions, like an administrator (57P01)."""
     await rival.fetch(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -115,7 +115,7 @@ async def end_the_sessions(_: object, rival: asyncpg.Connection, __: object) -> 
 async def let_the_sessions_expire(
     client: ContractClient, rival: asyncpg.Connection, _: object
 ) -> None:
-    """The server ends a session that is idle for too long (57P05)."""
+    """Let the server terminate idle sessions (57P05)."""
     processes = await set_everywhere(client, "idle_session_timeout", "100ms")
     left = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)"
 
@@ -126,7 +126,7 @@ async def let_the_sessions_expire(
 
 
 async def answer_with_garbage(_: object, __: object, proxy: Proxy) -> None:
-    """The next answer begins with a row of 99 columns, which break the protocol."""
+    """Insert a row of 99 columns before the next response, which violates the protocol."""
 
     async def garble(_: Link, chunk: bytes) -> bytes:
         proxy.on_response = None
@@ -142,7 +142,7 @@ async def answer_with_garbage(_: object, __: object, proxy: Proxy) -> None:
         (forget_statements, {0}),
         (leave_in_a_failed_transaction, {1}),
         (change_the_result_type, {0}),
-        # The end of a session may arrive only after the next statement was sent.
+        # The service may notice the end of a session only after the next statement.
         (end_the_sessions, {0, 1}),
         (let_the_sessions_expire, {0, 1}),
         (answer_with_garbage, {1}),
@@ -168,12 +168,12 @@ async def test_damaged_sessions_fail_at_most_one_request(
         assert [answer.status_code for answer in together] == [201] * SIZE
 
 
-# --- a database that takes no writes -------------------------------------------------------------
+# --- read-only database --------------------------------------------------------------------------
 
 
 @pytest.fixture
 async def read_only(rival: asyncpg.Connection) -> AsyncIterator[Callable[[bool], Awaitable[None]]]:
-    """Makes every new session read-only, or no longer."""
+    """Return a function that makes new sessions read-only or writable."""
 
     async def switch(on: bool) -> None:  # noqa: FBT001 - on or off
         await rival.execute("ALTER DATABASE tasks RESET default_transaction_read_only")
@@ -216,7 +216,7 @@ async def test_readiness_replaces_read_only_connections(own_server: str) -> None
         assert (await client.post(ALICE, json=TITLE)).status_code == 201
 
 
-# --- by code -------------------------------------------------------------------------------------
+# --- SQLSTATE ------------------------------------------------------------------------------------
 
 OF_THE_CONNECTION = [
     "08000",
@@ -261,7 +261,7 @@ OF_THE_STATEMENT = [
 
 @pytest.fixture
 async def database(own_server: str) -> AsyncIterator[Database]:
-    """One connection."""
+    """A pool with one connection."""
     opened = Database(DatabaseConfig.from_url(own_server), pool_size=1, timeout=4)
     yield opened
     await opened.close()

@@ -1,4 +1,4 @@
-"""The database is away, full, slow or unwilling: what the client gets, how soon, and what then."""
+"""Responses while the database is unavailable, full, slow or failing, and recovery afterwards."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def empty_url(server_url: str) -> Iterator[str]:
 
 @pytest.fixture
 async def rival(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Another user of the database. Afterwards it holds nothing, and there are no tasks."""
+    """A second connection to the database. After the test, locks and tasks are gone."""
     opened = await connect(url)
     yield opened
     await opened.execute("ROLLBACK; TRUNCATE tasks, idempotency_keys")
@@ -66,10 +66,10 @@ async def rival(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def relay(url: str, rival: asyncpg.Connection) -> AsyncIterator[Relay]:
-    """A way to the database, open."""
+    """An open relay to the database."""
     made = Relay(url)
     await made.open()
-    assert not rival.is_closed()  # it tidies up after the test
+    assert not rival.is_closed()  # its fixture cleans up after the test
     yield made
     await made.close()
 
@@ -96,7 +96,7 @@ async def assert_all_unavailable(client: ContractClient, *operations: str) -> No
 
 
 async def assert_served(client: ContractClient) -> None:
-    """Every operation succeeds, the first request included."""
+    """Check that every operation succeeds, from the first request."""
     expected = {
         "replaceTask": 201,
         "createTask": 201,
@@ -108,7 +108,7 @@ async def assert_served(client: ContractClient) -> None:
     assert {name: await ask(client, name) for name in expected} == expected
 
 
-# --- out of reach ------------------------------------------------------------------------------
+# --- unreachable -------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
@@ -123,7 +123,7 @@ async def test_closed_port_is_503(relay: Relay, url: str) -> None:
 @pytest.mark.requirement("FR-033", "FR-028")
 async def test_refusing_unix_socket_is_503(tmp_path: Path) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as bound:
-        bound.bind(str(tmp_path / ".s.PGSQL.5432"))  # nobody listens
+        bound.bind(str(tmp_path / ".s.PGSQL.5432"))  # without listen()
         async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
             await assert_all_unavailable(client)
 
@@ -214,7 +214,7 @@ async def test_server_without_a_free_connection_is_503(url: str, rival: asyncpg.
 
 
 async def until_waiting(rival: asyncpg.Connection, sessions: int) -> list[int]:
-    """The processes of the service that wait for a lock, once there are as many."""
+    """Wait until this number of processes waits for a lock, and return their ids."""
     query = """
         SELECT pid FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -251,7 +251,7 @@ async def test_statements_over_the_timeout_are_503(url: str, rival: asyncpg.Conn
         await assert_served(client)
 
 
-# --- cut off -----------------------------------------------------------------------------------
+# --- terminated connections --------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-033")
@@ -265,11 +265,11 @@ async def test_connection_terminated_between_requests_is_replaced(
     left = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)"
     async with serving(url) as client:
         assert await ask(client, "replaceTask") == 201
-        # One, or as many as a pooler keeps, which may end one by itself meanwhile.
+        # One, or as many as a pooler keeps; the pooler may close one meanwhile.
         ended = await rival.fetch(query)
         assert True in [is_ended for _, is_ended in ended]
         assert await rival.fetchval(left, [process for process, _ in ended]) == 0
-        for _ in range(3):  # the stream has ended; this loop, the service's too, has to see it
+        for _ in range(3):  # let the event loop read the end of the stream
             await asyncio.sleep(0)
         assert await ask(client, "replaceTask") == 200
 
@@ -285,18 +285,18 @@ async def test_connection_terminated_during_a_statement_is_503(
         asked = asyncio.create_task(assert_unavailable(client, operation))
         [process] = await until_waiting(rival, 1)
         assert await rival.fetchval("SELECT pg_terminate_backend($1, 5000)", process)
-        async with asyncio.timeout(1):  # at once, not at the limit
+        async with asyncio.timeout(1):  # immediately, not after the timeout
             await asked
         await rival.execute("ROLLBACK")
         assert await ask(client, "replaceTask") == 200
 
 
-# --- what errors mean --------------------------------------------------------------------------
+# --- error translation -------------------------------------------------------------------------
 
 
 @pytest.fixture
 async def pool(url: str) -> AsyncIterator[Database]:
-    """The database as the service uses it, without the service."""
+    """A connection pool without the service."""
     opened = Database(connection_to(url), pool_size=1, timeout=4)
     yield opened
     await opened.close()
@@ -312,7 +312,7 @@ async def provoke(pool: Database, sqlstate: str, constraint: str = "") -> None:
 
 
 async def store(pool: Database, user: str, new: TaskCreate) -> None:
-    """Past everything that checks what a client sends."""
+    """Insert a task without input validation."""
     await TaskRepository(session=pool.sessions).create_task(user, new, None)
 
 
@@ -409,7 +409,7 @@ async def test_body_rejected_only_by_the_database_is_422(
 
 @pytest.fixture
 def logged() -> Iterator[Callable[[LogFormat], LogFile]]:
-    """Sends the log to a file, in the form given."""
+    """Redirect the log to a file in the given format."""
     before, config = logging.getLogger().level, structlog.get_config()
 
     with log_file() as file:
@@ -425,7 +425,7 @@ def logged() -> Iterator[Callable[[LogFormat], LogFile]]:
 
 @pytest.fixture
 async def refusing(rival: asyncpg.Connection) -> AsyncIterator[None]:
-    """A table that refuses every new row in words of its own."""
+    """Make the table reject each new row with a given message."""
     await rival.execute(
         """
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

@@ -1,6 +1,6 @@
-"""Every statement is one that a PostgreSQL distributed by `user_id` accepts (NFR-020).
+"""A PostgreSQL distributed by `user_id` accepts every statement (NFR-020).
 
-The trees and the volatilities are PostgreSQL's own (research/0053).
+The query trees and the volatilities come from PostgreSQL (research/0053).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ for title, description, completed, matching in product(
     members: dict[str, Any] = title | description | completed
     SENT[f"update, {members}, {matching=}"] = patching(TaskPatch(**members), matching=matching)
 
-# What 1.1.0 sent, and what Citus said to it.
+# Earlier statements of the service, and the errors of Citus.
 REFUSED = {
     "sweep": (
         (
@@ -127,7 +127,7 @@ async def test_distributed_database_accepts_the_statement(
 ) -> None:
     sql = (await explainer.statement(SENT[name], counts_bytes=counts_bytes)).sql
     found = faults(await analyzed(explainer.plain, sql), catalogue)
-    # The sweep is housekeeping: it is about all users, and needs one of them for nothing.
+    # The sweep deletes expired keys of all users, so it has no user.
     assert found == ({"idempotency_keys without a user"} if name == "sweep" else set()), sql
 
 

@@ -1,4 +1,4 @@
-"""What running a statement does with a connection, on a real server."""
+"""The effect of a statement on its connection, on a real server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PREPARED = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIK
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Database]:
-    """One connection."""
+    """A pool with one connection."""
     opened = Database(connection_to(database_url), pool_size=1, timeout=4)
     yield opened
     await opened.close()
@@ -53,7 +53,7 @@ async def test_statement_is_prepared_once_per_connection(pool: Database) -> None
     mine = text("SELECT 'this is mine'")
     for _ in range(3):
         assert await one(pool, mine) == "this is mine"
-    # The count itself is the other one that has the words.
+    # The counting statement also contains the text.
     assert await one(pool, PREPARED) == 2
 
 

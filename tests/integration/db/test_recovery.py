@@ -1,4 +1,4 @@
-"""After a fault of the database: who waits, who is refused, and that the next request succeeds."""
+"""After a database failure, waiting requests fail fast and the next request succeeds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALICE = tasks_of("alice")
 
 @pytest.fixture
 async def proxy(url: str) -> AsyncIterator[Proxy]:
-    """A way to the database that can be broken."""
+    """A proxy to the database that can fail."""
     behind = connection_to(url).url
     host, port = str(behind.host), behind.port or 5432
     async with proxied(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else port) as opened:
@@ -36,14 +36,14 @@ async def proxy(url: str) -> AsyncIterator[Proxy]:
 
 @asynccontextmanager
 async def pool(proxy: Proxy, url: str, *, size: int, timeout: float) -> AsyncIterator[Database]:
-    """The database as the service uses it, without the service."""
+    """A connection pool without the service."""
     opened = Database(connection_to(via(proxy.port, url)), pool_size=size, timeout=timeout)
     yield opened
     await opened.close()
 
 
 async def backend(database: Database, seconds: float = 0) -> int:
-    """The process that serves a session, which lasts for a while."""
+    """Hold a connection for a while, and return its server process id."""
     ((_, found),) = await database.fetch(text(f"SELECT pg_sleep({seconds}), pg_backend_pid()"))
     return int(found)
 
@@ -78,7 +78,7 @@ async def test_recently_used_connection_survives_loss_of_another(proxy: Proxy, u
 async def test_waiters_fail_immediately_if_no_connection_opens(proxy: Proxy, url: str) -> None:
     async with pool(proxy, url, size=1, timeout=4) as database:
         proxy.refuse()
-        await seconds_until_refused(database)  # from here on the outage is no short one
+        await seconds_until_refused(database)  # the retry window for short outages is over
         waits = await asyncio.gather(*(seconds_until_refused(database) for _ in range(5)))
     assert max(waits) < 1
 
@@ -86,7 +86,7 @@ async def test_waiters_fail_immediately_if_no_connection_opens(proxy: Proxy, url
 async def test_short_outage_between_requests_is_retried(proxy: Proxy, url: str) -> None:
     async with serving(via(proxy.port, url)) as client:
         proxy.refuse()
-        await asyncio.sleep(0.1)  # the end of the connection has to arrive: nothing is sent on it
+        await asyncio.sleep(0.1)  # let the end of the connection arrive before the next statement
         asked = asyncio.create_task(client.post(ALICE, json={"title": "Buy milk"}))
         await asyncio.sleep(0.3)
         await proxy.open()

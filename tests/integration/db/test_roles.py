@@ -1,6 +1,6 @@
-"""Database roles: those that the README describes suffice, and what is missing is named.
+"""The documented database roles suffice, and missing privileges are reported.
 
-On a PostgreSQL of these tests' own, whatever server the others use: a role belongs to a server.
+Roles belong to a server, so these tests always use an embedded PostgreSQL.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NO_CONNECT = (
     'SQLSTATE 42501, permission denied for database "tasks" (User does not have CONNECT privilege.)'
 )
 UNGRANTED = (
-    # What PostgreSQL grants to everybody, and a careful administrator takes away.
+    # Default grants to PUBLIC that a careful administrator revokes.
     "REVOKE ALL ON DATABASE tasks FROM PUBLIC",
     "REVOKE ALL ON SCHEMA public FROM PUBLIC",
 )
@@ -66,7 +66,7 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
 
 
 def documented(name: str) -> list[str]:
-    """The statements of a block of the README."""
+    """Return the SQL statements of a block in the documentation."""
     form = rf"^<!-- {name} -->\n```sql\n(.*?)^```$"
     [block] = re.findall(form, README, re.MULTILINE | re.DOTALL)
     return [statement.strip() for statement in block.split(";") if statement.strip()]
@@ -77,21 +77,21 @@ def as_role(url: str, role: str) -> str:
 
 
 def apart(use: Coroutine[Any, Any, Result]) -> Result:
-    """Run in a thread: coverage loses a thread in which the driver throws into the service."""
+    """Run in a separate thread. Coverage loses a thread in which the driver throws."""
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(asyncio.run, use).result()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server whose database has no schema; its administrator's URL."""
+    """Start a server without a schema, and yield the URL of its administrator."""
     with embedded_postgres.run_postgres(tmp_path_factory.mktemp("roles"), durable=False) as url:
         yield url
 
 
 @pytest.fixture
 def administrator(server: str) -> Iterator[str]:
-    """The two roles as the README creates them, in a database that grants nothing else."""
+    """Create the two documented roles in a database without other grants."""
     execute(server, *UNGRANTED, *documented("roles"))
     yield server
     roles = "tasks_migrate, tasks_serve"
@@ -100,7 +100,7 @@ def administrator(server: str) -> Iterator[str]:
 
 @pytest.fixture
 def granted(administrator: str) -> str:
-    """The same, migrated and granted as the README says."""
+    """Migrate the database and grant the documented privileges."""
     migrating = as_role(administrator, "tasks_migrate")
     upgrade(DatabaseConfig.from_url(migrating))
     execute(migrating, *documented("grants"))
@@ -115,7 +115,7 @@ async def serving(url: str) -> AsyncIterator[ContractClient]:
 
 
 async def answers(client: ContractClient) -> dict[str, int]:
-    """The status of each operation."""
+    """Return the status of each operation."""
     found = {}
     for name, (method, path, body) in REQUESTS.items():
         response = await client.request(method, path, json=body)
@@ -155,7 +155,7 @@ def test_documented_roles_can_migrate_and_serve(granted: str) -> None:
     assert apart(use()) == SERVED
     done = doctor(granted)
     assert done.returncode == 0, done.stdout + done.stderr
-    # Nothing is left to migrate, so any role may say so.
+    # The schema is current, so any role may run the migration.
     upgrade(DatabaseConfig.from_url(as_role(granted, "tasks_serve")))
 
 
@@ -176,7 +176,7 @@ def test_missing_privilege_is_reported_and_the_service_starts(granted: str, priv
     named = [line["privileges"] for line in lines if line["event"] == "privileges missing"]
     assert named == [[privilege]]
     failed = {name for name, status in found.items() if status != SERVED[name]}
-    # Of the schema's revision only readiness and the doctor speak.
+    # Only readiness and doctor report the schema revision.
     assert bool(failed) == (privilege != "SELECT on alembic_version")
     assert {found[name] for name in failed} <= {503, 404}
     with pytest.raises(MigrationError) as told:

@@ -1,4 +1,4 @@
-"""What an operation costs on the wire: the messages between the service and the database."""
+"""The messages between the service and the database for each operation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.relay import Relay, via
 
 pytestmark = pytest.mark.requirement("NFR-004")
 
-# One message binds the arguments, one executes; the server answers when the third, Sync, comes.
-# There is no Parse, so it was prepared before, and one Sync, so it is one round trip.
+# Bind has the arguments, Execute runs the statement, and the server responds after Sync. There is
+# no Parse, so the statement was prepared before. There is one Sync, so it is one round trip.
 PREPARED = ["Bind", "Execute", "Sync"]
 NAMES = {
     b"B": "Bind",
@@ -29,9 +29,11 @@ NAMES = {
 
 
 def messages(sent: bytearray) -> Iterator[str]:
-    """The names of the messages (PostgreSQL, "Message Formats") after the handshake."""
+    """Return the names of the messages after the handshake (PostgreSQL, "Message Formats")."""
     while sent:
-        size = 1 + int.from_bytes(sent[1:5], "big")  # the length counts itself and not the type
+        size = 1 + int.from_bytes(
+            sent[1:5], "big"
+        )  # the length includes itself, but not the type byte
         assert len(sent) >= size
         yield NAMES[bytes(sent[:1])]
         del sent[:size]
@@ -47,7 +49,7 @@ async def relay(url: str) -> AsyncIterator[Relay]:
 
 @pytest.fixture(scope="module")
 async def relayed(url: str, relay: Relay) -> AsyncIterator[ContractClient]:
-    """A client of a service whose one connection to the database leads through the relay."""
+    """A client of a service with one database connection, through the relay."""
     async with serving(via(relay.port, url), database_pool_size=1) as client:
         yield client
 
@@ -57,13 +59,13 @@ async def test_operation_is_one_round_trip(
     relay: Relay, relayed: ContractClient, name: str
 ) -> None:
     case = CASES[name]
-    for _ in range(2):  # it is prepared when it comes first
+    for _ in range(2):  # the first request prepares the statement
         await relayed.delete(ABSENT)
         await relayed.put(TASK, json=BODY)
         relay.asked.clear()
         response = await relayed.request(case.method, case.url, **case.options)
         assert response.status_code == case.status
-    # A search is planned for its values: its text comes again, in the same round trip.
+    # A search uses a custom plan, so its SQL is sent again, in the same round trip.
     again = ["Parse"] * (name == "listTasks, narrowed")
     assert list(messages(relay.asked)) == [*again, *PREPARED]
 
@@ -72,7 +74,7 @@ async def test_first_operation_on_a_connection_is_two_round_trips(
     relay: Relay, relayed: ContractClient
 ) -> None:
     relay.asked.clear()
-    await relayed.get(ALICE, params={"completed": "true"})  # no case is narrowed by this alone
+    await relayed.get(ALICE, params={"completed": "true"})  # no case has only this filter
     seen = list(messages(relay.asked))
     assert seen.count("Parse") == 1
     assert seen.count("Sync") + seen.count("Flush") == 2

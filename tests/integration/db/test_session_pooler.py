@@ -1,4 +1,4 @@
-"""Migrations through a PgBouncer in session mode, which refuses startup parameters."""
+"""Migrations through a PgBouncer in session mode, which rejects startup parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.requirement("NFR-018", "FR-039")
 
 @pytest.fixture
 def settings() -> Iterator[Settings]:
-    """A service on a pooler in transaction mode, which migrates through one in session mode."""
+    """A service on a transaction pooler that migrates through a session pooler."""
     with (
         postgres.running(18) as server,
         pgbouncer.running(server) as pooler,

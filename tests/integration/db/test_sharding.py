@@ -1,8 +1,8 @@
-"""Every operation lands on one shard of a database that is distributed by user (NFR-020).
+"""Every operation uses one shard of a database distributed by user (NFR-020).
 
-PostgreSQL itself is asked: over tables that are partitioned by the hash of `user_id`, the plan of
-each statement touches one partition. What a distributed PostgreSQL does with a statement that names
-its shard is the same (research/0048). Sweeping expired keys is housekeeping and no operation.
+The tables are partitioned by the hash of `user_id`, and the plan of each statement must use one
+partition. A distributed PostgreSQL routes such a statement to one shard (research/0048). The sweep
+of expired keys is not an operation.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ CALLS: dict[str, Call] = {
     "delete, if it matches": lambda tasks: tasks.delete_task("alice", TASK, if_match=MATCHING),
 }
 
-# A new row goes where its user is, and so does its conflict; a plan shows what is looked for alone.
+# A new row and its conflict are in the partition of the user. A plan shows only the rows it reads.
 INSERTS = {"create", "replace", "replace, if absent"}
 
 
@@ -100,8 +100,8 @@ CALLS |= {
 
 @pytest.fixture(scope="module")
 async def explainer(database_url: str) -> AsyncIterator[Explainer]:
-    """Over tables of the same form, in shards."""
-    # Past a pooler, whose sessions would keep the path for others.
+    """An explainer on equal tables that are partitioned into shards."""
+    # A pooler would reuse the session with this search path.
     async with Explainer.connect(connection_to(database_url).direct_config()) as made:
         await made.plain.execute("CREATE SCHEMA sharded")
         for table in TABLES:
@@ -131,7 +131,7 @@ def test_every_filter_is_covered() -> None:
 
 
 def shards(nodes: list[dict[str, Any]]) -> set[str]:
-    """The numbers of the shards whose rows a plan reads or changes."""
+    """Return the numbers of the shards that a plan reads or changes."""
     found = {node["Relation Name"] for node in nodes if "Relation Name" in node}
     assert found, "no table at all"
     return {name.rpartition("_")[2] for name in found - set(TABLES)}

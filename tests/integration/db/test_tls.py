@@ -1,6 +1,6 @@
-"""TLS to the database: the right certificate, and each that is not.
+"""TLS to the database with valid and invalid certificates.
 
-`task test:tls` has the same cases, and the whole suite, on a PostgreSQL which is built with TLS.
+`task test:tls` runs the same cases, and the whole suite, on a PostgreSQL with TLS.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["certificates"]
 
 @pytest.fixture(scope="module")
 def socket_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A migrated PostgreSQL of these tests' own, whatever server the others use."""
+    """A migrated embedded PostgreSQL, even if DATABASE_URL is set."""
     with embedded_postgres.run_postgres(tmp_path_factory.mktemp("postgres"), durable=False) as url:
         upgrade(DatabaseConfig.from_url(url))
         yield url
@@ -44,4 +44,4 @@ def presenting(socket_url: str, certificates: Certificates) -> Presenting:
 
 
 class TestInFront(TlsCases):
-    """With TLS in front of a server that has none."""
+    """A TLS proxy in front of a server without TLS."""

@@ -1,4 +1,4 @@
-"""TLS to a real PostgreSQL: the cases of the suite, and what a server alone can say."""
+"""TLS to a real PostgreSQL: the shared cases, and those that need a server with TLS."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KINDS = ("right", "wrong name", "expired", "unknown CA", "none", "plain CA", "in
 
 @pytest.fixture(scope="module")
 def servers(certificates: Certificates) -> Iterator[dict[str, Postgres]]:
-    """A server for each certificate, one without TLS among them."""
+    """One server for each certificate, and one without TLS."""
     with ExitStack() as stack:
         yield {
             kind: stack.enter_context(
@@ -51,7 +51,7 @@ def presenting(servers: dict[str, Postgres]) -> Presenting:
 
 
 async def is_trusted(connection: DatabaseConfig) -> bool:
-    """Whether a session can be opened."""
+    """Return whether a session can be opened."""
     try:
         opened = await asyncpg.connect(**connection.connect_kwargs())
     except (ssl.SSLError, ConnectionError):
@@ -61,7 +61,7 @@ async def is_trusted(connection: DatabaseConfig) -> bool:
 
 
 class TestPostgres(TlsCases):
-    """With PostgreSQL's own TLS."""
+    """A PostgreSQL with TLS."""
 
     async def test_session_is_encrypted(
         self,

@@ -178,7 +178,7 @@ async def service(
     clock: Clock,  # noqa: ARG001 - the guard must see only this clock
     key_server: KeyServer,
     guarded_app: tuple[HTTPMiddleware, CurrentGuard],
-    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[ContractClient]:
     """A client of the service with a new guard."""

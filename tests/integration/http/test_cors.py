@@ -1,4 +1,4 @@
-"""CORS: browsers on other origins."""
+"""CORS: requests from browsers on other origins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every path: header fields, HEAD, OPTIONS, 404 and 405."""
+"""Rules for every path: common headers, HEAD, OPTIONS, 404 and 405."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OTHERS = [
     for method in METHODS
     if method not in allowed.split(", ")
 ]
-# One request for each kind of response.
+# One request for each type of response.
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "200": ("GET", TASK, {}),
     "201": ("POST", ALICE, {"json": MILK}),
@@ -98,7 +98,7 @@ async def ask(
 
 
 def assert_trio(response: httpx.Response) -> str:
-    """Each of the three header fields stands there once; the id of the request."""
+    """Check that each common header occurs once, and return the request id."""
     names = [name.lower() for name, _ in response.headers.multi_items()]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["cache-control"] == "private, no-cache"
@@ -107,7 +107,7 @@ def assert_trio(response: httpx.Response) -> str:
     return response.headers["x-request-id"]
 
 
-# --- header fields -------------------------------------------------------------------------------
+# --- headers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-029")

@@ -159,7 +159,7 @@ async def test_credential_in_a_trailer_is_ignored(
 ) -> None:
     credential = "Authorization: Bearer a1"
     with served(settings, guards=[token_required]) as guarded, guarded.connected() as connection:
-        # In one segment: the trailer is parsed before the guard looks.
+        # Both requests are in one segment, so the trailer is parsed before the guard runs.
         connection.sendall(chunked_create(credential) + chunked_create(fields=(JSON, credential)))
         answers = read_responses(connection, "POST", "POST")
     assert [answer.status_code for answer in answers] == [401, 201]
@@ -277,7 +277,7 @@ def test_expect_without_a_body_keeps_the_connection(live: Live) -> None:
     assert [answer.headers.get("connection") for answer in answers] == [None, None]
 
 
-# --- what a problem of the connection carries ----------------------------------------------------
+# --- request id and origin of protocol errors ----------------------------------------------------
 
 OWN = (
     "X-Request-ID: mine",
@@ -392,7 +392,7 @@ def test_other_http_version_is_400(live: Live, version: str) -> None:
     assert_problem(live.exchange(sent), 400, "malformed-request")
 
 
-# RFC 9110 and the IANA registry, what others use, RTSP's, and what nobody has.
+# Methods of RFC 9110, the IANA registry, other servers and RTSP, and unknown methods.
 CANDIDATES = """
     ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY DELETE GET HEAD LABEL LINK LOCK MERGE
     MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST PRI
@@ -400,12 +400,12 @@ CANDIDATES = """
     UPDATE UPDATEREDIRECTREF VERSION-CONTROL M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE SOURCE
     DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER SET_PARAMETER REDIRECT RECORD
     FLUSH BREW get X
-""".split()  # noqa: SIM905 - as a list one line for each
+""".split()  # noqa: SIM905 - a list would need one line per method
 ANSWERED = {"GET": 200, "HEAD": 200, "OPTIONS": 204}
 
 
 def documented_methods(live: Live) -> set[str]:
-    """The methods that the contract says are 405, from its sentence about them."""
+    """Read the methods with status 405 from the text of the contract."""
     text = " ".join(live.call("GET", "/openapi.yaml").text.split())
     _, _, rest = text.partition("Other methods are **405** with the same `Allow`: ")
     listed, _, _ = rest.partition(".")
@@ -423,7 +423,7 @@ def test_each_method_gets_the_documented_status(live: Live) -> None:
         assert (answer.headers.get("allow") == "GET, HEAD, OPTIONS") is (expected in {204, 405})
 
 
-# --- responses of other components ---------------------------------------------------------------
+# --- plug-in responses ---------------------------------------------------------------------------
 
 proceed = threading.Event()
 done = threading.Event()

@@ -1,7 +1,7 @@
-"""This service and uvicorn's h11 protocol agree on which requests a connection brings.
+"""Compares the requests that this service and uvicorn's h11 protocol parse from a connection.
 
-Both run the same small application, on sockets, in one event loop. Where they differ on purpose,
-DIFFERENCES says so and why.
+Both run the same small application on sockets in one event loop. DIFFERENCES lists the intended
+differences with their reasons.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from app.server.protocol import HTTPProtocol
 
 pytestmark = pytest.mark.requirement("FR-023", "FR-027")
 
-SECONDS = 30  # only a hang takes as long
+SECONDS = 30  # reached only if a server hangs
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 Found = tuple[str, str, bytes]  # method, path, body
@@ -36,7 +36,7 @@ Found = tuple[str, str, bytes]  # method, path, body
 
 @dataclass
 class Sent:
-    """A request as it is sent, and what it is."""
+    """A request: its bytes and its expected interpretation."""
 
     method: str
     path: str
@@ -61,22 +61,22 @@ class Sent:
 
 @dataclass
 class Script:
-    """What a client does on one connection."""
+    """The requests and segments of a client on one connection."""
 
     requests: list[Sent]
     rest: bytes
-    """What follows them: nothing, a part of a request, or what is none."""
+    """The bytes after the requests: none, an incomplete request or invalid data."""
     cuts: list[int] = field(default_factory=list)
 
     @property
     def expected(self) -> list[Sent]:
-        """The requests that exist: none after one that ends the connection."""
+        """The requests up to the first that closes the connection."""
         last = next((n for n, each in enumerate(self.requests) if each.is_last), None)
         return self.requests if last is None else self.requests[: last + 1]
 
     @property
     def statuses(self) -> list[int]:
-        """What this service answers."""
+        """The expected statuses of this service."""
         expected = [200] * len(self.expected)
         is_open = not (expected and self.expected[-1].is_last)
         return [*expected, 400] if self.rest and is_open else expected
@@ -95,7 +95,7 @@ contents = st.binary(max_size=40) | st.sampled_from(
 
 @st.composite
 def chunked(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """Content, and the same in chunks with extensions and trailer fields."""
+    """Generate content, and its chunked coding with extensions and trailers."""
     pieces = draw(st.lists(contents.filter(bool), max_size=3))
     extension = draw(st.sampled_from([b"", b";a", b";a=b", b';a="b c"']))
     size = draw(st.sampled_from([b"%x%b\r\n", b"%X%b\r\n", b"000%x%b\r\n"]))
@@ -164,7 +164,7 @@ def scripts(draw: st.DrawFn) -> Script:
 
 
 class Application:
-    """Reads each body, keeps what it found, and answers with its number."""
+    """An ASGI application that records each request and responds with its number."""
 
     def __init__(self) -> None:
         self.found: list[Found] = []
@@ -180,7 +180,7 @@ class Application:
                 if event["type"] == "http.disconnect":
                     return
                 body += event["body"]
-        except Exception as failed:  # noqa: BLE001 - a Problem of this service
+        except Exception as failed:  # noqa: BLE001 - a ProblemError of this service
             status = cast("Any", failed).status
         if status == 200:
             self.found.append((scope["method"], scope["path"], body))
@@ -200,7 +200,7 @@ def factory(application: Application, protocol: Any) -> Any:
 
 
 def responses(received: bytes, methods: list[str]) -> list[tuple[int, bytes]]:
-    """The final responses in what was received, which holds nothing beside them."""
+    """Parse the final responses, and check that no other bytes were received."""
     found: list[tuple[int, bytes]] = []
     rest = received
     while rest:
@@ -218,13 +218,13 @@ def responses(received: bytes, methods: list[str]) -> list[tuple[int, bytes]]:
 
 
 async def turns() -> None:
-    """Let the server, which is in the same event loop, do what it has to do."""
+    """Let the server in the same event loop run."""
     for _ in range(4):
         await asyncio.sleep(0)
 
 
 async def send(connection: socket.socket, segments: list[bytes]) -> None:
-    """Send segments that the server reads one by one, as long as it takes them."""
+    """Send segments that the server reads separately, until it closes the connection."""
     with suppress(BrokenPipeError, ConnectionResetError):
         for segment in segments:
             await asyncio.get_running_loop().sock_sendall(connection, segment)
@@ -234,7 +234,7 @@ async def send(connection: socket.socket, segments: list[bytes]) -> None:
 async def converse(
     application: Application, protocol: Any, segments: list[bytes], complete: int
 ) -> bytes:
-    """Send the segments, await the responses to complete requests, end, and read the rest."""
+    """Send the segments, await the responses, close, and read the remaining bytes."""
     make = factory(application, protocol)
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
@@ -248,7 +248,7 @@ async def converse(
         reached.set()
 
     with ours:
-        ours.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        ours.setblocking(False)  # noqa: FBT003 - signature of socket
         theirs.setblocking(False)  # noqa: FBT003
         await loop.connect_accepted_socket(make, theirs)
         async with asyncio.timeout(SECONDS):
@@ -258,7 +258,7 @@ async def converse(
             if not reading.done():
                 ours.shutdown(socket.SHUT_WR)
             await asyncio.gather(reading, return_exceptions=True)
-            await turns()  # an application is told that the client is gone
+            await turns()  # the application gets the disconnect
     return bytes(received)
 
 
@@ -288,7 +288,7 @@ def test_both_parse_the_same_requests_and_respond_in_order(script: Script) -> No
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-# The bytes, what this service answers, what h11 answers, and why they differ.
+# The bytes, the statuses of this service, those of h11, and the reason for the difference.
 DIFFERENCES = {
     "CONNECT": (
         b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",

@@ -26,7 +26,7 @@ BEHIND = "The database's schema is older than this version needs."
 
 @asynccontextmanager
 async def serving(url: str, limit: float = 0.1) -> AsyncIterator[ContractClient]:
-    # The limit is for requests and for the look at the start; readiness has one of its own.
+    # This timeout applies to requests and to the check at startup. Readiness has a separate one.
     made = create_app(settings_for(url, database_timeout=limit))
     async with running(made) as app, ContractClient(app) as client:
         yield client
@@ -34,7 +34,7 @@ async def serving(url: str, limit: float = 0.1) -> AsyncIterator[ContractClient]
 
 @pytest.fixture
 def black_hole() -> Iterator[str]:
-    """A database that takes connections and never says a word."""
+    """A database that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"postgresql://tasks@127.0.0.1:{listener.getsockname()[1]}/tasks"
 
@@ -48,7 +48,7 @@ def empty_url(server_url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def migrated_url(server_url: str) -> Iterator[str]:
-    """A database whose revision these tests change."""
+    """A migrated database, to change its revision."""
     with scratch_database(server_url) as url:
         upgrade(connection_to(url))
         yield url
@@ -111,7 +111,7 @@ async def test_locked_schema_is_not_ready_after_a_second(migrated_url: str) -> N
         async def ready() -> bool:
             return (await client.get("/readyz")).status_code == 200
 
-        await until(ready)  # a busy machine may need more than the second that readiness waits
+        await until(ready)  # the timeout of readiness is one second; a busy machine may need longer
     await other.close()
     assert assert_problem(response, 503, "not-ready")["detail"] == SILENT
     assert 0.9 < took < 1.3
@@ -119,7 +119,7 @@ async def test_locked_schema_is_not_ready_after_a_second(migrated_url: str) -> N
 
 @pytest.fixture
 async def version(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to a database whose revision is as it was when the test is over."""
+    """A connection to a database whose revision is restored after the test."""
     opened = await connect(migrated_url)
     rows = [tuple(row) for row in await opened.fetch("SELECT version_num FROM alembic_version")]
     yield opened

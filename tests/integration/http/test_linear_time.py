@@ -1,7 +1,7 @@
-"""The time to handle a request grows at most in proportion to its size, whatever it contains.
+"""The time to handle a request is at most linear in its size, for any content.
 
-Each case is a family of requests. The processor time of one of size n is compared with that of one
-of size 4n: linear handling takes at most 4 times as long, quadratic handling 16 times.
+Each case is a family of requests. The tests compare the CPU time for size n with that for size 4n.
+Linear handling takes at most 4 times as long, quadratic handling 16 times.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.support.client import tasks_of
 
 pytestmark = pytest.mark.requirement("NFR-017")
 
-MOST = 10  # between 4, which is linear, and 16, which is quadratic
+MOST = 10  # between 4 (linear) and 16 (quadratic)
 REPEATS = 5
 BODY_SIZES = (2_000, 8_000, 32_000, 128_000)
 HEAD_SIZES = (2_000, 8_000, 32_000)
@@ -43,7 +43,7 @@ Fields = list[tuple[bytes, bytes]]
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """A request as a server hands it to an application."""
+    """A request as a server passes it to the application."""
 
     method: str = "GET"
     path: str = ALICE
@@ -69,18 +69,18 @@ def field(name: str, value: bytes, method: str = "GET", place: str = TASK) -> Se
 
 
 def numbered(form: bytes, size: int, between: bytes = b",") -> bytes:
-    """As many different pieces as fit into a size."""
+    """Return as many different pieces as fit into a size."""
     count = size // (len(form) + 4)
     return between.join(form % number for number in range(count))
 
 
 def cut(unit: bytes, size: int) -> bytes:
-    """As many of a piece as fit into a size."""
+    """Return a piece, repeated as often as it fits into a size."""
     return unit * (size // len(unit))
 
 
 class Pieces(msgspec.Struct, frozen=True):
-    """What begins a text, what is repeated in it, and what ends it."""
+    """The start, the repeated part and the end of a text."""
 
     first: bytes
     repeated: bytes
@@ -91,7 +91,7 @@ class Pieces(msgspec.Struct, frozen=True):
 
 
 def pieces_of(*pieces: bytes) -> st.SearchStrategy[Pieces]:
-    """Texts of these pieces."""
+    """Generate texts from these pieces."""
     some = st.lists(st.sampled_from(pieces), max_size=3).map(b"".join)
     return st.builds(Pieces, some, some.filter(bool), some)
 
@@ -168,7 +168,7 @@ BODIES: dict[str, Family] = {
         b'{"title":"%b\\u0000"}' % cut(b"\\u001c", n)
     ),
     "a long description": lambda n: body(
-        b'{"title":"a","description":"%b"}' % (b"a" * n)  # too long from the third size on
+        b'{"title":"a","description":"%b"}' % (b"a" * n)  # too long from the third size
     ),
 }
 HEADS: dict[str, Family] = {
@@ -247,7 +247,7 @@ FAMILIES = [
 
 @pytest.fixture(autouse=True)
 def uncollected() -> Iterator[None]:
-    """No garbage collection: it takes longer in a test process than in a service."""
+    """Disable garbage collection, which takes longer in a test process than in a service."""
     gc.disable()
     yield
     gc.enable()
@@ -255,14 +255,17 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def timed(times: list[float]) -> Iterator[None]:
-    """Add the processor time of a block."""
+    """Append the CPU time of a block."""
     before = time.process_time()
     yield
     times.append(time.process_time() - before)
 
 
 def assert_linear(costs: Iterable[tuple[int, list[float]]]) -> None:
-    """Each size costs at most `MOST` times as much as the last; the least of its times counts."""
+    """Check that each size takes at most `MOST` times the CPU time of the previous one.
+
+    The minimum of the repeated measurements counts.
+    """
     before: float | None = None
     for size, times in costs:
         cost = min(times)
@@ -272,7 +275,7 @@ def assert_linear(costs: Iterable[tuple[int, list[float]]]) -> None:
 
 
 def costs_of(act: Callable[[bytes], object], pieces: Pieces, sizes: Sizes) -> Costs:
-    """The times of an action on the bytes that some pieces make, one size after the other."""
+    """Measure an action on texts from these pieces, for each size."""
     for size in sizes:
         content, times = pieces.of(size), list[float]()
         for _ in range(REPEATS):
@@ -282,7 +285,7 @@ def costs_of(act: Callable[[bytes], object], pieces: Pieces, sizes: Sizes) -> Co
 
 
 async def handle(app: HTTPMiddleware, sent: Sent) -> int:
-    """The status of the answer to a request."""
+    """Send a request to the application and return the status."""
     scope: Any = {
         "type": "http",
         "method": sent.method,
@@ -315,7 +318,7 @@ async def test_request_takes_time_linear_in_its_size(
                 status = await handle(app, sent)
             assert status < 500
         costs.append((size, times))
-        assert_linear(costs)  # what is not linear would take hours with the next size
+        assert_linear(costs)  # fail now: non-linear handling of the next size might take hours
 
 
 @given(pieces_of(*JSON_PIECES))
@@ -345,7 +348,7 @@ def test_etag_parsing_takes_linear_time(pieces: Pieces) -> None:
 
 
 def read(parameters: Parameters[Any, Any, Any], sent: Sent) -> None:
-    """Read the parameters of a request, whether they are valid or not."""
+    """Parse the parameters of a request, valid or not."""
     path_params = {"user_id": "alice", "task_id": TASK.rpartition("/")[2]}
     scope: Any = {
         "type": "http",

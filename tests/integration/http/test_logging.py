@@ -1,4 +1,4 @@
-"""What the service writes about its requests, and what it never writes."""
+"""The content of the log, and values that must never be logged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
 TASK = f"{ALICE}/{ID}"
 COLLECTION_ROUTE = "/api/v1/users/{user_id}/tasks"
 TASK_ROUTE = COLLECTION_ROUTE + "/{task_id}"
-SECRET = "Verschwiegenheit"  # noqa: S105 - a word that is nowhere else
+SECRET = "Verschwiegenheit"  # noqa: S105 - a unique word
 MILK = {"title": SECRET, "description": SECRET, "completed": False}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -37,7 +37,7 @@ Configure = Callable[..., LogFile]
 
 @pytest.fixture
 def configured() -> Iterator[Configure]:
-    """Sends the log to a stream of the test's own, and everything back afterwards."""
+    """Redirects the log to a file, and restores the configuration after the test."""
     root = logging.getLogger()
     loggers = [
         root,
@@ -50,11 +50,11 @@ def configured() -> Iterator[Configure]:
     )
 
     def to_stream(form: LogFormat = LogFormat.JSON, level: LogLevel = LogLevel.INFO) -> LogFile:
-        # Takes pytest's own handlers away first, which would otherwise be closed.
+        # configure_logging would close the handlers of pytest.
         root.handlers[:] = []
         stream = files.enter_context(log_file())
         configure_logging(level, form, stream.descriptor)
-        # The client of these tests runs in the same process and speaks of its requests.
+        # The test client runs in the same process and would log its requests.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         return stream
 
@@ -80,7 +80,7 @@ def only(stream: LogFile, event: str = "request") -> dict[str, Any]:
     return line
 
 
-# --- the line of a request -----------------------------------------------------------------------
+# --- access log ----------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-041")
@@ -222,7 +222,7 @@ def test_protocol_rejection_is_logged_with_its_request_id(
     assert line["status"] == refused.status_code
 
 
-# --- what is in no line --------------------------------------------------------------------------
+# --- values that are not logged ------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-041")
@@ -255,7 +255,7 @@ async def test_log_has_no_task_texts_and_no_request_values(
 
 @pytest.fixture
 async def refusing(database: asyncpg.Connection) -> AsyncIterator[None]:
-    """A table that refuses every row, with the row in the DETAIL of its error."""
+    """Make the table reject each row with an error that has the row in its DETAIL."""
     await database.execute("ALTER TABLE tasks ADD CONSTRAINT refuses_all CHECK (title = '')")
     yield
     await database.execute("ALTER TABLE tasks DROP CONSTRAINT refuses_all")
@@ -279,7 +279,7 @@ async def test_rejected_row_is_neither_logged_nor_returned(
     assert "refuses_all" not in refused.text
 
 
-# --- faults --------------------------------------------------------------------------------------
+# --- exceptions ----------------------------------------------------------------------------------
 
 
 @get("/faulty")
@@ -290,7 +290,7 @@ async def faulty() -> str:
 
 @pytest.fixture
 async def breaking(settings: Settings) -> AsyncIterator[ContractClient]:
-    """A client of a service with a handler that fails."""
+    """A client of an application with a failing handler."""
     app = create_app(settings, route_handlers=[faulty])
     async with running(app), ContractClient(app) as opened:
         yield opened
@@ -345,7 +345,7 @@ async def test_exception_is_one_line_with_a_long_stack(
     assert [line["event"] for line in lines(stream)] == ["fault", "request"]
 
 
-# --- the form ------------------------------------------------------------------------------------
+# --- log format ----------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-041")

@@ -1,4 +1,4 @@
-"""Metrics of a running service, on a port of their own, and the dashboard that shows them."""
+"""Metrics of a running service on a separate port, and the dashboard for them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.process import ROOT, run, serving
 pytestmark = pytest.mark.requirement("FR-049")
 
 DASHBOARD = ROOT / "deploy/grafana-dashboard.json"
-# What PromQL itself brings.
+# Keywords and functions of PromQL.
 WORDS = {"sum", "rate", "by", "le", "histogram_quantile", "clamp_min", "job", "instance"}
 
 
 def scraped(url: str) -> dict[str, dict[tuple[str, ...], float]]:
-    """Each sample by its name and the values of its labels."""
+    """Return each sample by its name and its label values."""
     samples: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(httpx.get(url).text):
         for sample in family.samples:
@@ -46,7 +46,7 @@ def test_metrics_count_requests(database_url: str) -> None:
     assert samples["db_client_connection_count"]["idle",] == 1
     assert samples["db_client_connection_max"][()] == 10
     assert samples["process_resident_memory_bytes"][()] > 0
-    # They are nothing for the API's own callers.
+    # The API does not expose metrics.
     assert beside.status_code == 404
 
 

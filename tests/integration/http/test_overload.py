@@ -1,4 +1,4 @@
-"""More requests than may be served at once, over real sockets."""
+"""More concurrent requests than the limit, over real sockets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HELD = "X-Hold: 1"
 
 
 class Gate:
-    """A guard that keeps a request, where the request asks for it, until it is opened."""
+    """A guard that holds marked requests until it is opened."""
 
     def __init__(self) -> None:
         self.reached = Event()
@@ -49,7 +49,7 @@ class Gate:
 
 @contextmanager
 def full(settings: Settings) -> Iterator[tuple[Live, Gate]]:
-    """A service that may serve one request at once, and serves one."""
+    """A service with a limit of one concurrent request, and one request in progress."""
     gate = Gate()
     one = msgspec.structs.replace(settings, requests_at_once=1)
     with served(one, guards=[gate]) as live, live.connected() as connection:
@@ -193,11 +193,11 @@ def test_request_without_body_counts_against_the_limit(settings: Settings) -> No
         gate.opened.set()
 
 
-# --- health checks, clients that vanish, and the time after a load -------------------------------
+# --- health checks, disconnected clients and recovery after overload -----------------------------
 
 
 def burst(connections: list[socket.socket], target: str = ALICE) -> list[int]:
-    """The status of a request on each of these connections, all sent before one is read."""
+    """Send a request on each connection, then read the statuses."""
     for connection in connections:
         connection.sendall(request("GET", target))
     return [read_response(connection).status_code for connection in connections]
@@ -251,21 +251,21 @@ BEGINNINGS = {
 def test_disconnected_client_releases_its_slot(
     settings: Settings, database_url: str, sent: bytes, wait: float
 ) -> None:
-    execute(database_url, BIG)  # so that not all responses to a pipeline can be sent
+    execute(database_url, BIG)  # the responses do not fit into the socket buffers
     gate = Gate()
     one = msgspec.structs.replace(settings, requests_at_once=1)
     with served(one, guards=[gate]) as live:
         with live.connected() as connection:
             connection.sendall(sent)
             time.sleep(wait)
-            # The connection is reset, so that nothing of it is left at the service.
+            # Reset the connection, so that the service drops all its data.
             linger = struct.pack("ii", 1, 0)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         gate.opened.set()
         eventually(lambda: live.call("GET", f"{ALICE}?limit=1").status_code == 200)
         gate.opened.clear()
         gate.reached.clear()
-        with live.connected() as connection:  # and there is room for no more than one
+        with live.connected() as connection:  # the limit is one request
             connection.sendall(request("GET", f"{ALICE}?limit=1", HELD))
             assert gate.reached.wait(10)
             assert live.call("GET", ALICE).status_code == 503

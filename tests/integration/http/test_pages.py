@@ -1,4 +1,4 @@
-"""The pages for people: `/`, `/docs` and `/problems/...`."""
+"""The HTML pages: `/`, `/docs` and `/problems/...`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def client(app: HTTPMiddleware) -> AsyncIterator[Browser]:
         yield opened
 
 
-# --- the contract's page -------------------------------------------------------------------------
+# --- API documentation ---------------------------------------------------------------------------
 
 
 async def test_root_redirects_to_the_docs(client: ContractClient) -> None:
@@ -43,7 +43,7 @@ async def test_root_redirects_to_the_docs(client: ContractClient) -> None:
 
 
 class References(HTMLParser):
-    """Collects what a page loads."""
+    """Collects the URLs that a page loads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ async def test_cached_asset_is_304(client: ContractClient, name: str) -> None:
 def test_asset_etag_depends_on_its_content(name: str, tmp_path: Path) -> None:
     copy = tmp_path / name
     copy.write_bytes(ASSETS[name].content)
-    os.utime(copy, (0, 0))  # as on a replica that was installed at another time
+    os.utime(copy, (0, 0))  # like on a replica that was installed at another time
     assert Asset(copy, "text/plain").etag == ASSETS[name].etag
     copy.write_bytes(ASSETS[name].content + b" ")
     assert Asset(copy, "text/plain").etag != ASSETS[name].etag
@@ -161,11 +161,11 @@ async def test_missing_asset_is_404(client: ContractClient, name: str) -> None:
     assert_problem(refused, 404, "path-not-found")
 
 
-# --- the pages of the problems -------------------------------------------------------------------
+# --- problem types -------------------------------------------------------------------------------
 
 
 def slug_of(kind: type[ProblemError]) -> str:
-    """The last part of a kind's type."""
+    """Return the last path segment of a problem type."""
     return kind.type.removeprefix("/problems/")
 
 

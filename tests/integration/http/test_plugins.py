@@ -1,4 +1,4 @@
-"""What can be composed into the application from outside, and that the contract holds still."""
+"""Plug-in guards, middleware and routes: the contract still applies."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
 async def own_tasks_only(
     connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
 ) -> None:
-    """A component such as authentication brings: who the caller is, and what they may use."""
+    """A guard as in an authentication plug-in: it identifies and authorizes the caller."""
     user = connection.path_params.get("user_id")
     if user is None:
         return
@@ -148,7 +148,7 @@ async def test_headers_of_a_guard_rejection_are_kept(settings: Settings) -> None
         raise NotAuthorizedException(headers={"WWW-Authenticate": "Bearer"})
 
     app = create_app(settings, guards=[challenge])
-    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
         response = await client.get(ALICE)
     assert response.status_code == 401
@@ -190,7 +190,7 @@ async def test_failing_plugin_is_500_without_its_message(settings: Settings) -> 
 
 
 def admits_bob_alone(app: ASGIApp) -> ASGIApp:
-    """Middleware, as a component may bring it: the header stands for whatever it knows."""
+    """Middleware that rejects requests without the token of Bob."""
 
     async def check(scope: Scope, receive: Receive, send: Send) -> None:
         if (b"authorization", b"Bearer b2") not in scope["headers"]:
@@ -201,7 +201,7 @@ def admits_bob_alone(app: ASGIApp) -> ASGIApp:
 
 
 def counts_responses(counts: list[object]) -> Callable[[ASGIApp], ASGIApp]:
-    """Middleware that sees each response's status."""
+    """Middleware that records the statuses of responses."""
 
     def wrap(app: ASGIApp) -> ASGIApp:
         async def watch(scope: Scope, receive: Receive, send: Send) -> None:
@@ -242,15 +242,15 @@ def assert_problem_of_component(response: httpx.Response, status: int, detail: s
 
 @get("/whoami", media_type=MediaType.TEXT)
 async def whoami(request: Request[Any, Any, Any]) -> str:
-    """A route of a component's own."""
+    """A plug-in route."""
     return TOKENS[request.headers["authorization"]]
 
 
 @pytest.fixture
 async def extended(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application with a route of a component's; the contract knows it not."""
+    """A client of the application with a plug-in route that is not in the contract."""
     async with running(create_app(settings, route_handlers=[whoami])) as app:
-        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
         async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
             yield client
 
@@ -316,7 +316,7 @@ def test_all_conflicting_routes_are_reported(settings: Settings) -> None:
     ]
 
 
-# --- the contract is held against the routes ---------------------------------------------------
+# --- routes are checked against the contract ---------------------------------------------------
 
 
 def renamed_path(paths: dict[str, Any]) -> None:
@@ -400,7 +400,7 @@ def test_routes_equal_to_the_contract_start(settings: Settings, contract: OpenAP
 
 @asgi("/stream", copy_scope=True)
 async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-    """A bare ASGI application of a component's."""
+    """A plain ASGI application."""
     await Response("streamed", media_type=MediaType.TEXT).to_asgi_response(
         app=None, request=Request(scope)
     )(scope, receive, send)
@@ -409,6 +409,6 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.mark.requirement("FR-042")
 async def test_asgi_application_can_be_mounted(settings: Settings) -> None:
     async with running(create_app(settings, route_handlers=[stream])) as app:
-        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
         async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
             assert (await client.get("/stream")).text == "streamed"

@@ -1,4 +1,4 @@
-"""What arrives over a real socket: bodies, heads and garbage that no HTTP client would send."""
+"""Raw bytes over a real socket: bodies, headers and data that no HTTP client would send."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def chunked(*chunks: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
 
 
-# --- bodies that are no JSON ---------------------------------------------------------------------
+# --- bodies that are not JSON --------------------------------------------------------------------
 
 NOT_JSON = {
     "nothing": b"",
@@ -158,7 +158,7 @@ def test_escaped_u0000_is_422(live: Live, member: str) -> None:
     assert_problem(create(live, body), 422, "invalid-body", f"/{member}")
 
 
-# --- bodies that are too long, or too short ------------------------------------------------------
+# --- bodies that are too long or truncated -------------------------------------------------------
 
 
 def padded(size: int) -> bytes:
@@ -252,7 +252,7 @@ def test_truncated_headers_are_400(live: Live) -> None:
     )
 
 
-# --- how the body is declared --------------------------------------------------------------------
+# --- media type and content coding ---------------------------------------------------------------
 
 DECLARED = {
     "plain": "application/json",
@@ -345,7 +345,7 @@ def test_two_content_type_headers_are_415(live: Live, types: tuple[str, str]) ->
     assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
 
 
-# --- how the length is declared ------------------------------------------------------------------
+# --- content length ------------------------------------------------------------------------------
 
 AMBIGUOUS = {
     "two lengths": ("Content-Length: 21", "Content-Length: 22"),
@@ -381,7 +381,7 @@ async def test_chunk_without_a_size_is_400(live: Live, database: asyncpg.Connect
     assert await count(database) == 0
 
 
-# --- heads that are too long ---------------------------------------------------------------------
+# --- header limits -------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-027", "FR-029")
@@ -435,7 +435,7 @@ def test_headers_in_several_segments_are_joined(live: Live) -> None:
             b"\r\n\r\n",
         ):
             connection.sendall(piece)
-            time.sleep(0.05)  # so that the server reads each piece by itself
+            time.sleep(0.05)  # so that the server reads each piece separately
         assert read_response(connection).status_code == 200
 
 
@@ -463,7 +463,7 @@ def test_each_request_of_a_connection_may_have_long_headers(live: Live) -> None:
     assert [first.status_code, second.status_code] == [200, 200]
 
 
-# --- what is no HTTP -----------------------------------------------------------------------------
+# --- malformed HTTP ------------------------------------------------------------------------------
 
 GARBAGE = {
     "words": b"Buy milk\r\n\r\n",
@@ -523,7 +523,7 @@ def test_unknown_method_is_malformed(live: Live, method: str) -> None:
     assert_problem(live.call(method, "/livez"), 400, "malformed-request")
 
 
-# --- what is HTTP, if seldom seen ----------------------------------------------------------------
+# --- valid but unusual HTTP ----------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-029", "FR-035")

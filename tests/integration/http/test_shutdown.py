@@ -1,4 +1,4 @@
-"""SIGTERM, from a client's side: nothing that was sent before the end is known is cut off."""
+"""SIGTERM: requests sent before the client sees the shutdown still get a response."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_idle_connection_gets_one_more_response_and_close(database_url: str) -> 
             for connection in (kept, fresh):
                 connection.sendall(CREATE)
                 assert_last(read_response(connection, "POST"), 201)
-            # Longer than others are waited for, since a request has begun here.
+            # An incomplete request keeps its connection longer than an idle one.
             eventually(lambda: ended(kept))
             halfway.settimeout(DRAIN_TIMEOUT)
             with pytest.raises(TimeoutError):
@@ -85,9 +85,9 @@ async def test_unaccepted_connection_is_served(settings: Settings) -> None:
     server.servers = []
     await server.lifespan.startup()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        listener.setblocking(False)  # noqa: FBT003 - signature of socket
         port = listener.getsockname()[1]
-        with opened(port) as waiting:  # by the kernel: no loop looks at the listener
+        with opened(port) as waiting:  # only the kernel accepts: no event loop polls the listener
             waiting.sendall(ALIVE)
             ending = asyncio.create_task(server.shutdown([listener]))
             assert_last(await asyncio.to_thread(read_response, waiting), 200)
@@ -97,7 +97,7 @@ async def test_unaccepted_connection_is_served(settings: Settings) -> None:
 
 def test_accept_queue_is_drained_without_blocking() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        listener.setblocking(False)  # noqa: FBT003 - signature of socket
         with opened(listener.getsockname()[1]):
             (accepted,) = _accept_pending(listener)
             assert accepted.gettimeout() == 0
@@ -112,7 +112,9 @@ def test_request_over_the_shutdown_timeout_gets_a_problem(
         with served(settings) as live:
             slow = stack.enter_context(live.connected())
             slow.sendall(CREATE[:-1])
-            assert live.call("GET", "/livez").status_code == 200  # so the first was read as well
+            assert (
+                live.call("GET", "/livez").status_code == 200
+            )  # the server has also read the first request
         response = read_response(slow, "POST")
     live.contract.check("POST", tasks_of("alice"), response)
     assert_problem(response, 500, "internal-error")

@@ -1,4 +1,4 @@
-"""Clients that begin and do not go on, or go on without an end, over real sockets."""
+"""Clients with incomplete or endless requests, and slow readers, over real sockets."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ SHORT = 0.3  # seconds
 
 
 class Pausing(HTTPProtocol):
-    """A connection that stops the whole process for a while, as a machine that is paused does.
+    """A protocol that blocks the whole process while it reads, like a paused machine.
 
-    While it reads: the timers that are due by then come before what other connections were sent.
+    Afterwards, due timers run before the data of other connections is read.
     """
 
     def data_received(self, data: bytes) -> None:
@@ -45,20 +45,18 @@ class Pausing(HTTPProtocol):
 
 @pytest.fixture(scope="module")
 def live(settings: Settings) -> Iterator[Live]:
-    """A service that looks at its connections ten times as often, and has little patience."""
+    """A service that checks its connections ten times as often, with short timeouts."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(server, "CHECK_INTERVAL", SHORT / 3)
         for kind in ConnectionState:
-            patched.setitem(
-                protocol.STATE_TIMEOUTS, kind, SHORT
-            )  # NEXT as well, which has no entry
+            patched.setitem(protocol.STATE_TIMEOUTS, kind, SHORT)  # KEEP_ALIVE has no entry
         patched.setattr(cli, "HTTPProtocol", Pausing)
         with served(settings) as opened:
             yield opened
 
 
 def trickle(connection: socket.socket, piece: bytes) -> None:
-    """Send a piece again and again until the other side has had enough."""
+    """Send a piece repeatedly until the server closes the connection."""
 
     def go_on() -> None:
         while True:
@@ -70,13 +68,13 @@ def trickle(connection: socket.socket, piece: bytes) -> None:
 
 
 def left(connection: socket.socket) -> bytes:
-    """What still comes until the end of the connection."""
+    """Read until the end of the connection."""
     with connection.makefile("rb") as stream:
         return stream.read()
 
 
 def refused(live: Live, sent: bytes, method: str = "GET", target: str = "/livez") -> httpx.Response:
-    """The answer to what was begun and not gone on with; nothing comes after it."""
+    """Check that the last response on a connection is 408."""
     with live.connected() as connection:
         connection.sendall(sent)
         response = read_response(connection, method)
@@ -101,7 +99,7 @@ def test_requests_sent_while_the_process_is_paused_are_served(live: Live) -> Non
     with live.connected() as connection, live.connected() as other:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
-        time.sleep(SHORT / 2)  # it is seen to be idle, but not for too long
+        time.sleep(SHORT / 2)  # idle, but shorter than the timeout
         other.sendall(request("GET", "/pause"))
         time.sleep(SHORT / 2)
         connection.sendall(request("GET", "/livez"))
@@ -188,7 +186,7 @@ def test_other_clients_are_served_meanwhile(live: Live) -> None:
 
 # --- memory --------------------------------------------------------------------------------------
 
-# A page of almost a mebibyte, the largest there is. The kernel takes some for a client.
+# A page of almost 1 MiB, which is the maximum. The kernel buffers a part of it per client.
 BIG_PAGE = f"{ALICE}?limit=20"
 BIG = """
     INSERT INTO tasks (user_id, id, title, description, created_at, updated_at, etag)
@@ -198,7 +196,7 @@ BIG = """
 """
 NOT_READING = 200
 READING = 16
-CONTAINER_BYTES = 256 * 2**20  # deploy/ limits a process to so much
+CONTAINER_BYTES = 256 * 2**20  # the memory limit in deploy/
 
 
 @pytest.mark.requirement("NFR-017")
@@ -221,14 +219,14 @@ def test_memory_for_slow_readers_is_bounded(
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(address)
             connection.sendall(request("GET", BIG_PAGE) * 6)
-            if number % READING == 0:  # so that none waits too long for the database
+            if number % READING == 0:  # batches, so that no request exceeds the database timeout
                 eventually(lambda: all_get_the_page(readers), 60)
         eventually(lambda: all_get_the_page(readers), 60)
         assert peak_memory(service.pid) < CONTAINER_BYTES
 
 
 def all_get_the_page(readers: list[socket.socket]) -> bool:
-    """Whether each client gets a page that it requests now, at the same time as the others."""
+    """Request a page from all clients concurrently, and return whether all succeed."""
     for reader in readers:
         reader.sendall(request("GET", BIG_PAGE))
     pages = [read_response(reader) for reader in readers]

@@ -1,4 +1,4 @@
-"""Parameters are read strictly: on every operation, as a client wrote them on the wire."""
+"""Strict validation of parameters on every operation, with raw requests."""
 
 from __future__ import annotations
 

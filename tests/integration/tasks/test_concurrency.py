@@ -1,4 +1,4 @@
-"""Several writers at one moment: of changes with one entity tag one is made, and none is lost."""
+"""Concurrent writers: one change per ETag succeeds, and no update is lost."""
 
 from __future__ import annotations
 
@@ -26,29 +26,27 @@ BODY = {"title": "0", "description": None, "completed": False}
 
 @pytest.fixture(scope="module")
 async def wide(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application that has a connection for each writer."""
     many = msgspec.structs.replace(settings, database_pool_size=WRITERS)
     async with running(create_app(many)) as app:
-        # The plain one: to hold each response against the contract takes longer than to get it.
-        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+        # A plain client, because checking each response takes longer than the request itself.
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
         async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
             yield client
 
 
 @pytest.fixture
-async def writers(wide: httpx.AsyncClient, database: asyncpg.Connection) -> httpx.AsyncClient:  # noqa: ARG001 - emptied
-    """The same on an empty database."""
+async def writers(wide: httpx.AsyncClient, database: asyncpg.Connection) -> httpx.AsyncClient:  # noqa: ARG001 - truncated
     return wide
 
 
 async def at_once(*requests: Any) -> Counter[int]:
-    """How often each status was answered."""
+    """Count the responses of each status."""
     responses: list[httpx.Response] = await asyncio.gather(*requests)
     return Counter(response.status_code for response in responses)
 
 
 async def read_modify_write(client: httpx.AsyncClient, chain: list[tuple[str, str, int]]) -> int:
-    """Count in the title until all changes are made; return how often another was faster."""
+    """Increment a counter in the title, and return the number of 412 responses."""
     refused = 0
     while len(chain) < CHANGES:
         before = (await client.get(TASK)).json()
@@ -70,7 +68,7 @@ async def test_sixteen_writers_lose_no_update(writers: httpx.AsyncClient) -> Non
     refusals = await asyncio.gather(*(read_modify_write(writers, chain) for _ in range(WRITERS)))
     last = (await writers.get(TASK)).json()
     followers = {before: after for before, after, _ in chain}
-    # Each tag was used up by one change alone, and the changes are one chain from first to last.
+    # Each ETag was replaced by exactly one change, so the changes form one chain.
     assert len(followers) == len(set(followers.values())) == len(chain) >= CHANGES
     tag, length = first, 0
     while tag in followers:
@@ -78,7 +76,7 @@ async def test_sixteen_writers_lose_no_update(writers: httpx.AsyncClient) -> Non
     assert (tag, length) == (last["etag"], len(chain))
     assert last["title"] == str(len(chain))
     assert sorted(number for _, _, number in chain) == list(range(1, len(chain) + 1))
-    # Without refusals there was no competition, and the rest would show nothing.
+    # Without 412 responses the writers did not compete, and the test would show nothing.
     assert sum(refusals) > 0
 
 
@@ -95,7 +93,7 @@ async def test_one_update_wins_among_equal_etags(writers: httpx.AsyncClient, met
         )
     )
     success = {"PATCH": 200, "PUT": 200, "DELETE": 204}[method]
-    # Once the task is gone the rest find nothing: existence is looked at before preconditions.
+    # After the deletion all get 404, because existence is checked before preconditions.
     assert made[success] == 1
     assert made[412] + made[404] == WRITERS - 1
     assert (made[404] > 0) <= (method == "DELETE")
@@ -133,7 +131,8 @@ async def test_concurrent_puts_create_once_and_replace_after(
 async def test_completed_at_is_not_before_created_at(
     writers: httpx.AsyncClient, database: asyncpg.Connection, method: str
 ) -> None:
-    # A writer that waited for another's row began before the row did; so does a clock set back.
+    # A transaction that waited for the row may have started before the row was created. A clock set
+    # back has the same effect.
     await writers.put(TASK, json=BODY)
     await database.execute(
         "UPDATE tasks SET created_at = created_at + interval '1 minute',"
@@ -170,7 +169,7 @@ async def test_one_of_concurrent_deletions_succeeds(writers: httpx.AsyncClient) 
 async def test_unconditional_updates_never_return_412(
     writers: httpx.AsyncClient, headers: dict[str, str]
 ) -> None:
-    # The task comes and goes meanwhile; a change that names no tag finds it or does not.
+    # The task is created and deleted meanwhile, so an unconditional change may find it or not.
     answers: Counter[int] = Counter()
     for _ in range(20):
         answers += await at_once(
@@ -202,7 +201,7 @@ async def test_pagination_returns_each_task_once_during_writes(
         while page["next_cursor"] and len(found) < 1000:
             page = (await writers.get(alice, params=query | {"cursor": page["next_cursor"]})).json()
             found += [task["id"] for task in page["items"]]
-            # New tasks come at the end of an ascending walk, which could go on for ever.
+            # New tasks appear at the end of an ascending list, so its pagination might never end.
             walked.update(staying & set(found))
             page["next_cursor"] = page["next_cursor"] if walked < staying else None
         return found

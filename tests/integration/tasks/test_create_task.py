@@ -12,7 +12,7 @@ import pytest
 from tests.support.client import ContractClient, assert_problem, tasks_of
 
 ALICE = tasks_of("alice")
-# The Unicode property White_Space, all of it.
+# All characters with the Unicode property White_Space.
 WHITE_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
@@ -216,7 +216,7 @@ async def test_text_that_violates_its_schema_is_422(
 
 
 def _faults_of(text: str) -> int:
-    # The empty title breaks both its length and its pattern.
+    # An empty title violates both its length and its pattern.
     return 1 + (text == "")
 
 

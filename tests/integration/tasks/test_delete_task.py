@@ -13,7 +13,7 @@ ALICE = tasks_of("alice")
 
 
 async def create(client: ContractClient, title: str = "Buy milk") -> tuple[str, str]:
-    """The path and the entity tag of a new task."""
+    """Create a task and return its path and its ETag."""
     created = await client.post(ALICE, json={"title": title})
     return created.headers["location"], created.headers["etag"]
 

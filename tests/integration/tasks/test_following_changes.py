@@ -1,4 +1,4 @@
-"""The contract's recipe for clients that follow changes (section "Following changes")."""
+"""The polling procedure of the contract's section "Following changes"."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Follower:
         self.seen: set[tuple[str, str]] = set()
 
     async def poll(self) -> list[str]:
-        """The titles of the tasks that changed since the last time."""
+        """Return the titles of the tasks that changed since the last poll."""
         params: dict[str, Any] = {"sort": "updated_at", "order": "asc"}
         if self.newest is not None:
             params["updated_after"] = (self.newest - self.overlap).isoformat()
@@ -44,7 +44,7 @@ class Follower:
 )
 async def test_overlap_finds_a_change_that_became_visible_late(
     client: ContractClient,
-    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
     database_url: str,
     overlap: timedelta,
     found: list[str],

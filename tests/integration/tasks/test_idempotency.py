@@ -1,4 +1,4 @@
-"""createTask with an `Idempotency-Key`: one task of any number of requests."""
+"""createTask with an `Idempotency-Key`: any number of requests creates one task."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALICE = tasks_of("alice")
 MILK = {"title": "Buy milk"}
 WRITERS, ROUNDS = 32, 100
 OLD = timedelta(hours=24, seconds=1)
-# Nobody's answer but this one's: the id of the request.
+# This header differs in each response.
 OWN = "x-request-id"
 
 
@@ -40,13 +40,13 @@ def keyed(key: str = "k-1") -> dict[str, str]:
 
 
 def answer(response: httpx.Response) -> tuple[int, dict[str, str], bytes]:
-    """All that a repeated request must get again."""
+    """Return the part of a response that must be equal for a repeated request."""
     fields = {name: value for name, value in response.headers.items() if name != OWN}
     return response.status_code, fields, response.content
 
 
 async def count(database: asyncpg.Connection, table: str = "tasks") -> int:
-    found: int = await database.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - ours
+    found: int = await database.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - constants of this module
     return found
 
 
@@ -201,7 +201,7 @@ async def test_failed_insert_stores_no_key(
 
 @asynccontextmanager
 async def being_served(database: asyncpg.Connection) -> AsyncIterator[None]:
-    """As if a request of alice's with the key k-1 were in progress."""
+    """Hold the lock of a request of alice with the key k-1."""
     lock = idempotency_params("alice", "k-1", TaskCreate("Buy milk"))["lock"]
     await database.execute("SELECT pg_advisory_lock($1)", lock)
     try:
@@ -240,7 +240,7 @@ async def test_completed_key_is_returned_to_concurrent_requests(
     assert answer(again) == answer(first)
 
 
-# --- how long a key is kept --------------------------------------------------------------------
+# --- lifetime of a key -------------------------------------------------------------------------
 
 
 async def test_key_is_kept_for_24_hours(
@@ -271,7 +271,7 @@ async def test_expired_key_can_be_reused(
 async def test_expired_keys_of_the_user_are_deleted_with_the_next(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    old = 12  # two more than go at once
+    old = 12  # two more than one request deletes
     for user in ("alice", "bob"):
         for number in range(old):
             await client.post(tasks_of(user), json=MILK, headers=keyed(f"old-{number}"))
@@ -360,7 +360,6 @@ async def test_startup_deletes_a_limited_number_of_keys(
 
 @pytest.fixture
 async def replicas(settings: Settings) -> AsyncIterator[list[httpx.AsyncClient]]:
-    """Clients of two applications on one database."""
     many = msgspec.structs.replace(settings, database_pool_size=WRITERS // 2)
     async with AsyncExitStack() as stack:
         apps = [await stack.enter_async_context(running(create_app(many))) for _ in range(2)]
@@ -368,12 +367,12 @@ async def replicas(settings: Settings) -> AsyncIterator[list[httpx.AsyncClient]]
 
 
 def plain_client(app: HTTPMiddleware) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
     return httpx.AsyncClient(transport=transport, base_url="http://tasks.test")
 
 
 async def until_definite(ask: Callable[[], Any], seen: Counter[int]) -> httpx.Response:
-    """The answer to a request that is repeated, as the contract says, while its key is in use."""
+    """Repeat a request while its key is in use, as the contract says, and return the response."""
     while True:
         response: httpx.Response = await ask()
         seen[response.status_code] += 1

@@ -1,4 +1,4 @@
-"""One user's tasks are nobody else's, whatever the operation."""
+"""No operation gives access to the tasks of another user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.client import ContractClient, assert_problem, tasks_of
 
 ID = UUID("0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
 SECRET = {"title": "alice secret", "description": None, "completed": False}
-# User ids that are near to alice's: in letter case, as a prefix, as a pattern.
+# User ids similar to alice: other case, a prefix, a pattern.
 OTHERS = ["bob", "Alice", "ALICE", "alic", "alice1", "alice.", "alice|", "a", "0", "alice-alice"]
 
 

@@ -1,4 +1,4 @@
-"""listTasks, all but the search."""
+"""listTasks without search."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def insert(
     updated: datetime | None = None,
     completed: bool = False,
 ) -> UUID:
-    """A row whose id, title and instants are made of a number, unless given."""
+    """Insert a row. Its id, title and timestamps are derived from a number unless given."""
     id_ = UUID(int=number)
     created = created or START + timedelta(seconds=number)
     await database.execute(
@@ -48,14 +48,14 @@ async def insert(
 
 
 async def numbers(client: ContractClient, **params: Any) -> list[int]:
-    """The numbers of the tasks on one page."""
+    """Return the numbers of the tasks on one page."""
     listed = await client.get(ALICE, params=params)
     assert listed.status_code == 200, listed.text
     return [UUID(task["id"]).int for task in listed.json()["items"]]
 
 
 async def walk(client: ContractClient, **params: Any) -> list[list[int]]:
-    """The numbers on each page, from the first to the last."""
+    """Paginate, and return the numbers on each page."""
     pages = []
     cursor: dict[str, str] = {}
     more = True
@@ -194,7 +194,7 @@ async def test_pagination_over_timestamps_far_from_now(
     assert await walk(client, limit=1) == [[4], [3], [2], [1]]
 
 
-# --- walks ---------------------------------------------------------------------------------------
+# --- pagination ----------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-016")
@@ -211,7 +211,7 @@ async def test_pagination_returns_stable_tasks_once_during_changes(
     while cursor is not None:
         page = (await client.get(ALICE, params=params)).json()
         seen += [UUID(task["id"]).int for task in page["items"]]
-        # One comes before everything, one after everything, one in the middle; some go.
+        # Insert one task at the start, one at the end and one in the middle, and delete some.
         for number in (1000 + len(seen), len(seen) % 10, 11 + 2 * (len(seen) % 14)):
             await database.execute("DELETE FROM tasks WHERE id = $1", UUID(int=number))
             await insert(database, number)
@@ -285,7 +285,7 @@ async def test_cursor_with_a_changed_character_is_400(
     client: ContractClient, cursor: str, position: int
 ) -> None:
     others = [character for character in URL_SAFE if character != cursor[position]]
-    # The neighbours in the alphabet differ in the last bits, the others in all of them.
+    # Neighbours in the alphabet differ in the last bits only.
     for other in (
         others[0],
         others[31],
@@ -520,7 +520,7 @@ async def test_contradictory_bounds_return_no_tasks(
     assert await numbers(client, **bounds) == []
 
 
-# --- instants ------------------------------------------------------------------------------------
+# --- timestamps ----------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-018")

@@ -1,4 +1,4 @@
-"""A page is limited by its bytes as well as by its number of tasks (contract, "Limits")."""
+"""A page is limited in bytes and in number of tasks (contract, section "Limits")."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ALICE = tasks_of("alice")
 PAGE_BYTES = 1_048_576
 LONGEST = 16_384
 FOUR_BYTES = "\U0001f95b"
-SIX_BYTES = "\x01"  # as JSON; one byte in the database
-TASK_BYTES = 6 * (LONGEST + 500) + 1_000  # of a task as JSON, at most
+SIX_BYTES = "\x01"  # six bytes as JSON, one byte in the database
+TASK_BYTES = 6 * (LONGEST + 500) + 1_000  # the maximum size of a task as JSON
 FILL = """
     INSERT INTO tasks (user_id, id, title, description, completed_at, created_at, updated_at, etag)
     SELECT 'alice', lpad(to_hex(n), 32, '0')::uuid, $1,
@@ -38,7 +38,10 @@ async def fill(
 
 
 async def walk(client: ContractClient, **params: Any) -> tuple[list[int], list[int]]:
-    """The numbers of all tasks, and how many are on each page; none is smaller than it must be."""
+    """Paginate, and check that no page could have had one more task.
+
+    Return the numbers of all tasks, and the number of tasks on each page.
+    """
     found, sizes = [], []
     while True:
         response = await client.get(ALICE, params=params)

@@ -261,7 +261,7 @@ async def test_every_replacement_has_a_later_time_and_a_new_etag(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await put(client)
-    # As if the clock had been set back by an hour: now() alone would repeat or go back.
+    # Simulates a clock that was set back by an hour, after which now() is earlier than updated_at.
     await database.execute("UPDATE tasks SET updated_at = now() + interval '1 hour'")
     tasks = [(await client.get(PATH)).json()]
     tasks += [(await put(client)).json() for _ in range(19)]

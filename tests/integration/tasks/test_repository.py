@@ -1,4 +1,4 @@
-"""The statements of the repository, each by what it does to a row."""
+"""The effect of each repository statement on a row."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ ALICE = tasks_of("alice")
 
 
 def separators_of(contract: str) -> list[str]:
-    """The characters that the contract's own words list as separators."""
+    """Read the separators from the text of the contract."""
     listed = contract.partition("these separators: ")[2].partition(". Letters")[0]
     ranges = re.findall(r"U\+([0-9A-F]{4})(?:\s+to\s+U\+([0-9A-F]{4}))?", listed)
     return [
@@ -29,7 +29,7 @@ def separators_of(contract: str) -> list[str]:
 
 SEPARATORS = separators_of(prose_of(ContractClient.contract.document))
 SEPARATOR = re.compile("[" + "".join(map(re.escape, SEPARATORS)) + "]+")
-# The neighbours of the ranges, which are parts of words.
+# The characters next to the ranges, which belong to words.
 BORDERS = sorted(
     {chr(ord(one) + step) for one in SEPARATORS for step in (-1, 1) if ord(one) + step > 0}
     - set(SEPARATORS)
@@ -37,7 +37,10 @@ BORDERS = sorted(
 
 
 def lowered(text: str) -> str:
-    """Unicode's simple mapping: `str.lower` of one letter knows no context, and may add a mark."""
+    """Apply Unicode's simple case mapping to each letter.
+
+    `str.lower` of a single letter ignores its context, but it may add a combining mark.
+    """
     return "".join(letter.lower()[0] for letter in text)
 
 
@@ -46,7 +49,7 @@ def words(text: str) -> list[str]:
 
 
 def found_by_model(q: str, title: str, description: str | None) -> bool:
-    """The contract's definition, once more."""
+    """Reference implementation of the definition in the contract."""
     there = [word[:255] for word in words(title) + words(description or "")]
     asked = words(q)
     return bool(asked) and all(any(word.startswith(one) for word in there) for one in asked)
@@ -184,7 +187,7 @@ async def test_operators_are_only_separators(client: ContractClient, q: str) -> 
         ("Straße", "STRASSE", False),
         ("Straße", "straße", True),
         ("ΟΔΟΣ", "οδοσ", True),
-        ("ΟΔΟΣ", "οδος", False),  # a final sigma is another letter
+        ("ΟΔΟΣ", "οδος", False),  # a final sigma is a different letter
         ("οδος", "ΟΔΟΣ", False),
         ("TITLE", "title", True),
         ("title", "TITLE", True),
@@ -231,7 +234,7 @@ def test_contract_lists_the_separators() -> None:
 async def test_each_separator_of_the_contract_separates(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    # U+0000 is in no text.
+    # No text may contain U+0000.
     titles = [f"first{one}second" for one in SEPARATORS[1:]]
     await store(database, titles)
     assert await count(client, "second") == len(titles)
@@ -270,7 +273,7 @@ async def store(database: asyncpg.Connection, titles: list[str]) -> None:
 
 
 async def count(client: ContractClient, q: str) -> int:
-    """How many tasks there are on all pages."""
+    """Count the tasks on all pages."""
     total = 0
     params = {"q": q, "limit": "200"}
     more = True

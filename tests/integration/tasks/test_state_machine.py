@@ -1,7 +1,7 @@
-"""Three users at work, compared step by step with a model of the contract that has no SQL.
+"""Compares the service, step by step, with a model of the contract without SQL.
 
-Hypothesis chooses the steps. The same machine is then let loose on repositories that were broken on
-purpose, to show that it would have noticed.
+Hypothesis generates the steps of three users. The same machine then runs on repositories with
+deliberate defects, and must detect each of them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ queries = st.fixed_dictionaries(
         "sort": st.sampled_from(["created_at", "updated_at"]),
         "completed": st.sampled_from(["true", "false"]),
         "q": st.sampled_from(QUERIES),
-        # Which of the user's instants it is, is known when the step is made.
+        # The step replaces the number by one of the user's timestamps.
         **{
             name: st.tuples(st.sampled_from(["created_at", "updated_at"]), numbers)
             for name in NARROWED_BY
@@ -74,10 +74,10 @@ queries = st.fixed_dictionaries(
 
 
 class Service:
-    """The real application on the real database, called from code that is not asynchronous."""
+    """The application on PostgreSQL, with a synchronous interface."""
 
     def __init__(self, settings: Settings, database_url: str) -> None:
-        # A factory keeps the runner from putting its loop in the place of pytest's.
+        # With a factory, the runner does not replace the event loop of pytest.
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.stack = AsyncExitStack()
         self.client, self.connection = self.runner.run(self._open(settings, database_url))
@@ -86,7 +86,7 @@ class Service:
         self, settings: Settings, database_url: str
     ) -> tuple[httpx.AsyncClient, asyncpg.Connection]:
         app = await self.stack.enter_async_context(running(create_app(settings)))
-        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
         client = httpx.AsyncClient(transport=transport, base_url="http://tasks.test")
         await self.stack.enter_async_context(client)
         connection = await connect(database_url)
@@ -108,7 +108,7 @@ class Service:
 def service(
     settings: Settings,
     database_url: str,
-    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
 ) -> Iterator[Service]:
     opened = Service(settings, database_url)
     yield opened
@@ -116,7 +116,7 @@ def service(
 
 
 class Precondition(NamedTuple):
-    """A header field's value, and whether each comparison with the task's tag holds."""
+    """A header value, and the result of each comparison with the task's ETag."""
 
     value: str | None
     strongly: bool
@@ -124,7 +124,7 @@ class Precondition(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A cursor, the query it belongs to and the place in the list that it stands for."""
+    """A cursor, its query and its position in the list."""
 
     user: str
     query: dict[str, Any]
@@ -133,12 +133,12 @@ class Kept(NamedTuple):
 
 
 class ThreeUsers(RuleBasedStateMachine):
-    """What the service must answer, remembered in dictionaries."""
+    """The state machine. Its dictionaries are the model."""
 
     def __init__(self, service: Service) -> None:
         super().__init__()
         self.service = service
-        # A failing run is repeated by Hypothesis, and must then find what it found before.
+        # Hypothesis repeats a failing run, which must start from the same state.
         service.execute("TRUNCATE tasks, idempotency_keys")
         self.users = ["alice", "bob", "carol"]
         self.tasks: dict[str, dict[UUID, dict[str, Any]]] = {user: {} for user in self.users}
@@ -274,7 +274,7 @@ class ThreeUsers(RuleBasedStateMachine):
 
     @rule(user=users)
     def make_instants_equal(self, user: int) -> None:
-        """What only a clock could do: then the ids alone decide the order."""
+        """Set all timestamps to one value, so that only the ids define the order."""
         owner = self.users[user]
         tasks = self.tasks[owner].values()
         if tasks:
@@ -297,7 +297,7 @@ class ThreeUsers(RuleBasedStateMachine):
     # --- the model -------------------------------------------------------------------------------
 
     def _task(self, user: int, number: int) -> tuple[str, UUID, dict[str, Any] | None]:
-        """A task of the user's more often than not, else an id of anybody's or of nobody's."""
+        """Choose an id: mostly of a task of the user, else of another user or unused."""
         owner = self.users[user]
         ids = [*self.tasks[owner], *self.ids] if number < 8 else self.ids[::-1]
         id_ = ids[number % len(ids)]
@@ -350,7 +350,7 @@ class ThreeUsers(RuleBasedStateMachine):
     def _list(
         self, owner: str, query: dict[str, Any]
     ) -> list[tuple[tuple[int, int], dict[str, Any]]]:
-        """The whole list in its order, each task with its place."""
+        """Return the complete list in order, each task with its position."""
         sort = query.get("sort", "created_at")
         found = [
             (_key((_at(task[sort]), id_), query), task)
@@ -369,7 +369,7 @@ class ThreeUsers(RuleBasedStateMachine):
     def _page(
         self, owner: str, query: dict[str, Any], cursor: str | None, rest: list[dict[str, Any]]
     ) -> str | None:
-        """Ask for a page, which is the beginning of `rest`; its cursor is kept for later."""
+        """Request a page, compare it with the start of `rest`, and store its cursor."""
         params = query | ({} if cursor is None else {"cursor": cursor})
         response = self.service.request("GET", tasks_of(owner), params=params)
         assert response.status_code == 200
@@ -389,7 +389,7 @@ def _at(instant: str) -> datetime:
 
 
 def _key(place: tuple[datetime, UUID], query: dict[str, Any]) -> tuple[int, int]:
-    """What to sort a place by, ascending, in the order of the query."""
+    """Return the ascending sort key of a position for a query."""
     sign = 1 if query.get("order") == "asc" else -1
     at, id_ = place
     whole = at.toordinal() * 86_400 + at.hour * 3600 + at.minute * 60 + at.second
@@ -401,7 +401,7 @@ def _text(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _words(text: str) -> list[str]:
-    # Enough of the contract's rule for the few texts above; test_search has the whole of it.
+    # Sufficient for the texts above; test_search has the complete rule.
     return re.findall(r"[^\W_]+", text.lower())
 
 
@@ -421,9 +421,9 @@ def _is_wanted(task: dict[str, Any], query: dict[str, Any]) -> bool:
 
 
 def explore(service: Service, *, examples: int, steps: int) -> None:
-    """Run the machine, always over the same steps."""
+    """Run the machine with deterministic steps."""
     run_state_machine_as_test(
-        lambda: ThreeUsers(service),  # type: ignore[arg-type]  # it takes any callable
+        lambda: ThreeUsers(service),  # type: ignore[arg-type]  # it accepts any callable
         settings=hypothesis_settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -442,14 +442,14 @@ def test_responses_match_the_model(service: Service) -> None:
     explore(service, examples=30, steps=50)
 
 
-# --- the machine bites ---------------------------------------------------------------------------
+# --- the machine detects defects -----------------------------------------------------------------
 
 UPDATES = repository._update_statement
 
 
 @pytest.fixture
 def sabotaged(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """What breaks the repository; no statement made meanwhile is remembered."""
+    """Break the repository for one test, without caching compiled statements."""
     UPDATES.cache_clear()
     yield monkeypatch
     UPDATES.cache_clear()

@@ -1,7 +1,7 @@
-"""What reaches the database: one statement for each operation, about one user, and nothing else.
+"""Each operation sends one statement, bound to one user.
 
-Seen in three places: in the service, before a statement goes to the driver; in the driver, which
-tells of transactions; and at the server, which remembers what a connection sent last.
+The tests observe three layers: the service before the driver, the query log of the driver, which
+has transactions, and the last query of a connection on the server.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def core_of(app: HTTPMiddleware) -> AppState:
 
 
 class Seen(NamedTuple):
-    """Statements on their way."""
+    """The statements observed in the service and in the driver."""
 
     by_service: list[str]
     by_driver: list[str]
@@ -54,7 +54,7 @@ class Seen(NamedTuple):
 
 @pytest.fixture(scope="module")
 async def sole_app(settings: Settings) -> AsyncIterator[HTTPMiddleware]:
-    """An application of its own, with one connection, which all requests then share."""
+    """An application with a single connection."""
     async with running(create_app(msgspec.structs.replace(settings, database_pool_size=1))) as app:
         yield app
 
@@ -62,17 +62,17 @@ async def sole_app(settings: Settings) -> AsyncIterator[HTTPMiddleware]:
 @pytest.fixture
 async def sole(
     sole_app: HTTPMiddleware,
-    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
 ) -> AsyncIterator[ContractClient]:
     async with ContractClient(sole_app) as client:
         await client.put(TASK, json=BODY)
-        # The driver asks about the types of this one when a connection first sees it.
+        # The driver looks up the types of this statement when a connection first prepares it.
         await client.put(TASK, json=BODY, headers=OTHER_TAG)
         yield client
 
 
 def driver_of(sole_app: HTTPMiddleware) -> asyncpg.Connection:
-    """The service's only connection."""
+    """Return the only connection of the application."""
     (kept,) = core_of(sole_app).database.pool._idle
     return kept.connection
 
@@ -80,12 +80,12 @@ def driver_of(sole_app: HTTPMiddleware) -> asyncpg.Connection:
 @pytest.fixture
 async def seen(
     sole_app: HTTPMiddleware,
-    sole: ContractClient,  # noqa: ARG001 - ready
+    sole: ContractClient,  # noqa: ARG001 - types are looked up
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Seen]:
-    """What is sent from now on."""
+    """Record the statements of a test."""
     driver = driver_of(sole_app)
-    # Asked, not known from the handshake: a pooler says there whatever it likes.
+    # The pid of the handshake may be that of a pooler.
     pid = await driver.fetchval("SELECT pg_backend_pid()")
     statements = Seen(recorded(monkeypatch), [], pid)
 
@@ -98,7 +98,7 @@ async def seen(
 
 
 class Case(NamedTuple):
-    """A request on the normal path of its operation."""
+    """A successful request of an operation."""
 
     method: str
     url: str
@@ -181,8 +181,8 @@ async def test_operation_has_no_explicit_transaction(
 ) -> None:
     case = CASES[name]
     await sole.request(case.method, case.url, **case.options)
-    # The driver tells of BEGIN and COMMIT, though not of prepared statements; and the server
-    # remembers what a connection sent last, cut to a kilobyte.
+    # The driver logs BEGIN and COMMIT, but not prepared statements. The server shows the last
+    # statement of a connection, truncated to 1 KiB.
     assert seen.by_driver == []
     last = await database.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", seen.pid)
     assert seen.by_service[-1].startswith(last)
@@ -194,7 +194,7 @@ async def test_explicit_transaction_would_be_detected(
     driver = driver_of(sole_app)
     async with driver.transaction():
         await driver.execute("SELECT 1")
-    await asyncio.sleep(0)  # the driver tells a moment later
+    await asyncio.sleep(0)  # the driver logs asynchronously
     assert seen.by_driver == ["BEGIN;", "SELECT 1", "COMMIT;"]
     last = await database.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", seen.pid)
     assert last == "COMMIT;"
@@ -211,7 +211,7 @@ SEARCHES = {
         "sort": "updated_at", "created_before": "2999-01-01T00:00:00Z"
     },
 }  # fmt: skip
-# Where the words and the range do not decide which way through the table is the shortest.
+# Lists for which the best plan does not depend on search terms and time bounds.
 LISTS = {
     "all": {},
     "open": {"completed": "false"},
@@ -224,9 +224,9 @@ REPEATED = 10
 async def plans(
     sole_app: HTTPMiddleware, sole: ContractClient, case: Case
 ) -> list[tuple[int, int]]:
-    """How often the server planned the last statements for no and for their own values."""
+    """Return the numbers of generic and custom plans of the last statements."""
     driver = driver_of(sole_app)
-    # A driver's connection of its own forgets nothing of the cases before.
+    # The connection still has the prepared statements of the previous cases.
     core_of(sole_app).database.pool._idle[0]._statement_cache.clear()
     await driver.execute("DEALLOCATE ALL")
     for _ in range(REPEATED):
@@ -239,8 +239,8 @@ async def test_point_statement_uses_a_generic_plan(
     sole_app: HTTPMiddleware, sole: ContractClient, settings: Settings, name: str
 ) -> None:
     planned = await plans(sole_app, sole, CASES[name])
-    # PostgreSQL makes five plans for values before it keeps one. Behind a pooler a statement is
-    # sent with its text each time, and planned for its values.
+    # PostgreSQL makes five custom plans before it chooses a generic one. Behind a pooler,
+    # statements are unnamed and always get a custom plan.
     has_names = not settings.database_config().transaction_pooling
     assert [custom for _, custom in planned] == [5] * len(planned)
     assert sum(generic for generic, _ in planned) == (REPEATED - 5) * has_names

@@ -172,7 +172,6 @@ async def test_updated_at_increases_from_a_future_value(
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every statement that the service sends."""
     return recorded(monkeypatch)
 
 

@@ -66,7 +66,7 @@ class TlsCases:
     ) -> None:
         async with (
             presenting("right") as url,
-            serving(f"{url}?sslmode=require", database_tls_roots=certificates.roots) as client,
+            serving(f"{url}?sslmode=require", database_ca_file=certificates.roots) as client,
         ):
             assert (await client.get("/readyz")).status_code == 200
 

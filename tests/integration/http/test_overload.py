@@ -51,7 +51,7 @@ class Gate:
 def full(settings: Settings) -> Iterator[tuple[Live, Gate]]:
     """A service with a limit of one concurrent request, and one request in progress."""
     gate = Gate()
-    one = msgspec.structs.replace(settings, requests_at_once=1)
+    one = msgspec.structs.replace(settings, max_concurrent_requests=1)
     with served(one, guards=[gate]) as live, live.connected() as connection:
         connection.sendall(request("GET", ALICE, HELD))
         assert gate.reached.wait(10)
@@ -174,7 +174,7 @@ def test_rejection_is_readable_from_allowed_origin(settings: Settings) -> None:
 
 
 def test_slow_request_body_does_not_count_against_the_limit(settings: Settings) -> None:
-    one = msgspec.structs.replace(settings, requests_at_once=1)
+    one = msgspec.structs.replace(settings, max_concurrent_requests=1)
     with served(one) as live, live.connected() as slow:
         slow.sendall(request("POST", ALICE, JSON, "Content-Length: 21") + SMALL[:5])
         time.sleep(0.2)
@@ -185,7 +185,7 @@ def test_slow_request_body_does_not_count_against_the_limit(settings: Settings) 
 
 def test_request_without_body_counts_against_the_limit(settings: Settings) -> None:
     gate = Gate()
-    one = msgspec.structs.replace(settings, requests_at_once=1)
+    one = msgspec.structs.replace(settings, max_concurrent_requests=1)
     with served(one, guards=[gate]) as live, live.connected() as connection:
         connection.sendall(request("GET", ALICE, HELD, "Content-Length: 1"))
         assert gate.reached.wait(10)
@@ -210,7 +210,7 @@ def connected(live: Live, number: int) -> Iterator[list[socket.socket]]:
 
 
 def test_health_checks_do_not_count(settings: Settings) -> None:
-    one = msgspec.structs.replace(settings, requests_at_once=1)
+    one = msgspec.structs.replace(settings, max_concurrent_requests=1)
     ended, checks = Event(), Counter[int]()
 
     def check_again_and_again(connections: list[socket.socket]) -> None:
@@ -253,7 +253,7 @@ def test_disconnected_client_releases_its_slot(
 ) -> None:
     execute(database_url, BIG)  # the responses do not fit into the socket buffers
     gate = Gate()
-    one = msgspec.structs.replace(settings, requests_at_once=1)
+    one = msgspec.structs.replace(settings, max_concurrent_requests=1)
     with served(one, guards=[gate]) as live:
         with live.connected() as connection:
             connection.sendall(sent)
@@ -274,7 +274,7 @@ def test_disconnected_client_releases_its_slot(
 
 
 def test_bursts_are_served_a_second_after_overload(settings: Settings) -> None:
-    few = msgspec.structs.replace(settings, requests_at_once=6)
+    few = msgspec.structs.replace(settings, max_concurrent_requests=6)
     during, after = Counter[int](), Counter[int]()
     with served(few) as live, connected(live, 48) as clients:
         started = time.monotonic()
@@ -290,7 +290,7 @@ def test_bursts_are_served_a_second_after_overload(settings: Settings) -> None:
 def test_client_without_pauses_is_served_after_overload(
     settings: Settings,
 ) -> None:
-    few = msgspec.structs.replace(settings, requests_at_once=6)
+    few = msgspec.structs.replace(settings, max_concurrent_requests=6)
     with served(few) as live, connected(live, 48) as clients:
         started = time.monotonic()
         while time.monotonic() < started + 1:

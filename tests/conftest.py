@@ -17,7 +17,7 @@ from app.http.middleware import HTTPMiddleware
 from app.openapi.document import OpenAPIDocument
 from app.settings import Settings
 from tests.support.client import ContractClient
-from tests.support.database import GIVEN, connect, connection_to, settings_for
+from tests.support.database import DATABASE_VARIABLES, connect, database_config_for, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database
 
@@ -42,7 +42,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     With DATABASE_URL it is a new database on that server.
     """
-    given = GIVEN.get("DATABASE_URL")
+    given = DATABASE_VARIABLES.get("DATABASE_URL")
     data = tmp_path_factory.mktemp("postgres")
     own = embedded_postgres.run_postgres(data, major=POSTGRES, durable=False)
     with scratch_database(given) if given else own as url:
@@ -52,7 +52,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def database_url(server_url: str) -> str:
     """Migrate the database of this worker and return its URL."""
-    upgrade(connection_to(server_url))
+    upgrade(database_config_for(server_url))
     return server_url
 
 
@@ -60,15 +60,15 @@ def database_url(server_url: str) -> str:
 def url(server_url: str) -> Iterator[str]:
     """Return the URL of a migrated database for the tests of one module."""
     with scratch_database(server_url) as scratch:
-        upgrade(connection_to(scratch))
+        upgrade(database_config_for(scratch))
         yield scratch
 
 
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def embedded_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a migrated embedded PostgreSQL for one module, even if DATABASE_URL is set.
 
-    Pass its URL to the service unchanged, without the variables in `GIVEN`.
+    Pass its URL to the service unchanged, without the variables in `DATABASE_VARIABLES`.
     """
     with embedded_postgres.run_postgres(
         tmp_path_factory.mktemp("own"), major=POSTGRES, durable=False

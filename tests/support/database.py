@@ -17,8 +17,10 @@ from app.db.config import DatabaseConfig
 from app.settings import Settings
 
 # Read once, because tests change the environment.
-GIVEN = {name: value for name, value in os.environ.items() if name.startswith("DATABASE_")}
-NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+DATABASE_VARIABLES = {
+    name: value for name, value in os.environ.items() if name.startswith("DATABASE_")
+}
+UNREACHABLE_URL = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
 def _server(url: URL) -> tuple[object, ...]:
@@ -27,13 +29,17 @@ def _server(url: URL) -> tuple[object, ...]:
 
 def _is_given(url: str) -> bool:
     """Return whether a URL is on the server of DATABASE_URL, which may be a pooler."""
-    return _server(make_url(url)) == _server(make_url(GIVEN.get("DATABASE_URL", NOWHERE)))
+    return _server(make_url(url)) == _server(
+        make_url(DATABASE_VARIABLES.get("DATABASE_URL", UNREACHABLE_URL))
+    )
 
 
 def direct(url: str) -> str:
     """Return the URL that bypasses the pooler, if DATABASE_DIRECT_URL is set."""
     asked = make_url(url)
-    behind = make_url(GIVEN.get("DATABASE_DIRECT_URL", url)) if _is_given(url) else asked
+    behind = (
+        make_url(DATABASE_VARIABLES.get("DATABASE_DIRECT_URL", url)) if _is_given(url) else asked
+    )
     same = behind._replace(
         username=asked.username, password=asked.password, database=asked.database
     )
@@ -43,7 +49,9 @@ def direct(url: str) -> str:
 def variables(url: str) -> dict[str, str]:
     """Return the environment variables of a service on a test database."""
     behind = {"DATABASE_DIRECT_URL": direct(url)} if _is_given(url) else {}
-    kept = {name: value for name, value in GIVEN.items() if name != "DATABASE_DIRECT_URL"}
+    kept = {
+        name: value for name, value in DATABASE_VARIABLES.items() if name != "DATABASE_DIRECT_URL"
+    }
     return {**kept, **behind, "DATABASE_URL": url}
 
 
@@ -52,7 +60,7 @@ def settings_for(url: str, **others: Any) -> Settings:
     return msgspec.structs.replace(Settings.from_env(variables(url)), **others)
 
 
-def connection_to(url: str) -> DatabaseConfig:
+def database_config_for(url: str) -> DatabaseConfig:
     """Return the connection settings of a service on a test database."""
     return settings_for(url).database_config()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.support.analyzed import DELETE, INSERT, UPDATE, Catalogue, Node, walk
+from tests.support.query_trees import DELETE, INSERT, UPDATE, FunctionCatalog, Node, walk
 
 USER_ID = "1"  # the first column of both tables
 RELATION, SUBQUERY = "0", "1"  # RTEKind, in parsenodes.h
@@ -18,34 +18,34 @@ EXTERNAL = "0"  # ParamKind: a parameter of the statement
 TEXT_EQUAL = "98"  # OID in pg_operator
 
 
-def faults(query: Node, catalogue: Catalogue) -> set[str]:
+def faults(query: Node, catalog: FunctionCatalog) -> set[str]:
     """Return the reasons why a distributed database would reject a statement."""
     found: set[str] = set()
     for each in query.all("QUERY"):
-        found.update(_without_user(each), _mutable(each, catalogue))
+        found.update(_without_user(each), _mutable(each, catalog))
         if each.text("commandType") in {UPDATE, DELETE}:
-            found.update(_changed(each, catalogue))
+            found.update(_changed(each, catalog))
     return found
 
 
-def _changed(query: Node, catalogue: Catalogue) -> Iterator[str]:
+def _changed(query: Node, catalog: FunctionCatalog) -> Iterator[str]:
     """Find functions in SET and WHERE that cannot be evaluated without the row."""
     changed = [*_outer(query.fields["targetList"]), *_outer(query.fields["jointree"])]
-    for call in catalogue.calls(changed):
+    for call in catalog.calls(changed):
         if call.volatility == "v":
             yield f"UPDATE: {call.name} is VOLATILE"
         if call.volatility == "s" and any(call.node.all("VAR")):
             yield f"UPDATE: {call.name} is STABLE and takes a column"
     conditional = [node for node in walk(changed) if node.kind in {"CASEEXPR", "COALESCEEXPR"}]
-    for call in catalogue.calls(conditional):
+    for call in catalog.calls(conditional):
         if call.volatility != "i":
             yield f"UPDATE: {call.name} is not IMMUTABLE in CASE or COALESCE"
 
 
-def _mutable(query: Node, catalogue: Catalogue) -> Iterator[str]:
+def _mutable(query: Node, catalog: FunctionCatalog) -> Iterator[str]:
     """Find functions that are not IMMUTABLE in clauses that require it."""
     for place, field in (("ON CONFLICT", "onConflict"), ("RETURNING", "returningList")):
-        for call in catalogue.calls(query.fields[field]):
+        for call in catalog.calls(query.fields[field]):
             if call.volatility != "i":
                 yield f"{place}: {call.name} is not IMMUTABLE"
 

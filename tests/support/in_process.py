@@ -21,7 +21,7 @@ async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
         yield client
 
 
-def core_of(client: ContractClient) -> AppState:
+def app_state_of(client: ContractClient) -> AppState:
     """Return the state of the application of a client."""
     transport: Any = client._transport
     found: AppState = transport.app.app.state.core

@@ -29,7 +29,7 @@ def request(method: str, target: str, *fields: str, body: bytes | None = None) -
     return "\r\n".join(lines).encode("latin-1") + (body or b"")
 
 
-class PeoplesPages(ContractCheck):
+class PageContractCheck(ContractCheck):
     """Checks responses against the contract, except the HTML pages, which it does not contain."""
 
     def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
@@ -41,17 +41,17 @@ class PeoplesPages(ContractCheck):
 class Browser(ContractClient):
     """A contract client that can also request the HTML pages."""
 
-    contract = PeoplesPages()
+    contract = PageContractCheck()
 
 
-class Live:
-    contract = PeoplesPages()
+class LiveServer:
+    contract = PageContractCheck()
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     @contextmanager
-    def connected(self) -> Iterator[socket.socket]:
+    def connect(self) -> Iterator[socket.socket]:
         """Open a new connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS) as opened:
             yield opened
@@ -67,7 +67,7 @@ class Live:
         self, sent: bytes, *, method: str = "GET", target: str = "/livez", half_close: bool = False
     ) -> httpx.Response:
         """Send these bytes and check the response as that of `method` and `target`."""
-        with self.connected() as connection:
+        with self.connect() as connection:
             # The server may respond and close the connection before it has read everything.
             with suppress(ConnectionError):
                 connection.sendall(sent)
@@ -105,7 +105,7 @@ def _read(stream: BinaryIO, method: str) -> httpx.Response:
 
 
 @contextmanager
-def served(settings: Settings, **composed: Any) -> Iterator[Live]:
+def serve_in_thread(settings: Settings, **composed: Any) -> Iterator[LiveServer]:
     """Serve a new application with these settings in a thread, on a free port.
 
     The `composed` arguments are passed to `create_app`.
@@ -117,7 +117,7 @@ def served(settings: Settings, **composed: Any) -> Iterator[Live]:
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, name="live")
         thread.start()
         try:
-            yield Live(listener.getsockname()[1])
+            yield LiveServer(listener.getsockname()[1])
         finally:
             server.should_exit = True
             thread.join(SECONDS)

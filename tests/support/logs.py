@@ -13,7 +13,7 @@ import structlog
 from app.log_writer import NO_DESCRIPTOR
 from app.logging import access_log, log, log_writer
 
-WRITE_SECONDS = 20.0  # the machine may be busy
+WRITE_TIMEOUT = 20.0  # the machine may be busy
 
 
 def restore(configuration: dict[str, Any]) -> None:
@@ -33,7 +33,7 @@ class LogFile:
 
     def getvalue(self) -> str:
         """Wait until all lines are written, and return them."""
-        log_writer.wait(WRITE_SECONDS)
+        log_writer.wait(WRITE_TIMEOUT)
         return os.pread(self.descriptor, os.fstat(self.descriptor).st_size, 0).decode()
 
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 STARTED = time.monotonic()
 POLL_SECONDS = 0.5
 # The longest time for all `finally` blocks together.
-STOP_SECONDS = 60
+STOP_TIMEOUT = 60
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPED_BY: list[int] = []
 
@@ -45,7 +45,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 def _stop(number: int, _frame: FrameType | None) -> None:
     for each in SIGNALS:  # a second signal would interrupt the cleanup
         signal.signal(each, lambda *_: None)
-    signal.alarm(STOP_SECONDS)  # ends this process; its children then get their parent-death signal
+    signal.alarm(STOP_TIMEOUT)  # ends this process; its children then get their parent-death signal
     progress(f"stopping ({signal.Signals(number).name})")
     STOPPED_BY.append(number)
     try:

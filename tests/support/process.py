@@ -24,8 +24,8 @@ from tests.support.database import direct, variables
 
 ROOT = Path(__file__).parents[2]
 # Timeouts for a hanging process, with a margin of ten for a busy machine.
-START_SECONDS = 120.0
-STOP_SECONDS = 60.0
+START_TIMEOUT = 120.0
+STOP_TIMEOUT = 60.0
 # The service reads its settings from the environment, so it must not inherit other variables.
 INHERITED = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "COVERAGE_PROCESS_START", "PYTHONPATH"}
 
@@ -49,10 +49,10 @@ def command(name: str) -> list[str]:
 
 def run(name: str, clone: Path = ROOT, /, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run a command of the service and wait for its end."""
-    return run_words(command(name), settings, clone)
+    return run_program(command(name), settings, clone)
 
 
-def run_words(
+def run_program(
     words: list[str], settings: Mapping[str, object], clone: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
     """Run a program with these settings and wait for its end."""
@@ -63,11 +63,11 @@ def run_words(
         capture_output=True,
         text=True,
         check=False,
-        timeout=START_SECONDS,
+        timeout=START_TIMEOUT,
     )
 
 
-def eventually(condition: Callable[[], object], seconds: float = STOP_SECONDS) -> None:
+def eventually(condition: Callable[[], object], seconds: float = STOP_TIMEOUT) -> None:
     """Wait until a condition is true, else raise AssertionError."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -75,7 +75,7 @@ def eventually(condition: Callable[[], object], seconds: float = STOP_SECONDS) -
         time.sleep(0.02)
 
 
-async def until(condition: Callable[[], Awaitable[object]], seconds: float = STOP_SECONDS) -> None:
+async def until(condition: Callable[[], Awaitable[object]], seconds: float = STOP_TIMEOUT) -> None:
     """Wait until a condition is true, else raise TimeoutError."""
     async with asyncio.timeout(seconds):
         while True:
@@ -84,7 +84,7 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float = STO
             await asyncio.sleep(0.01)
 
 
-def is_refusing(port: int) -> bool:
+def is_port_closed(port: int) -> bool:
     """Return whether no process listens on a port of this machine."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=10).close()
@@ -114,14 +114,14 @@ class Service:
     @property
     def pid(self) -> int:
         """The process id of the service, which may be a child of the started process."""
-        return int(self.told("process"))
+        return int(self.startup_value("process"))
 
     @property
     def url(self) -> str:
         """The base URL of the API, without its path."""
-        return self.told("Tasks API").removesuffix("/api/v1")
+        return self.startup_value("Tasks API").removesuffix("/api/v1")
 
-    def told(self, label: str) -> str:
+    def startup_value(self, label: str) -> str:
         """Return the value of a label in the startup output."""
         line = re.search(rf"^{label} +(\S+)", self.err, re.MULTILINE)
         assert line, self.err
@@ -134,17 +134,17 @@ class Service:
             assert self.process.poll() is None, self.err + self.out
             return bool(re.search(r"^process +\d+", self.err, re.MULTILINE))
 
-        eventually(announced, START_SECONDS)
+        eventually(announced, START_TIMEOUT)
         assert httpx.get(f"{self.url}/livez").status_code == 200
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
         os.kill(self.pid, number)
-        return self.process.wait(STOP_SECONDS)
+        return self.process.wait(STOP_TIMEOUT)
 
 
 @contextmanager
-def launched(
+def launch_service(
     words: list[str],
     settings: Mapping[str, object],
     clone: Path = ROOT,
@@ -172,7 +172,7 @@ def launched(
             # After SIGKILL, the embedded server gets its parent-death signal and stops.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(STOP_SECONDS)
+            process.wait(STOP_TIMEOUT)
 
 
 @contextmanager
@@ -182,7 +182,7 @@ def serving(clone: Path = ROOT, /, **settings: object) -> Iterator[Service]:
     It stops with this process, even if this process is killed.
     """
     settings = {"PORT": 0, "STOP_WITH_PARENT": os.getpid(), **settings}
-    with launched(command("serve"), settings, clone) as service:
+    with launch_service(command("serve"), settings, clone) as service:
         service.await_alive()
         yield service
 

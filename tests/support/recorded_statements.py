@@ -9,7 +9,7 @@ import pytest
 from app.db.pool import PooledConnection
 
 
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def record_statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list to which the SQL of each further statement is appended."""
     sent: list[str] = []
     fetch = PooledConnection.fetch

@@ -6,7 +6,7 @@ import asyncio
 
 from sqlalchemy.engine import URL, make_url
 
-from tests.support.database import connection_to
+from tests.support.database import database_config_for
 
 
 async def reach(url: URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -23,7 +23,7 @@ class Relay:
     """A TCP relay that can be blocked and that counts bytes and connections."""
 
     def __init__(self, url: str) -> None:
-        self._target = connection_to(url).url
+        self._target = database_config_for(url).url
         self._passed = asyncio.Event()
         self._passed.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -31,7 +31,7 @@ class Relay:
         self.port = 0
         self.connections = 0
         self.bytes = 0
-        self.asked = bytearray()  # bytes from the client
+        self.sent_to_server = bytearray()  # bytes from the client
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -62,7 +62,7 @@ class Relay:
             await self._passed.wait()
             from_server, to_server = await reach(self._target)
             await asyncio.gather(
-                self._pass(reader, to_server, self.asked), self._pass(from_server, writer)
+                self._pass(reader, to_server, self.sent_to_server), self._pass(from_server, writer)
             )
         except (asyncio.CancelledError, OSError):
             pass
@@ -87,7 +87,7 @@ class Relay:
         writer.close()
 
 
-def via(port: int, url: str) -> str:
+def url_via_port(port: int, url: str) -> str:
     """Return the URL of a database through a port on 127.0.0.1."""
     without = make_url(url).difference_update_query(["host", "port"])
     return without.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)

@@ -92,7 +92,7 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def in_front(reach: Reach, certificate: trustme.LeafCert | None) -> AsyncIterator[int]:
+async def tls_proxy(reach: Reach, certificate: trustme.LeafCert | None) -> AsyncIterator[int]:
     """Start a TLS proxy with this certificate, and yield its port. Without one it rejects TLS."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     if certificate is not None:

@@ -29,7 +29,7 @@ CAUSES = {
     "none": "rejected SSL upgrade",
 }
 # Takes the name of a certificate, or "none"; returns a URL without a query.
-Presenting = Callable[[str], AbstractAsyncContextManager[str]]
+PresentCertificate = Callable[[str], AbstractAsyncContextManager[str]]
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +44,15 @@ async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
         yield client
 
 
-class TlsCases:
-    """Test cases. A module with the fixture `presenting` defines a subclass."""
+class TLSCases:
+    """Test cases. A module with the fixture `present_certificate` defines a subclass."""
 
     @pytest.mark.requirement("FR-054")
     @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
     async def test_valid_certificate_is_accepted(
-        self, presenting: Presenting, certificates: Certificates, mode: str
+        self, present_certificate: PresentCertificate, certificates: Certificates, mode: str
     ) -> None:
-        async with presenting("right") as url:
+        async with present_certificate("right") as url:
             named = f"{url}?sslmode={mode}&sslrootcert={certificates.roots}"
             settings = Settings(database_url=Secret(named))
             await asyncio.to_thread(upgrade, settings.database_config())
@@ -62,19 +62,19 @@ class TlsCases:
 
     @pytest.mark.requirement("FR-054")
     async def test_ca_file_setting_is_used(
-        self, presenting: Presenting, certificates: Certificates
+        self, present_certificate: PresentCertificate, certificates: Certificates
     ) -> None:
         async with (
-            presenting("right") as url,
+            present_certificate("right") as url,
             serving(f"{url}?sslmode=require", database_ca_file=certificates.roots) as client,
         ):
             assert (await client.get("/readyz")).status_code == 200
 
     @pytest.mark.requirement("FR-054")
     async def test_ca_without_key_usage_is_trusted(
-        self, presenting: Presenting, certificates: Certificates
+        self, present_certificate: PresentCertificate, certificates: Certificates
     ) -> None:
-        async with presenting("plain CA") as url:
+        async with present_certificate("plain CA") as url:
             named = f"{url}?sslmode=verify-full&sslrootcert={certificates.plain}"
             await asyncio.to_thread(upgrade, Settings(database_url=Secret(named)).database_config())
             async with serving(named) as client:
@@ -83,9 +83,13 @@ class TlsCases:
     @pytest.mark.requirement("FR-054")
     @pytest.mark.parametrize(("named", "status"), [("roots", 200), ("intermediate", 503)])
     async def test_intermediate_ca_is_not_a_trust_anchor(
-        self, presenting: Presenting, certificates: Certificates, named: str, status: int
+        self,
+        present_certificate: PresentCertificate,
+        certificates: Certificates,
+        named: str,
+        status: int,
     ) -> None:
-        async with presenting("intermediate CA") as url:
+        async with present_certificate("intermediate CA") as url:
             trusted = f"{url}?sslmode=verify-full&sslrootcert={certificates.roots}"
             await asyncio.to_thread(
                 upgrade, Settings(database_url=Secret(trusted)).database_config()
@@ -98,10 +102,14 @@ class TlsCases:
     @pytest.mark.parametrize("kind", CAUSES)
     @pytest.mark.parametrize("mode", ["require", "verify-full"])
     async def test_invalid_certificate_is_503_and_logged_once(
-        self, presenting: Presenting, certificates: Certificates, kind: str, mode: str
+        self,
+        present_certificate: PresentCertificate,
+        certificates: Certificates,
+        kind: str,
+        mode: str,
     ) -> None:
         with capture_logs() as lines:
-            async with presenting(kind) as url:
+            async with present_certificate(kind) as url:
                 named = f"{url}?sslmode={mode}&sslrootcert={certificates.roots}"
                 async with serving(named) as client:
                     assert_problem(await client.get("/readyz"), 503, "not-ready")
@@ -117,9 +125,9 @@ class TlsCases:
     @pytest.mark.requirement("FR-054", "FR-039")
     @pytest.mark.parametrize("kind", CAUSES)
     async def test_migration_and_doctor_report_the_certificate_error(
-        self, presenting: Presenting, certificates: Certificates, kind: str
+        self, present_certificate: PresentCertificate, certificates: Certificates, kind: str
     ) -> None:
-        async with presenting(kind) as url:
+        async with present_certificate(kind) as url:
             named = f"{url}?sslmode=verify-full&sslrootcert={certificates.roots}"
             connection = Settings(database_url=Secret(named)).database_config()
             for use in (upgrade, get_revision):
@@ -131,9 +139,9 @@ class TlsCases:
     @pytest.mark.requirement("FR-054", "FR-028")
     @pytest.mark.parametrize("command", ["migrate", "doctor"])
     async def test_command_reports_the_error_without_the_password(
-        self, presenting: Presenting, certificates: Certificates, command: str
+        self, present_certificate: PresentCertificate, certificates: Certificates, command: str
     ) -> None:
-        async with presenting("wrong name") as url:
+        async with present_certificate("wrong name") as url:
             named = f"{url}?sslmode=require"
             roots: Path = certificates.roots
             settings = {"DATABASE_URL": named, "DATABASE_CA_FILE": roots, "PORT": 0}
@@ -147,9 +155,9 @@ class TlsCases:
     @pytest.mark.requirement("FR-054")
     @pytest.mark.parametrize("kind", ["wrong name", "expired", "unknown CA"])
     async def test_require_skips_verification_only_if_disabled(
-        self, presenting: Presenting, kind: str
+        self, present_certificate: PresentCertificate, kind: str
     ) -> None:
-        async with presenting(kind) as url:
+        async with present_certificate(kind) as url:
             unchecked = Settings(
                 database_url=Secret(f"{url}?sslmode=require"), database_tls_verify=False
             )
@@ -160,9 +168,11 @@ class TlsCases:
                     assert (await client.get("/readyz")).status_code == status
 
     @pytest.mark.requirement("FR-054")
-    async def test_require_never_connects_without_tls(self, presenting: Presenting) -> None:
+    async def test_require_never_connects_without_tls(
+        self, present_certificate: PresentCertificate
+    ) -> None:
         async with (
-            presenting("none") as url,
+            present_certificate("none") as url,
             serving(f"{url}?sslmode=require", database_tls_verify=False) as client,
         ):
             assert (await client.get("/readyz")).status_code == 503

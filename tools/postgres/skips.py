@@ -27,7 +27,7 @@ BEHIND_A_POOLER = {
         "it tells connections by their process at the server, and the pooler keeps those"
     ),
     "tests/integration/db/test_tls.py::"
-    "TestInFront::test_command_reports_the_error_without_the_password[migrate]": (
+    "TestTLSProxy::test_command_reports_the_error_without_the_password[migrate]": (
         "`migrate` refuses a pooler, which the settings say is there, before it connects"
     ),
     "tests/integration/db/test_driver.py::test_connection_caches_a_hundred_statements": (
@@ -36,7 +36,8 @@ BEHIND_A_POOLER = {
     "tests/integration/db/test_round_trips.py::test_operation_is_one_round_trip": (
         "behind a pooler statements have no name, and so are parsed each time"
     ),
-    "tests/integration/db/test_round_trips.py::test_first_operation_on_a_connection_is_two_round_trips": (
+    "tests/integration/db/test_round_trips.py::"
+    "test_first_operation_on_a_connection_is_two_round_trips": (
         "behind a pooler statements have no name, and so are parsed each time"
     ),
 }

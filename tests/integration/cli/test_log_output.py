@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.client import tasks_of
 from tests.support.live import read_response, request
-from tests.support.process import Service, command, eventually, launched, run_words
+from tests.support.process import Service, command, eventually, launch_service, run_program
 
 pytestmark = pytest.mark.requirement("FR-041")
 
@@ -47,7 +47,7 @@ def serving_to(kind: str, url: str) -> Iterator[Service]:
         if kind == "reader gone":
             os.dup2(full, reading)  # closes the reading end
         log = full if kind == "full" else writing
-        with launched(words, settings, log=log) as service:
+        with launch_service(words, settings, log=log) as service:
             service.await_alive()
             yield service
 
@@ -58,7 +58,7 @@ def connected(service: Service) -> socket.socket:
 
 
 def metric(service: Service, name: str) -> float:
-    text = httpx.get(service.told("metrics")).text
+    text = httpx.get(service.startup_value("metrics")).text
     found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
     assert found, text
     return float(found[1])
@@ -99,7 +99,10 @@ def test_incomplete_request_is_408(url: str) -> None:
 def test_unread_log_is_bounded_and_resumes_when_read(url: str) -> None:
     reading, writing = os.pipe()
     settings = {"DATABASE_URL": url, "PORT": 0, "METRICS_PORT": 0}
-    with closing(reading, writing), launched(command("serve"), settings, log=writing) as service:
+    with (
+        closing(reading, writing),
+        launch_service(command("serve"), settings, log=writing) as service,
+    ):
         service.await_alive()
         flood(service)
         dropped = metric(service, "log_lines_dropped_total")
@@ -135,7 +138,7 @@ def flood(service: Service) -> None:
 @pytest.mark.parametrize("name", ["migrate", "doctor"])
 def test_command_works_with_unwritable_output(name: str, streams: str, url: str) -> None:
     words = [*IN_SHELL, f'exec "$@" {streams}', "sh", *command(name)]
-    ended = run_words(words, {"DATABASE_URL": url, "PORT": 0})
+    ended = run_program(words, {"DATABASE_URL": url, "PORT": 0})
     assert ended.returncode == 0, ended.stderr
 
 
@@ -144,7 +147,7 @@ def test_service_starts_with_unwritable_stderr(streams: str, url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     words = [*IN_SHELL, f'exec "$@" {streams}', "sh", *command("serve")]
-    with launched(words, {"DATABASE_URL": url, "PORT": port}) as service:
+    with launch_service(words, {"DATABASE_URL": url, "PORT": port}) as service:
         eventually(lambda: answers(port))
         service.process.terminate()
         assert service.process.wait(20) == 0

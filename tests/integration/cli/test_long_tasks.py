@@ -22,7 +22,7 @@ SECONDS = 240
 BENCH = """
 import sys
 from bench.compare import __main__ as bench
-from bench.compare.catalogue import OURS, Peer
+from bench.compare.catalog import OURS, Peer
 from tests.support.long_task import run
 bench.peers = lambda: [Peer(OURS, [sys.executable, "-m", "app", "serve"])]
 sys.argv = ["bench", "--costs", "--rounds", "100"]

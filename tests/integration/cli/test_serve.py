@@ -32,8 +32,8 @@ from tests.support.process import (
     environment,
     eventually,
     execute,
-    is_refusing,
-    launched,
+    is_port_closed,
+    launch_service,
     run,
     scratch_database,
     serving,
@@ -128,7 +128,7 @@ def test_metrics_port_in_use_is_reported_before_the_database_starts(folder: Path
 @pytest.mark.requirement("FR-038")
 def test_stop_with_parent(folder: Path) -> None:
     words = [sys.executable, "-c", WRAPPER, *command("serve")]
-    with launched(words, {"PORT": 0, "DATA_DIR": folder}) as service:
+    with launch_service(words, {"PORT": 0, "DATA_DIR": folder}) as service:
         service.await_alive()
         assert service.pid != service.process.pid
         service.process.kill()
@@ -139,7 +139,7 @@ def test_stop_with_parent(folder: Path) -> None:
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
 def test_starting_service_can_be_stopped(folder: Path, number: signal.Signals) -> None:
-    with launched(command("serve"), {"PORT": 0, "DATA_DIR": folder}) as service:
+    with launch_service(command("serve"), {"PORT": 0, "DATA_DIR": folder}) as service:
         eventually(lambda: "Starting" in service.err)
         os.kill(service.process.pid, number)
         assert service.process.wait(20) == 0
@@ -186,7 +186,7 @@ def test_database_url_is_required_without_embedded_postgres(tmp_path: Path, url:
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
 def test_service_can_be_stopped_right_after_start(url: str, number: signal.Signals) -> None:
-    with launched(command("serve"), {"PORT": 0, "DATABASE_URL": url}) as service:
+    with launch_service(command("serve"), {"PORT": 0, "DATABASE_URL": url}) as service:
         eventually(lambda: "(Ctrl-C or SIGTERM stops it)" in service.err)
         os.kill(service.process.pid, number)  # it may not respond yet
         assert service.process.wait(5) == 0
@@ -204,7 +204,7 @@ def test_request_in_progress_completes_before_shutdown(url: str, number: signal.
             await until(lambda: rival.fetchval(waiting))
             os.kill(service.pid, number)
             port = httpx.URL(service.url).port or 0
-            await asyncio.to_thread(eventually, lambda: is_refusing(port))
+            await asyncio.to_thread(eventually, lambda: is_port_closed(port))
             await rival.execute("ROLLBACK")
             answer = await asked
         assert service.process.wait(10) == 0
@@ -296,7 +296,7 @@ def test_password_is_not_printed(url: str) -> None:
     password = "sesame"  # noqa: S105 - a dummy
     secret = make_url(url).set(password=password).render_as_string(hide_password=False)
     with serving(DATABASE_URL=secret) as service:
-        assert service.told("data").startswith("postgresql+asyncpg://tasks:***@")
+        assert service.startup_value("data").startswith("postgresql+asyncpg://tasks:***@")
         assert service.stop() == 0
         assert "sesame" not in service.err + service.out
 

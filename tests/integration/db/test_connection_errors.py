@@ -24,10 +24,10 @@ from app.db.pool import QueryError
 from app.http.problems import DatabaseUnavailable
 from app.settings import Secret, Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
-from tests.support.in_process import core_of
+from tests.support.in_process import app_state_of
 from tests.support.lifespan import running
 from tests.support.process import until
-from tests.support.relay import via
+from tests.support.relay import url_via_port
 from tools.fault_injection.proxy import Link, Proxy, proxied
 
 pytestmark = pytest.mark.requirement("FR-033", "NFR-015")
@@ -39,18 +39,18 @@ SIZE = 3
 
 
 @pytest.fixture
-async def rival(own_server: str) -> AsyncIterator[asyncpg.Connection]:
+async def rival(embedded_server_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A second connection to the database, which is truncated after the test."""
-    opened = await asyncpg.connect(own_server)
+    opened = await asyncpg.connect(embedded_server_url)
     yield opened
     await opened.execute("TRUNCATE tasks, idempotency_keys")
     await opened.close()
 
 
 @pytest.fixture
-async def proxy(own_server: str) -> AsyncIterator[Proxy]:
+async def proxy(embedded_server_url: str) -> AsyncIterator[Proxy]:
     """A proxy to the database that can change the data."""
-    where = make_url(own_server).query
+    where = make_url(embedded_server_url).query
     async with proxied(f"{where['host']}/.s.PGSQL.{where['port']}") as opened:
         yield opened
 
@@ -65,7 +65,7 @@ async def serving(url: str) -> AsyncIterator[ContractClient]:
 async def set_everywhere(client: ContractClient, name: str, value: str) -> set[int]:
     """Set a parameter on all connections of the pool, and return their process ids."""
     words = text("SELECT pg_backend_pid(), set_config(:name, :value, false), pg_sleep(0.2)")
-    database, values = core_of(client).database, {"name": name, "value": value}
+    database, values = app_state_of(client).database, {"name": name, "value": value}
     rows = await asyncio.gather(*(database.fetch(words, values) for _ in range(SIZE)))
     return {row[0] for [row] in rows}
 
@@ -82,7 +82,7 @@ async def make_read_only(client: ContractClient, *_: object) -> None:
 
 async def forget_statements(client: ContractClient, *_: object) -> None:
     """Drop the prepared statements, like a pooler that resets its sessions (26000)."""
-    database = core_of(client).database
+    database = app_state_of(client).database
     hold = text("SELECT pg_sleep(0.2)")
     for _turn in range(SIZE):
         busy = [asyncio.create_task(database.fetch(hold)) for _ in range(SIZE - 1)]
@@ -93,7 +93,7 @@ async def forget_statements(client: ContractClient, *_: object) -> None:
 
 async def leave_in_a_failed_transaction(client: ContractClient, *_: object) -> None:
     """Leave sessions in a failed transaction, which rejects all statements (25P02)."""
-    database = core_of(client).database
+    database = app_state_of(client).database
     await database.fetch(text("BEGIN"))
     with pytest.raises(DatabaseError):
         await database.fetch(text("SELECT 1 / 0"))
@@ -150,9 +150,13 @@ async def answer_with_garbage(_: object, __: object, proxy: Proxy) -> None:
     ids=lambda value: getattr(value, "__name__", None),
 )
 async def test_damaged_sessions_fail_at_most_one_request(
-    own_server: str, rival: asyncpg.Connection, proxy: Proxy, damage: Damage, failures: set[int]
+    embedded_server_url: str,
+    rival: asyncpg.Connection,
+    proxy: Proxy,
+    damage: Damage,
+    failures: set[int],
 ) -> None:
-    async with serving(via(proxy.port, own_server)) as client:
+    async with serving(url_via_port(proxy.port, embedded_server_url)) as client:
         await set_everywhere(client, "extra_float_digits", "1")
         for _ in range(SIZE):
             assert (await client.post(ALICE, json=TITLE)).status_code == 201
@@ -186,11 +190,11 @@ async def read_only(rival: asyncpg.Connection) -> AsyncIterator[Callable[[bool],
 
 @pytest.mark.requirement("FR-035")
 async def test_read_only_database_is_not_ready_before_a_write(
-    own_server: str,
+    embedded_server_url: str,
     rival: asyncpg.Connection,
     read_only: Callable[[bool], Awaitable[None]],
 ) -> None:
-    async with serving(own_server) as client:
+    async with serving(embedded_server_url) as client:
         assert (await client.get("/readyz")).status_code == 200
         await read_only(True)  # noqa: FBT003 - as above
         await end_the_sessions(None, rival, None)
@@ -208,8 +212,8 @@ async def test_read_only_database_is_not_ready_before_a_write(
 
 
 @pytest.mark.requirement("FR-035")
-async def test_readiness_replaces_read_only_connections(own_server: str) -> None:
-    async with serving(own_server) as client:
+async def test_readiness_replaces_read_only_connections(embedded_server_url: str) -> None:
+    async with serving(embedded_server_url) as client:
         await make_read_only(client)
         assert_problem(await client.get("/readyz"), 503, "not-ready")
         assert (await client.get("/readyz")).status_code == 200
@@ -260,9 +264,9 @@ OF_THE_STATEMENT = [
 
 
 @pytest.fixture
-async def database(own_server: str) -> AsyncIterator[Database]:
+async def database(embedded_server_url: str) -> AsyncIterator[Database]:
     """A pool with one connection."""
-    opened = Database(DatabaseConfig.from_url(own_server), pool_size=1, timeout=4)
+    opened = Database(DatabaseConfig.from_url(embedded_server_url), pool_size=1, timeout=4)
     yield opened
     await opened.close()
 

@@ -27,11 +27,11 @@ from app.domain.tasks.schemas import TaskCreate
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
 from app.logging import LogFormat, LogLevel, configure_logging
 from tests.support.client import ContractClient, assert_problem, tasks_of
-from tests.support.database import connect, connection_to
-from tests.support.in_process import core_of, serving
+from tests.support.database import connect, database_config_for
+from tests.support.in_process import app_state_of, serving
 from tests.support.logs import LogFile, log_file, restore
 from tests.support.process import scratch_database, until, with_database
-from tests.support.relay import Relay, via
+from tests.support.relay import Relay, url_via_port
 
 LIMIT_SECONDS = 5.0
 ALICE = tasks_of("alice")
@@ -114,7 +114,7 @@ async def assert_served(client: ContractClient) -> None:
 @pytest.mark.requirement("FR-033", "FR-028")
 async def test_closed_port_is_503(relay: Relay, url: str) -> None:
     await relay.close()
-    async with serving(via(relay.port, url)) as client:
+    async with serving(url_via_port(relay.port, url)) as client:
         await assert_all_unavailable(client)
         await relay.open()
         await assert_served(client)
@@ -136,7 +136,7 @@ async def test_missing_unix_socket_is_503(tmp_path: Path) -> None:
 
 @pytest.mark.requirement("FR-033")
 async def test_silent_server_is_503(relay: Relay, url: str) -> None:
-    async with serving(via(relay.port, url), database_timeout=0.5) as client:
+    async with serving(url_via_port(relay.port, url), database_timeout=0.5) as client:
         await relay.close()
         await relay.open()
         relay.freeze()
@@ -147,7 +147,7 @@ async def test_silent_server_is_503(relay: Relay, url: str) -> None:
 
 @pytest.mark.requirement("FR-033")
 async def test_silent_connections_are_503(relay: Relay, url: str) -> None:
-    async with serving(via(relay.port, url)) as client:
+    async with serving(url_via_port(relay.port, url)) as client:
         await assert_served(client)
         relay.freeze()
         await assert_all_unavailable(client)
@@ -157,7 +157,7 @@ async def test_silent_connections_are_503(relay: Relay, url: str) -> None:
 
 @pytest.mark.requirement("FR-033")
 async def test_reset_connections_are_replaced(relay: Relay, url: str) -> None:
-    async with serving(via(relay.port, url)) as client:
+    async with serving(url_via_port(relay.port, url)) as client:
         await assert_served(client)
         await relay.close()
         await relay.open()
@@ -174,7 +174,7 @@ async def test_missing_database_is_503(server_url: str) -> None:
 async def test_database_without_schema_is_503_until_migrated(empty_url: str) -> None:
     async with serving(empty_url) as client:
         await assert_all_unavailable(client)
-        await asyncio.to_thread(upgrade, connection_to(empty_url))
+        await asyncio.to_thread(upgrade, database_config_for(empty_url))
         await assert_served(client)
 
 
@@ -188,7 +188,7 @@ async def test_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.Co
 
         async def wait_for_the_lock() -> None:
             statement = text("SELECT pg_advisory_lock(1)")
-            await core_of(client).database.fetch(statement, timeout=60)
+            await app_state_of(client).database.fetch(statement, timeout=60)
 
         holder = asyncio.create_task(wait_for_the_lock())
         await until_waiting(rival, 1)
@@ -297,7 +297,7 @@ async def test_connection_terminated_during_a_statement_is_503(
 @pytest.fixture
 async def pool(url: str) -> AsyncIterator[Database]:
     """A connection pool without the service."""
-    opened = Database(connection_to(url), pool_size=1, timeout=4)
+    opened = Database(database_config_for(url), pool_size=1, timeout=4)
     yield opened
     await opened.close()
 

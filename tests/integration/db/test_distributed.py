@@ -18,9 +18,9 @@ from app.domain.tasks import idempotency, repository
 from app.domain.tasks.schemas import TaskPatch
 from bench.scaling.explain import Call, Explainer
 from tests.integration.db.test_sharding import CALLS, MATCHING, TASK
-from tests.support.analyzed import Catalogue, analyzed
-from tests.support.database import connection_to
+from tests.support.database import database_config_for
 from tests.support.distributed import faults
+from tests.support.query_trees import FunctionCatalog, analyze
 
 pytestmark = pytest.mark.requirement("NFR-020")
 
@@ -109,13 +109,13 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 async def explainer(database_url: str) -> AsyncIterator[Explainer]:
-    async with Explainer.connect(connection_to(database_url).direct_config()) as made:
+    async with Explainer.connect(database_config_for(database_url).direct_config()) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-async def catalogue(explainer: Explainer) -> Catalogue:
-    return await Catalogue.read(explainer.plain)
+async def catalog(explainer: Explainer) -> FunctionCatalog:
+    return await FunctionCatalog.read(explainer.plain)
 
 
 @pytest.mark.parametrize(
@@ -123,20 +123,20 @@ async def catalogue(explainer: Explainer) -> Catalogue:
     [(name, False) for name in SENT] + [(name, True) for name in SENT if name.startswith("list")],
 )
 async def test_distributed_database_accepts_the_statement(
-    explainer: Explainer, catalogue: Catalogue, name: str, *, counts_bytes: bool
+    explainer: Explainer, catalog: FunctionCatalog, name: str, *, counts_bytes: bool
 ) -> None:
     sql = (await explainer.statement(SENT[name], counts_bytes=counts_bytes)).sql
-    found = faults(await analyzed(explainer.plain, sql), catalogue)
+    found = faults(await analyze(explainer.plain, sql), catalog)
     # The sweep deletes expired keys of all users, so it has no user.
     assert found == ({"idempotency_keys without a user"} if name == "sweep" else set()), sql
 
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_unsupported_statement_is_detected(
-    explainer: Explainer, catalogue: Catalogue, name: str
+    explainer: Explainer, catalog: FunctionCatalog, name: str
 ) -> None:
     sql, expected = REFUSED[name]
-    assert faults(await analyzed(explainer.plain, sql), catalogue) == expected
+    assert faults(await analyze(explainer.plain, sql), catalog) == expected
 
 
 async def test_every_repository_statement_is_covered(explainer: Explainer) -> None:

@@ -16,7 +16,7 @@ from app.db.pool import QueryError
 from app.db.statements import compile_statement
 from app.domain.tasks.repository import TaskRepository
 from app.http.problems import DatabaseUnavailable
-from tests.support.database import connection_to
+from tests.support.database import database_config_for
 from tests.support.process import until
 
 pytestmark = pytest.mark.requirement("NFR-004")
@@ -30,7 +30,7 @@ PREPARED = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIK
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Database]:
     """A pool with one connection."""
-    opened = Database(connection_to(database_url), pool_size=1, timeout=4)
+    opened = Database(database_config_for(database_url), pool_size=1, timeout=4)
     yield opened
     await opened.close()
 
@@ -150,7 +150,7 @@ async def test_connection_terminated_by_the_server_is_discarded(
 async def test_connection_closed_at_any_time_is_unavailable(
     database_url: str, database: asyncpg.Connection
 ) -> None:
-    several = Database(connection_to(database_url), pool_size=4, timeout=4)
+    several = Database(database_config_for(database_url), pool_size=4, timeout=4)
     met: list[BaseException] = []
 
     async def ask() -> None:

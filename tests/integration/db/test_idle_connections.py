@@ -13,10 +13,10 @@ from sqlalchemy import text
 from app.db.database import Database
 from app.http.problems import DatabaseUnavailable
 from tests.support.client import tasks_of
-from tests.support.database import connect, connection_to
-from tests.support.in_process import core_of, serving
+from tests.support.database import connect, database_config_for
+from tests.support.in_process import app_state_of, serving
 from tests.support.process import until
-from tests.support.relay import Relay, via
+from tests.support.relay import Relay, url_via_port
 
 pytestmark = pytest.mark.requirement("FR-055")
 
@@ -46,7 +46,9 @@ async def witness(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def test_idle_service_sends_nothing_to_the_database(relay: Relay, url: str) -> None:
-    async with serving(via(relay.port, url), database_pool_recycle=RECYCLE_SECONDS) as client:
+    async with serving(
+        url_via_port(relay.port, url), database_pool_recycle=RECYCLE_SECONDS
+    ) as client:
         assert relay.connections == 1  # opened before the first request
         assert (await client.get(ALICE)).status_code == 200
         before = (relay.connections, relay.bytes)
@@ -61,10 +63,10 @@ async def test_idle_service_sends_nothing_to_the_database(relay: Relay, url: str
 
 
 async def test_sequential_requests_share_the_most_recent_connection(relay: Relay, url: str) -> None:
-    async with serving(via(relay.port, url)) as client:
+    async with serving(url_via_port(relay.port, url)) as client:
         await asyncio.gather(*(client.get(ALICE) for _ in range(8)))
         used = relay.connections
-        warmest = core_of(client).database.pool._idle[-1]
+        warmest = app_state_of(client).database.pool._idle[-1]
         for _ in range(8):
             before = warmest.acquired_at
             assert (await client.get(ALICE)).status_code == 200
@@ -94,7 +96,7 @@ async def sleep(database: Database, seconds: float) -> None:
 async def test_statement_over_its_timeout_is_cancelled_on_the_server(
     url: str, witness: asyncpg.Connection, record_property: Callable[[str, object], None]
 ) -> None:
-    database = Database(connection_to(url), pool_size=1, timeout=1)
+    database = Database(database_config_for(url), pool_size=1, timeout=1)
     with pytest.raises(DatabaseUnavailable):
         await sleep(database, 30)
     seconds = await end_of(witness)
@@ -106,7 +108,7 @@ async def test_statement_over_its_timeout_is_cancelled_on_the_server(
 async def test_statement_ends_on_the_server_without_a_cancel(
     relay: Relay, url: str, witness: asyncpg.Connection
 ) -> None:
-    way = connection_to(via(relay.port, url))
+    way = database_config_for(url_via_port(relay.port, url))
     database = Database(way, pool_size=1, timeout=1, statement_timeout=2)
     asked = asyncio.create_task(sleep(database, 30))
     await until(lambda: is_running(witness))

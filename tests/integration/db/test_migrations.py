@@ -21,7 +21,7 @@ import app.domain.tasks.models  # noqa: F401 - adds the table to the metadata
 from app.db.database import SCHEMA_REVISION, create_migration_engine
 from app.db.migrations import ALEMBIC_CONFIG, MigrationError, upgrade
 from tests.support import process
-from tests.support.database import connect, connection_to
+from tests.support.database import connect, database_config_for
 from tests.support.process import ROOT, execute, fetch, run, scratch_database, serving
 
 VERSIONS = ROOT / "migrations/versions"
@@ -82,7 +82,7 @@ def url(server_url: str) -> Iterator[str]:
 
 def configuration(url: str, scripts: Path = ROOT / "migrations") -> Config:
     made = Config(toml_file=ALEMBIC_CONFIG)
-    made.attributes["database_config"] = connection_to(url)
+    made.attributes["database_config"] = database_config_for(url)
     made.set_main_option("script_location", str(scripts))
     return made
 
@@ -119,12 +119,12 @@ def test_released_migrations_are_unchanged() -> None:
 @pytest.mark.requirement("FR-039")
 def test_downgrade_to_base_and_upgrade_again(url: str) -> None:
     nothing = catalog(url)
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     everything = catalog(url)
     command.downgrade(configuration(url), "base")
     assert catalog(url) == nothing
     assert revisions(url) == []
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     assert catalog(url) == everything
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
@@ -132,28 +132,28 @@ def test_downgrade_to_base_and_upgrade_again(url: str) -> None:
 @pytest.mark.requirement("FR-039")
 def test_catalog_query_covers_the_schema(url: str) -> None:
     nothing = catalog(url)
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     kinds = {str(row[0]) for row in set(catalog(url)) - set(nothing)}
     assert kinds == {"relation", "column", "constraint", "index", "type"}
 
 
 @pytest.mark.requirement("FR-039")
 def test_upgrade_of_the_newest_revision_changes_nothing(url: str) -> None:
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     before = catalog(url)
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     assert catalog(url) == before
 
 
 @pytest.mark.requirement("FR-039")
 def test_models_create_the_schema_of_the_migrations(server_url: str, url: str) -> None:
     async def create_all(scratch: str) -> None:
-        engine = create_migration_engine(connection_to(scratch))
+        engine = create_migration_engine(database_config_for(scratch))
         async with engine.begin() as connection:
             await connection.run_sync(orm_registry.metadata.create_all)
         await engine.dispose()
 
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     with scratch_database(server_url) as scratch:
         asyncio.run(create_all(scratch))
         assert catalog(scratch) == catalog(url)
@@ -161,7 +161,7 @@ def test_models_create_the_schema_of_the_migrations(server_url: str, url: str) -
 
 @pytest.mark.requirement("FR-039")
 def test_alembic_finds_no_difference(url: str) -> None:
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     command.check(configuration(url))  # raises where models and schema differ
 
 
@@ -204,7 +204,7 @@ def add_next(scripts: Path, statement: str, limit: str = "5s") -> None:
 
 @pytest.mark.requirement("FR-039")
 def test_failed_migration_leaves_nothing(url: str, scripts: Path) -> None:
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     before = catalog(url)
     add_next(scripts, "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(DBAPIError, match="nowhere"):
@@ -236,7 +236,7 @@ def test_failed_migration_releases_its_lock(url: str, scripts: Path) -> None:
 
 @pytest.mark.requirement("FR-039")
 def test_migration_lock_timeout_leaves_nothing(url: str, scripts: Path) -> None:
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     before = catalog(url)
     add_next(scripts, "ALTER TABLE tasks ADD COLUMN more int", limit="300ms")
 
@@ -267,7 +267,7 @@ def test_every_released_migration_has_the_lock_timeout(direction: str) -> None:
 
 @pytest.mark.requirement("FR-039")
 def test_downgrade_has_the_lock_timeout(url: str) -> None:
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     before = catalog(url)
 
     async def while_locked() -> float:
@@ -385,11 +385,11 @@ def test_concurrent_migrations_run_one_at_a_time(url: str) -> None:
             for _ in range(2)
         ]
         waiting = "SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        await process.until(lambda: holder.fetchval(waiting), process.START_SECONDS)
+        await process.until(lambda: holder.fetchval(waiting), process.START_TIMEOUT)
         assert await holder.fetchval("SELECT to_regclass('alembic_version')") is None
         await holder.close()
         return [
-            await asyncio.wait_for(migration.wait(), process.START_SECONDS)
+            await asyncio.wait_for(migration.wait(), process.START_TIMEOUT)
             for migration in migrations
         ]
 
@@ -428,7 +428,7 @@ def test_migration_without_a_database_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.requirement("FR-039")
 def test_revision_template_has_lock_timeout_and_safety_note(url: str, scripts: Path) -> None:
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     command.revision(configuration(url, scripts), message="More columns", rev_id="9999")
     made = scripts / "versions/9999_more_columns.py"
     source = made.read_text("utf-8")
@@ -442,7 +442,7 @@ def test_revision_template_has_lock_timeout_and_safety_note(url: str, scripts: P
 
 @pytest.mark.requirement("FR-039")
 def test_revision_can_be_generated_from_the_models(url: str, scripts: Path) -> None:
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     execute(url, "DROP INDEX ix_tasks_search")
     before = catalog(url)
     command.revision(configuration(url, scripts), "Search", autogenerate=True, rev_id="9999")

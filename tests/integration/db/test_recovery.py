@@ -15,9 +15,9 @@ from sqlalchemy import text
 from app.db.database import Database
 from app.http.problems import DatabaseUnavailable
 from tests.support.client import assert_problem, tasks_of
-from tests.support.database import connect, connection_to
+from tests.support.database import connect, database_config_for
 from tests.support.in_process import serving
-from tests.support.relay import via
+from tests.support.relay import url_via_port
 from tools.fault_injection.proxy import Link, Proxy, proxied
 
 pytestmark = pytest.mark.requirement("NFR-015")
@@ -28,7 +28,7 @@ ALICE = tasks_of("alice")
 @pytest.fixture
 async def proxy(url: str) -> AsyncIterator[Proxy]:
     """A proxy to the database that can fail."""
-    behind = connection_to(url).url
+    behind = database_config_for(url).url
     host, port = str(behind.host), behind.port or 5432
     async with proxied(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else port) as opened:
         yield opened
@@ -37,7 +37,9 @@ async def proxy(url: str) -> AsyncIterator[Proxy]:
 @asynccontextmanager
 async def pool(proxy: Proxy, url: str, *, size: int, timeout: float) -> AsyncIterator[Database]:
     """A connection pool without the service."""
-    opened = Database(connection_to(via(proxy.port, url)), pool_size=size, timeout=timeout)
+    opened = Database(
+        database_config_for(url_via_port(proxy.port, url)), pool_size=size, timeout=timeout
+    )
     yield opened
     await opened.close()
 
@@ -84,7 +86,7 @@ async def test_waiters_fail_immediately_if_no_connection_opens(proxy: Proxy, url
 
 
 async def test_short_outage_between_requests_is_retried(proxy: Proxy, url: str) -> None:
-    async with serving(via(proxy.port, url)) as client:
+    async with serving(url_via_port(proxy.port, url)) as client:
         proxy.refuse()
         await asyncio.sleep(0.1)  # let the end of the connection arrive before the next statement
         asked = asyncio.create_task(client.post(ALICE, json={"title": "Buy milk"}))
@@ -97,7 +99,7 @@ async def test_short_outage_between_requests_is_retried(proxy: Proxy, url: str) 
 async def test_write_with_a_lost_response_is_503_and_applied_once(proxy: Proxy, url: str) -> None:
     rival = await connect(url)
     await rival.execute("TRUNCATE tasks")
-    async with serving(via(proxy.port, url)) as client:
+    async with serving(url_via_port(proxy.port, url)) as client:
         assert (await client.post(ALICE, json={"title": "warm"})).status_code == 201
 
         async def cut(link: Link, _: bytes) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.tasks.test_statements import ABSENT, ALICE, BODY, CASES, TASK
 from tests.support.client import ContractClient
 from tests.support.in_process import serving
-from tests.support.relay import Relay, via
+from tests.support.relay import Relay, url_via_port
 
 pytestmark = pytest.mark.requirement("NFR-004")
 
@@ -50,7 +50,7 @@ async def relay(url: str) -> AsyncIterator[Relay]:
 @pytest.fixture(scope="module")
 async def relayed(url: str, relay: Relay) -> AsyncIterator[ContractClient]:
     """A client of a service with one database connection, through the relay."""
-    async with serving(via(relay.port, url), database_pool_size=1) as client:
+    async with serving(url_via_port(relay.port, url), database_pool_size=1) as client:
         yield client
 
 
@@ -62,19 +62,19 @@ async def test_operation_is_one_round_trip(
     for _ in range(2):  # the first request prepares the statement
         await relayed.delete(ABSENT)
         await relayed.put(TASK, json=BODY)
-        relay.asked.clear()
+        relay.sent_to_server.clear()
         response = await relayed.request(case.method, case.url, **case.options)
         assert response.status_code == case.status
     # A search uses a custom plan, so its SQL is sent again, in the same round trip.
     again = ["Parse"] * (name == "listTasks, narrowed")
-    assert list(messages(relay.asked)) == [*again, *PREPARED]
+    assert list(messages(relay.sent_to_server)) == [*again, *PREPARED]
 
 
 async def test_first_operation_on_a_connection_is_two_round_trips(
     relay: Relay, relayed: ContractClient
 ) -> None:
-    relay.asked.clear()
+    relay.sent_to_server.clear()
     await relayed.get(ALICE, params={"completed": "true"})  # no case has only this filter
-    seen = list(messages(relay.asked))
+    seen = list(messages(relay.sent_to_server))
     assert seen.count("Parse") == 1
     assert seen.count("Sync") + seen.count("Flush") == 2

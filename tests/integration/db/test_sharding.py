@@ -28,7 +28,7 @@ from app.domain.tasks.schemas import (
 from app.http.etags import ETagCondition
 from app.http.pagination import CursorPosition
 from bench.scaling.explain import MODES, Call, Explainer, Mode
-from tests.support.database import connection_to
+from tests.support.database import database_config_for
 
 pytestmark = pytest.mark.requirement("NFR-020")
 
@@ -102,7 +102,7 @@ CALLS |= {
 async def explainer(database_url: str) -> AsyncIterator[Explainer]:
     """An explainer on equal tables that are partitioned into shards."""
     # A pooler would reuse the session with this search path.
-    async with Explainer.connect(connection_to(database_url).direct_config()) as made:
+    async with Explainer.connect(database_config_for(database_url).direct_config()) as made:
         await made.plain.execute("CREATE SCHEMA sharded")
         for table in TABLES:
             await made.plain.execute(

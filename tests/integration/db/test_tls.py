@@ -15,8 +15,8 @@ from sqlalchemy.engine import make_url
 from app import embedded_postgres
 from app.db.config import DatabaseConfig
 from app.db.migrations import upgrade
-from tests.support.tls import Certificates, in_front
-from tests.support.tls_cases import PASSWORD, Presenting, TlsCases, certificates
+from tests.support.tls import Certificates, tls_proxy
+from tests.support.tls_cases import PASSWORD, PresentCertificate, TLSCases, certificates
 
 __all__ = ["certificates"]
 
@@ -30,18 +30,18 @@ def socket_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def presenting(socket_url: str, certificates: Certificates) -> Presenting:
+def present_certificate(socket_url: str, certificates: Certificates) -> PresentCertificate:
     parts = make_url(socket_url)
     path = f"{parts.query['host']}/.s.PGSQL.{parts.query['port']}"
 
     @asynccontextmanager
     async def present(kind: str) -> AsyncIterator[str]:
         certificate = None if kind == "none" else certificates.made(kind)
-        async with in_front(lambda: asyncio.open_unix_connection(path), certificate) as port:
+        async with tls_proxy(lambda: asyncio.open_unix_connection(path), certificate) as port:
             yield f"postgresql://tasks:{PASSWORD}@localhost:{port}/tasks"
 
     return present
 
 
-class TestInFront(TlsCases):
+class TestTLSProxy(TLSCases):
     """A TLS proxy in front of a server without TLS."""

@@ -16,7 +16,7 @@ from app.db.config import DatabaseConfig
 from app.db.migrations import upgrade
 from tests.support.process import run
 from tests.support.tls import Certificates
-from tests.support.tls_cases import Presenting, TlsCases, certificates, serving
+from tests.support.tls_cases import PresentCertificate, TLSCases, certificates, serving
 from tools.postgres import postgres
 from tools.postgres.postgres import ENCODED, Postgres
 
@@ -42,7 +42,7 @@ def servers(certificates: Certificates) -> Iterator[dict[str, Postgres]]:
 
 
 @pytest.fixture
-def presenting(servers: dict[str, Postgres]) -> Presenting:
+def present_certificate(servers: dict[str, Postgres]) -> PresentCertificate:
     @asynccontextmanager
     async def present(kind: str) -> AsyncIterator[str]:
         yield servers[kind]._replace(host="localhost").url()
@@ -60,7 +60,7 @@ async def is_trusted(connection: DatabaseConfig) -> bool:
     return True
 
 
-class TestPostgres(TlsCases):
+class TestPostgres(TLSCases):
     """A PostgreSQL with TLS."""
 
     async def test_session_is_encrypted(

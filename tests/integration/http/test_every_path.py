@@ -14,7 +14,7 @@ from app.http.middleware import HTTPMiddleware
 from app.openapi.document import OPENAPI_PATH
 from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
-from tests.support.live import Browser, Live, request, served
+from tests.support.live import Browser, LiveServer, request, serve_in_thread
 
 ALICE = tasks_of("alice")
 ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
@@ -73,8 +73,8 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings) -> Iterator[Live]:
-    with served(settings) as opened:
+def live(settings: Settings) -> Iterator[LiveServer]:
+    with serve_in_thread(settings) as opened:
         yield opened
 
 
@@ -186,7 +186,7 @@ async def test_request_ids_are_unique(client: ContractClient) -> None:
     ],
     ids=["200", "404", "400", "431"],
 )
-def test_response_has_no_server_header(live: Live, sent: bytes) -> None:
+def test_response_has_no_server_header(live: LiveServer, sent: bytes) -> None:
     answered = live.exchange(sent)
     assert "server" not in answered.headers
     assert assert_trio(answered)
@@ -236,7 +236,7 @@ async def test_head_has_the_headers_of_get_and_no_body(
 @pytest.mark.requirement("FR-030")
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("path", ["/livez", "/openapi.json", "/docs", "/nope", ALICE, *DOCS[1:]])
-def test_head_has_the_content_length_of_get(live: Live, path: str) -> None:
+def test_head_has_the_content_length_of_get(live: LiveServer, path: str) -> None:
     got = live.call("GET", path)
     head = live.call("HEAD", path)
     assert int(head.headers["content-length"]) == len(got.content)

@@ -22,7 +22,7 @@ from litestar.response import Response, Stream
 
 from app.settings import Settings
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import Live, read_response, read_responses, request, served
+from tests.support.live import LiveServer, read_response, read_responses, request, serve_in_thread
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -38,8 +38,8 @@ ORIGIN = "https://app.example"
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings) -> Iterator[Live]:
-    with served(msgspec.structs.replace(settings, cors_origins=(ORIGIN,))) as opened:
+def live(settings: Settings) -> Iterator[LiveServer]:
+    with serve_in_thread(msgspec.structs.replace(settings, cors_origins=(ORIGIN,))) as opened:
         yield opened
 
 
@@ -80,7 +80,7 @@ BODIES = {
 @pytest.mark.parametrize(("framing", "body"), BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("cut", [None, 0, 5], ids=["one segment", "body later", "body in parts"])
 async def test_upgrade_is_ignored_and_the_body_is_read(
-    live: Live,
+    live: LiveServer,
     database: asyncpg.Connection,
     upgrade: tuple[str, ...],
     framing: str,
@@ -90,7 +90,7 @@ async def test_upgrade_is_ignored_and_the_body_is_read(
     head = request("POST", ALICE, JSON, framing, *upgrade)
     sent = head + body + ALIVE
     at = len(head) + cut if cut is not None else len(sent)
-    with live.connected() as connection:
+    with live.connect() as connection:
         send(connection, sent[:at], sent[at:])
         created, alive = read_responses(connection, "POST", "GET")
     live.contract.check("POST", ALICE, created)
@@ -101,11 +101,11 @@ async def test_upgrade_is_ignored_and_the_body_is_read(
 @pytest.mark.requirement("FR-020", "FR-035")
 @pytest.mark.parametrize("cut", [False, True], ids=["one segment", "body later"])
 async def test_body_after_an_upgrade_is_not_a_request(
-    live: Live, database: asyncpg.Connection, *, cut: bool
+    live: LiveServer, database: asyncpg.Connection, *, cut: bool
 ) -> None:
     inner = request("POST", tasks_of("mallory"), JSON, body=SMALL)
     head = request("POST", ALICE, JSON, f"Content-Length: {len(inner)}", *UPGRADES["websocket"])
-    with live.connected() as connection:
+    with live.connect() as connection:
         send(connection, *([head, inner] if cut else [head + inner]), ALIVE)
         refused, alive = read_responses(connection, "POST", "GET")
     assert_problem(refused, 400, "malformed-body")
@@ -114,9 +114,9 @@ async def test_body_after_an_upgrade_is_not_a_request(
 
 
 @pytest.mark.requirement("FR-035")
-def test_pipelined_upgrades_get_ordered_responses(live: Live) -> None:
+def test_pipelined_upgrades_get_ordered_responses(live: LiveServer) -> None:
     targets = ["/livez", "/nope", "/livez?x=1", "/livez"]
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(b"".join(request("GET", target, *UPGRADES["h2c"]) for target in targets))
         answers = read_responses(connection, *["GET"] * 4)
     assert [answer.status_code for answer in answers] == [200, 404, 400, 200]
@@ -125,10 +125,10 @@ def test_pipelined_upgrades_get_ordered_responses(live: Live) -> None:
 @pytest.mark.requirement("FR-027", "FR-030")
 @pytest.mark.parametrize("cut", [False, True], ids=["one segment", "body later"])
 async def test_connect_is_501_and_closes_the_connection(
-    live: Live, database: asyncpg.Connection, *, cut: bool
+    live: LiveServer, database: asyncpg.Connection, *, cut: bool
 ) -> None:
     head = request("CONNECT", "tasks.test:80", f"Content-Length: {len(CREATE)}")
-    with live.connected() as connection:
+    with live.connect() as connection:
         send(connection, ALIVE, head if cut else head + CREATE)
         alive, refused = read_responses(connection, "GET", "GET")
         assert is_at_end(connection)
@@ -158,7 +158,10 @@ async def test_credential_in_a_trailer_is_ignored(
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     credential = "Authorization: Bearer a1"
-    with served(settings, guards=[token_required]) as guarded, guarded.connected() as connection:
+    with (
+        serve_in_thread(settings, guards=[token_required]) as guarded,
+        guarded.connect() as connection,
+    ):
         # Both requests are in one segment, so the trailer is parsed before the guard runs.
         connection.sendall(chunked_create(credential) + chunked_create(fields=(JSON, credential)))
         answers = read_responses(connection, "POST", "POST")
@@ -167,8 +170,8 @@ async def test_credential_in_a_trailer_is_ignored(
 
 
 @pytest.mark.requirement("FR-023", "FR-024")
-def test_media_type_in_a_trailer_is_ignored(live: Live) -> None:
-    with live.connected() as connection:
+def test_media_type_in_a_trailer_is_ignored(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(chunked_create(JSON, fields=()))
         refused = read_response(connection, "POST")
     assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
@@ -176,9 +179,9 @@ def test_media_type_in_a_trailer_is_ignored(live: Live) -> None:
 
 @pytest.mark.requirement("FR-023")
 async def test_idempotency_key_in_a_trailer_is_ignored(
-    live: Live, database: asyncpg.Connection
+    live: LiveServer, database: asyncpg.Connection
 ) -> None:
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(chunked_create("Idempotency-Key: 1") * 2)
         answers = read_responses(connection, "POST", "POST")
     assert [answer.status_code for answer in answers] == [201, 201]
@@ -203,7 +206,7 @@ BROKEN = {
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize(("rest", "half_close", "status", "slug"), BROKEN.values(), ids=BROKEN)
 async def test_pipelined_error_is_sent_after_the_first_response(
-    live: Live,
+    live: LiveServer,
     database: asyncpg.Connection,
     rest: bytes,
     status: int,
@@ -211,7 +214,7 @@ async def test_pipelined_error_is_sent_after_the_first_response(
     *,
     half_close: bool,
 ) -> None:
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(CREATE + CREATE + rest)
         if half_close:
             connection.shutdown(socket.SHUT_WR)
@@ -225,9 +228,9 @@ async def test_pipelined_error_is_sent_after_the_first_response(
 
 @pytest.mark.requirement("FR-023")
 async def test_invalid_chunks_of_a_second_request_wait_for_the_first(
-    live: Live, database: asyncpg.Connection
+    live: LiveServer, database: asyncpg.Connection
 ) -> None:
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(CREATE + request("POST", ALICE, JSON, CHUNKED) + b"zz\r\n")
         created, refused = read_responses(connection, "POST", "POST")
         assert is_at_end(connection)
@@ -251,9 +254,9 @@ EARLY = {
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize(("method", "target", "fields", "status"), EARLY.values(), ids=EARLY)
 def test_early_rejection_of_expect_closes_the_connection(
-    live: Live, method: str, target: str, fields: tuple[str, ...], status: int
+    live: LiveServer, method: str, target: str, fields: tuple[str, ...], status: int
 ) -> None:
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(request(method, target, *fields))
         refused = read_response(connection, method)
         assert is_at_end(connection)
@@ -262,7 +265,10 @@ def test_early_rejection_of_expect_closes_the_connection(
 
 @pytest.mark.requirement("FR-027", "FR-042")
 def test_guard_rejection_of_expect_closes_the_connection(settings: Settings) -> None:
-    with served(settings, guards=[token_required]) as guarded, guarded.connected() as connection:
+    with (
+        serve_in_thread(settings, guards=[token_required]) as guarded,
+        guarded.connect() as connection,
+    ):
         connection.sendall(request("POST", ALICE, JSON, *EXPECT))
         refused = read_response(connection, "POST")
         assert is_at_end(connection)
@@ -270,8 +276,8 @@ def test_guard_rejection_of_expect_closes_the_connection(settings: Settings) -> 
 
 
 @pytest.mark.requirement("FR-027")
-def test_expect_without_a_body_keeps_the_connection(live: Live) -> None:
-    with live.connected() as connection:
+def test_expect_without_a_body_keeps_the_connection(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("GET", "/livez", "Expect: 100-continue") + ALIVE)
         answers = read_responses(connection, "GET", "GET")
     assert [answer.headers.get("connection") for answer in answers] == [None, None]
@@ -305,8 +311,10 @@ def assert_own(refused: httpx.Response) -> None:
     ],
     ids=["a field", "Host", "431", "a chunk", "501"],
 )
-def test_rejected_request_keeps_its_ids_and_origin(live: Live, sent: bytes, status: int) -> None:
-    with live.connected() as connection:
+def test_rejected_request_keeps_its_ids_and_origin(
+    live: LiveServer, sent: bytes, status: int
+) -> None:
+    with live.connect() as connection:
         connection.sendall(sent)
         refused = read_response(connection)
         assert is_at_end(connection)
@@ -324,8 +332,8 @@ def test_rejected_request_keeps_its_ids_and_origin(live: Live, sent: bytes, stat
     ],
     ids=["header section", "length", "chunks"],
 )
-def test_truncated_request_keeps_its_ids_and_origin(live: Live, sent: bytes) -> None:
-    with live.connected() as connection:
+def test_truncated_request_keeps_its_ids_and_origin(live: LiveServer, sent: bytes) -> None:
+    with live.connect() as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         refused = read_response(connection, "POST")
@@ -338,7 +346,7 @@ def test_truncated_request_keeps_its_ids_and_origin(live: Live, sent: bytes) -> 
 
 
 @pytest.mark.requirement("FR-021", "FR-027")
-def test_http_1_1_without_host_is_400(live: Live) -> None:
+def test_http_1_1_without_host_is_400(live: LiveServer) -> None:
     assert_problem(live.exchange(b"GET /livez HTTP/1.1\r\n\r\n"), 400, "malformed-request")
 
 
@@ -354,7 +362,7 @@ CODINGS = {
 @pytest.mark.requirement("FR-023", "FR-027")
 @pytest.mark.parametrize("fields", CODINGS.values(), ids=CODINGS)
 async def test_transfer_coding_other_than_chunked_is_501(
-    live: Live, database: asyncpg.Connection, fields: tuple[str, ...]
+    live: LiveServer, database: asyncpg.Connection, fields: tuple[str, ...]
 ) -> None:
     sent = request("POST", ALICE, JSON, *fields) + CHUNKS + b"\r\n"
     refused = live.exchange(sent, method="POST", target=ALICE)
@@ -367,7 +375,7 @@ async def test_transfer_coding_other_than_chunked_is_501(
 @pytest.mark.parametrize("upgrade", [(), UPGRADES["h2c"]], ids=["plain", "upgrade"])
 @pytest.mark.parametrize("length", [0, 5, len(CHUNKS) + 2])
 async def test_chunked_with_content_length_is_400_and_not_read(
-    live: Live, database: asyncpg.Connection, length: int, upgrade: tuple[str, ...]
+    live: LiveServer, database: asyncpg.Connection, length: int, upgrade: tuple[str, ...]
 ) -> None:
     fields = (CHUNKED, f"Content-Length: {length}", *upgrade)
     for order in (fields, fields[::-1]):
@@ -378,7 +386,7 @@ async def test_chunked_with_content_length_is_400_and_not_read(
 
 
 @pytest.mark.requirement("FR-023", "FR-027")
-async def test_chunked_http_1_0_is_400(live: Live, database: asyncpg.Connection) -> None:
+async def test_chunked_http_1_0_is_400(live: LiveServer, database: asyncpg.Connection) -> None:
     sent = request("POST", ALICE, JSON, CHUNKED).replace(b"HTTP/1.1", b"HTTP/1.0") + CHUNKS
     refused = live.exchange(sent + b"\r\n", method="POST", target=ALICE)
     assert_problem(refused, 400, "malformed-request")
@@ -387,7 +395,7 @@ async def test_chunked_http_1_0_is_400(live: Live, database: asyncpg.Connection)
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "3.0"])
-def test_other_http_version_is_400(live: Live, version: str) -> None:
+def test_other_http_version_is_400(live: LiveServer, version: str) -> None:
     sent = f"GET /livez HTTP/{version}\r\nHost: a\r\n\r\n".encode()
     assert_problem(live.exchange(sent), 400, "malformed-request")
 
@@ -404,7 +412,7 @@ CANDIDATES = """
 ANSWERED = {"GET": 200, "HEAD": 200, "OPTIONS": 204}
 
 
-def documented_methods(live: Live) -> set[str]:
+def documented_methods(live: LiveServer) -> set[str]:
     """Read the methods with status 405 from the text of the contract."""
     text = " ".join(live.call("GET", "/openapi.yaml").text.split())
     _, _, rest = text.partition("Other methods are **405** with the same `Allow`: ")
@@ -413,7 +421,7 @@ def documented_methods(live: Live) -> set[str]:
 
 
 @pytest.mark.requirement("FR-030")
-def test_each_method_gets_the_documented_status(live: Live) -> None:
+def test_each_method_gets_the_documented_status(live: LiveServer) -> None:
     documented = documented_methods(live)
     assert len(documented) > 20
     for method in CANDIDATES:
@@ -452,7 +460,7 @@ def test_streaming_response_sends_headers_before_the_first_chunk(
     settings: Settings,
 ) -> None:
     proceed.clear()
-    with served(settings, route_handlers=[streamed]) as live, live.connected() as connection:
+    with serve_in_thread(settings, route_handlers=[streamed]) as live, live.connect() as connection:
         connection.settimeout(3)
         try:
             connection.sendall(request("GET", "/streamed"))
@@ -468,7 +476,10 @@ def test_streaming_response_sends_headers_before_the_first_chunk(
 @pytest.mark.requirement("FR-042", "NFR-015")
 def test_shutdown_waits_for_background_tasks(settings: Settings) -> None:
     done.clear()
-    with served(settings, route_handlers=[background]) as live, live.connected() as connection:
+    with (
+        serve_in_thread(settings, route_handlers=[background]) as live,
+        live.connect() as connection,
+    ):
         connection.sendall(request("POST", "/background"))
         assert read_response(connection, "POST").status_code == 201
         assert not done.is_set()

@@ -16,7 +16,7 @@ from app.db.config import DatabaseConfig
 from app.db.database import SCHEMA_REVISION
 from app.db.migrations import MigrationError, get_revision, upgrade
 from tests.support.client import ContractClient, assert_problem
-from tests.support.database import connect, connection_to, settings_for
+from tests.support.database import connect, database_config_for, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database, until
 
@@ -50,7 +50,7 @@ def empty_url(server_url: str) -> Iterator[str]:
 def migrated_url(server_url: str) -> Iterator[str]:
     """A migrated database, to change its revision."""
     with scratch_database(server_url) as url:
-        upgrade(connection_to(url))
+        upgrade(database_config_for(url))
         yield url
 
 

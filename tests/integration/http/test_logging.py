@@ -20,7 +20,7 @@ from app.logging import LogFormat, LogLevel, configure_logging, log
 from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
-from tests.support.live import request, served
+from tests.support.live import request, serve_in_thread
 from tests.support.logs import LogFile, log_file, restore
 
 ALICE = tasks_of("alice")
@@ -198,7 +198,7 @@ async def test_level_above_info_omits_access_log(
 @pytest.mark.usefixtures("database")
 def test_every_request_of_a_server_is_one_line(settings: Settings, configured: Configure) -> None:
     stream = configured()
-    with served(settings) as live:
+    with serve_in_thread(settings) as live:
         live.call("GET", "/livez")
         live.call("GET", "/nope")
     requests = [line["status"] for line in lines(stream) if line["event"] == "request"]
@@ -215,7 +215,7 @@ def test_protocol_rejection_is_logged_with_its_request_id(
     settings: Settings, configured: Configure, sent: bytes
 ) -> None:
     stream = configured()
-    with served(settings) as live:
+    with serve_in_thread(settings) as live:
         refused = live.exchange(sent)
     line = only(stream)
     assert line["request_id"] == refused.headers["x-request-id"]

@@ -35,7 +35,7 @@ def test_metrics_count_requests(database_url: str) -> None:
         created = httpx.post(service.url + alice, json={"title": "Buy milk"})
         httpx.delete(service.url + created.headers["location"])
         httpx.get(f"{service.url}/nope")
-        samples = scraped(service.told("metrics"))
+        samples = scraped(service.startup_value("metrics"))
         beside = httpx.get(f"{service.url}/metrics")
         assert service.stop() == 0
     counts = samples["http_server_request_duration_seconds_count"]
@@ -57,7 +57,7 @@ def test_metrics_are_off_by_default(database_url: str) -> None:
 
 def test_metrics_port_in_use_is_reported(database_url: str) -> None:
     with serving(DATABASE_URL=database_url, METRICS_PORT=0) as service:
-        port = service.told("metrics").rsplit(":", 1)[1].partition("/")[0]
+        port = service.startup_value("metrics").rsplit(":", 1)[1].partition("/")[0]
         refused = run("serve", DATABASE_URL=database_url, PORT=0, METRICS_PORT=port)
     assert refused.returncode == 1
     assert f"Cannot listen on 127.0.0.1, port {port}" in refused.stderr
@@ -68,7 +68,7 @@ def test_dashboard_uses_existing_metrics_and_labels(database_url: str) -> None:
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     with serving(DATABASE_URL=database_url, METRICS_PORT=0) as service:
         httpx.get(f"{service.url}/livez")
-        text = httpx.get(service.told("metrics")).text
+        text = httpx.get(service.startup_value("metrics")).text
     known = set(re.findall(r"^([a-z_]+)[ {]", text, re.MULTILINE))
     known |= set(re.findall(r"[{,]([a-z_]+)=", text))
     assert len(asked) >= 8

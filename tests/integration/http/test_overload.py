@@ -21,7 +21,7 @@ from litestar.handlers import BaseRouteHandler
 from app.settings import Settings
 from tests.contract.test_responses import PLAIN
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import Live, read_response, request, served
+from tests.support.live import LiveServer, read_response, request, serve_in_thread
 from tests.support.process import eventually, execute
 
 pytestmark = [pytest.mark.requirement("FR-047"), pytest.mark.usefixtures("database")]
@@ -48,11 +48,11 @@ class Gate:
 
 
 @contextmanager
-def full(settings: Settings) -> Iterator[tuple[Live, Gate]]:
+def full(settings: Settings) -> Iterator[tuple[LiveServer, Gate]]:
     """A service with a limit of one concurrent request, and one request in progress."""
     gate = Gate()
     one = msgspec.structs.replace(settings, max_concurrent_requests=1)
-    with served(one, guards=[gate]) as live, live.connected() as connection:
+    with serve_in_thread(one, guards=[gate]) as live, live.connect() as connection:
         connection.sendall(request("GET", ALICE, HELD))
         assert gate.reached.wait(10)
         yield live, gate
@@ -61,7 +61,7 @@ def full(settings: Settings) -> Iterator[tuple[Live, Gate]]:
 
 
 @pytest.fixture(scope="module")
-def overloaded(settings: Settings) -> Iterator[Live]:
+def overloaded(settings: Settings) -> Iterator[LiveServer]:
     with full(settings) as (live, _):
         yield live
 
@@ -70,7 +70,9 @@ OTHERS = [operation for operation in PLAIN if operation not in {"getLiveness", "
 
 
 @pytest.mark.parametrize("operation", OTHERS)
-def test_request_above_the_limit_is_immediately_rejected(overloaded: Live, operation: str) -> None:
+def test_request_above_the_limit_is_immediately_rejected(
+    overloaded: LiveServer, operation: str
+) -> None:
     started = time.monotonic()
     refused = overloaded.call(PLAIN[operation]["method"], PLAIN[operation]["url"])
     assert time.monotonic() - started < 1
@@ -80,19 +82,19 @@ def test_request_above_the_limit_is_immediately_rejected(overloaded: Live, opera
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("target", ["/livez", "/readyz"])
-def test_health_check_is_not_rejected(overloaded: Live, target: str, method: str) -> None:
+def test_health_check_is_not_rejected(overloaded: LiveServer, target: str, method: str) -> None:
     assert overloaded.call(method, target).is_success
 
 
 @pytest.mark.parametrize("target", ["/livez?", "/readyz/", "//livez"])
-def test_request_similar_to_a_health_check_is_rejected(overloaded: Live, target: str) -> None:
-    with overloaded.connected() as connection:
+def test_request_similar_to_a_health_check_is_rejected(overloaded: LiveServer, target: str) -> None:
+    with overloaded.connect() as connection:
         connection.sendall(request("GET", target))
         assert_problem(read_response(connection), 503, "overloaded")
 
 
 async def test_rejected_request_has_no_effect(
-    overloaded: Live, database: asyncpg.Connection
+    overloaded: LiveServer, database: asyncpg.Connection
 ) -> None:
     assert overloaded.call("POST", ALICE, JSON, body=SMALL).status_code == 503
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
@@ -105,22 +107,22 @@ async def test_rejected_request_has_no_effect(
     ids=["one", "the last of two"],
 )
 def test_rejection_has_the_request_id_of_the_client(
-    overloaded: Live, fields: tuple[str, ...]
+    overloaded: LiveServer, fields: tuple[str, ...]
 ) -> None:
     refused = overloaded.call("GET", ALICE, *fields)
     assert refused.headers["x-request-id"] == refused.json()["instance"] == "mine"
 
 
 @pytest.mark.requirement("FR-029")
-def test_rejection_without_request_id_gets_a_new_one(overloaded: Live) -> None:
+def test_rejection_without_request_id_gets_a_new_one(overloaded: LiveServer) -> None:
     ids = {overloaded.call("GET", ALICE, "X-Request-ID: a b").json()["instance"] for _ in range(2)}
     assert len(ids) == 2
     assert "a b" not in ids
 
 
 @pytest.mark.requirement("FR-030")
-def test_rejected_head_has_no_body_and_keeps_the_connection(overloaded: Live) -> None:
-    with overloaded.connected() as connection:
+def test_rejected_head_has_no_body_and_keeps_the_connection(overloaded: LiveServer) -> None:
+    with overloaded.connect() as connection:
         connection.sendall(request("HEAD", ALICE))
         assert read_response(connection, "HEAD").status_code == 503
         connection.sendall(request("GET", "/livez"))
@@ -129,12 +131,12 @@ def test_rejected_head_has_no_body_and_keeps_the_connection(overloaded: Live) ->
 
 @pytest.mark.parametrize("later", [0, 10], ids=["at once", "in parts"])
 def test_body_of_a_rejected_request_is_not_parsed_as_a_request(
-    overloaded: Live, later: int
+    overloaded: LiveServer, later: int
 ) -> None:
     body = b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n"
     sent = request("POST", ALICE, JSON, body=body)
     at = len(sent) - later
-    with overloaded.connected() as connection:
+    with overloaded.connect() as connection:
         connection.sendall(sent[:at])
         assert_problem(read_response(connection, "POST"), 503, "overloaded")
         connection.sendall(sent[at:] + request("GET", "/livez"))
@@ -142,8 +144,10 @@ def test_body_of_a_rejected_request_is_not_parsed_as_a_request(
 
 
 @pytest.mark.parametrize("field", ["Expect: 100-continue", "Connection: close"])
-def test_rejection_closes_a_connection_that_cannot_continue(overloaded: Live, field: str) -> None:
-    with overloaded.connected() as connection:
+def test_rejection_closes_a_connection_that_cannot_continue(
+    overloaded: LiveServer, field: str
+) -> None:
+    with overloaded.connect() as connection:
         connection.sendall(request("POST", ALICE, JSON, field, "Content-Length: 21"))
         refused = read_response(connection, "POST")
         assert connection.recv(1) == b""
@@ -152,7 +156,7 @@ def test_rejection_closes_a_connection_that_cannot_continue(overloaded: Live, fi
 
 
 def test_rejected_connection_is_served_below_the_limit(settings: Settings) -> None:
-    with full(settings) as (live, gate), live.connected() as connection:
+    with full(settings) as (live, gate), live.connect() as connection:
         connection.sendall(request("GET", ALICE))
         assert read_response(connection).status_code == 503
         gate.opened.set()
@@ -175,7 +179,7 @@ def test_rejection_is_readable_from_allowed_origin(settings: Settings) -> None:
 
 def test_slow_request_body_does_not_count_against_the_limit(settings: Settings) -> None:
     one = msgspec.structs.replace(settings, max_concurrent_requests=1)
-    with served(one) as live, live.connected() as slow:
+    with serve_in_thread(one) as live, live.connect() as slow:
         slow.sendall(request("POST", ALICE, JSON, "Content-Length: 21") + SMALL[:5])
         time.sleep(0.2)
         assert live.call("GET", ALICE).status_code == 200
@@ -186,7 +190,7 @@ def test_slow_request_body_does_not_count_against_the_limit(settings: Settings) 
 def test_request_without_body_counts_against_the_limit(settings: Settings) -> None:
     gate = Gate()
     one = msgspec.structs.replace(settings, max_concurrent_requests=1)
-    with served(one, guards=[gate]) as live, live.connected() as connection:
+    with serve_in_thread(one, guards=[gate]) as live, live.connect() as connection:
         connection.sendall(request("GET", ALICE, HELD, "Content-Length: 1"))
         assert gate.reached.wait(10)
         assert live.call("GET", ALICE).status_code == 503
@@ -204,9 +208,9 @@ def burst(connections: list[socket.socket], target: str = ALICE) -> list[int]:
 
 
 @contextmanager
-def connected(live: Live, number: int) -> Iterator[list[socket.socket]]:
+def connected(live: LiveServer, number: int) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(live.connected()) for _ in range(number)]
+        yield [stack.enter_context(live.connect()) for _ in range(number)]
 
 
 def test_health_checks_do_not_count(settings: Settings) -> None:
@@ -217,7 +221,7 @@ def test_health_checks_do_not_count(settings: Settings) -> None:
         while not ended.is_set():
             checks.update(burst(connections, "/readyz"))
 
-    with served(one) as live, connected(live, 32) as checking:
+    with serve_in_thread(one) as live, connected(live, 32) as checking:
         thread = Thread(target=check_again_and_again, args=[checking])
         thread.start()
         statuses = Counter(live.call("GET", ALICE).status_code for _ in range(50))
@@ -254,8 +258,8 @@ def test_disconnected_client_releases_its_slot(
     execute(database_url, BIG)  # the responses do not fit into the socket buffers
     gate = Gate()
     one = msgspec.structs.replace(settings, max_concurrent_requests=1)
-    with served(one, guards=[gate]) as live:
-        with live.connected() as connection:
+    with serve_in_thread(one, guards=[gate]) as live:
+        with live.connect() as connection:
             connection.sendall(sent)
             time.sleep(wait)
             # Reset the connection, so that the service drops all its data.
@@ -265,7 +269,7 @@ def test_disconnected_client_releases_its_slot(
         eventually(lambda: live.call("GET", f"{ALICE}?limit=1").status_code == 200)
         gate.opened.clear()
         gate.reached.clear()
-        with live.connected() as connection:  # the limit is one request
+        with live.connect() as connection:  # the limit is one request
             connection.sendall(request("GET", f"{ALICE}?limit=1", HELD))
             assert gate.reached.wait(10)
             assert live.call("GET", ALICE).status_code == 503
@@ -276,7 +280,7 @@ def test_disconnected_client_releases_its_slot(
 def test_bursts_are_served_a_second_after_overload(settings: Settings) -> None:
     few = msgspec.structs.replace(settings, max_concurrent_requests=6)
     during, after = Counter[int](), Counter[int]()
-    with served(few) as live, connected(live, 48) as clients:
+    with serve_in_thread(few) as live, connected(live, 48) as clients:
         started = time.monotonic()
         while time.monotonic() < started + 1:
             during.update(burst(clients))
@@ -291,7 +295,7 @@ def test_client_without_pauses_is_served_after_overload(
     settings: Settings,
 ) -> None:
     few = msgspec.structs.replace(settings, max_concurrent_requests=6)
-    with served(few) as live, connected(live, 48) as clients:
+    with serve_in_thread(few) as live, connected(live, 48) as clients:
         started = time.monotonic()
         while time.monotonic() < started + 1:
             burst(clients)

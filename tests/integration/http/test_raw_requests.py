@@ -12,7 +12,7 @@ import pytest
 
 from app.settings import Settings
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import Live, read_response, read_responses, request, served
+from tests.support.live import LiveServer, read_response, read_responses, request, serve_in_thread
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -24,12 +24,12 @@ HEAD_AT_MOST = 32_768
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings) -> Iterator[Live]:
-    with served(settings) as opened:
+def live(settings: Settings) -> Iterator[LiveServer]:
+    with serve_in_thread(settings) as opened:
         yield opened
 
 
-def create(live: Live, body: bytes, *fields: str) -> httpx.Response:
+def create(live: LiveServer, body: bytes, *fields: str) -> httpx.Response:
     return live.call("POST", ALICE, *(fields or (JSON,)), body=body)
 
 
@@ -82,7 +82,7 @@ NOT_JSON = {
 
 @pytest.mark.requirement("FR-023")
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
-def test_body_that_is_not_utf8_json_is_400(live: Live, body: bytes) -> None:
+def test_body_that_is_not_utf8_json_is_400(live: LiveServer, body: bytes) -> None:
     assert_problem(create(live, body), 400, "malformed-body")
 
 
@@ -102,12 +102,12 @@ REPEATED = {
 
 @pytest.mark.requirement("FR-023")
 @pytest.mark.parametrize("body", REPEATED.values(), ids=REPEATED)
-def test_duplicate_property_is_400(live: Live, body: bytes) -> None:
+def test_duplicate_property_is_400(live: LiveServer, body: bytes) -> None:
     assert_problem(create(live, body), 400, "malformed-body")
 
 
 @pytest.mark.requirement("FR-001", "FR-023")
-def test_property_name_inside_a_string_is_not_a_duplicate(live: Live) -> None:
+def test_property_name_inside_a_string_is_not_a_duplicate(live: LiveServer) -> None:
     body = b'{"title": "say \\"title\\"", "description": "\\u0022title\\u0022"}'
     created = create(live, body)
     assert created.status_code == 201
@@ -126,7 +126,7 @@ NESTED = {
 
 @pytest.mark.requirement("FR-023", "FR-027")
 @pytest.mark.parametrize("body", NESTED.values(), ids=NESTED)
-def test_deeply_nested_body_is_400(live: Live, body: bytes) -> None:
+def test_deeply_nested_body_is_400(live: LiveServer, body: bytes) -> None:
     assert_problem(create(live, body), 400, "malformed-body")
 
 
@@ -144,7 +144,7 @@ NUMBERS = {
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
 @pytest.mark.parametrize("member", ["title", "description", "completed"])
-def test_number_of_any_size_is_422(live: Live, member: str, number: bytes) -> None:
+def test_number_of_any_size_is_422(live: LiveServer, member: str, number: bytes) -> None:
     body = b'{"title": "a", "%s": %s}' % (member.encode(), number)
     body = body.replace(b'"title": "a", "title"', b'"title"')
     assert_problem(create(live, body), 422, "invalid-body", f"/{member}")
@@ -152,7 +152,7 @@ def test_number_of_any_size_is_422(live: Live, member: str, number: bytes) -> No
 
 @pytest.mark.requirement("FR-026", "FR-008")
 @pytest.mark.parametrize("member", ["title", "description"])
-def test_escaped_u0000_is_422(live: Live, member: str) -> None:
+def test_escaped_u0000_is_422(live: LiveServer, member: str) -> None:
     body = b'{"title": "a", "%s": "a\\u0000b"}' % member.encode()
     body = body.replace(b'"title": "a", "title"', b'"title"')
     assert_problem(create(live, body), 422, "invalid-body", f"/{member}")
@@ -166,12 +166,12 @@ def padded(size: int) -> bytes:
 
 
 @pytest.mark.requirement("FR-025")
-def test_body_of_131072_bytes_is_accepted(live: Live) -> None:
+def test_body_of_131072_bytes_is_accepted(live: LiveServer) -> None:
     assert create(live, padded(AT_MOST)).status_code == 201
 
 
 @pytest.mark.requirement("FR-025")
-def test_chunked_body_of_131072_bytes_is_accepted(live: Live) -> None:
+def test_chunked_body_of_131072_bytes_is_accepted(live: LiveServer) -> None:
     body = padded(AT_MOST)
     head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
     sent = head + chunked(body[:70_000], body[70_000:], b"")
@@ -179,21 +179,23 @@ def test_chunked_body_of_131072_bytes_is_accepted(live: Live) -> None:
 
 
 @pytest.mark.requirement("FR-025", "FR-026")
-def test_invalid_body_of_131072_bytes_is_422(live: Live) -> None:
+def test_invalid_body_of_131072_bytes_is_422(live: LiveServer) -> None:
     body = b'{"title": "' + b"x" * (AT_MOST - 13) + b'"}'
     assert len(body) == AT_MOST
     assert_problem(create(live, body), 422, "invalid-body", "/title")
 
 
 @pytest.mark.requirement("FR-025")
-async def test_body_one_byte_too_long_is_413(live: Live, database: asyncpg.Connection) -> None:
+async def test_body_one_byte_too_long_is_413(
+    live: LiveServer, database: asyncpg.Connection
+) -> None:
     assert_problem(create(live, padded(AT_MOST + 1)), 413, "content-too-large")
     assert await count(database) == 0
 
 
 @pytest.mark.requirement("FR-025")
 async def test_chunked_body_one_byte_too_long_is_413(
-    live: Live, database: asyncpg.Connection
+    live: LiveServer, database: asyncpg.Connection
 ) -> None:
     body = padded(AT_MOST + 1)
     head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
@@ -203,27 +205,27 @@ async def test_chunked_body_one_byte_too_long_is_413(
 
 
 @pytest.mark.requirement("FR-025")
-def test_content_length_over_the_limit_is_413_before_the_body(live: Live) -> None:
+def test_content_length_over_the_limit_is_413_before_the_body(live: LiveServer) -> None:
     sent = request("POST", ALICE, JSON, "Content-Length: 1000000000")
     assert_problem(live.exchange(sent, method="POST", target=ALICE), 413, "content-too-large")
 
 
 @pytest.mark.requirement("FR-025")
-def test_endless_chunked_body_is_413(live: Live) -> None:
+def test_endless_chunked_body_is_413(live: LiveServer) -> None:
     head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
     sent = head + chunked(*[b" " * 60_000] * 4)
     assert_problem(live.exchange(sent, method="POST", target=ALICE), 413, "content-too-large")
 
 
 @pytest.mark.requirement("FR-024", "FR-025")
-def test_media_type_is_checked_before_length(live: Live) -> None:
+def test_media_type_is_checked_before_length(live: LiveServer) -> None:
     too_long = padded(AT_MOST + 1)
     refused = create(live, too_long, "Content-Type: text/plain")
     assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
 
 
 @pytest.mark.requirement("FR-023")
-async def test_truncated_body_is_400(live: Live, database: asyncpg.Connection) -> None:
+async def test_truncated_body_is_400(live: LiveServer, database: asyncpg.Connection) -> None:
     sent = request("POST", ALICE, JSON, "Content-Length: 500") + SMALL
     cut = live.exchange(sent, method="POST", target=ALICE, half_close=True)
     assert_problem(cut, 400, "malformed-body")
@@ -231,7 +233,9 @@ async def test_truncated_body_is_400(live: Live, database: asyncpg.Connection) -
 
 
 @pytest.mark.requirement("FR-023")
-async def test_truncated_chunked_body_is_400(live: Live, database: asyncpg.Connection) -> None:
+async def test_truncated_chunked_body_is_400(
+    live: LiveServer, database: asyncpg.Connection
+) -> None:
     sent = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + chunked(SMALL)
     cut = live.exchange(sent, method="POST", target=ALICE, half_close=True)
     assert_problem(cut, 400, "malformed-body")
@@ -239,14 +243,14 @@ async def test_truncated_chunked_body_is_400(live: Live, database: asyncpg.Conne
 
 
 @pytest.mark.requirement("FR-001", "FR-027")
-def test_half_closed_client_gets_its_response(live: Live) -> None:
+def test_half_closed_client_gets_its_response(live: LiveServer) -> None:
     sent = request("POST", ALICE, JSON, body=SMALL)
     created = live.exchange(sent, method="POST", target=ALICE, half_close=True)
     assert created.status_code == 201
 
 
 @pytest.mark.requirement("FR-027")
-def test_truncated_headers_are_400(live: Live) -> None:
+def test_truncated_headers_are_400(live: LiveServer) -> None:
     assert_problem(
         live.exchange(b"GET /livez HTTP/1.1\r\nHo", half_close=True), 400, "malformed-request"
     )
@@ -267,7 +271,7 @@ DECLARED = {
 
 @pytest.mark.requirement("FR-024")
 @pytest.mark.parametrize("declared", DECLARED.values(), ids=DECLARED)
-def test_utf8_json_is_accepted(live: Live, declared: str) -> None:
+def test_utf8_json_is_accepted(live: LiveServer, declared: str) -> None:
     assert create(live, SMALL, f"Content-Type: {declared}").status_code == 201
 
 
@@ -299,7 +303,7 @@ UNSUPPORTED = {
 @pytest.mark.requirement("FR-024")
 @pytest.mark.parametrize("declared", UNSUPPORTED.values(), ids=UNSUPPORTED)
 async def test_media_type_other_than_utf8_json_is_415(
-    live: Live, database: asyncpg.Connection, declared: str
+    live: LiveServer, database: asyncpg.Connection, declared: str
 ) -> None:
     refused = create(live, SMALL, f"Content-Type: {declared}")
     assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
@@ -307,7 +311,7 @@ async def test_media_type_other_than_utf8_json_is_415(
 
 
 @pytest.mark.requirement("FR-024")
-def test_body_without_media_type_is_415(live: Live) -> None:
+def test_body_without_media_type_is_415(live: LiveServer) -> None:
     refused = create(live, SMALL, "X-Other: 1")
     assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
 
@@ -316,7 +320,7 @@ def test_body_without_media_type_is_415(live: Live) -> None:
 @pytest.mark.parametrize(
     "coding", ["gzip", "br", "deflate", "x", "identity, gzip", "gzip, identity"]
 )
-def test_content_encoding_is_415(live: Live, coding: str) -> None:
+def test_content_encoding_is_415(live: LiveServer, coding: str) -> None:
     refused = create(live, SMALL, JSON, f"Content-Encoding: {coding}")
     assert_problem(refused, 415, "unsupported-media-type", "Content-Encoding")
 
@@ -324,7 +328,7 @@ def test_content_encoding_is_415(live: Live, coding: str) -> None:
 @pytest.mark.requirement("FR-024")
 @pytest.mark.parametrize("order", [("gzip", "identity"), ("identity", "gzip")])
 def test_content_encoding_in_either_of_two_headers_is_415(
-    live: Live, order: tuple[str, str]
+    live: LiveServer, order: tuple[str, str]
 ) -> None:
     refused = create(live, SMALL, JSON, *(f"Content-Encoding: {coding}" for coding in order))
     assert_problem(refused, 415, "unsupported-media-type", "Content-Encoding")
@@ -340,7 +344,7 @@ def test_content_encoding_in_either_of_two_headers_is_415(
     ],
     ids=" ".join,
 )
-def test_two_content_type_headers_are_415(live: Live, types: tuple[str, str]) -> None:
+def test_two_content_type_headers_are_415(live: LiveServer, types: tuple[str, str]) -> None:
     refused = create(live, SMALL, *(f"Content-Type: {one}" for one in types))
     assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
 
@@ -365,7 +369,7 @@ AMBIGUOUS = {
 @pytest.mark.requirement("FR-023", "FR-027")
 @pytest.mark.parametrize("fields", AMBIGUOUS.values(), ids=AMBIGUOUS)
 async def test_ambiguous_content_length_is_400(
-    live: Live, database: asyncpg.Connection, fields: tuple[str, ...]
+    live: LiveServer, database: asyncpg.Connection, fields: tuple[str, ...]
 ) -> None:
     sent = request("POST", ALICE, JSON, *fields) + SMALL
     refused = live.exchange(sent, method="POST", target=ALICE)
@@ -374,7 +378,7 @@ async def test_ambiguous_content_length_is_400(
 
 
 @pytest.mark.requirement("FR-027")
-async def test_chunk_without_a_size_is_400(live: Live, database: asyncpg.Connection) -> None:
+async def test_chunk_without_a_size_is_400(live: LiveServer, database: asyncpg.Connection) -> None:
     sent = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + b"zz\r\n"
     refused = live.exchange(sent, method="POST", target=ALICE)
     assert_problem(refused, 400, "malformed-request")
@@ -386,7 +390,7 @@ async def test_chunk_without_a_size_is_400(live: Live, database: asyncpg.Connect
 
 @pytest.mark.requirement("FR-027", "FR-029")
 @pytest.mark.parametrize("target", ["/" + "a" * 40_000, "/livez?" + "a" * 40_000], ids=len)
-def test_long_request_line_is_431(live: Live, target: str) -> None:
+def test_long_request_line_is_431(live: LiveServer, target: str) -> None:
     assert_problem(live.call("GET", target), 431, "header-fields-too-large")
 
 
@@ -394,18 +398,18 @@ def test_long_request_line_is_431(live: Live, target: str) -> None:
 @pytest.mark.parametrize(
     "field", ["X: " + "a" * 40_000, "X" * 40_000 + ": a"], ids=["value", "name"]
 )
-def test_long_header_is_431(live: Live, field: str) -> None:
+def test_long_header_is_431(live: LiveServer, field: str) -> None:
     assert_problem(live.call("GET", "/livez", field), 431, "header-fields-too-large")
 
 
 @pytest.mark.requirement("FR-027", "FR-029")
-def test_many_headers_over_the_limit_are_431(live: Live) -> None:
+def test_many_headers_over_the_limit_are_431(live: LiveServer) -> None:
     fields = [f"X-{number}: {'a' * 100}" for number in range(400)]
     assert_problem(live.call("GET", "/livez", *fields), 431, "header-fields-too-large")
 
 
 @pytest.mark.requirement("FR-027")
-def test_many_short_headers_over_the_limit_are_431(live: Live) -> None:
+def test_many_short_headers_over_the_limit_are_431(live: LiveServer) -> None:
     assert_problem(live.call("GET", "/livez", *["a: b"] * 6_000), 431, "header-fields-too-large")
 
 
@@ -415,18 +419,18 @@ def head_of(size: int) -> bytes:
 
 
 @pytest.mark.requirement("FR-027")
-def test_headers_of_32768_bytes_are_accepted(live: Live) -> None:
+def test_headers_of_32768_bytes_are_accepted(live: LiveServer) -> None:
     assert live.exchange(head_of(HEAD_AT_MOST)).status_code == 200
 
 
 @pytest.mark.requirement("FR-027")
-def test_headers_one_byte_too_long_are_431(live: Live) -> None:
+def test_headers_one_byte_too_long_are_431(live: LiveServer) -> None:
     assert_problem(live.exchange(head_of(HEAD_AT_MOST + 1)), 431, "header-fields-too-large")
 
 
 @pytest.mark.requirement("FR-027")
-def test_headers_in_several_segments_are_joined(live: Live) -> None:
-    with live.connected() as connection:
+def test_headers_in_several_segments_are_joined(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in (
             b"GET /livez HTTP/1.1\r\nHo",
@@ -441,21 +445,21 @@ def test_headers_in_several_segments_are_joined(live: Live) -> None:
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("start", ["X: ", "X"], ids=["value", "name"])
-def test_endless_header_is_431(live: Live, start: str) -> None:
+def test_endless_header_is_431(live: LiveServer, start: str) -> None:
     sent = f"GET /livez HTTP/1.1\r\nHost: tasks.test\r\n{start}".encode() + b"a" * 1_000_000
     assert_problem(live.exchange(sent), 431, "header-fields-too-large")
 
 
 @pytest.mark.requirement("FR-027")
-def test_body_does_not_count_as_headers(live: Live) -> None:
+def test_body_does_not_count_as_headers(live: LiveServer) -> None:
     field = "X: " + "a" * 30_000
     assert create(live, padded(60_000), JSON, field).status_code == 201
 
 
 @pytest.mark.requirement("FR-027")
-def test_each_request_of_a_connection_may_have_long_headers(live: Live) -> None:
+def test_each_request_of_a_connection_may_have_long_headers(live: LiveServer) -> None:
     sent = request("GET", "/livez", "X: " + "a" * 30_000)
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(sent)
         first = read_response(connection)
         connection.sendall(sent)
@@ -491,7 +495,7 @@ GARBAGE = {
 
 @pytest.mark.requirement("FR-027", "FR-028", "FR-029")
 @pytest.mark.parametrize("sent", GARBAGE.values(), ids=GARBAGE)
-def test_non_http_data_is_400(live: Live, sent: bytes) -> None:
+def test_non_http_data_is_400(live: LiveServer, sent: bytes) -> None:
     refused = live.exchange(sent)
     assert_problem(refused, 400, "malformed-request")
     assert refused.headers["content-type"] == "application/problem+json"
@@ -499,27 +503,27 @@ def test_non_http_data_is_400(live: Live, sent: bytes) -> None:
 
 
 @pytest.mark.requirement("FR-027")
-def test_service_continues_after_non_http_data(live: Live) -> None:
+def test_service_continues_after_non_http_data(live: LiveServer) -> None:
     live.exchange(GARBAGE["zeros"])
     assert live.call("GET", "/livez").status_code == 200
 
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("host", ["a b", "a<b", "a/b"])
-def test_invalid_host_is_400(live: Live, host: str) -> None:
+def test_invalid_host_is_400(live: LiveServer, host: str) -> None:
     sent = f"GET {ALICE} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     assert_problem(live.exchange(sent, target=ALICE), 400, "malformed-request")
 
 
 @pytest.mark.requirement("FR-021", "FR-027")
-def test_two_hosts_are_400(live: Live) -> None:
+def test_two_hosts_are_400(live: LiveServer) -> None:
     sent = request("GET", "/livez", "Host: tasks.example")
     assert_problem(live.exchange(sent), 400, "malformed-request")
 
 
 @pytest.mark.requirement("FR-030")
 @pytest.mark.parametrize("method", ["FOO", "get", "BREW"])
-def test_unknown_method_is_malformed(live: Live, method: str) -> None:
+def test_unknown_method_is_malformed(live: LiveServer, method: str) -> None:
     assert_problem(live.call(method, "/livez"), 400, "malformed-request")
 
 
@@ -537,29 +541,29 @@ def test_unknown_method_is_malformed(live: Live, method: str) -> None:
     ],
     ids=["an empty host", "HTTP/1.0", "an absolute target", "an empty line first"],
 )
-def test_unusual_valid_request_is_served(live: Live, sent: bytes) -> None:
+def test_unusual_valid_request_is_served(live: LiveServer, sent: bytes) -> None:
     assert live.exchange(sent).json() == {"status": "alive"}
 
 
 @pytest.mark.requirement("FR-035")
-def test_http_1_0_closes_the_connection(live: Live) -> None:
-    with live.connected() as connection:
+def test_http_1_0_closes_the_connection(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
         assert read_response(connection).status_code == 200
         assert connection.recv(1) == b""
 
 
 @pytest.mark.requirement("FR-035")
-def test_upgrade_is_ignored(live: Live) -> None:
+def test_upgrade_is_ignored(live: LiveServer) -> None:
     fields = ["Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
     answered = live.exchange(request("GET", "/livez", *fields))
     assert answered.json() == {"status": "alive"}
 
 
 @pytest.mark.requirement("FR-001")
-def test_expect_100_continue_gets_100(live: Live) -> None:
+def test_expect_100_continue_gets_100(live: LiveServer) -> None:
     head = request("POST", ALICE, JSON, "Expect: 100-continue", f"Content-Length: {len(SMALL)}")
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(head)
         interim = connection.recv(1000)
         connection.sendall(SMALL)
@@ -576,8 +580,10 @@ def test_expect_100_continue_gets_100(live: Live) -> None:
         (("Content-Type: text/plain", "Content-Length: 20"), 415),
     ],
 )
-def test_rejected_expect_gets_no_100(live: Live, fields: tuple[str, ...], status: int) -> None:
-    with live.connected() as connection:
+def test_rejected_expect_gets_no_100(
+    live: LiveServer, fields: tuple[str, ...], status: int
+) -> None:
+    with live.connect() as connection:
         connection.sendall(request("POST", ALICE, "Expect: 100-continue", *fields))
         first = connection.recv(12)
     assert first == b"HTTP/1.1 %d" % status
@@ -585,8 +591,8 @@ def test_rejected_expect_gets_no_100(live: Live, fields: tuple[str, ...], status
 
 @pytest.mark.requirement("FR-030")
 @pytest.mark.parametrize("target", ["/livez", "/nope", "/livez?x=1", "/openapi.json", "/docs"])
-def test_head_response_has_no_body_bytes(live: Live, target: str) -> None:
-    with live.connected() as connection:
+def test_head_response_has_no_body_bytes(live: LiveServer, target: str) -> None:
+    with live.connect() as connection:
         connection.sendall(request("HEAD", target, "Connection: close"))
         with connection.makefile("rb") as stream:
             head, _, body = stream.read().partition(b"\r\n\r\n")
@@ -595,8 +601,8 @@ def test_head_response_has_no_body_bytes(live: Live, target: str) -> None:
 
 
 @pytest.mark.requirement("FR-030")
-def test_connection_continues_after_head(live: Live) -> None:
-    with live.connected() as connection:
+def test_connection_continues_after_head(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("HEAD", "/openapi.json") + request("GET", "/livez"))
         head, get = read_responses(connection, "HEAD", "GET")
     assert head.status_code == 200
@@ -604,19 +610,19 @@ def test_connection_continues_after_head(live: Live) -> None:
 
 
 @pytest.mark.requirement("FR-027", "FR-029")
-def test_pipelined_requests_get_ordered_responses(live: Live) -> None:
+def test_pipelined_requests_get_ordered_responses(live: LiveServer) -> None:
     targets = ["/livez", "/readyz", "/nope", "/livez?x=1", "/livez"]
     sent = b"".join(request("GET", target) for target in targets)
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(sent)
         answers = read_responses(connection, *["GET"] * len(targets))
     assert [answer.status_code for answer in answers] == [200, 200, 404, 400, 200]
 
 
 @pytest.mark.requirement("FR-025", "FR-027")
-def test_connection_continues_after_an_unread_body(live: Live) -> None:
+def test_connection_continues_after_an_unread_body(live: LiveServer) -> None:
     refused = request("POST", ALICE, "Content-Type: text/plain", body=b"GET /nope HTTP/1.1\r\n\r\n")
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(refused)
         assert read_response(connection, "POST").status_code == 415
         connection.sendall(request("GET", "/livez"))
@@ -626,7 +632,9 @@ def test_connection_continues_after_an_unread_body(live: Live) -> None:
 @pytest.mark.requirement("FR-002", "FR-006")
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("OPTIONS", 204)])
 @pytest.mark.parametrize("body", [b"{", b"\xff", b" " * 200_000], ids=["cut", "byte", "long"])
-def test_unexpected_body_is_ignored(live: Live, method: str, status: int, body: bytes) -> None:
+def test_unexpected_body_is_ignored(
+    live: LiveServer, method: str, status: int, body: bytes
+) -> None:
     answered = live.call(method, ALICE, "Content-Type: text/plain", body=body)
     assert answered.status_code == status
 
@@ -634,7 +642,7 @@ def test_unexpected_body_is_ignored(live: Live, method: str, status: int, body: 
 @pytest.mark.requirement("FR-006")
 @pytest.mark.parametrize("body", [b"{", b" " * 200_000], ids=["cut", "long"])
 async def test_body_of_a_delete_is_ignored(
-    live: Live, database: asyncpg.Connection, body: bytes
+    live: LiveServer, database: asyncpg.Connection, body: bytes
 ) -> None:
     location = create(live, SMALL).headers["location"]
     assert live.call("DELETE", location, body=body).status_code == 204

@@ -18,8 +18,8 @@ from app.server.protocol import DRAIN_TIMEOUT
 from app.server.server import _accept_pending
 from app.settings import Settings
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import read_response, request, served
-from tests.support.process import eventually, is_refusing, serving
+from tests.support.live import read_response, request, serve_in_thread
+from tests.support.process import eventually, is_port_closed, serving
 
 pytestmark = [pytest.mark.requirement("NFR-015"), pytest.mark.usefixtures("database")]
 
@@ -47,7 +47,7 @@ def test_idle_connection_gets_one_more_response_and_close(database_url: str) -> 
                 assert read_response(connection).status_code == 200
             halfway.sendall(CREATE[:20])
             service.process.send_signal(signal.SIGTERM)
-            eventually(lambda: is_refusing(port))
+            eventually(lambda: is_port_closed(port))
             for connection in (kept, fresh):
                 connection.sendall(CREATE)
                 assert_last(read_response(connection, "POST"), 201)
@@ -92,7 +92,7 @@ async def test_unaccepted_connection_is_served(settings: Settings) -> None:
             ending = asyncio.create_task(server.shutdown([listener]))
             assert_last(await asyncio.to_thread(read_response, waiting), 200)
             await ending
-        assert is_refusing(port)
+        assert is_port_closed(port)
 
 
 def test_accept_queue_is_drained_without_blocking() -> None:
@@ -109,8 +109,8 @@ def test_request_over_the_shutdown_timeout_gets_a_problem(
 ) -> None:
     monkeypatch.setattr("app.cli.GRACEFUL_SHUTDOWN_TIMEOUT", 0.2)
     with ExitStack() as stack:
-        with served(settings) as live:
-            slow = stack.enter_context(live.connected())
+        with serve_in_thread(settings) as live:
+            slow = stack.enter_context(live.connect())
             slow.sendall(CREATE[:-1])
             assert (
                 live.call("GET", "/livez").status_code == 200

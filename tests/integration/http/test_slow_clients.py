@@ -20,7 +20,7 @@ from app.settings import Settings
 from bench.load.workload import peak_memory
 from tests.contract.test_responses import ONE
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import Live, read_response, read_responses, request, served
+from tests.support.live import LiveServer, read_response, read_responses, request, serve_in_thread
 from tests.support.process import eventually, execute, serving
 
 pytestmark = [pytest.mark.requirement("FR-048"), pytest.mark.usefixtures("database")]
@@ -44,14 +44,14 @@ class Pausing(HTTPProtocol):
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings) -> Iterator[Live]:
+def live(settings: Settings) -> Iterator[LiveServer]:
     """A service that checks its connections ten times as often, with short timeouts."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(server, "CHECK_INTERVAL", SHORT / 3)
         for kind in ConnectionState:
             patched.setitem(protocol.STATE_TIMEOUTS, kind, SHORT)  # KEEP_ALIVE has no entry
         patched.setattr(cli, "HTTPProtocol", Pausing)
-        with served(settings) as opened:
+        with serve_in_thread(settings) as opened:
             yield opened
 
 
@@ -73,9 +73,11 @@ def left(connection: socket.socket) -> bytes:
         return stream.read()
 
 
-def refused(live: Live, sent: bytes, method: str = "GET", target: str = "/livez") -> httpx.Response:
+def refused(
+    live: LiveServer, sent: bytes, method: str = "GET", target: str = "/livez"
+) -> httpx.Response:
     """Check that the last response on a connection is 408."""
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(sent)
         response = read_response(connection, method)
         assert left(connection) == b""
@@ -83,20 +85,20 @@ def refused(live: Live, sent: bytes, method: str = "GET", target: str = "/livez"
     return response
 
 
-def test_new_idle_connection_is_closed_without_a_response(live: Live) -> None:
-    with live.connected() as connection:
+def test_new_idle_connection_is_closed_without_a_response(live: LiveServer) -> None:
+    with live.connect() as connection:
         assert left(connection) == b""
 
 
-def test_keep_alive_connection_is_closed_without_a_response(live: Live) -> None:
-    with live.connected() as connection:
+def test_keep_alive_connection_is_closed_without_a_response(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
         assert left(connection) == b""
 
 
-def test_requests_sent_while_the_process_is_paused_are_served(live: Live) -> None:
-    with live.connected() as connection, live.connected() as other:
+def test_requests_sent_while_the_process_is_paused_are_served(live: LiveServer) -> None:
+    with live.connect() as connection, live.connect() as other:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
         time.sleep(SHORT / 2)  # idle, but shorter than the timeout
@@ -106,22 +108,22 @@ def test_requests_sent_while_the_process_is_paused_are_served(live: Live) -> Non
         assert read_response(connection).status_code == 200
 
 
-def test_empty_lines_do_not_start_a_request(live: Live) -> None:
-    with live.connected() as connection:
+def test_empty_lines_do_not_start_a_request(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
         trickle(connection, b"\r\n")
 
 
 @pytest.mark.parametrize("sent", [b"G", b"GET /livez HTTP/1.1\r\nX: a"], ids=["a byte", "a field"])
-def test_incomplete_headers_are_408(live: Live, sent: bytes) -> None:
+def test_incomplete_headers_are_408(live: LiveServer, sent: bytes) -> None:
     answered = refused(live, sent)
     assert_problem(answered, 408, "request-timeout")
     assert answered.headers["connection"] == "close"
 
 
-def test_endless_headers_are_408(live: Live) -> None:
-    with live.connected() as connection:
+def test_endless_headers_are_408(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
         trickle(connection, b"a")
 
@@ -129,39 +131,39 @@ def test_endless_headers_are_408(live: Live) -> None:
 @pytest.mark.parametrize(("method", "target"), READERS)
 @pytest.mark.parametrize("declared", ["Content-Length: 21", "Transfer-Encoding: chunked"])
 async def test_incomplete_body_is_408(
-    live: Live, database: asyncpg.Connection, method: str, target: str, declared: str
+    live: LiveServer, database: asyncpg.Connection, method: str, target: str, declared: str
 ) -> None:
     answered = refused(live, request(method, target, JSON, declared), method, target)
     assert_problem(answered, 408, "request-timeout")
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
 
-def test_endless_slow_body_is_408(live: Live) -> None:
-    with live.connected() as connection:
+def test_endless_slow_body_is_408(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("POST", ALICE, JSON, "Transfer-Encoding: chunked"))
         trickle(connection, b"1\r\n \r\n")
 
 
 @pytest.mark.parametrize("declared", ["Content-Length: 21", "Transfer-Encoding: chunked"])
-def test_unread_incomplete_body_closes_the_connection(live: Live, declared: str) -> None:
-    with live.connected() as connection:
+def test_unread_incomplete_body_closes_the_connection(live: LiveServer, declared: str) -> None:
+    with live.connect() as connection:
         connection.sendall(request("GET", ALICE, declared))
         assert read_response(connection).status_code == 200
         assert left(connection) == b""
 
 
 @pytest.mark.requirement("FR-025")
-def test_bytes_read_after_the_response_are_limited(live: Live) -> None:
+def test_bytes_read_after_the_response_are_limited(live: LiveServer) -> None:
     chunks = b"10000\r\n" + b" " * 65_536 + b"\r\n"
     chunks *= 64 * MAX_TOTAL_FRAMING_BYTES // len(chunks)
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(request("POST", ALICE, JSON, "Transfer-Encoding: chunked"))
         with pytest.raises(ConnectionError):
             connection.sendall(chunks)
 
 
-def test_first_pipelined_requests_get_responses(live: Live) -> None:
-    with live.connected() as connection:
+def test_first_pipelined_requests_get_responses(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("GET", "/livez") * 3_000)
         answers = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
     assert [answer.status_code for answer in answers] == [200] * MAX_PIPELINED_REQUESTS
@@ -169,16 +171,16 @@ def test_first_pipelined_requests_get_responses(live: Live) -> None:
     assert closes == [None] * (MAX_PIPELINED_REQUESTS - 1) + ["close"]
 
 
-def test_pipelined_requests_up_to_the_limit_keep_the_connection(live: Live) -> None:
-    with live.connected() as connection:
+def test_pipelined_requests_up_to_the_limit_keep_the_connection(live: LiveServer) -> None:
+    with live.connect() as connection:
         for _ in range(2):
             connection.sendall(request("GET", "/livez") * MAX_PIPELINED_REQUESTS)
             answers = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
             assert {answer.headers.get("connection") for answer in answers} == {None}
 
 
-def test_other_clients_are_served_meanwhile(live: Live) -> None:
-    with live.connected() as silent, live.connected() as begun:
+def test_other_clients_are_served_meanwhile(live: LiveServer) -> None:
+    with live.connect() as silent, live.connect() as begun:
         begun.sendall(b"GET /livez HTTP/1.1\r\n")
         assert live.call("GET", ALICE).status_code == 200
         assert left(silent) == b""

@@ -9,7 +9,7 @@ import pytest
 
 from app.settings import Settings
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import Live, served
+from tests.support.live import LiveServer, serve_in_thread
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -41,8 +41,8 @@ CONDITIONAL = [
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings) -> Iterator[Live]:
-    with served(settings) as opened:
+def live(settings: Settings) -> Iterator[LiveServer]:
+    with serve_in_thread(settings) as opened:
         yield opened
 
 
@@ -59,7 +59,7 @@ def short(value: str) -> str:
     ],
 )
 def test_rejection_of_a_long_value_is_bounded(
-    live: Live, method: str, path: str, field: str, fault: str
+    live: LiveServer, method: str, path: str, field: str, fault: str
 ) -> None:
     refused = live.call(method, path, JSON, field, body=BODY)
     problem = assert_problem(refused, 400, "invalid-parameter", fault)
@@ -90,7 +90,7 @@ def test_rejection_of_a_long_value_is_bounded(
     ],
 )
 def test_unknown_or_malformed_query_parameter_is_400(
-    live: Live, method: str, path: str, query: str, faults: list[str]
+    live: LiveServer, method: str, path: str, query: str, faults: list[str]
 ) -> None:
     refused = live.call(method, f"{path}?{query}", JSON, body=BODY)
     assert_problem(refused, 400, "invalid-parameter", *faults)
@@ -99,32 +99,34 @@ def test_unknown_or_malformed_query_parameter_is_400(
 @pytest.mark.requirement("FR-021")
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.yaml", "/openapi.json", ALICE])
-def test_empty_query_is_ignored(live: Live, method: str, path: str) -> None:
+def test_empty_query_is_ignored(live: LiveServer, method: str, path: str) -> None:
     assert live.call(method, f"{path}?").status_code == 200
 
 
 @pytest.mark.requirement("FR-021")
-async def test_rejected_request_writes_nothing(live: Live, database: asyncpg.Connection) -> None:
+async def test_rejected_request_writes_nothing(
+    live: LiveServer, database: asyncpg.Connection
+) -> None:
     live.call("POST", f"{ALICE}?x=1", JSON, body=BODY)
     live.call("PUT", f"{TASK}?x=1", JSON, body=BODY)
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
 
 @pytest.mark.requirement("FR-021")
-def test_long_name_of_an_unknown_parameter_is_truncated(live: Live) -> None:
+def test_long_name_of_an_unknown_parameter_is_truncated(live: LiveServer) -> None:
     refused = live.call("GET", f"/livez?{'x' * 500}=1")
     assert_problem(refused, 400, "invalid-parameter", "x" * 128)
 
 
 @pytest.mark.requirement("FR-021")
-def test_at_most_100_errors_are_reported(live: Live) -> None:
+def test_at_most_100_errors_are_reported(live: LiveServer) -> None:
     refused = live.call("GET", "/livez?" + "&".join(f"x{number}=1" for number in range(150)))
     assert refused.status_code == 400
     assert len(refused.json()["errors"]) == 100
 
 
 @pytest.mark.requirement("FR-021", "FR-022")
-def test_errors_of_path_query_and_headers_are_combined(live: Live) -> None:
+def test_errors_of_path_query_and_headers_are_combined(live: LiveServer) -> None:
     refused = live.call("PATCH", "/api/v1/users/-/tasks/1?x=1", "If-Match: a", JSON, body=b"{}")
     assert_problem(refused, 400, "invalid-parameter", "user_id", "task_id", "x", "If-Match")
 
@@ -143,7 +145,7 @@ def test_errors_of_path_query_and_headers_are_combined(live: Live) -> None:
     ],
     ids=short,
 )  # fmt: skip
-def test_invalid_limit_is_400(live: Live, value: str) -> None:
+def test_invalid_limit_is_400(live: LiveServer, value: str) -> None:
     refused = live.call("GET", f"{ALICE}?limit={value}")
     problem = assert_problem(refused, 400, "invalid-parameter", "limit")
     assert "sys." not in problem["errors"][0]["detail"]
@@ -151,7 +153,7 @@ def test_invalid_limit_is_400(live: Live, value: str) -> None:
 
 @pytest.mark.requirement("FR-015", "FR-021")
 @pytest.mark.parametrize("value", ["1", "5", "200", "%35", "%32%30%30"])
-def test_limit_in_range_is_accepted(live: Live, value: str) -> None:
+def test_limit_in_range_is_accepted(live: LiveServer, value: str) -> None:
     assert live.call("GET", f"{ALICE}?limit={value}").status_code == 200
 
 
@@ -174,7 +176,7 @@ def test_limit_in_range_is_accepted(live: Live, value: str) -> None:
         "fal%00se",
     ],
 )
-def test_completed_is_only_true_or_false(live: Live, value: str) -> None:
+def test_completed_is_only_true_or_false(live: LiveServer, value: str) -> None:
     refused = live.call("GET", f"{ALICE}?completed={value}")
     assert_problem(refused, 400, "invalid-parameter", "completed")
 
@@ -197,7 +199,7 @@ def test_completed_is_only_true_or_false(live: Live, value: str) -> None:
         ("order", ""),
     ],
 )
-def test_unknown_order_is_400(live: Live, name: str, value: str) -> None:
+def test_unknown_order_is_400(live: LiveServer, name: str, value: str) -> None:
     refused = live.call("GET", f"{ALICE}?{name}={value}")
     assert_problem(refused, 400, "invalid-parameter", name)
 
@@ -208,7 +210,7 @@ def test_unknown_order_is_400(live: Live, name: str, value: str) -> None:
     ["", "%00", "milk%00", "x" * 201, "%F0%9F%98%80" * 201, "%ff", "%c3", "%c0%af", "%ed%a0%80"],
     ids=short,
 )
-def test_invalid_search_text_is_400(live: Live, value: str) -> None:
+def test_invalid_search_text_is_400(live: LiveServer, value: str) -> None:
     refused = live.call("GET", f"{ALICE}?q={value}")
     assert_problem(refused, 400, "invalid-parameter", "q")
 
@@ -230,20 +232,20 @@ def test_invalid_search_text_is_400(live: Live, value: str) -> None:
     ],
     ids=short,
 )
-def test_other_search_text_is_accepted(live: Live, value: str) -> None:
+def test_other_search_text_is_accepted(live: LiveServer, value: str) -> None:
     assert live.call("GET", f"{ALICE}?q={value}").status_code == 200
 
 
 @pytest.mark.requirement("FR-019", "FR-021")
 @pytest.mark.parametrize("value", ["buy+milk", "buy%20milk", "buy%2Bmilk", "milk%26buy", "%62uy"])
-def test_value_is_decoded_once(live: Live, value: str) -> None:
+def test_value_is_decoded_once(live: LiveServer, value: str) -> None:
     live.call("POST", ALICE, JSON, body=b'{"title": "Buy milk"}')
     assert len(live.call("GET", f"{ALICE}?q={value}").json()["items"]) == 1
 
 
 @pytest.mark.requirement("FR-019", "FR-021")
 @pytest.mark.parametrize("value", ["%2562uy", "buy%252Bbread"])
-def test_value_is_not_decoded_twice(live: Live, value: str) -> None:
+def test_value_is_not_decoded_twice(live: LiveServer, value: str) -> None:
     live.call("POST", ALICE, JSON, body=b'{"title": "Buy bread"}')
     assert live.call("GET", f"{ALICE}?q={value}").json()["items"] == []
 
@@ -264,7 +266,7 @@ def test_value_is_not_decoded_twice(live: Live, value: str) -> None:
         ("order", "asc"),
     ],
 )
-def test_repeated_parameter_is_400(live: Live, name: str, value: str) -> None:
+def test_repeated_parameter_is_400(live: LiveServer, name: str, value: str) -> None:
     refused = live.call("GET", f"{ALICE}?{name}={value}&{name}={value}")
     assert_problem(refused, 400, "invalid-parameter", name)
 
@@ -289,7 +291,9 @@ def test_repeated_parameter_is_400(live: Live, name: str, value: str) -> None:
         ("q=a&Q=b", ["Q"]),
     ],
 )
-def test_all_invalid_parameters_are_reported(live: Live, query: str, faults: list[str]) -> None:
+def test_all_invalid_parameters_are_reported(
+    live: LiveServer, query: str, faults: list[str]
+) -> None:
     refused = live.call("GET", f"{ALICE}?{query}")
     assert_problem(refused, 400, "invalid-parameter", *faults)
 
@@ -298,7 +302,7 @@ def test_all_invalid_parameters_are_reported(live: Live, query: str, faults: lis
 @pytest.mark.parametrize(
     "query", ["&", "=1", "&limit=5", "limit=5&", "limit=5&&order=asc", "?limit=5"]
 )
-def test_malformed_query_is_400(live: Live, query: str) -> None:
+def test_malformed_query_is_400(live: LiveServer, query: str) -> None:
     refused = live.call("GET", f"{ALICE}?{query}")
     assert refused.status_code == 400
     assert refused.json()["type"] == "/problems/invalid-parameter"
@@ -321,7 +325,7 @@ def test_malformed_query_is_400(live: Live, query: str) -> None:
     ids=short,
 )  # fmt: skip
 @pytest.mark.parametrize("end", ["", f"/{ID}"], ids=["collection", "task"])
-def test_invalid_user_id_is_400(live: Live, user: str, end: str) -> None:
+def test_invalid_user_id_is_400(live: LiveServer, user: str, end: str) -> None:
     refused = live.call("GET", tasks_of(user) + end)
     assert_problem(refused, 400, "invalid-parameter", "user_id")
 
@@ -332,7 +336,7 @@ def test_invalid_user_id_is_400(live: Live, user: str, end: str) -> None:
     ["a", "0", "x" * 128, "a.b_c:d|e@f+g-h", "a%2Bb", "a%7Cb", "a%40b", "tasks", "users", "null"],
     ids=short,
 )
-def test_valid_user_id_is_accepted(live: Live, user: str) -> None:
+def test_valid_user_id_is_accepted(live: LiveServer, user: str) -> None:
     assert live.call("GET", tasks_of(user)).status_code == 200
 
 
@@ -348,14 +352,14 @@ def test_valid_user_id_is_accepted(live: Live, user: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
-def test_invalid_task_id_is_400(live: Live, method: str, task: str) -> None:
+def test_invalid_task_id_is_400(live: LiveServer, method: str, task: str) -> None:
     refused = live.call(method, f"{ALICE}/{task}", JSON, body=BODY)
     assert_problem(refused, 400, "invalid-parameter", "task_id")
 
 
 @pytest.mark.requirement("FR-022")
 @pytest.mark.parametrize("task", [ID, ID.upper(), ID.replace("0", "%30"), ID.replace("-", "%2D")])
-def test_percent_encoded_uuid_is_accepted(live: Live, task: str) -> None:
+def test_percent_encoded_uuid_is_accepted(live: LiveServer, task: str) -> None:
     live.call("PUT", TASK, JSON, body=BODY)
     assert live.call("GET", f"{ALICE}/{task}").json()["id"] == ID
 
@@ -377,7 +381,7 @@ def test_percent_encoded_uuid_is_accepted(live: Live, task: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
-def test_non_canonical_path_is_404(live: Live, method: str, path: str) -> None:
+def test_non_canonical_path_is_404(live: LiveServer, method: str, path: str) -> None:
     refused = live.call(method, path)
     assert refused.status_code == 404
     assert refused.headers["content-type"] == "application/problem+json"
@@ -424,7 +428,7 @@ def test_non_canonical_path_is_404(live: Live, method: str, path: str) -> None:
     ids=short,
 )
 def test_malformed_precondition_is_400(
-    live: Live, method: str, path: str, field: str, value: str
+    live: LiveServer, method: str, path: str, field: str, value: str
 ) -> None:
     refused = live.call(method, path, f"{field}: {value}", JSON, body=BODY)
     assert_problem(refused, 400, "invalid-parameter", field)
@@ -434,7 +438,7 @@ def test_malformed_precondition_is_400(
 @pytest.mark.parametrize(("method", "path", "field"), CONDITIONAL)
 @pytest.mark.parametrize("values", [('"a"', '"b"'), ('"a"', '"a"'), ("*", "*")], ids=str)
 def test_repeated_precondition_is_400(
-    live: Live, method: str, path: str, field: str, values: tuple[str, str]
+    live: LiveServer, method: str, path: str, field: str, values: tuple[str, str]
 ) -> None:
     fields = [
         f"{name}: {value}" for name, value in zip((field, field.lower()), values, strict=True)
@@ -459,7 +463,7 @@ def test_repeated_precondition_is_400(
     ],
     ids=short,
 )
-def test_valid_precondition_that_fails_is_412(live: Live, value: str) -> None:
+def test_valid_precondition_that_fails_is_412(live: LiveServer, value: str) -> None:
     live.call("PUT", TASK, JSON, body=BODY)
     refused = live.call("PATCH", TASK, f"If-Match: {value}", JSON, body=b"{}")
     assert_problem(refused, 412, "precondition-failed")
@@ -467,6 +471,6 @@ def test_valid_precondition_that_fails_is_412(live: Live, value: str) -> None:
 
 @pytest.mark.requirement("FR-013", "FR-021")
 @pytest.mark.parametrize("name", ["if-none-match", "IF-NONE-MATCH", "If-None-Match"])
-def test_header_names_are_case_insensitive(live: Live, name: str) -> None:
+def test_header_names_are_case_insensitive(live: LiveServer, name: str) -> None:
     live.call("PUT", TASK, JSON, body=BODY)
     assert live.call("GET", TASK, f"{name}: *").status_code == 304

@@ -10,7 +10,7 @@ import pytest
 
 from app.db.pool import PooledConnection
 from tests.support.client import ContractClient, tasks_of
-from tests.support.recorded_statements import recorded
+from tests.support.recorded_statements import record_statements
 
 pytestmark = pytest.mark.requirement("FR-015")
 
@@ -140,6 +140,6 @@ async def test_page_is_one_statement_unless_texts_are_long(
     statements: int,
 ) -> None:
     await fill(database, FOUR_BYTES * characters, 200)
-    sent = recorded(monkeypatch)
+    sent = record_statements(monkeypatch)
     await client.get(ALICE, params={"limit": 200})
     assert len(sent) == statements

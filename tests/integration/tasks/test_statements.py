@@ -23,7 +23,7 @@ from app.settings import Settings
 from app.state import AppState
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
-from tests.support.recorded_statements import recorded
+from tests.support.recorded_statements import record_statements
 
 pytestmark = pytest.mark.requirement("NFR-004")
 
@@ -34,7 +34,7 @@ BODY = {"title": "Buy milk", "description": None, "completed": False}
 OTHER_TAG = {"If-Match": f'"{"0" * 32}"'}
 
 
-def core_of(app: HTTPMiddleware) -> AppState:
+def app_state_of(app: HTTPMiddleware) -> AppState:
     framework: Any = app.app
     core: AppState = framework.state.core
     return core
@@ -73,7 +73,7 @@ async def sole(
 
 def driver_of(sole_app: HTTPMiddleware) -> asyncpg.Connection:
     """Return the only connection of the application."""
-    (kept,) = core_of(sole_app).database.pool._idle
+    (kept,) = app_state_of(sole_app).database.pool._idle
     return kept.connection
 
 
@@ -87,7 +87,7 @@ async def seen(
     driver = driver_of(sole_app)
     # The pid of the handshake may be that of a pooler.
     pid = await driver.fetchval("SELECT pg_backend_pid()")
-    statements = Seen(recorded(monkeypatch), [], pid)
+    statements = Seen(record_statements(monkeypatch), [], pid)
 
     def tell(record: Any) -> None:
         statements.by_driver.append(record.query)
@@ -227,7 +227,7 @@ async def plans(
     """Return the numbers of generic and custom plans of the last statements."""
     driver = driver_of(sole_app)
     # The connection still has the prepared statements of the previous cases.
-    core_of(sole_app).database.pool._idle[0]._statement_cache.clear()
+    app_state_of(sole_app).database.pool._idle[0]._statement_cache.clear()
     await driver.execute("DEALLOCATE ALL")
     for _ in range(REPEATED):
         await sole.request(case.method, case.url, **case.options)

@@ -14,7 +14,7 @@ from app.asgi import create_app
 from app.settings import Settings
 from tests.support.client import FOREIGN_TAG, ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
-from tests.support.recorded_statements import recorded
+from tests.support.recorded_statements import record_statements
 
 ALICE = tasks_of("alice")
 ID = UUID("0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
@@ -172,7 +172,7 @@ async def test_updated_at_increases_from_a_future_value(
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return recorded(monkeypatch)
+    return record_statements(monkeypatch)
 
 
 @pytest.mark.requirement("FR-004", "NFR-004")

@@ -52,11 +52,11 @@ class Call(Struct, frozen=True):
     node: Node
 
 
-class Catalogue(Struct, frozen=True):
+class FunctionCatalog(Struct, frozen=True):
     known: dict[str, tuple[str, str]]
 
     @classmethod
-    async def read(cls, database: asyncpg.Connection[Any]) -> Catalogue:
+    async def read(cls, database: asyncpg.Connection[Any]) -> FunctionCatalog:
         rows = await database.fetch(_VOLATILITY)
         return cls({oid: (name, volatility) for oid, name, volatility in rows})
 
@@ -82,7 +82,7 @@ def walk(values: list[Value]) -> Iterator[Node]:
                 yield from walk(field)
 
 
-async def analyzed(database: asyncpg.Connection[Any], sql: str) -> Node:
+async def analyze(database: asyncpg.Connection[Any], sql: str) -> Node:
     """Return the tree of a statement without executing the statement."""
     prepared = await database.prepare(sql)
     types = ", ".join(each.name for each in prepared.get_parameters())

@@ -23,8 +23,8 @@ from tests.support.process import scratch_database
 
 # If rich is installed, structlog renders a traceback with all local variables. That takes seconds,
 # and a failing test seems to hang.
-_IN_WORDS = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _IN_WORDS])
+_PLAIN_TRACEBACKS = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _PLAIN_TRACEBACKS])
 
 POSTGRES = int(os.environ.get("TEST_POSTGRES") or 18)
 
@@ -32,8 +32,8 @@ POSTGRES = int(os.environ.get("TEST_POSTGRES") or 18)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures that the tests of all workers recorded."""
     for report in terminalreporter.getreports("passed"):
-        for name, figure in report.user_properties:
-            terminalreporter.write_line(f"{name}: {figure}")
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +42,10 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     With DATABASE_URL it is a new database on that server.
     """
-    given = DATABASE_VARIABLES.get("DATABASE_URL")
-    data = tmp_path_factory.mktemp("postgres")
-    own = embedded_postgres.run_postgres(data, major=POSTGRES, durable=False)
-    with scratch_database(given) if given else own as url:
+    external_url = DATABASE_VARIABLES.get("DATABASE_URL")
+    data_dir = tmp_path_factory.mktemp("postgres")
+    embedded = embedded_postgres.run_postgres(data_dir, major=POSTGRES, durable=False)
+    with scratch_database(external_url) if external_url else embedded as url:
         yield url
 
 

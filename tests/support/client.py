@@ -47,12 +47,12 @@ def tasks_of(user: str) -> str:
 
 
 def assert_problem(
-    response: httpx.Response, status: int, slug: str, *faults: str
+    response: httpx.Response, status: int, slug: str, *locations: str
 ) -> dict[str, Any]:
     """Check status, type and the locations of the errors, and return the problem."""
     problem: dict[str, Any] = response.json()
     assert response.status_code == status, response.text
     assert problem["type"] == f"/problems/{slug}"
-    named = [fault["parameter"] or fault["pointer"] for fault in problem["errors"]]
-    assert sorted(named) == sorted(faults)
+    reported = [error["parameter"] or error["pointer"] for error in problem["errors"]]
+    assert sorted(reported) == sorted(locations)
     return problem

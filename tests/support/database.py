@@ -23,41 +23,43 @@ DATABASE_VARIABLES = {
 UNREACHABLE_URL = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
-def _server(url: URL) -> tuple[object, ...]:
+def _server_of(url: URL) -> tuple[object, ...]:
     return url.host, url.port, url.query
 
 
-def _is_given(url: str) -> bool:
+def _is_on_external_server(url: str) -> bool:
     """Return whether a URL is on the server of DATABASE_URL, which may be a pooler."""
-    return _server(make_url(url)) == _server(
+    return _server_of(make_url(url)) == _server_of(
         make_url(DATABASE_VARIABLES.get("DATABASE_URL", UNREACHABLE_URL))
     )
 
 
-def direct(url: str) -> str:
+def direct_url(url: str) -> str:
     """Return the URL that bypasses the pooler, if DATABASE_DIRECT_URL is set."""
-    asked = make_url(url)
+    requested = make_url(url)
     behind = (
-        make_url(DATABASE_VARIABLES.get("DATABASE_DIRECT_URL", url)) if _is_given(url) else asked
+        make_url(DATABASE_VARIABLES.get("DATABASE_DIRECT_URL", url))
+        if _is_on_external_server(url)
+        else requested
     )
-    same = behind._replace(
-        username=asked.username, password=asked.password, database=asked.database
+    result = behind._replace(
+        username=requested.username, password=requested.password, database=requested.database
     )
-    return same.render_as_string(hide_password=False)
+    return result.render_as_string(hide_password=False)
 
 
-def variables(url: str) -> dict[str, str]:
+def database_variables(url: str) -> dict[str, str]:
     """Return the environment variables of a service on a test database."""
-    behind = {"DATABASE_DIRECT_URL": direct(url)} if _is_given(url) else {}
-    kept = {
+    behind = {"DATABASE_DIRECT_URL": direct_url(url)} if _is_on_external_server(url) else {}
+    common = {
         name: value for name, value in DATABASE_VARIABLES.items() if name != "DATABASE_DIRECT_URL"
     }
-    return {**kept, **behind, "DATABASE_URL": url}
+    return {**common, **behind, "DATABASE_URL": url}
 
 
-def settings_for(url: str, **others: Any) -> Settings:
+def settings_for(url: str, **overrides: Any) -> Settings:
     """Return the settings of a service on a test database."""
-    return msgspec.structs.replace(Settings.from_env(variables(url)), **others)
+    return msgspec.structs.replace(Settings.from_env(database_variables(url)), **overrides)
 
 
 def database_config_for(url: str) -> DatabaseConfig:
@@ -67,4 +69,4 @@ def database_config_for(url: str) -> DatabaseConfig:
 
 async def connect(url: str) -> asyncpg.Connection:
     """Open a direct connection, with its own session even behind a pooler."""
-    return await asyncpg.connect(direct(url))
+    return await asyncpg.connect(direct_url(url))

@@ -18,14 +18,14 @@ EXTERNAL = "0"  # ParamKind: a parameter of the statement
 TEXT_EQUAL = "98"  # OID in pg_operator
 
 
-def faults(query: Node, catalog: FunctionCatalog) -> set[str]:
+def find_errors(query: Node, catalog: FunctionCatalog) -> set[str]:
     """Return the reasons why a distributed database would reject a statement."""
-    found: set[str] = set()
+    errors: set[str] = set()
     for each in query.all("QUERY"):
-        found.update(_without_user(each), _mutable(each, catalog))
+        errors.update(_without_user(each), _mutable(each, catalog))
         if each.text("commandType") in {UPDATE, DELETE}:
-            found.update(_changed(each, catalog))
-    return found
+            errors.update(_changed(each, catalog))
+    return errors
 
 
 def _changed(query: Node, catalog: FunctionCatalog) -> Iterator[str]:
@@ -44,19 +44,19 @@ def _changed(query: Node, catalog: FunctionCatalog) -> Iterator[str]:
 
 def _mutable(query: Node, catalog: FunctionCatalog) -> Iterator[str]:
     """Find functions that are not IMMUTABLE in clauses that require it."""
-    for place, field in (("ON CONFLICT", "onConflict"), ("RETURNING", "returningList")):
+    for clause, field in (("ON CONFLICT", "onConflict"), ("RETURNING", "returningList")):
         for call in catalog.calls(query.fields[field]):
             if call.volatility != "i":
-                yield f"{place}: {call.name} is not IMMUTABLE"
+                yield f"{clause}: {call.name} is not IMMUTABLE"
 
 
 def _without_user(query: Node) -> Iterator[str]:
     """Find tables where a query reads or writes rows of more than one user."""
-    bound = {*_compared(query), *_inserted(query)}
-    for number, table in enumerate(_range(query), 1):
+    user_bound = {*_compared(query), *_inserted(query)}
+    for index, table in enumerate(_range(query), 1):
         (name,) = (alias.text("aliasname") for alias in table.fields["eref"])
-        is_read = table.text("rtekind") == RELATION and name != "excluded"
-        if is_read and str(number) not in bound:
+        reads_table = table.text("rtekind") == RELATION and name != "excluded"
+        if reads_table and str(index) not in user_bound:
             yield f"{name} without a user"
             if query.fields["rowMarks"] != ["<>"]:
                 yield "FOR UPDATE without a user"
@@ -64,9 +64,9 @@ def _without_user(query: Node) -> Iterator[str]:
 
 def _compared(query: Node) -> Iterator[str]:
     """Return the range-table indexes of tables whose user equals a parameter."""
-    for one, other in _equalities(query):
-        if one.kind == "VAR" and one.text("varattno") == USER_ID and _is_parameter(other):
-            yield one.text("varno")
+    for column, value in _equalities(query):
+        if column.kind == "VAR" and column.text("varattno") == USER_ID and _is_parameter(value):
+            yield column.text("varno")
 
 
 def _inserted(query: Node) -> Iterator[str]:
@@ -82,13 +82,13 @@ def _inserted(query: Node) -> Iterator[str]:
 def _equalities(query: Node) -> Iterator[tuple[Node, Node]]:
     """Return both sides of each equality that holds for all rows: not below OR, NOT or a join."""
     (tree,) = query.fields["jointree"]
-    waiting = tree.fields["quals"]
-    while waiting:
-        node, *waiting = waiting
+    pending = tree.fields["quals"]
+    while pending:
+        node, *pending = pending
         if node == "<>":
             continue
         if node.fields.get("boolop") == ["and"]:
-            waiting = [*waiting, *node.fields["args"][0]]
+            pending = [*pending, *node.fields["args"][0]]
         if node.fields.get("opno") == [TEXT_EQUAL]:
             left, right = map(_bare, node.fields["args"][0])
             yield left, right
@@ -125,13 +125,13 @@ def _bare(node: Node) -> Node:
 
 def _outer(values: list[Any]) -> list[Any]:
     """Return a part of a tree without its subqueries, which are checked separately."""
-    kept: list[Any] = []
+    result: list[Any] = []
     for value in values:
         if isinstance(value, list):
-            kept.append(_outer(value))
+            result.append(_outer(value))
         elif not isinstance(value, Node):
-            kept.append(value)
+            result.append(value)
         elif value.kind != "QUERY":
             fields = {name: _outer(field) for name, field in value.fields.items()}
-            kept.append(Node(value.kind, fields))
-    return kept
+            result.append(Node(value.kind, fields))
+    return result

@@ -16,8 +16,8 @@ from tests.support.lifespan import running
 @asynccontextmanager
 async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
     """Start an application on a test database with these settings, and yield its client."""
-    made = create_app(settings_for(url, **settings))
-    async with running(made) as app, ContractClient(app) as client:
+    asgi_app = create_app(settings_for(url, **settings))
+    async with running(asgi_app) as app, ContractClient(app) as client:
         yield client
 
 

@@ -19,13 +19,13 @@ from app.settings import Settings
 from tests.support.client import ContractClient
 from tests.support.contract_check import ContractCheck
 
-SECONDS = 10
+TIMEOUT = 10
 
 
-def request(method: str, target: str, *fields: str, body: bytes | None = None) -> bytes:
+def request(method: str, target: str, *headers: str, body: bytes | None = None) -> bytes:
     """Return the bytes of a request. Its text is Latin-1, so that it can contain any byte."""
     length = [] if body is None else [f"Content-Length: {len(body)}"]
-    lines = [f"{method} {target} HTTP/1.1", "Host: tasks.test", *fields, *length, "", ""]
+    lines = [f"{method} {target} HTTP/1.1", "Host: tasks.test", *headers, *length, "", ""]
     return "\r\n".join(lines).encode("latin-1") + (body or b"")
 
 
@@ -53,24 +53,24 @@ class LiveServer:
     @contextmanager
     def connect(self) -> Iterator[socket.socket]:
         """Open a new connection."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS) as opened:
-            yield opened
+        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT) as connection:
+            yield connection
 
     def call(
-        self, method: str, target: str, *fields: str, body: bytes | None = None
+        self, method: str, target: str, *headers: str, body: bytes | None = None
     ) -> httpx.Response:
         """Send a request and check its response against the contract."""
-        sent = request(method, target, "Connection: close", *fields, body=body)
-        return self.exchange(sent, method=method, target=target)
+        data = request(method, target, "Connection: close", *headers, body=body)
+        return self.exchange(data, method=method, target=target)
 
     def exchange(
-        self, sent: bytes, *, method: str = "GET", target: str = "/livez", half_close: bool = False
+        self, data: bytes, *, method: str = "GET", target: str = "/livez", half_close: bool = False
     ) -> httpx.Response:
         """Send these bytes and check the response as that of `method` and `target`."""
         with self.connect() as connection:
             # The server may respond and close the connection before it has read everything.
             with suppress(ConnectionError):
-                connection.sendall(sent)
+                connection.sendall(data)
             if half_close:
                 connection.shutdown(socket.SHUT_WR)
             response = read_response(connection, method)
@@ -105,13 +105,13 @@ def _read(stream: BinaryIO, method: str) -> httpx.Response:
 
 
 @contextmanager
-def serve_in_thread(settings: Settings, **composed: Any) -> Iterator[LiveServer]:
+def serve_in_thread(settings: Settings, **plugins: Any) -> Iterator[LiveServer]:
     """Serve a new application with these settings in a thread, on a free port.
 
     The `composed` arguments are passed to `create_app`.
     """
-    chosen = msgspec.structs.replace(settings, port=0)
-    server = create_server(create_app(chosen, **composed), chosen)
+    live_settings = msgspec.structs.replace(settings, port=0)
+    server = create_server(create_app(live_settings, **plugins), live_settings)
     with server.config.bind_socket() as listener:
         listener.listen()  # clients that connect before the server runs wait in the accept queue
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, name="live")
@@ -120,5 +120,5 @@ def serve_in_thread(settings: Settings, **composed: Any) -> Iterator[LiveServer]
             yield LiveServer(listener.getsockname()[1])
         finally:
             server.should_exit = True
-            thread.join(SECONDS)
+            thread.join(TIMEOUT)
             assert not thread.is_alive()

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 STARTED = time.monotonic()
-POLL_SECONDS = 0.5
+POLL_INTERVAL = 0.5
 # The longest time for all `finally` blocks together.
 STOP_TIMEOUT = 60
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -32,8 +32,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     The task also stops when the process in STOP_WITH_PARENT ends, because a killed task runner does
     not stop its tasks.
     """
-    for number in SIGNALS:
-        signal.signal(number, _stop)
+    for signal_number in SIGNALS:
+        signal.signal(signal_number, _stop)
     if parent := os.environ.pop("STOP_WITH_PARENT", ""):
         threading.Thread(target=_watch, args=[int(parent)], daemon=True).start()
     try:
@@ -42,16 +42,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(128 + STOPPED_BY[-1])
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
+def _stop(signal_number: int, _frame: FrameType | None) -> None:
     for each in SIGNALS:  # a second signal would interrupt the cleanup
         signal.signal(each, lambda *_: None)
     signal.alarm(STOP_TIMEOUT)  # ends this process; its children then get their parent-death signal
-    progress(f"stopping ({signal.Signals(number).name})")
-    STOPPED_BY.append(number)
+    progress(f"stopping ({signal.Signals(signal_number).name})")
+    STOPPED_BY.append(signal_number)
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        sys.exit(128 + number)
+        sys.exit(128 + signal_number)
     # An exception raised inside the event loop may be lost or break the loop.
     for task in asyncio.all_tasks(loop):
         loop.call_soon_threadsafe(task.cancel)
@@ -59,5 +59,5 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_INTERVAL)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -20,7 +20,7 @@ import asyncpg
 import httpx
 from sqlalchemy.engine import make_url
 
-from tests.support.database import direct, variables
+from tests.support.database import database_variables, direct_url
 
 ROOT = Path(__file__).parents[2]
 # Timeouts for a hanging process, with a margin of ten for a busy machine.
@@ -32,14 +32,14 @@ INHERITED = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "COVERAGE_PROCESS_START
 
 def environment(**settings: object) -> dict[str, str]:
     """Return the environment of a service with only these settings."""
-    kept = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if name in INHERITED or name.startswith("COVERAGE")
     }
-    given = {name: str(value) for name, value in settings.items()}
-    reached = variables(given["DATABASE_URL"]) if "DATABASE_URL" in given else {}
-    return {**kept, **reached, **given}
+    values = {name: str(value) for name, value in settings.items()}
+    database = database_variables(values["DATABASE_URL"]) if "DATABASE_URL" in values else {}
+    return {**inherited, **database, **values}
 
 
 def command(name: str) -> list[str]:
@@ -53,11 +53,11 @@ def run(name: str, clone: Path = ROOT, /, **settings: object) -> subprocess.Comp
 
 
 def run_program(
-    words: list[str], settings: Mapping[str, object], clone: Path = ROOT
+    arguments: list[str], settings: Mapping[str, object], clone: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
     """Run a program with these settings and wait for its end."""
     return subprocess.run(
-        words,
+        arguments,
         cwd=clone,
         env=environment(**settings),
         capture_output=True,
@@ -67,11 +67,11 @@ def run_program(
     )
 
 
-def eventually(condition: Callable[[], object], seconds: float = STOP_TIMEOUT) -> None:
+def eventually(condition: Callable[[], object], timeout: float = STOP_TIMEOUT) -> None:
     """Wait until a condition is true, else raise AssertionError."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
+        assert time.monotonic() < deadline, f"not within {timeout} s"
         time.sleep(0.02)
 
 
@@ -137,15 +137,15 @@ class Service:
         eventually(announced, START_TIMEOUT)
         assert httpx.get(f"{self.url}/livez").status_code == 200
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+    def stop(self, signal_number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
-        os.kill(self.pid, number)
+        os.kill(self.pid, signal_number)
         return self.process.wait(STOP_TIMEOUT)
 
 
 @contextmanager
 def launch_service(
-    words: list[str],
+    arguments: list[str],
     settings: Mapping[str, object],
     clone: Path = ROOT,
     log: int | None = None,
@@ -154,11 +154,11 @@ def launch_service(
 
     Its log goes to the file descriptor `log`, or to a temporary file.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
+    with tempfile.TemporaryDirectory() as directory:
+        out, err = Path(directory) / "out", Path(directory) / "err"
         with out.open("wb") as out_file, err.open("wb") as err_file:
             process = subprocess.Popen(
-                words,
+                arguments,
                 cwd=clone,
                 env=environment(**settings),
                 stdin=subprocess.DEVNULL,
@@ -207,7 +207,7 @@ def execute(url: str, *statements: str) -> None:
     """Run each statement in its own transaction."""
 
     async def on_a_connection() -> None:
-        connection = await asyncpg.connect(direct(url))
+        connection = await asyncpg.connect(direct_url(url))
         try:
             for statement in statements:
                 await connection.execute(statement)
@@ -221,7 +221,7 @@ def fetch(url: str, query: str) -> list[tuple[object, ...]]:
     """Return the rows of a query."""
 
     async def on_a_connection() -> list[tuple[object, ...]]:
-        connection = await asyncpg.connect(direct(url))
+        connection = await asyncpg.connect(direct_url(url))
         try:
             return [tuple(row) for row in await connection.fetch(query)]
         finally:

@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def processes_of(folder: Path) -> set[int]:
+def processes_of(directory: Path) -> set[int]:
     """Find processes whose command line contains a directory or that run in it (Linux)."""
-    found: set[int] = set()
+    pids: set[int] = set()
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # the process may end meanwhile
-            words = (entry / "cmdline").read_bytes()
-            place = os.fsencode((entry / "cwd").readlink())
-            if os.fsencode(folder) in words or place.startswith(os.fsencode(folder)):
-                found.add(int(entry.name))
-    return found
+            command_line = (entry / "cmdline").read_bytes()
+            cwd = os.fsencode((entry / "cwd").readlink())
+            if os.fsencode(directory) in command_line or cwd.startswith(os.fsencode(directory)):
+                pids.add(int(entry.name))
+    return pids

@@ -11,14 +11,18 @@ from app.db.pool import PooledConnection
 
 def record_statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list to which the SQL of each further statement is appended."""
-    sent: list[str] = []
+    statements: list[str] = []
     fetch = PooledConnection.fetch
 
-    async def note(
-        kept: PooledConnection, text: str, arguments: list[Any], deadline: float, **options: bool
+    async def record(
+        connection: PooledConnection,
+        sql: str,
+        arguments: list[Any],
+        deadline: float,
+        **options: bool,
     ) -> Any:
-        sent.append(text)
-        return await fetch(kept, text, arguments, deadline, **options)
+        statements.append(sql)
+        return await fetch(connection, sql, arguments, deadline, **options)
 
-    monkeypatch.setattr(PooledConnection, "fetch", note)
-    return sent
+    monkeypatch.setattr(PooledConnection, "fetch", record)
+    return statements

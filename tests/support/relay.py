@@ -9,14 +9,14 @@ from sqlalchemy.engine import URL, make_url
 from tests.support.database import database_config_for
 
 
-async def reach(url: URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def open_stream(url: URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to a server by TCP or by a Unix socket."""
     host, port = str(url.host), url.port or 5432
-    ways = {
+    openers = {
         True: lambda: asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}"),
         False: lambda: asyncio.open_connection(host, port),
     }
-    return await ways[host.startswith("/")]()
+    return await openers[host.startswith("/")]()
 
 
 class Relay:
@@ -24,8 +24,8 @@ class Relay:
 
     def __init__(self, url: str) -> None:
         self._target = database_config_for(url).url
-        self._passed = asyncio.Event()
-        self._passed.set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
@@ -47,10 +47,10 @@ class Relay:
 
     def freeze(self) -> None:
         """Hold back all bytes in both directions, without closing connections."""
-        self._passed.clear()
+        self._flowing.clear()
 
     def thaw(self) -> None:
-        self._passed.set()
+        self._flowing.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -59,8 +59,8 @@ class Relay:
         self.connections += 1
         to_server: asyncio.StreamWriter | None = None
         try:
-            await self._passed.wait()
-            from_server, to_server = await reach(self._target)
+            await self._flowing.wait()
+            from_server, to_server = await open_stream(self._target)
             await asyncio.gather(
                 self._pass(reader, to_server, self.sent_to_server), self._pass(from_server, writer)
             )
@@ -75,13 +75,13 @@ class Relay:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        copy: bytearray | None = None,
+        log: bytearray | None = None,
     ) -> None:
         while chunk := await reader.read(65536):
             self.bytes += len(chunk)
-            if copy is not None:
-                copy += chunk
-            await self._passed.wait()
+            if log is not None:
+                log += chunk
+            await self._flowing.wait()
             writer.write(chunk)
             await writer.drain()
         writer.close()
@@ -89,5 +89,5 @@ class Relay:
 
 def url_via_port(port: int, url: str) -> str:
     """Return the URL of a database through a port on 127.0.0.1."""
-    without = make_url(url).difference_update_query(["host", "port"])
-    return without.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+    base = make_url(url).difference_update_query(["host", "port"])
+    return base.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)

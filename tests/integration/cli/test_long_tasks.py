@@ -43,9 +43,9 @@ class Task(NamedTuple):
     programs: int
 
 
-BENCHED = Task(["-c", BENCH], r"warming Tasks API", 2)
+BENCH_ARGUMENTS = Task(["-c", BENCH], r"warming Tasks API", 2)
 TASKS = {
-    "bench": BENCHED,
+    "bench": BENCH_ARGUMENTS,
     "faults": Task(["-m", "tools.fault_injection", "suspended-30s"], r" s  suspended-30s", 2),
     "fuzz": Task(["-m", "tools.fuzz", "{folder}"], r"Schemathesis, seed", 3),
     "fuzz:plain": Task(["-m", "tools.fuzz.plain"], r"as users run it", 3),
@@ -67,12 +67,12 @@ def children() -> dict[int, list[int]]:
 
 def descendants(process: int) -> set[int]:
     """Return all descendants of a process."""
-    started, found, left = children(), set[int](), [process]
-    while left:
-        new = started.get(left.pop(), [])
-        found.update(new)
-        left += new
-    return found
+    child_map, pids, remaining = children(), set[int](), [process]
+    while remaining:
+        new = child_map.get(remaining.pop(), [])
+        pids.update(new)
+        remaining += new
+    return pids
 
 
 def is_running(process: int) -> bool:
@@ -82,12 +82,12 @@ def is_running(process: int) -> bool:
     return False
 
 
-def marked(folder: Path) -> set[int]:
+def processes_marked(directory: Path) -> set[int]:
     """Find processes whose environment or command line contains a directory."""
     return {
         int(entry.name)
         for entry in Path("/proc").glob("[0-9]*")
-        if os.fsencode(folder) in content(entry / "environ") + content(entry / "cmdline")
+        if os.fsencode(directory) in content(entry / "environ") + content(entry / "cmdline")
     }
 
 
@@ -103,32 +103,35 @@ def content(path: Path) -> bytes:
 def started(task: Task, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
     """Start a task below a runner, wait for its progress, and check that no process remains."""
     with tempfile.TemporaryDirectory(prefix="tasks-long-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        words = [word.format(folder=folder / "reports") for word in task.words]
-        shown = folder / "shown"
-        with shown.open("wb") as out:
+        directory = Path(name)
+        directory.chmod(0o755)
+        arguments = [argument.format(folder=directory / "reports") for argument in task.words]
+        output = directory / "shown"
+        with output.open("wb") as out:
             runner = subprocess.Popen(
-                [sys.executable, "-c", RUNNER, sys.executable, *words],
+                [sys.executable, "-c", RUNNER, sys.executable, *arguments],
                 cwd=ROOT,
                 env={**os.environ, "TMPDIR": name, "SOAK_SECONDS": "600", **variables},
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
-        below = set[int]()
+        running_processes = set[int]()
         try:
-            eventually(lambda: re.search(task.progress, shown.read_text("utf-8")), SECONDS)
+            eventually(lambda: re.search(task.progress, output.read_text("utf-8")), SECONDS)
             eventually(lambda: len(descendants(runner.pid)) > task.programs, SECONDS)
-            below = descendants(runner.pid)
-            yield runner, below
-            left = below | {runner.pid}
-            eventually(lambda: not any(map(is_running, left)) and not marked(folder), SECONDS)
+            running_processes = descendants(runner.pid)
+            yield runner, running_processes
+            remaining = running_processes | {runner.pid}
+            eventually(
+                lambda: not any(map(is_running, remaining)) and not processes_marked(directory),
+                SECONDS,
+            )
         except BaseException:  # pragma: no cover - output of the task if the test fails
-            print(shown.read_text("utf-8"))  # noqa: T201
+            print(output.read_text("utf-8"))  # noqa: T201
             raise
         finally:
-            for process in below | marked(folder) | {runner.pid}:
+            for process in running_processes | processes_marked(directory) | {runner.pid}:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             runner.wait()
@@ -150,16 +153,16 @@ def test_terminated_task_stops_what_it_started(name: str) -> None:
 
 
 def test_killed_task_leaves_no_process() -> None:
-    with started(BENCHED) as (runner, _):
+    with started(BENCH_ARGUMENTS) as (runner, _):
         os.kill(python_of(runner), signal.SIGKILL)
         runner.wait(SECONDS)
 
 
 def test_task_stops_when_its_runner_is_killed() -> None:
-    with started(BENCHED) as (runner, below):
+    with started(BENCH_ARGUMENTS) as (runner, running_processes):
         runner.kill()
         runner.wait(SECONDS)
-        assert len(below) > BENCHED.programs
+        assert len(running_processes) > BENCH_ARGUMENTS.programs
 
 
 def test_task_without_a_runner_ends_with_its_own_status() -> None:

@@ -18,15 +18,15 @@ from tests.support.processes import processes_of
 pytestmark = pytest.mark.requirement("FR-038")
 
 NAMES = [b"50% caf\xe9", b"%(here)s {} $HOME"]
-NEEDED = ["app", "migrations", "openapi.yaml", "pyproject.toml"]
+COPIED = ["app", "migrations", "openapi.yaml", "pyproject.toml"]
 
 
 @pytest.fixture(params=NAMES, ids=repr)
 def folder(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A directory of this name that every user may traverse."""
-    with tempfile.TemporaryDirectory(prefix="tasks-") as outer:
-        Path(outer).chmod(0o755)
-        path = Path(os.fsdecode(os.fsencode(outer) + b"/" + request.param))
+    with tempfile.TemporaryDirectory(prefix="tasks-") as parent:
+        Path(parent).chmod(0o755)
+        path = Path(os.fsdecode(os.fsencode(parent) + b"/" + request.param))
         path.mkdir(mode=0o755)
         yield path
         eventually(lambda: not processes_of(path))
@@ -38,7 +38,7 @@ def test_service_runs_in_a_directory_with_any_name(
     for name in [name for name in os.environ if name.startswith("COVERAGE")]:
         monkeypatch.delenv(name)  # coverage would measure the copy as another program
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in NEEDED:
+    for name in COPIED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         else:
@@ -54,10 +54,10 @@ def test_service_runs_in_a_directory_with_any_name(
 def test_data_directory_may_have_any_name(folder: Path) -> None:
     doctor = run("doctor", DATA_DIR=folder, PORT=0)
     assert doctor.returncode == 0, doctor.stderr
-    shown = os.fsencode(folder).decode("utf-8", "backslashreplace")
-    assert doctor.stdout.endswith(f"data in {shown}\n")
+    output = os.fsencode(folder).decode("utf-8", "backslashreplace")
+    assert doctor.stdout.endswith(f"data in {output}\n")
     with serving(DATA_DIR=folder) as service:
-        assert f"data       {shown}\n" in service.err
+        assert f"data       {output}\n" in service.err
         assert httpx.get(f"{service.url}/readyz").status_code == 200
         second = run("serve", DATA_DIR=folder, PORT=0)
         assert second.returncode == 1

@@ -27,7 +27,7 @@ CHANGES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "delete conditionally": ("DELETE", OLD, {"headers": ANY}),
 }
 SUCCESS = [201, 201, 201, 200, 200, 200, 200, 204, 204]
-REFUSE_AT_COMMIT = """
+FAIL_AT_COMMIT = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
       RAISE 'not today' USING ERRCODE = '{}';
     END $$;
@@ -37,13 +37,13 @@ REFUSE_AT_COMMIT = """
 
 
 @pytest.fixture
-async def refuse_commits(
+async def fail_commits(
     client: ContractClient, database: asyncpg.Connection, request: pytest.FixtureRequest
 ) -> AsyncIterator[None]:
     """Insert one task, and make each commit that changes the table fail."""
-    made = await client.put(OLD, json={**WHOLE, "completed": False})
-    assert made.status_code == 201
-    await database.execute(REFUSE_AT_COMMIT.format(getattr(request, "param", "P0001")))
+    response = await client.put(OLD, json={**WHOLE, "completed": False})
+    assert response.status_code == 201
+    await database.execute(FAIL_AT_COMMIT.format(getattr(request, "param", "P0001")))
     yield
     await database.execute("DROP FUNCTION refuse CASCADE")
 
@@ -78,7 +78,7 @@ async def test_failed_commit_is_500_and_changes_nothing(
 
 
 @pytest.mark.requirement("FR-034", "FR-033")
-@pytest.mark.parametrize("refuse_commits", ["40001", "57014"], indirect=True)
+@pytest.mark.parametrize("fail_commits", ["40001", "57014"], indirect=True)
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.usefixtures("refuse_commits")
 async def test_transient_commit_failure_is_503_and_changes_nothing(

@@ -33,7 +33,7 @@ from tests.support.logs import LogFile, log_file, restore
 from tests.support.process import scratch_database, until, with_database
 from tests.support.relay import Relay, url_via_port
 
-LIMIT_SECONDS = 5.0
+RESPONSE_TIMEOUT = 5.0
 ALICE = tasks_of("alice")
 TASK = UUID("0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
 WHOLE = {"title": "Buy milk", "description": None, "completed": False}
@@ -67,11 +67,11 @@ async def rival(url: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 async def relay(url: str, rival: asyncpg.Connection) -> AsyncIterator[Relay]:
     """An open relay to the database."""
-    made = Relay(url)
-    await made.open()
+    opened_relay = Relay(url)
+    await opened_relay.open()
     assert not rival.is_closed()  # its fixture cleans up after the test
-    yield made
-    await made.close()
+    yield opened_relay
+    await opened_relay.close()
 
 
 async def ask(client: ContractClient, operation: str) -> int:
@@ -83,12 +83,12 @@ async def assert_unavailable(client: ContractClient, operation: str) -> None:
     method, path, body = REQUESTS[operation]
     started = monotonic()
     response = await client.request(method, path, json=body)
-    took = monotonic() - started
+    duration = monotonic() - started
     problem = assert_problem(response, 503, "database-unavailable")
     detail = "Try again shortly. If this was a write, it may or may not have happened."
     assert problem["detail"] == detail
     assert response.headers["retry-after"] == "1"
-    assert took < LIMIT_SECONDS, f"{operation} took {took:.2f} s"
+    assert duration < RESPONSE_TIMEOUT, f"{operation} took {duration:.2f} s"
 
 
 async def assert_all_unavailable(client: ContractClient, *operations: str) -> None:
@@ -122,8 +122,8 @@ async def test_closed_port_is_503(relay: Relay, url: str) -> None:
 
 @pytest.mark.requirement("FR-033", "FR-028")
 async def test_refusing_unix_socket_is_503(tmp_path: Path) -> None:
-    with closing(socket.socket(socket.AF_UNIX)) as bound:
-        bound.bind(str(tmp_path / ".s.PGSQL.5432"))  # without listen()
+    with closing(socket.socket(socket.AF_UNIX)) as bound_socket:
+        bound_socket.bind(str(tmp_path / ".s.PGSQL.5432"))  # without listen()
         async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
             await assert_all_unavailable(client)
 
@@ -190,11 +190,11 @@ async def test_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.Co
             statement = text("SELECT pg_advisory_lock(1)")
             await app_state_of(client).database.fetch(statement, timeout=60)
 
-        holder = asyncio.create_task(wait_for_the_lock())
+        lock_holder = asyncio.create_task(wait_for_the_lock())
         await until_waiting(rival, 1)
         await assert_all_unavailable(client)
         await rival.execute("SELECT pg_advisory_unlock(1)")
-        await holder
+        await lock_holder
         await assert_served(client)
 
 
@@ -219,14 +219,14 @@ async def until_waiting(rival: asyncpg.Connection, sessions: int) -> list[int]:
         SELECT pid FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'
     """
-    found: list[int] = []
+    pids: list[int] = []
 
     async def enough() -> bool:
-        found[:] = [row["pid"] for row in await rival.fetch(query)]
-        return len(found) >= sessions
+        pids[:] = [row["pid"] for row in await rival.fetch(query)]
+        return len(pids) >= sessions
 
-    await until(enough, LIMIT_SECONDS)
-    return found
+    await until(enough, RESPONSE_TIMEOUT)
+    return pids
 
 
 @pytest.mark.requirement("FR-033")
@@ -266,9 +266,9 @@ async def test_connection_terminated_between_requests_is_replaced(
     async with serving(url) as client:
         assert await ask(client, "replaceTask") == 201
         # One, or as many as a pooler keeps; the pooler may close one meanwhile.
-        ended = await rival.fetch(query)
-        assert True in [is_ended for _, is_ended in ended]
-        assert await rival.fetchval(left, [process for process, _ in ended]) == 0
+        pids = await rival.fetch(query)
+        assert True in [is_ended for _, is_ended in pids]
+        assert await rival.fetchval(left, [process for process, _ in pids]) == 0
         for _ in range(3):  # let the event loop read the end of the stream
             await asyncio.sleep(0)
         assert await ask(client, "replaceTask") == 200
@@ -282,11 +282,11 @@ async def test_connection_terminated_during_a_statement_is_503(
     async with serving(url) as client:
         assert await ask(client, "replaceTask") == 201
         await rival.execute(f"BEGIN; SELECT FROM tasks WHERE id = '{TASK}' FOR UPDATE")
-        asked = asyncio.create_task(assert_unavailable(client, operation))
+        pending_request = asyncio.create_task(assert_unavailable(client, operation))
         [process] = await until_waiting(rival, 1)
         assert await rival.fetchval("SELECT pg_terminate_backend($1, 5000)", process)
         async with asyncio.timeout(1):  # immediately, not after the timeout
-            await asked
+            await pending_request
         await rival.execute("ROLLBACK")
         assert await ask(client, "replaceTask") == 200
 
@@ -373,7 +373,7 @@ async def test_check_violation_is_an_error_of_the_body(
 
 @pytest.mark.requirement("FR-036")
 @pytest.mark.parametrize(
-    ("user", "title", "fault"),
+    ("user", "title", "error"),
     [
         ("alice!", "x", "SQLSTATE 23514, constraint ck_tasks_user_id_form"),
         ("alice", "\0", "SQLSTATE 22021, constraint None"),
@@ -381,9 +381,9 @@ async def test_check_violation_is_an_error_of_the_body(
     ids=["user", "U+0000"],
 )
 async def test_constraint_unrelated_to_the_body_is_an_internal_error(
-    pool: Database, user: str, title: str, fault: str
+    pool: Database, user: str, title: str, error: str
 ) -> None:
-    with pytest.raises(DatabaseError, match=f"^{fault}$"):
+    with pytest.raises(DatabaseError, match=f"^{error}$"):
         await store(pool, user, TaskCreate(title=title))
 
 
@@ -414,8 +414,8 @@ def logged() -> Iterator[Callable[[LogFormat], LogFile]]:
 
     with log_file() as file:
 
-        def configured(form: LogFormat) -> LogFile:
-            configure_logging(LogLevel.DEBUG, form, file.descriptor)
+        def configured(log_format: LogFormat) -> LogFile:
+            configure_logging(LogLevel.DEBUG, log_format, file.descriptor)
             return file
 
         yield configured
@@ -439,12 +439,12 @@ async def refusing(rival: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 @pytest.mark.requirement("FR-028", "FR-036")
-@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
 @pytest.mark.usefixtures("refusing")
 async def test_unexpected_rejection_is_500_without_the_driver_message(
-    url: str, logged: Callable[[LogFormat], LogFile], form: LogFormat
+    url: str, logged: Callable[[LogFormat], LogFile], log_format: LogFormat
 ) -> None:
-    log = logged(form)
+    log = logged(log_format)
     async with serving(url) as client:
         response = await client.post(ALICE, json={"title": "Buy private milk"})
     problem = assert_problem(response, 500, "internal-error")

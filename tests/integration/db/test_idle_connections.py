@@ -21,7 +21,7 @@ from tests.support.relay import Relay, url_via_port
 pytestmark = pytest.mark.requirement("FR-055")
 
 ALICE = tasks_of("alice")
-RECYCLE_SECONDS = 1
+MAX_LIFETIME = 1
 RUNNING = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND state = 'active' AND query LIKE 'SELECT pg_sleep%'
@@ -31,10 +31,10 @@ RUNNING = """
 @pytest.fixture
 async def relay(url: str) -> AsyncIterator[Relay]:
     """An open relay to the database."""
-    made = Relay(url)
-    await made.open()
-    yield made
-    await made.close()
+    opened_relay = Relay(url)
+    await opened_relay.open()
+    yield opened_relay
+    await opened_relay.close()
 
 
 @pytest.fixture
@@ -46,13 +46,11 @@ async def witness(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def test_idle_service_sends_nothing_to_the_database(relay: Relay, url: str) -> None:
-    async with serving(
-        url_via_port(relay.port, url), database_pool_recycle=RECYCLE_SECONDS
-    ) as client:
+    async with serving(url_via_port(relay.port, url), database_pool_recycle=MAX_LIFETIME) as client:
         assert relay.connections == 1  # opened before the first request
         assert (await client.get(ALICE)).status_code == 200
         before = (relay.connections, relay.bytes)
-        until_idle = monotonic() + 2.5 * RECYCLE_SECONDS
+        until_idle = monotonic() + 2.5 * MAX_LIFETIME
         while monotonic() < until_idle:
             assert (await client.get("/livez")).status_code == 200
             await asyncio.sleep(0.05)
@@ -66,11 +64,11 @@ async def test_sequential_requests_share_the_most_recent_connection(relay: Relay
     async with serving(url_via_port(relay.port, url)) as client:
         await asyncio.gather(*(client.get(ALICE) for _ in range(8)))
         used = relay.connections
-        warmest = app_state_of(client).database.pool._idle[-1]
+        most_recent = app_state_of(client).database.pool._idle[-1]
         for _ in range(8):
-            before = warmest.acquired_at
+            before = most_recent.acquired_at
             assert (await client.get(ALICE)).status_code == 200
-            assert warmest.acquired_at > before
+            assert most_recent.acquired_at > before
         assert relay.connections == used <= 10
 
 
@@ -89,8 +87,8 @@ async def end_of(witness: asyncpg.Connection) -> float:
     return monotonic() - started
 
 
-async def sleep(database: Database, seconds: float) -> None:
-    await database.fetch(text(f"SELECT pg_sleep({seconds})"))
+async def sleep(database: Database, duration: float) -> None:
+    await database.fetch(text(f"SELECT pg_sleep({duration})"))
 
 
 async def test_statement_over_its_timeout_is_cancelled_on_the_server(
@@ -99,22 +97,22 @@ async def test_statement_over_its_timeout_is_cancelled_on_the_server(
     database = Database(database_config_for(url), pool_size=1, timeout=1)
     with pytest.raises(DatabaseUnavailable):
         await sleep(database, 30)
-    seconds = await end_of(witness)
+    duration = await end_of(witness)
     await database.close()
-    record_property("figure", f"cancelled statement: ended at the server within {seconds:.2f} s")
-    assert seconds < 2
+    record_property("figure", f"cancelled statement: ended at the server within {duration:.2f} s")
+    assert duration < 2
 
 
 async def test_statement_ends_on_the_server_without_a_cancel(
     relay: Relay, url: str, witness: asyncpg.Connection
 ) -> None:
-    way = database_config_for(url_via_port(relay.port, url))
-    database = Database(way, pool_size=1, timeout=1, statement_timeout=2)
-    asked = asyncio.create_task(sleep(database, 30))
+    config = database_config_for(url_via_port(relay.port, url))
+    database = Database(config, pool_size=1, timeout=1, statement_timeout=2)
+    pending = asyncio.create_task(sleep(database, 30))
     await until(lambda: is_running(witness))
     relay.freeze()
     with pytest.raises(DatabaseUnavailable):
-        await asked
+        await pending
     assert await is_running(witness)
     assert 0 < await end_of(witness) < 3
     await database.close()

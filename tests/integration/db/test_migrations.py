@@ -81,10 +81,10 @@ def url(server_url: str) -> Iterator[str]:
 
 
 def configuration(url: str, scripts: Path = ROOT / "migrations") -> Config:
-    made = Config(toml_file=ALEMBIC_CONFIG)
-    made.attributes["database_config"] = database_config_for(url)
-    made.set_main_option("script_location", str(scripts))
-    return made
+    config = Config(toml_file=ALEMBIC_CONFIG)
+    config.attributes["database_config"] = database_config_for(url)
+    config.set_main_option("script_location", str(scripts))
+    return config
 
 
 def catalog(url: str) -> list[tuple[object, ...]]:
@@ -92,7 +92,7 @@ def catalog(url: str) -> list[tuple[object, ...]]:
     return [
         row
         for row in fetch(url, CATALOG)
-        if not any(re.match("_?alembic_version", str(word)) for word in row[1:3])
+        if not any(re.match("_?alembic_version", str(name)) for name in row[1:3])
     ]
 
 
@@ -112,20 +112,20 @@ def test_single_head_is_the_required_revision() -> None:
 
 @pytest.mark.requirement("FR-039")
 def test_released_migrations_are_unchanged() -> None:
-    found = {path.name: sha256(path.read_bytes()).hexdigest() for path in VERSIONS.glob("*.py")}
-    assert found == RELEASED
+    checksums = {path.name: sha256(path.read_bytes()).hexdigest() for path in VERSIONS.glob("*.py")}
+    assert checksums == RELEASED
 
 
 @pytest.mark.requirement("FR-039")
 def test_downgrade_to_base_and_upgrade_again(url: str) -> None:
     nothing = catalog(url)
     upgrade(database_config_for(url))
-    everything = catalog(url)
+    objects = catalog(url)
     command.downgrade(configuration(url), "base")
     assert catalog(url) == nothing
     assert revisions(url) == []
     upgrade(database_config_for(url))
-    assert catalog(url) == everything
+    assert catalog(url) == objects
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
@@ -240,7 +240,7 @@ def test_migration_lock_timeout_leaves_nothing(url: str, scripts: Path) -> None:
     before = catalog(url)
     add_next(scripts, "ALTER TABLE tasks ADD COLUMN more int", limit="300ms")
 
-    async def while_locked() -> None:
+    async def while_table_is_locked() -> None:
         other = await connect(url)
         await other.execute("BEGIN; SELECT FROM tasks")
         upgrade = asyncio.to_thread(command.upgrade, configuration(url, scripts), "head")
@@ -248,7 +248,7 @@ def test_migration_lock_timeout_leaves_nothing(url: str, scripts: Path) -> None:
             await asyncio.wait_for(upgrade, 10)
         await other.close()
 
-    asyncio.run(while_locked())
+    asyncio.run(while_table_is_locked())
     assert catalog(url) == before
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
@@ -262,7 +262,7 @@ def test_every_released_migration_has_the_lock_timeout(direction: str) -> None:
     ]
     first_statements = [re.search(r"op\.\w+\((.*)\)", body[0]) for body in bodies if body]
     expected = "\"SET LOCAL lock_timeout = '5s'\""
-    assert [found and found[1] for found in first_statements] == [expected] * len(RELEASED)
+    assert [match and match[1] for match in first_statements] == [expected] * len(RELEASED)
 
 
 @pytest.mark.requirement("FR-039")
@@ -270,7 +270,7 @@ def test_downgrade_has_the_lock_timeout(url: str) -> None:
     upgrade(database_config_for(url))
     before = catalog(url)
 
-    async def while_locked() -> float:
+    async def while_table_is_locked() -> float:
         other = await connect(url)
         await other.execute("BEGIN; SELECT FROM tasks, idempotency_keys")
         loop = asyncio.get_running_loop()
@@ -278,11 +278,11 @@ def test_downgrade_has_the_lock_timeout(url: str) -> None:
         downgrade = asyncio.to_thread(command.downgrade, configuration(url), "base")
         with pytest.raises(DBAPIError, match="lock timeout"):
             await asyncio.wait_for(downgrade, 10)
-        took = loop.time() - started
+        duration = loop.time() - started
         await other.close()
-        return took
+        return duration
 
-    assert 4.9 < asyncio.run(while_locked()) < 7
+    assert 4.9 < asyncio.run(while_table_is_locked()) < 7
     assert catalog(url) == before
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
@@ -329,24 +329,24 @@ def test_database_with_other_case_mapping_is_rejected_unchanged(server_url: str,
     with scratch_database(server_url) as url:
         execute(url, *LOWER.format(LOCALES[name], make_url(url).database).split(";"))
         before = fetch(url, CATALOG)
-        done = run("migrate", DATABASE_URL=url)
-        assert done.returncode == 1
-        assert NEEDS in done.stderr
-        assert "Traceback" not in done.stderr
+        result = run("migrate", DATABASE_URL=url)
+        assert result.returncode == 1
+        assert NEEDS in result.stderr
+        assert "Traceback" not in result.stderr
         assert fetch(url, CATALOG) == before
 
 
 ALWAYS = "SELECT true"
-SINCE_17 = "SELECT current_setting('server_version_num')::int >= 170000"
-SINCE_18 = "SELECT current_setting('server_version_num')::int >= 180000"
-WITH_ICU = "SELECT EXISTS (SELECT FROM pg_collation WHERE collname LIKE 'tr-%')"
+FROM_17 = "SELECT current_setting('server_version_num')::int >= 170000"
+FROM_18 = "SELECT current_setting('server_version_num')::int >= 180000"
+ICU_OPTIONS = "SELECT EXISTS (SELECT FROM pg_collation WHERE collname LIKE 'tr-%')"
 # The options of a database, whether it is accepted, and whether the server supports it.
 OFFERED = [
     ("LOCALE_PROVIDER libc LOCALE 'C.UTF-8'", True, ALWAYS),
-    ("LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", True, SINCE_17),
-    ("LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'PG_UNICODE_FAST'", False, SINCE_18),
-    ("LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'", False, WITH_ICU),
-    ("LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'tr'", False, WITH_ICU),
+    ("LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", True, FROM_17),
+    ("LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'PG_UNICODE_FAST'", False, FROM_18),
+    ("LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'", False, ICU_OPTIONS),
+    ("LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'tr'", False, ICU_OPTIONS),
 ]
 
 
@@ -358,8 +358,8 @@ def test_locales_with_the_simple_mapping_are_accepted(
         if fetch(server_url, is_offered) == [(False,)]:
             continue
         with scratch_database(server_url, f"TEMPLATE template0 ENCODING 'UTF8' {options}") as url:
-            done = run("migrate", DATABASE_URL=url)
-            assert (done.returncode == 0, NEEDS in done.stderr) == (accepted, not accepted)
+            result = run("migrate", DATABASE_URL=url)
+            assert (result.returncode == 0, NEEDS in result.stderr) == (accepted, not accepted)
 
 
 # --- processes ---------------------------------------------------------------------------------
@@ -367,33 +367,35 @@ def test_locales_with_the_simple_mapping_are_accepted(
 
 @pytest.mark.requirement("FR-039")
 def test_command_migrates_and_reports_it(url: str) -> None:
-    done = run("migrate", DATABASE_URL=url)
-    assert done.returncode == 0, done.stderr
-    assert f"The schema is at revision {SCHEMA_REVISION}: postgresql" in done.stdout
+    result = run("migrate", DATABASE_URL=url)
+    assert result.returncode == 0, result.stderr
+    assert f"The schema is at revision {SCHEMA_REVISION}: postgresql" in result.stdout
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
 @pytest.mark.requirement("FR-039")
 def test_concurrent_migrations_run_one_at_a_time(url: str) -> None:
-    async def while_somebody_has_the_turn() -> list[int | None]:
-        holder = await connect(url)
-        await holder.execute(f"SELECT pg_advisory_lock({LOCK})")
+    async def while_migration_lock_is_held() -> list[int | None]:
+        lock_holder = await connect(url)
+        await lock_holder.execute(f"SELECT pg_advisory_lock({LOCK})")
         migrations = [
             await asyncio.create_subprocess_exec(
                 *process.command("migrate"), cwd=ROOT, env=process.environment(DATABASE_URL=url)
             )
             for _ in range(2)
         ]
-        waiting = "SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        await process.until(lambda: holder.fetchval(waiting), process.START_TIMEOUT)
-        assert await holder.fetchval("SELECT to_regclass('alembic_version')") is None
-        await holder.close()
+        waiting_query = (
+            "SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        )
+        await process.until(lambda: lock_holder.fetchval(waiting_query), process.START_TIMEOUT)
+        assert await lock_holder.fetchval("SELECT to_regclass('alembic_version')") is None
+        await lock_holder.close()
         return [
             await asyncio.wait_for(migration.wait(), process.START_TIMEOUT)
             for migration in migrations
         ]
 
-    assert asyncio.run(while_somebody_has_the_turn()) == [0, 0]
+    assert asyncio.run(while_migration_lock_is_held()) == [0, 0]
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
@@ -409,18 +411,18 @@ def test_service_does_not_migrate_an_external_database(url: str) -> None:
 def test_rejected_migration_is_reported_in_one_sentence(server_url: str) -> None:
     options = "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'"
     with scratch_database(server_url, options) as url:
-        done = run("migrate", DATABASE_URL=url)
-    assert done.returncode == 1
-    assert NEEDS in done.stderr
-    assert "Traceback" not in done.stderr
+        result = run("migrate", DATABASE_URL=url)
+    assert result.returncode == 1
+    assert NEEDS in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.requirement("FR-039", "FR-037", "FR-028")
 def test_migration_without_a_database_is_reported(tmp_path: Path) -> None:
-    done = run("migrate", DATABASE_URL=f"postgresql://tasks@/tasks?host={tmp_path}&port=5432")
-    assert done.returncode == 1
-    assert done.stderr.strip()
-    assert "Traceback" not in done.stderr
+    result = run("migrate", DATABASE_URL=f"postgresql://tasks@/tasks?host={tmp_path}&port=5432")
+    assert result.returncode == 1
+    assert result.stderr.strip()
+    assert "Traceback" not in result.stderr
 
 
 # --- the template ------------------------------------------------------------------------------
@@ -430,8 +432,8 @@ def test_migration_without_a_database_is_reported(tmp_path: Path) -> None:
 def test_revision_template_has_lock_timeout_and_safety_note(url: str, scripts: Path) -> None:
     upgrade(database_config_for(url))
     command.revision(configuration(url, scripts), message="More columns", rev_id="9999")
-    made = scripts / "versions/9999_more_columns.py"
-    source = made.read_text("utf-8")
+    revision_file = scripts / "versions/9999_more_columns.py"
+    source = revision_file.read_text("utf-8")
     assert source.startswith('"""More columns\n\nLock and deploy safety: SAY HERE')
     assert source.count("""op.execute("SET LOCAL lock_timeout = '5s'")""") == 2
     command.upgrade(configuration(url, scripts), "head")

@@ -28,8 +28,8 @@ ALICE = tasks_of("alice")
 @pytest.fixture
 async def proxy(url: str) -> AsyncIterator[Proxy]:
     """A proxy to the database that can fail."""
-    behind = database_config_for(url).url
-    host, port = str(behind.host), behind.port or 5432
+    target = database_config_for(url).url
+    host, port = str(target.host), target.port or 5432
     async with proxied(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else port) as opened:
         yield opened
 
@@ -37,62 +37,62 @@ async def proxy(url: str) -> AsyncIterator[Proxy]:
 @asynccontextmanager
 async def pool(proxy: Proxy, url: str, *, size: int, timeout: float) -> AsyncIterator[Database]:
     """A connection pool without the service."""
-    opened = Database(
+    database = Database(
         database_config_for(url_via_port(proxy.port, url)), pool_size=size, timeout=timeout
     )
-    yield opened
-    await opened.close()
+    yield database
+    await database.close()
 
 
-async def backend(database: Database, seconds: float = 0) -> int:
+async def backend_pid(database: Database, duration: float = 0) -> int:
     """Hold a connection for a while, and return its server process id."""
-    ((_, found),) = await database.fetch(text(f"SELECT pg_sleep({seconds}), pg_backend_pid()"))
-    return int(found)
+    ((_, pid),) = await database.fetch(text(f"SELECT pg_sleep({duration}), pg_backend_pid()"))
+    return int(pid)
 
 
-async def seconds_until_refused(database: Database) -> float:
+async def seconds_until_rejected(database: Database) -> float:
     started = monotonic()
     with pytest.raises(DatabaseUnavailable):
-        await backend(database)
+        await backend_pid(database)
     return monotonic() - started
 
 
 async def test_silent_network_failure_fails_only_one_request(proxy: Proxy, url: str) -> None:
     async with pool(proxy, url, size=4, timeout=1) as database:
-        before = await asyncio.gather(*(backend(database, 0.1) for _ in range(4)))
+        before = await asyncio.gather(*(backend_pid(database, 0.1) for _ in range(4)))
         assert len(set(before)) == 4
         proxy.forget()
-        assert await seconds_until_refused(database) < 1.5
-        after = await asyncio.gather(*(backend(database, 0.1) for _ in range(4)))
+        assert await seconds_until_rejected(database) < 1.5
+        after = await asyncio.gather(*(backend_pid(database, 0.1) for _ in range(4)))
     assert not {*before} & {*after}
 
 
 async def test_recently_used_connection_survives_loss_of_another(proxy: Proxy, url: str) -> None:
     async with pool(proxy, url, size=2, timeout=1) as database:
-        slow = asyncio.create_task(backend(database, 5))
+        slow = asyncio.create_task(backend_pid(database, 5))
         await asyncio.sleep(0.1)
-        other = await backend(database)
+        other = await backend_pid(database)
         with pytest.raises(DatabaseUnavailable):
             await slow
-        assert other in await asyncio.gather(*(backend(database, 0.1) for _ in range(2)))
+        assert other in await asyncio.gather(*(backend_pid(database, 0.1) for _ in range(2)))
 
 
 async def test_waiters_fail_immediately_if_no_connection_opens(proxy: Proxy, url: str) -> None:
     async with pool(proxy, url, size=1, timeout=4) as database:
         proxy.refuse()
-        await seconds_until_refused(database)  # the retry window for short outages is over
-        waits = await asyncio.gather(*(seconds_until_refused(database) for _ in range(5)))
-    assert max(waits) < 1
+        await seconds_until_rejected(database)  # the retry window for short outages is over
+        durations = await asyncio.gather(*(seconds_until_rejected(database) for _ in range(5)))
+    assert max(durations) < 1
 
 
 async def test_short_outage_between_requests_is_retried(proxy: Proxy, url: str) -> None:
     async with serving(url_via_port(proxy.port, url)) as client:
         proxy.refuse()
         await asyncio.sleep(0.1)  # let the end of the connection arrive before the next statement
-        asked = asyncio.create_task(client.post(ALICE, json={"title": "Buy milk"}))
+        pending_request = asyncio.create_task(client.post(ALICE, json={"title": "Buy milk"}))
         await asyncio.sleep(0.3)
         await proxy.open()
-        assert (await asked).status_code == 201
+        assert (await pending_request).status_code == 201
 
 
 @pytest.mark.requirement("FR-053")
@@ -120,12 +120,12 @@ async def test_connections_survive_a_clock_set_back(
     proxy: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with pool(proxy, url, size=1, timeout=4) as database:
-        await backend(database)
-        during = asyncio.create_task(backend(database, 3))
+        await backend_pid(database)
+        during = asyncio.create_task(backend_pid(database, 3))
         await asyncio.sleep(0.1)
         proxy.reset()
         with pytest.raises(DatabaseUnavailable):
             await during
         an_hour_ago = SimpleNamespace(time=lambda: time.time() - 3600)
         monkeypatch.setattr("sqlalchemy.pool.base.time", an_hour_ago)
-        assert await backend(database) == await backend(database)
+        assert await backend_pid(database) == await backend_pid(database)

@@ -28,15 +28,15 @@ NAMES = {
 }
 
 
-def messages(sent: bytearray) -> Iterator[str]:
+def messages(data: bytearray) -> Iterator[str]:
     """Return the names of the messages after the handshake (PostgreSQL, "Message Formats")."""
-    while sent:
+    while data:
         size = 1 + int.from_bytes(
-            sent[1:5], "big"
+            data[1:5], "big"
         )  # the length includes itself, but not the type byte
-        assert len(sent) >= size
-        yield NAMES[bytes(sent[:1])]
-        del sent[:size]
+        assert len(data) >= size
+        yield NAMES[bytes(data[:1])]
+        del data[:size]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ async def relay(url: str) -> AsyncIterator[Relay]:
 
 
 @pytest.fixture(scope="module")
-async def relayed(url: str, relay: Relay) -> AsyncIterator[ContractClient]:
+async def relayed_client(url: str, relay: Relay) -> AsyncIterator[ContractClient]:
     """A client of a service with one database connection, through the relay."""
     async with serving(url_via_port(relay.port, url), database_pool_size=1) as client:
         yield client
@@ -56,25 +56,25 @@ async def relayed(url: str, relay: Relay) -> AsyncIterator[ContractClient]:
 
 @pytest.mark.parametrize("name", CASES)
 async def test_operation_is_one_round_trip(
-    relay: Relay, relayed: ContractClient, name: str
+    relay: Relay, relayed_client: ContractClient, name: str
 ) -> None:
     case = CASES[name]
     for _ in range(2):  # the first request prepares the statement
-        await relayed.delete(ABSENT)
-        await relayed.put(TASK, json=BODY)
+        await relayed_client.delete(ABSENT)
+        await relayed_client.put(TASK, json=BODY)
         relay.sent_to_server.clear()
-        response = await relayed.request(case.method, case.url, **case.options)
+        response = await relayed_client.request(case.method, case.url, **case.options)
         assert response.status_code == case.status
     # A search uses a custom plan, so its SQL is sent again, in the same round trip.
-    again = ["Parse"] * (name == "listTasks, narrowed")
-    assert list(messages(relay.sent_to_server)) == [*again, *PREPARED]
+    repeated = ["Parse"] * (name == "listTasks, narrowed")
+    assert list(messages(relay.sent_to_server)) == [*repeated, *PREPARED]
 
 
 async def test_first_operation_on_a_connection_is_two_round_trips(
-    relay: Relay, relayed: ContractClient
+    relay: Relay, relayed_client: ContractClient
 ) -> None:
     relay.sent_to_server.clear()
-    await relayed.get(ALICE, params={"completed": "true"})  # no case has only this filter
-    seen = list(messages(relay.sent_to_server))
-    assert seen.count("Parse") == 1
-    assert seen.count("Sync") + seen.count("Flush") == 2
+    await relayed_client.get(ALICE, params={"completed": "true"})  # no case has only this filter
+    observed = list(messages(relay.sent_to_server))
+    assert observed.count("Parse") == 1
+    assert observed.count("Sync") + observed.count("Flush") == 2

@@ -23,13 +23,13 @@ def settings() -> Iterator[Settings]:
     with (
         postgres.running(18) as server,
         pgbouncer.running(server) as pooler,
-        pgbouncer.running(server, "session") as of_sessions,
+        pgbouncer.running(server, "session") as session_pooler,
     ):
         yield Settings.from_env(
             {
                 "DATABASE_URL": pooler.url(),
                 "DATABASE_TRANSACTION_POOLING": "true",
-                "DATABASE_DIRECT_URL": of_sessions.url(),
+                "DATABASE_DIRECT_URL": session_pooler.url(),
             }
         )
 

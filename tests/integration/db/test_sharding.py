@@ -84,8 +84,8 @@ INSERTS = {"create", "replace", "replace, if absent"}
 
 
 def listing(sort: TaskSort, order: SortOrder, after: CursorPosition | None, **filters: Any) -> Call:
-    asked = ListTasksQuery(sort=sort, order=order, **filters)
-    return lambda tasks: tasks.list_tasks("alice", asked, after)
+    query = ListTasksQuery(sort=sort, order=order, **filters)
+    return lambda tasks: tasks.list_tasks("alice", query, after)
 
 
 for sort, order, after in product(TaskSort, SortOrder, (None, CursorPosition(AT, TASK))):
@@ -102,21 +102,21 @@ CALLS |= {
 async def explainer(database_url: str) -> AsyncIterator[Explainer]:
     """An explainer on equal tables that are partitioned into shards."""
     # A pooler would reuse the session with this search path.
-    async with Explainer.connect(database_config_for(database_url).direct_config()) as made:
-        await made.plain.execute("CREATE SCHEMA sharded")
+    async with Explainer.connect(database_config_for(database_url).direct_config()) as opened:
+        await opened.plain.execute("CREATE SCHEMA sharded")
         for table in TABLES:
-            await made.plain.execute(
+            await opened.plain.execute(
                 f"CREATE TABLE sharded.{table} (LIKE public.{table} INCLUDING ALL) "
                 "PARTITION BY HASH (user_id)"
             )
             for number in range(SHARDS):
-                await made.plain.execute(
+                await opened.plain.execute(
                     f"CREATE TABLE sharded.{table}_{number} PARTITION OF sharded.{table} "
                     f"FOR VALUES WITH (MODULUS {SHARDS}, REMAINDER {number})"
                 )
-        await made.plain.execute("SET search_path TO sharded")
-        yield made
-        await made.plain.execute("DROP SCHEMA sharded CASCADE")
+        await opened.plain.execute("SET search_path TO sharded")
+        yield opened
+        await opened.plain.execute("DROP SCHEMA sharded CASCADE")
 
 
 async def test_every_key_and_b_tree_starts_with_the_user(database: asyncpg.Connection) -> None:
@@ -132,9 +132,9 @@ def test_every_filter_is_covered() -> None:
 
 def shards(nodes: list[dict[str, Any]]) -> set[str]:
     """Return the numbers of the shards that a plan reads or changes."""
-    found = {node["Relation Name"] for node in nodes if "Relation Name" in node}
-    assert found, "no table at all"
-    return {name.rpartition("_")[2] for name in found - set(TABLES)}
+    shard_tables = {node["Relation Name"] for node in nodes if "Relation Name" in node}
+    assert shard_tables, "no table at all"
+    return {name.rpartition("_")[2] for name in shard_tables - set(TABLES)}
 
 
 @pytest.mark.parametrize("mode", MODES)

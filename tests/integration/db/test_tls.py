@@ -35,8 +35,8 @@ def present_certificate(socket_url: str, certificates: Certificates) -> PresentC
     path = f"{parts.query['host']}/.s.PGSQL.{parts.query['port']}"
 
     @asynccontextmanager
-    async def present(kind: str) -> AsyncIterator[str]:
-        certificate = None if kind == "none" else certificates.made(kind)
+    async def present(certificate_name: str) -> AsyncIterator[str]:
+        certificate = None if certificate_name == "none" else certificates.issue(certificate_name)
         async with tls_proxy(lambda: asyncio.open_unix_connection(path), certificate) as port:
             yield f"postgresql://tasks:{PASSWORD}@localhost:{port}/tasks"
 

@@ -51,7 +51,7 @@ def send(connection: socket.socket, *segments: bytes) -> None:
         time.sleep(0.03)
 
 
-def is_at_end(connection: socket.socket) -> bool:
+def is_closed(connection: socket.socket) -> bool:
     """Whether the server has closed the connection and sent nothing more."""
     return connection.recv(1) == b""
 
@@ -78,20 +78,22 @@ BODIES = {
 @pytest.mark.requirement("FR-001", "FR-035")
 @pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
 @pytest.mark.parametrize(("framing", "body"), BODIES.values(), ids=BODIES)
-@pytest.mark.parametrize("cut", [None, 0, 5], ids=["one segment", "body later", "body in parts"])
+@pytest.mark.parametrize(
+    "truncated", [None, 0, 5], ids=["one segment", "body later", "body in parts"]
+)
 async def test_upgrade_is_ignored_and_the_body_is_read(
     live: LiveServer,
     database: asyncpg.Connection,
     upgrade: tuple[str, ...],
     framing: str,
     body: bytes,
-    cut: int | None,
+    truncated: int | None,
 ) -> None:
     head = request("POST", ALICE, JSON, framing, *upgrade)
-    sent = head + body + ALIVE
-    at = len(head) + cut if cut is not None else len(sent)
+    data = head + body + ALIVE
+    at = len(head) + truncated if truncated is not None else len(data)
     with live.connect() as connection:
-        send(connection, sent[:at], sent[at:])
+        send(connection, data[:at], data[at:])
         created, alive = read_responses(connection, "POST", "GET")
     live.contract.check("POST", ALICE, created)
     assert (created.status_code, alive.status_code) == (201, 200)
@@ -99,16 +101,16 @@ async def test_upgrade_is_ignored_and_the_body_is_read(
 
 
 @pytest.mark.requirement("FR-020", "FR-035")
-@pytest.mark.parametrize("cut", [False, True], ids=["one segment", "body later"])
+@pytest.mark.parametrize("truncated", [False, True], ids=["one segment", "body later"])
 async def test_body_after_an_upgrade_is_not_a_request(
-    live: LiveServer, database: asyncpg.Connection, *, cut: bool
+    live: LiveServer, database: asyncpg.Connection, *, truncated: bool
 ) -> None:
     inner = request("POST", tasks_of("mallory"), JSON, body=SMALL)
     head = request("POST", ALICE, JSON, f"Content-Length: {len(inner)}", *UPGRADES["websocket"])
     with live.connect() as connection:
-        send(connection, *([head, inner] if cut else [head + inner]), ALIVE)
-        refused, alive = read_responses(connection, "POST", "GET")
-    assert_problem(refused, 400, "malformed-body")
+        send(connection, *([head, inner] if truncated else [head + inner]), ALIVE)
+        response, alive = read_responses(connection, "POST", "GET")
+    assert_problem(response, 400, "malformed-body")
     assert alive.json() == {"status": "alive"}
     assert await titles(database) == []
 
@@ -118,23 +120,23 @@ def test_pipelined_upgrades_get_ordered_responses(live: LiveServer) -> None:
     targets = ["/livez", "/nope", "/livez?x=1", "/livez"]
     with live.connect() as connection:
         connection.sendall(b"".join(request("GET", target, *UPGRADES["h2c"]) for target in targets))
-        answers = read_responses(connection, *["GET"] * 4)
-    assert [answer.status_code for answer in answers] == [200, 404, 400, 200]
+        responses = read_responses(connection, *["GET"] * 4)
+    assert [response.status_code for response in responses] == [200, 404, 400, 200]
 
 
 @pytest.mark.requirement("FR-027", "FR-030")
-@pytest.mark.parametrize("cut", [False, True], ids=["one segment", "body later"])
+@pytest.mark.parametrize("truncated", [False, True], ids=["one segment", "body later"])
 async def test_connect_is_501_and_closes_the_connection(
-    live: LiveServer, database: asyncpg.Connection, *, cut: bool
+    live: LiveServer, database: asyncpg.Connection, *, truncated: bool
 ) -> None:
     head = request("CONNECT", "tasks.test:80", f"Content-Length: {len(CREATE)}")
     with live.connect() as connection:
-        send(connection, ALIVE, head if cut else head + CREATE)
-        alive, refused = read_responses(connection, "GET", "GET")
-        assert is_at_end(connection)
+        send(connection, ALIVE, head if truncated else head + CREATE)
+        alive, response = read_responses(connection, "GET", "GET")
+        assert is_closed(connection)
     assert alive.status_code == 200
-    assert_problem(refused, 501, "not-implemented")
-    assert refused.headers["connection"] == "close"
+    assert_problem(response, 501, "not-implemented")
+    assert response.headers["connection"] == "close"
     assert await titles(database) == []
 
 
@@ -148,9 +150,9 @@ async def token_required(
         raise NotAuthorizedException("Send a bearer token.")
 
 
-def chunked_create(*trailer: str, fields: tuple[str, ...] = (JSON,)) -> bytes:
-    end = "".join(f"{field}\r\n" for field in trailer) + "\r\n"
-    return request("POST", ALICE, *fields, CHUNKED) + CHUNKS + end.encode()
+def chunked_create(*trailer: str, headers: tuple[str, ...] = (JSON,)) -> bytes:
+    end = "".join(f"{header}\r\n" for header in trailer) + "\r\n"
+    return request("POST", ALICE, *headers, CHUNKED) + CHUNKS + end.encode()
 
 
 @pytest.mark.requirement("FR-020", "FR-023")
@@ -163,18 +165,18 @@ async def test_credential_in_a_trailer_is_ignored(
         guarded.connect() as connection,
     ):
         # Both requests are in one segment, so the trailer is parsed before the guard runs.
-        connection.sendall(chunked_create(credential) + chunked_create(fields=(JSON, credential)))
-        answers = read_responses(connection, "POST", "POST")
-    assert [answer.status_code for answer in answers] == [401, 201]
+        connection.sendall(chunked_create(credential) + chunked_create(headers=(JSON, credential)))
+        responses = read_responses(connection, "POST", "POST")
+    assert [response.status_code for response in responses] == [401, 201]
     assert len(await titles(database)) == 1
 
 
 @pytest.mark.requirement("FR-023", "FR-024")
 def test_media_type_in_a_trailer_is_ignored(live: LiveServer) -> None:
     with live.connect() as connection:
-        connection.sendall(chunked_create(JSON, fields=()))
-        refused = read_response(connection, "POST")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+        connection.sendall(chunked_create(JSON, headers=()))
+        response = read_response(connection, "POST")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
 
 
 @pytest.mark.requirement("FR-023")
@@ -183,8 +185,8 @@ async def test_idempotency_key_in_a_trailer_is_ignored(
 ) -> None:
     with live.connect() as connection:
         connection.sendall(chunked_create("Idempotency-Key: 1") * 2)
-        answers = read_responses(connection, "POST", "POST")
-    assert [answer.status_code for answer in answers] == [201, 201]
+        responses = read_responses(connection, "POST", "POST")
+    assert [response.status_code for response in responses] == [201, 201]
     assert len(await titles(database)) == 2
 
 
@@ -218,11 +220,11 @@ async def test_pipelined_error_is_sent_after_the_first_response(
         connection.sendall(CREATE + CREATE + rest)
         if half_close:
             connection.shutdown(socket.SHUT_WR)
-        *created, refused = read_responses(connection, "POST", "POST", "GET")
-        assert is_at_end(connection)
-    assert [one.status_code for one in created] == [201, 201]
-    assert_problem(refused, status, slug)
-    assert refused.headers["connection"] == "close"
+        *created, response = read_responses(connection, "POST", "POST", "GET")
+        assert is_closed(connection)
+    assert [response.status_code for response in created] == [201, 201]
+    assert_problem(response, status, slug)
+    assert response.headers["connection"] == "close"
     assert len(await titles(database)) == 2
 
 
@@ -232,10 +234,10 @@ async def test_invalid_chunks_of_a_second_request_wait_for_the_first(
 ) -> None:
     with live.connect() as connection:
         connection.sendall(CREATE + request("POST", ALICE, JSON, CHUNKED) + b"zz\r\n")
-        created, refused = read_responses(connection, "POST", "POST")
-        assert is_at_end(connection)
+        created, response = read_responses(connection, "POST", "POST")
+        assert is_closed(connection)
     assert created.status_code == 201
-    assert_problem(refused, 400, "malformed-request")
+    assert_problem(response, 400, "malformed-request")
     assert len(await titles(database)) == 1
 
 
@@ -258,9 +260,9 @@ def test_early_rejection_of_expect_closes_the_connection(
 ) -> None:
     with live.connect() as connection:
         connection.sendall(request(method, target, *fields))
-        refused = read_response(connection, method)
-        assert is_at_end(connection)
-    assert (refused.status_code, refused.headers.get("connection")) == (status, "close")
+        response = read_response(connection, method)
+        assert is_closed(connection)
+    assert (response.status_code, response.headers.get("connection")) == (status, "close")
 
 
 @pytest.mark.requirement("FR-027", "FR-042")
@@ -270,76 +272,76 @@ def test_guard_rejection_of_expect_closes_the_connection(settings: Settings) -> 
         guarded.connect() as connection,
     ):
         connection.sendall(request("POST", ALICE, JSON, *EXPECT))
-        refused = read_response(connection, "POST")
-        assert is_at_end(connection)
-    assert (refused.status_code, refused.headers["connection"]) == (401, "close")
+        response = read_response(connection, "POST")
+        assert is_closed(connection)
+    assert (response.status_code, response.headers["connection"]) == (401, "close")
 
 
 @pytest.mark.requirement("FR-027")
 def test_expect_without_a_body_keeps_the_connection(live: LiveServer) -> None:
     with live.connect() as connection:
         connection.sendall(request("GET", "/livez", "Expect: 100-continue") + ALIVE)
-        answers = read_responses(connection, "GET", "GET")
-    assert [answer.headers.get("connection") for answer in answers] == [None, None]
+        responses = read_responses(connection, "GET", "GET")
+    assert [response.headers.get("connection") for response in responses] == [None, None]
 
 
 # --- request id and origin of protocol errors ----------------------------------------------------
 
-OWN = (
+OWN_HEADERS = (
     "X-Request-ID: mine",
     f"traceparent: 00-{TRACE}-{'1' * 16}-01",
     f"Origin: {ORIGIN}",
 )
 
 
-def assert_own(refused: httpx.Response) -> None:
-    problem = refused.json()
+def assert_own_headers(response: httpx.Response) -> None:
+    problem = response.json()
     assert (problem["instance"], problem["trace_id"]) == ("mine", TRACE)
-    assert refused.headers["x-request-id"] == "mine"
-    assert refused.headers["access-control-allow-origin"] == ORIGIN
+    assert response.headers["x-request-id"] == "mine"
+    assert response.headers["access-control-allow-origin"] == ORIGIN
 
 
 @pytest.mark.requirement("FR-029", "FR-037", "FR-050")
 @pytest.mark.parametrize(
-    ("sent", "status"),
+    ("data", "status"),
     [
-        (request("GET", "/livez", *OWN, "X: y", ": nonsense"), 400),
-        (request("GET", "/livez", *OWN, "Host: second"), 400),
-        (request("GET", "/livez", *OWN, "X: " + "a" * 40_000), 431),
-        (request("POST", ALICE, JSON, *OWN, CHUNKED) + b"zz\r\n", 400),
-        (request("POST", ALICE, JSON, *OWN, "Transfer-Encoding: gzip"), 501),
+        (request("GET", "/livez", *OWN_HEADERS, "X: y", ": nonsense"), 400),
+        (request("GET", "/livez", *OWN_HEADERS, "Host: second"), 400),
+        (request("GET", "/livez", *OWN_HEADERS, "X: " + "a" * 40_000), 431),
+        (request("POST", ALICE, JSON, *OWN_HEADERS, CHUNKED) + b"zz\r\n", 400),
+        (request("POST", ALICE, JSON, *OWN_HEADERS, "Transfer-Encoding: gzip"), 501),
     ],
     ids=["a field", "Host", "431", "a chunk", "501"],
 )
 def test_rejected_request_keeps_its_ids_and_origin(
-    live: LiveServer, sent: bytes, status: int
+    live: LiveServer, data: bytes, status: int
 ) -> None:
     with live.connect() as connection:
-        connection.sendall(sent)
-        refused = read_response(connection)
-        assert is_at_end(connection)
-    assert refused.status_code == status
-    assert_own(refused)
+        connection.sendall(data)
+        response = read_response(connection)
+        assert is_closed(connection)
+    assert response.status_code == status
+    assert_own_headers(response)
 
 
 @pytest.mark.requirement("FR-029", "FR-037", "FR-050")
 @pytest.mark.parametrize(
-    "sent",
+    "data",
     [
-        request("GET", "/livez", *OWN, "X: y")[:-4],
-        request("POST", ALICE, JSON, *OWN, "Content-Length: 99") + SMALL,
-        request("POST", ALICE, JSON, *OWN, CHUNKED) + b"9\r\n{",
+        request("GET", "/livez", *OWN_HEADERS, "X: y")[:-4],
+        request("POST", ALICE, JSON, *OWN_HEADERS, "Content-Length: 99") + SMALL,
+        request("POST", ALICE, JSON, *OWN_HEADERS, CHUNKED) + b"9\r\n{",
     ],
     ids=["header section", "length", "chunks"],
 )
-def test_truncated_request_keeps_its_ids_and_origin(live: LiveServer, sent: bytes) -> None:
+def test_truncated_request_keeps_its_ids_and_origin(live: LiveServer, data: bytes) -> None:
     with live.connect() as connection:
-        connection.sendall(sent)
+        connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
-        refused = read_response(connection, "POST")
-        assert is_at_end(connection)
-    assert refused.status_code == 400
-    assert_own(refused)
+        response = read_response(connection, "POST")
+        assert is_closed(connection)
+    assert response.status_code == 400
+    assert_own_headers(response)
 
 
 # --- Host, transfer codings, methods -------------------------------------------------------------
@@ -364,10 +366,10 @@ CODINGS = {
 async def test_transfer_coding_other_than_chunked_is_501(
     live: LiveServer, database: asyncpg.Connection, fields: tuple[str, ...]
 ) -> None:
-    sent = request("POST", ALICE, JSON, *fields) + CHUNKS + b"\r\n"
-    refused = live.exchange(sent, method="POST", target=ALICE)
-    assert_problem(refused, 501, "not-implemented")
-    assert refused.headers["connection"] == "close"
+    data = request("POST", ALICE, JSON, *fields) + CHUNKS + b"\r\n"
+    response = live.exchange(data, method="POST", target=ALICE)
+    assert_problem(response, 501, "not-implemented")
+    assert response.headers["connection"] == "close"
     assert await titles(database) == []
 
 
@@ -377,27 +379,27 @@ async def test_transfer_coding_other_than_chunked_is_501(
 async def test_chunked_with_content_length_is_400_and_not_read(
     live: LiveServer, database: asyncpg.Connection, length: int, upgrade: tuple[str, ...]
 ) -> None:
-    fields = (CHUNKED, f"Content-Length: {length}", *upgrade)
-    for order in (fields, fields[::-1]):
-        sent = request("POST", ALICE, JSON, *order) + CHUNKS + b"\r\n" + CREATE
-        refused = live.exchange(sent, method="POST", target=ALICE)
-        assert_problem(refused, 400, "malformed-request")
+    headers = (CHUNKED, f"Content-Length: {length}", *upgrade)
+    for order in (headers, headers[::-1]):
+        data = request("POST", ALICE, JSON, *order) + CHUNKS + b"\r\n" + CREATE
+        response = live.exchange(data, method="POST", target=ALICE)
+        assert_problem(response, 400, "malformed-request")
     assert await titles(database) == []
 
 
 @pytest.mark.requirement("FR-023", "FR-027")
 async def test_chunked_http_1_0_is_400(live: LiveServer, database: asyncpg.Connection) -> None:
-    sent = request("POST", ALICE, JSON, CHUNKED).replace(b"HTTP/1.1", b"HTTP/1.0") + CHUNKS
-    refused = live.exchange(sent + b"\r\n", method="POST", target=ALICE)
-    assert_problem(refused, 400, "malformed-request")
+    data = request("POST", ALICE, JSON, CHUNKED).replace(b"HTTP/1.1", b"HTTP/1.0") + CHUNKS
+    response = live.exchange(data + b"\r\n", method="POST", target=ALICE)
+    assert_problem(response, 400, "malformed-request")
     assert await titles(database) == []
 
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "3.0"])
 def test_other_http_version_is_400(live: LiveServer, version: str) -> None:
-    sent = f"GET /livez HTTP/{version}\r\nHost: a\r\n\r\n".encode()
-    assert_problem(live.exchange(sent), 400, "malformed-request")
+    data = f"GET /livez HTTP/{version}\r\nHost: a\r\n\r\n".encode()
+    assert_problem(live.exchange(data), 400, "malformed-request")
 
 
 # Methods of RFC 9110, the IANA registry, other servers and RTSP, and unknown methods.
@@ -409,15 +411,15 @@ CANDIDATES = """
     DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER SET_PARAMETER REDIRECT RECORD
     FLUSH BREW get X
 """.split()  # noqa: SIM905 - a list would need one line per method
-ANSWERED = {"GET": 200, "HEAD": 200, "OPTIONS": 204}
+RESPONDED = {"GET": 200, "HEAD": 200, "OPTIONS": 204}
 
 
 def documented_methods(live: LiveServer) -> set[str]:
     """Read the methods with status 405 from the text of the contract."""
     text = " ".join(live.call("GET", "/openapi.yaml").text.split())
     _, _, rest = text.partition("Other methods are **405** with the same `Allow`: ")
-    listed, _, _ = rest.partition(".")
-    return set(listed.replace("`", "").replace(" and ", ", ").split(", "))
+    documented, _, _ = rest.partition(".")
+    return set(documented.replace("`", "").replace(" and ", ", ").split(", "))
 
 
 @pytest.mark.requirement("FR-030")
@@ -425,10 +427,10 @@ def test_each_method_gets_the_documented_status(live: LiveServer) -> None:
     documented = documented_methods(live)
     assert len(documented) > 20
     for method in CANDIDATES:
-        answer = live.call(method, "/livez")
-        expected = 405 if method in documented else ANSWERED.get(method, 400)
-        assert answer.status_code == expected, method
-        assert (answer.headers.get("allow") == "GET, HEAD, OPTIONS") is (expected in {204, 405})
+        response = live.call(method, "/livez")
+        expected = 405 if method in documented else RESPONDED.get(method, 400)
+        assert response.status_code == expected, method
+        assert (response.headers.get("allow") == "GET, HEAD, OPTIONS") is (expected in {204, 405})
 
 
 # --- plug-in responses ---------------------------------------------------------------------------
@@ -438,12 +440,12 @@ done = threading.Event()
 
 
 @get("/streamed")
-async def streamed() -> Stream:
-    async def pieces() -> AsyncGenerator[bytes]:
+async def streaming_handler() -> Stream:
+    async def generate_chunks() -> AsyncGenerator[bytes]:
         await asyncio.to_thread(proceed.wait, 20)
         yield b"piece"
 
-    return Stream(pieces())
+    return Stream(generate_chunks())
 
 
 @post("/background")
@@ -460,7 +462,10 @@ def test_streaming_response_sends_headers_before_the_first_chunk(
     settings: Settings,
 ) -> None:
     proceed.clear()
-    with serve_in_thread(settings, route_handlers=[streamed]) as live, live.connect() as connection:
+    with (
+        serve_in_thread(settings, route_handlers=[streaming_handler]) as live,
+        live.connect() as connection,
+    ):
         connection.settimeout(3)
         try:
             connection.sendall(request("GET", "/streamed"))

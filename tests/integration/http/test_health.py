@@ -20,15 +20,15 @@ from tests.support.database import connect, database_config_for, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database, until
 
-SILENT = "The database is not available or did not answer within one second."
+NOT_AVAILABLE_DETAIL = "The database is not available or did not answer within one second."
 BEHIND = "The database's schema is older than this version needs."
 
 
 @asynccontextmanager
-async def serving(url: str, limit: float = 0.1) -> AsyncIterator[ContractClient]:
+async def serving(url: str, timeout: float = 0.1) -> AsyncIterator[ContractClient]:
     # This timeout applies to requests and to the check at startup. Readiness has a separate one.
-    made = create_app(settings_for(url, database_timeout=limit))
-    async with running(made) as app, ContractClient(app) as client:
+    asgi_app = create_app(settings_for(url, database_timeout=timeout))
+    async with running(asgi_app) as app, ContractClient(app) as client:
         yield client
 
 
@@ -82,10 +82,10 @@ async def test_unreachable_database_is_not_ready_within_a_second(tmp_path: Path)
     async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
         started = monotonic()
         response = await client.get("/readyz")
-        took = monotonic() - started
-    assert assert_problem(response, 503, "not-ready")["detail"] == SILENT
+        duration = monotonic() - started
+    assert assert_problem(response, 503, "not-ready")["detail"] == NOT_AVAILABLE_DETAIL
     assert response.headers["retry-after"] == "1"
-    assert took < 1.3
+    assert duration < 1.3
 
 
 @pytest.mark.requirement("FR-035")
@@ -93,9 +93,9 @@ async def test_silent_database_is_not_ready_after_a_second(black_hole: str) -> N
     async with serving(black_hole, 1.5) as client:
         started = monotonic()
         response = await client.get("/readyz")
-        took = monotonic() - started
-    assert assert_problem(response, 503, "not-ready")["detail"] == SILENT
-    assert 0.9 < took < 1.3
+        duration = monotonic() - started
+    assert assert_problem(response, 503, "not-ready")["detail"] == NOT_AVAILABLE_DETAIL
+    assert 0.9 < duration < 1.3
 
 
 @pytest.mark.requirement("FR-035")
@@ -105,7 +105,7 @@ async def test_locked_schema_is_not_ready_after_a_second(migrated_url: str) -> N
         await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
         started = monotonic()
         response = await client.get("/readyz")
-        took = monotonic() - started
+        duration = monotonic() - started
         await other.execute("ROLLBACK")
 
         async def ready() -> bool:
@@ -113,19 +113,19 @@ async def test_locked_schema_is_not_ready_after_a_second(migrated_url: str) -> N
 
         await until(ready)  # the timeout of readiness is one second; a busy machine may need longer
     await other.close()
-    assert assert_problem(response, 503, "not-ready")["detail"] == SILENT
-    assert 0.9 < took < 1.3
+    assert assert_problem(response, 503, "not-ready")["detail"] == NOT_AVAILABLE_DETAIL
+    assert 0.9 < duration < 1.3
 
 
 @pytest.fixture
 async def version(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection to a database whose revision is restored after the test."""
-    opened = await connect(migrated_url)
-    rows = [tuple(row) for row in await opened.fetch("SELECT version_num FROM alembic_version")]
-    yield opened
-    await opened.execute("TRUNCATE alembic_version")
-    await opened.executemany("INSERT INTO alembic_version VALUES ($1)", rows)
-    await opened.close()
+    connection = await connect(migrated_url)
+    rows = [tuple(row) for row in await connection.fetch("SELECT version_num FROM alembic_version")]
+    yield connection
+    await connection.execute("TRUNCATE alembic_version")
+    await connection.executemany("INSERT INTO alembic_version VALUES ($1)", rows)
+    await connection.close()
 
 
 @pytest.mark.requirement("FR-035", "FR-039")
@@ -174,6 +174,6 @@ async def test_database_without_schema_is_not_ready_and_logged(empty_url: str) -
 
 @pytest.mark.requirement("FR-035")
 def test_revision_of_an_unreachable_database_raises_its_cause(tmp_path: Path) -> None:
-    nowhere = DatabaseConfig.from_url(f"postgresql://nobody@/nothing?host={tmp_path}")
+    unreachable = DatabaseConfig.from_url(f"postgresql://nobody@/nothing?host={tmp_path}")
     with pytest.raises(MigrationError, match=r"cannot be reached: .*No such file or directory"):
-        get_revision(nowhere)
+        get_revision(unreachable)

@@ -70,13 +70,13 @@ class Client:
         before = perf_counter()
         self.writer.write("\r\n".join([*lines, "", ""]).encode() + content)
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        answered = {
+        response_headers = {
             name.lower(): value for name, _, value in (line.partition(": ") for line in head)
         }
-        await self.reader.readexactly(int(answered.get("content-length", 0)))
+        await self.reader.readexactly(int(response_headers.get("content-length", 0)))
         self.seconds.append(perf_counter() - before)
         assert head[0].split()[1] == str(status)
-        return answered
+        return response_headers
 
 
 async def use(address: tuple[str, int], user: str) -> list[float]:
@@ -85,10 +85,10 @@ async def use(address: tuple[str, int], user: str) -> list[float]:
     tasks = tasks_of(user)
     for _ in range(ROUNDS):
         created = await client.request("POST", tasks, 201, BODY)
-        url, tag = created["location"], created["etag"]
+        url, etag = created["location"], created["etag"]
         await client.request("GET", url, 200)
-        await client.request("GET", url, 304, if_none_match=tag)
-        await client.request("PATCH", url, 200, {"completed": True}, if_match=tag)
+        await client.request("GET", url, 304, if_none_match=etag)
+        await client.request("PATCH", url, 200, {"completed": True}, if_match=etag)
         await client.request("GET", f"{tasks}?limit=50", 200)
         await client.request("GET", f"{tasks}?q=mil&completed=true", 200)
         other = f"{tasks}/{uuid4()}"
@@ -102,7 +102,7 @@ async def use(address: tuple[str, int], user: str) -> list[float]:
 async def load(address: tuple[str, int]) -> list[float]:
     """Run all clients concurrently, and return the durations of all requests."""
     measured = await asyncio.gather(*(use(address, f"user-{n % 4}") for n in range(CLIENTS)))
-    return [seconds for of_client in measured for seconds in of_client]
+    return [duration for durations in measured for duration in durations]
 
 
 @pytest.mark.requirement("NFR-001")
@@ -113,10 +113,10 @@ async def test_sixteen_clients_meet_the_latency_limits(
     await load(address)
     # Other work on this machine can only slow a run down, so the fastest of three counts.
     runs = [await load(address) for _ in range(3)]
-    figures = [(quantiles(run, n=20)[-1] * 1000, mean(run) * 1000, len(run)) for run in runs]
-    p95, average, requests = min(figures)
-    figure = f"latency: {requests} requests, average {average:.1f} ms, p95 {p95:.1f} ms"
-    record_property("figure", figure)
+    measurements = [(quantiles(run, n=20)[-1] * 1000, mean(run) * 1000, len(run)) for run in runs]
+    p95, average, requests = min(measurements)
+    value = f"latency: {requests} requests, average {average:.1f} ms, p95 {p95:.1f} ms"
+    record_property("figure", value)
     assert requests == CLIENTS * ROUNDS * 8
     assert average <= 500
     assert p95 <= 200

@@ -29,7 +29,7 @@ from tests.support.client import tasks_of
 
 pytestmark = pytest.mark.requirement("NFR-017")
 
-MOST = 10  # between 4 (linear) and 16 (quadratic)
+MAX_RATIO = 10  # between 4 (linear) and 16 (quadratic)
 REPEATS = 5
 BODY_SIZES = (2_000, 8_000, 32_000, 128_000)
 HEAD_SIZES = (2_000, 8_000, 32_000)
@@ -64,17 +64,17 @@ def path(content: str) -> Sent:
     return Sent(path=content)
 
 
-def field(name: str, value: bytes, method: str = "GET", place: str = TASK) -> Sent:
-    return Sent(method, path=place, fields=[(name.encode(), value)])
+def field(name: str, value: bytes, method: str = "GET", location: str = TASK) -> Sent:
+    return Sent(method, path=location, fields=[(name.encode(), value)])
 
 
-def numbered(form: bytes, size: int, between: bytes = b",") -> bytes:
+def numbered(template: bytes, size: int, between: bytes = b",") -> bytes:
     """Return as many different pieces as fit into a size."""
-    count = size // (len(form) + 4)
-    return between.join(form % number for number in range(count))
+    count = size // (len(template) + 4)
+    return between.join(template % number for number in range(count))
 
 
-def cut(unit: bytes, size: int) -> bytes:
+def truncate(unit: bytes, size: int) -> bytes:
     """Return a piece, repeated as often as it fits into a size."""
     return unit * (size // len(unit))
 
@@ -87,7 +87,7 @@ class Pieces(msgspec.Struct, frozen=True):
     last: bytes
 
     def of(self, size: int) -> bytes:
-        return self.first + cut(self.repeated, size) + self.last
+        return self.first + truncate(self.repeated, size) + self.last
 
 
 def pieces_of(*pieces: bytes) -> st.SearchStrategy[Pieces]:
@@ -111,34 +111,34 @@ CONTRACT = OpenAPIDocument.load()
 Family = Callable[[int], Sent]
 
 BODIES: dict[str, Family] = {
-    "an unterminated text of escaped quotes": lambda n: body(b'["' + cut(b'\\"', n)),
+    "an unterminated text of escaped quotes": lambda n: body(b'["' + truncate(b'\\"', n)),
     "an unterminated text of backslashes": lambda n: body(b'["' + b"\\" * n),
-    "an unterminated name of escaped quotes": lambda n: body(b'{"' + cut(b'\\"', n)),
-    "texts of one escaped quote": lambda n: body(b'{"title":1,"x":[' + cut(b'"\\"",', n)),
-    "a title of escaped quotes": lambda n: body(b'{"title":"' + cut(b'\\"', n) + b'"}'),
+    "an unterminated name of escaped quotes": lambda n: body(b'{"' + truncate(b'\\"', n)),
+    "texts of one escaped quote": lambda n: body(b'{"title":1,"x":[' + truncate(b'"\\"",', n)),
+    "a title of escaped quotes": lambda n: body(b'{"title":"' + truncate(b'\\"', n) + b'"}'),
     "quotes": lambda n: body(b'"' * n),
-    "a text and an escaped quote in turn": lambda n: body(b"[" + cut(b'"a"\\"', n)),
+    "a text and an escaped quote in turn": lambda n: body(b"[" + truncate(b'"a"\\"', n)),
     "opened lists": lambda n: body(b"[" * n),
     "nested lists": lambda n: body(b"[" * (n // 2) + b"]" * (n // 2)),
-    "opened objects": lambda n: body(cut(b'{"a":', n)),
-    "nested objects": lambda n: body(cut(b'{"a":', n) + b"1" + b"}" * (n // 5)),
-    "lists and objects in turn": lambda n: body(cut(b'[{"":', n)),
+    "opened objects": lambda n: body(truncate(b'{"a":', n)),
+    "nested objects": lambda n: body(truncate(b'{"a":', n) + b"1" + b"}" * (n // 5)),
+    "lists and objects in turn": lambda n: body(truncate(b'[{"":', n)),
     "closed lists": lambda n: body(b"]" * n),
     "lists of 90 levels": lambda n: body(
         b"[" + b",".join([b"[" * 90 + b"]" * 90] * (n // 181)) + b"]"
     ),
-    "empty lists": lambda n: body(b"[" + cut(b"[],", n) + b"[]]"),
+    "empty lists": lambda n: body(b"[" + truncate(b"[],", n) + b"[]]"),
     "unknown properties": lambda n: body(b"{%b}" % numbered(b'"p%d":1', n)),
     "unknown properties of an inner object": lambda n: body(
         b'{"title":{%b}}' % numbered(b'"p%d":1', n)
     ),
     "objects with unknown properties": lambda n: body(b"[%b]" % numbered(b'{"p%d":{}}', n)),
-    "one repeated name": lambda n: body(b"{" + cut(b'"title":"a",', n) + b'"title":"a"}'),
-    "repeated unknown names": lambda n: body(b"{" + cut(b'"a":1,"b":1,', n) + b'"c":1}'),
-    "repeated escaped names": lambda n: body(b"{" + cut(b'"titl\\u0065":"a",', n) + b'"a":1}'),
-    "a text that repeats a name": lambda n: body(b'{"title":"%b"}' % cut(b"title", n)),
+    "one repeated name": lambda n: body(b"{" + truncate(b'"title":"a",', n) + b'"title":"a"}'),
+    "repeated unknown names": lambda n: body(b"{" + truncate(b'"a":1,"b":1,', n) + b'"c":1}'),
+    "repeated escaped names": lambda n: body(b"{" + truncate(b'"titl\\u0065":"a",', n) + b'"a":1}'),
+    "a text that repeats a name": lambda n: body(b'{"title":"%b"}' % truncate(b"title", n)),
     "a long name": lambda n: body(b'{"%b":1}' % (b"x" * n)),
-    "a long name of slashes and tildes": lambda n: body(b'{"%b":1}' % cut(b"/~", n)),
+    "a long name of slashes and tildes": lambda n: body(b'{"%b":1}' % truncate(b"/~", n)),
     "a long integer": lambda n: body(b'{"title":%b}' % (b"9" * n)),
     "a long negative integer": lambda n: body(b"[-%b" % (b"9" * n)),
     "a long fraction": lambda n: body(b'{"title":0.%b1}' % (b"0" * n)),
@@ -146,26 +146,26 @@ BODIES: dict[str, Family] = {
     "a long negative exponent": lambda n: body(b'{"title":1e-%b}' % (b"9" * n)),
     "zeros before a number": lambda n: body(b'{"title":%b1}' % (b"0" * n)),
     "numbers": lambda n: body(b"[%b]" % numbered(b"1e%d", n)),
-    "constants that JSON lacks": lambda n: body(b"[" + cut(b"NaN,", n) + b"1]"),
-    "escaped letters": lambda n: body(b'{"title":"%b"}' % cut(b"\\u0041", n)),
-    "escaped halves of pairs": lambda n: body(b'{"title":"%b"}' % cut(b"\\ud800", n)),
-    "escaped pairs": lambda n: body(b'{"title":1,"x":"%b"}' % cut(b"\\ud83d\\ude00", n)),
-    "cut escapes": lambda n: body(b'["%b' % cut(b"\\u0", n)),
+    "constants that JSON lacks": lambda n: body(b"[" + truncate(b"NaN,", n) + b"1]"),
+    "escaped letters": lambda n: body(b'{"title":"%b"}' % truncate(b"\\u0041", n)),
+    "escaped halves of pairs": lambda n: body(b'{"title":"%b"}' % truncate(b"\\ud800", n)),
+    "escaped pairs": lambda n: body(b'{"title":1,"x":"%b"}' % truncate(b"\\ud83d\\ude00", n)),
+    "cut escapes": lambda n: body(b'["%b' % truncate(b"\\u0", n)),
     "white space": lambda n: body(b" " * n),
-    "white space before the end": lambda n: body(b'{"title":1' + cut(b"\r\n\t ", n)),
+    "white space before the end": lambda n: body(b'{"title":1' + truncate(b"\r\n\t ", n)),
     "line ends and a fault": lambda n: body(b"\n" * n + b"x"),
     "commas": lambda n: body(b"[" + b"," * n),
     "colons": lambda n: body(b'{"a"' + b":" * n),
-    "comments": lambda n: body(cut(b"/*", n)),
+    "comments": lambda n: body(truncate(b"/*", n)),
     "what is not UTF-8": lambda n: body(b'{"title":"%b"}' % (b"\xff" * n)),
-    "characters of four bytes": lambda n: body(b'{"title":"%b"}' % cut("😀".encode(), n)),
+    "characters of four bytes": lambda n: body(b'{"title":"%b"}' % truncate("😀".encode(), n)),
     "controls": lambda n: body(b'{"title":"%b"}' % (b"\x00" * n)),
     "a long title": lambda n: body(b'{"title":"%b"}' % (b"a" * n)),
     "a title of spaces": lambda n: body(b'{"title":"%b"}' % (b" " * n)),
     "a title that ends with NUL": lambda n: body(b'{"title":"%b\\u0000"}' % (b"a" * n)),
     "spaces in a title that ends with NUL": lambda n: body(b'{"title":"%b\\u0000"}' % (b" " * n)),
     "a title of separators that ends with NUL": lambda n: body(
-        b'{"title":"%b\\u0000"}' % cut(b"\\u001c", n)
+        b'{"title":"%b\\u0000"}' % truncate(b"\\u001c", n)
     ),
     "a long description": lambda n: body(
         b'{"title":"a","description":"%b"}' % (b"a" * n)  # too long from the third size
@@ -173,13 +173,13 @@ BODIES: dict[str, Family] = {
 }
 HEADS: dict[str, Family] = {
     "ampersands": lambda n: query(b"&" * n),
-    "empty names": lambda n: query(cut(b"=&", n)),
+    "empty names": lambda n: query(truncate(b"=&", n)),
     "equals signs": lambda n: query(b"=" * n),
-    "a repeated parameter": lambda n: query(cut(b"limit=1&", n)),
+    "a repeated parameter": lambda n: query(truncate(b"limit=1&", n)),
     "unknown parameters": lambda n: query(numbered(b"p%d=1", n, b"&")),
     "one unknown parameter": lambda n: query(b"x" * n + b"=1"),
-    "escaped letters": lambda n: query(b"q=" + cut(b"%41", n)),
-    "escaped bytes that are not UTF-8": lambda n: query(b"q=" + cut(b"%ff", n)),
+    "escaped letters": lambda n: query(b"q=" + truncate(b"%41", n)),
+    "escaped bytes that are not UTF-8": lambda n: query(b"q=" + truncate(b"%ff", n)),
     "escapes that are none": lambda n: query(b"q=" + b"%" * n),
     "letters before an escape that is none": lambda n: query(b"q=" + b"a" * n + b"%"),
     "spaces": lambda n: query(b"q=" + b"+" * n),
@@ -219,17 +219,17 @@ HEADS: dict[str, Family] = {
         fields=[(b"content-type", b"application/json")]
         + [(b"content-encoding", b"identity")] * (n // 28),
     ),
-    "cookies": lambda n: field("cookie", cut(b'a="\\"; ', n)),
+    "cookies": lambda n: field("cookie", truncate(b'a="\\"; ', n)),
     "an origin": lambda n: field("origin", b"https://" + b"a" * n, "OPTIONS"),
     "a Host": lambda n: field("host", b"a." * (n // 2)),
-    "a field Accept": lambda n: field("accept", cut(b"a/b;q=0,", n)),
+    "a field Accept": lambda n: field("accept", truncate(b"a/b;q=0,", n)),
 }
 # The contract allows 1,024 characters.
 FIELDS: dict[str, Family] = {
-    "entity tags": lambda n: field("if-none-match", cut(b'"a", ', n) + b'"a"'),
-    "weak entity tags": lambda n: field("if-none-match", cut(b'W/"",', n) + b'W/""'),
-    "entity tags without an end": lambda n: field("if-none-match", cut(b'"a", ', n)),
-    "entity tags and a fault": lambda n: field("if-none-match", cut(b'W/"a"\t,\t', n) + b"x"),
+    "entity tags": lambda n: field("if-none-match", truncate(b'"a", ', n) + b'"a"'),
+    "weak entity tags": lambda n: field("if-none-match", truncate(b'W/"",', n) + b'W/""'),
+    "entity tags without an end": lambda n: field("if-none-match", truncate(b'"a", ', n)),
+    "entity tags and a fault": lambda n: field("if-none-match", truncate(b'W/"a"\t,\t', n) + b"x"),
     "blanks between entity tags": lambda n: field("if-none-match", b'"a"' + b" \t" * (n // 2)),
     "blanks and a comma": lambda n: field("if-match", b'"a"' + b" " * n + b",", "DELETE"),
     "commas after an entity tag": lambda n: field("if-match", b'"a"' + b"," * n, "DELETE"),
@@ -270,7 +270,7 @@ def assert_linear(costs: Iterable[tuple[int, list[float]]]) -> None:
     for size, times in costs:
         cost = min(times)
         ratio = 1 if before is None else cost / before
-        assert ratio <= MOST, f"size {size} takes {cost:.6f} s, {ratio:.1f} times the last"
+        assert ratio <= MAX_RATIO, f"size {size} takes {cost:.6f} s, {ratio:.1f} times the last"
         before = cost
 
 
@@ -324,11 +324,11 @@ async def test_request_takes_time_linear_in_its_size(
 @given(pieces_of(*JSON_PIECES))
 @EXAMPLES
 def test_body_validation_takes_linear_time(pieces: Pieces) -> None:
-    def judge(raw: bytes) -> None:
+    def parse_body(raw: bytes) -> None:
         with suppress(MalformedBody):
             CONTRACT.validate("TaskCreate", _parse_strict_json(raw))
 
-    assert_linear(costs_of(judge, pieces, BODY_SIZES[:3]))
+    assert_linear(costs_of(parse_body, pieces, BODY_SIZES[:3]))
 
 
 @given(pieces_of(*QUERY_PIECES))
@@ -340,11 +340,11 @@ def test_query_parsing_takes_linear_time(pieces: Pieces) -> None:
 @given(pieces_of(*TAG_PIECES))
 @EXAMPLES
 def test_etag_parsing_takes_linear_time(pieces: Pieces) -> None:
-    def judge(raw: bytes) -> None:
+    def parse_query(raw: bytes) -> None:
         read(GET_TASK, field("if-none-match", raw))
         ETagCondition.parse(raw.decode("latin-1"))
 
-    assert_linear(costs_of(judge, pieces, FIELD_SIZES))
+    assert_linear(costs_of(parse_query, pieces, FIELD_SIZES))
 
 
 def read(parameters: Parameters[Any, Any, Any], sent: Sent) -> None:

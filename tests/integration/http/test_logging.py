@@ -32,11 +32,11 @@ SECRET = "Verschwiegenheit"  # noqa: S105 - a unique word
 MILK = {"title": SECRET, "description": SECRET, "completed": False}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
-Configure = Callable[..., LogFile]
+ConfigureLogging = Callable[..., LogFile]
 
 
 @pytest.fixture
-def configured() -> Iterator[Configure]:
+def configured() -> Iterator[ConfigureLogging]:
     """Redirects the log to a file, and restores the configuration after the test."""
     root = logging.getLogger()
     loggers = [
@@ -45,15 +45,17 @@ def configured() -> Iterator[Configure]:
     ]
     handlers, levels, config = (
         root.handlers[:],
-        [one.level for one in loggers],
+        [entry.level for entry in loggers],
         structlog.get_config(),
     )
 
-    def to_stream(form: LogFormat = LogFormat.JSON, level: LogLevel = LogLevel.INFO) -> LogFile:
+    def to_stream(
+        log_format: LogFormat = LogFormat.JSON, level: LogLevel = LogLevel.INFO
+    ) -> LogFile:
         # configure_logging would close the handlers of pytest.
         root.handlers[:] = []
         stream = files.enter_context(log_file())
-        configure_logging(level, form, stream.descriptor)
+        configure_logging(level, log_format, stream.descriptor)
         # The test client runs in the same process and would log its requests.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         return stream
@@ -61,23 +63,23 @@ def configured() -> Iterator[Configure]:
     with ExitStack() as files:
         yield to_stream
         root.handlers[:] = handlers
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
+        for entry, level in zip(loggers, levels, strict=True):
+            entry.setLevel(level)
         restore(config)
 
 
 @pytest.fixture
-def stream(configured: Configure) -> LogFile:
+def stream(configured: ConfigureLogging) -> LogFile:
     return configured()
 
 
 def lines(stream: LogFile) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [json.loads(entry) for entry in stream.getvalue().splitlines()]
 
 
 def only(stream: LogFile, event: str = "request") -> dict[str, Any]:
-    (line,) = [line for line in lines(stream) if line["event"] == event]
-    return line
+    (entry,) = [entry for entry in lines(stream) if entry["event"] == event]
+    return entry
 
 
 # --- access log ----------------------------------------------------------------------------------
@@ -88,17 +90,17 @@ async def test_access_log_entry_has_exactly_these_fields(
     client: ContractClient, stream: LogFile
 ) -> None:
     before = datetime.now(UTC)
-    answered = await client.get("/livez")
-    (line,) = lines(stream)
-    duration = line.pop("duration_ms")
-    at = datetime.fromisoformat(line.pop("timestamp"))
-    assert line == {
+    response = await client.get("/livez")
+    (entry,) = lines(stream)
+    duration = entry.pop("duration_ms")
+    at = datetime.fromisoformat(entry.pop("timestamp"))
+    assert entry == {
         "event": "request",
         "level": "info",
         "method": "GET",
         "route": "/livez",
         "status": 200,
-        "request_id": answered.headers["x-request-id"],
+        "request_id": response.headers["x-request-id"],
         "trace_id": None,
     }
     assert 0 < duration < 60_000
@@ -136,10 +138,10 @@ async def test_access_log_has_the_route_instead_of_the_path(
     status: int,
 ) -> None:
     method, path, options = sent
-    answered = await client.request(method, path, **options)
-    line = only(stream)
-    assert (line["method"], line["route"], line["status"]) == (method, route, status)
-    assert line["request_id"] == answered.headers["x-request-id"]
+    response = await client.request(method, path, **options)
+    entry = only(stream)
+    assert (entry["method"], entry["route"], entry["status"]) == (method, route, status)
+    assert entry["request_id"] == response.headers["x-request-id"]
 
 
 @pytest.mark.requirement("FR-041")
@@ -179,15 +181,15 @@ async def test_trace_id_comes_from_traceparent(
 async def test_invalid_traceparent_is_omitted(
     client: ContractClient, stream: LogFile, traceparent: str
 ) -> None:
-    answered = await client.get("/livez", headers={"traceparent": traceparent})
-    assert answered.status_code == 200
+    response = await client.get("/livez", headers={"traceparent": traceparent})
+    assert response.status_code == 200
     assert only(stream)["trace_id"] is None
 
 
 @pytest.mark.requirement("FR-041")
 @pytest.mark.parametrize("level", [LogLevel.WARNING, LogLevel.ERROR])
 async def test_level_above_info_omits_access_log(
-    client: ContractClient, configured: Configure, level: LogLevel
+    client: ContractClient, configured: ConfigureLogging, level: LogLevel
 ) -> None:
     stream = configured(level=level)
     await client.get("/livez")
@@ -196,12 +198,14 @@ async def test_level_above_info_omits_access_log(
 
 @pytest.mark.requirement("FR-041")
 @pytest.mark.usefixtures("database")
-def test_every_request_of_a_server_is_one_line(settings: Settings, configured: Configure) -> None:
+def test_every_request_of_a_server_is_one_line(
+    settings: Settings, configured: ConfigureLogging
+) -> None:
     stream = configured()
     with serve_in_thread(settings) as live:
         live.call("GET", "/livez")
         live.call("GET", "/nope")
-    requests = [line["status"] for line in lines(stream) if line["event"] == "request"]
+    requests = [entry["status"] for entry in lines(stream) if entry["event"] == "request"]
     assert requests == [200, 404]
 
 
@@ -212,14 +216,14 @@ def test_every_request_of_a_server_is_one_line(settings: Settings, configured: C
     ids=["400", "431"],
 )
 def test_protocol_rejection_is_logged_with_its_request_id(
-    settings: Settings, configured: Configure, sent: bytes
+    settings: Settings, configured: ConfigureLogging, sent: bytes
 ) -> None:
     stream = configured()
     with serve_in_thread(settings) as live:
-        refused = live.exchange(sent)
-    line = only(stream)
-    assert line["request_id"] == refused.headers["x-request-id"]
-    assert line["status"] == refused.status_code
+        response = live.exchange(sent)
+    entry = only(stream)
+    assert entry["request_id"] == response.headers["x-request-id"]
+    assert entry["status"] == response.status_code
 
 
 # --- values that are not logged ------------------------------------------------------------------
@@ -227,11 +231,11 @@ def test_protocol_rejection_is_logged_with_its_request_id(
 
 @pytest.mark.requirement("FR-041")
 @pytest.mark.usefixtures("database")
-@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
 async def test_log_has_no_task_texts_and_no_request_values(
-    settings: Settings, configured: Configure, form: LogFormat
+    settings: Settings, configured: ConfigureLogging, log_format: LogFormat
 ) -> None:
-    stream = configured(form, LogLevel.DEBUG)
+    stream = configured(log_format, LogLevel.DEBUG)
     app = create_app(settings)
     async with running(app), ContractClient(app) as client:
         user = tasks_of(f"{SECRET}@example.com")
@@ -254,7 +258,7 @@ async def test_log_has_no_task_texts_and_no_request_values(
 
 
 @pytest.fixture
-async def refusing(database: asyncpg.Connection) -> AsyncIterator[None]:
+async def rejecting_table(database: asyncpg.Connection) -> AsyncIterator[None]:
     """Make the table reject each row with an error that has the row in its DETAIL."""
     await database.execute("ALTER TABLE tasks ADD CONSTRAINT refuses_all CHECK (title = '')")
     yield
@@ -263,86 +267,86 @@ async def refusing(database: asyncpg.Connection) -> AsyncIterator[None]:
 
 @pytest.mark.requirement("FR-028", "FR-036", "FR-041")
 @pytest.mark.usefixtures("refusing")
-@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
 @pytest.mark.parametrize("level", [LogLevel.DEBUG, LogLevel.ERROR])
 async def test_rejected_row_is_neither_logged_nor_returned(
-    client: ContractClient, configured: Configure, form: LogFormat, level: LogLevel
+    client: ContractClient, configured: ConfigureLogging, log_format: LogFormat, level: LogLevel
 ) -> None:
-    stream = configured(form, level)
-    refused = await client.post(tasks_of("verborgen"), json=MILK)
-    assert_problem(refused, 500, "internal-error")
-    assert SECRET not in refused.text + stream.getvalue()
-    assert "verborgen" not in refused.text + stream.getvalue()
+    stream = configured(log_format, level)
+    response = await client.post(tasks_of("verborgen"), json=MILK)
+    assert_problem(response, 500, "internal-error")
+    assert SECRET not in response.text + stream.getvalue()
+    assert "verborgen" not in response.text + stream.getvalue()
     assert "DETAIL" not in stream.getvalue()
-    assert "INSERT INTO" not in refused.text + stream.getvalue()
+    assert "INSERT INTO" not in response.text + stream.getvalue()
     assert "refuses_all" in stream.getvalue()
-    assert "refuses_all" not in refused.text
+    assert "refuses_all" not in response.text
 
 
 # --- exceptions ----------------------------------------------------------------------------------
 
 
 @get("/faulty")
-async def faulty() -> str:
+async def failing_handler() -> str:
     local = SECRET
     raise ZeroDivisionError(len(local))
 
 
 @pytest.fixture
-async def breaking(settings: Settings) -> AsyncIterator[ContractClient]:
-    """A client of an application with a failing handler."""
-    app = create_app(settings, route_handlers=[faulty])
-    async with running(app), ContractClient(app) as opened:
-        yield opened
+async def failing_client(settings: Settings) -> AsyncIterator[ContractClient]:
+    """A client of an application with a exception_entry handler."""
+    app = create_app(settings, route_handlers=[failing_handler])
+    async with running(app), ContractClient(app) as client:
+        yield client
 
 
 @pytest.mark.requirement("FR-036", "FR-041", "FR-050")
 async def test_exception_is_logged_with_stack_and_request_id(
-    breaking: ContractClient, configured: Configure
+    failing_client: ContractClient, configured: ConfigureLogging
 ) -> None:
     stream = configured()
     headers = {"X-Request-ID": "mine", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
-    refused = await breaking.get("/faulty", headers=headers)
-    problem = assert_problem(refused, 500, "internal-error")
-    fault, line = only(stream, "fault"), only(stream)
-    assert fault["request_id"] == line["request_id"] == problem["instance"] == "mine"
-    assert fault["trace_id"] == line["trace_id"] == problem["trace_id"] == TRACE
-    assert fault["level"] == "error"
-    assert "Traceback (most recent call last)" in fault["exception"]
-    assert "test_logs.py" in fault["exception"]
-    assert fault["exception"].rstrip().endswith(f"ZeroDivisionError: {len(SECRET)}")
-    assert (line["status"], line["route"]) == (500, "/faulty")
+    response = await failing_client.get("/faulty", headers=headers)
+    problem = assert_problem(response, 500, "internal-error")
+    exception_entry, entry = only(stream, "fault"), only(stream)
+    assert exception_entry["request_id"] == entry["request_id"] == problem["instance"] == "mine"
+    assert exception_entry["trace_id"] == entry["trace_id"] == problem["trace_id"] == TRACE
+    assert exception_entry["level"] == "error"
+    assert "Traceback (most recent call last)" in exception_entry["exception"]
+    assert "test_logs.py" in exception_entry["exception"]
+    assert exception_entry["exception"].rstrip().endswith(f"ZeroDivisionError: {len(SECRET)}")
+    assert (entry["status"], entry["route"]) == (500, "/faulty")
 
 
 @pytest.mark.requirement("FR-036", "FR-041")
-@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
 async def test_logged_stack_has_no_variable_values(
-    breaking: ContractClient, configured: Configure, form: LogFormat
+    failing_client: ContractClient, configured: ConfigureLogging, log_format: LogFormat
 ) -> None:
-    stream = configured(form)
-    await breaking.get("/faulty")
+    stream = configured(log_format)
+    await failing_client.get("/faulty")
     assert "ZeroDivisionError" in stream.getvalue()
     assert SECRET not in stream.getvalue()
 
 
 @pytest.mark.requirement("FR-028", "FR-036")
 async def test_exception_details_are_not_returned(
-    breaking: ContractClient, configured: Configure
+    failing_client: ContractClient, configured: ConfigureLogging
 ) -> None:
     configured()
-    refused = await breaking.get("/faulty")
-    problem = assert_problem(refused, 500, "internal-error")
+    response = await failing_client.get("/faulty")
+    problem = assert_problem(response, 500, "internal-error")
     assert problem["detail"] == "The fault was logged under this request's id."
-    assert "ZeroDivision" not in refused.text
+    assert "ZeroDivision" not in response.text
 
 
 @pytest.mark.requirement("FR-041")
 async def test_exception_is_one_line_with_a_long_stack(
-    breaking: ContractClient, configured: Configure
+    failing_client: ContractClient, configured: ConfigureLogging
 ) -> None:
     stream = configured()
-    await breaking.get("/faulty")
-    assert [line["event"] for line in lines(stream)] == ["fault", "request"]
+    await failing_client.get("/faulty")
+    assert [entry["event"] for entry in lines(stream)] == ["fault", "request"]
 
 
 # --- log format ----------------------------------------------------------------------------------
@@ -351,14 +355,14 @@ async def test_exception_is_one_line_with_a_long_stack(
 @pytest.mark.requirement("FR-041")
 @pytest.mark.usefixtures("database")
 async def test_text_format_has_the_same_fields(
-    client: ContractClient, configured: Configure
+    client: ContractClient, configured: ConfigureLogging
 ) -> None:
     stream = configured(LogFormat.TEXT)
     await client.get("/nope", headers={"X-Request-ID": "mine"})
-    (line,) = stream.getvalue().splitlines()
-    members = dict(part.split("=") for part in line.split("request ")[1].split())
-    assert float(members.pop("duration_ms")) > 0
-    assert members == {
+    (entry,) = stream.getvalue().splitlines()
+    keys = dict(part.split("=") for part in entry.split("request ")[1].split())
+    assert float(keys.pop("duration_ms")) > 0
+    assert keys == {
         "method": "GET",
         "request_id": "mine",
         "route": "None",
@@ -370,9 +374,9 @@ async def test_text_format_has_the_same_fields(
 @pytest.mark.requirement("FR-041")
 def test_library_log_entries_have_the_same_format(stream: LogFile) -> None:
     logging.getLogger("uvicorn.error").warning("Disk %s is full", "C:")
-    line = only(stream, "Disk C: is full")
-    assert set(line) == {"event", "level", "timestamp"}
-    assert line["level"] == "warning"
+    entry = only(stream, "Disk C: is full")
+    assert set(entry) == {"event", "level", "timestamp"}
+    assert entry["level"] == "warning"
 
 
 @pytest.mark.requirement("FR-041")

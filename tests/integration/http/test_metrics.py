@@ -16,10 +16,10 @@ pytestmark = pytest.mark.requirement("FR-049")
 
 DASHBOARD = ROOT / "deploy/grafana-dashboard.json"
 # Keywords and functions of PromQL.
-WORDS = {"sum", "rate", "by", "le", "histogram_quantile", "clamp_min", "job", "instance"}
+PROMQL_WORDS = {"sum", "rate", "by", "le", "histogram_quantile", "clamp_min", "job", "instance"}
 
 
-def scraped(url: str) -> dict[str, dict[tuple[str, ...], float]]:
+def scrape(url: str) -> dict[str, dict[tuple[str, ...], float]]:
     """Return each sample by its name and its label values."""
     samples: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(httpx.get(url).text):
@@ -35,8 +35,8 @@ def test_metrics_count_requests(database_url: str) -> None:
         created = httpx.post(service.url + alice, json={"title": "Buy milk"})
         httpx.delete(service.url + created.headers["location"])
         httpx.get(f"{service.url}/nope")
-        samples = scraped(service.startup_value("metrics"))
-        beside = httpx.get(f"{service.url}/metrics")
+        samples = scrape(service.startup_value("metrics"))
+        api_response = httpx.get(f"{service.url}/metrics")
         assert service.stop() == 0
     counts = samples["http_server_request_duration_seconds_count"]
     tasks = "/api/v1/users/{user_id}/tasks"
@@ -47,7 +47,7 @@ def test_metrics_count_requests(database_url: str) -> None:
     assert samples["db_client_connection_max"][()] == 10
     assert samples["process_resident_memory_bytes"][()] > 0
     # The API does not expose metrics.
-    assert beside.status_code == 404
+    assert api_response.status_code == 404
 
 
 def test_metrics_are_off_by_default(database_url: str) -> None:
@@ -58,20 +58,20 @@ def test_metrics_are_off_by_default(database_url: str) -> None:
 def test_metrics_port_in_use_is_reported(database_url: str) -> None:
     with serving(DATABASE_URL=database_url, METRICS_PORT=0) as service:
         port = service.startup_value("metrics").rsplit(":", 1)[1].partition("/")[0]
-        refused = run("serve", DATABASE_URL=database_url, PORT=0, METRICS_PORT=port)
-    assert refused.returncode == 1
-    assert f"Cannot listen on 127.0.0.1, port {port}" in refused.stderr
+        result = run("serve", DATABASE_URL=database_url, PORT=0, METRICS_PORT=port)
+    assert result.returncode == 1
+    assert f"Cannot listen on 127.0.0.1, port {port}" in result.stderr
 
 
 def test_dashboard_uses_existing_metrics_and_labels(database_url: str) -> None:
     dashboard = json.loads(DASHBOARD.read_text("utf-8"))
-    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     with serving(DATABASE_URL=database_url, METRICS_PORT=0) as service:
         httpx.get(f"{service.url}/livez")
         text = httpx.get(service.startup_value("metrics")).text
     known = set(re.findall(r"^([a-z_]+)[ {]", text, re.MULTILINE))
     known |= set(re.findall(r"[{,]([a-z_]+)=", text))
-    assert len(asked) >= 8
-    for expression in asked:
+    assert len(expressions) >= 8
+    for expression in expressions:
         bare = re.sub(r'"[^"]*"|\$\w+|\[\w+\]', "", expression)
-        assert set(re.findall(r"[a-z_]{2,}", bare)) - WORDS <= known
+        assert set(re.findall(r"[a-z_]{2,}", bare)) - PROMQL_WORDS <= known

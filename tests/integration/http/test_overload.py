@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.requirement("FR-047"), pytest.mark.usefixtures("databa
 ALICE = tasks_of("alice")
 JSON = "Content-Type: application/json"
 SMALL = b'{"title": "Buy milk"}'
-HELD = "X-Hold: 1"
+HOLD_HEADER = "X-Hold: 1"
 
 
 class Gate:
@@ -51,9 +51,9 @@ class Gate:
 def full(settings: Settings) -> Iterator[tuple[LiveServer, Gate]]:
     """A service with a limit of one concurrent request, and one request in progress."""
     gate = Gate()
-    one = msgspec.structs.replace(settings, max_concurrent_requests=1)
-    with serve_in_thread(one, guards=[gate]) as live, live.connect() as connection:
-        connection.sendall(request("GET", ALICE, HELD))
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=1)
+    with serve_in_thread(limited_settings, guards=[gate]) as live, live.connect() as connection:
+        connection.sendall(request("GET", ALICE, HOLD_HEADER))
         assert gate.reached.wait(10)
         yield live, gate
         gate.opened.set()
@@ -66,18 +66,20 @@ def overloaded(settings: Settings) -> Iterator[LiveServer]:
         yield live
 
 
-OTHERS = [operation for operation in PLAIN if operation not in {"getLiveness", "getReadiness"}]
+OTHER_REQUESTS = [
+    operation for operation in PLAIN if operation not in {"getLiveness", "getReadiness"}
+]
 
 
-@pytest.mark.parametrize("operation", OTHERS)
+@pytest.mark.parametrize("operation", OTHER_REQUESTS)
 def test_request_above_the_limit_is_immediately_rejected(
     overloaded: LiveServer, operation: str
 ) -> None:
     started = time.monotonic()
-    refused = overloaded.call(PLAIN[operation]["method"], PLAIN[operation]["url"])
+    response = overloaded.call(PLAIN[operation]["method"], PLAIN[operation]["url"])
     assert time.monotonic() - started < 1
-    assert_problem(refused, 503, "overloaded")
-    assert refused.headers["retry-after"] == "1"
+    assert_problem(response, 503, "overloaded")
+    assert response.headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
@@ -109,8 +111,8 @@ async def test_rejected_request_has_no_effect(
 def test_rejection_has_the_request_id_of_the_client(
     overloaded: LiveServer, fields: tuple[str, ...]
 ) -> None:
-    refused = overloaded.call("GET", ALICE, *fields)
-    assert refused.headers["x-request-id"] == refused.json()["instance"] == "mine"
+    response = overloaded.call("GET", ALICE, *fields)
+    assert response.headers["x-request-id"] == response.json()["instance"] == "mine"
 
 
 @pytest.mark.requirement("FR-029")
@@ -134,25 +136,25 @@ def test_body_of_a_rejected_request_is_not_parsed_as_a_request(
     overloaded: LiveServer, later: int
 ) -> None:
     body = b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n"
-    sent = request("POST", ALICE, JSON, body=body)
-    at = len(sent) - later
+    data = request("POST", ALICE, JSON, body=body)
+    at = len(data) - later
     with overloaded.connect() as connection:
-        connection.sendall(sent[:at])
+        connection.sendall(data[:at])
         assert_problem(read_response(connection, "POST"), 503, "overloaded")
-        connection.sendall(sent[at:] + request("GET", "/livez"))
+        connection.sendall(data[at:] + request("GET", "/livez"))
         assert read_response(connection).json() == {"status": "alive"}
 
 
-@pytest.mark.parametrize("field", ["Expect: 100-continue", "Connection: close"])
+@pytest.mark.parametrize("header", ["Expect: 100-continue", "Connection: close"])
 def test_rejection_closes_a_connection_that_cannot_continue(
-    overloaded: LiveServer, field: str
+    overloaded: LiveServer, header: str
 ) -> None:
     with overloaded.connect() as connection:
-        connection.sendall(request("POST", ALICE, JSON, field, "Content-Length: 21"))
-        refused = read_response(connection, "POST")
+        connection.sendall(request("POST", ALICE, JSON, header, "Content-Length: 21"))
+        response = read_response(connection, "POST")
         assert connection.recv(1) == b""
-    assert_problem(refused, 503, "overloaded")
-    assert refused.headers["connection"] == "close"
+    assert_problem(response, 503, "overloaded")
+    assert response.headers["connection"] == "close"
 
 
 def test_rejected_connection_is_served_below_the_limit(settings: Settings) -> None:
@@ -172,14 +174,14 @@ def test_rejected_connection_is_served_below_the_limit(settings: Settings) -> No
 def test_rejection_is_readable_from_allowed_origin(settings: Settings) -> None:
     allowed = msgspec.structs.replace(settings, cors_origins=("https://a.test",))
     with full(allowed) as (live, _):
-        refused = live.call("GET", ALICE, "Origin: https://a.test")
-    assert refused.status_code == 503
-    assert refused.headers["access-control-allow-origin"] == "https://a.test"
+        response = live.call("GET", ALICE, "Origin: https://a.test")
+    assert response.status_code == 503
+    assert response.headers["access-control-allow-origin"] == "https://a.test"
 
 
 def test_slow_request_body_does_not_count_against_the_limit(settings: Settings) -> None:
-    one = msgspec.structs.replace(settings, max_concurrent_requests=1)
-    with serve_in_thread(one) as live, live.connect() as slow:
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=1)
+    with serve_in_thread(limited_settings) as live, live.connect() as slow:
         slow.sendall(request("POST", ALICE, JSON, "Content-Length: 21") + SMALL[:5])
         time.sleep(0.2)
         assert live.call("GET", ALICE).status_code == 200
@@ -189,9 +191,9 @@ def test_slow_request_body_does_not_count_against_the_limit(settings: Settings) 
 
 def test_request_without_body_counts_against_the_limit(settings: Settings) -> None:
     gate = Gate()
-    one = msgspec.structs.replace(settings, max_concurrent_requests=1)
-    with serve_in_thread(one, guards=[gate]) as live, live.connect() as connection:
-        connection.sendall(request("GET", ALICE, HELD, "Content-Length: 1"))
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=1)
+    with serve_in_thread(limited_settings, guards=[gate]) as live, live.connect() as connection:
+        connection.sendall(request("GET", ALICE, HOLD_HEADER, "Content-Length: 1"))
         assert gate.reached.wait(10)
         assert live.call("GET", ALICE).status_code == 503
         gate.opened.set()
@@ -214,18 +216,18 @@ def connected(live: LiveServer, number: int) -> Iterator[list[socket.socket]]:
 
 
 def test_health_checks_do_not_count(settings: Settings) -> None:
-    one = msgspec.structs.replace(settings, max_concurrent_requests=1)
-    ended, checks = Event(), Counter[int]()
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=1)
+    closed, checks = Event(), Counter[int]()
 
-    def check_again_and_again(connections: list[socket.socket]) -> None:
-        while not ended.is_set():
+    def repeat_health_checks(connections: list[socket.socket]) -> None:
+        while not closed.is_set():
             checks.update(burst(connections, "/readyz"))
 
-    with serve_in_thread(one) as live, connected(live, 32) as checking:
-        thread = Thread(target=check_again_and_again, args=[checking])
+    with serve_in_thread(limited_settings) as live, connected(live, 32) as checking:
+        thread = Thread(target=repeat_health_checks, args=[checking])
         thread.start()
         statuses = Counter(live.call("GET", ALICE).status_code for _ in range(50))
-        ended.set()
+        closed.set()
         thread.join()
     assert statuses == {200: 50}
     assert checks[200] >= 32
@@ -245,22 +247,22 @@ BEGINNINGS = {
     "after a health check": request("GET", "/readyz") + request("GET", ALICE),
     "after a request": request("GET", ALICE),
     "in a pipeline": request("GET", ALICE) * 16,
-    "while its request is handled": request("GET", ALICE, HELD),
-    "behind a request that is handled": request("GET", ALICE, HELD) + request("GET", ALICE),
+    "while its request is handled": request("GET", ALICE, HOLD_HEADER),
+    "behind a request that is handled": request("GET", ALICE, HOLD_HEADER) + request("GET", ALICE),
 }
 
 
-@pytest.mark.parametrize("sent", BEGINNINGS.values(), ids=BEGINNINGS)
+@pytest.mark.parametrize("data", BEGINNINGS.values(), ids=BEGINNINGS)
 @pytest.mark.parametrize("wait", [0.0, 0.2], ids=["at once", "later"])
 def test_disconnected_client_releases_its_slot(
-    settings: Settings, database_url: str, sent: bytes, wait: float
+    settings: Settings, database_url: str, data: bytes, wait: float
 ) -> None:
     execute(database_url, BIG)  # the responses do not fit into the socket buffers
     gate = Gate()
-    one = msgspec.structs.replace(settings, max_concurrent_requests=1)
-    with serve_in_thread(one, guards=[gate]) as live:
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=1)
+    with serve_in_thread(limited_settings, guards=[gate]) as live:
         with live.connect() as connection:
-            connection.sendall(sent)
+            connection.sendall(data)
             time.sleep(wait)
             # Reset the connection, so that the service drops all its data.
             linger = struct.pack("ii", 1, 0)
@@ -270,7 +272,7 @@ def test_disconnected_client_releases_its_slot(
         gate.opened.clear()
         gate.reached.clear()
         with live.connect() as connection:  # the limit is one request
-            connection.sendall(request("GET", f"{ALICE}?limit=1", HELD))
+            connection.sendall(request("GET", f"{ALICE}?limit=1", HOLD_HEADER))
             assert gate.reached.wait(10)
             assert live.call("GET", ALICE).status_code == 503
             gate.opened.set()
@@ -278,9 +280,9 @@ def test_disconnected_client_releases_its_slot(
 
 
 def test_bursts_are_served_a_second_after_overload(settings: Settings) -> None:
-    few = msgspec.structs.replace(settings, max_concurrent_requests=6)
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=6)
     during, after = Counter[int](), Counter[int]()
-    with serve_in_thread(few) as live, connected(live, 48) as clients:
+    with serve_in_thread(limited_settings) as live, connected(live, 48) as clients:
         started = time.monotonic()
         while time.monotonic() < started + 1:
             during.update(burst(clients))
@@ -294,12 +296,12 @@ def test_bursts_are_served_a_second_after_overload(settings: Settings) -> None:
 def test_client_without_pauses_is_served_after_overload(
     settings: Settings,
 ) -> None:
-    few = msgspec.structs.replace(settings, max_concurrent_requests=6)
-    with serve_in_thread(few) as live, connected(live, 48) as clients:
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=6)
+    with serve_in_thread(limited_settings) as live, connected(live, 48) as clients:
         started = time.monotonic()
         while time.monotonic() < started + 1:
             burst(clients)
-        ended = time.monotonic()
-        while time.monotonic() < ended + 1:
+        ended_at = time.monotonic()
+        while time.monotonic() < ended_at + 1:
             burst(clients[:6])
         assert Counter(burst(clients[:6]) == [200] * 6 for _ in range(20)) == {True: 20}

@@ -37,9 +37,9 @@ async def client(app: HTTPMiddleware) -> AsyncIterator[Browser]:
 
 
 async def test_root_redirects_to_the_docs(client: ContractClient) -> None:
-    answered = await client.get("/")
-    assert answered.status_code == 302
-    assert answered.headers["location"] == "/docs"
+    response = await client.get("/")
+    assert response.status_code == 302
+    assert response.headers["location"] == "/docs"
 
 
 class References(HTMLParser):
@@ -47,16 +47,16 @@ class References(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.urls: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, Any]]) -> None:
-        self.found += [value for name, value in attrs if name in {"src", "href"} and tag != "a"]
+        self.urls += [value for name, value in attrs if name in {"src", "href"} and tag != "a"]
 
 
 async def test_docs_page_loads_the_openapi_document(client: ContractClient) -> None:
-    got = await client.get("/docs")
-    assert got.status_code == 200
-    assert got.headers["content-type"] == "text/html; charset=utf-8"
+    response = await client.get("/docs")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
     script = await client.get("/docs/assets/docs.js")
     assert "'/openapi.json'" in script.text
 
@@ -65,7 +65,7 @@ async def test_docs_page_needs_no_other_host(client: ContractClient) -> None:
     page = (await client.get("/docs")).text
     references = References()
     references.feed(page)
-    assert sorted(references.found) == [
+    assert sorted(references.urls) == [
         "/docs/assets/docs.js",
         "/docs/assets/swagger-ui-bundle.js",
         "/docs/assets/swagger-ui.css",
@@ -85,20 +85,20 @@ async def test_style_sheet_needs_no_other_host(client: ContractClient) -> None:
 async def test_every_asset_of_the_docs_page_exists(
     client: ContractClient, name: str, media_type: str
 ) -> None:
-    got = await client.get(f"/docs/assets/{name}")
-    assert got.status_code == 200
-    assert got.headers["content-type"] == media_type
-    assert int(got.headers["content-length"]) == len(got.content) > 1_000
+    response = await client.get(f"/docs/assets/{name}")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == media_type
+    assert int(response.headers["content-length"]) == len(response.content) > 1_000
 
 
 @pytest.mark.parametrize("name", MEDIA_TYPES)
 async def test_cached_asset_is_304(client: ContractClient, name: str) -> None:
-    got = await client.get(f"/docs/assets/{name}")
-    known = {"If-None-Match": got.headers["etag"]}
-    again = await client.get(f"/docs/assets/{name}", headers=known)
-    assert again.status_code == 304
-    assert again.headers["etag"] == got.headers["etag"]
-    assert again.content == b""
+    response = await client.get(f"/docs/assets/{name}")
+    known = {"If-None-Match": response.headers["etag"]}
+    second = await client.get(f"/docs/assets/{name}", headers=known)
+    assert second.status_code == 304
+    assert second.headers["etag"] == response.headers["etag"]
+    assert second.content == b""
     other = await client.get(f"/docs/assets/{name}", headers={"If-None-Match": '"other"'})
     assert other.status_code == 200
 
@@ -117,9 +117,10 @@ def test_asset_etag_depends_on_its_content(name: str, tmp_path: Path) -> None:
 async def test_content_security_policy_allows_own_scripts_only(
     client: ContractClient, path: str
 ) -> None:
-    got = await client.get(path)
+    response = await client.get(path)
     policy = dict(
-        directive.split(" ", 1) for directive in got.headers["content-security-policy"].split("; ")
+        directive.split(" ", 1)
+        for directive in response.headers["content-security-policy"].split("; ")
     )
     assert policy == {
         "default-src": "'none'",
@@ -131,7 +132,7 @@ async def test_content_security_policy_allows_own_scripts_only(
         "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
-    assert re.findall(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", got.text) == []
+    assert re.findall(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", response.text) == []
 
 
 @pytest.mark.requirement("FR-022", "FR-027")
@@ -157,41 +158,48 @@ async def test_content_security_policy_allows_own_scripts_only(
     ids=lambda name: name[:24],
 )
 async def test_missing_asset_is_404(client: ContractClient, name: str) -> None:
-    refused = await client.get(f"/docs/assets/{name}")
-    assert_problem(refused, 404, "path-not-found")
+    response = await client.get(f"/docs/assets/{name}")
+    assert_problem(response, 404, "path-not-found")
 
 
 # --- problem types -------------------------------------------------------------------------------
 
 
-def slug_of(kind: type[ProblemError]) -> str:
+def slug_of(problem_type: type[ProblemError]) -> str:
     """Return the last path segment of a problem type."""
-    return kind.type.removeprefix("/problems/")
+    return problem_type.type.removeprefix("/problems/")
 
 
 def test_every_problem_type_has_a_description_and_advice(contract: OpenAPIDocument) -> None:
-    slugs = {slug_of(kind) for kind in PROBLEM_TYPES}
+    slugs = {slug_of(problem_type) for problem_type in PROBLEM_TYPES}
     assert set(contract.problems) == set(ADVICE) == slugs
 
 
-@pytest.mark.parametrize("kind", PROBLEM_TYPES, ids=slug_of)
+@pytest.mark.parametrize("problem", PROBLEM_TYPES, ids=slug_of)
 async def test_problem_type_is_a_page(
-    client: ContractClient, contract: OpenAPIDocument, kind: type[ProblemError]
+    client: ContractClient, contract: OpenAPIDocument, problem: type[ProblemError]
 ) -> None:
-    got = await client.get(kind.type)
-    assert got.status_code == 200
-    assert got.headers["content-type"] == "text/html; charset=utf-8"
-    text = re.sub(r"<[^>]*>", "", got.text).replace("&#x27;", "'")
-    assert f"{kind.type}, HTTP status {int(kind.status)} {REASON_PHRASES[kind.status]}" in text
-    for part in (kind.title, contract.problems[slug_of(kind)][1:], ADVICE[slug_of(kind)]):
+    response = await client.get(problem.type)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    text = re.sub(r"<[^>]*>", "", response.text).replace("&#x27;", "'")
+    assert (
+        f"{problem.type}, HTTP status {int(problem.status)} {REASON_PHRASES[problem.status]}"
+        in text
+    )
+    for part in (
+        problem.title,
+        contract.problems[slug_of(problem)][1:],
+        ADVICE[slug_of(problem)],
+    ):
         assert part.replace("`", "") in text
 
 
 @pytest.mark.usefixtures("database")
 async def test_type_of_a_returned_problem_is_a_page(client: ContractClient) -> None:
-    refused = await client.get(f"{tasks_of('alice')}?x=1")
-    page = await client.get(refused.json()["type"])
-    assert f"<h1>{refused.json()['title']}</h1>" in page.text
+    response = await client.get(f"{tasks_of('alice')}?x=1")
+    page = await client.get(response.json()["type"])
+    assert f"<h1>{response.json()['title']}</h1>" in page.text
 
 
 @pytest.mark.parametrize(

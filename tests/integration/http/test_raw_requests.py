@@ -19,8 +19,8 @@ pytestmark = pytest.mark.usefixtures("database")
 ALICE = tasks_of("alice")
 JSON = "Content-Type: application/json"
 SMALL = b'{"title": "Buy milk"}'
-AT_MOST = 131_072
-HEAD_AT_MOST = 32_768
+MAX_BODY_BYTES = 131_072
+MAX_HEADER_BYTES = 32_768
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,13 @@ def live(settings: Settings) -> Iterator[LiveServer]:
         yield opened
 
 
-def create(live: LiveServer, body: bytes, *fields: str) -> httpx.Response:
-    return live.call("POST", ALICE, *(fields or (JSON,)), body=body)
+def create(live: LiveServer, body: bytes, *headers: str) -> httpx.Response:
+    return live.call("POST", ALICE, *(headers or (JSON,)), body=body)
 
 
 async def count(database: asyncpg.Connection) -> int:
-    found: int = await database.fetchval("SELECT count(*) FROM tasks")
-    return found
+    number_of_tasks: int = await database.fetchval("SELECT count(*) FROM tasks")
+    return number_of_tasks
 
 
 def chunked(*chunks: bytes) -> bytes:
@@ -143,19 +143,19 @@ NUMBERS = {
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
-@pytest.mark.parametrize("member", ["title", "description", "completed"])
-def test_number_of_any_size_is_422(live: LiveServer, member: str, number: bytes) -> None:
-    body = b'{"title": "a", "%s": %s}' % (member.encode(), number)
+@pytest.mark.parametrize("field", ["title", "description", "completed"])
+def test_number_of_any_size_is_422(live: LiveServer, field: str, number: bytes) -> None:
+    body = b'{"title": "a", "%s": %s}' % (field.encode(), number)
     body = body.replace(b'"title": "a", "title"', b'"title"')
-    assert_problem(create(live, body), 422, "invalid-body", f"/{member}")
+    assert_problem(create(live, body), 422, "invalid-body", f"/{field}")
 
 
 @pytest.mark.requirement("FR-026", "FR-008")
-@pytest.mark.parametrize("member", ["title", "description"])
-def test_escaped_u0000_is_422(live: LiveServer, member: str) -> None:
-    body = b'{"title": "a", "%s": "a\\u0000b"}' % member.encode()
+@pytest.mark.parametrize("field", ["title", "description"])
+def test_escaped_u0000_is_422(live: LiveServer, field: str) -> None:
+    body = b'{"title": "a", "%s": "a\\u0000b"}' % field.encode()
     body = body.replace(b'"title": "a", "title"', b'"title"')
-    assert_problem(create(live, body), 422, "invalid-body", f"/{member}")
+    assert_problem(create(live, body), 422, "invalid-body", f"/{field}")
 
 
 # --- bodies that are too long or truncated -------------------------------------------------------
@@ -167,21 +167,21 @@ def padded(size: int) -> bytes:
 
 @pytest.mark.requirement("FR-025")
 def test_body_of_131072_bytes_is_accepted(live: LiveServer) -> None:
-    assert create(live, padded(AT_MOST)).status_code == 201
+    assert create(live, padded(MAX_BODY_BYTES)).status_code == 201
 
 
 @pytest.mark.requirement("FR-025")
 def test_chunked_body_of_131072_bytes_is_accepted(live: LiveServer) -> None:
-    body = padded(AT_MOST)
-    head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
-    sent = head + chunked(body[:70_000], body[70_000:], b"")
-    assert live.exchange(sent, method="POST", target=ALICE).status_code == 201
+    body = padded(MAX_BODY_BYTES)
+    header_bytes = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
+    data = header_bytes + chunked(body[:70_000], body[70_000:], b"")
+    assert live.exchange(data, method="POST", target=ALICE).status_code == 201
 
 
 @pytest.mark.requirement("FR-025", "FR-026")
 def test_invalid_body_of_131072_bytes_is_422(live: LiveServer) -> None:
-    body = b'{"title": "' + b"x" * (AT_MOST - 13) + b'"}'
-    assert len(body) == AT_MOST
+    body = b'{"title": "' + b"x" * (MAX_BODY_BYTES - 13) + b'"}'
+    assert len(body) == MAX_BODY_BYTES
     assert_problem(create(live, body), 422, "invalid-body", "/title")
 
 
@@ -189,7 +189,7 @@ def test_invalid_body_of_131072_bytes_is_422(live: LiveServer) -> None:
 async def test_body_one_byte_too_long_is_413(
     live: LiveServer, database: asyncpg.Connection
 ) -> None:
-    assert_problem(create(live, padded(AT_MOST + 1)), 413, "content-too-large")
+    assert_problem(create(live, padded(MAX_BODY_BYTES + 1)), 413, "content-too-large")
     assert await count(database) == 0
 
 
@@ -197,38 +197,38 @@ async def test_body_one_byte_too_long_is_413(
 async def test_chunked_body_one_byte_too_long_is_413(
     live: LiveServer, database: asyncpg.Connection
 ) -> None:
-    body = padded(AT_MOST + 1)
-    head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
-    sent = head + chunked(body[:70_000], body[70_000:], b"")
-    assert_problem(live.exchange(sent, method="POST", target=ALICE), 413, "content-too-large")
+    body = padded(MAX_BODY_BYTES + 1)
+    header_bytes = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
+    data = header_bytes + chunked(body[:70_000], body[70_000:], b"")
+    assert_problem(live.exchange(data, method="POST", target=ALICE), 413, "content-too-large")
     assert await count(database) == 0
 
 
 @pytest.mark.requirement("FR-025")
 def test_content_length_over_the_limit_is_413_before_the_body(live: LiveServer) -> None:
-    sent = request("POST", ALICE, JSON, "Content-Length: 1000000000")
-    assert_problem(live.exchange(sent, method="POST", target=ALICE), 413, "content-too-large")
+    data = request("POST", ALICE, JSON, "Content-Length: 1000000000")
+    assert_problem(live.exchange(data, method="POST", target=ALICE), 413, "content-too-large")
 
 
 @pytest.mark.requirement("FR-025")
 def test_endless_chunked_body_is_413(live: LiveServer) -> None:
-    head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
-    sent = head + chunked(*[b" " * 60_000] * 4)
-    assert_problem(live.exchange(sent, method="POST", target=ALICE), 413, "content-too-large")
+    header_bytes = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
+    data = header_bytes + chunked(*[b" " * 60_000] * 4)
+    assert_problem(live.exchange(data, method="POST", target=ALICE), 413, "content-too-large")
 
 
 @pytest.mark.requirement("FR-024", "FR-025")
 def test_media_type_is_checked_before_length(live: LiveServer) -> None:
-    too_long = padded(AT_MOST + 1)
-    refused = create(live, too_long, "Content-Type: text/plain")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+    body = padded(MAX_BODY_BYTES + 1)
+    response = create(live, body, "Content-Type: text/plain")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
 
 
 @pytest.mark.requirement("FR-023")
 async def test_truncated_body_is_400(live: LiveServer, database: asyncpg.Connection) -> None:
-    sent = request("POST", ALICE, JSON, "Content-Length: 500") + SMALL
-    cut = live.exchange(sent, method="POST", target=ALICE, half_close=True)
-    assert_problem(cut, 400, "malformed-body")
+    data = request("POST", ALICE, JSON, "Content-Length: 500") + SMALL
+    response = live.exchange(data, method="POST", target=ALICE, half_close=True)
+    assert_problem(response, 400, "malformed-body")
     assert await count(database) == 0
 
 
@@ -236,16 +236,16 @@ async def test_truncated_body_is_400(live: LiveServer, database: asyncpg.Connect
 async def test_truncated_chunked_body_is_400(
     live: LiveServer, database: asyncpg.Connection
 ) -> None:
-    sent = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + chunked(SMALL)
-    cut = live.exchange(sent, method="POST", target=ALICE, half_close=True)
-    assert_problem(cut, 400, "malformed-body")
+    data = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + chunked(SMALL)
+    response = live.exchange(data, method="POST", target=ALICE, half_close=True)
+    assert_problem(response, 400, "malformed-body")
     assert await count(database) == 0
 
 
 @pytest.mark.requirement("FR-001", "FR-027")
 def test_half_closed_client_gets_its_response(live: LiveServer) -> None:
-    sent = request("POST", ALICE, JSON, body=SMALL)
-    created = live.exchange(sent, method="POST", target=ALICE, half_close=True)
+    data = request("POST", ALICE, JSON, body=SMALL)
+    created = live.exchange(data, method="POST", target=ALICE, half_close=True)
     assert created.status_code == 201
 
 
@@ -305,15 +305,15 @@ UNSUPPORTED = {
 async def test_media_type_other_than_utf8_json_is_415(
     live: LiveServer, database: asyncpg.Connection, declared: str
 ) -> None:
-    refused = create(live, SMALL, f"Content-Type: {declared}")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+    response = create(live, SMALL, f"Content-Type: {declared}")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
     assert await count(database) == 0
 
 
 @pytest.mark.requirement("FR-024")
 def test_body_without_media_type_is_415(live: LiveServer) -> None:
-    refused = create(live, SMALL, "X-Other: 1")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+    response = create(live, SMALL, "X-Other: 1")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
 
 
 @pytest.mark.requirement("FR-024")
@@ -321,8 +321,8 @@ def test_body_without_media_type_is_415(live: LiveServer) -> None:
     "coding", ["gzip", "br", "deflate", "x", "identity, gzip", "gzip, identity"]
 )
 def test_content_encoding_is_415(live: LiveServer, coding: str) -> None:
-    refused = create(live, SMALL, JSON, f"Content-Encoding: {coding}")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Encoding")
+    response = create(live, SMALL, JSON, f"Content-Encoding: {coding}")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Encoding")
 
 
 @pytest.mark.requirement("FR-024")
@@ -330,8 +330,8 @@ def test_content_encoding_is_415(live: LiveServer, coding: str) -> None:
 def test_content_encoding_in_either_of_two_headers_is_415(
     live: LiveServer, order: tuple[str, str]
 ) -> None:
-    refused = create(live, SMALL, JSON, *(f"Content-Encoding: {coding}" for coding in order))
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Encoding")
+    response = create(live, SMALL, JSON, *(f"Content-Encoding: {coding}" for coding in order))
+    assert_problem(response, 415, "unsupported-media-type", "Content-Encoding")
 
 
 @pytest.mark.requirement("FR-021", "FR-024")
@@ -345,8 +345,8 @@ def test_content_encoding_in_either_of_two_headers_is_415(
     ids=" ".join,
 )
 def test_two_content_type_headers_are_415(live: LiveServer, types: tuple[str, str]) -> None:
-    refused = create(live, SMALL, *(f"Content-Type: {one}" for one in types))
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+    response = create(live, SMALL, *(f"Content-Type: {one}" for one in types))
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
 
 
 # --- content length ------------------------------------------------------------------------------
@@ -367,21 +367,21 @@ AMBIGUOUS = {
 
 
 @pytest.mark.requirement("FR-023", "FR-027")
-@pytest.mark.parametrize("fields", AMBIGUOUS.values(), ids=AMBIGUOUS)
+@pytest.mark.parametrize("headers", AMBIGUOUS.values(), ids=AMBIGUOUS)
 async def test_ambiguous_content_length_is_400(
-    live: LiveServer, database: asyncpg.Connection, fields: tuple[str, ...]
+    live: LiveServer, database: asyncpg.Connection, headers: tuple[str, ...]
 ) -> None:
-    sent = request("POST", ALICE, JSON, *fields) + SMALL
-    refused = live.exchange(sent, method="POST", target=ALICE)
-    assert_problem(refused, 400, "malformed-request")
+    data = request("POST", ALICE, JSON, *headers) + SMALL
+    response = live.exchange(data, method="POST", target=ALICE)
+    assert_problem(response, 400, "malformed-request")
     assert await count(database) == 0
 
 
 @pytest.mark.requirement("FR-027")
 async def test_chunk_without_a_size_is_400(live: LiveServer, database: asyncpg.Connection) -> None:
-    sent = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + b"zz\r\n"
-    refused = live.exchange(sent, method="POST", target=ALICE)
-    assert_problem(refused, 400, "malformed-request")
+    data = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + b"zz\r\n"
+    response = live.exchange(data, method="POST", target=ALICE)
+    assert_problem(response, 400, "malformed-request")
     assert await count(database) == 0
 
 
@@ -396,16 +396,16 @@ def test_long_request_line_is_431(live: LiveServer, target: str) -> None:
 
 @pytest.mark.requirement("FR-027", "FR-029")
 @pytest.mark.parametrize(
-    "field", ["X: " + "a" * 40_000, "X" * 40_000 + ": a"], ids=["value", "name"]
+    "header", ["X: " + "a" * 40_000, "X" * 40_000 + ": a"], ids=["value", "name"]
 )
-def test_long_header_is_431(live: LiveServer, field: str) -> None:
-    assert_problem(live.call("GET", "/livez", field), 431, "header-fields-too-large")
+def test_long_header_is_431(live: LiveServer, header: str) -> None:
+    assert_problem(live.call("GET", "/livez", header), 431, "header-fields-too-large")
 
 
 @pytest.mark.requirement("FR-027", "FR-029")
 def test_many_headers_over_the_limit_are_431(live: LiveServer) -> None:
-    fields = [f"X-{number}: {'a' * 100}" for number in range(400)]
-    assert_problem(live.call("GET", "/livez", *fields), 431, "header-fields-too-large")
+    headers = [f"X-{number}: {'a' * 100}" for number in range(400)]
+    assert_problem(live.call("GET", "/livez", *headers), 431, "header-fields-too-large")
 
 
 @pytest.mark.requirement("FR-027")
@@ -413,19 +413,21 @@ def test_many_short_headers_over_the_limit_are_431(live: LiveServer) -> None:
     assert_problem(live.call("GET", "/livez", *["a: b"] * 6_000), 431, "header-fields-too-large")
 
 
-def head_of(size: int) -> bytes:
+def padded_headers(size: int) -> bytes:
     empty = request("GET", "/livez", "Connection: close", "X: ")
     return empty.replace(b"X: ", b"X: " + b"a" * (size - len(empty)))
 
 
 @pytest.mark.requirement("FR-027")
 def test_headers_of_32768_bytes_are_accepted(live: LiveServer) -> None:
-    assert live.exchange(head_of(HEAD_AT_MOST)).status_code == 200
+    assert live.exchange(padded_headers(MAX_HEADER_BYTES)).status_code == 200
 
 
 @pytest.mark.requirement("FR-027")
 def test_headers_one_byte_too_long_are_431(live: LiveServer) -> None:
-    assert_problem(live.exchange(head_of(HEAD_AT_MOST + 1)), 431, "header-fields-too-large")
+    assert_problem(
+        live.exchange(padded_headers(MAX_HEADER_BYTES + 1)), 431, "header-fields-too-large"
+    )
 
 
 @pytest.mark.requirement("FR-027")
@@ -446,23 +448,23 @@ def test_headers_in_several_segments_are_joined(live: LiveServer) -> None:
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("start", ["X: ", "X"], ids=["value", "name"])
 def test_endless_header_is_431(live: LiveServer, start: str) -> None:
-    sent = f"GET /livez HTTP/1.1\r\nHost: tasks.test\r\n{start}".encode() + b"a" * 1_000_000
-    assert_problem(live.exchange(sent), 431, "header-fields-too-large")
+    data = f"GET /livez HTTP/1.1\r\nHost: tasks.test\r\n{start}".encode() + b"a" * 1_000_000
+    assert_problem(live.exchange(data), 431, "header-fields-too-large")
 
 
 @pytest.mark.requirement("FR-027")
 def test_body_does_not_count_as_headers(live: LiveServer) -> None:
-    field = "X: " + "a" * 30_000
-    assert create(live, padded(60_000), JSON, field).status_code == 201
+    header = "X: " + "a" * 30_000
+    assert create(live, padded(60_000), JSON, header).status_code == 201
 
 
 @pytest.mark.requirement("FR-027")
 def test_each_request_of_a_connection_may_have_long_headers(live: LiveServer) -> None:
-    sent = request("GET", "/livez", "X: " + "a" * 30_000)
+    data = request("GET", "/livez", "X: " + "a" * 30_000)
     with live.connect() as connection:
-        connection.sendall(sent)
+        connection.sendall(data)
         first = read_response(connection)
-        connection.sendall(sent)
+        connection.sendall(data)
         second = read_response(connection)
     assert [first.status_code, second.status_code] == [200, 200]
 
@@ -494,12 +496,12 @@ GARBAGE = {
 
 
 @pytest.mark.requirement("FR-027", "FR-028", "FR-029")
-@pytest.mark.parametrize("sent", GARBAGE.values(), ids=GARBAGE)
-def test_non_http_data_is_400(live: LiveServer, sent: bytes) -> None:
-    refused = live.exchange(sent)
-    assert_problem(refused, 400, "malformed-request")
-    assert refused.headers["content-type"] == "application/problem+json"
-    assert refused.headers["connection"] == "close"
+@pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
+def test_non_http_data_is_400(live: LiveServer, data: bytes) -> None:
+    response = live.exchange(data)
+    assert_problem(response, 400, "malformed-request")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["connection"] == "close"
 
 
 @pytest.mark.requirement("FR-027")
@@ -511,14 +513,14 @@ def test_service_continues_after_non_http_data(live: LiveServer) -> None:
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("host", ["a b", "a<b", "a/b"])
 def test_invalid_host_is_400(live: LiveServer, host: str) -> None:
-    sent = f"GET {ALICE} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-    assert_problem(live.exchange(sent, target=ALICE), 400, "malformed-request")
+    data = f"GET {ALICE} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    assert_problem(live.exchange(data, target=ALICE), 400, "malformed-request")
 
 
 @pytest.mark.requirement("FR-021", "FR-027")
 def test_two_hosts_are_400(live: LiveServer) -> None:
-    sent = request("GET", "/livez", "Host: tasks.example")
-    assert_problem(live.exchange(sent), 400, "malformed-request")
+    data = request("GET", "/livez", "Host: tasks.example")
+    assert_problem(live.exchange(data), 400, "malformed-request")
 
 
 @pytest.mark.requirement("FR-030")
@@ -532,7 +534,7 @@ def test_unknown_method_is_malformed(live: LiveServer, method: str) -> None:
 
 @pytest.mark.requirement("FR-029", "FR-035")
 @pytest.mark.parametrize(
-    "sent",
+    "data",
     [
         b"GET /livez HTTP/1.1\r\nHost:\r\n\r\n",
         b"GET /livez HTTP/1.0\r\n\r\n",
@@ -541,8 +543,8 @@ def test_unknown_method_is_malformed(live: LiveServer, method: str) -> None:
     ],
     ids=["an empty host", "HTTP/1.0", "an absolute target", "an empty line first"],
 )
-def test_unusual_valid_request_is_served(live: LiveServer, sent: bytes) -> None:
-    assert live.exchange(sent).json() == {"status": "alive"}
+def test_unusual_valid_request_is_served(live: LiveServer, data: bytes) -> None:
+    assert live.exchange(data).json() == {"status": "alive"}
 
 
 @pytest.mark.requirement("FR-035")
@@ -555,16 +557,18 @@ def test_http_1_0_closes_the_connection(live: LiveServer) -> None:
 
 @pytest.mark.requirement("FR-035")
 def test_upgrade_is_ignored(live: LiveServer) -> None:
-    fields = ["Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
-    answered = live.exchange(request("GET", "/livez", *fields))
-    assert answered.json() == {"status": "alive"}
+    headers = ["Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    response = live.exchange(request("GET", "/livez", *headers))
+    assert response.json() == {"status": "alive"}
 
 
 @pytest.mark.requirement("FR-001")
 def test_expect_100_continue_gets_100(live: LiveServer) -> None:
-    head = request("POST", ALICE, JSON, "Expect: 100-continue", f"Content-Length: {len(SMALL)}")
+    header_bytes = request(
+        "POST", ALICE, JSON, "Expect: 100-continue", f"Content-Length: {len(SMALL)}"
+    )
     with live.connect() as connection:
-        connection.sendall(head)
+        connection.sendall(header_bytes)
         interim = connection.recv(1000)
         connection.sendall(SMALL)
         created = read_response(connection, "POST")
@@ -574,17 +578,17 @@ def test_expect_100_continue_gets_100(live: LiveServer) -> None:
 
 @pytest.mark.requirement("FR-024", "FR-025")
 @pytest.mark.parametrize(
-    ("fields", "status"),
+    ("headers", "status"),
     [
         ((JSON, "Content-Length: 131073"), 413),
         (("Content-Type: text/plain", "Content-Length: 20"), 415),
     ],
 )
 def test_rejected_expect_gets_no_100(
-    live: LiveServer, fields: tuple[str, ...], status: int
+    live: LiveServer, headers: tuple[str, ...], status: int
 ) -> None:
     with live.connect() as connection:
-        connection.sendall(request("POST", ALICE, "Expect: 100-continue", *fields))
+        connection.sendall(request("POST", ALICE, "Expect: 100-continue", *headers))
         first = connection.recv(12)
     assert first == b"HTTP/1.1 %d" % status
 
@@ -595,8 +599,8 @@ def test_head_response_has_no_body_bytes(live: LiveServer, target: str) -> None:
     with live.connect() as connection:
         connection.sendall(request("HEAD", target, "Connection: close"))
         with connection.makefile("rb") as stream:
-            head, _, body = stream.read().partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 ")
+            header_bytes, _, body = stream.read().partition(b"\r\n\r\n")
+    assert header_bytes.startswith(b"HTTP/1.1 ")
     assert body == b""
 
 
@@ -612,18 +616,18 @@ def test_connection_continues_after_head(live: LiveServer) -> None:
 @pytest.mark.requirement("FR-027", "FR-029")
 def test_pipelined_requests_get_ordered_responses(live: LiveServer) -> None:
     targets = ["/livez", "/readyz", "/nope", "/livez?x=1", "/livez"]
-    sent = b"".join(request("GET", target) for target in targets)
+    data = b"".join(request("GET", target) for target in targets)
     with live.connect() as connection:
-        connection.sendall(sent)
-        answers = read_responses(connection, *["GET"] * len(targets))
-    assert [answer.status_code for answer in answers] == [200, 200, 404, 400, 200]
+        connection.sendall(data)
+        responses = read_responses(connection, *["GET"] * len(targets))
+    assert [response.status_code for response in responses] == [200, 200, 404, 400, 200]
 
 
 @pytest.mark.requirement("FR-025", "FR-027")
 def test_connection_continues_after_an_unread_body(live: LiveServer) -> None:
-    refused = request("POST", ALICE, "Content-Type: text/plain", body=b"GET /nope HTTP/1.1\r\n\r\n")
+    data = request("POST", ALICE, "Content-Type: text/plain", body=b"GET /nope HTTP/1.1\r\n\r\n")
     with live.connect() as connection:
-        connection.sendall(refused)
+        connection.sendall(data)
         assert read_response(connection, "POST").status_code == 415
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).json() == {"status": "alive"}
@@ -635,8 +639,8 @@ def test_connection_continues_after_an_unread_body(live: LiveServer) -> None:
 def test_unexpected_body_is_ignored(
     live: LiveServer, method: str, status: int, body: bytes
 ) -> None:
-    answered = live.call(method, ALICE, "Content-Type: text/plain", body=body)
-    assert answered.status_code == status
+    response = live.call(method, ALICE, "Content-Type: text/plain", body=body)
+    assert response.status_code == status
 
 
 @pytest.mark.requirement("FR-006")

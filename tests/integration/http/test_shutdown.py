@@ -41,40 +41,40 @@ def assert_last(response: httpx.Response, status: int) -> None:
 def test_idle_connection_gets_one_more_response_and_close(database_url: str) -> None:
     with serving(DATABASE_URL=database_url) as service:
         port = int(httpx.URL(service.url).port or 0)
-        with opened(port) as kept, opened(port) as halfway, opened(port) as fresh:
-            for connection in (kept, halfway):
+        with opened(port) as idle, opened(port) as incomplete, opened(port) as new:
+            for connection in (idle, incomplete):
                 connection.sendall(ALIVE)
                 assert read_response(connection).status_code == 200
-            halfway.sendall(CREATE[:20])
+            incomplete.sendall(CREATE[:20])
             service.process.send_signal(signal.SIGTERM)
             eventually(lambda: is_port_closed(port))
-            for connection in (kept, fresh):
+            for connection in (idle, new):
                 connection.sendall(CREATE)
                 assert_last(read_response(connection, "POST"), 201)
             # An incomplete request keeps its connection longer than an idle one.
-            eventually(lambda: ended(kept))
-            halfway.settimeout(DRAIN_TIMEOUT)
+            eventually(lambda: is_closed(idle))
+            incomplete.settimeout(DRAIN_TIMEOUT)
             with pytest.raises(TimeoutError):
-                halfway.recv(1)
-            halfway.settimeout(10)
-            halfway.sendall(CREATE[20:])
-            assert_last(read_response(halfway, "POST"), 201)
+                incomplete.recv(1)
+            incomplete.settimeout(10)
+            incomplete.sendall(CREATE[20:])
+            assert_last(read_response(incomplete, "POST"), 201)
         assert service.process.wait(10) == 0
 
 
-def ended(connection: socket.socket) -> bool:
+def is_closed(connection: socket.socket) -> bool:
     return connection.recv(1) == b""
 
 
 def test_idle_connection_is_closed_soon(database_url: str) -> None:
     with serving(DATABASE_URL=database_url) as service:
-        with opened(int(httpx.URL(service.url).port or 0)) as kept:
-            kept.sendall(ALIVE)
-            assert read_response(kept).status_code == 200
-            began = monotonic()
+        with opened(int(httpx.URL(service.url).port or 0)) as idle:
+            idle.sendall(ALIVE)
+            assert read_response(idle).status_code == 200
+            started_at = monotonic()
             service.process.send_signal(signal.SIGTERM)
-            assert ended(kept)
-            assert DRAIN_TIMEOUT * 0.9 < monotonic() - began < DRAIN_TIMEOUT + 3
+            assert is_closed(idle)
+            assert DRAIN_TIMEOUT * 0.9 < monotonic() - started_at < DRAIN_TIMEOUT + 3
         assert service.process.wait(10) == 0
 
 

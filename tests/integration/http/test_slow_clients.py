@@ -31,7 +31,7 @@ READERS = [("POST", ALICE), ("PUT", ONE), ("PATCH", ONE)]
 SHORT = 0.3  # seconds
 
 
-class Pausing(HTTPProtocol):
+class PausingProtocol(HTTPProtocol):
     """A protocol that blocks the whole process while it reads, like a paused machine.
 
     Afterwards, due timers run before the data of other connections is read.
@@ -48,9 +48,9 @@ def live(settings: Settings) -> Iterator[LiveServer]:
     """A service that checks its connections ten times as often, with short timeouts."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(server, "CHECK_INTERVAL", SHORT / 3)
-        for kind in ConnectionState:
-            patched.setitem(protocol.STATE_TIMEOUTS, kind, SHORT)  # KEEP_ALIVE has no entry
-        patched.setattr(cli, "HTTPProtocol", Pausing)
+        for state in ConnectionState:
+            patched.setitem(protocol.STATE_TIMEOUTS, state, SHORT)  # KEEP_ALIVE has no entry
+        patched.setattr(cli, "HTTPProtocol", PausingProtocol)
         with serve_in_thread(settings) as opened:
             yield opened
 
@@ -67,34 +67,34 @@ def trickle(connection: socket.socket, piece: bytes) -> None:
         go_on()
 
 
-def left(connection: socket.socket) -> bytes:
+def read_rest(connection: socket.socket) -> bytes:
     """Read until the end of the connection."""
     with connection.makefile("rb") as stream:
         return stream.read()
 
 
-def refused(
-    live: LiveServer, sent: bytes, method: str = "GET", target: str = "/livez"
+def read_timeout_response(
+    live: LiveServer, data: bytes, method: str = "GET", target: str = "/livez"
 ) -> httpx.Response:
     """Check that the last response on a connection is 408."""
     with live.connect() as connection:
-        connection.sendall(sent)
+        connection.sendall(data)
         response = read_response(connection, method)
-        assert left(connection) == b""
+        assert read_rest(connection) == b""
     live.contract.check(method, target, response)
     return response
 
 
 def test_new_idle_connection_is_closed_without_a_response(live: LiveServer) -> None:
     with live.connect() as connection:
-        assert left(connection) == b""
+        assert read_rest(connection) == b""
 
 
 def test_keep_alive_connection_is_closed_without_a_response(live: LiveServer) -> None:
     with live.connect() as connection:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
-        assert left(connection) == b""
+        assert read_rest(connection) == b""
 
 
 def test_requests_sent_while_the_process_is_paused_are_served(live: LiveServer) -> None:
@@ -115,11 +115,11 @@ def test_empty_lines_do_not_start_a_request(live: LiveServer) -> None:
         trickle(connection, b"\r\n")
 
 
-@pytest.mark.parametrize("sent", [b"G", b"GET /livez HTTP/1.1\r\nX: a"], ids=["a byte", "a field"])
-def test_incomplete_headers_are_408(live: LiveServer, sent: bytes) -> None:
-    answered = refused(live, sent)
-    assert_problem(answered, 408, "request-timeout")
-    assert answered.headers["connection"] == "close"
+@pytest.mark.parametrize("data", [b"G", b"GET /livez HTTP/1.1\r\nX: a"], ids=["a byte", "a field"])
+def test_incomplete_headers_are_408(live: LiveServer, data: bytes) -> None:
+    response = read_timeout_response(live, data)
+    assert_problem(response, 408, "request-timeout")
+    assert response.headers["connection"] == "close"
 
 
 def test_endless_headers_are_408(live: LiveServer) -> None:
@@ -133,8 +133,8 @@ def test_endless_headers_are_408(live: LiveServer) -> None:
 async def test_incomplete_body_is_408(
     live: LiveServer, database: asyncpg.Connection, method: str, target: str, declared: str
 ) -> None:
-    answered = refused(live, request(method, target, JSON, declared), method, target)
-    assert_problem(answered, 408, "request-timeout")
+    response = read_timeout_response(live, request(method, target, JSON, declared), method, target)
+    assert_problem(response, 408, "request-timeout")
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
 
@@ -149,7 +149,7 @@ def test_unread_incomplete_body_closes_the_connection(live: LiveServer, declared
     with live.connect() as connection:
         connection.sendall(request("GET", ALICE, declared))
         assert read_response(connection).status_code == 200
-        assert left(connection) == b""
+        assert read_rest(connection) == b""
 
 
 @pytest.mark.requirement("FR-025")
@@ -165,9 +165,9 @@ def test_bytes_read_after_the_response_are_limited(live: LiveServer) -> None:
 def test_first_pipelined_requests_get_responses(live: LiveServer) -> None:
     with live.connect() as connection:
         connection.sendall(request("GET", "/livez") * 3_000)
-        answers = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
-    assert [answer.status_code for answer in answers] == [200] * MAX_PIPELINED_REQUESTS
-    closes = [answer.headers.get("connection") for answer in answers]
+        responses = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
+    assert [response.status_code for response in responses] == [200] * MAX_PIPELINED_REQUESTS
+    closes = [response.headers.get("connection") for response in responses]
     assert closes == [None] * (MAX_PIPELINED_REQUESTS - 1) + ["close"]
 
 
@@ -175,15 +175,15 @@ def test_pipelined_requests_up_to_the_limit_keep_the_connection(live: LiveServer
     with live.connect() as connection:
         for _ in range(2):
             connection.sendall(request("GET", "/livez") * MAX_PIPELINED_REQUESTS)
-            answers = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
-            assert {answer.headers.get("connection") for answer in answers} == {None}
+            responses = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
+            assert {response.headers.get("connection") for response in responses} == {None}
 
 
 def test_other_clients_are_served_meanwhile(live: LiveServer) -> None:
-    with live.connect() as silent, live.connect() as begun:
-        begun.sendall(b"GET /livez HTTP/1.1\r\n")
+    with live.connect() as silent, live.connect() as incomplete:
+        incomplete.sendall(b"GET /livez HTTP/1.1\r\n")
         assert live.call("GET", ALICE).status_code == 200
-        assert left(silent) == b""
+        assert read_rest(silent) == b""
 
 
 # --- memory --------------------------------------------------------------------------------------
@@ -196,8 +196,8 @@ BIG = """
            now(), now(), gen_random_uuid()
     FROM generate_series(1, 20)
 """
-NOT_READING = 200
-READING = 16
+SLOW_READERS = 200
+ACTIVE_READERS = 16
 CONTAINER_BYTES = 256 * 2**20  # the memory limit in deploy/
 
 
@@ -214,20 +214,22 @@ def test_memory_for_slow_readers_is_bounded(
         address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
         readers = [
             stack.enter_context(socket.create_connection(address, timeout=30))
-            for _ in range(READING)
+            for _ in range(ACTIVE_READERS)
         ]
-        for number in range(NOT_READING):
+        for number in range(SLOW_READERS):
             connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(address)
             connection.sendall(request("GET", BIG_PAGE) * 6)
-            if number % READING == 0:  # batches, so that no request exceeds the database timeout
-                eventually(lambda: all_get_the_page(readers), 60)
-        eventually(lambda: all_get_the_page(readers), 60)
+            if (
+                number % ACTIVE_READERS == 0
+            ):  # batches, so that no request exceeds the database timeout
+                eventually(lambda: all_receive_page(readers), 60)
+        eventually(lambda: all_receive_page(readers), 60)
         assert peak_memory(service.pid) < CONTAINER_BYTES
 
 
-def all_get_the_page(readers: list[socket.socket]) -> bool:
+def all_receive_page(readers: list[socket.socket]) -> bool:
     """Request a page from all clients concurrently, and return whether all succeed."""
     for reader in readers:
         reader.sendall(request("GET", BIG_PAGE))

@@ -52,17 +52,17 @@ def short(value: str) -> str:
 
 @pytest.mark.requirement("FR-021")
 @pytest.mark.parametrize(
-    ("method", "path", "field", "fault"),
+    ("method", "path", "header", "error"),
     [
         ("GET", f"{ALICE}?sort={'x' * 3000}", "Accept: */*", "sort"),
         ("PUT", TASK, f'If-None-Match: "{"x" * 3000}"', "If-None-Match"),
     ],
 )
 def test_rejection_of_a_long_value_is_bounded(
-    live: LiveServer, method: str, path: str, field: str, fault: str
+    live: LiveServer, method: str, path: str, header: str, error: str
 ) -> None:
-    refused = live.call(method, path, JSON, field, body=BODY)
-    problem = assert_problem(refused, 400, "invalid-parameter", fault)
+    response = live.call(method, path, JSON, header, body=BODY)
+    problem = assert_problem(response, 400, "invalid-parameter", error)
     assert len(problem["errors"][0]["detail"]) == 1024
 
 
@@ -72,7 +72,7 @@ def test_rejection_of_a_long_value_is_bounded(
 @pytest.mark.requirement("FR-021")
 @pytest.mark.parametrize(("method", "path"), OPERATIONS.values(), ids=OPERATIONS)
 @pytest.mark.parametrize(
-    ("query", "faults"),
+    ("query", "errors"),
     [
         ("x=1", ["x"]),
         ("x=1&y=2", ["x", "y"]),
@@ -90,10 +90,10 @@ def test_rejection_of_a_long_value_is_bounded(
     ],
 )
 def test_unknown_or_malformed_query_parameter_is_400(
-    live: LiveServer, method: str, path: str, query: str, faults: list[str]
+    live: LiveServer, method: str, path: str, query: str, errors: list[str]
 ) -> None:
-    refused = live.call(method, f"{path}?{query}", JSON, body=BODY)
-    assert_problem(refused, 400, "invalid-parameter", *faults)
+    response = live.call(method, f"{path}?{query}", JSON, body=BODY)
+    assert_problem(response, 400, "invalid-parameter", *errors)
 
 
 @pytest.mark.requirement("FR-021")
@@ -114,21 +114,21 @@ async def test_rejected_request_writes_nothing(
 
 @pytest.mark.requirement("FR-021")
 def test_long_name_of_an_unknown_parameter_is_truncated(live: LiveServer) -> None:
-    refused = live.call("GET", f"/livez?{'x' * 500}=1")
-    assert_problem(refused, 400, "invalid-parameter", "x" * 128)
+    response = live.call("GET", f"/livez?{'x' * 500}=1")
+    assert_problem(response, 400, "invalid-parameter", "x" * 128)
 
 
 @pytest.mark.requirement("FR-021")
 def test_at_most_100_errors_are_reported(live: LiveServer) -> None:
-    refused = live.call("GET", "/livez?" + "&".join(f"x{number}=1" for number in range(150)))
-    assert refused.status_code == 400
-    assert len(refused.json()["errors"]) == 100
+    response = live.call("GET", "/livez?" + "&".join(f"x{number}=1" for number in range(150)))
+    assert response.status_code == 400
+    assert len(response.json()["errors"]) == 100
 
 
 @pytest.mark.requirement("FR-021", "FR-022")
 def test_errors_of_path_query_and_headers_are_combined(live: LiveServer) -> None:
-    refused = live.call("PATCH", "/api/v1/users/-/tasks/1?x=1", "If-Match: a", JSON, body=b"{}")
-    assert_problem(refused, 400, "invalid-parameter", "user_id", "task_id", "x", "If-Match")
+    response = live.call("PATCH", "/api/v1/users/-/tasks/1?x=1", "If-Match: a", JSON, body=b"{}")
+    assert_problem(response, 400, "invalid-parameter", "user_id", "task_id", "x", "If-Match")
 
 
 # --- the query of listTasks ----------------------------------------------------------------------
@@ -146,8 +146,8 @@ def test_errors_of_path_query_and_headers_are_combined(live: LiveServer) -> None
     ids=short,
 )  # fmt: skip
 def test_invalid_limit_is_400(live: LiveServer, value: str) -> None:
-    refused = live.call("GET", f"{ALICE}?limit={value}")
-    problem = assert_problem(refused, 400, "invalid-parameter", "limit")
+    response = live.call("GET", f"{ALICE}?limit={value}")
+    problem = assert_problem(response, 400, "invalid-parameter", "limit")
     assert "sys." not in problem["errors"][0]["detail"]
 
 
@@ -177,8 +177,8 @@ def test_limit_in_range_is_accepted(live: LiveServer, value: str) -> None:
     ],
 )
 def test_completed_is_only_true_or_false(live: LiveServer, value: str) -> None:
-    refused = live.call("GET", f"{ALICE}?completed={value}")
-    assert_problem(refused, 400, "invalid-parameter", "completed")
+    response = live.call("GET", f"{ALICE}?completed={value}")
+    assert_problem(response, 400, "invalid-parameter", "completed")
 
 
 @pytest.mark.requirement("FR-021")
@@ -200,8 +200,8 @@ def test_completed_is_only_true_or_false(live: LiveServer, value: str) -> None:
     ],
 )
 def test_unknown_order_is_400(live: LiveServer, name: str, value: str) -> None:
-    refused = live.call("GET", f"{ALICE}?{name}={value}")
-    assert_problem(refused, 400, "invalid-parameter", name)
+    response = live.call("GET", f"{ALICE}?{name}={value}")
+    assert_problem(response, 400, "invalid-parameter", name)
 
 
 @pytest.mark.requirement("FR-019", "FR-021")
@@ -211,8 +211,8 @@ def test_unknown_order_is_400(live: LiveServer, name: str, value: str) -> None:
     ids=short,
 )
 def test_invalid_search_text_is_400(live: LiveServer, value: str) -> None:
-    refused = live.call("GET", f"{ALICE}?q={value}")
-    assert_problem(refused, 400, "invalid-parameter", "q")
+    response = live.call("GET", f"{ALICE}?q={value}")
+    assert_problem(response, 400, "invalid-parameter", "q")
 
 
 @pytest.mark.requirement("FR-019", "FR-021")
@@ -267,13 +267,13 @@ def test_value_is_not_decoded_twice(live: LiveServer, value: str) -> None:
     ],
 )
 def test_repeated_parameter_is_400(live: LiveServer, name: str, value: str) -> None:
-    refused = live.call("GET", f"{ALICE}?{name}={value}&{name}={value}")
-    assert_problem(refused, 400, "invalid-parameter", name)
+    response = live.call("GET", f"{ALICE}?{name}={value}&{name}={value}")
+    assert_problem(response, 400, "invalid-parameter", name)
 
 
 @pytest.mark.requirement("FR-021")
 @pytest.mark.parametrize(
-    ("query", "faults"),
+    ("query", "errors"),
     [
         ("limit=0&order=up&x=1", ["limit", "order", "x"]),
         ("limit=0&limit=1", ["limit", "limit"]),
@@ -292,10 +292,10 @@ def test_repeated_parameter_is_400(live: LiveServer, name: str, value: str) -> N
     ],
 )
 def test_all_invalid_parameters_are_reported(
-    live: LiveServer, query: str, faults: list[str]
+    live: LiveServer, query: str, errors: list[str]
 ) -> None:
-    refused = live.call("GET", f"{ALICE}?{query}")
-    assert_problem(refused, 400, "invalid-parameter", *faults)
+    response = live.call("GET", f"{ALICE}?{query}")
+    assert_problem(response, 400, "invalid-parameter", *errors)
 
 
 @pytest.mark.requirement("FR-021")
@@ -303,10 +303,10 @@ def test_all_invalid_parameters_are_reported(
     "query", ["&", "=1", "&limit=5", "limit=5&", "limit=5&&order=asc", "?limit=5"]
 )
 def test_malformed_query_is_400(live: LiveServer, query: str) -> None:
-    refused = live.call("GET", f"{ALICE}?{query}")
-    assert refused.status_code == 400
-    assert refused.json()["type"] == "/problems/invalid-parameter"
-    assert refused.json()["errors"] != []
+    response = live.call("GET", f"{ALICE}?{query}")
+    assert response.status_code == 400
+    assert response.json()["type"] == "/problems/invalid-parameter"
+    assert response.json()["errors"] != []
 
 
 # --- the path ------------------------------------------------------------------------------------
@@ -324,10 +324,10 @@ def test_malformed_query_is_400(live: LiveServer, query: str) -> None:
     ],
     ids=short,
 )  # fmt: skip
-@pytest.mark.parametrize("end", ["", f"/{ID}"], ids=["collection", "task"])
-def test_invalid_user_id_is_400(live: LiveServer, user: str, end: str) -> None:
-    refused = live.call("GET", tasks_of(user) + end)
-    assert_problem(refused, 400, "invalid-parameter", "user_id")
+@pytest.mark.parametrize("suffix", ["", f"/{ID}"], ids=["collection", "task"])
+def test_invalid_user_id_is_400(live: LiveServer, user: str, suffix: str) -> None:
+    response = live.call("GET", tasks_of(user) + suffix)
+    assert_problem(response, 400, "invalid-parameter", "user_id")
 
 
 @pytest.mark.requirement("FR-022")
@@ -353,8 +353,8 @@ def test_valid_user_id_is_accepted(live: LiveServer, user: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
 def test_invalid_task_id_is_400(live: LiveServer, method: str, task: str) -> None:
-    refused = live.call(method, f"{ALICE}/{task}", JSON, body=BODY)
-    assert_problem(refused, 400, "invalid-parameter", "task_id")
+    response = live.call(method, f"{ALICE}/{task}", JSON, body=BODY)
+    assert_problem(response, 400, "invalid-parameter", "task_id")
 
 
 @pytest.mark.requirement("FR-022")
@@ -382,16 +382,16 @@ def test_percent_encoded_uuid_is_accepted(live: LiveServer, task: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
 def test_non_canonical_path_is_404(live: LiveServer, method: str, path: str) -> None:
-    refused = live.call(method, path)
-    assert refused.status_code == 404
-    assert refused.headers["content-type"] == "application/problem+json"
+    response = live.call(method, path)
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
 
 
 # --- preconditions -------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-021")
-@pytest.mark.parametrize(("method", "path", "field"), CONDITIONAL)
+@pytest.mark.parametrize(("method", "path", "header"), CONDITIONAL)
 @pytest.mark.parametrize(
     "value",
     [
@@ -428,23 +428,23 @@ def test_non_canonical_path_is_404(live: LiveServer, method: str, path: str) -> 
     ids=short,
 )
 def test_malformed_precondition_is_400(
-    live: LiveServer, method: str, path: str, field: str, value: str
+    live: LiveServer, method: str, path: str, header: str, value: str
 ) -> None:
-    refused = live.call(method, path, f"{field}: {value}", JSON, body=BODY)
-    assert_problem(refused, 400, "invalid-parameter", field)
+    response = live.call(method, path, f"{header}: {value}", JSON, body=BODY)
+    assert_problem(response, 400, "invalid-parameter", header)
 
 
 @pytest.mark.requirement("FR-021")
-@pytest.mark.parametrize(("method", "path", "field"), CONDITIONAL)
+@pytest.mark.parametrize(("method", "path", "header"), CONDITIONAL)
 @pytest.mark.parametrize("values", [('"a"', '"b"'), ('"a"', '"a"'), ("*", "*")], ids=str)
 def test_repeated_precondition_is_400(
-    live: LiveServer, method: str, path: str, field: str, values: tuple[str, str]
+    live: LiveServer, method: str, path: str, header: str, values: tuple[str, str]
 ) -> None:
-    fields = [
-        f"{name}: {value}" for name, value in zip((field, field.lower()), values, strict=True)
+    headers = [
+        f"{name}: {value}" for name, value in zip((header, header.lower()), values, strict=True)
     ]
-    refused = live.call(method, path, *fields, JSON, body=BODY)
-    assert_problem(refused, 400, "invalid-parameter", field)
+    response = live.call(method, path, *headers, JSON, body=BODY)
+    assert_problem(response, 400, "invalid-parameter", header)
 
 
 @pytest.mark.requirement("FR-010", "FR-021")
@@ -465,8 +465,8 @@ def test_repeated_precondition_is_400(
 )
 def test_valid_precondition_that_fails_is_412(live: LiveServer, value: str) -> None:
     live.call("PUT", TASK, JSON, body=BODY)
-    refused = live.call("PATCH", TASK, f"If-Match: {value}", JSON, body=b"{}")
-    assert_problem(refused, 412, "precondition-failed")
+    response = live.call("PATCH", TASK, f"If-Match: {value}", JSON, body=b"{}")
+    assert_problem(response, 412, "precondition-failed")
 
 
 @pytest.mark.requirement("FR-013", "FR-021")

@@ -25,9 +25,9 @@ BODY = {"title": "0", "description": None, "completed": False}
 
 
 @pytest.fixture(scope="module")
-async def wide(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    many = msgspec.structs.replace(settings, database_pool_size=WRITERS)
-    async with running(create_app(many)) as app:
+async def concurrent_client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    concurrent = msgspec.structs.replace(settings, database_pool_size=WRITERS)
+    async with running(create_app(concurrent)) as app:
         # A plain client, because checking each response takes longer than the request itself.
         transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
         async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
@@ -35,11 +35,14 @@ async def wide(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-async def writers(wide: httpx.AsyncClient, database: asyncpg.Connection) -> httpx.AsyncClient:  # noqa: ARG001 - truncated
-    return wide
+async def writers(
+    concurrent_client: httpx.AsyncClient,
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
+) -> httpx.AsyncClient:
+    return concurrent_client
 
 
-async def at_once(*requests: Any) -> Counter[int]:
+async def run_concurrently(*requests: Any) -> Counter[int]:
     """Count the responses of each status."""
     responses: list[httpx.Response] = await asyncio.gather(*requests)
     return Counter(response.status_code for response in responses)
@@ -47,18 +50,18 @@ async def at_once(*requests: Any) -> Counter[int]:
 
 async def read_modify_write(client: httpx.AsyncClient, chain: list[tuple[str, str, int]]) -> int:
     """Increment a counter in the title, and return the number of 412 responses."""
-    refused = 0
+    conflicts = 0
     while len(chain) < CHANGES:
         before = (await client.get(TASK)).json()
         number = int(before["title"]) + 1
         response = await client.patch(
             TASK, json={"title": str(number)}, headers={"If-Match": before["etag"]}
         )
-        made = response.status_code == 200
-        assert made or response.status_code == 412
-        chain += [(before["etag"], response.headers.get("etag", ""), number)] * made
-        refused += not made
-    return refused
+        updated = response.status_code == 200
+        assert updated or response.status_code == 412
+        chain += [(before["etag"], response.headers.get("etag", ""), number)] * updated
+        conflicts += not updated
+    return conflicts
 
 
 @pytest.mark.requirement("FR-010", "FR-011")
@@ -70,10 +73,10 @@ async def test_sixteen_writers_lose_no_update(writers: httpx.AsyncClient) -> Non
     followers = {before: after for before, after, _ in chain}
     # Each ETag was replaced by exactly one change, so the changes form one chain.
     assert len(followers) == len(set(followers.values())) == len(chain) >= CHANGES
-    tag, length = first, 0
-    while tag in followers:
-        tag, length = followers[tag], length + 1
-    assert (tag, length) == (last["etag"], len(chain))
+    etag, length = first, 0
+    while etag in followers:
+        etag, length = followers[etag], length + 1
+    assert (etag, length) == (last["etag"], len(chain))
     assert last["title"] == str(len(chain))
     assert sorted(number for _, _, number in chain) == list(range(1, len(chain) + 1))
     # Without 412 responses the writers did not compete, and the test would show nothing.
@@ -83,31 +86,31 @@ async def test_sixteen_writers_lose_no_update(writers: httpx.AsyncClient) -> Non
 @pytest.mark.requirement("FR-011")
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "DELETE"])
 async def test_one_update_wins_among_equal_etags(writers: httpx.AsyncClient, method: str) -> None:
-    tag = (await writers.put(TASK, json=BODY)).headers["etag"]
+    etag = (await writers.put(TASK, json=BODY)).headers["etag"]
     bodies = {"DELETE": None}
     body = bodies.get(method, BODY | {"title": "changed"})
-    made = await at_once(
+    responses = await run_concurrently(
         *(
-            writers.request(method, TASK, headers={"If-Match": tag}, json=body)
+            writers.request(method, TASK, headers={"If-Match": etag}, json=body)
             for _ in range(WRITERS)
         )
     )
     success = {"PATCH": 200, "PUT": 200, "DELETE": 204}[method]
     # After the deletion all get 404, because existence is checked before preconditions.
-    assert made[success] == 1
-    assert made[412] + made[404] == WRITERS - 1
-    assert (made[404] > 0) <= (method == "DELETE")
+    assert responses[success] == 1
+    assert responses[412] + responses[404] == WRITERS - 1
+    assert (responses[404] > 0) <= (method == "DELETE")
 
 
 @pytest.mark.requirement("FR-003", "FR-012")
 async def test_one_creation_wins_among_equal_ids(writers: httpx.AsyncClient) -> None:
-    answers = await at_once(
+    responses = await run_concurrently(
         *(
             writers.put(TASK, json=BODY | {"title": str(number)}, headers={"If-None-Match": "*"})
             for number in range(WRITERS)
         )
     )
-    assert answers == {201: 1, 412: WRITERS - 1}
+    assert responses == {201: 1, 412: WRITERS - 1}
 
 
 @pytest.mark.requirement("FR-003", "FR-009", "FR-014")
@@ -148,20 +151,20 @@ async def test_update_racing_deletion_happens_before_it_or_not(
 ) -> None:
     for round_ in range(20):
         await writers.put(TASK, json=BODY)
-        answers = await at_once(
+        responses = await run_concurrently(
             writers.delete(TASK),
             *(writers.patch(TASK, json={"title": str(round_)}) for _ in range(4)),
         )
-        assert answers[204] == 1
-        assert answers[200] + answers[404] == 4
+        assert responses[204] == 1
+        assert responses[200] + responses[404] == 4
         assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
 
 @pytest.mark.requirement("FR-006")
 async def test_one_of_concurrent_deletions_succeeds(writers: httpx.AsyncClient) -> None:
     await writers.put(TASK, json=BODY)
-    answers = await at_once(*(writers.delete(TASK) for _ in range(WRITERS)))
-    assert answers == {204: 1, 404: WRITERS - 1}
+    responses = await run_concurrently(*(writers.delete(TASK) for _ in range(WRITERS)))
+    assert responses == {204: 1, 404: WRITERS - 1}
 
 
 @pytest.mark.requirement("FR-004", "FR-010")
@@ -170,14 +173,14 @@ async def test_unconditional_updates_never_return_412(
     writers: httpx.AsyncClient, headers: dict[str, str]
 ) -> None:
     # The task is created and deleted meanwhile, so an unconditional change may find it or not.
-    answers: Counter[int] = Counter()
+    responses: Counter[int] = Counter()
     for _ in range(20):
-        answers += await at_once(
+        responses += await run_concurrently(
             *(writers.put(TASK, json=BODY) for _ in range(3)),
             *(writers.patch(TASK, json={"title": "a"}, headers=headers) for _ in range(8)),
             *(writers.delete(TASK, headers=headers) for _ in range(5)),
         )
-    assert answers[412] == 0
+    assert responses[412] == 0
 
 
 @pytest.mark.requirement("FR-001", "FR-016")
@@ -185,34 +188,34 @@ async def test_pagination_returns_each_task_once_during_writes(
     writers: httpx.AsyncClient,
 ) -> None:
     alice = tasks_of("alice")
-    staying = {(await writers.post(alice, json={"title": "a"})).json()["id"] for _ in range(20)}
-    walking = True
+    stable = {(await writers.post(alice, json={"title": "a"})).json()["id"] for _ in range(20)}
+    pagination = True
 
-    async def disturb() -> None:
-        while walking:
+    async def change_task_repeatedly() -> None:
+        while pagination:
             location = (await writers.post(alice, json={"title": "b"})).headers["location"]
             await writers.delete(location)
 
-    async def walk(order: str) -> list[str]:
-        found: list[str] = []
+    async def paginate(order: str) -> list[str]:
+        ids: list[str] = []
         query: dict[str, Any] = {"limit": 3, "order": order}
         page = (await writers.get(alice, params=query)).json()
-        found += [task["id"] for task in page["items"]]
-        while page["next_cursor"] and len(found) < 1000:
+        ids += [task["id"] for task in page["items"]]
+        while page["next_cursor"] and len(ids) < 1000:
             page = (await writers.get(alice, params=query | {"cursor": page["next_cursor"]})).json()
-            found += [task["id"] for task in page["items"]]
+            ids += [task["id"] for task in page["items"]]
             # New tasks appear at the end of an ascending list, so its pagination might never end.
-            walked.update(staying & set(found))
-            page["next_cursor"] = page["next_cursor"] if walked < staying else None
-        return found
+            listed.update(stable & set(ids))
+            page["next_cursor"] = page["next_cursor"] if listed < stable else None
+        return ids
 
-    walked: set[str] = set()
-    disturbances = [asyncio.create_task(disturb()) for _ in range(4)]
-    descending = await walk("desc")
-    walked.clear()
-    ascending = await walk("asc")
-    walking = False
-    await asyncio.gather(*disturbances)
-    for found in (ascending, descending):
-        assert Counter(found) & Counter(staying) == Counter(staying)
-        assert len(found) == len(set(found))
+    listed: set[str] = set()
+    changes = [asyncio.create_task(change_task_repeatedly()) for _ in range(4)]
+    descending = await paginate("desc")
+    listed.clear()
+    ascending = await paginate("asc")
+    pagination = False
+    await asyncio.gather(*changes)
+    for ids in (ascending, descending):
+        assert Counter(ids) & Counter(stable) == Counter(stable)
+        assert len(ids) == len(set(ids))

@@ -83,15 +83,15 @@ async def test_completed_task_has_completed_at_equal_to_created_at(
 
 @pytest.mark.requirement("FR-001")
 @pytest.mark.parametrize(
-    "sent", [{"description": None}, {"completed": False}, {"description": ""}], ids=str
+    "value", [{"description": None}, {"completed": False}, {"description": ""}], ids=str
 )
 async def test_explicit_defaults_equal_omitted_fields(
-    client: ContractClient, database: asyncpg.Connection, sent: dict[str, Any]
+    client: ContractClient, database: asyncpg.Connection, value: dict[str, Any]
 ) -> None:
-    created = await client.post(ALICE, json={"title": "Buy milk", **sent})
+    created = await client.post(ALICE, json={"title": "Buy milk", **value})
     (row,) = await database.fetch("SELECT description, completed FROM tasks")
     assert created.status_code == 201
-    assert {name: row[name] for name in sent} == sent
+    assert {name: row[name] for name in value} == value
 
 
 @pytest.mark.requirement("FR-009")
@@ -114,10 +114,10 @@ async def test_id_is_a_uuid_version_7(client: ContractClient) -> None:
 async def test_equal_requests_create_two_tasks(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    one = await client.post(ALICE, json={"title": "Buy milk"})
-    other = await client.post(ALICE, json={"title": "Buy milk"})
-    assert one.json()["id"] != other.json()["id"]
-    assert one.json()["etag"] != other.json()["etag"]
+    first = await client.post(ALICE, json={"title": "Buy milk"})
+    second = await client.post(ALICE, json={"title": "Buy milk"})
+    assert first.json()["id"] != second.json()["id"]
+    assert first.json()["etag"] != second.json()["etag"]
     assert await database.fetchval("SELECT count(*) FROM tasks") == 2
 
 
@@ -129,7 +129,7 @@ async def test_etag_is_in_header_and_body(client: ContractClient) -> None:
 
 @pytest.mark.requirement("FR-001", "FR-022")
 @pytest.mark.parametrize(
-    ("user", "written"),
+    ("user", "encoded"),
     [
         ("alice", "alice"),
         ("auth0|5f7c", "auth0%7C5f7c"),
@@ -141,11 +141,11 @@ async def test_etag_is_in_header_and_body(client: ContractClient) -> None:
     ],
 )
 async def test_location_is_the_url_of_the_task(
-    client: ContractClient, user: str, written: str
+    client: ContractClient, user: str, encoded: str
 ) -> None:
     created = await client.post(tasks_of(user), json={"title": "Buy milk"})
     location = created.headers["location"]
-    assert location == f"{tasks_of(written)}/{created.json()['id']}"
+    assert location == f"{tasks_of(encoded)}/{created.json()['id']}"
     assert created.json()["user_id"] == user
     assert (await client.get(location)).json() == created.json()
 
@@ -162,11 +162,11 @@ async def test_text_is_returned_as_sent(
     client: ContractClient, database: asyncpg.Connection, text: str
 ) -> None:
     created = await client.post(ALICE, json={"title": text, "description": text})
-    got = await client.get(created.headers["location"])
+    response = await client.get(created.headers["location"])
     (row,) = await database.fetch("SELECT title, description FROM tasks")
     assert created.status_code == 201
     assert (row["title"], row["description"]) == (text, text)
-    assert (got.json()["title"], got.json()["description"]) == (text, text)
+    assert (response.json()["title"], response.json()["description"]) == (text, text)
 
 
 @pytest.mark.requirement("FR-008")
@@ -193,7 +193,7 @@ async def test_longest_texts_are_accepted(
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize(
-    ("member", "text"),
+    ("field", "text"),
     [
         ("title", ""),
         ("title", "a" * 501),
@@ -207,15 +207,15 @@ async def test_longest_texts_are_accepted(
     ids=lambda value: ascii(value[:9]) + str(len(value)),
 )
 async def test_text_that_violates_its_schema_is_422(
-    client: ContractClient, database: asyncpg.Connection, member: str, text: str
+    client: ContractClient, database: asyncpg.Connection, field: str, text: str
 ) -> None:
-    refused = await client.post(ALICE, json={"title": "Buy milk", member: text})
-    problem = assert_problem(refused, 422, "invalid-body", *[f"/{member}"] * _faults_of(text))
+    response = await client.post(ALICE, json={"title": "Buy milk", field: text})
+    problem = assert_problem(response, 422, "invalid-body", *[f"/{field}"] * _count_errors(text))
     assert problem["detail"]
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
 
-def _faults_of(text: str) -> int:
+def _count_errors(text: str) -> int:
     # An empty title violates both its length and its pattern.
     return 1 + (text == "")
 
@@ -223,8 +223,8 @@ def _faults_of(text: str) -> int:
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize("blank", [*WHITE_SPACE, WHITE_SPACE, " " * 500], ids=ascii)
 async def test_title_of_only_white_space_is_422(client: ContractClient, blank: str) -> None:
-    refused = await client.post(ALICE, json={"title": blank})
-    assert_problem(refused, 422, "invalid-body", "/title")
+    response = await client.post(ALICE, json={"title": blank})
+    assert_problem(response, 422, "invalid-body", "/title")
 
 
 @pytest.mark.requirement("FR-008")
@@ -239,7 +239,7 @@ async def test_white_space_around_one_character_is_kept(
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize(
-    ("body", "faults"),
+    ("body", "locations"),
     [
         ({}, ["/title"]),
         ({"title": None}, ["/title"]),
@@ -273,51 +273,51 @@ async def test_white_space_around_one_character_is_kept(
     ids=ascii,
 )
 async def test_all_errors_of_a_body_are_reported(
-    client: ContractClient, database: asyncpg.Connection, body: Any, faults: list[str]
+    client: ContractClient, database: asyncpg.Connection, body: Any, locations: list[str]
 ) -> None:
-    refused = await client.post(ALICE, json=body)
-    assert_problem(refused, 422, "invalid-body", *faults)
+    response = await client.post(ALICE, json=body)
+    assert_problem(response, 422, "invalid-body", *locations)
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize("body", [b"null", b"true", b"1", b'"a"', b"[]", b'[{"title": "a"}]'])
 async def test_body_that_is_not_an_object_is_422(client: ContractClient, body: bytes) -> None:
-    refused = await client.post(ALICE, content=body, headers={"Content-Type": "application/json"})
-    assert_problem(refused, 422, "invalid-body", "")
+    response = await client.post(ALICE, content=body, headers={"Content-Type": "application/json"})
+    assert_problem(response, 422, "invalid-body", "")
 
 
 @pytest.mark.requirement("FR-026")
 async def test_at_most_100_errors_are_reported(client: ContractClient) -> None:
     body = {"title": "a", **{f"x{number}": 1 for number in range(150)}}
-    refused = await client.post(ALICE, json=body)
-    assert refused.status_code == 422
-    assert len(refused.json()["errors"]) == 100
+    response = await client.post(ALICE, json=body)
+    assert response.status_code == 422
+    assert len(response.json()["errors"]) == 100
 
 
 @pytest.mark.requirement("FR-026")
 async def test_long_property_name_is_truncated_in_its_pointer(client: ContractClient) -> None:
-    refused = await client.post(ALICE, json={"title": "a", "x" * 5000: 1})
-    assert_problem(refused, 422, "invalid-body", "/" + "x" * 1023)
+    response = await client.post(ALICE, json={"title": "a", "x" * 5000: 1})
+    assert_problem(response, 422, "invalid-body", "/" + "x" * 1023)
 
 
 @pytest.mark.requirement("FR-026")
 async def test_pointer_is_not_truncated_within_an_escape(client: ContractClient) -> None:
-    refused = await client.post(ALICE, json={"title": "a", "x" * 1022 + "~": 1})
-    assert_problem(refused, 422, "invalid-body", "/" + "x" * 1022)
+    response = await client.post(ALICE, json={"title": "a", "x" * 1022 + "~": 1})
+    assert_problem(response, 422, "invalid-body", "/" + "x" * 1022)
 
 
 @pytest.mark.requirement("FR-028")
 async def test_error_does_not_repeat_the_value(client: ContractClient) -> None:
-    refused = await client.post(ALICE, json={"title": "secret " * 100, "completed": "secret"})
-    assert refused.status_code == 422
-    assert "secret" not in refused.text
+    response = await client.post(ALICE, json={"title": "secret " * 100, "completed": "secret"})
+    assert response.status_code == 422
+    assert "secret" not in response.text
 
 
 @pytest.mark.requirement("FR-021", "FR-026")
 async def test_parameters_are_validated_before_the_body(client: ContractClient) -> None:
-    refused = await client.post(tasks_of("-alice") + "?x=1", content=b"{")
-    assert_problem(refused, 400, "invalid-parameter", "user_id", "x")
+    response = await client.post(tasks_of("-alice") + "?x=1", content=b"{")
+    assert_problem(response, 400, "invalid-parameter", "user_id", "x")
 
 
 @pytest.mark.requirement("FR-001")

@@ -61,29 +61,29 @@ async def test_deleted_task_is_not_listed(client: ContractClient) -> None:
 async def test_unknown_task_is_404_with_any_precondition(
     client: ContractClient, headers: dict[str, str]
 ) -> None:
-    refused = await client.delete(f"{ALICE}/{uuid4()}", headers=headers)
-    assert_problem(refused, 404, "task-not-found")
+    response = await client.delete(f"{ALICE}/{uuid4()}", headers=headers)
+    assert_problem(response, 404, "task-not-found")
 
 
 @pytest.mark.requirement("FR-010")
-@pytest.mark.parametrize("form", ["{}", "*", '"other",{}'])
+@pytest.mark.parametrize("template", ["{}", "*", '"other",{}'])
 async def test_satisfied_precondition_deletes(
-    client: ContractClient, database: asyncpg.Connection, form: str
+    client: ContractClient, database: asyncpg.Connection, template: str
 ) -> None:
-    path, tag = await create(client)
-    deleted = await client.delete(path, headers={"If-Match": form.format(tag)})
+    path, etag = await create(client)
+    deleted = await client.delete(path, headers={"If-Match": template.format(etag)})
     assert deleted.status_code == 204
     assert await titles(database) == []
 
 
 @pytest.mark.requirement("FR-010")
-@pytest.mark.parametrize("form", ["W/{}", '"other"', FOREIGN_TAG, '""'])
+@pytest.mark.parametrize("template", ["W/{}", '"other"', FOREIGN_TAG, '""'])
 async def test_failed_precondition_deletes_nothing(
-    client: ContractClient, database: asyncpg.Connection, form: str
+    client: ContractClient, database: asyncpg.Connection, template: str
 ) -> None:
-    path, tag = await create(client)
-    refused = await client.delete(path, headers={"If-Match": form.format(tag)})
-    assert_problem(refused, 412, "precondition-failed")
+    path, etag = await create(client)
+    response = await client.delete(path, headers={"If-Match": template.format(etag)})
+    assert_problem(response, 412, "precondition-failed")
     assert await titles(database) == ["Buy milk"]
 
 
@@ -91,19 +91,19 @@ async def test_failed_precondition_deletes_nothing(
 async def test_stale_etag_deletes_nothing(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    path, tag = await create(client)
+    path, etag = await create(client)
     await client.patch(path, json={"title": "Buy bread"})
-    refused = await client.delete(path, headers={"If-Match": tag})
-    assert_problem(refused, 412, "precondition-failed")
+    response = await client.delete(path, headers={"If-Match": etag})
+    assert_problem(response, 412, "precondition-failed")
     assert await titles(database) == ["Buy bread"]
 
 
 @pytest.mark.requirement("FR-021")
-@pytest.mark.parametrize("tag", ["", "other", '"other', "W/*", '"a" "b"'])
+@pytest.mark.parametrize("etag", ["", "other", '"other', "W/*", '"a" "b"'])
 async def test_malformed_precondition_deletes_nothing(
-    client: ContractClient, database: asyncpg.Connection, tag: str
+    client: ContractClient, database: asyncpg.Connection, etag: str
 ) -> None:
     path, _ = await create(client)
-    refused = await client.delete(path, headers={"If-Match": tag})
-    assert_problem(refused, 400, "invalid-parameter", "If-Match")
+    response = await client.delete(path, headers={"If-Match": etag})
+    assert_problem(response, 400, "invalid-parameter", "If-Match")
     assert await titles(database) == ["Buy milk"]

@@ -40,14 +40,14 @@ class Follower:
 
 
 @pytest.mark.parametrize(
-    ("overlap", "found"), [(timedelta(), []), (timedelta(seconds=5), ["slow"])], ids=str
+    ("overlap", "expected"), [(timedelta(), []), (timedelta(seconds=5), ["slow"])], ids=str
 )
 async def test_overlap_finds_a_change_that_became_visible_late(
     client: ContractClient,
     database: asyncpg.Connection,  # noqa: ARG001 - truncated
     database_url: str,
     overlap: timedelta,
-    found: list[str],
+    expected: list[str],
 ) -> None:
     task = await client.post(ALICE, json={"title": "old"})
     follower = Follower(client, overlap)
@@ -62,5 +62,5 @@ async def test_overlap_finds_a_change_that_became_visible_late(
         await client.post(ALICE, json={"title": "fast"})
         assert await follower.poll() == ["fast"]
     await writer.close()
-    assert await follower.poll() == found
+    assert await follower.poll() == expected
     assert await follower.poll() == []

@@ -49,28 +49,28 @@ async def insert(
 
 async def numbers(client: ContractClient, **params: Any) -> list[int]:
     """Return the numbers of the tasks on one page."""
-    listed = await client.get(ALICE, params=params)
-    assert listed.status_code == 200, listed.text
-    return [UUID(task["id"]).int for task in listed.json()["items"]]
+    page = await client.get(ALICE, params=params)
+    assert page.status_code == 200, page.text
+    return [UUID(task["id"]).int for task in page.json()["items"]]
 
 
-async def walk(client: ContractClient, **params: Any) -> list[list[int]]:
+async def paginate(client: ContractClient, **params: Any) -> list[list[int]]:
     """Paginate, and return the numbers on each page."""
     pages = []
     cursor: dict[str, str] = {}
-    more = True
-    while more:
-        listed = await client.get(ALICE, params={**params, **cursor})
-        assert listed.status_code == 200, listed.text
-        pages.append([UUID(task["id"]).int for task in listed.json()["items"]])
-        more = listed.json()["next_cursor"] is not None
-        cursor = {"cursor": listed.json()["next_cursor"]}
+    next_page = True
+    while next_page:
+        page = await client.get(ALICE, params={**params, **cursor})
+        assert page.status_code == 200, page.text
+        pages.append([UUID(task["id"]).int for task in page.json()["items"]])
+        next_page = page.json()["next_cursor"] is not None
+        cursor = {"cursor": page.json()["next_cursor"]}
     return pages
 
 
 async def cursor_of(client: ContractClient, **params: Any) -> str:
-    listed = await client.get(ALICE, params={"limit": 1, **params})
-    cursor: str = listed.json()["next_cursor"]
+    page = await client.get(ALICE, params={"limit": 1, **params})
+    cursor: str = page.json()["next_cursor"]
     return cursor
 
 
@@ -79,8 +79,8 @@ async def cursor_of(client: ContractClient, **params: Any) -> str:
 
 @pytest.mark.requirement("FR-015")
 async def test_unknown_user_has_no_tasks(client: ContractClient) -> None:
-    listed = await client.get(ALICE)
-    assert listed.json() == {"items": [], "next_cursor": None}
+    page = await client.get(ALICE)
+    assert page.json() == {"items": [], "next_cursor": None}
 
 
 @pytest.mark.requirement("FR-015")
@@ -88,15 +88,15 @@ async def test_listed_task_equals_the_task_itself(client: ContractClient) -> Non
     created = await client.post(
         ALICE, json={"title": "Buy milk", "description": "Two.", "completed": True}
     )
-    listed = await client.get(ALICE)
-    assert listed.json() == {"items": [created.json()], "next_cursor": None}
+    page = await client.get(ALICE)
+    assert page.json() == {"items": [created.json()], "next_cursor": None}
 
 
 @pytest.mark.requirement("FR-015")
 async def test_default_limit_is_50(client: ContractClient, database: asyncpg.Connection) -> None:
     for number in range(51):
         await insert(database, number)
-    assert await walk(client) == [list(range(50, 0, -1)), [0]]
+    assert await paginate(client) == [list(range(50, 0, -1)), [0]]
 
 
 @pytest.mark.requirement("FR-015")
@@ -105,7 +105,7 @@ async def test_page_has_at_most_200_tasks(
 ) -> None:
     for number in range(201):
         await insert(database, number)
-    assert await walk(client, limit=200) == [list(range(200, 0, -1)), [0]]
+    assert await paginate(client, limit=200) == [list(range(200, 0, -1)), [0]]
 
 
 @pytest.mark.requirement("FR-015")
@@ -118,14 +118,14 @@ async def test_every_page_but_the_last_is_full(
 ) -> None:
     for number in range(7):
         await insert(database, number)
-    assert [len(page) for page in await walk(client, limit=limit)] == sizes
+    assert [len(page) for page in await paginate(client, limit=limit)] == sizes
 
 
 @pytest.mark.requirement("FR-015", "FR-021")
 @pytest.mark.parametrize("limit", [0, -1, 201, 2**31, 2**63, 2**64])
 async def test_limit_out_of_range_is_400(client: ContractClient, limit: int) -> None:
-    refused = await client.get(ALICE, params={"limit": limit})
-    assert_problem(refused, 400, "invalid-parameter", "limit")
+    response = await client.get(ALICE, params={"limit": limit})
+    assert_problem(response, 400, "invalid-parameter", "limit")
 
 
 # --- order ---------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ async def test_tasks_are_in_the_requested_order(
     for number, changed in ((1, 300), (2, 100), (3, 200)):
         await insert(database, number, updated=START + timedelta(seconds=changed))
     assert await numbers(client, **params) == expected
-    assert await walk(client, limit=1, **params) == [[number] for number in expected]
+    assert await paginate(client, limit=1, **params) == [[number] for number in expected]
 
 
 @pytest.mark.requirement("FR-015", "FR-016")
@@ -172,7 +172,7 @@ async def test_tasks_with_equal_timestamps_are_ordered_by_id(
 ) -> None:
     for number in (4, 2, 7, 1, 6, 3, 5):
         await insert(database, number, created=START)
-    pages = await walk(client, sort=sort, order=order, limit=limit)
+    pages = await paginate(client, sort=sort, order=order, limit=limit)
     assert [number for page in pages for number in page] == list(expected)
 
 
@@ -182,7 +182,7 @@ async def test_timestamps_are_compared_to_the_microsecond(
 ) -> None:
     for number in (3, 1, 2):
         await insert(database, number, created=START + timedelta(microseconds=number))
-    assert await walk(client, limit=1, order="asc") == [[1], [2], [3]]
+    assert await paginate(client, limit=1, order="asc") == [[1], [2], [3]]
 
 
 @pytest.mark.requirement("FR-015", "FR-016")
@@ -191,7 +191,7 @@ async def test_pagination_over_timestamps_far_from_now(
 ) -> None:
     for number, year in ((1, 2), (2, 1969), (3, 1970), (4, 9999)):
         await insert(database, number, created=datetime(year, 1, 1, tzinfo=UTC))
-    assert await walk(client, limit=1) == [[4], [3], [2], [1]]
+    assert await paginate(client, limit=1) == [[4], [3], [2], [1]]
 
 
 # --- pagination ----------------------------------------------------------------------------------
@@ -202,8 +202,8 @@ async def test_pagination_over_timestamps_far_from_now(
 async def test_pagination_returns_stable_tasks_once_during_changes(
     client: ContractClient, database: asyncpg.Connection, order: str
 ) -> None:
-    staying = list(range(10, 40, 2))
-    for number in staying:
+    stable = list(range(10, 40, 2))
+    for number in stable:
         await insert(database, number)
     seen: list[int] = []
     params: dict[str, Any] = {"limit": 4, "order": order}
@@ -220,8 +220,8 @@ async def test_pagination_returns_stable_tasks_once_during_changes(
         )
         cursor = page["next_cursor"]
         params["cursor"] = cursor
-    kept = [number for number in seen if number in set(staying)]
-    assert kept == sorted(staying, reverse=order == "desc")
+    returned = [number for number in seen if number in set(stable)]
+    assert returned == sorted(stable, reverse=order == "desc")
 
 
 @pytest.mark.requirement("FR-016")
@@ -243,8 +243,8 @@ async def test_pagination_survives_deletion_of_the_remaining_tasks(
         await insert(database, number)
     cursor = await cursor_of(client)
     await database.execute("DELETE FROM tasks")
-    listed = await client.get(ALICE, params={"cursor": cursor})
-    assert listed.json() == {"items": [], "next_cursor": None}
+    page = await client.get(ALICE, params={"cursor": cursor})
+    assert page.json() == {"items": [], "next_cursor": None}
 
 
 @pytest.mark.requirement("FR-016")
@@ -265,7 +265,7 @@ async def test_pagination_keeps_its_filters(
 ) -> None:
     for number in range(8):
         await insert(database, number, completed=number % 2 == 0)
-    pages = await walk(client, completed="true", limit=2, created_after="2026-01-01T00:00:00Z")
+    pages = await paginate(client, completed="true", limit=2, created_after="2026-01-01T00:00:00Z")
     assert pages == [[6, 4], [2]]
 
 
@@ -293,15 +293,15 @@ async def test_cursor_with_a_changed_character_is_400(
         URL_SAFE[URL_SAFE.index(cursor[position]) ^ 1],
     ):
         changed = cursor[:position] + other + cursor[position + 1 :]
-        refused = await client.get(ALICE, params={"cursor": changed})
-        assert_problem(refused, 400, "invalid-cursor", "cursor")
+        response = await client.get(ALICE, params={"cursor": changed})
+        assert_problem(response, 400, "invalid-cursor", "cursor")
 
 
 @pytest.mark.requirement("FR-017")
 async def test_forged_cursor_is_400(client: ContractClient) -> None:
-    for invented in ("A" * 56, "_" * 56, "-" * 56):
-        refused = await client.get(ALICE, params={"cursor": invented})
-        assert_problem(refused, 400, "invalid-cursor", "cursor")
+    for forged in ("A" * 56, "_" * 56, "-" * 56):
+        response = await client.get(ALICE, params={"cursor": forged})
+        assert_problem(response, 400, "invalid-cursor", "cursor")
 
 
 @pytest.mark.requirement("FR-017", "FR-021")
@@ -325,8 +325,8 @@ async def test_forged_cursor_is_400(client: ContractClient) -> None:
 async def test_cursor_that_violates_its_schema_is_400(
     client: ContractClient, cursor: str, change: Any
 ) -> None:
-    refused = await client.get(ALICE, params={"cursor": change(cursor)})
-    assert_problem(refused, 400, "invalid-parameter", "cursor")
+    response = await client.get(ALICE, params={"cursor": change(cursor)})
+    assert_problem(response, 400, "invalid-parameter", "cursor")
 
 
 @pytest.mark.requirement("FR-017")
@@ -348,8 +348,8 @@ async def test_cursor_that_violates_its_schema_is_400(
 async def test_cursor_of_another_query_is_400(
     client: ContractClient, cursor: str, params: dict[str, str]
 ) -> None:
-    refused = await client.get(ALICE, params={**params, "cursor": cursor})
-    assert_problem(refused, 400, "invalid-cursor", "cursor")
+    response = await client.get(ALICE, params={**params, "cursor": cursor})
+    assert_problem(response, 400, "invalid-cursor", "cursor")
     back = await client.get(ALICE, params={"cursor": await cursor_of(client, **params)})
     assert_problem(back, 400, "invalid-cursor", "cursor")
 
@@ -370,8 +370,8 @@ async def test_cursor_of_another_filter_value_is_400(
     client: ContractClient, one: dict[str, str], other: dict[str, str]
 ) -> None:
     params = {**other, "cursor": await cursor_of(client, **one)}
-    refused = await client.get(ALICE, params=params)
-    assert_problem(refused, 400, "invalid-cursor", "cursor")
+    response = await client.get(ALICE, params=params)
+    assert_problem(response, 400, "invalid-cursor", "cursor")
 
 
 @pytest.mark.requirement("FR-017", "FR-020")
@@ -379,8 +379,8 @@ async def test_cursor_of_another_filter_value_is_400(
 async def test_cursor_of_another_user_is_400(
     client: ContractClient, cursor: str, user: str
 ) -> None:
-    refused = await client.get(tasks_of(user), params={"cursor": cursor})
-    assert_problem(refused, 400, "invalid-cursor", "cursor")
+    response = await client.get(tasks_of(user), params={"cursor": cursor})
+    assert_problem(response, 400, "invalid-cursor", "cursor")
 
 
 @pytest.mark.requirement("FR-016", "FR-017")
@@ -423,13 +423,13 @@ async def test_cursor_signed_with_another_secret_is_400(
     async with (
         running(one),
         running(other),
-        ContractClient(one) as giver,
-        ContractClient(other) as taker,
+        ContractClient(one) as issuer,
+        ContractClient(other) as verifier,
     ):
-        cursor = await cursor_of(giver)
-        assert await numbers(giver, cursor=cursor) == [3, 2, 1, 0]
-        refused = await taker.get(ALICE, params={"cursor": cursor})
-        assert_problem(refused, 400, "invalid-cursor", "cursor")
+        cursor = await cursor_of(issuer)
+        assert await numbers(issuer, cursor=cursor) == [3, 2, 1, 0]
+        response = await verifier.get(ALICE, params={"cursor": cursor})
+        assert_problem(response, 400, "invalid-cursor", "cursor")
 
 
 @pytest.mark.requirement("FR-017")
@@ -460,9 +460,9 @@ async def test_completed_filter(
 
 
 @pytest.mark.requirement("FR-018")
-@pytest.mark.parametrize("member", ["created", "updated"])
+@pytest.mark.parametrize("field", ["created", "updated"])
 @pytest.mark.parametrize(
-    ("bound", "instant", "expected"),
+    ("bound", "timestamp", "expected"),
     [
         ("after", "2026-01-01T00:00:02Z", [3]),
         ("after", "2026-01-01T00:00:01.999999Z", [3, 2]),
@@ -475,14 +475,14 @@ async def test_completed_filter(
 async def test_time_bounds_are_exclusive(
     client: ContractClient,
     database: asyncpg.Connection,
-    member: str,
+    field: str,
     bound: str,
-    instant: str,
+    timestamp: str,
     expected: list[int],
 ) -> None:
     for number in (1, 2, 3):
         await insert(database, number)
-    assert await numbers(client, **{f"{member}_{bound}": instant}) == expected
+    assert await numbers(client, **{f"{field}_{bound}": timestamp}) == expected
 
 
 @pytest.mark.requirement("FR-018")
@@ -525,7 +525,7 @@ async def test_contradictory_bounds_return_no_tasks(
 
 @pytest.mark.requirement("FR-018")
 @pytest.mark.parametrize(
-    "instant",
+    "timestamp",
     [
         "2026-01-01T00:00:02Z",
         "2026-01-01t00:00:02z",
@@ -541,12 +541,12 @@ async def test_contradictory_bounds_return_no_tasks(
     ],
 )
 async def test_timestamp_may_have_any_offset_and_fraction(
-    client: ContractClient, database: asyncpg.Connection, instant: str
+    client: ContractClient, database: asyncpg.Connection, timestamp: str
 ) -> None:
     for number in (1, 2, 3):
         await insert(database, number)
-    assert await numbers(client, created_after=instant) == [3]
-    assert await numbers(client, created_before=instant) == [1]
+    assert await numbers(client, created_after=timestamp) == [3]
+    assert await numbers(client, created_before=timestamp) == [1]
 
 
 @pytest.mark.requirement("FR-018")
@@ -560,7 +560,7 @@ async def test_fraction_is_truncated_to_microseconds(
 
 @pytest.mark.requirement("FR-018")
 @pytest.mark.parametrize(
-    ("bound", "instant", "expected"),
+    ("bound", "timestamp", "expected"),
     [
         ("after", "0001-01-01T00:00:00+14:00", [1]),
         ("after", "0001-01-01T00:00:00Z", [1]),
@@ -574,17 +574,17 @@ async def test_fraction_is_truncated_to_microseconds(
         ("before", "9999-12-31T00:01:00-23:59", [1]),
     ],
 )
-@pytest.mark.parametrize("member", ["created", "updated"])
+@pytest.mark.parametrize("field", ["created", "updated"])
 async def test_first_and_last_timestamps_are_accepted(
     client: ContractClient,
     database: asyncpg.Connection,
-    member: str,
+    field: str,
     bound: str,
-    instant: str,
+    timestamp: str,
     expected: list[int],
 ) -> None:
     await insert(database, 1)
-    assert await numbers(client, **{f"{member}_{bound}": instant}) == expected
+    assert await numbers(client, **{f"{field}_{bound}": timestamp}) == expected
 
 
 @pytest.mark.requirement("FR-018", "FR-021")
@@ -592,7 +592,7 @@ async def test_first_and_last_timestamps_are_accepted(
     "name", ["created_after", "created_before", "updated_after", "updated_before"]
 )
 @pytest.mark.parametrize(
-    "instant",
+    "timestamp",
     [
         "",
         "now",
@@ -631,12 +631,12 @@ async def test_first_and_last_timestamps_are_accepted(
         "2026-01-01T00:00:00UTC",
     ],
 )
-async def test_invalid_timestamp_is_400(client: ContractClient, name: str, instant: str) -> None:
-    refused = await client.get(ALICE, params={name: instant})
-    assert_problem(refused, 400, "invalid-parameter", name)
+async def test_invalid_timestamp_is_400(client: ContractClient, name: str, timestamp: str) -> None:
+    response = await client.get(ALICE, params={name: timestamp})
+    assert_problem(response, 400, "invalid-parameter", name)
 
 
 @pytest.mark.requirement("FR-018", "FR-021")
 async def test_unescaped_plus_is_a_space_and_400(client: ContractClient) -> None:
-    refused = await client.get(f"{ALICE}?created_after=2026-01-01T00:00:00+02:00")
-    assert_problem(refused, 400, "invalid-parameter", "created_after")
+    response = await client.get(f"{ALICE}?created_after=2026-01-01T00:00:00+02:00")
+    assert_problem(response, 400, "invalid-parameter", "created_after")

@@ -37,21 +37,21 @@ async def fill(
     return list(range(1, number + 1))
 
 
-async def walk(client: ContractClient, **params: Any) -> tuple[list[int], list[int]]:
+async def paginate(client: ContractClient, **params: Any) -> tuple[list[int], list[int]]:
     """Paginate, and check that no page could have had one more task.
 
     Return the numbers of all tasks, and the number of tasks on each page.
     """
-    found, sizes = [], []
+    numbers, sizes = [], []
     while True:
         response = await client.get(ALICE, params=params)
         assert response.status_code == 200
         assert len(response.content) <= PAGE_BYTES
         page = response.json()
-        found += [UUID(task["id"]).int for task in page["items"]]
+        numbers += [UUID(task["id"]).int for task in page["items"]]
         sizes.append(len(page["items"]))
         if page["next_cursor"] is None:
-            return found, sizes
+            return numbers, sizes
         assert sizes[-1] == params["limit"] or len(response.content) > PAGE_BYTES - TASK_BYTES
         params["cursor"] = page["next_cursor"]
 
@@ -62,8 +62,8 @@ async def test_page_size_in_bytes_is_limited(
     client: ContractClient, database: asyncpg.Connection, character: str, every: int
 ) -> None:
     tasks = await fill(database, character * LONGEST, 60, every)
-    found, sizes = await walk(client, limit=200, order="asc")
-    assert found == tasks
+    numbers, sizes = await paginate(client, limit=200, order="asc")
+    assert numbers == tasks
     assert min(sizes) > 0
 
 
@@ -71,7 +71,7 @@ async def test_titles_count_towards_the_page_size(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     tasks = await fill(database, SIX_BYTES * 500, 200, title="a" + SIX_BYTES * 499)
-    assert (await walk(client, limit=200, order="asc"))[0] == tasks
+    assert (await paginate(client, limit=200, order="asc"))[0] == tasks
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ async def test_each_task_is_on_one_page_in_every_order(
     is_reversed = params.get("order", "desc") == "desc"
     if params.get("sort") == "updated_at":
         is_reversed = not is_reversed
-    found, sizes = await walk(client, limit=35, **params)
-    assert found == sorted(tasks, reverse=is_reversed)
+    numbers, sizes = await paginate(client, limit=35, **params)
+    assert numbers == sorted(tasks, reverse=is_reversed)
     assert sizes[0] < 35
 
 
@@ -103,14 +103,14 @@ async def test_page_below_the_byte_limit_is_full(
     client: ContractClient, database: asyncpg.Connection, limit: int
 ) -> None:
     await fill(database, FOUR_BYTES * (LONGEST * 14 // 20), 25)
-    assert (await walk(client, limit=limit))[1][0] == limit
+    assert (await paginate(client, limit=limit))[1][0] == limit
 
 
 async def test_page_that_fits_the_remaining_tasks_is_the_last(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await fill(database, FOUR_BYTES * LONGEST, 15)
-    assert (await walk(client, limit=200))[1] == [15]
+    assert (await paginate(client, limit=200))[1] == [15]
 
 
 async def test_page_reads_only_the_rows_it_needs(
@@ -120,12 +120,12 @@ async def test_page_reads_only_the_rows_it_needs(
     read: list[int] = []
     fetch = PooledConnection.fetch
 
-    async def counting(*args: Any, **options: Any) -> Any:
+    async def count_statements(*args: Any, **options: Any) -> Any:
         rows = await fetch(*args, **options)
         read.append(sum(len(str(value).encode()) for row in rows for value in row))
         return rows
 
-    monkeypatch.setattr(PooledConnection, "fetch", counting)
+    monkeypatch.setattr(PooledConnection, "fetch", count_statements)
     await client.get(ALICE, params={"limit": 200})
     assert max(read) < 1.2 * PAGE_BYTES
 

@@ -164,8 +164,8 @@ async def test_if_none_match_any_does_not_replace(
 ) -> None:
     await put(client)
     before = await rows(database)
-    refused = await put(client, BREAD, If_None_Match="*")
-    assert_problem(refused, 412, "precondition-failed")
+    response = await put(client, BREAD, If_None_Match="*")
+    assert_problem(response, 412, "precondition-failed")
     assert await rows(database) == before
 
 
@@ -177,10 +177,10 @@ async def test_if_none_match_any_ignores_tasks_of_other_users(client: ContractCl
 
 
 @pytest.mark.requirement("FR-012")
-@pytest.mark.parametrize("form", ["{}", "*", '"other", {}', '{},"other"', 'W/"x" \t,\t {}'])
-async def test_satisfied_if_match_replaces(client: ContractClient, form: str) -> None:
+@pytest.mark.parametrize("template", ["{}", "*", '"other", {}', '{},"other"', 'W/"x" \t,\t {}'])
+async def test_satisfied_if_match_replaces(client: ContractClient, template: str) -> None:
     created = await put(client)
-    replaced = await put(client, BREAD, If_Match=form.format(created.json()["etag"]))
+    replaced = await put(client, BREAD, If_Match=template.format(created.json()["etag"]))
     assert replaced.status_code == 200
     assert replaced.json()["title"] == "Buy bread"
     assert replaced.json()["created_at"] == created.json()["created_at"]
@@ -194,23 +194,23 @@ async def test_if_match_keeps_completed_at(client: ContractClient) -> None:
 
 
 @pytest.mark.requirement("FR-010", "FR-012")
-@pytest.mark.parametrize("form", ["W/{}", '"other"', FOREIGN_TAG, '""', 'W/{}, "other"'])
+@pytest.mark.parametrize("template", ["W/{}", '"other"', FOREIGN_TAG, '""', 'W/{}, "other"'])
 async def test_failed_if_match_writes_nothing(
-    client: ContractClient, database: asyncpg.Connection, form: str
+    client: ContractClient, database: asyncpg.Connection, template: str
 ) -> None:
     created = await put(client)
     before = await rows(database)
-    refused = await put(client, BREAD, If_Match=form.format(created.json()["etag"]))
-    assert_problem(refused, 412, "precondition-failed")
+    response = await put(client, BREAD, If_Match=template.format(created.json()["etag"]))
+    assert_problem(response, 412, "precondition-failed")
     assert await rows(database) == before
 
 
 @pytest.mark.requirement("FR-010", "FR-012")
-@pytest.mark.parametrize("tag", ["*", FOREIGN_TAG], ids=["any", "one"])
+@pytest.mark.parametrize("etag", ["*", FOREIGN_TAG], ids=["any", "one"])
 async def test_if_match_does_not_create(
-    client: ContractClient, database: asyncpg.Connection, tag: str
+    client: ContractClient, database: asyncpg.Connection, etag: str
 ) -> None:
-    assert_problem(await put(client, If_Match=tag), 412, "precondition-failed")
+    assert_problem(await put(client, If_Match=etag), 412, "precondition-failed")
     assert await rows(database) == []
 
 
@@ -220,8 +220,8 @@ async def test_both_preconditions_fail_for_an_existing_task(
 ) -> None:
     await put(client)
     before = await rows(database)
-    refused = await put(client, BREAD, If_Match="*", If_None_Match="*")
-    assert_problem(refused, 412, "precondition-failed")
+    response = await put(client, BREAD, If_Match="*", If_None_Match="*")
+    assert_problem(response, 412, "precondition-failed")
     assert await rows(database) == before
 
 
@@ -229,8 +229,8 @@ async def test_both_preconditions_fail_for_an_existing_task(
 async def test_both_preconditions_fail_for_a_missing_task(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    refused = await put(client, If_Match="*", If_None_Match="*")
-    assert_problem(refused, 412, "precondition-failed")
+    response = await put(client, If_Match="*", If_None_Match="*")
+    assert_problem(response, 412, "precondition-failed")
     assert await rows(database) == []
 
 
@@ -239,8 +239,8 @@ async def test_both_preconditions_fail_for_a_missing_task(
 async def test_if_none_match_accepts_only_any(
     client: ContractClient, database: asyncpg.Connection, value: str
 ) -> None:
-    refused = await put(client, If_None_Match=value)
-    assert_problem(refused, 400, "invalid-parameter", "If-None-Match")
+    response = await put(client, If_None_Match=value)
+    assert_problem(response, 400, "invalid-parameter", "If-None-Match")
     assert await rows(database) == []
 
 
@@ -265,14 +265,14 @@ async def test_every_replacement_has_a_later_time_and_a_new_etag(
     await database.execute("UPDATE tasks SET updated_at = now() + interval '1 hour'")
     tasks = [(await client.get(PATH)).json()]
     tasks += [(await put(client)).json() for _ in range(19)]
-    instants = [task["updated_at"].ljust(27, "0") for task in tasks]
+    timestamps = [task["updated_at"].ljust(27, "0") for task in tasks]
     assert len({task["etag"] for task in tasks}) == 20
-    assert sorted(set(instants)) == instants
+    assert sorted(set(timestamps)) == timestamps
 
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize(
-    ("body", "faults"),
+    ("body", "locations"),
     [
         ({}, ["/title", "/description", "/completed"]),
         ({"title": "a"}, ["/description", "/completed"]),
@@ -287,19 +287,19 @@ async def test_every_replacement_has_a_later_time_and_a_new_etag(
     ids=lambda value: ascii(value)[:60],
 )
 async def test_all_errors_of_a_body_are_reported(
-    client: ContractClient, database: asyncpg.Connection, body: Any, faults: list[str]
+    client: ContractClient, database: asyncpg.Connection, body: Any, locations: list[str]
 ) -> None:
-    assert_problem(await put(client, body), 422, "invalid-body", *faults)
+    assert_problem(await put(client, body), 422, "invalid-body", *locations)
     assert await rows(database) == []
 
 
 @pytest.mark.requirement("FR-010", "FR-026")
 async def test_body_is_validated_before_preconditions(client: ContractClient) -> None:
-    refused = await put(client, {**MILK, "title": ""}, If_Match='"other"')
-    assert refused.status_code == 422
+    response = await put(client, {**MILK, "title": ""}, If_Match='"other"')
+    assert response.status_code == 422
 
 
 @pytest.mark.requirement("FR-024")
 async def test_merge_patch_media_type_is_rejected(client: ContractClient) -> None:
-    refused = await put(client, Content_Type="application/merge-patch+json")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+    response = await put(client, Content_Type="application/merge-patch+json")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")

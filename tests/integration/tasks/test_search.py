@@ -18,8 +18,8 @@ ALICE = tasks_of("alice")
 
 def separators_of(contract: str) -> list[str]:
     """Read the separators from the text of the contract."""
-    listed = contract.partition("these separators: ")[2].partition(". Letters")[0]
-    ranges = re.findall(r"U\+([0-9A-F]{4})(?:\s+to\s+U\+([0-9A-F]{4}))?", listed)
+    separators_listed = contract.partition("these separators: ")[2].partition(". Letters")[0]
+    ranges = re.findall(r"U\+([0-9A-F]{4})(?:\s+to\s+U\+([0-9A-F]{4}))?", separators_listed)
     return [
         chr(code)
         for first, last in ranges
@@ -48,23 +48,25 @@ def words(text: str) -> list[str]:
     return [word for word in SEPARATOR.split(lowered(text)) if word]
 
 
-def found_by_model(q: str, title: str, description: str | None) -> bool:
+def model_matches(q: str, title: str, description: str | None) -> bool:
     """Reference implementation of the definition in the contract."""
-    there = [word[:255] for word in words(title) + words(description or "")]
-    asked = words(q)
-    return bool(asked) and all(any(word.startswith(one) for word in there) for one in asked)
+    text_words = [word[:255] for word in words(title) + words(description or "")]
+    query_words = words(q)
+    return bool(query_words) and all(
+        any(word.startswith(prefix) for word in text_words) for prefix in query_words
+    )
 
 
-async def create(client: ContractClient, *titles: str, **members: Any) -> None:
+async def create(client: ContractClient, *titles: str, **fields: Any) -> None:
     for title in titles:
-        created = await client.post(ALICE, json={"title": title, **members})
+        created = await client.post(ALICE, json={"title": title, **fields})
         assert created.status_code == 201
 
 
 async def found(client: ContractClient, q: str, **params: str) -> list[str]:
-    listed = await client.get(ALICE, params={"q": q, "order": "asc", **params})
-    assert listed.status_code == 200, listed.text
-    return [task["title"] for task in listed.json()["items"]]
+    response = await client.get(ALICE, params={"q": q, "order": "asc", **params})
+    assert response.status_code == 200, response.text
+    return [task["title"] for task in response.json()["items"]]
 
 
 @pytest.mark.requirement("FR-019")
@@ -136,8 +138,8 @@ async def test_query_without_a_word_finds_nothing(client: ContractClient, q: str
 @pytest.mark.requirement("FR-019")
 async def test_query_without_a_word_has_no_next_page(client: ContractClient) -> None:
     await create(client, "a", "b")
-    listed = await client.get(ALICE, params={"q": "!", "limit": 1})
-    assert listed.json() == {"items": [], "next_cursor": None}
+    response = await client.get(ALICE, params={"q": "!", "limit": 1})
+    assert response.json() == {"items": [], "next_cursor": None}
 
 
 @pytest.mark.requirement("FR-019", "FR-028")
@@ -172,7 +174,7 @@ async def test_query_without_a_word_has_no_next_page(client: ContractClient) -> 
 async def test_operators_are_only_separators(client: ContractClient, q: str) -> None:
     titles = ["milk", "bread", "mil k", q]
     await create(client, *titles)
-    expected = [title for title in titles if found_by_model(q, title, None)]
+    expected = [title for title in titles if model_matches(q, title, None)]
     assert await found(client, q) == expected
 
 
@@ -367,5 +369,5 @@ async def test_search_matches_the_definition_in_the_contract(
     for title, description in tasks:
         created = await client.post(ALICE, json={"title": title, "description": description})
         assert created.status_code == 201
-    expected = [title for title, description in tasks if found_by_model(q, title, description)]
+    expected = [title for title, description in tasks if model_matches(q, title, description)]
     assert sorted(await found(client, q)) == sorted(expected)

@@ -172,10 +172,12 @@ class ThreeUsers(RuleBasedStateMachine):
 
     @rule(user=users, number=numbers, condition=conditions)
     def get(self, user: int, number: int, condition: str) -> None:
-        owner, id_, there = self._task(user, number)
-        sent = self._precondition(owner, id_, condition)
-        response = self._request("GET", owner, id_, {"If-None-Match": sent.value})
-        expected = (404, None) if there is None else (304, None) if sent.weakly else (200, there)
+        owner, id_, exists = self._task(user, number)
+        precondition = self._precondition(owner, id_, condition)
+        response = self._request("GET", owner, id_, {"If-None-Match": precondition.value})
+        expected = (
+            (404, None) if exists is None else (304, None) if precondition.weakly else (200, exists)
+        )
         assert response.status_code == expected[0]
         assert response.status_code != 200 or response.json() == expected[1]
 
@@ -194,15 +196,17 @@ class ThreeUsers(RuleBasedStateMachine):
         only_create: bool,  # noqa: FBT001 - Hypothesis draws it
         body: dict[str, Any],
     ) -> None:
-        owner, id_, there = self._task(user, number)
-        sent = self._precondition(owner, id_, condition)
-        headers = {"If-Match": sent.value, "If-None-Match": "*" if only_create else None}
+        owner, id_, exists = self._task(user, number)
+        precondition = self._precondition(owner, id_, condition)
+        headers = {"If-Match": precondition.value, "If-None-Match": "*" if only_create else None}
         response = self._request("PUT", owner, id_, headers, json=body)
-        refused = (sent.value and not sent.strongly) or (only_create and (sent.value or there))
-        if refused:
+        rejected = (precondition.value and not precondition.strongly) or (
+            only_create and (precondition.value or exists)
+        )
+        if rejected:
             assert response.status_code == 412
         else:
-            assert response.status_code == (201 if there is None else 200)
+            assert response.status_code == (201 if exists is None else 200)
             self._written(owner, id_, response, body)
 
     @rule(
@@ -212,28 +216,28 @@ class ThreeUsers(RuleBasedStateMachine):
         body=st.fixed_dictionaries({}, optional=members),
     )
     def change(self, user: int, number: int, condition: str, body: dict[str, Any]) -> None:
-        owner, id_, there = self._task(user, number)
-        sent = self._precondition(owner, id_, condition)
-        response = self._request("PATCH", owner, id_, {"If-Match": sent.value}, json=body)
-        if there is None:
+        owner, id_, exists = self._task(user, number)
+        precondition = self._precondition(owner, id_, condition)
+        response = self._request("PATCH", owner, id_, {"If-Match": precondition.value}, json=body)
+        if exists is None:
             assert response.status_code == 404
-        elif sent.value and not sent.strongly:
+        elif precondition.value and not precondition.strongly:
             assert response.status_code == 412
         elif body:
             assert response.status_code == 200
-            self._written(owner, id_, response, {**_text(there), **body})
+            self._written(owner, id_, response, {**_text(exists), **body})
         else:
             assert response.status_code == 200
-            assert response.json() == there
+            assert response.json() == exists
 
     @rule(user=users, number=numbers, condition=conditions)
     def delete(self, user: int, number: int, condition: str) -> None:
-        owner, id_, there = self._task(user, number)
-        sent = self._precondition(owner, id_, condition)
-        response = self._request("DELETE", owner, id_, {"If-Match": sent.value})
-        if there is None:
+        owner, id_, exists = self._task(user, number)
+        precondition = self._precondition(owner, id_, condition)
+        response = self._request("DELETE", owner, id_, {"If-Match": precondition.value})
+        if exists is None:
             assert response.status_code == 404
-        elif sent.value and not sent.strongly:
+        elif precondition.value and not precondition.strongly:
             assert response.status_code == 412
         else:
             assert response.status_code == 204
@@ -249,12 +253,14 @@ class ThreeUsers(RuleBasedStateMachine):
 
     @rule(number=numbers, limit=st.sampled_from([1, 2, 3]))
     def follow_an_old_cursor(self, number: int, limit: int) -> None:
-        for kept in self.cursors[number : number + 1]:
-            query = kept.query | {"limit": limit}
+        for stored in self.cursors[number : number + 1]:
+            query = stored.query | {"limit": limit}
             expected = [
-                task for key, task in self._list(kept.user, query) if key > _key(kept.place, query)
+                task
+                for key, task in self._list(stored.user, query)
+                if key > _key(stored.place, query)
             ]
-            self._page(kept.user, query, kept.cursor, expected)
+            self._page(stored.user, query, stored.cursor, expected)
 
     @rule(
         number=numbers,
@@ -263,11 +269,11 @@ class ThreeUsers(RuleBasedStateMachine):
     )
     def misuse_a_cursor(self, number: int, user: int, other: dict[str, str]) -> None:
         owner = self.users[user]
-        for kept in self.cursors[number : number + 1]:
-            query = kept.query | other
-            for _ in range((owner, query) != (kept.user, kept.query)):
+        for stored in self.cursors[number : number + 1]:
+            query = stored.query | other
+            for _ in range((owner, query) != (stored.user, stored.query)):
                 response = self.service.request(
-                    "GET", tasks_of(owner), params={**query, "cursor": kept.cursor}
+                    "GET", tasks_of(owner), params={**query, "cursor": stored.cursor}
                 )
                 assert response.status_code == 400
                 assert response.json()["type"] == "/problems/invalid-cursor"
@@ -304,14 +310,14 @@ class ThreeUsers(RuleBasedStateMachine):
         return owner, id_, self.tasks[owner].get(id_)
 
     def _precondition(self, owner: str, id_: UUID, condition: str) -> Precondition:
-        there = self.tasks[owner].get(id_)
-        exists, tag = there is not None, there["etag"] if there else UNKNOWN
-        stale = [other for other in self.tags.get((owner, id_), []) if other != tag]
+        task = self.tasks[owner].get(id_)
+        exists, etag = task is not None, task["etag"] if task else UNKNOWN
+        stale = [other for other in self.tags.get((owner, id_), []) if other != etag]
         return {
             "none": Precondition(None, strongly=False, weakly=False),
-            "current": Precondition(tag, strongly=exists, weakly=exists),
-            "weak": Precondition(f"W/{tag}", strongly=False, weakly=exists),
-            "listed": Precondition(f'"other" ,{tag}', strongly=exists, weakly=exists),
+            "current": Precondition(etag, strongly=exists, weakly=exists),
+            "weak": Precondition(f"W/{etag}", strongly=False, weakly=exists),
+            "listed": Precondition(f'"other" ,{etag}', strongly=exists, weakly=exists),
             "stale": Precondition((stale or [UNKNOWN])[-1], strongly=False, weakly=False),
             "any": Precondition("*", strongly=exists, weakly=exists),
         }[condition]
@@ -328,12 +334,12 @@ class ThreeUsers(RuleBasedStateMachine):
         before = self.tasks[owner].get(id_)
         task: dict[str, Any] = response.json()
         now = task["updated_at"]
-        since = before["completed_at"] if before else None
+        bound = before["completed_at"] if before else None
         assert task == {
             "id": str(id_),
             "user_id": owner,
             **text,
-            "completed_at": (since or now) if text["completed"] else None,
+            "completed_at": (bound or now) if text["completed"] else None,
             "created_at": before["created_at"] if before else now,
             "updated_at": now,
             "etag": response.headers["etag"],
@@ -343,8 +349,8 @@ class ThreeUsers(RuleBasedStateMachine):
         self.tags[owner, id_].append(task["etag"])
         self.tasks[owner][id_] = task
 
-    def _instant(self, owner: str, member: str, number: int) -> str:
-        known = [task[member] for task in self.tasks[owner].values()] or [LONG_AGO]
+    def _instant(self, owner: str, field: str, number: int) -> str:
+        known = [task[field] for task in self.tasks[owner].values()] or [LONG_AGO]
         return str(known[number % len(known)])
 
     def _list(
@@ -352,12 +358,12 @@ class ThreeUsers(RuleBasedStateMachine):
     ) -> list[tuple[tuple[int, int], dict[str, Any]]]:
         """Return the complete list in order, each task with its position."""
         sort = query.get("sort", "created_at")
-        found = [
+        result = [
             (_key((_at(task[sort]), id_), query), task)
             for id_, task in self.tasks[owner].items()
             if _is_wanted(task, query)
         ]
-        return sorted(found, key=lambda pair: pair[0])
+        return sorted(result, key=lambda pair: pair[0])
 
     def _walk(self, owner: str, query: dict[str, Any]) -> None:
         rest = [task for _, task in self._list(owner, query)]
@@ -379,19 +385,19 @@ class ThreeUsers(RuleBasedStateMachine):
         assert (follow is not None) == (len(rest) > query["limit"])
         if follow is not None:
             last = page["items"][-1]
-            place = (_at(last[query.get("sort", "created_at")]), UUID(last["id"]))
-            self.cursors = [*self.cursors, Kept(owner, query, follow, place)][-12:]
+            position = (_at(last[query.get("sort", "created_at")]), UUID(last["id"]))
+            self.cursors = [*self.cursors, Kept(owner, query, follow, position)][-12:]
         return follow
 
 
-def _at(instant: str) -> datetime:
-    return datetime.fromisoformat(instant)
+def _at(timestamp: str) -> datetime:
+    return datetime.fromisoformat(timestamp)
 
 
-def _key(place: tuple[datetime, UUID], query: dict[str, Any]) -> tuple[int, int]:
+def _key(position: tuple[datetime, UUID], query: dict[str, Any]) -> tuple[int, int]:
     """Return the ascending sort key of a position for a query."""
     sign = 1 if query.get("order") == "asc" else -1
-    at, id_ = place
+    at, id_ = position
     whole = at.toordinal() * 86_400 + at.hour * 3600 + at.minute * 60 + at.second
     return sign * (whole * 1_000_000 + at.microsecond), sign * id_.int
 
@@ -408,15 +414,15 @@ def _words(text: str) -> list[str]:
 def _is_wanted(task: dict[str, Any], query: dict[str, Any]) -> bool:
     created, updated = _at(task["created_at"]), _at(task["updated_at"])
     have = _words(f"{task['title']} {task['description'] or ''}")
-    wanted = _words(query.get("q", task["title"]))
+    terms = _words(query.get("q", task["title"]))
     return (
         query.get("completed", str(task["completed"]).lower()) == str(task["completed"]).lower()
         and created > _at(query.get("created_after", LONG_AGO))
         and created < _at(query.get("created_before", "2999-01-01T00:00:00Z"))
         and updated > _at(query.get("updated_after", LONG_AGO))
         and updated < _at(query.get("updated_before", "2999-01-01T00:00:00Z"))
-        and wanted != []
-        and all(any(word.startswith(beginning) for word in have) for beginning in wanted)
+        and terms != []
+        and all(any(word.startswith(beginning) for word in have) for beginning in terms)
     )
 
 
@@ -506,18 +512,22 @@ def _repeats_tags(patch: pytest.MonkeyPatch) -> None:
 
 def _ignores_tags(patch: pytest.MonkeyPatch) -> None:
     original = repository._update_statement
-    patch.setattr(repository, "_update_statement", lambda sent, **_: original(sent, any_etag=True))
+    patch.setattr(
+        repository,
+        "_update_statement",
+        lambda fields, **_: original(fields, any_etag=True),
+    )
 
 
 def _writes_what_was_not_sent(patch: pytest.MonkeyPatch) -> None:
     original = TaskRepository.update_task
 
     async def generous(
-        self: TaskRepository, user_id: str, task_id: UUID, sent: TaskPatch, **options: Any
+        self: TaskRepository, user_id: str, task_id: UUID, change: TaskPatch, **options: Any
     ) -> Task:
         whole = {"completed": False} | {
             name: value
-            for name, value in msgspec.structs.asdict(sent).items()
+            for name, value in msgspec.structs.asdict(change).items()
             if value is not msgspec.UNSET
         }
         return await original(self, user_id, task_id, TaskPatch(**whole), **options)

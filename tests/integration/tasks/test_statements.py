@@ -53,38 +53,38 @@ class Seen(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-async def sole_app(settings: Settings) -> AsyncIterator[HTTPMiddleware]:
+async def single_app(settings: Settings) -> AsyncIterator[HTTPMiddleware]:
     """An application with a single connection."""
     async with running(create_app(msgspec.structs.replace(settings, database_pool_size=1))) as app:
         yield app
 
 
 @pytest.fixture
-async def sole(
-    sole_app: HTTPMiddleware,
+async def single_client(
+    single_app: HTTPMiddleware,
     database: asyncpg.Connection,  # noqa: ARG001 - truncated
 ) -> AsyncIterator[ContractClient]:
-    async with ContractClient(sole_app) as client:
+    async with ContractClient(single_app) as client:
         await client.put(TASK, json=BODY)
         # The driver looks up the types of this statement when a connection first prepares it.
         await client.put(TASK, json=BODY, headers=OTHER_TAG)
         yield client
 
 
-def driver_of(sole_app: HTTPMiddleware) -> asyncpg.Connection:
+def driver_of(single_app: HTTPMiddleware) -> asyncpg.Connection:
     """Return the only connection of the application."""
-    (kept,) = app_state_of(sole_app).database.pool._idle
-    return kept.connection
+    (stored,) = app_state_of(single_app).database.pool._idle
+    return stored.connection
 
 
 @pytest.fixture
 async def seen(
-    sole_app: HTTPMiddleware,
-    sole: ContractClient,  # noqa: ARG001 - types are looked up
+    single_app: HTTPMiddleware,
+    single_client: ContractClient,  # noqa: ARG001 - types are looked up
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Seen]:
     """Record the statements of a test."""
-    driver = driver_of(sole_app)
+    driver = driver_of(single_app)
     # The pid of the handshake may be that of a pooler.
     pid = await driver.fetchval("SELECT pg_backend_pid()")
     statements = Seen(record_statements(monkeypatch), [], pid)
@@ -168,19 +168,21 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_operation_is_one_statement(sole: ContractClient, seen: Seen, name: str) -> None:
+async def test_operation_is_one_statement(
+    single_client: ContractClient, seen: Seen, name: str
+) -> None:
     case = CASES[name]
-    response = await sole.request(case.method, case.url, **case.options)
+    response = await single_client.request(case.method, case.url, **case.options)
     assert response.status_code == case.status
     assert [statement.split()[0] for statement in seen.by_service] == [case.verb]
 
 
 @pytest.mark.parametrize("name", CASES)
 async def test_operation_has_no_explicit_transaction(
-    sole: ContractClient, seen: Seen, database: asyncpg.Connection, name: str
+    single_client: ContractClient, seen: Seen, database: asyncpg.Connection, name: str
 ) -> None:
     case = CASES[name]
-    await sole.request(case.method, case.url, **case.options)
+    await single_client.request(case.method, case.url, **case.options)
     # The driver logs BEGIN and COMMIT, but not prepared statements. The server shows the last
     # statement of a connection, truncated to 1 KiB.
     assert seen.by_driver == []
@@ -189,9 +191,9 @@ async def test_operation_has_no_explicit_transaction(
 
 
 async def test_explicit_transaction_would_be_detected(
-    sole_app: HTTPMiddleware, seen: Seen, database: asyncpg.Connection
+    single_app: HTTPMiddleware, seen: Seen, database: asyncpg.Connection
 ) -> None:
-    driver = driver_of(sole_app)
+    driver = driver_of(single_app)
     async with driver.transaction():
         await driver.execute("SELECT 1")
     await asyncio.sleep(0)  # the driver logs asynchronously
@@ -221,24 +223,27 @@ LISTS = {
 REPEATED = 10
 
 
-async def plans(
-    sole_app: HTTPMiddleware, sole: ContractClient, case: Case
+async def plan_counts(
+    single_app: HTTPMiddleware, single_client: ContractClient, case: Case
 ) -> list[tuple[int, int]]:
     """Return the numbers of generic and custom plans of the last statements."""
-    driver = driver_of(sole_app)
+    driver = driver_of(single_app)
     # The connection still has the prepared statements of the previous cases.
-    app_state_of(sole_app).database.pool._idle[0]._statement_cache.clear()
+    app_state_of(single_app).database.pool._idle[0]._statement_cache.clear()
     await driver.execute("DEALLOCATE ALL")
     for _ in range(REPEATED):
-        await sole.request(case.method, case.url, **case.options)
+        await single_client.request(case.method, case.url, **case.options)
     return [tuple(row) for row in await driver.fetch(PLANS)]
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "narrowed" not in name])
 async def test_point_statement_uses_a_generic_plan(
-    sole_app: HTTPMiddleware, sole: ContractClient, settings: Settings, name: str
+    single_app: HTTPMiddleware,
+    single_client: ContractClient,
+    settings: Settings,
+    name: str,
 ) -> None:
-    planned = await plans(sole_app, sole, CASES[name])
+    planned = await plan_counts(single_app, single_client, CASES[name])
     # PostgreSQL makes five custom plans before it chooses a generic one. Behind a pooler,
     # statements are unnamed and always get a custom plan.
     has_names = not settings.database_config().transaction_pooling
@@ -248,9 +253,16 @@ async def test_point_statement_uses_a_generic_plan(
 
 @pytest.mark.parametrize("name", LISTS)
 async def test_list_with_one_suitable_index_uses_a_generic_plan(
-    sole_app: HTTPMiddleware, sole: ContractClient, settings: Settings, name: str
+    single_app: HTTPMiddleware,
+    single_client: ContractClient,
+    settings: Settings,
+    name: str,
 ) -> None:
-    planned = await plans(sole_app, sole, Case("GET", ALICE, "", 200, {"params": LISTS[name]}))
+    planned = await plan_counts(
+        single_app,
+        single_client,
+        Case("GET", ALICE, "", 200, {"params": LISTS[name]}),
+    )
     assert planned == (
         [] if settings.database_config().transaction_pooling else [(REPEATED - 5, 5)]
     )
@@ -258,19 +270,23 @@ async def test_list_with_one_suitable_index_uses_a_generic_plan(
 
 @pytest.mark.parametrize("name", SEARCHES)
 async def test_list_that_depends_on_values_uses_a_custom_plan(
-    sole_app: HTTPMiddleware, sole: ContractClient, name: str
+    single_app: HTTPMiddleware, single_client: ContractClient, name: str
 ) -> None:
     case = Case("GET", ALICE, "", 200, {"params": SEARCHES[name]})
-    assert await plans(sole_app, sole, case) == []
+    assert await plan_counts(single_app, single_client, case) == []
 
 
-async def test_conditional_change_is_one_statement(sole: ContractClient, seen: Seen) -> None:
-    tag = (await sole.get(TASK)).headers["etag"]
+async def test_conditional_change_is_one_statement(
+    single_client: ContractClient, seen: Seen
+) -> None:
+    etag = (await single_client.get(TASK)).headers["etag"]
     seen.clear()
-    changed = await sole.patch(TASK, json={"title": "a"}, headers={"If-Match": tag})
-    replaced = await sole.put(TASK, json=BODY, headers={"If-Match": changed.headers["etag"]})
-    gone = await sole.delete(TASK, headers={"If-Match": replaced.headers["etag"]})
-    assert gone.status_code == 204
+    changed = await single_client.patch(TASK, json={"title": "a"}, headers={"If-Match": etag})
+    replaced = await single_client.put(
+        TASK, json=BODY, headers={"If-Match": changed.headers["etag"]}
+    )
+    deleted = await single_client.delete(TASK, headers={"If-Match": replaced.headers["etag"]})
+    assert deleted.status_code == 204
     assert [statement.split()[0] for statement in seen.by_service] == [
         "UPDATE",
         "UPDATE",
@@ -278,24 +294,26 @@ async def test_conditional_change_is_one_statement(sole: ContractClient, seen: S
     ]
 
 
-async def test_next_page_is_one_statement(sole: ContractClient, seen: Seen) -> None:
-    await sole.post(ALICE, json={"title": "a"})
-    cursor = (await sole.get(ALICE, params={"limit": 1})).json()["next_cursor"]
+async def test_next_page_is_one_statement(single_client: ContractClient, seen: Seen) -> None:
+    await single_client.post(ALICE, json={"title": "a"})
+    cursor = (await single_client.get(ALICE, params={"limit": 1})).json()["next_cursor"]
     seen.clear()
-    assert (await sole.get(ALICE, params={"cursor": cursor})).status_code == 200
+    assert (await single_client.get(ALICE, params={"cursor": cursor})).status_code == 200
     assert len(seen.by_service) == 1
 
 
-async def test_search_without_a_word_sends_no_statement(sole: ContractClient, seen: Seen) -> None:
-    assert (await sole.get(ALICE, params={"q": "--"})).json()["items"] == []
+async def test_search_without_a_word_sends_no_statement(
+    single_client: ContractClient, seen: Seen
+) -> None:
+    assert (await single_client.get(ALICE, params={"q": "--"})).json()["items"] == []
     assert seen.by_service == []
 
 
 @pytest.mark.parametrize(("method", "body"), [("PATCH", {"json": {"title": "a"}}), ("DELETE", {})])
 async def test_failed_precondition_sends_a_second_statement(
-    sole: ContractClient, seen: Seen, method: str, body: dict[str, Any]
+    single_client: ContractClient, seen: Seen, method: str, body: dict[str, Any]
 ) -> None:
-    response = await sole.request(method, TASK, headers=OTHER_TAG, **body)
+    response = await single_client.request(method, TASK, headers=OTHER_TAG, **body)
     assert_problem(response, 412, "precondition-failed")
     verbs = [statement.split()[0] for statement in seen.by_service]
     assert verbs == [{"PATCH": "UPDATE"}.get(method, method), "SELECT"]
@@ -318,19 +336,23 @@ async def test_failed_precondition_sends_a_second_statement(
     ],
 )
 async def test_other_requests_send_no_statement(
-    sole: ContractClient, seen: Seen, method: str, url: str, options: dict[str, Any]
+    single_client: ContractClient,
+    seen: Seen,
+    method: str,
+    url: str,
+    options: dict[str, Any],
 ) -> None:
-    await sole.request(method, url, **options)
+    await single_client.request(method, url, **options)
     assert seen.by_service == seen.by_driver == []
 
 
 @pytest.mark.requirement("FR-020")
 @pytest.mark.parametrize("name", CASES)
 async def test_every_statement_is_bound_to_one_user(
-    sole: ContractClient, seen: Seen, name: str
+    single_client: ContractClient, seen: Seen, name: str
 ) -> None:
     case = CASES[name]
-    await sole.request(case.method, case.url, **case.options)
+    await single_client.request(case.method, case.url, **case.options)
     assert seen.by_service != []
     for statement in seen.by_service:
         mentions = re.findall(r"(?:INTO|FROM|UPDATE) (?:tasks|idempotency_keys)\b", statement)
@@ -363,7 +385,7 @@ def _columns(statement: str) -> Iterator[str]:
     ],
 )
 async def test_patch_writes_only_the_columns_sent(
-    sole: ContractClient, seen: Seen, body: dict[str, Any], columns: set[str]
+    single_client: ContractClient, seen: Seen, body: dict[str, Any], columns: set[str]
 ) -> None:
-    await sole.patch(TASK, json=body)
+    await single_client.patch(TASK, json=body)
     assert set(_columns(seen.by_service[0])) == columns | {"updated_at", "etag"}

@@ -91,12 +91,12 @@ async def test_equal_value_is_a_change(client: ContractClient, name: str) -> Non
 
 
 @pytest.mark.requirement("FR-005")
-@pytest.mark.parametrize("tag", [None, "*", "{}", '"other", {}'], ids=str)
+@pytest.mark.parametrize("etag", [None, "*", "{}", '"other", {}'], ids=str)
 async def test_empty_patch_changes_nothing(
-    client: ContractClient, database: asyncpg.Connection, task: dict[str, Any], tag: str | None
+    client: ContractClient, database: asyncpg.Connection, task: dict[str, Any], etag: str | None
 ) -> None:
     before = await stored(database)
-    headers = {} if tag is None else {"If_Match": tag.format(task["etag"])}
+    headers = {} if etag is None else {"If_Match": etag.format(task["etag"])}
     patched = await patch(client, {}, **headers)
     assert patched.status_code == 200
     assert patched.json() == task
@@ -105,18 +105,18 @@ async def test_empty_patch_changes_nothing(
 
 
 @pytest.mark.requirement("FR-005", "FR-010")
-@pytest.mark.parametrize("tag", ['"other"', "W/{}", FOREIGN_TAG])
+@pytest.mark.parametrize("etag", ['"other"', "W/{}", FOREIGN_TAG])
 async def test_empty_patch_checks_its_precondition(
-    client: ContractClient, task: dict[str, Any], tag: str
+    client: ContractClient, task: dict[str, Any], etag: str
 ) -> None:
-    refused = await patch(client, {}, If_Match=tag.format(task["etag"]))
-    assert_problem(refused, 412, "precondition-failed")
+    response = await patch(client, {}, If_Match=etag.format(task["etag"]))
+    assert_problem(response, 412, "precondition-failed")
 
 
 @pytest.mark.requirement("FR-005")
-@pytest.mark.parametrize("tag", ["*", '"other"'])
-async def test_empty_patch_of_an_unknown_task_is_404(client: ContractClient, tag: str) -> None:
-    assert_problem(await patch(client, {}, If_Match=tag), 404, "task-not-found")
+@pytest.mark.parametrize("etag", ["*", '"other"'])
+async def test_empty_patch_of_an_unknown_task_is_404(client: ContractClient, etag: str) -> None:
+    assert_problem(await patch(client, {}, If_Match=etag), 404, "task-not-found")
 
 
 @pytest.mark.requirement("FR-007")
@@ -208,22 +208,22 @@ async def test_empty_patch_only_reads(client: ContractClient, statements: list[s
 
 
 @pytest.mark.requirement("FR-010")
-@pytest.mark.parametrize("form", ["{}", "*", '"other", {}', 'W/"x",{}'])
+@pytest.mark.parametrize("template", ["{}", "*", '"other", {}', 'W/"x",{}'])
 async def test_satisfied_precondition_updates(
-    client: ContractClient, task: dict[str, Any], form: str
+    client: ContractClient, task: dict[str, Any], template: str
 ) -> None:
-    patched = await patch(client, {"title": "a"}, If_Match=form.format(task["etag"]))
+    patched = await patch(client, {"title": "a"}, If_Match=template.format(task["etag"]))
     assert patched.status_code == 200
 
 
 @pytest.mark.requirement("FR-010")
-@pytest.mark.parametrize("form", ["W/{}", '"other"', FOREIGN_TAG, '""'])
+@pytest.mark.parametrize("template", ["W/{}", '"other"', FOREIGN_TAG, '""'])
 async def test_failed_precondition_writes_nothing(
-    client: ContractClient, database: asyncpg.Connection, task: dict[str, Any], form: str
+    client: ContractClient, database: asyncpg.Connection, task: dict[str, Any], template: str
 ) -> None:
     before = await stored(database)
-    refused = await patch(client, {"title": "a"}, If_Match=form.format(task["etag"]))
-    assert_problem(refused, 412, "precondition-failed")
+    response = await patch(client, {"title": "a"}, If_Match=template.format(task["etag"]))
+    assert_problem(response, 412, "precondition-failed")
     assert await stored(database) == before
 
 
@@ -264,15 +264,15 @@ async def test_other_media_type_is_415(
     client: ContractClient, database: asyncpg.Connection, media_type: str
 ) -> None:
     before = await stored(database)
-    refused = await patch(client, {"title": "a"}, media_type=media_type)
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+    response = await patch(client, {"title": "a"}, media_type=media_type)
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
     assert await stored(database) == before
 
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.usefixtures("task")
 @pytest.mark.parametrize(
-    ("body", "faults"),
+    ("body", "locations"),
     [
         ({"title": None}, ["/title"]),
         ({"title": " \u3000"}, ["/title"]),
@@ -294,10 +294,10 @@ async def test_other_media_type_is_415(
     ids=lambda value: ascii(value)[:60],
 )
 async def test_all_errors_of_a_body_are_reported(
-    client: ContractClient, database: asyncpg.Connection, body: Any, faults: list[str]
+    client: ContractClient, database: asyncpg.Connection, body: Any, locations: list[str]
 ) -> None:
     before = await stored(database)
-    assert_problem(await patch(client, body), 422, "invalid-body", *faults)
+    assert_problem(await patch(client, body), 422, "invalid-body", *locations)
     assert await stored(database) == before
 
 

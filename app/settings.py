@@ -49,7 +49,7 @@ class Secret:
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """One field for each environment variable, which has the field's name in capitals.
 
-    README.md describes each; a test holds its table against these fields.
+    docs/configuration.md describes each; a test compares its tables with these fields.
     """
 
     host: str = "127.0.0.1"

@@ -26,7 +26,7 @@ SCHEMA_REVISION = "0002"
 REVISION = text(
     "SELECT version_num, current_setting('transaction_read_only')::boolean FROM alembic_version"
 )
-# What the service needs at least; README, "Database roles", grants it.
+# What the service needs at least; docs/guides/postgresql.md, "Roles", grants it.
 REQUIRED_PRIVILEGES = {
     "alembic_version": ("SELECT",),
     "tasks": ("SELECT", "INSERT", "UPDATE", "DELETE"),

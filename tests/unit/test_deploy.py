@@ -84,7 +84,7 @@ def test_all_manifests_are_applied_with_the_image_of_this_version() -> None:
     assert {container["image"] for container in containers()} == {image["name"]}
     job = MANIFESTS["migrate"]["metadata"]["name"]
     assert job == f"tasks-api-migrate-{VERSION.replace('.', '-')}"
-    assert f"job/{job} " in (ROOT / "README.md").read_text("utf-8")
+    assert f"job/{job} " in (ROOT / "docs/guides/docker-kubernetes.md").read_text("utf-8")
     label = f'org.opencontainers.image.version="{VERSION}"'
     assert label in (ROOT / "Containerfile").read_text("utf-8")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 BEHIND_A_POOLER = {
     "tests/integration/db/test_idle_connections.py::"
     "test_statement_ends_on_the_server_without_a_cancel": (
-        "a pooler refuses to be told statement_timeout; README says where to set it instead"
+        "a pooler rejects statement_timeout; docs/guides/postgresql.md says where to set it"
     ),
     "tests/integration/db/test_driver.py::test_statement_is_prepared_once_per_connection": (
         "behind a pooler statements have no name, so that the server remembers none"

@@ -144,17 +144,17 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         self, query: ListTasksQuery, filters: frozenset[str], values: dict[str, Any]
     ) -> list[Record]:
         """The rows of a page and the one after it; the last column marks one without room."""
-        began = monotonic()
-        follows = "after" in values
-        statement = list_statement(filters, query.sort, query.order, follows=follows)
+        started_at = monotonic()
+        has_cursor = "after" in values
+        statement = list_statement(filters, query.sort, query.order, has_cursor=has_cursor)
         values["longest"] = max_description_bytes(query.limit)
         rows = await self.session.fetch(statement, values)
         if not any(row[-1] for row in rows):
             return rows
         statement = list_statement(
-            filters, query.sort, query.order, follows=follows, counts_bytes=True
+            filters, query.sort, query.order, has_cursor=has_cursor, counts_bytes=True
         )
-        return await self.session.fetch(statement, values, since=began)
+        return await self.session.fetch(statement, values, started_at=started_at)
 
     async def create_task(self, user_id: str, data: TaskCreate, key: str | None) -> Task:
         """Store a new task under a new id, with an idempotency key at most once.
@@ -227,7 +227,7 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         self, user_id: str, task_id: UUID, patch: TaskPatch, *, if_match: ETagCondition | None
     ) -> Task:
         """Change the members that were sent. Raises TaskNotFound and PreconditionFailed."""
-        began = monotonic()
+        started_at = monotonic()
         sent = {
             name: value
             for name in PATCH_ASSIGNMENTS
@@ -250,7 +250,7 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
             raise (
                 TaskNotFound
                 if any_etag
-                else await self._not_found_or_precondition_failed(user_id, task_id, began)
+                else await self._not_found_or_precondition_failed(user_id, task_id, started_at)
             )
         return task
 
@@ -258,7 +258,7 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         self, user_id: str, task_id: UUID, *, if_match: ETagCondition | None
     ) -> None:
         """Delete a task. Raises TaskNotFound and PreconditionFailed."""
-        began = monotonic()
+        started_at = monotonic()
         values: dict[str, Any] = {"owner": user_id, "task": task_id}
         any_etag = if_match is None or if_match.any
         if if_match is not None:
@@ -268,13 +268,13 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
             raise (
                 TaskNotFound
                 if any_etag
-                else await self._not_found_or_precondition_failed(user_id, task_id, began)
+                else await self._not_found_or_precondition_failed(user_id, task_id, started_at)
             )
 
     async def _fetch_one(
         self, statement: ClauseElement, values: dict[str, Any], started_at: float | None = None
     ) -> Task | None:
-        rows = await self.session.fetch(statement, values, since=started_at)
+        rows = await self.session.fetch(statement, values, started_at=started_at)
         return _to_task(rows[0]) if rows else None
 
     async def _not_found_or_precondition_failed(

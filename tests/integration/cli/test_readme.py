@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.process import ROOT, environment, eventually, serving
+from tests.support.process import ROOT, environment, serving
 
 README = (ROOT / "README.md").read_text("utf-8")
 SESSION = re.compile(r"^<!-- session -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -83,38 +80,3 @@ def test_readme_session_needs_only_curl_and_the_shell() -> None:
     arguments = re.findall(r"(?:^|\$\(|\| )([a-z]+)\b", single_match(SESSION), re.MULTILINE)
     assert set(arguments) == programs
     assert os.access("/bin/bash", os.X_OK)
-
-
-@pytest.mark.requirement("FR-042", "FR-020")
-def test_readme_guard_example_works(database_url: str) -> None:
-    program = single_match(re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-
-    def get_status(**headers: str) -> int:
-        return httpx.get(f"{address}/api/v1/users/alice/tasks", headers=headers).status_code
-
-    def is_responding() -> bool:
-        with suppress(httpx.ConnectError):
-            return httpx.get(f"{address}/livez").is_success
-        return False
-
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environment(PORT=port, DATABASE_URL=database_url),
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        eventually(is_responding, 30)
-        assert get_status() == 401
-        assert get_status(authorization="Bearer token-of-alice") == 200
-        other_port = httpx.get(
-            f"{address}/api/v1/users/bob/tasks", headers={"authorization": "Bearer token-of-alice"}
-        )
-        assert other_port.status_code == 403
-        assert other_port.headers["content-type"] == "application/problem+json"
-    finally:
-        process.terminate()
-        process.wait(20)

@@ -29,8 +29,8 @@ from tests.support.process import ROOT, execute, run
 Result = TypeVar("Result")
 
 ALICE = tasks_of("alice")
-README = (ROOT / "README.md").read_text("utf-8")
-GUIDE = '(README, "Database roles").'
+PAGE = (ROOT / "docs/guides/postgresql.md").read_text("utf-8")
+GUIDE = '(docs/guides/postgresql.md, "Roles").'
 UNDO = "The migration failed and was undone:"
 NEEDED_TO_MIGRATE = f"The role needs {MIGRATION_PRIVILEGES} {GUIDE}"
 NO_CONNECT = (
@@ -68,7 +68,7 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
 def documented(name: str) -> list[str]:
     """Return the SQL statements of a block in the documentation."""
     pattern = rf"^<!-- {name} -->\n```sql\n(.*?)^```$"
-    [block] = re.findall(pattern, README, re.MULTILINE | re.DOTALL)
+    [block] = re.findall(pattern, PAGE, re.MULTILINE | re.DOTALL)
     return [statement.strip() for statement in block.split(";") if statement.strip()]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from bench.scaling.data import Size
 from bench.scaling.explain import Plan
-from bench.scaling.report import Cost, Figures, Without, missed, text
+from bench.scaling.report import Cost, Figures, Without, chart_data, missed, text
 
 pytestmark = pytest.mark.requirement("NFR-021")
 
@@ -39,7 +39,7 @@ def test_the_tables_stand_side_by_side() -> None:
     assert "| operation | 10 | 100,000 | p50, last / first |" in lines
     assert "| get | 1.00 / 2.00, 3 | 1.25 / 2.50, 3 | 1.25 |" in lines
     assert "| log, create | 1,200 | 1,200 |" in lines
-    assert "| ix_tasks_search | q, a rare word | 30 | 4,000 | 1,200 | 800 |" in lines
+    assert "| ix_tasks_search | search, rare word | 30 | 4,000 | 1,200 | 800 |" in lines
 
 
 def test_a_tenth_of_a_table_is_one_users_up_to_a_million() -> None:
@@ -49,3 +49,10 @@ def test_a_tenth_of_a_table_is_one_users_up_to_a_million() -> None:
 
 def test_a_plan_knows_what_it_wrote() -> None:
     assert Plan("", [{"WAL Bytes": 7}], 1.0, 1.0).wal == 7
+
+
+def test_a_chart_has_the_median_of_each_operation_in_each_table() -> None:
+    data = chart_data([table(10), table(100, get=1.254)], "2026-11-27", "a machine")
+    assert data["rows"] == [10, 100]
+    assert data["p50"] == {"list, first page": [1.0, 1.0], "get": [None, 1.25]}
+    assert (data["date"], data["machine"]) == ("2026-11-27", "a machine")

@@ -74,7 +74,10 @@ def test_a_database_is_asked_once_and_left(
         (
             AssertionError(),
             ("SELECT on tasks", "INSERT on tasks"),
-            r'The role lacks SELECT on tasks, INSERT on tasks \(README, "Database roles"\)\.',
+            (
+                r"The role lacks SELECT on tasks, INSERT on tasks "
+                r'\(docs/guides/postgresql\.md, "Roles"\)\.'
+            ),
         ),
     ],
     ids=["unavailable", "read-only", "privileges"],

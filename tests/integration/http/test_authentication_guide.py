@@ -178,7 +178,7 @@ async def service(
     clock: Clock,  # noqa: ARG001 - the guard must see only this clock
     key_server: KeyServer,
     guarded_app: tuple[HTTPMiddleware, CurrentGuard],
-    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[ContractClient]:
     """A client of the service with a new guard."""
@@ -237,9 +237,9 @@ async def test_own_tasks(
     key_server.keys = [key.jwk() | extra]
     headers = {"Authorization": f"Bearer {key.sign()}"}
     created = await service.post(tasks_of(ALICE), json={"title": "Buy milk"}, headers=headers)
-    listed = await service.get(tasks_of(ALICE), headers=headers)
+    tasks = await service.get(tasks_of(ALICE), headers=headers)
     assert created.status_code == 201
-    assert [task["id"] for task in listed.json()["items"]] == [created.json()["id"]]
+    assert [task["id"] for task in tasks.json()["items"]] == [created.json()["id"]]
 
 
 async def test_encoded_user_id(service: ContractClient, rsa_key: SigningKey) -> None:

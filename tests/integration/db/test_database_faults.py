@@ -424,7 +424,7 @@ def logged() -> Iterator[Callable[[LogFormat], LogFile]]:
 
 
 @pytest.fixture
-async def refusing(rival: asyncpg.Connection) -> AsyncIterator[None]:
+async def rejecting_table(rival: asyncpg.Connection) -> AsyncIterator[None]:
     """Make the table reject each new row with a given message."""
     await rival.execute(
         """

@@ -123,13 +123,13 @@ class Precondition(NamedTuple):
     weakly: bool
 
 
-class Kept(NamedTuple):
+class StoredCursor(NamedTuple):
     """A cursor, its query and its position in the list."""
 
     user: str
     query: dict[str, Any]
     cursor: str
-    place: tuple[datetime, UUID]
+    position: tuple[datetime, UUID]
 
 
 class ThreeUsers(RuleBasedStateMachine):
@@ -144,7 +144,7 @@ class ThreeUsers(RuleBasedStateMachine):
         self.tasks: dict[str, dict[UUID, dict[str, Any]]] = {user: {} for user in self.users}
         self.tags: dict[tuple[str, UUID], list[str]] = {}
         self.ids = list(CHOSEN)
-        self.cursors: list[Kept] = []
+        self.cursors: list[StoredCursor] = []
 
     @initialize(bodies=st.lists(st.fixed_dictionaries(members), min_size=5, max_size=8))
     def begin(self, bodies: list[dict[str, Any]]) -> None:
@@ -258,7 +258,7 @@ class ThreeUsers(RuleBasedStateMachine):
             expected = [
                 task
                 for key, task in self._list(stored.user, query)
-                if key > _key(stored.place, query)
+                if key > _key(stored.position, query)
             ]
             self._page(stored.user, query, stored.cursor, expected)
 
@@ -386,7 +386,7 @@ class ThreeUsers(RuleBasedStateMachine):
         if follow is not None:
             last = page["items"][-1]
             position = (_at(last[query.get("sort", "created_at")]), UUID(last["id"]))
-            self.cursors = [*self.cursors, Kept(owner, query, follow, position)][-12:]
+            self.cursors = [*self.cursors, StoredCursor(owner, query, follow, position)][-12:]
         return follow
 
 

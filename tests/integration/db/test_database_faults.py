@@ -440,7 +440,7 @@ async def rejecting_table(rival: asyncpg.Connection) -> AsyncIterator[None]:
 
 @pytest.mark.requirement("FR-028", "FR-036")
 @pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
-@pytest.mark.usefixtures("refusing")
+@pytest.mark.usefixtures("rejecting_table")
 async def test_unexpected_rejection_is_500_without_the_driver_message(
     url: str, logged: Callable[[LogFormat], LogFile], log_format: LogFormat
 ) -> None:

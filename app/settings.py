@@ -1,4 +1,4 @@
-"""The service's settings, read once from the environment."""
+"""Settings from environment variables, read once at startup."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from sqlalchemy.engine import URL
 
 from app.db.config import MAX_PORT, DatabaseConfig, DatabaseUrlError, is_resolvable
 from app.http.origins import OriginsError, parse_origins
+from app.http.validation import describe_mismatch
 from app.logging import LogFormat, LogLevel
 
 ALL_ADDRESSES = "*"  # of IPv4 and IPv6
 
 
 class SettingsError(Exception):
-    """The environment is at fault; the message has one line for each variable that is."""
+    """Invalid settings; the message has one line for each invalid variable, without its value."""
 
 
 class Secret:
-    """A text that shows itself only when asked to."""
+    """A string that `repr` does not show."""
 
     __slots__ = ("_value",)
 
@@ -33,7 +34,7 @@ class Secret:
         self._value = value
 
     def get_secret_value(self) -> str:
-        """The text itself."""
+        """Return the string."""
         return self._value
 
     def __repr__(self) -> str:
@@ -47,9 +48,10 @@ class Secret:
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """One field for each environment variable, which has the field's name in capitals.
+    """Settings of one process; each field is read from its name in upper case.
 
-    docs/configuration.md describes each; a test compares its tables with these fields.
+    docs/configuration.md describes each setting, and a test compares its tables with these fields.
+    Timeouts and `database_pool_recycle` are in seconds.
     """
 
     host: str = "127.0.0.1"
@@ -76,12 +78,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Read every setting from `environ`; an empty variable, but HOST, counts as absent.
+        """Read the settings from `environ`.
 
-        Raises SettingsError that names every variable at fault. Values are not repeated in it.
+        Empty variables are treated as unset, except HOST, which then means ALL_ADDRESSES. Raises
+        SettingsError with all invalid variables.
         """
         values: dict[str, Any] = {}
-        faults: list[str] = []
+        errors: list[str] = []
         for field in fields(cls):
             name = field.name.upper()
             raw = environ.get(name, "")
@@ -90,16 +93,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if raw:
                 try:
                     values[field.name] = _convert(raw, field.type)
-                except (msgspec.ValidationError, OriginsError) as fault:
-                    faults.append(f"{name}: {fault}")
+                except msgspec.ValidationError:
+                    errors.append(f"{name}: {describe_mismatch(field.type, raw)}")
+                except OriginsError as error:
+                    errors.append(f"{name}: {error}")
         settings = cls(**values)
-        faults.extend(_cross_field_errors(settings, environ))
-        if faults:
-            raise SettingsError("\n".join(faults))
+        errors.extend(_cross_field_errors(settings, environ))
+        if errors:
+            raise SettingsError("\n".join(errors))
         return settings
 
     def database_config(self) -> DatabaseConfig:
-        """How to reach the database. Raises DatabaseUrlError where there is no usable URL."""
+        """Return the connection parameters; raises DatabaseUrlError without a usable URL."""
         if self.database_url is None:
             msg = "there is no database URL"
             raise DatabaseUrlError(msg)
@@ -124,9 +129,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def _convert(raw: str, type_: Any) -> Any:  # noqa: ANN401 - a field's type may be any
     if get_origin(type_) is tuple:
         return parse_origins(raw)
-    if type_ in {LogLevel, LogFormat} and raw not in list(type_):
-        # msgspec's own message would repeat the value.
-        raise msgspec.ValidationError(f"must be one of {', '.join(type_)}")
     return msgspec.convert(raw, type_, strict=False, dec_hook=_decode)
 
 
@@ -137,21 +139,21 @@ def _decode(type_: type, raw: Any) -> Any:  # noqa: ANN401 - msgspec's signature
 
 
 def _cross_field_errors(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """The faults that a field's type alone cannot state."""
+    """Return the errors that a field's type cannot express."""
     if settings.database_url is None:
-        # With the embedded database served, another one would be migrated.
-        about_one = ("database_direct_url", "database_transaction_pooling")
-        given = [name for name in about_one if getattr(settings, name)]
-        faults = [f"{name.upper()}: is of no use without DATABASE_URL" for name in given]
+        # `serve` would use the embedded database, and `migrate` another one.
+        dependent = ("database_direct_url", "database_transaction_pooling")
+        names = [name for name in dependent if getattr(settings, name)]
+        errors = [f"{name.upper()}: requires DATABASE_URL" for name in names]
     else:
-        faults = list(_url_errors(settings, environ))
+        errors = list(_url_errors(settings, environ))
     for name in ("host", "metrics_host"):
         if not is_resolvable(getattr(settings, name)):
-            faults.append(f"{name.upper()}: is neither a host name nor an address")
+            errors.append(f"{name.upper()}: must be a host name or an IP address")
     secret = settings.cursor_secret
     if secret is not None and len(secret.get_secret_value()) < 32:  # noqa: PLR2004 - 128 bits in hex
-        faults.append("CURSOR_SECRET: must have at least 32 characters")
-    return faults
+        errors.append("CURSOR_SECRET: must have at least 32 characters")
+    return errors
 
 
 def _url_errors(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
@@ -162,19 +164,19 @@ def _url_errors(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
                 connection = DatabaseConfig.from_url(
                     url.get_secret_value(), ca_file=settings.database_ca_file
                 )
-            except DatabaseUrlError as fault:
-                yield f"{name.upper()}: {fault}"
+            except DatabaseUrlError as error:
+                yield f"{name.upper()}: {error}"
             else:
                 yield from _default_url_errors(name, connection.url, environ)
 
 
 def _default_url_errors(name: str, url: URL, environ: Mapping[str, str]) -> Iterator[str]:
-    """The faults of what the driver, like libpq, takes for the parts that a URL leaves out."""
+    """Yield the errors in the driver's defaults for absent parts of a URL (as in libpq)."""
     if not (url.username or environ.get("PGUSER") or _has_user_name()):
-        yield f"{name.upper()}: names no user, and user ID {os.getuid()} has no name"
+        yield f"{name.upper()}: must name a user, because user ID {os.getuid()} has no name"
     port = environ.get("PGPORT")
     if port and url.port is None and not (port.isdecimal() and 0 < int(port) <= MAX_PORT):
-        yield f"PGPORT: is not a port from 1 to {MAX_PORT}, and {name.upper()} has none"
+        yield f"PGPORT: must be a port from 1 to {MAX_PORT}, because {name.upper()} has none"
 
 
 def _has_user_name() -> bool:

@@ -1,4 +1,4 @@
-"""How Alembic runs here: online, asynchronously, one transaction for each migration."""
+"""Alembic environment: online and asynchronous, with one transaction per migration."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from alembic import context
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
 
-import app.domain.tasks.models  # noqa: F401 - puts the table into the metadata
+import app.domain.tasks.models  # noqa: F401 - registers the table in the metadata
 from app.db.config import DatabaseConfig
 from app.db.database import create_migration_engine
 from app.db.migrations import CASE_SAMPLES, require_simple_case_mapping
 from app.settings import Settings
 
-# Any fixed number, as long as nothing else on the database locks the same one.
+# An arbitrary key; no other advisory lock of the database may use it.
 MIGRATION_LOCK = 7_230_711_301
 
 
 def run(connection: SyncConnection) -> None:
-    """Migrate on one connection while no other process does."""
-    # Of the session, not of a transaction: it has to span the migrations' own.
+    """Run the migrations under an advisory lock, which excludes other processes."""
+    # A session-level lock spans the transactions of the migrations.
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
     connection.commit()
     try:
@@ -43,8 +43,8 @@ def run(connection: SyncConnection) -> None:
 
 
 def check_case_mapping(connection: SyncConnection) -> None:
-    """Reject a database in which a search would not find what the contract says."""
-    # The first migration looks at the encoding.
+    """Reject a database whose lower() breaks the contract's search; raises MigrationError."""
+    # The first migration rejects other encodings.
     if connection.scalar(text("SHOW server_encoding")) == "UTF8":
         lowered = connection.scalar(text("SELECT lower(:cases)"), {"cases": CASE_SAMPLES})
         require_simple_case_mapping(str(lowered))
@@ -52,9 +52,12 @@ def check_case_mapping(connection: SyncConnection) -> None:
 
 
 async def main() -> None:
-    """Open the connection that `run` needs."""
-    given: DatabaseConfig | None = context.config.attributes.get("database_config")
-    engine = create_migration_engine(given or Settings.from_env(os.environ).database_config())
+    """Connect to the database and run the migrations.
+
+    The service passes its configuration; the `alembic` command reads the environment.
+    """
+    config: DatabaseConfig | None = context.config.attributes.get("database_config")
+    engine = create_migration_engine(config or Settings.from_env(os.environ).database_config())
     try:
         async with engine.connect() as connection:
             await connection.run_sync(run)

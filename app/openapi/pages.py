@@ -1,4 +1,4 @@
-"""Pages for people, none of them part of the contract: `/`, `/docs` and `/problems/...`."""
+"""HTML pages outside the contract: `/`, `/docs` and `/problems/{slug}`."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from app.state import app_state
 
 DOCS_DIR = Path(__file__).parent
 SWAGGER_UI_DIR = Path(litestar_offline_docs.__file__).parent / "static"
-CHUNK_SIZE = 65_536  # more of the bundle is not kept for a client that does not read
+CHUNK_SIZE = 65_536  # bytes buffered per client that does not read
 
-# Nothing but this service's own files; Swagger UI's style sheet has pictures in `data:` URLs.
+# Only files of this service; Swagger UI's style sheet has images in `data:` URLs.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PAGE_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 
-REPEAT = "Send the request again after the seconds in `Retry-After`."
-READ_FIRST = "A write may or may not have been applied: read before you send it again."
-# What to do about each kind of problem; the contract says when it occurs.
+RETRY = "Retry after the number of seconds in `Retry-After`."
+READ_FIRST = "A write may or may not have been applied. Read the resource before you retry."
+# What to do about each problem type; the contract describes when it occurs.
 ADVICE = {
-    "malformed-request": "Correct the client or the proxy: it does not send valid HTTP/1.1.",
-    "invalid-parameter": "Correct each parameter and header field that `errors` names.",
-    "invalid-cursor": "Start the list again without `cursor`.",
-    "malformed-body": "Send the whole body as JSON in UTF-8, with each property once.",
-    "path-not-found": "Compare the path with the contract. Letter case and slashes count.",
-    "task-not-found": "Check the user and the id. The task may have been deleted.",
-    "method-not-allowed": "Use one of the methods in the header field `Allow`.",
-    "request-timeout": "Send the request again, without a pause within it.",
-    "idempotency-key-in-use": REPEAT,
-    "precondition-failed": "Read the task, decide whether the change still applies, and send it "
-    "with the new `etag`.",
+    "malformed-request": "Fix the client or the proxy: it does not send valid HTTP/1.1.",
+    "invalid-parameter": "Fix each parameter and header that `errors` lists.",
+    "invalid-cursor": "Start again at the first page, without `cursor`.",
+    "malformed-body": "Send a complete body of UTF-8 JSON without duplicate property names.",
+    "path-not-found": "Compare the path with the contract. Letter case and slashes matter.",
+    "task-not-found": "Check the user ID and the task ID. The task may have been deleted.",
+    "method-not-allowed": "Use one of the methods in the `Allow` header.",
+    "request-timeout": "Retry, and send the complete request without a pause.",
+    "idempotency-key-in-use": RETRY,
+    "precondition-failed": "Read the resource, decide whether the change still applies, and retry "
+    "with the new ETag. With `If-None-Match`, the resource already exists.",
     "content-too-large": "Send a smaller body.",
     "unsupported-media-type": "Send `Content-Type: application/json` and no `Content-Encoding`.",
-    "invalid-body": "Correct each property that `errors` names.",
-    "idempotency-key-reused": "Use a new `Idempotency-Key` for each new task.",
-    "header-fields-too-large": "Send fewer or shorter header fields, or a shorter query.",
-    "internal-error": f"Report it with the request's id, `instance`. {READ_FIRST}",
-    "not-implemented": "Send the body with `Content-Length` or in the transfer coding chunked.",
-    "overloaded": REPEAT,
-    "database-unavailable": f"{REPEAT} {READ_FIRST}",
-    "not-ready": "Send requests to another replica until this one is ready.",
+    "invalid-body": "Fix each property that `errors` lists.",
+    "idempotency-key-reused": "Use a new `Idempotency-Key` for each new resource.",
+    "header-fields-too-large": "Send fewer or shorter headers, or a shorter query.",
+    "internal-error": f"Report it with the request ID in `instance`. {READ_FIRST}",
+    "not-implemented": "Send the body with `Content-Length` or `Transfer-Encoding: chunked`.",
+    "overloaded": RETRY,
+    "database-unavailable": f"{RETRY} {READ_FIRST}",
+    "not-ready": "Use another replica until this one is ready.",
 }
 PROBLEMS = {kind.type.rpartition("/")[2]: kind for kind in PROBLEM_TYPES}
 PROBLEM_PAGE = """<!doctype html>
@@ -78,7 +78,7 @@ PROBLEM_PAGE = """<!doctype html>
 
 
 class Asset:
-    """A file that `/docs` loads. Its tag is made of its content, so replicas have the same."""
+    """A file that `/docs` loads; its ETag is a hash of the content, identical in all replicas."""
 
     def __init__(self, path: Path, media_type: str) -> None:
         self.content = path.read_bytes()
@@ -86,7 +86,7 @@ class Asset:
         self.etag = etag_of(self.content)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The content in pieces, each of which is sent before the next one is made."""
+        """Yield the content in chunks of CHUNK_SIZE bytes."""
         for start in range(0, len(self.content), CHUNK_SIZE):
             yield self.content[start : start + CHUNK_SIZE]
 
@@ -101,19 +101,19 @@ DOCS_HTML = (DOCS_DIR / "docs.html").read_text("utf-8")
 
 @get("/")
 async def redirect_to_docs() -> Redirect:
-    """Lead a person who opens the service in a browser to its documentation."""
+    """Redirect a browser to the documentation."""
     return Redirect("/docs")
 
 
 @get("/docs", media_type=MediaType.HTML, response_headers=PAGE_HEADERS)
 async def get_docs() -> str:
-    """Show the contract, with its operations first."""
+    """Return the Swagger UI page for the contract."""
     return DOCS_HTML
 
 
 @get("/docs/assets/{name:str}")
 async def get_asset(request: Request[Any, Any, Any]) -> Response[Any]:
-    """Answer a file of the page, and nothing else that a path may name."""
+    """Return a file of the documentation page; raises PathNotFound for any other name."""
     asset = ASSETS.get(request.path_params["name"])
     if asset is None:
         raise PathNotFound
@@ -126,7 +126,10 @@ async def get_asset(request: Request[Any, Any, Any]) -> Response[Any]:
 
 @get("/problems/{slug:str}", media_type=MediaType.HTML, response_headers=PAGE_HEADERS)
 async def get_problem_page(request: Request[Any, Any, Any]) -> str:
-    """Say when a kind of problem occurs and what to do about it: its `type` is this path."""
+    """Return the page of a problem type, whose `type` URI is this path (RFC 9457, section 3.1.1).
+
+    Raises PathNotFound for an unknown problem type.
+    """
     slug = request.path_params["slug"]
     kind = PROBLEMS.get(slug)
     if kind is None:
@@ -143,7 +146,7 @@ async def get_problem_page(request: Request[Any, Any, Any]) -> str:
 
 
 def page_routes() -> list[ControllerRouterHandler]:
-    """The pages and the files that they need, all from this process."""
+    """Return the route handlers of the pages and their assets."""
     return [redirect_to_docs, get_docs, get_asset, get_problem_page]
 
 

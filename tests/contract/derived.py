@@ -26,9 +26,8 @@ from app import asgi, cli, settings
 from app.domain.health import controller
 from app.domain.tasks import idempotency, lists
 from app.http import body, cors, problems
-from app.http.body import JSONBody
 from app.http.headers import CommonHeaders, ResponseHeaders
-from app.http.parameters import Parameters
+from app.http.operation import Operation
 from app.http.problems import MEDIA_TYPE, Problem, ProblemError
 from app.http.responses import APIResponse
 from app.server import admission, parser, protocol
@@ -39,16 +38,6 @@ VARIABLE = re.compile(r"\{(\w+)\}")
 NULL = {"type": "null"}
 # In the code the exception has the short name, and the struct of its body the long one.
 COMPONENT_NAMES = {Problem.__name__: "Problem"}
-# What every operation may answer, every one but probes, and one with a body.
-ALWAYS = (problems.InvalidParameter, problems.InternalError)
-BUT_FOR_PROBES = (problems.Overloaded,)
-WITH_A_BODY = (
-    problems.RequestTimeout,
-    problems.MalformedBody,
-    problems.ContentTooLarge,
-    problems.UnsupportedMediaType,
-    problems.InvalidBody,
-)
 # What is answered where no operation is found, and by a component composed into the service.
 OUTSIDE = (
     problems.MalformedRequest,
@@ -62,15 +51,15 @@ OUTSIDE = (
 LIMITS = {
     "bytes of a body": asgi.MAX_BODY_BYTES,
     "bytes of a page of tasks": lists.MAX_PAGE_BYTES,
-    "arrays and objects nested into each other in a body": body.MAX_DEPTH,
+    "nesting levels of arrays and objects in a body": body.MAX_DEPTH,
     "bytes of a chunk size with its extensions, and of the trailer fields": (
         parser.MAX_FRAMING_BYTES
     ),
     "bytes of all chunk sizes, extensions and trailer fields of a body": (
         parser.MAX_TOTAL_FRAMING_BYTES
     ),
-    "bytes of the request line and the header fields": parser.MAX_HEADER_BYTES,
-    "faults listed in a problem": problems.MAX_ERRORS,
+    "bytes of the request line and headers": parser.MAX_HEADER_BYTES,
+    "errors listed in a problem": problems.MAX_ERRORS,
     "concurrent requests of a process": settings.Settings().max_concurrent_requests,
     "concurrent requests of a process while requests queue": admission.queued_limit(
         settings.Settings().max_concurrent_requests
@@ -78,18 +67,18 @@ LIMITS = {
     "concurrent requests of a process under sustained overload": admission.saturated_limit(
         settings.Settings().max_concurrent_requests
     ),
-    "bytes of responses that clients have not read, of a process": admission.MAX_UNSENT_BYTES,
-    "bytes of incomplete bodies, of a process": admission.MAX_INCOMPLETE_BYTES,
-    "requests sent ahead on a connection": protocol.MAX_PIPELINED_REQUESTS,
-    "seconds for the request line and the header fields": protocol.HEADER_TIMEOUT,
-    "seconds for a body": protocol.BODY_TIMEOUT,
-    "seconds until a client has read what it was sent": protocol.WRITE_TIMEOUT,
+    "bytes of unread responses of a process": admission.MAX_UNSENT_BYTES,
+    "bytes of incomplete bodies of a process": admission.MAX_INCOMPLETE_BYTES,
+    "pipelined requests on a connection": protocol.MAX_PIPELINED_REQUESTS,
+    "seconds to receive the request line and headers": protocol.HEADER_TIMEOUT,
+    "seconds to receive a body": protocol.BODY_TIMEOUT,
+    "seconds for a client to read a response": protocol.WRITE_TIMEOUT,
     "seconds between two requests on a connection": settings.Settings().keep_alive_timeout,
-    "seconds for requests in progress when the service ends": cli.GRACEFUL_SHUTDOWN_TIMEOUT,
-    "seconds at the database for a request": settings.Settings().database_timeout,
-    "seconds at the database for readiness": controller.READINESS_TIMEOUT,
-    "seconds that a browser may keep the answer to a preflight": int(cors.MAX_AGE),
-    "hours that an idempotency key is kept": idempotency.TTL_HOURS,
+    "seconds for requests in progress at shutdown": cli.GRACEFUL_SHUTDOWN_TIMEOUT,
+    "seconds of database time for a request": settings.Settings().database_timeout,
+    "seconds of database time for readiness": controller.READINESS_TIMEOUT,
+    "seconds that a browser may cache a preflight response": int(cors.MAX_AGE),
+    "hours that an idempotency key is stored": idempotency.TTL_HOURS,
 }
 
 
@@ -147,21 +136,21 @@ class _Writer:
         self.components: dict[str, Any] = {}
 
     def operation(self, handler: HTTPRouteHandler) -> dict[str, Any]:
-        reads: Parameters[Any, Any, Any] = handler.opt["parameters"]
+        declared = _operation(handler)
+        parameters = declared.parameters
         written: dict[str, Any] = {
             "operationId": handler.operation_id,
             "tags": handler.resolve_tags(),
             "parameters": [
-                *self._parameters("path", reads.path.struct),
-                *self._parameters("query", reads.query.struct),
-                *self._parameters("header", reads.headers.struct),
+                *self._parameters("path", parameters.path.struct),
+                *self._parameters("query", parameters.query.struct),
+                *self._parameters("header", parameters.headers.struct),
             ],
             "responses": dict(self._responses(handler)),
         }
-        body: JSONBody[Any] | None = handler.opt.get("reads")
-        if body is not None:
-            declared, *others = body.media_types
-            content = {declared: {"schema": self._schema(body.struct)}}
+        if declared.body is not None:
+            media_type, *others = declared.body.media_types
+            content = {media_type: {"schema": self._schema(declared.body.struct)}}
             written["requestBody"] = {"required": True, "content": content}
             written["description"] = " ".join(f"may also be declared as `{it}`" for it in others)
         return written
@@ -178,19 +167,15 @@ class _Writer:
             }
 
     def _responses(self, handler: HTTPRouteHandler) -> Iterator[tuple[str, dict[str, Any]]]:
-        annotation = handler.parsed_fn_signature.return_type.annotation
-        if annotation is type(None):
+        declared = _operation(handler)
+        if declared.returns is type(None):
             yield str(handler.status_code), {"headers": self._headers([CommonHeaders])}
         else:
-            for answer in get_args(annotation) or [annotation]:
+            for answer in get_args(declared.returns) or [declared.returns]:
                 yield str(int(answer.status)), self._success(answer)
-        kinds = [*ALWAYS, *handler.opt.get("problems", ())]
-        kinds += WITH_A_BODY if "reads" in handler.opt else ()
-        kinds += (
-            ()
-            if {path.encode() for path in handler.paths} & protocol.HEALTH_PATHS
-            else BUT_FOR_PROBES
-        )
+        kinds = list(declared.raises)
+        if not {path.encode() for path in handler.paths} & protocol.HEALTH_PATHS:
+            kinds.append(problems.Overloaded)  # by the server, before the handler runs
         for status in {int(kind.status) for kind in kinds}:
             yield str(status), self._refusal([kind for kind in kinds if kind.status == status])
         yield "default", self._refusal(OUTSIDE)
@@ -234,6 +219,12 @@ class _Writer:
             before = self.components.setdefault(COMPONENT_NAMES.get(name, name), written)
             assert before == written, f"{name} is not the same in requests and responses"
         return _written(schema, response=response)
+
+
+def _operation(handler: HTTPRouteHandler) -> Operation:
+    function: Any = handler.fn
+    declared: Operation = function.operation
+    return declared
 
 
 def _written(node: Any, *, response: bool) -> Any:

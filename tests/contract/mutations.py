@@ -100,7 +100,7 @@ CHANGES: list[tuple[Change, str | None]] = [
     ),
     (("remove", f"{HEADERS}/XRequestId/required", None), None),
     (("replace", f"{HEADERS}/CacheControl/schema/const", "no-store"), None),
-    (("replace", f"{HEADERS}/RetryAfterHeaders/schema/maximum", 3600), None),
+    (("replace", f"{HEADERS}/RetryAfter/schema/maximum", 3600), None),
     (("replace", f"{HEADERS}/Location/schema/format", "uri"), None),
     # Schemas
     (("replace", f"{SCHEMAS}/Title/maxLength", 501), None),
@@ -139,7 +139,7 @@ CHANGES: list[tuple[Change, str | None]] = [
 # The tables of two tags: the place, the old and the new text.
 ROWS = [
     (LIMITS, "| bytes of a body | 131072 |", "| bytes of a body | 65536 |"),
-    (LIMITS, "| faults listed in a problem | 100 |", ""),
+    (LIMITS, "| errors listed in a problem | 100 |", ""),
     (ERRORS, "| `/problems/task-not-found` | 404 |", "| `/problems/task-not-found` | 410 |"),
     (ERRORS, "| `/problems/not-ready` | 503 |", "| `/problems/unready` | 503 |"),
 ]
@@ -191,14 +191,14 @@ EDITS = [
     ),
     (
         "app/domain/tasks/schemas.py",
-        "    created_after: Instant | None",
-        "    due_after: Instant | None = None\n    created_after: Instant | None",
+        "    created_after: Timestamp | None",
+        "    due_after: Timestamp | None = None\n    created_after: Timestamp | None",
         f"{TASKS}/get/parameters",
     ),
     (
         "app/domain/tasks/schemas.py",
-        "    completed_at: Instant | None\n",
-        "    completed_at: Instant\n",
+        "    completed_at: Timestamp | None\n",
+        "    completed_at: Timestamp\n",
         f"{SCHEMAS}/Task/properties/completed_at/type",
     ),
     (
@@ -247,8 +247,8 @@ EDITS = [
     ),
     (
         "app/domain/tasks/controller.py",
-        "-> Current | NotModifiedResponse",
-        "-> Current",
+        "-> TaskResponse | NotModifiedResponse",
+        "-> TaskResponse",
         f"{TASK}/get/responses/304",
     ),
     (
@@ -259,39 +259,63 @@ EDITS = [
     ),
     (
         "app/domain/tasks/controller.py",
-        "    fields = Located\n",
-        "    fields = Tagged\n",
+        "    headers_type = CreatedHeaders\n",
+        "    headers_type = ETagHeaders\n",
         f"{TASKS}/post/responses/201/headers/Location",
     ),
     (
         "app/domain/tasks/controller.py",
-        "problems=[InvalidCursor, DatabaseUnavailable]",
-        "problems=[DatabaseUnavailable]",
+        "raises=[InvalidCursor, DatabaseUnavailable]",
+        "raises=[DatabaseUnavailable]",
         f"{RESPONSES}/InvalidQuery/{PROBLEM}/examples",
     ),
     (
         "app/domain/tasks/controller.py",
-        "problems=[TaskNotFound, DatabaseUnavailable]",
-        "problems=[DatabaseUnavailable]",
+        "raises=[TaskNotFound, DatabaseUnavailable]",
+        "raises=[DatabaseUnavailable]",
         f"{TASK}/get/responses/404",
     ),
     (
         "app/domain/tasks/controller.py",
-        "Body(TaskPatch, MERGE_PATCH, JSON)",
-        "Body(TaskPatch, MERGE_PATCH)",
+        "data: Annotated[TaskPatch, MERGE_PATCH, JSON]",
+        "data: Annotated[TaskPatch, MERGE_PATCH]",
         f"{TASK}/patch/description",
     ),
     (
         "app/domain/tasks/controller.py",
-        "Body(TaskReplace, JSON)",
-        "Body(TaskCreate, JSON)",
+        "data: TaskReplace",
+        "data: TaskCreate",
         f"{TASK}/put/requestBody/content/application~1json/schema/$ref",
     ),
     (
         "app/domain/tasks/controller.py",
-        "DELETE_TASK = Parameters(TaskPath, Nothing, IfMatchHeaders)",
-        "DELETE_TASK = Parameters(TaskPath, Nothing, Nothing)",
+        "path: TaskPath, headers: IfMatchHeaders) -> None",
+        "path: TaskPath) -> None",
         f"{TASK}/delete/parameters",
+    ),
+    (
+        "app/domain/tasks/controller.py",
+        "path: UserPath, query: ListTasksQuery",
+        "path: UserPath",
+        f"{TASKS}/get/parameters",
+    ),
+    (
+        "app/domain/tasks/controller.py",
+        "headers: CreateTaskHeaders, data: TaskCreate",
+        "headers: CreateTaskHeaders",
+        f"{TASKS}/post/requestBody",
+    ),
+    (
+        "app/http/operation.py",
+        "ANY_OPERATION = (InvalidParameter, InternalError)",
+        "ANY_OPERATION = (InvalidParameter,)",
+        f"{TASK}/get/responses/500",
+    ),
+    (
+        "app/http/operation.py",
+        "MalformedBody, ContentTooLarge, UnsupportedMediaType",
+        "MalformedBody, UnsupportedMediaType",
+        f"{TASKS}/post/responses/413",
     ),
     (
         "app/http/parameters.py",
@@ -309,19 +333,19 @@ EDITS = [
         "app/http/headers.py",
         "Meta(ge=1, le=60)",
         "Meta(ge=1, le=600)",
-        f"{HEADERS}/RetryAfterHeaders/schema/maximum",
+        f"{HEADERS}/RetryAfter/schema/maximum",
     ),
     ("app/http/etags.py", "[0-9a-f]{32}", "[0-9a-f]+", f"{SCHEMAS}/EntityTag/pattern"),
     (
         "app/http/problems.py",
         "class MethodNotAllowed(",
-        "class Locked(Problem):\n    'Another.'\n\n    status = 423\n\n\nclass MethodNotAllowed(",
+        "class Locked(ProblemError):\n    status = 423\n\n\nclass MethodNotAllowed(",
         ERRORS,
     ),
     (
         "app/http/problems.py",
-        '    title = "There is no such task"',
-        '    type = "/problems/no-such-task"\n    title = "There is no such task"',
+        '    title = "Task not found"',
+        '    type = "/problems/no-such-task"\n    title = "Task not found"',
         f"{RESPONSES}/TaskNotFound/content/application~1problem+json/examples",
     ),
     (
@@ -345,8 +369,8 @@ EDITS = [
     ("app/domain/health/controller.py", '"/livez"', '"/alive"', "/paths/~1livez"),
     (
         "app/domain/health/controller.py",
-        "problems=[NotReady]",
-        "problems=[]",
+        "raises=[NotReady]",
+        "raises=[]",
         "/paths/~1readyz/get/responses/503",
     ),
     (

@@ -161,9 +161,9 @@ class Request:
         try:
             return decode(raw)
         except msgspec.ValidationError as fault:
-            raise Refused(422, "The body breaks its schema.", str(fault)) from None
+            raise Refused(422, "Invalid request body.", str(fault)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as fault:
-            raise Refused(400, f"The body is not JSON: {fault}") from None
+            raise Refused(400, f"The request body is not valid JSON: {fault}") from None
 
 
 JSON = (b"content-type", b"application/json")
@@ -184,12 +184,12 @@ def created(task: Task) -> Answer:
 
 def invalid_parameter(fault: str) -> Refused:
     """A part of the URL breaks its schema."""
-    return Refused(422, "A parameter is not valid.", fault)
+    return Refused(422, "Invalid parameter.", fault)
 
 
 def task_not_found() -> Refused:
     """The user has no such task."""
-    return Refused(404, "This user has no task with this id.")
+    return Refused(404, "This user has no task with this ID.")
 
 
 # --- statements ---
@@ -381,7 +381,7 @@ async def respond(scope: Message, receive: Receive) -> Answer:
         case ["", "api", "v1", "users", user, "tasks", task]:
             operations, parameters = ITEM, (user_id_of(user), task_id_of(task))
         case _:
-            raise Refused(404, "No operation has this path.")
+            raise Refused(404, "No resource exists at this path.")
     operation = operations.get(scope["method"])
     if operation is None:
         raise Refused(405, "This path does not have this method.")

@@ -289,7 +289,7 @@ async def existing(session: AsyncSession, user_id: str, task_id: UUID) -> Task:
     """A task that is there. Raises HTTPException."""
     task = await session.get(Task, (user_id, task_id))
     if task is None:
-        raise HTTPException(404, "This user has no task with this id.")
+        raise HTTPException(404, "This user has no task with this ID.")
     return task
 
 

@@ -72,7 +72,7 @@ async def test_failed_commit_is_500_and_changes_nothing(
     method, path, options = CHANGES[change]
     response = await client.request(method, path, **options)
     problem = assert_problem(response, 500, "internal-error")
-    assert problem["detail"] == "The fault was logged under this request's id."
+    assert problem["detail"] == "An unexpected error occurred; it was logged with this request ID."
     assert "etag" not in response.headers
     assert await stored(database) == before
 

@@ -368,7 +368,9 @@ async def test_check_violation_is_an_error_of_the_body(
 ) -> None:
     with pytest.raises(InvalidBody) as caught:
         await store(pool, "alice", new)
-    assert caught.value.errors == [FieldError(pointer=pointer, detail="is refused by the database")]
+    assert caught.value.errors == [
+        FieldError(pointer=pointer, detail="violates a database constraint")
+    ]
 
 
 @pytest.mark.requirement("FR-036")
@@ -448,7 +450,7 @@ async def test_unexpected_rejection_is_500_without_the_driver_message(
     async with serving(url) as client:
         response = await client.post(ALICE, json={"title": "Buy private milk"})
     problem = assert_problem(response, 500, "internal-error")
-    assert problem["detail"] == "The fault was logged under this request's id."
+    assert problem["detail"] == "An unexpected error occurred; it was logged with this request ID."
     assert response.headers["x-request-id"] in log.getvalue()
     assert "DatabaseError: SQLSTATE 22012, constraint None" in log.getvalue()
     assert "private" not in response.text + log.getvalue()

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,7 +20,6 @@ from sqlalchemy.engine import make_url
 
 from app.db.database import Database, DatabaseError
 from app.db.migrations import upgrade
-from app.domain.tasks import controller
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import TaskCreate
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
@@ -399,10 +397,10 @@ async def test_unsendable_value_is_an_internal_error(pool: Database) -> None:
 async def test_body_rejected_only_by_the_database_is_422(
     url: str, rival: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def read(_: object) -> TaskCreate:
+    async def parse(*_: object) -> TaskCreate:
         return TaskCreate(title=" ")
 
-    monkeypatch.setattr(controller, "CREATE_BODY", SimpleNamespace(read=read))
+    monkeypatch.setattr(JSONBody, "parse", parse)
     async with serving(url) as client:
         response = await client.post(ALICE, json={"title": " "})
     assert_problem(response, 422, "invalid-body", "/title")

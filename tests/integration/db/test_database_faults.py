@@ -22,6 +22,7 @@ from app.db.database import Database, DatabaseError
 from app.db.migrations import upgrade
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import TaskCreate
+from app.http.body import JSONBody
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
 from app.logging import LogFormat, LogLevel, configure_logging
 from tests.support.client import ContractClient, assert_problem, tasks_of

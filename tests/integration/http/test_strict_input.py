@@ -42,8 +42,8 @@ CONDITIONAL = [
 
 @pytest.fixture(scope="module")
 def live(settings: Settings) -> Iterator[LiveServer]:
-    with serve_in_thread(settings) as opened:
-        yield opened
+    with serve_in_thread(settings) as server:
+        yield server
 
 
 def short(value: str) -> str:

@@ -13,6 +13,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler, Middleware
 
 from app.db.database import Database
+from app.db.idempotency import delete_expired_keys
 from app.domain.health.controller import get_liveness, get_readiness
 from app.domain.tasks.controller import TaskController
 from app.domain.tasks.repository import TaskRepository
@@ -68,9 +69,9 @@ def create_app(
         statement_timeout=settings.database_statement_timeout,
         max_lifetime=settings.database_pool_recycle,
     )
-    # Its own exceptions would turn every fault of the driver into a conflict (research/0006).
-    tasks = TaskRepository(session=database.sessions, wrap_exceptions=False)
-    core = AppState(contract, database, tasks, CursorCodec(settings.cursor_secret))
+    core = AppState(
+        contract, database, TaskRepository(database.fetch), CursorCodec(settings.cursor_secret)
+    )
     framework = Litestar(
         route_handlers=[operations, *page_routes(), *route_handlers],
         guards=list(guards),
@@ -107,7 +108,7 @@ async def _prepare_database(core: AppState) -> None:
     try:
         if missing := await core.database.missing_privileges():
             log.warning("privileges missing", privileges=missing)
-        await core.task_repository.delete_expired_idempotency_keys()
+        await delete_expired_keys(core.database.fetch)
     except DatabaseUnavailable:
         pass  # the cause is in the log
     except Exception as fault:  # noqa: BLE001 - what else may fail is not known here

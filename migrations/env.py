@@ -10,7 +10,7 @@ from alembic import context
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
 
-import app.domain.tasks.models  # noqa: F401 - puts the table into the metadata
+import app.asgi  # noqa: F401 - registers every model
 from app.db.config import DatabaseConfig
 from app.db.database import create_migration_engine
 from app.db.migrations import CASE_SAMPLES, require_simple_case_mapping

@@ -7,6 +7,7 @@ and this module hold the same kinds; a test compares them.
 from __future__ import annotations
 
 import re
+from bisect import insort
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, ClassVar
@@ -60,6 +61,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     errors: Annotated[Sequence[FieldError], Meta(max_length=MAX_ERRORS)]
 
 
+# In the order of the contract's table: by status, then by definition. Each subclass adds itself.
+PROBLEM_TYPES: list[type[ProblemError]] = []
+# What a client can do, where several problem types share it.
+REPEAT = "Send the request again after the seconds in `Retry-After`."
+READ_FIRST = "A write may or may not have been applied: read before you send it again."
+
+
 class ProblemError(Exception):
     """A request that is answered with an error."""
 
@@ -67,11 +75,14 @@ class ProblemError(Exception):
     status: int
     title: str
     detail: str
+    advice: ClassVar[str] = ""
     headers_type: ClassVar[HeadersType] = ResponseHeaders
 
     def __init_subclass__(cls) -> None:
         slug = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
         cls.type = vars(cls).get("type", f"/problems/{slug}")
+        if cls.type.startswith("/problems/"):
+            insort(PROBLEM_TYPES, cls, key=lambda kind: kind.status)
 
     def __init__(
         self,
@@ -105,6 +116,7 @@ class MalformedRequest(ProblemError):
     status = HTTPStatus.BAD_REQUEST
     title = "The request is not HTTP"
     detail = "The request cannot be read as HTTP/1.1."
+    advice = "Correct the client or the proxy: it does not send valid HTTP/1.1."
 
 
 class InvalidParameter(ProblemError):
@@ -113,6 +125,7 @@ class InvalidParameter(ProblemError):
     status = HTTPStatus.BAD_REQUEST
     title = "A parameter is not valid"
     detail = "A parameter or header field is not valid."
+    advice = "Correct each parameter and header field that `errors` names."
 
 
 class InvalidCursor(ProblemError):
@@ -121,6 +134,7 @@ class InvalidCursor(ProblemError):
     status = HTTPStatus.BAD_REQUEST
     title = "The cursor is not valid here"
     detail = "Start again without a cursor."
+    advice = "Start the list again without `cursor`."
 
 
 class MalformedBody(ProblemError):
@@ -129,6 +143,7 @@ class MalformedBody(ProblemError):
     status = HTTPStatus.BAD_REQUEST
     title = "The body is not acceptable JSON"
     detail = "The body is not JSON in UTF-8."
+    advice = "Send the whole body as JSON in UTF-8, with each property once."
 
 
 class PathNotFound(ProblemError):
@@ -137,14 +152,7 @@ class PathNotFound(ProblemError):
     status = HTTPStatus.NOT_FOUND
     title = "There is no such path"
     detail = "No operation has this path."
-
-
-class TaskNotFound(ProblemError):
-    """The user in the path has no task with the id in the path."""
-
-    status = HTTPStatus.NOT_FOUND
-    title = "There is no such task"
-    detail = "This user has no task with this id."
+    advice = "Compare the path with the contract. Letter case and slashes count."
 
 
 class MethodNotAllowed(ProblemError):
@@ -153,6 +161,7 @@ class MethodNotAllowed(ProblemError):
     status = HTTPStatus.METHOD_NOT_ALLOWED
     title = "The path does not have this method"
     detail = "The header field Allow lists the methods of this path."
+    advice = "Use one of the methods in the header field `Allow`."
     headers_type = AllowHeaders
 
 
@@ -162,6 +171,7 @@ class RequestTimeout(ProblemError):
     status = HTTPStatus.REQUEST_TIMEOUT
     title = "The request did not arrive in time"
     detail = "The rest of the request did not arrive in time. Nothing was written."
+    advice = "Send the request again, without a pause within it."
 
 
 class IdempotencyKeyInUse(ProblemError):
@@ -170,6 +180,7 @@ class IdempotencyKeyInUse(ProblemError):
     status = HTTPStatus.CONFLICT
     title = "The idempotency key is in use"
     detail = "A request with this Idempotency-Key is being served; this one did nothing."
+    advice = REPEAT
     headers_type = RetryAfterHeaders
 
 
@@ -181,6 +192,9 @@ class PreconditionFailed(ProblemError):
     detail = (
         "If-Match or If-None-Match does not hold for the task as it is now; nothing was written."
     )
+    advice = (
+        "Read the task, decide whether the change still applies, and send it with the new `etag`."
+    )
 
 
 class ContentTooLarge(ProblemError):
@@ -189,6 +203,7 @@ class ContentTooLarge(ProblemError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     title = "The body is too large"
     detail = "A body has at most 131072 bytes."
+    advice = "Send a smaller body."
 
 
 class UnsupportedMediaType(ProblemError):
@@ -197,6 +212,7 @@ class UnsupportedMediaType(ProblemError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     title = "The media type is not supported"
     detail = "Send the body as application/json."
+    advice = "Send `Content-Type: application/json` and no `Content-Encoding`."
 
 
 class InvalidBody(ProblemError):
@@ -205,6 +221,7 @@ class InvalidBody(ProblemError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     title = "The body breaks its schema"
     detail = "The body has faults."
+    advice = "Correct each property that `errors` names."
 
 
 class IdempotencyKeyReused(ProblemError):
@@ -213,6 +230,7 @@ class IdempotencyKeyReused(ProblemError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     title = "The idempotency key was used before"
     detail = "This Idempotency-Key was sent with another body before; nothing was written."
+    advice = "Use a new `Idempotency-Key` for each new task."
 
 
 class HeaderFieldsTooLarge(ProblemError):
@@ -221,6 +239,7 @@ class HeaderFieldsTooLarge(ProblemError):
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     title = "The header fields are too large"
     detail = "The request line and header fields have at most 32768 bytes."
+    advice = "Send fewer or shorter header fields, or a shorter query."
 
 
 class InternalError(ProblemError):
@@ -229,6 +248,7 @@ class InternalError(ProblemError):
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     title = "The service failed"
     detail = "The fault was logged under this request's id."
+    advice = f"Report it with the request's id, `instance`. {READ_FIRST}"
 
 
 class Unimplemented(ProblemError):
@@ -238,6 +258,7 @@ class Unimplemented(ProblemError):
     status = HTTPStatus.NOT_IMPLEMENTED
     title = "Not implemented"
     detail = "The server supports neither CONNECT nor transfer codings other than chunked."
+    advice = "Send the body with `Content-Length` or in the transfer coding chunked."
 
 
 class Overloaded(ProblemError):
@@ -246,6 +267,7 @@ class Overloaded(ProblemError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The service is overloaded"
     detail = "Too many requests are being served. Nothing was done; try again shortly."
+    advice = REPEAT
     headers_type = RetryAfterHeaders
 
 
@@ -255,6 +277,7 @@ class DatabaseUnavailable(ProblemError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The database is not available"
     detail = "Try again shortly. If this was a write, it may or may not have happened."
+    advice = f"{REPEAT} {READ_FIRST}"
     headers_type = RetryAfterHeaders
 
 
@@ -264,10 +287,8 @@ class NotReady(ProblemError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "The service is not ready"
     detail = "The database is not available or did not answer within one second."
+    advice = "Send requests to another replica until this one is ready."
     headers_type = RetryAfterHeaders
-
-
-PROBLEM_TYPES: tuple[type[ProblemError], ...] = tuple(ProblemError.__subclasses__())
 
 
 class HTTPProblem(ProblemError):

@@ -29,33 +29,6 @@ CONTENT_SECURITY_POLICY = (
 )
 PAGE_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 
-REPEAT = "Send the request again after the seconds in `Retry-After`."
-READ_FIRST = "A write may or may not have been applied: read before you send it again."
-# What to do about each kind of problem; the contract says when it occurs.
-ADVICE = {
-    "malformed-request": "Correct the client or the proxy: it does not send valid HTTP/1.1.",
-    "invalid-parameter": "Correct each parameter and header field that `errors` names.",
-    "invalid-cursor": "Start the list again without `cursor`.",
-    "malformed-body": "Send the whole body as JSON in UTF-8, with each property once.",
-    "path-not-found": "Compare the path with the contract. Letter case and slashes count.",
-    "task-not-found": "Check the user and the id. The task may have been deleted.",
-    "method-not-allowed": "Use one of the methods in the header field `Allow`.",
-    "request-timeout": "Send the request again, without a pause within it.",
-    "idempotency-key-in-use": REPEAT,
-    "precondition-failed": "Read the task, decide whether the change still applies, and send it "
-    "with the new `etag`.",
-    "content-too-large": "Send a smaller body.",
-    "unsupported-media-type": "Send `Content-Type: application/json` and no `Content-Encoding`.",
-    "invalid-body": "Correct each property that `errors` names.",
-    "idempotency-key-reused": "Use a new `Idempotency-Key` for each new task.",
-    "header-fields-too-large": "Send fewer or shorter header fields, or a shorter query.",
-    "internal-error": f"Report it with the request's id, `instance`. {READ_FIRST}",
-    "not-implemented": "Send the body with `Content-Length` or in the transfer coding chunked.",
-    "overloaded": REPEAT,
-    "database-unavailable": f"{REPEAT} {READ_FIRST}",
-    "not-ready": "Send requests to another replica until this one is ready.",
-}
-PROBLEMS = {kind.type.rpartition("/")[2]: kind for kind in PROBLEM_TYPES}
 PROBLEM_PAGE = """<!doctype html>
 <html lang="en">
   <head>
@@ -128,7 +101,7 @@ async def get_asset(request: Request[Any, Any, Any]) -> Response[Any]:
 async def get_problem_page(request: Request[Any, Any, Any]) -> str:
     """Say when a kind of problem occurs and what to do about it: its `type` is this path."""
     slug = request.path_params["slug"]
-    kind = PROBLEMS.get(slug)
+    kind = next((kind for kind in PROBLEM_TYPES if kind.type == f"/problems/{slug}"), None)
     if kind is None:
         raise PathNotFound
     meaning = app_state(request).openapi.problems[slug]
@@ -138,7 +111,7 @@ async def get_problem_page(request: Request[Any, Any, Any]) -> str:
         status=int(kind.status),
         phrase=escape(HTTPStatus(kind.status).phrase),
         meaning=_html(meaning[:1].upper() + meaning[1:]),
-        advice=_html(ADVICE[slug]),
+        advice=_html(kind.advice),
     )
 
 

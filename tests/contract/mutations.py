@@ -160,13 +160,13 @@ EDITS = [
         f"{SCHEMAS}/UserId/pattern",
     ),
     (
-        "app/domain/tasks/schemas.py",
+        "app/http/pagination.py",
         "Meta(ge=1, le=200)",
         "Meta(ge=0, le=200)",
         f"{PARAMETERS}/Limit/schema/minimum",
     ),
     (
-        "app/domain/tasks/schemas.py",
+        "app/http/pagination.py",
         "DEFAULT_LIMIT = 50",
         "DEFAULT_LIMIT = 25",
         f"{PARAMETERS}/Limit/description",

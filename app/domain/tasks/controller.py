@@ -8,6 +8,7 @@ from urllib.parse import quote
 from litestar import Controller, Request, delete, get, patch, post, put
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
+from app.domain.tasks.problems import TaskNotFound
 from app.domain.tasks.schemas import (
     CreateTaskHeaders,
     ListTasksQuery,
@@ -30,7 +31,6 @@ from app.http.problems import (
     IdempotencyKeyReused,
     InvalidCursor,
     PreconditionFailed,
-    TaskNotFound,
 )
 from app.http.responses import APIResponse, NotModifiedResponse
 from app.state import app_state

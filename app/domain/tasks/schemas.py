@@ -11,9 +11,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from app.http.etags import EntityTag
+from app.http.pagination import CursorToken, PageQuery
 from app.http.parameters import AnyETag, ETagList
-
-DEFAULT_LIMIT = 50
 
 # `\Z`, not `$`: Python's `$` lets a trailing newline through, ECMA 262's does not.
 UserId = Annotated[
@@ -32,8 +31,6 @@ Title = Annotated[
 ]
 Description = Annotated[str, Meta(max_length=16384, pattern=r"^[^\x00]*\Z")]
 SearchQuery = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z")]
-Limit = Annotated[int, Meta(ge=1, le=200)]
-CursorToken = Annotated[str, Meta(min_length=56, max_length=56, pattern=r"^[A-Za-z0-9_-]+\Z")]
 Timestamp = Annotated[datetime, Meta(tz=True)]
 IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[!-~]+\Z")]
 
@@ -112,11 +109,9 @@ class TaskPath(msgspec.Struct, frozen=True):
     task_id: UUID
 
 
-class ListTasksQuery(msgspec.Struct, frozen=True, kw_only=True):
+class ListTasksQuery(PageQuery, frozen=True, kw_only=True):
     """Query parameters of `listTasks`."""
 
-    limit: Limit = DEFAULT_LIMIT
-    cursor: CursorToken | None = None
     completed: bool | None = None
     q: SearchQuery | None = None
     created_after: Timestamp | None = None

@@ -322,7 +322,7 @@ async def provoke(pool: Database, sqlstate: str, constraint: str = "") -> None:
 
 async def store(pool: Database, user: str, new: TaskCreate) -> None:
     """Past everything that checks what a client sends."""
-    await TaskRepository(session=pool.sessions).create_task(user, new, None)
+    await TaskRepository(pool.fetch).create_task(user, new, None)
 
 
 @pytest.mark.requirement("FR-033")

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-import app.domain.tasks.models  # noqa: F401 - puts the table into the metadata
+import app.asgi  # noqa: F401 - registers every model
 from app.db.database import SCHEMA_REVISION, create_migration_engine
 from app.db.migrations import ALEMBIC_CONFIG, MigrationError, upgrade
 from tests.support import process

@@ -10,15 +10,16 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+import app.asgi  # noqa: F401 - registers every model
 from app.db.config import DatabaseConfig
 from app.db.database import (
-    CONSTRAINT_POINTERS,
     Database,
     DatabaseError,
     create_migration_engine,
     translate_error,
 )
 from app.db.errors import ReadOnlyDatabaseError
+from app.db.models import constraint_pointer
 from app.db.pool import ConnectError, ConnectionPool, PoolTimeoutError, QueryError
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
 
@@ -106,7 +107,14 @@ def test_a_refused_row_is_a_fault_of_the_body(constraint: str, pointer: str) -> 
     assert isinstance(meant, InvalidBody)
     assert meant.errors == [FieldError(pointer=pointer, detail="is refused by the database")]
     assert meant.to_problem("request-1").detail == "The body has one fault."
-    assert len(CONSTRAINT_POINTERS) == 3
+
+
+@pytest.mark.parametrize(
+    "name", [None, "", "ck_tasks_updated_at_not_before_created_at", "tasks_pkey"]
+)
+def test_a_constraint_without_a_pointer_is_an_error_of_the_service(name: str | None) -> None:
+    assert constraint_pointer(name) is None
+    assert isinstance(translate_error(DriverError("23514", name)), DatabaseError)
 
 
 @pytest.mark.parametrize(
@@ -280,23 +288,6 @@ def test_the_pool_is_told_what_was_asked_for(
     (((keywords,), options),) = given
     assert keywords == {**connection.connect_kwargs(statement), "timeout": 3}
     assert options == {"size": 7, "max_lifetime": max_lifetime, "named": connection is NOWHERE}
-
-
-@pytest.mark.requirement("FR-028", "FR-033", "FR-040")
-@pytest.mark.parametrize("connection", [NOWHERE, POOLER], ids=["direct", "pooled"])
-def test_a_session_has_a_connection_of_its_own(
-    connection: DatabaseConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url, options = made(
-        monkeypatch, lambda: Database(connection, pool_size=7, timeout=3, statement_timeout=2)
-    )
-    assert url == connection.url
-    assert options == {
-        "poolclass": NullPool,
-        "isolation_level": "AUTOCOMMIT",
-        "hide_parameters": True,
-        "connect_args": {**connection.connect_args(2), "timeout": 3},
-    }
 
 
 @pytest.mark.requirement("FR-028", "FR-039", "FR-040")

@@ -18,6 +18,7 @@ from msgspec import Meta
 from app.domain.tasks import schemas
 from app.domain.tasks.schemas import ListTasksQuery, ReplaceTaskHeaders, TaskPath, UserPath
 from app.http import etags, headers, parameters
+from app.http.pagination import CursorToken
 from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, NoParameters, Parameters
 from app.http.problems import FieldError, InvalidParameter
 from app.openapi.document import OpenAPIDocument
@@ -483,7 +484,7 @@ def test_replace_understands_only_an_asterisk_as_if_none_match(value: str) -> No
 CONSTRAINED = {
     "UserId": schemas.UserId,
     "Title": schemas.Title,
-    "Cursor": schemas.CursorToken,
+    "Cursor": CursorToken,
     "ETagList": parameters.ETagList,
 }
 

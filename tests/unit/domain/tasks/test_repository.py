@@ -9,13 +9,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
-from app.domain.tasks.idempotency import idempotency_params
+from app.db.idempotency import idempotency_params
 from app.domain.tasks.lists import list_statement
-from app.domain.tasks.models import TaskRecord
+from app.domain.tasks.problems import TaskNotFound
 from app.domain.tasks.repository import TaskRepository, _update_statement
 from app.domain.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskSort
 from app.http.etags import ETagCondition
-from app.http.problems import TaskNotFound
 
 pytestmark = pytest.mark.requirement("NFR-005")
 
@@ -73,17 +72,16 @@ def test_a_page_goes_on_behind_a_position(sort: TaskSort, order: SortOrder, sign
 
 
 class Waiting:
-    """A session whose statements find nothing, and which notes since when their time counts."""
+    """A database whose statements find nothing, and which notes since when their time counts."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.since: list[float | None] = []
         self.now = 100.0
-        self.bind = None
-        monkeypatch.setattr("app.domain.tasks.repository.monotonic", lambda: self.now)
+        monkeypatch.setattr("app.db.repository.monotonic", lambda: self.now)
 
-    async def fetch(self, *_: object, since: float | None = None) -> list[Any]:
+    async def fetch(self, *_: object, started_at: float | None = None) -> list[Any]:
         self.now += 1
-        self.since.append(since)
+        self.since.append(started_at)
         return []
 
 
@@ -92,9 +90,8 @@ class Waiting:
 async def test_the_question_why_a_change_found_nothing_has_the_time_that_is_left(
     change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session: Any = Waiting(monkeypatch)
-    tasks = TaskRepository.__new__(TaskRepository)
-    tasks.session = session
+    database = Waiting(monkeypatch)
+    tasks = TaskRepository(database.fetch)
     if_match = ETagCondition(any=False, strong=(UUID(int=1),))
     changes: dict[str, Any] = {
         "update": partial(tasks.update_task, patch=TaskPatch(title="a")),
@@ -102,7 +99,7 @@ async def test_the_question_why_a_change_found_nothing_has_the_time_that_is_left
     }
     with pytest.raises(TaskNotFound):
         await changes[change]("alice", UUID(int=2), if_match=if_match)
-    assert session.since == [None, 100.0]
+    assert database.since == [None, 100.0]
 
 
 @pytest.mark.requirement("FR-046")
@@ -129,7 +126,3 @@ def test_a_statement_is_built_once_for_each_set_of_members_and_filters() -> None
     sorted_by = (TaskSort.CREATED_AT, SortOrder.ASC)
     listed = list_statement(filters, *sorted_by, has_cursor=True)
     assert listed is list_statement(filters, *sorted_by, has_cursor=True)
-
-
-def test_what_a_repository_inherits_is_about_tasks() -> None:
-    assert TaskRepository.model_type is TaskRecord

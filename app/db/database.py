@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from itertools import product
 from time import monotonic
 from types import TracebackType
@@ -12,10 +14,11 @@ from advanced_alchemy.base import metadata_registry
 from asyncpg import Record
 from asyncpg import exceptions as pg
 from sqlalchemy import ClauseElement, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.config import DatabaseConfig
+from app.db.engine import SESSION_CONNECTION, create_session_config
 from app.db.errors import OutageLogger, ReadOnlyDatabaseError
 from app.db.models import constraint_pointer
 from app.db.pool import ConnectError, ConnectionPool, QueryError, is_connection_error
@@ -46,8 +49,6 @@ MISSING_PRIVILEGES = text(
 
 # Below the five minutes after which Neon suspends.
 DEFAULT_MAX_LIFETIME = 240
-# A suspended database may take seconds to start, and nobody waits behind a migration.
-MIGRATION_CONNECT_TIMEOUT = 15
 
 UNDEFINED_TABLE = "42P01"
 # Beside what belongs to a connection and passes with it, by class, then by code (PostgreSQL's
@@ -75,7 +76,7 @@ class DatabaseError(Exception):
 
 
 class Database:
-    """A pool of connections, each statement its own transaction."""
+    """A pool of connections, for single statements and for sessions."""
 
     def __init__(
         self,
@@ -99,6 +100,7 @@ class Database:
             max_lifetime=max_lifetime,
             named=not config.transaction_pooling,
         )
+        self._session_config = create_session_config()
         self._translate_errors = _ErrorTranslator(self.outage_logger)
 
     async def fetch(
@@ -122,6 +124,31 @@ class Database:
         with self._translate_errors:
             text, arguments, named = compile_statement(statement, values)
             return await self.pool.fetch(text, arguments, seconds, named=named)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """A session in one transaction, committed at the end of the block, else rolled back.
+
+        This is the only place that opens and ends transactions. Raises as `fetch` does, the time
+        being that of the whole block.
+        """
+        with self._translate_errors:
+            started_at = monotonic()
+            async with (
+                self.pool.connection(self.timeout) as connection,
+                asyncio.timeout(started_at + self.timeout - monotonic()),
+            ):
+                token = SESSION_CONNECTION.set(connection)
+                try:
+                    async with self._session_config.get_session() as session, session.begin():
+                        yield session
+                except DBAPIError as error:
+                    cause = error.driver_exception
+                    if isinstance(cause, pg.ReadOnlySQLTransactionError):
+                        self.pool.replace_connections()
+                    raise QueryError(cause) from None
+                finally:
+                    SESSION_CONNECTION.reset(token)
 
     async def schema_revision(self, timeout: float | None = None) -> str | None:
         """The schema's revision, None where there is none yet.
@@ -196,14 +223,3 @@ def translate_error(error: BaseException) -> Exception:
         errors = [FieldError(pointer=pointer, detail="is refused by the database")]
         return InvalidBody("The body has one fault.", errors=errors)
     return DatabaseError(f"SQLSTATE {code}, constraint {cause}")
-
-
-def create_migration_engine(config: DatabaseConfig) -> AsyncEngine:
-    """An engine for Alembic: one connection, past a pooler, with transactions."""
-    direct = config.direct_config()
-    return create_async_engine(
-        direct.url,
-        poolclass=NullPool,
-        hide_parameters=True,
-        connect_args={**direct.session_args(), "timeout": MIGRATION_CONNECT_TIMEOUT},
-    )

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.repository import FetchCallable
+from app.db.statements import FetchCallable
 from app.http.problems import IdempotencyKeyInUse, IdempotencyKeyReused
 
 TTL_HOURS = 24

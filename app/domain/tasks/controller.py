@@ -19,12 +19,17 @@ from app.domain.tasks.schemas import (
     TaskPatch,
     TaskPath,
     TaskReplace,
-    UserPath,
 )
 from app.http.body import JSON, MERGE_PATCH, JSONBody
 from app.http.etags import ETagCondition, is_not_modified
 from app.http.headers import CreatedHeaders, ETagHeaders
-from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, NoParameters, Parameters
+from app.http.parameters import (
+    IfMatchHeaders,
+    IfNoneMatchHeaders,
+    NoParameters,
+    Parameters,
+    UserPath,
+)
 from app.http.problems import (
     DatabaseUnavailable,
     IdempotencyKeyInUse,

@@ -37,7 +37,9 @@ class TaskRecord(ResourceRecord):
     description: Mapped[str | None] = mapped_column(Text)
     completed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     completed: Mapped[bool] = mapped_column(Computed("completed_at IS NOT NULL", persisted=True))
-    search: Mapped[str] = mapped_column(TSVECTOR, Computed(SEARCH_EXPRESSION, persisted=True))
+    search: Mapped[str] = mapped_column(
+        TSVECTOR, Computed(SEARCH_EXPRESSION, persisted=True), sort_order=4
+    )
 
     __table_args__ = (
         # The contract has the same limits, so a request that breaks one is rejected before. If the

@@ -119,11 +119,16 @@ COMPLETED_AT_ASSIGNMENTS: dict[bool, ColumnElement[Any]] = {
 
 
 class TaskRepository(StatementRepository):
-    """The tasks of all users. Every statement is filtered by the user its method is given."""
+    """The tasks of all users. Every statement is filtered by the user its method is given.
+
+    The comment on a method names what `ResourceRepository` has for it, and the CPU time that one
+    prepared statement saves in each call (research/0059).
+    """
 
     not_found = TaskNotFound
     by_id = SELECT
 
+    # Instead of `page`: 3.2 ms; here 0.4 ms with 50 tasks.
     async def list_tasks(
         self, user_id: str, query: ListTasksQuery, after: CursorPosition | None
     ) -> tuple[list[Task], CursorPosition | None]:
@@ -158,6 +163,7 @@ class TaskRepository(StatementRepository):
         )
         return await self.fetch(statement, values, started_at=started_at)
 
+    # Instead of `create`: 3.0 ms; here 0.2 ms, or 0.3 ms with a key.
     async def create_task(self, user_id: str, data: TaskCreate, key: str | None) -> Task:
         """Store a new task under a new id, with an idempotency key at most once.
 
@@ -182,6 +188,7 @@ class TaskRepository(StatementRepository):
             etag=format_etag(claim.etag),
         )
 
+    # Instead of `find`: 2.4 ms; here 0.1 ms.
     async def get_task(self, user_id: str, task_id: UUID) -> Task:
         """One task. Raises TaskNotFound."""
         task = await self._fetch_one(SELECT, {"owner": user_id, "task": task_id})
@@ -189,6 +196,7 @@ class TaskRepository(StatementRepository):
             raise TaskNotFound
         return task
 
+    # Instead of `put`: 8.5 ms; here 0.2 ms.
     async def replace_task(
         self,
         user_id: str,
@@ -217,6 +225,7 @@ class TaskRepository(StatementRepository):
             raise PreconditionFailed
         return task
 
+    # Instead of `change`: 4.6 ms; here 0.2 ms.
     async def update_task(
         self, user_id: str, task_id: UUID, patch: TaskPatch, *, if_match: ETagCondition | None
     ) -> Task:
@@ -237,6 +246,7 @@ class TaskRepository(StatementRepository):
         statement = partial(_update_statement, frozenset(sent), completed=completed)
         return _to_task(await self._change(statement, values, if_match))
 
+    # Instead of `remove`: 5.5 ms; here 0.2 ms.
     async def delete_task(
         self, user_id: str, task_id: UUID, *, if_match: ETagCondition | None
     ) -> None:

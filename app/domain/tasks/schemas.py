@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
@@ -12,12 +11,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.http.etags import EntityTag
 from app.http.pagination import CursorToken, PageQuery
-from app.http.parameters import AnyETag, ETagList
+from app.http.parameters import AnyETag, ETagList, IdempotencyKey, Timestamp, UserId
 
-# `\Z`, not `$`: Python's `$` lets a trailing newline through, ECMA 262's does not.
-UserId = Annotated[
-    str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:|@+-]*\Z")
-]
 # `\s` means different sets in Python and ECMA 262: the second class gives back what either takes
 # though it is no white space. Spelled out, the set would hold U+2028, which no generated JavaScript
 # survives (research/0033).
@@ -31,8 +26,6 @@ Title = Annotated[
 ]
 Description = Annotated[str, Meta(max_length=16384, pattern=r"^[^\x00]*\Z")]
 SearchQuery = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z")]
-Timestamp = Annotated[datetime, Meta(tz=True)]
-IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[!-~]+\Z")]
 
 
 class TaskSort(StrEnum):
@@ -94,12 +87,6 @@ class TaskPage(msgspec.Struct, frozen=True):
 
     items: Annotated[list[Task], Meta(max_length=200)]
     next_cursor: CursorToken | None
-
-
-class UserPath(msgspec.Struct, frozen=True):
-    """Path parameters of the collection."""
-
-    user_id: UserId
 
 
 class TaskPath(msgspec.Struct, frozen=True):

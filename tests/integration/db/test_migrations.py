@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from advanced_alchemy.alembic.commands import AlembicCommands
 from advanced_alchemy.base import orm_registry
 from alembic import command
 from alembic.config import Config
@@ -18,8 +19,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 import app.asgi  # noqa: F401 - registers every model
-from app.db.database import SCHEMA_REVISION, create_migration_engine
-from app.db.migrations import ALEMBIC_CONFIG, MigrationError, upgrade
+from app.db.database import SCHEMA_REVISION
+from app.db.engine import create_migration_config
+from app.db.migrations import SCRIPT_LOCATION, MigrationError, upgrade
 from tests.support import process
 from tests.support.database import connect, connection_to
 from tests.support.process import ROOT, execute, fetch, run, scratch_database, serving
@@ -80,11 +82,8 @@ def url(server_url: str) -> Iterator[str]:
         yield scratch
 
 
-def configuration(url: str, scripts: Path = ROOT / "migrations") -> Config:
-    made = Config(toml_file=ALEMBIC_CONFIG)
-    made.attributes["database_config"] = connection_to(url)
-    made.set_main_option("script_location", str(scripts))
-    return made
+def configuration(url: str, scripts: Path = SCRIPT_LOCATION) -> Config:
+    return AlembicCommands(create_migration_config(connection_to(url), str(scripts))).config
 
 
 def catalog(url: str) -> list[tuple[object, ...]]:
@@ -105,7 +104,7 @@ def revisions(url: str) -> list[tuple[object, ...]]:
 
 @pytest.mark.requirement("FR-039")
 def test_there_is_one_head_and_it_is_the_revision_that_the_service_needs() -> None:
-    scripts = ScriptDirectory.from_config(Config(toml_file=ALEMBIC_CONFIG))
+    scripts = ScriptDirectory(str(SCRIPT_LOCATION))
     assert scripts.get_heads() == [SCHEMA_REVISION]
     assert len(scripts.get_bases()) == 1
 
@@ -148,7 +147,7 @@ def test_a_migration_on_the_newest_revision_changes_nothing(url: str) -> None:
 @pytest.mark.requirement("FR-039")
 def test_the_models_make_the_schema_that_the_migrations_make(server_url: str, url: str) -> None:
     async def create_all(scratch: str) -> None:
-        engine = create_migration_engine(connection_to(scratch))
+        engine = create_migration_config(connection_to(scratch), "").get_engine()
         async with engine.begin() as connection:
             await connection.run_sync(orm_registry.metadata.create_all)
         await engine.dispose()

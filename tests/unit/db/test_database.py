@@ -7,15 +7,12 @@ from typing import Any
 import pytest
 from asyncpg import exceptions as pg
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 import app.asgi  # noqa: F401 - registers every model
 from app.db.config import DatabaseConfig
 from app.db.database import (
     Database,
     DatabaseError,
-    create_migration_engine,
     translate_error,
 )
 from app.db.errors import ReadOnlyDatabaseError
@@ -250,19 +247,6 @@ async def test_a_read_only_database_has_its_connections_replaced(
 POOLER = DatabaseConfig.from_url("postgresql://u:p@ep-x-pooler.example.org/db")
 
 
-def made(monkeypatch: pytest.MonkeyPatch, make: Any) -> tuple[Any, dict[str, Any]]:
-    """The URL and the options of the engine that is made."""
-    given: list[tuple[Any, dict[str, Any]]] = []
-
-    def create(url: Any, **options: Any) -> Any:
-        given.append((url, options))
-        return create_async_engine(url, **options)
-
-    monkeypatch.setattr("app.db.database.create_async_engine", create)
-    make()
-    return given[0]
-
-
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040", "FR-055")
 @pytest.mark.parametrize(
     ("limits", "statement", "max_lifetime"),
@@ -288,15 +272,3 @@ def test_the_pool_is_told_what_was_asked_for(
     (((keywords,), options),) = given
     assert keywords == {**connection.connect_kwargs(statement), "timeout": 3}
     assert options == {"size": 7, "max_lifetime": max_lifetime, "named": connection is NOWHERE}
-
-
-@pytest.mark.requirement("FR-028", "FR-039", "FR-040")
-def test_a_migration_has_one_direct_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    url, options = made(monkeypatch, lambda: create_migration_engine(POOLER))
-    direct = POOLER.direct_config()
-    assert url == direct.url
-    assert options == {
-        "poolclass": NullPool,
-        "hide_parameters": True,
-        "connect_args": {**direct.session_args(), "timeout": 15},
-    }

@@ -138,8 +138,8 @@ def test_nothing_is_migrated_through_a_pooler() -> None:
 def test_why_a_migration_failed_is_a_sentence(
     fault: Exception, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def upgrade(config: Any, target: str) -> None:
-        assert (config.attributes["database_config"], target) == (NOWHERE, "head")
+    def upgrade(*, config: Any, revision: str, **_: Any) -> None:
+        assert (config.engine.url, revision) == (NOWHERE.url, "head")
         assert config.get_alembic_option("script_location").endswith("/migrations")
         if isinstance(fault, DBAPIError):
             fault.__cause__ = fault.orig

@@ -154,7 +154,7 @@ EDITS = [
         f"{SCHEMAS}/Title/maxLength",
     ),
     (
-        "app/domain/tasks/schemas.py",
+        "app/http/parameters.py",
         r"[A-Za-z0-9][A-Za-z0-9._:|@+-]*\Z",
         r"[a-z0-9][a-z0-9._:|@+-]*\Z",
         f"{SCHEMAS}/UserId/pattern",
@@ -319,7 +319,7 @@ EDITS = [
         ERRORS,
     ),
     (
-        "app/http/problems.py",
+        "app/domain/tasks/problems.py",
         '    title = "There is no such task"',
         '    type = "/problems/no-such-task"\n    title = "There is no such task"',
         f"{RESPONSES}/TaskNotFound/content/application~1problem+json/examples",

@@ -1,4 +1,4 @@
-# Prints the ```sh blocks of a Markdown file that no "<!-- long -->" stands before.
+# Prints the ```sh blocks of a Markdown file, except those after a line "<!-- long -->".
 /^<!-- long -->$/ { long = 1 }
 /^```$/ && inside { inside = 0; next }
 inside { print }

@@ -3,8 +3,8 @@
 import os
 import signal
 
-# As process 1 of a container nothing ends by a signal that it has no handler for, and SIGTERM may
-# come during the imports, which take the most of a start. There is nothing to clean up yet.
+# Process 1 of a container ignores signals without a handler. SIGTERM may arrive during the imports,
+# which take most of the startup time; nothing needs cleaning up yet.
 signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
 
 from app.cli import main  # noqa: E402

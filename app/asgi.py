@@ -1,4 +1,4 @@
-"""The application: the only place that wires its parts together."""
+"""Composition root of the ASGI application."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from app.openapi.pages import page_routes
 from app.settings import Settings
 from app.state import AppState
 
-# Litestar's own alias leaves its parts untyped.
+# Litestar's alias `Guard` is only partly typed.
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None] | None]
 
 MAX_BODY_BYTES = 131_072
@@ -50,14 +50,14 @@ def create_app(
     middleware: Sequence[Middleware] = (),
     route_handlers: Sequence[ControllerRouterHandler] = (),
 ) -> HTTPMiddleware:
-    """Make the ASGI application.
+    """Create the ASGI application.
 
-    `guards`, `middleware` and `route_handlers` are the seam for components such as
-    authentication: they are Litestar's own kinds and apply to every operation. What they raise
-    becomes a problem like any other.
+    `guards`, `middleware` and `route_handlers` are the extension points, for example for
+    authentication. They are Litestar's types. Guards and middleware apply to every operation, and
+    their exceptions become problem responses (RFC 9457).
 
-    Raises RouteMismatchError when the operations here and in `openapi.yaml` differ, and
-    DatabaseUrlError without a usable DATABASE_URL.
+    Raises RouteMismatchError if the operations differ from `openapi.yaml`, and DatabaseUrlError
+    without a usable DATABASE_URL.
     """
     contract = OpenAPIDocument.load()
     operations = Router("/", route_handlers=ROUTE_HANDLERS)
@@ -69,9 +69,9 @@ def create_app(
         statement_timeout=settings.database_statement_timeout,
         max_lifetime=settings.database_pool_recycle,
     )
-    core = AppState(
-        contract, database, TaskRepository(database.fetch), CursorCodec(settings.cursor_secret)
-    )
+    secret = settings.cursor_secret
+    cursor_codec = CursorCodec(None if secret is None else secret.get_secret_value())
+    core = AppState(contract, database, TaskRepository(database.fetch), cursor_codec)
     framework = Litestar(
         route_handlers=[operations, *page_routes(), *route_handlers],
         guards=list(guards),
@@ -101,15 +101,15 @@ async def _lifespan(app: Litestar) -> AsyncGenerator[None]:
 
 
 async def _prepare_database(core: AppState) -> None:
-    """Open the first connection, name missing privileges and remove expired keys.
+    """Open a connection, log missing privileges and delete expired idempotency keys.
 
-    The service starts whatever comes of it: requests that need none of it can be served.
+    A failure is logged and does not stop the service: `/readyz` reports an unavailable database.
     """
     try:
         if missing := await core.database.missing_privileges():
             log.warning("privileges missing", privileges=missing)
         await delete_expired_keys(core.database.fetch)
     except DatabaseUnavailable:
-        pass  # the cause is in the log
-    except Exception as fault:  # noqa: BLE001 - what else may fail is not known here
-        log.warning("housekeeping failed", cause=f"{type(fault).__name__}: {fault}")
+        pass  # already logged
+    except Exception as error:  # noqa: BLE001 - no failure may stop the service
+        log.warning("housekeeping failed", cause=f"{type(error).__name__}: {error}")

@@ -36,18 +36,18 @@ from app.settings import ALL_ADDRESSES, Secret, Settings, SettingsError
 GRACEFUL_SHUTDOWN_TIMEOUT = 10
 PARENT_POLL_INTERVAL = 0.5
 LAST_STANDARD_FD = 2
-GC_THRESHOLD = 10_000  # objects made and not yet gone; a request makes some hundred
-# The exception of a signal handler is lost where Python calls back and ignores exceptions, such
-# as after a fork (logging's locks); so the wish is kept until it is granted.
+GC_THRESHOLD = 10_000  # net allocated objects; a request allocates some hundred
+# Python discards exceptions of a signal handler that interrupts some callbacks, for example those
+# after a fork. The event keeps the request to exit.
 _shutdown_requested = threading.Event()
 
 
 class BindError(Exception):
-    """The address cannot be listened on; the message names it."""
+    """The service cannot listen on an address; the message names the address."""
 
 
 def main() -> None:
-    """Run one command; a fault that a person can mend ends it with its message and status 1."""
+    """Run a command; exit with a message and status 1 if it cannot run."""
     _open_standard_fds()
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
     commands = {"serve": serve, "migrate": migrate, "doctor": doctor}
@@ -65,14 +65,14 @@ def main() -> None:
         SettingsError,
         embedded_postgres.EmbeddedError,
         migrations.MigrationError,
-    ) as fault:
-        sys.exit(str(fault))
+    ) as error:
+        sys.exit(str(error))
 
 
 def _open_standard_fds() -> None:
-    """Open the null device in place of each closed standard stream.
+    """Open the null device for each closed standard stream.
 
-    A socket would get its number, and libuv ends a process that closes one of these.
+    A socket would otherwise get its file descriptor, and libuv aborts when one of those is closed.
     """
     descriptor = os.open(os.devnull, os.O_RDWR)
     while descriptor <= LAST_STANDARD_FD:
@@ -81,27 +81,26 @@ def _open_standard_fds() -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Serve the API until a signal, on the database given or on the embedded one."""
+    """Serve the API until SIGINT or SIGTERM, on DATABASE_URL or the embedded PostgreSQL."""
     _exit_with_parent(settings.stop_with_parent)
-    # Before the embedded database, which takes seconds to start.
+    # Check the port first: the embedded PostgreSQL takes seconds to start.
     if settings.metrics_port is not None:
         _bind_socket(settings.metrics_host, settings.metrics_port).close()
     with (
         _bind_socket(settings.host, settings.port) as listener,
-        _open_database(settings) as (complete, data),
+        _open_database(settings) as (complete_settings, data),
     ):
-        app = create_app(complete)
-        server = create_server(app, complete)
+        app = create_app(complete_settings)
+        server = create_server(app, complete_settings)
         if app.metrics is not None:
             app.metrics.register_rejections(lambda: server.admission.rejected_total)
-        _listen(listener, server.config.backlog)  # who reads the address below may use it
+        _listen(listener, server.config.backlog)  # clients may connect when the URL is printed
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             server.should_exit = True
 
-        # Until uvicorn has handlers of its own a signal must not be lost. It raises the one that
-        # stopped it once more when it is done, and then nothing may cut short what follows: the
-        # end of the database.
+        # uvicorn replaces these handlers while it runs, and raises the received signal again when
+        # it is done. Neither that signal nor an earlier one may interrupt the database's shutdown.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         server.should_exit = _shutdown_requested.is_set()
@@ -109,18 +108,18 @@ def serve(settings: Settings) -> None:
         _print(f"Tasks API  {address}/api/v1", sys.stderr)
         _print(f"docs       {address}/docs", sys.stderr)
         _print(f"data       {data}", sys.stderr)
-        with _serve_metrics(app, complete) as metrics:
-            if metrics is not None:
-                _print(f"metrics    {metrics}", sys.stderr)
+        with _serve_metrics(app, complete_settings) as metrics_url:
+            if metrics_url is not None:
+                _print(f"metrics    {metrics_url}", sys.stderr)
             _print(f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)", sys.stderr)
             _freeze_gc()
             server.run(sockets=[listener])
 
 
 def _freeze_gc() -> None:
-    """Keep the collector of garbage from looking again and again at what is there to stay.
+    """Freeze objects created at startup so that the garbage collector does not scan them.
 
-    One look at all the objects of the libraries takes longer than ten requests.
+    A scan of all objects of the libraries takes longer than ten requests.
     """
     gc.collect()
     gc.freeze()
@@ -128,7 +127,7 @@ def _freeze_gc() -> None:
 
 
 def create_server(app: HTTPMiddleware, settings: Settings) -> Server:
-    """The HTTP server for an application."""
+    """Return the HTTP server for an application."""
     return Server(
         uvicorn.Config(
             app,
@@ -140,24 +139,24 @@ def create_server(app: HTTPMiddleware, settings: Settings) -> Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # nothing asks for the address of a client
+            proxy_headers=False,  # client addresses are not used
             timeout_keep_alive=settings.keep_alive_timeout,
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_TIMEOUT,
-            workers=1,  # otherwise uvicorn reads WEB_CONCURRENCY
+            workers=1,  # by default uvicorn reads WEB_CONCURRENCY
         ),
         AdmissionControl(settings.max_concurrent_requests, app.cors),
     )
 
 
 def migrate(settings: Settings) -> None:
-    """Bring the database's schema to the newest revision."""
-    with _open_database(settings) as (complete, data):
-        migrations.upgrade(complete.database_config())
+    """Upgrade the database schema to the latest revision."""
+    with _open_database(settings) as (complete_settings, data):
+        migrations.upgrade(complete_settings.database_config())
         _print(f"The schema is at revision {SCHEMA_REVISION}: {data}", sys.stdout)
 
 
 def doctor(settings: Settings) -> None:
-    """Say what this machine has and whether the service would run; status 1 if it would not."""
+    """Check that the service can run on this machine; exit with status 1 if it cannot."""
     names = ["litestar", "advanced-alchemy", "sqlalchemy", "asyncpg", "msgspec", "uvicorn"]
     _print(f"python     {platform.python_version()}, {platform.platform()}", sys.stdout)
     _print(f"libraries  {', '.join(f'{name} {version(name)}' for name in names)}", sys.stdout)
@@ -166,42 +165,45 @@ def doctor(settings: Settings) -> None:
         f"port       {settings.host}:{settings.port} is {'free' if free else 'in use'}", sys.stdout
     )
     if settings.database_url is None:
-        found, data = embedded_postgres.find_binaries(), _printable_path(settings.data_dir)
-        _print(f"database   embedded, {found}, data in {data}", sys.stdout)
-        current = True
+        binaries, data = embedded_postgres.find_binaries(), _printable_path(settings.data_dir)
+        _print(f"database   embedded, {binaries}, data in {data}", sys.stdout)
+        compatible = True
     else:
-        current = _check_schema(settings)
-    if not (free and current):
+        compatible = _check_schema(settings)
+    if not (free and compatible):
         sys.exit(1)
 
 
 def _print(line: str, stream: TextIO | None) -> None:
-    """Print a line, also where the stream is closed or cannot be written."""
+    """Print a line; ignore a stream that is closed or cannot be written."""
     if stream is None:
         return
     try:
         print(line, file=stream, flush=True)
     except OSError:
-        # Python would end with a status of its own, as it tries again to write what is buffered.
+        # At exit Python flushes the buffer again, fails and replaces the exit status.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
 
 
 def _check_schema(settings: Settings) -> bool:
-    """Whether the database that is given answers and has the schema; both are printed."""
+    """Print the schema revision of DATABASE_URL; return whether this version can use it."""
     try:
-        found = migrations.get_revision(settings.database_config())
-    except migrations.MigrationError as fault:
-        _print(f"database   given. {fault}", sys.stdout)
+        revision = migrations.get_revision(settings.database_config())
+    except migrations.MigrationError as error:
+        _print(f"database   given. {error}", sys.stdout)
         return False
-    _print(f"database   given, schema revision {found}, needed {SCHEMA_REVISION}", sys.stdout)
-    return is_schema_compatible(found)
+    _print(f"database   given, schema revision {revision}, needed {SCHEMA_REVISION}", sys.stdout)
+    return is_schema_compatible(revision)
 
 
 @contextmanager
 def _open_database(settings: Settings) -> Generator[tuple[Settings, str]]:
-    """Settings that have a database, and where it is in words; the embedded one is migrated."""
+    """Yield settings with a database URL, and a printable location of the database.
+
+    Without DATABASE_URL, run the embedded PostgreSQL and upgrade its schema if necessary.
+    """
     if settings.database_url is not None:
         yield settings, settings.database_config().url.render_as_string(hide_password=True)
         return
@@ -209,34 +211,34 @@ def _open_database(settings: Settings) -> Generator[tuple[Settings, str]]:
     with embedded_postgres.run_postgres(settings.data_dir) as url:
         if _shutdown_requested.is_set():
             sys.exit(0)
-        complete = msgspec.structs.replace(settings, database_url=Secret(url))
-        if not migrations.has_compatible_schema(complete.database_config()):
-            migrations.upgrade(complete.database_config())
-        yield complete, _printable_path(settings.data_dir.resolve())
+        complete_settings = msgspec.structs.replace(settings, database_url=Secret(url))
+        if not migrations.has_compatible_schema(complete_settings.database_config()):
+            migrations.upgrade(complete_settings.database_config())
+        yield complete_settings, _printable_path(settings.data_dir.resolve())
 
 
 @contextmanager
 def _serve_metrics(app: HTTPMiddleware, settings: Settings) -> Generator[str | None]:
-    """Where the metrics are served, None where they are off."""
+    """Serve the metrics until the end of the block; yield their URL, or None if they are off."""
     if app.metrics is None or settings.metrics_port is None:
         yield None
         return
     listener = _bind_socket(settings.metrics_host, settings.metrics_port)
-    address = _format_url(listener)
+    origin = _format_url(listener)
     with app.metrics.serve(listener):
-        yield f"{address}/metrics"
+        yield f"{origin}/metrics"
 
 
 def _format_url(listener: socket.socket) -> str:
-    """A URL at which this machine reaches a listener."""
+    """Return a URL of the listener that works on this machine."""
     host, port = listener.getsockname()[:2]
-    if host in {"0.0.0.0", "::"}:  # noqa: S104 - not bound here
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
         host = "::1" if _is_ipv6_only(listener) else "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _printable_path(path: Path) -> str:
-    """A path as text; bytes that are not UTF-8 are escaped, so that any stream can print it."""
+    """Return a path as text; bytes that are not UTF-8 are escaped, because streams reject them."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -246,29 +248,35 @@ def _is_ipv6_only(listener: socket.socket) -> bool:
 
 
 def _bind_socket(host: str, port: int) -> socket.socket:
-    """A socket that holds the address. uvicorn's own ends the process with a line in the log."""
-    everywhere = host == ALL_ADDRESSES
-    both = everywhere and socket.has_dualstack_ipv6()
-    listener = socket.socket(socket.AF_INET6 if both or ":" in host else socket.AF_INET)
+    """Return a socket bound to the address; raises BindError.
+
+    uvicorn would log the error and end the process.
+    """
+    is_wildcard = host == ALL_ADDRESSES
+    dual_stack = is_wildcard and socket.has_dualstack_ipv6()
+    listener = socket.socket(socket.AF_INET6 if dual_stack or ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        if both:
+        if dual_stack:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(("" if everywhere else host, port))
-    except OSError as fault:
+        listener.bind(("" if is_wildcard else host, port))
+    except OSError as error:
         listener.close()
-        msg = f"Cannot listen on {host}, port {port}: {fault.strerror}."
+        msg = f"Cannot listen on {host}, port {port}: {error.strerror}."
         raise BindError(msg) from None
     return listener
 
 
 def _listen(listener: socket.socket, backlog: int) -> None:
-    """Accept connections. Of two services that start together both may have bound the address."""
+    """Listen on a bound socket; raises BindError.
+
+    With SO_REUSEADDR two processes can bind the same address: only one of them can listen.
+    """
     try:
         listener.listen(backlog)
-    except OSError as fault:
+    except OSError as error:
         host, port = listener.getsockname()[:2]
-        msg = f"Cannot listen on {host}, port {port}: {fault.strerror}."
+        msg = f"Cannot listen on {host}, port {port}: {error.strerror}."
         raise BindError(msg) from None
 
 
@@ -281,7 +289,10 @@ def _is_port_free(host: str, port: int) -> bool:
 
 
 def _exit_with_parent(parent: int | None) -> None:
-    """Stop, as SIGTERM does, when the parent has ended: a task runner stops no child."""
+    """Send SIGTERM to this process when the parent ends; a killed task runner stops no child.
+
+    Raises SettingsError if `parent` is not the parent's process ID.
+    """
     if parent is None:
         return
     if parent != os.getppid():

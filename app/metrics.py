@@ -1,8 +1,7 @@
-"""What the process measures of itself, for Prometheus; off unless METRICS_PORT is set.
+"""Prometheus metrics of the process; disabled unless METRICS_PORT is set.
 
-Names and labels are those of OpenTelemetry's semantic conventions (HTTP server, database client),
-as Prometheus spells them. A route is a label by its template, so there are as many series as the
-contract has operations, however many users and tasks there are.
+Names and labels follow OpenTelemetry's semantic conventions for HTTP servers and database clients.
+The route label is the route template, so the number of series does not grow with users and tasks.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ from prometheus_client.registry import Collector
 
 from app.logging import log_writer
 
-# Seconds: from a read that PostgreSQL has in memory to the limit for a request at the database.
+# Seconds: from a cached read to the longest time that a request may wait for the database.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
-# Of the server of the metrics. A scrape takes milliseconds, and few ask.
+# Limits of the metrics server. A scrape takes milliseconds, and there are few scrapers.
 MAX_THREADS = 8
-SCRAPE_TIMEOUT = 10.0
+SCRAPE_TIMEOUT = 10.0  # seconds
 
 
 class PoolStats(NamedTuple):
-    """How many connections to the database there are; asked only when the metrics are."""
+    """Callables that return the pool's numbers of connections; called at each scrape."""
 
     in_use: Callable[[], int]
     idle_count: Callable[[], int]
@@ -47,10 +46,9 @@ class PoolStats(NamedTuple):
 
 
 class Metrics:
-    """The figures of one process."""
+    """Metrics of one process."""
 
     def __init__(self, pool: PoolStats) -> None:
-        """Take the pool whose connections are counted."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -90,16 +88,18 @@ class Metrics:
         self._series: dict[tuple[str, str | None, int], Histogram] = {}
 
     def register_rejections(self, rejected: Callable[[], int]) -> None:
-        """Take what tells how many requests were refused for load so far."""
-        words = "Requests that were refused since others were being served."
-        self.registry.register(_FunctionCounter("http_server_rejected_requests", words, rejected))
+        """Register the counter of requests rejected by the concurrency limit."""
+        documentation = "Requests that were refused since others were being served."
+        self.registry.register(
+            _FunctionCounter("http_server_rejected_requests", documentation, rejected)
+        )
 
     def request_started(self) -> None:
-        """Count a request as being served."""
+        """Count a request as active."""
         self._active.inc()
 
     def request_finished(self, method: str, route: str | None, status: int, seconds: float) -> None:
-        """Count it as served; `route` is a template, None for a path that is no operation's."""
+        """Record a finished request; `route` is a template, or None for an unknown path."""
         self._active.dec()
         key = (method, route, status)
         series = self._series.get(key)
@@ -109,7 +109,10 @@ class Metrics:
 
     @contextmanager
     def serve(self, listener: socket.socket) -> Generator[None]:
-        """Answer scrapes on a bound socket, in threads, until the end. Raises OSError."""
+        """Serve scrapes on a bound socket, in threads, until the end of the block.
+
+        Raises OSError if the socket cannot listen.
+        """
         server = _Server(listener, make_wsgi_app(self.registry))
         thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
         thread.start()
@@ -122,7 +125,7 @@ class Metrics:
 
 
 class _FunctionCounter(Collector):
-    """A number that is counted elsewhere."""
+    """A counter whose value a function returns."""
 
     def __init__(self, name: str, documentation: str, count: Callable[[], int]) -> None:
         self.name = name
@@ -130,14 +133,14 @@ class _FunctionCounter(Collector):
         self.count = count
 
     def collect(self) -> Iterable[Metric]:
-        """Ask when the metrics are asked for."""
+        """Yield the current value."""
         yield CounterMetricFamily(self.name, self.documentation, self.count())
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Serves WSGI in threads, with the limits that prometheus_client's own server lacks.
+    """Threaded WSGI server with limits on threads and time.
 
-    There each silent connection keeps a thread for as long as it stays open.
+    prometheus_client's server has none: each idle connection holds a thread.
     """
 
     daemon_threads = True
@@ -152,34 +155,34 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
         self.set_app(app)
         self.server_activate()
-        self._since: dict[socket.socket, float] = {}
+        self._started: dict[socket.socket, float] = {}
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401, ARG002
-        """Whether one more connection is served; one that is not is closed."""
-        return len(self._since) < MAX_THREADS
+        """Return whether to serve a connection; the caller closes a rejected one."""
+        return len(self._started) < MAX_THREADS
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """Serve a connection in a thread."""
-        self._since[request] = time.monotonic()
+        self._started[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def close_request(self, request: Any) -> None:  # noqa: ANN401
-        """Forget a connection."""
-        self._since.pop(request, None)
+        """Close a connection and release its slot."""
+        self._started.pop(request, None)
         super().close_request(request)
 
     def service_actions(self) -> None:
-        """End what has taken too long; called every half second, and after each connection."""
+        """Close connections after SCRAPE_TIMEOUT; called every 0.5 s and after each connection."""
         now = time.monotonic()
-        for request, since in list(self._since.items()):
-            if now - since > SCRAPE_TIMEOUT:
-                with suppress(OSError):  # it has just ended
+        for request, started in list(self._started.items()):
+            if now - started > SCRAPE_TIMEOUT:
+                with suppress(OSError):  # already disconnected
                     request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Say nothing of a client that has gone; the application answers its own faults."""
+        """Do not log disconnected clients; the WSGI application handles its own errors."""
 
 
 class _Handler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-        """Write no line for a scrape."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - overridden parameter
+        """Do not log scrapes."""

@@ -1,11 +1,10 @@
-"""The service's settings, read once from the environment."""
+"""Settings from environment variables, read once at startup."""
 
 from __future__ import annotations
 
 import getpass
 import os
 from collections.abc import Iterator, Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
@@ -16,16 +15,17 @@ from sqlalchemy.engine import URL
 
 from app.db.config import MAX_PORT, DatabaseConfig, DatabaseUrlError, is_resolvable
 from app.http.origins import OriginsError, parse_origins
+from app.logging import LogFormat, LogLevel
 
 ALL_ADDRESSES = "*"  # of IPv4 and IPv6
 
 
 class SettingsError(Exception):
-    """The environment is at fault; the message has one line for each variable that is."""
+    """Invalid settings; the message has one line for each invalid variable, without its value."""
 
 
 class Secret:
-    """A text that shows itself only when asked to."""
+    """A string that `repr` does not show."""
 
     __slots__ = ("_value",)
 
@@ -33,7 +33,7 @@ class Secret:
         self._value = value
 
     def get_secret_value(self) -> str:
-        """The text itself."""
+        """Return the string."""
         return self._value
 
     def __repr__(self) -> str:
@@ -46,27 +46,11 @@ class Secret:
         return hash(self._value)
 
 
-class LogLevel(StrEnum):
-    """The least severe kind of line that is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogFormat(StrEnum):
-    """How a log line looks; `auto` is text on a terminal and JSON elsewhere."""
-
-    AUTO = "auto"
-    JSON = "json"
-    TEXT = "text"
-
-
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """One field for each environment variable, which has the field's name in capitals.
+    """Settings of one process; each field is read from its name in upper case.
 
-    README.md describes each; a test holds its table against these fields.
+    docs/configuration.md describes each setting, and a test compares its tables with these fields.
+    Timeouts and `database_pool_recycle` are in seconds.
     """
 
     host: str = "127.0.0.1"
@@ -93,9 +77,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Read every setting from `environ`; an empty variable, but HOST, counts as absent.
+        """Read the settings from `environ`.
 
-        Raises SettingsError that names every variable at fault. Values are not repeated in it.
+        Empty variables are treated as unset, except HOST, which then means ALL_ADDRESSES. Raises
+        SettingsError with all invalid variables.
         """
         values: dict[str, Any] = {}
         faults: list[str] = []
@@ -116,7 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return settings
 
     def database_config(self) -> DatabaseConfig:
-        """How to reach the database. Raises DatabaseUrlError where there is no usable URL."""
+        """Return the connection parameters; raises DatabaseUrlError without a usable URL."""
         if self.database_url is None:
             msg = "there is no database URL"
             raise DatabaseUrlError(msg)
@@ -154,9 +139,9 @@ def _decode(type_: type, raw: Any) -> Any:  # noqa: ANN401 - msgspec's signature
 
 
 def _cross_field_errors(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """The faults that a field's type alone cannot state."""
+    """Return the errors that a field's type cannot express."""
     if settings.database_url is None:
-        # With the embedded database served, another one would be migrated.
+        # `serve` would use the embedded database, and `migrate` another one.
         about_one = ("database_direct_url", "database_transaction_pooling")
         given = [name for name in about_one if getattr(settings, name)]
         faults = [f"{name.upper()}: is of no use without DATABASE_URL" for name in given]
@@ -186,7 +171,7 @@ def _url_errors(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
 
 
 def _default_url_errors(name: str, url: URL, environ: Mapping[str, str]) -> Iterator[str]:
-    """The faults of what the driver, like libpq, takes for the parts that a URL leaves out."""
+    """Yield the errors in the driver's defaults for absent parts of a URL (as in libpq)."""
     if not (url.username or environ.get("PGUSER") or _has_user_name()):
         yield f"{name.upper()}: names no user, and user ID {os.getuid()} has no name"
     port = environ.get("PGPORT")

@@ -1,31 +1,31 @@
-"""The image's health check: exits with 0 if the service in this container is alive, else with 1.
+"""Health check of the image: exit with 0 if `GET /livez` succeeds, else with 1.
 
-Liveness: it leaves a suspended database asleep, and a restart would not help one that is away.
-Unlike `urllib.request`, `http.client` does not use the proxy in `http_proxy`.
+It checks liveness without the database: a restart does not repair an unavailable database, and a
+suspended one is not woken. Unlike `urllib.request`, `http.client` ignores `http_proxy`.
 """
 
 import http.client
 import os
 import sys
 
-SECONDS = 4
-# An address that listens on all of them has none of its own; the image need not know `localhost`.
-EVERY_ADDRESS = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+TIMEOUT = 4  # seconds
+# A client cannot connect to a wildcard address. The image may not resolve `localhost`.
+LOOPBACK = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 def main() -> None:
-    """Ask `/livez` at the address that the service listens on."""
+    """Request `/livez` at HOST and PORT."""
     host = os.environ.get("HOST", "127.0.0.1")
     connection = http.client.HTTPConnection(
-        EVERY_ADDRESS.get(host, host),
+        LOOPBACK.get(host, host),
         int(os.environ.get("PORT") or 8000),
-        timeout=SECONDS,
+        timeout=TIMEOUT,
     )
     try:
         connection.request("GET", "/livez")
         status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as fault:
-        sys.exit(str(fault))
+    except (OSError, http.client.HTTPException) as error:
+        sys.exit(str(error))
     if status != http.client.OK:
         sys.exit(f"/livez answered {status}")
 

@@ -1,4 +1,4 @@
-"""How Alembic runs here: online, asynchronously, one transaction for each migration."""
+"""Alembic environment: online and asynchronous, with one transaction per migration."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from app.db.engine import create_migration_config
 from app.db.migrations import CASE_SAMPLES, SCRIPT_LOCATION, require_simple_case_mapping
 from app.settings import Settings
 
-# Any fixed number, as long as nothing else on the database locks the same one.
+# An arbitrary key; no other advisory lock of the database may use it.
 MIGRATION_LOCK = 7_230_711_301
 
 
 def run(connection: SyncConnection) -> None:
-    """Migrate on one connection while no other process does."""
-    # Of the session, not of a transaction: it has to span the migrations' own.
+    """Run the migrations under an advisory lock, which excludes other processes."""
+    # A session-level lock spans the transactions of the migrations.
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
     connection.commit()
     try:
@@ -42,8 +42,8 @@ def run(connection: SyncConnection) -> None:
 
 
 def check_case_mapping(connection: SyncConnection) -> None:
-    """Reject a database in which a search would not find what the contract says."""
-    # The first migration looks at the encoding.
+    """Reject a database whose lower() breaks the contract's search; raises MigrationError."""
+    # The first migration rejects other encodings.
     if connection.scalar(text("SHOW server_encoding")) == "UTF8":
         lowered = connection.scalar(text("SELECT lower(:cases)"), {"cases": CASE_SAMPLES})
         require_simple_case_mapping(str(lowered))
@@ -51,9 +51,12 @@ def check_case_mapping(connection: SyncConnection) -> None:
 
 
 async def main() -> None:
-    """Open the connection that `run` needs."""
+    """Connect to the database and run the migrations.
+
+    The service passes its engine; the `alembic` command reads the environment.
+    """
     engine = getattr(context.config, "engine", None)
-    if engine is None:  # called by Alembic's own command
+    if engine is None:
         config = Settings.from_env(os.environ).database_config()
         engine = create_migration_config(config, str(SCRIPT_LOCATION)).get_engine()
     try:

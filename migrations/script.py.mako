@@ -1,7 +1,7 @@
 """${message}
 
-Lock and deploy safety: SAY HERE which locks this takes, for how long, and whether the version
-of the service before it works with the schema after it.
+Lock and deploy safety: SAY HERE which locks the migration takes and for how long. Say whether the
+previous version of the service works with the new schema.
 
 Revision: ${up_revision}
 After: ${down_revision | comma,n}
@@ -18,7 +18,7 @@ depends_on = ${repr(depends_on)}
 
 
 def upgrade() -> None:
-    # A statement that waits longer for a lock fails and leaves nothing behind: one transaction.
+    # If a statement waits longer for a lock, it fails and the transaction is rolled back.
     op.execute("SET LOCAL lock_timeout = '5s'")
     ${upgrades if upgrades else "pass"}
 

@@ -1,4 +1,4 @@
-"""Fixtures: a migrated PostgreSQL for each worker, emptied after each test that used it."""
+"""Fixtures: one migrated PostgreSQL per worker, truncated after each test that used it."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ from app.http.middleware import HTTPMiddleware
 from app.openapi.document import OpenAPIDocument
 from app.settings import Settings
 from tests.support.client import ContractClient
-from tests.support.database import GIVEN, connect, connection_to, settings_for
+from tests.support.database import DATABASE_VARIABLES, connect, database_config_for, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database
 
-# rich, which a tool of the tests brings along, would draw the stack of a fault with all that is in
-# its variables: for seconds, in which a test that ought to fail seems to hang.
-_IN_WORDS = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _IN_WORDS])
+# If rich is installed, structlog renders a traceback with all local variables. That takes seconds,
+# and a failing test seems to hang.
+_PLAIN_TRACEBACKS = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _PLAIN_TRACEBACKS])
 
 POSTGRES = int(os.environ.get("TEST_POSTGRES") or 18)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures that tests recorded, from whatever worker they come."""
+    """Print the figures that the tests of all workers recorded."""
     for report in terminalreporter.getreports("passed"):
-        for name, figure in report.user_properties:
-            terminalreporter.write_line(f"{name}: {figure}")
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL of this worker's own, empty. TEST_POSTGRES chooses its version.
+    """Return the URL of an empty PostgreSQL for this worker; TEST_POSTGRES sets its version.
 
-    With DATABASE_URL it is a database of this worker's own on that server.
+    With DATABASE_URL it is a new database on that server.
     """
-    given = GIVEN.get("DATABASE_URL")
-    data = tmp_path_factory.mktemp("postgres")
-    own = embedded_postgres.run_postgres(data, major=POSTGRES, durable=False)
-    with scratch_database(given) if given else own as url:
+    external_url = DATABASE_VARIABLES.get("DATABASE_URL")
+    data_dir = tmp_path_factory.mktemp("postgres")
+    embedded = embedded_postgres.run_postgres(data_dir, major=POSTGRES, durable=False)
+    with scratch_database(external_url) if external_url else embedded as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def database_url(server_url: str) -> str:
-    """The database of this worker, migrated by Alembic."""
-    upgrade(connection_to(server_url))
+    """Migrate the database of this worker and return its URL."""
+    upgrade(database_config_for(server_url))
     return server_url
 
 
 @pytest.fixture(scope="module")
 def url(server_url: str) -> Iterator[str]:
-    """A migrated database that nothing but the tests of one module uses."""
+    """Return the URL of a migrated database for the tests of one module."""
     with scratch_database(server_url) as scratch:
-        upgrade(connection_to(scratch))
+        upgrade(database_config_for(scratch))
         yield scratch
 
 
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A migrated PostgreSQL for the tests of one module, whatever server the others use.
+def embedded_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start a migrated embedded PostgreSQL for one module, even if DATABASE_URL is set.
 
-    Its URL is to be given to the service as it is, without the variables of `GIVEN`.
+    Pass its URL to the service unchanged, without the variables in `DATABASE_VARIABLES`.
     """
     with embedded_postgres.run_postgres(
         tmp_path_factory.mktemp("own"), major=POSTGRES, durable=False
@@ -79,20 +79,18 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def settings(database_url: str) -> Settings:
-    """Settings for the database of this worker."""
     return settings_for(database_url)
 
 
 @pytest.fixture(scope="session")
 async def running_app(settings: Settings) -> AsyncIterator[HTTPMiddleware]:
-    """The application, started."""
     async with running(create_app(settings)) as app:
         yield app
 
 
 @pytest.fixture(scope="session")
 async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of the tests' own, to look at rows behind the service's back."""
+    """A connection to read and write rows without the service."""
     opened = await connect(database_url)
     yield opened
     await opened.close()
@@ -100,25 +98,23 @@ async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def database(connection: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """The database of this worker; no task outlives the test."""
+    """The database of this worker, truncated after the test."""
     yield connection
     await connection.execute("TRUNCATE tasks, idempotency_keys")
 
 
 @pytest.fixture
 async def app(running_app: HTTPMiddleware, database: asyncpg.Connection) -> HTTPMiddleware:  # noqa: ARG001 - emptied
-    """The application on an empty database."""
     return running_app
 
 
 @pytest.fixture
 async def client(app: HTTPMiddleware) -> AsyncIterator[ContractClient]:
-    """A client that holds every response against the contract."""
+    """A client that checks every response against the contract."""
     async with ContractClient(app) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
 def contract() -> OpenAPIDocument:
-    """The contract as the service reads it."""
     return OpenAPIDocument.load()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from itertools import product
 from time import monotonic
@@ -31,7 +31,7 @@ SCHEMA_REVISION = "0002"
 REVISION = text(
     "SELECT version_num, current_setting('transaction_read_only')::boolean FROM alembic_version"
 )
-# What the service needs on the table of each model; README, "Database roles", grants it.
+# What the service needs on the table of each model; docs/guides/postgresql.md, "Roles", grants it.
 TABLE_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 # Reads catalogs that every role may read. Without USAGE on a schema its tables are not found.
 MISSING_PRIVILEGES = text(
@@ -126,7 +126,7 @@ class Database:
             return await self.pool.fetch(text, arguments, seconds, named=named)
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
+    async def session(self) -> AsyncGenerator[AsyncSession]:
         """A session in one transaction, committed at the end of the block, else rolled back.
 
         This is the only place that opens and ends transactions. Raises as `fetch` does, the time

@@ -61,10 +61,11 @@ class PooledDialect(PGDialect_asyncpg):
             pooled.adapted = adapted
         return pooled.adapted
 
-    def on_connect(self) -> None:
+    def on_connect(self) -> Any:  # noqa: ANN401 - untyped there
         """Nothing, since `connect` has done it."""
+        return None
 
-    def is_disconnect(self, e: Any, *_: object) -> bool:  # noqa: ANN401 - untyped there
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:  # noqa: ANN401, ARG002
         """Whether the connection is to be replaced, by the same rule as for other statements."""
         return not is_statement_error(getattr(e, "driver_exception", e))
 

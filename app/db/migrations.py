@@ -19,7 +19,7 @@ SCRIPT_LOCATION = Path(__file__).parents[2] / "migrations"
 # Of a schema without USAGE the server does not say that it may not be used (3F000).
 _NOT_PERMITTED = {"42501", "3F000"}
 MIGRATION_PRIVILEGES = "USAGE and CREATE on the schema, and its tables must belong to it"
-GUIDE = 'README, "Database roles"'
+GUIDE = 'docs/guides/postgresql.md, "Roles"'
 
 REVISION_TIMEOUT = 15.0  # a suspended database takes a moment
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from time import monotonic
@@ -250,7 +250,7 @@ class ConnectionPool:
             self._slots.release()
 
     @asynccontextmanager
-    async def connection(self, timeout: float) -> AsyncIterator[PooledConnection]:
+    async def connection(self, timeout: float) -> AsyncGenerator[PooledConnection]:
         """A connection for several statements. No other request has it meanwhile.
 
         It goes back to the pool unless it is closed, invalid or still in a transaction.

@@ -90,9 +90,8 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
     def __init__(self, *, session: AsyncSession, **options: Any) -> None:  # noqa: ANN401 - the library's
         # `Database.session` translates exceptions. The library would turn every error of the driver
         # into a conflict (research/0006). INSERT and UPDATE return what the database computed.
-        super().__init__(
-            session=session, **{"wrap_exceptions": False, "auto_refresh": False, **options}
-        )
+        options = {"wrap_exceptions": False, "auto_refresh": False, **options}
+        super().__init__(session=session, **options)
 
     async def find(
         self, user_id: str, id_: UUID, *, if_match: ETagCondition | None = None, lock: bool = False

@@ -1,4 +1,4 @@
-"""The data folder: its locks, what a crash left in it, its log, the place of the socket."""
+"""Data directory: lock files, recovery after a crash, log file, socket directory."""
 
 import fcntl
 import os
@@ -16,54 +16,66 @@ from app.embedded_postgres.error import EmbeddedError
 from app.embedded_postgres.user import ServerUser, chown
 
 SOCKET_DIR_PREFIX = "tasks-pg-"
-_MAX_SOCKET_PATH_BYTES = 103  # macOS; Linux would take 107
-# initdb of a start that was killed runs to its end first, which takes long on a busy machine.
+_MAX_SOCKET_PATH_BYTES = 103  # the limit of macOS; Linux allows 107
+# Seconds. After a killed start, initdb may still run, which takes long on a busy machine.
 _ORPHAN_TIMEOUT = 30.0
 
 
 @contextmanager
-def lock_data_dir(folder: Path, account: ServerUser | None) -> Generator[IO[str]]:
-    """Hold the folder; yields a record for the name of a socket folder elsewhere."""
-    path = folder / "service.lock"
+def lock_data_dir(data_dir: Path, user: ServerUser | None) -> Generator[IO[str]]:
+    """Lock the data directory; yield the lock file, which stores an outside socket directory.
+
+    A crash may leave that socket directory: the next call removes it. Raises EmbeddedError if
+    another service holds the lock.
+    """
+    path = data_dir / "service.lock"
     try:
-        handle = _lock(path, account)
+        handle = _lock(path, user)
     except BlockingIOError:
         holder = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0] or "unknown"
         raise EmbeddedError(
-            f"Another service (process {holder}) is using the data folder {folder}. Stop it first."
+            f"Another service (process {holder}) is using the data folder {data_dir}. "
+            "Stop it first."
         ) from None
-    with os.fdopen(handle, "r+", encoding="utf-8", errors="surrogateescape") as record:
-        left = Path(record.read().partition("\n")[2])
-        if left.name.startswith(SOCKET_DIR_PREFIX):
-            shutil.rmtree(left, ignore_errors=True)
-        record.seek(0)
-        record.truncate()
-        print(os.getpid(), file=record, flush=True)
-        yield record
+    with os.fdopen(handle, "r+", encoding="utf-8", errors="surrogateescape") as lock_file:
+        socket_dir = Path(lock_file.read().partition("\n")[2])
+        if socket_dir.name.startswith(SOCKET_DIR_PREFIX):
+            shutil.rmtree(socket_dir, ignore_errors=True)
+        lock_file.seek(0)
+        lock_file.truncate()
+        print(os.getpid(), file=lock_file, flush=True)
+        yield lock_file
 
 
-def wait_for_orphan(folder: Path, cluster: Path, account: ServerUser | None) -> int:
-    """Wait for a server that outlived its service; returns a descriptor that holds server.lock."""
+def wait_for_orphan(data_dir: Path, cluster: Path, user: ServerUser | None) -> int:
+    """Stop a server that outlived its service; return a file descriptor that holds server.lock.
+
+    Raises EmbeddedError if the server still runs after _ORPHAN_TIMEOUT.
+    """
     deadline = time.monotonic() + _ORPHAN_TIMEOUT
-    is_told = False
+    is_signalled = False
     while True:
         with suppress(BlockingIOError):
-            return _lock(folder / "server.lock", account)
+            return _lock(data_dir / "server.lock", user)
         status = read_postmaster_pid(cluster)
-        if status and not is_told:  # Linux has told it already, which does no harm
-            is_told = True
+        if status and not is_signalled:  # on Linux PR_SET_PDEATHSIG has done so; twice is harmless
+            is_signalled = True
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(int(status[0]), signal.SIGINT)
         if time.monotonic() > deadline:
             holder = status[0] if status else "unknown"
             raise EmbeddedError(
-                f"The last PostgreSQL of {folder} (process {holder}) does not stop."
+                f"The last PostgreSQL of {data_dir} (process {holder}) does not stop."
             )
         time.sleep(0.01)
 
 
 def read_postmaster_pid(cluster: Path) -> list[str]:
-    """Return postmaster.pid: pid, data, start time, port, socket folder, host, memory, status."""
+    """Return the lines of postmaster.pid, or an empty list if there is none.
+
+    The lines: process ID, data directory, start time, port, socket directory, listen address,
+    shared memory key, status.
+    """
     with suppress(FileNotFoundError):
         text = (cluster / "postmaster.pid").read_text(encoding="utf-8", errors="surrogateescape")
         return [line.strip() for line in text.splitlines()]
@@ -71,7 +83,10 @@ def read_postmaster_pid(cluster: Path) -> list[str]:
 
 
 def remove_stale_pid_file(cluster: Path) -> None:
-    """Remove what a crash left: its process number may be another's by now and wedge a start."""
+    """Remove a stale postmaster.pid: PostgreSQL does not start if its process ID was reused.
+
+    Raises EmbeddedError if a server still accepts connections.
+    """
     status = read_postmaster_pid(cluster)
     if status[4:5] and _accepts_connections(f"{status[4]}/.s.PGSQL.{status[3]}"):
         raise EmbeddedError(
@@ -87,21 +102,21 @@ def _accepts_connections(path: str) -> bool:
     return False
 
 
-def open_log(folder: Path, account: ServerUser | None) -> IO[bytes]:
-    """Return the log of this run, opened; that of the last one stays beside it."""
-    path = folder / "postgres.log"
+def open_log(data_dir: Path, user: ServerUser | None) -> IO[bytes]:
+    """Open a new postgres.log; the previous one becomes postgres.log.1."""
+    path = data_dir / "postgres.log"
     with suppress(FileNotFoundError):
-        path.replace(folder / "postgres.log.1")
+        path.replace(data_dir / "postgres.log.1")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-    return os.fdopen(_open_file(path, flags, account), "wb")
+    return os.fdopen(_open_file(path, flags, user), "wb")
 
 
-def socket_parent_dir(folder: Path) -> Path:
-    """Return where to make the socket folder: in ours, or elsewhere if its path cannot be used."""
-    path = bytes(folder / "run" / ".s.PGSQL.5432")
-    # Clients read a comma as the start of a second host, and a URL holds UTF-8.
+def socket_parent_dir(data_dir: Path) -> Path:
+    """Return the data directory if a socket path in it is valid, else the temporary directory."""
+    path = bytes(data_dir / "run" / ".s.PGSQL.5432")
+    # libpq splits hosts at commas, and the path becomes part of a URL, which is UTF-8.
     is_usable = len(path) <= _MAX_SOCKET_PATH_BYTES and b"," not in path and _is_utf8(path)
-    return folder if is_usable else Path(tempfile.gettempdir()).resolve()
+    return data_dir if is_usable else Path(tempfile.gettempdir()).resolve()
 
 
 def _is_utf8(path: bytes) -> bool:
@@ -111,16 +126,16 @@ def _is_utf8(path: bytes) -> bool:
     return False
 
 
-def _open_file(path: Path, flags: int, account: ServerUser | None) -> int:
-    # The server's user may write in this folder: root must not follow a link it has laid there.
+def _open_file(path: Path, flags: int, user: ServerUser | None) -> int:
+    # The server's user can create symbolic links here, which root must not follow.
     handle = os.open(path, flags | os.O_NOFOLLOW, 0o600)
-    chown(path, account)
+    chown(path, user)
     return handle
 
 
-def _lock(path: Path, account: ServerUser | None) -> int:
-    """Return a descriptor that holds the lock; raises BlockingIOError when another one does."""
-    handle = _open_file(path, os.O_RDWR | os.O_CREAT, account)
+def _lock(path: Path, user: ServerUser | None) -> int:
+    """Return a file descriptor that holds the lock; raises BlockingIOError if it is taken."""
+    handle = _open_file(path, os.O_RDWR | os.O_CREAT, user)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -13,7 +13,6 @@ import msgspec
 from litestar import Request
 from litestar.exceptions import InternalServerException
 
-from app.http.declaration import Declaration
 from app.http.problems import (
     MAX_ERRORS,
     FieldError,
@@ -21,7 +20,6 @@ from app.http.problems import (
     MalformedBody,
     UnsupportedMediaType,
 )
-from app.state import app_state
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -34,7 +32,7 @@ Json = dict[str, Any] | list[Any] | str | float | None
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
-class JSONBody(Declaration, Generic[StructT]):
+class JSONBody(Generic[StructT]):
     """The body of one operation; its struct has the name of its component schema."""
 
     def __init__(self, struct: type[StructT], *media_types: str) -> None:
@@ -95,7 +93,8 @@ class JSONBody(Declaration, Generic[StructT]):
     def _raise_validation_errors(self, request: Request[Any, Any, Any], raw: bytes) -> StructT:
         """Ask the contract's own schema what is wrong with a body that did not fit its struct."""
         value = _parse_strict_json(raw)
-        faults = app_state(request).openapi.validate(self.struct.__name__, value)
+        document = request.app.state.core.openapi
+        faults: list[FieldError] = document.validate(self.struct.__name__, value)
         if faults:
             raise InvalidBody(f"The body has {_count(faults)}.", errors=faults)
         # JSON Schema counts 1.0 as an integer, msgspec's strict mode does not.

@@ -1,4 +1,4 @@
-"""Entity tags (RFC 9110, section 8.8.3) and the preconditions made of them (section 13.1)."""
+"""Entity tags (RFC 9110, section 8.8.3) and preconditions (section 13.1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OWN_ETAG = re.compile(r"[0-9a-f]{32}")
 
 
 class ETagCondition(msgspec.Struct, frozen=True):
-    """What `If-Match` or `If-None-Match` asks for: any tag at all, or one of some."""
+    """Condition of `If-Match` or `If-None-Match`: any representation, or one of these ETags."""
 
     any: bool
     strong: tuple[UUID, ...] = ()
@@ -25,9 +25,9 @@ class ETagCondition(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, value: str | None) -> ETagCondition | None:
-        """Read a header field that matches the contract's `ETagList`; None for an absent one.
+        """Parse a header that matches the contract's `ETagList`; return None without a header.
 
-        Tags that this service cannot have given out match nothing and are left out.
+        ETags that are not in the service's format cannot match and are omitted.
         """
         if value is None:
             return None
@@ -41,30 +41,30 @@ class ETagCondition(msgspec.Struct, frozen=True):
         return cls(any=False, strong=tuple(strong), weak=tuple(weak))
 
     def matches_weak(self, etag: str) -> bool:
-        """Weak comparison, as `If-None-Match` needs: W/"a" equals "a"."""
+        """Compare as `If-None-Match` requires: W/"a" equals "a" (RFC 9110, section 8.8.3.2)."""
         return self.any or parse_etag(etag) in self.strong + self.weak
 
     def matches_strong(self, etag: str) -> bool:
-        """Strong comparison, as `If-Match` needs: a weak tag equals none."""
+        """Compare as `If-Match` requires: a weak ETag never matches (section 8.8.3.2)."""
         return self.any or parse_etag(etag) in self.strong
 
 
 def is_not_modified(if_none_match: str | None, etag: str) -> bool:
-    """Whether a read with this `If-None-Match` is 304: the client has this very representation."""
+    """Return whether a read with this `If-None-Match` receives 304 (Not Modified)."""
     condition = ETagCondition.parse(if_none_match)
     return condition is not None and condition.matches_weak(etag)
 
 
 def etag_of(content: bytes) -> str:
-    """The entity tag of a representation that is its content alone."""
+    """Return the ETag of a static representation: a hash of its content."""
     return f'"{blake2b(content, digest_size=16).hexdigest()}"'
 
 
 def format_etag(version: UUID) -> str:
-    """The contract's `EntityTag` for a version."""
+    """Return the ETag of a version, in the contract's `EntityTag` format."""
     return f'"{version.hex}"'
 
 
 def parse_etag(etag: str) -> UUID:
-    """The version in an `EntityTag`."""
+    """Return the version in an `EntityTag`."""
     return UUID(etag[1:-1])

@@ -1,4 +1,4 @@
-"""Exception handlers: every exception that leaves a handler becomes a problem here."""
+"""Exception handlers: convert every exception of a route handler to a problem (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from app.logging import log
 
 
 def allow_header(methods: Iterable[str]) -> str:
-    """The header field `Allow` of a path with these methods: HEAD goes wherever GET does."""
+    """Return the `Allow` header of a path with these methods; OPTIONS is added, and HEAD to GET."""
     names = {str(method) for method in methods} | {"OPTIONS"}
     return ", ".join(sorted(names | {"HEAD"} if "GET" in names else names))
 
 
 def handle_problem(request: Request[Any, Any, Any], problem: ProblemError) -> Response[bytes]:
-    """Answer a problem as it is."""
+    """Return the response of a problem, `application/problem+json`."""
     return Response(
         msgspec.json.encode(problem.to_problem(**_ids(request))),
         status_code=problem.status,
@@ -49,7 +49,7 @@ def handle_problem(request: Request[Any, Any, Any], problem: ProblemError) -> Re
 def handle_http_exception(
     request: Request[Any, Any, Any], exception: HTTPException
 ) -> Response[bytes]:
-    """Answer an exception of the framework's, or of a component composed into the service."""
+    """Return the problem response of an exception by Litestar or a plug-in guard or middleware."""
     if exception.status_code >= HTTP_500_INTERNAL_SERVER_ERROR:
         return handle_unexpected_exception(request, exception)
     return handle_problem(request, _to_problem(exception, routed="route_handler" in request.scope))
@@ -58,7 +58,7 @@ def handle_http_exception(
 def handle_unexpected_exception(
     request: Request[Any, Any, Any], exception: Exception
 ) -> Response[bytes]:
-    """Answer a fault of ours; its stack goes to the log and nowhere else."""
+    """Log an unexpected exception and return `500 /problems/internal-error` without details."""
     log.error("fault", **_ids(request), exc_info=exception)
     return handle_problem(request, InternalError())
 
@@ -82,8 +82,7 @@ def _to_problem(exception: HTTPException, *, routed: bool) -> ProblemError:
         methods = (exception.headers or {}).get("allow", "").split(", ")
         return MethodNotAllowed(headers=AllowHeaders(allow_header(methods)).to_dict())
     if type(exception) is ClientException:
-        # The framework's word for a Host that makes no sense.
-        return MalformedRequest()
+        return MalformedRequest()  # Litestar raises it for an invalid Host
     return HTTPProblem(exception)
 
 

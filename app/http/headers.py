@@ -1,4 +1,4 @@
-"""Header fields of responses: one struct for each set of them, under their wire names."""
+"""Response headers: one struct for each set of headers, encoded under their HTTP names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REQUEST_ID = "[A-Za-z0-9._-]"
 MAX_REQUEST_ID_LENGTH = 128
 REQUEST_ID = re.compile(f"{_REQUEST_ID}{{1,{MAX_REQUEST_ID_LENGTH}}}".encode())
 
-# `\Z`, not `$`: Python's `$` lets a trailing newline through, ECMA 262's does not.
+# `\Z` instead of `$`: Python's `$` also matches before a trailing newline, unlike ECMA-262's.
 RequestId = Annotated[
     str, Meta(min_length=1, max_length=MAX_REQUEST_ID_LENGTH, pattern=rf"^{_REQUEST_ID}+\Z")
 ]
@@ -26,16 +26,16 @@ RetryAfterValue = Annotated[int, Meta(ge=1, le=60)]
 
 
 class ResponseHeaders(msgspec.Struct, frozen=True):
-    """No header fields beside those of every response."""
+    """Base class; a response with only the common headers uses it."""
 
     def to_dict(self) -> dict[str, str]:
-        """The fields that are present, as they are sent."""
+        """Return the headers that are not None, by HTTP name."""
         values = zip(self.__struct_encode_fields__, msgspec.structs.astuple(self), strict=True)
         return {name: str(value) for name, value in values if value is not None}
 
 
 class CommonHeaders(ResponseHeaders, frozen=True):
-    """What every response has, whatever it answers."""
+    """Headers of every response."""
 
     x_request_id: RequestId = msgspec.field(name="X-Request-ID")
     x_content_type_options: Literal["nosniff"] = msgspec.field(
@@ -47,30 +47,30 @@ class CommonHeaders(ResponseHeaders, frozen=True):
 
 
 class ETagHeaders(ResponseHeaders, frozen=True):
-    """The entity tag of the current representation."""
+    """ETag of the current representation (RFC 9110, section 8.8.3)."""
 
     etag: EntityTag = msgspec.field(name="ETag")
 
 
 class CreatedHeaders(ETagHeaders, frozen=True):
-    """The tag and the path of what was created."""
+    """ETag and path of a created resource (RFC 9110, section 10.2.2)."""
 
     location: UriReference = msgspec.field(name="Location")
 
 
 class RetryAfterHeaders(ResponseHeaders, frozen=True):
-    """How many seconds to wait."""
+    """Seconds to wait before a retry (RFC 9110, section 10.2.3)."""
 
     retry_after: RetryAfterValue = msgspec.field(name="Retry-After", default=1)
 
 
 class AllowHeaders(ResponseHeaders, frozen=True):
-    """The methods of a path."""
+    """Methods of a path (RFC 9110, section 10.2.1)."""
 
     allow: AllowValue | None = msgspec.field(name="Allow", default=None)
 
 
 class AuthenticateHeaders(ResponseHeaders, frozen=True):
-    """How to authenticate, where a component composed into the service says so."""
+    """Authentication challenge of a plug-in guard or middleware (RFC 9110, section 11.6.1)."""
 
     www_authenticate: ChallengeValue | None = msgspec.field(name="WWW-Authenticate", default=None)

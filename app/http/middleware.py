@@ -1,6 +1,6 @@
-"""The outermost layer: what the contract says of every request and response.
+"""HTTP middleware around Litestar: the contract's rules for every request and response.
 
-The framework's own middleware does not run for 404 and 405, so this wraps the framework.
+Litestar does not run its own middleware for 404 and 405.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from app.metrics import Metrics
 
 _VARIABLE = re.compile(r"\{[^}]+\}")
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
-# Encoded once: they are the same on every response.
+# Identical for every response, so encoded once.
 _STATIC_HEADERS = [
     (name.lower().encode(), value.encode())
     for name, value in CommonHeaders("-").to_dict().items()
@@ -35,7 +35,10 @@ _STATIC_HEADERS = [
 
 
 class HTTPMiddleware:
-    """Wraps an application and is as callable as the application itself (ASGI 3)."""
+    """ASGI 3 middleware for common headers, CORS, OPTIONS, access log and metrics.
+
+    `routes` are the routes of `app`. `metrics` is None if metrics are disabled.
+    """
 
     def __init__(
         self,
@@ -44,7 +47,6 @@ class HTTPMiddleware:
         cors: CORSPolicy,
         metrics: Metrics | None = None,
     ) -> None:
-        """Take the application, its routes, who may call it from a browser, and what counts."""
         self.app = app
         self.cors = cors
         self.metrics = metrics
@@ -55,72 +57,77 @@ class HTTPMiddleware:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
+        """Handle an ASGI scope; scopes other than HTTP are passed through."""
         if scope["type"] != ScopeType.HTTP:
             await self.app(scope, receive, send)
             return
-        exchange = RequestContext(scope, send, self.cors)
+        context = RequestContext(scope, send, self.cors)
         if self.metrics is not None:
             self.metrics.request_started()
         try:
-            await self._serve(exchange, receive)
-        except CancelledError:  # the service ends and cannot wait for the rest of a request
+            await self._handle(context, receive)
+        except CancelledError:  # the graceful shutdown timed out
             log.warning(
                 "cut off by the end of the service",
-                request_id=exchange.request_id,
-                trace_id=exchange.trace_id,
+                request_id=context.request_id,
+                trace_id=context.trace_id,
             )
-            if exchange.status:
+            if context.status:
                 raise
-            await exchange.send_problem(InternalError())
+            await context.send_problem(InternalError())
         except Exception:
-            log.exception("fault", request_id=exchange.request_id, trace_id=exchange.trace_id)
-            if exchange.status:
-                raise  # too late for another answer: the server closes the connection
-            await exchange.send_problem(InternalError())
+            log.exception("fault", request_id=context.request_id, trace_id=context.trace_id)
+            if context.status:
+                raise  # the response has started: the server closes the connection
+            await context.send_problem(InternalError())
         finally:
-            route = exchange.scope.get("path_template") or self._route_template(exchange)
-            seconds = perf_counter() - exchange.started
+            route = context.scope.get("path_template") or self._route_template(context)
+            duration = perf_counter() - context.started
             if self.metrics is not None:
-                # `_OTHER` is OpenTelemetry's name for a method that is not known.
+                # `_OTHER` is OpenTelemetry's value for an unknown method.
                 self.metrics.request_finished(
-                    exchange.method or "_OTHER", route, exchange.status, seconds
+                    context.method or "_OTHER", route, context.status, duration
                 )
-            exchange.log(route, seconds)
+            context.log(route, duration)
 
-    async def _serve(self, exchange: RequestContext, receive: Receive) -> None:
-        problem = exchange.scope["state"].get("problem")
-        if problem is not None:  # the server's, of a request that it could not read
-            await exchange.send_problem(problem)
-        elif not exchange.has_canonical_path:
-            await exchange.send_problem(PathNotFound())
-        elif exchange.method == HttpMethod.OPTIONS:
-            await self._options_response(exchange)
+    async def _handle(self, context: RequestContext, receive: Receive) -> None:
+        problem = context.scope["state"].get("problem")
+        if problem is not None:  # set by HTTPProtocol for a request that cannot be parsed
+            await context.send_problem(problem)
+        elif not context.has_canonical_path:
+            await context.send_problem(PathNotFound())
+        elif context.method == HttpMethod.OPTIONS:
+            await self._options_response(context)
         else:
-            await self.app(exchange.scope, receive, exchange.send)
+            await self.app(context.scope, receive, context.send)
 
-    async def _options_response(self, exchange: RequestContext) -> None:
-        route = self._route(exchange.scope["path"])
+    async def _options_response(self, context: RequestContext) -> None:
+        route = self._route(context.scope["path"])
         if route is None:
-            await exchange.send_problem(PathNotFound())
+            await context.send_problem(PathNotFound())
         else:
-            exchange.allowed_methods = allow_header(route.methods).encode()
-            await exchange.respond(204, [(b"allow", exchange.allowed_methods)], b"")
+            context.allowed_methods = allow_header(route.methods).encode()
+            await context.respond(204, [(b"allow", context.allowed_methods)], b"")
 
     def _route(self, path: str) -> HTTPRoute | None:
-        return next((route for form, route in self.routes if form.fullmatch(path)), None)
+        return next((route for pattern, route in self.routes if pattern.fullmatch(path)), None)
 
-    def _route_template(self, exchange: RequestContext) -> str | None:
-        """The route of what the framework did not route: OPTIONS and methods it does not have."""
-        route = self._route(exchange.scope["path"])
+    def _route_template(self, context: RequestContext) -> str | None:
+        """Return the route of a request that Litestar did not route: OPTIONS or an unknown method.
+
+        None if no route matches the path.
+        """
+        route = self._route(context.scope["path"])
         return None if route is None else route.path_format
 
 
 class RequestContext:
-    """One request and its response, as they pass the edge."""
+    """State of one request and its response in the middleware.
+
+    `status` is 0 until the response starts.
+    """
 
     def __init__(self, scope: HTTPScope, send: Send, cors: CORSPolicy) -> None:
-        """Take over what the server gave."""
         self.started = perf_counter()
         self.headers = dict(scope["headers"])
         self.request_id = request_id_from(self.headers.get(b"x-request-id", b""))
@@ -142,12 +149,12 @@ class RequestContext:
 
     @property
     def has_canonical_path(self) -> bool:
-        """Whether the framework, which forgives slashes, would match the path as written."""
+        """Whether the path has no empty segments, which Litestar's router would ignore."""
         path = self.scope["path"]
         return "//" not in path and (path == "/" or not path.endswith("/"))
 
     async def send(self, message: Message) -> None:
-        """Pass a message of the response on, completed."""
+        """Send an ASGI message; add common and CORS headers, and omit the body for HEAD."""
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             message["headers"] = [
@@ -163,12 +170,12 @@ class RequestContext:
     async def respond(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
     ) -> None:
-        """Send a whole response."""
+        """Send a complete response."""
         await self.send({"type": "http.response.start", "status": status, "headers": [*headers]})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def send_problem(self, problem: ProblemError) -> None:
-        """Send a problem."""
+        """Send a problem response (RFC 9457)."""
         body = msgspec.json.encode(problem.to_problem(self.request_id, self.trace_id))
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),
@@ -176,14 +183,17 @@ class RequestContext:
         ]
         await self.respond(problem.status, headers, body)
 
-    def log(self, route: str | None, seconds: float) -> None:
-        """Write the request's line: no query, no body, and the route instead of the path."""
+    def log(self, route: str | None, duration: float) -> None:
+        """Write the access log entry; `duration` is in seconds.
+
+        For privacy it has the route instead of the path, and neither query nor body.
+        """
         access_log.write(
             AccessLogEntry(
-                method=self.method or None,  # the server gives none where it could read none
+                method=self.method or None,  # empty if it was not parsed
                 route=route,
                 status=self.status,
-                duration_ms=round(seconds * 1000, 3),
+                duration_ms=round(duration * 1000, 3),
                 request_id=self.request_id,
                 trace_id=self.trace_id,
             )
@@ -191,9 +201,9 @@ class RequestContext:
 
 
 def _routing_path(scope: HTTPScope) -> str:
-    """The path with encoded slashes kept out of the routing.
+    """Return the decoded path; an encoded slash does not split a segment.
 
-    Each becomes U+FFFD: part of its segment, and in no parameter that the contract allows.
+    It becomes U+FFFD, which no path parameter of the contract allows.
     """
     raw = scope["raw_path"]
     if b"%" not in raw:

@@ -19,7 +19,6 @@ import msgspec
 from msgspec import Meta
 
 from app.http.problems import FieldError, InvalidCursor
-from app.settings import Secret
 
 DEFAULT_LIMIT = 50
 DIGEST_BYTES = 18
@@ -55,9 +54,9 @@ class CursorCodec:
     the collection for any other resource. Users and paths differ, since a path has slashes.
     """
 
-    def __init__(self, secret: Secret | None) -> None:
+    def __init__(self, secret: str | None) -> None:
         """Take the key that all replicas share; None for the public one."""
-        key = _DEFAULT_KEY if secret is None else secret.get_secret_value().encode()
+        key = _DEFAULT_KEY if secret is None else secret.encode()
         # BLAKE2b takes 64 bytes of key at most; a digest of the key serves for any length.
         self._key = blake2b(key, person=b"cursor key 1").digest()
 

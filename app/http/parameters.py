@@ -17,7 +17,6 @@ from msgspec import Meta
 from msgspec.inspect import BoolType, DateTimeType, IntType, UnionType, UUIDType, type_info
 from msgspec.structs import fields
 
-from app.http.declaration import Declaration
 from app.http.problems import (
     MAX_DETAIL_LENGTH,
     MAX_ERRORS,
@@ -80,7 +79,7 @@ class IfNoneMatchHeaders(msgspec.Struct, frozen=True):
     if_none_match: ETagList | None = msgspec.field(name="If-None-Match", default=None)
 
 
-class Parameters(Declaration, Generic[PathT, QueryT, HeadersT]):
+class Parameters(Generic[PathT, QueryT, HeadersT]):
     """The parameters of one operation."""
 
     def __init__(self, path: type[PathT], query: type[QueryT], headers: type[HeadersT]) -> None:

@@ -1,4 +1,4 @@
-"""By which ids a request is known: its own, and that of the trace that it is part of."""
+"""Request ID and trace ID of a request."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _TRACEPARENT = re.compile(
 
 
 def request_id_from(header: bytes) -> str:
-    """The value of `X-Request-ID` where it is one, else a new id."""
+    """Return the value of `X-Request-ID` if it is valid, else a new UUIDv7."""
     return header.decode() if REQUEST_ID.fullmatch(header) else str(uuid7())
 
 
 def parse_traceparent(header: bytes) -> str | None:
-    """The trace in a `traceparent` (W3C Trace Context, section 3.2), None where it is none."""
-    found = _TRACEPARENT.fullmatch(header)
-    return found[1].decode() if found else None
+    """Return the trace ID of a `traceparent` (W3C Trace Context, section 3.2), or None."""
+    match = _TRACEPARENT.fullmatch(header)
+    return match[1].decode() if match else None

@@ -1,7 +1,6 @@
-"""Successful responses: a class for each, which says of it what the contract says.
+"""Successful responses: a class for each response in the contract.
 
-A handler's return annotation names those that it answers with, so the type checker sees to it that
-there are no others.
+A handler's return annotation lists its responses, so the type checker rejects any other.
 """
 
 from __future__ import annotations
@@ -21,40 +20,42 @@ _ENCODER = msgspec.json.Encoder()
 
 
 class APIResponse(Response[ContentT | bytes]):
-    """A response with a fixed status, media type and set of header fields.
+    """A response with a fixed status, media type and set of headers.
 
-    The type argument is the content, None for none; bytes are taken as encoded already.
+    The type argument is the type of `content`, None for a response without a body. Content that is
+    not bytes is encoded as JSON. `headers` is an instance of the class's `headers_type`.
     """
 
     status: ClassVar[int]
     content_type: ClassVar[str] = MediaType.JSON.value
     headers_type: ClassVar[type[ResponseHeaders]] = ResponseHeaders
-    # Path parameters of the operations on what was created, each with the member that holds it.
+    # For links: path parameters of the created resource's operations, with the property of each.
     openapi_links: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, content: ContentT | bytes, fields: ResponseHeaders = NO_HEADERS) -> None:
-        """`fields` is an instance of the class's own `fields`."""
-        # What the framework's own constructor does, but for its questions of which kind each
-        # argument is: they take 3 of the 70 microseconds that a request takes here.
+    def __init__(self, content: ContentT | bytes, headers: ResponseHeaders = NO_HEADERS) -> None:
+        # Replaces Litestar's constructor, whose type checks take 3 of the 70 microseconds per
+        # request.
         self.content = content
         self.status_code = self.status
         self.media_type = self.content_type
-        self.headers = fields.to_dict()
+        self.headers = headers.to_dict()
         self.cookies = []
         self.background = None
         self.encoding = "utf-8"
         self.response_type_encoders = {}
 
     def to_asgi_response(self, *_: object, **__: object) -> ASGIApp:  # type: ignore[override]
-        """The answer itself, which needs no other object to send it.
+        """Return an ASGI application that sends the response.
 
-        The framework's own has a mutable copy of the header fields and looks for cookies and
-        encoders, for which it takes a tenth of the time of a request.
+        Litestar's version copies the headers and checks cookies and encoders, which takes a tenth
+        of the time per request.
         """
         return self._send
 
     async def _send(self, _: Scope, __: Receive, send: Send) -> None:
-        headers = [(name.lower().encode(), str(it).encode()) for name, it in self.headers.items()]
+        headers = [
+            (name.lower().encode(), str(value).encode()) for name, value in self.headers.items()
+        ]
         body = b""
         if self.status != HTTP_304_NOT_MODIFIED:
             content = self.content
@@ -68,11 +69,10 @@ class APIResponse(Response[ContentT | bytes]):
 
 
 class NotModifiedResponse(APIResponse[None]):
-    """The client has the current representation already."""
+    """304 (Not Modified) with the ETag of the current representation."""
 
     status = HTTP_304_NOT_MODIFIED
     headers_type = ETagHeaders
 
     def __init__(self, etag: str) -> None:
-        """`etag` is that of the current representation."""
         super().__init__(None, ETagHeaders(etag))

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar import Request, get
+from litestar import get
 from litestar.status_codes import HTTP_200_OK
 
 from app.http.etags import is_not_modified
 from app.http.headers import ETagHeaders
-from app.http.parameters import IfNoneMatchHeaders, NoParameters, Parameters
+from app.http.operation import operation
+from app.http.parameters import IfNoneMatchHeaders
 from app.http.responses import APIResponse, NotModifiedResponse
 from app.openapi.document import OpenAPIJson
-from app.state import app_state
-
-GET_DOCUMENT = Parameters(NoParameters, NoParameters, IfNoneMatchHeaders)
+from app.state import AppState
 
 
 class OpenAPIYamlResponse(APIResponse[OpenAPIJson]):
-    """The contract's file."""
+    """The contract as YAML."""
 
     status = HTTP_200_OK
     content_type = "application/yaml"
@@ -26,41 +23,31 @@ class OpenAPIYamlResponse(APIResponse[OpenAPIJson]):
 
 
 class OpenAPIJsonResponse(APIResponse[OpenAPIJson]):
-    """The same document as JSON."""
+    """The contract as JSON."""
 
     status = HTTP_200_OK
     headers_type = ETagHeaders
 
 
-@get(
-    "/openapi.yaml",
-    operation_id="getContractYaml",
-    tags=["contract"],
-    parameters=GET_DOCUMENT,
-)
+@get("/openapi.yaml", operation_id="getContractYaml", tags=["contract"])
+@operation()
 async def get_contract_yaml(
-    request: Request[Any, Any, Any],
+    state: AppState, headers: IfNoneMatchHeaders
 ) -> OpenAPIYamlResponse | NotModifiedResponse:
-    """Answer the file, byte for byte."""
-    _, _, headers = GET_DOCUMENT.parse(request)
-    contract = app_state(request).openapi
-    if is_not_modified(headers.if_none_match, contract.yaml_etag):
-        return NotModifiedResponse(contract.yaml_etag)
-    return OpenAPIYamlResponse(contract.yaml_bytes, ETagHeaders(contract.yaml_etag))
+    """Return `openapi.yaml` unchanged, or 304 if the client has it."""
+    document = state.openapi
+    if is_not_modified(headers.if_none_match, document.yaml_etag):
+        return NotModifiedResponse(document.yaml_etag)
+    return OpenAPIYamlResponse(document.yaml_bytes, ETagHeaders(document.yaml_etag))
 
 
-@get(
-    "/openapi.json",
-    operation_id="getContractJson",
-    tags=["contract"],
-    parameters=GET_DOCUMENT,
-)
+@get("/openapi.json", operation_id="getContractJson", tags=["contract"])
+@operation()
 async def get_contract_json(
-    request: Request[Any, Any, Any],
+    state: AppState, headers: IfNoneMatchHeaders
 ) -> OpenAPIJsonResponse | NotModifiedResponse:
     """Answer the same document as JSON."""
-    _, _, headers = GET_DOCUMENT.parse(request)
-    contract = app_state(request).openapi
-    if is_not_modified(headers.if_none_match, contract.json_etag):
-        return NotModifiedResponse(contract.json_etag)
-    return OpenAPIJsonResponse(contract.json_bytes, ETagHeaders(contract.json_etag))
+    document = state.openapi
+    if is_not_modified(headers.if_none_match, document.json_etag):
+        return NotModifiedResponse(document.json_etag)
+    return OpenAPIJsonResponse(document.json_bytes, ETagHeaders(document.json_etag))

@@ -1,4 +1,4 @@
-"""Pages for people, none of them part of the contract: `/`, `/docs` and `/problems/...`."""
+"""HTML pages outside the contract: `/`, `/docs` and `/problems/{slug}`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from app.state import app_state
 
 DOCS_DIR = Path(__file__).parent
 SWAGGER_UI_DIR = Path(litestar_offline_docs.__file__).parent / "static"
-CHUNK_SIZE = 65_536  # more of the bundle is not kept for a client that does not read
+CHUNK_SIZE = 65_536  # bytes buffered per client that does not read
 
-# Nothing but this service's own files; Swagger UI's style sheet has pictures in `data:` URLs.
+# Only files of this service; Swagger UI's style sheet has images in `data:` URLs.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -51,7 +51,7 @@ PROBLEM_PAGE = """<!doctype html>
 
 
 class Asset:
-    """A file that `/docs` loads. Its tag is made of its content, so replicas have the same."""
+    """A file that `/docs` loads; its ETag is a hash of the content, identical in all replicas."""
 
     def __init__(self, path: Path, media_type: str) -> None:
         self.content = path.read_bytes()
@@ -59,7 +59,7 @@ class Asset:
         self.etag = etag_of(self.content)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The content in pieces, each of which is sent before the next one is made."""
+        """Yield the content in chunks of CHUNK_SIZE bytes."""
         for start in range(0, len(self.content), CHUNK_SIZE):
             yield self.content[start : start + CHUNK_SIZE]
 
@@ -74,19 +74,19 @@ DOCS_HTML = (DOCS_DIR / "docs.html").read_text("utf-8")
 
 @get("/")
 async def redirect_to_docs() -> Redirect:
-    """Lead a person who opens the service in a browser to its documentation."""
+    """Redirect a browser to the documentation."""
     return Redirect("/docs")
 
 
 @get("/docs", media_type=MediaType.HTML, response_headers=PAGE_HEADERS)
 async def get_docs() -> str:
-    """Show the contract, with its operations first."""
+    """Return the Swagger UI page for the contract."""
     return DOCS_HTML
 
 
 @get("/docs/assets/{name:str}")
 async def get_asset(request: Request[Any, Any, Any]) -> Response[Any]:
-    """Answer a file of the page, and nothing else that a path may name."""
+    """Return a file of the documentation page; raises PathNotFound for any other name."""
     asset = ASSETS.get(request.path_params["name"])
     if asset is None:
         raise PathNotFound
@@ -99,7 +99,10 @@ async def get_asset(request: Request[Any, Any, Any]) -> Response[Any]:
 
 @get("/problems/{slug:str}", media_type=MediaType.HTML, response_headers=PAGE_HEADERS)
 async def get_problem_page(request: Request[Any, Any, Any]) -> str:
-    """Say when a kind of problem occurs and what to do about it: its `type` is this path."""
+    """Return the page of a problem type, whose `type` URI is this path (RFC 9457, section 3.1.1).
+
+    Raises PathNotFound for an unknown problem type.
+    """
     slug = request.path_params["slug"]
     kind = next((kind for kind in PROBLEM_TYPES if kind.type == f"/problems/{slug}"), None)
     if kind is None:
@@ -116,7 +119,7 @@ async def get_problem_page(request: Request[Any, Any, Any]) -> str:
 
 
 def page_routes() -> list[ControllerRouterHandler]:
-    """The pages and the files that they need, all from this process."""
+    """Return the route handlers of the pages and their assets."""
     return [redirect_to_docs, get_docs, get_asset, get_problem_page]
 
 

@@ -1,4 +1,7 @@
-"""Admission: how many requests a process handles concurrently, and the response to the others."""
+"""Admission control: limit concurrent requests and reject the others with 503.
+
+Contract: `503 /problems/overloaded` with `Retry-After`.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from app.server.cycle import RequestCycle
 from app.server.transport import CoalescingTransport
 
 RATE_WINDOW = 0.1
-# Parts of the configured limit that apply while requests queue, and under sustained overload, but
-# not below the minimum. A browser opens six connections.
+# The divisors lower the configured limit while requests queue and under sustained overload. The
+# minimum of 8 covers the six connections that a browser opens.
 QUEUED_DIVISOR, MIN_QUEUED_LIMIT = 4, 8
 SATURATED_DIVISOR, MIN_SATURATED_LIMIT = 64, 2
 MAX_UNSENT_BYTES = 33_554_432
 MAX_INCOMPLETE_BYTES = 33_554_432
 
-# Placeholders in the response that is encoded here once.
+# Placeholders for the IDs: the response is encoded once, at import.
 _ID_PLACEHOLDER, _TRACE_PLACEHOLDER = "id-of-the-request", "trace-of-the-request"
 _PROBLEM = Overloaded()
 _HEADERS = {
@@ -44,77 +47,79 @@ _HEAD_TEMPLATE = (
 
 
 def saturated_limit(limit: int) -> int:
-    """The limit of concurrent requests under sustained overload."""
+    """Return the limit of concurrent requests under sustained overload."""
     return min(limit, max(MIN_SATURATED_LIMIT, limit // SATURATED_DIVISOR))
 
 
 def queued_limit(limit: int) -> int:
-    """The limit of concurrent requests while requests queue."""
+    """Return the limit of concurrent requests while requests queue."""
     return min(limit, max(MIN_QUEUED_LIMIT, limit // QUEUED_DIVISOR))
 
 
 class TimedConnection(Protocol):
-    """A connection that knows what it waits for."""
+    """A connection with timeouts."""
 
     def check_timeout(self, now: float) -> None:
-        """End it where it has waited too long at `now`, in seconds."""
+        """End the connection if a timeout has passed; `now` is the loop's clock in seconds."""
 
 
 class Window:
-    """The requests that were judged in a stretch of RATE_WINDOW."""
+    """Admission decisions during one RATE_WINDOW (seconds)."""
 
-    def __init__(self, ends: float) -> None:
-        """Count from zero."""
-        self.ends_at = ends
+    def __init__(self, ends_at: float) -> None:
+        self.ends_at = ends_at
         self.accepted = 0
         self.rejected = 0
-        self.least_active = maxsize  # requests in progress when one was judged
+        self.min_in_progress = maxsize  # at the decisions
         self.connections: set[int] = set()
 
     def is_saturated(self, limit: int) -> bool:
-        """Whether more requests were rejected than accepted, and the full limit could not help.
+        """Return whether most requests were rejected, over more connections than the limit.
 
-        As many connections as the limit never have more requests in progress than the limit. So
-        what the lowered limit rejects of them is no sign of overload.
+        A connection has at most one request in progress. Up to `limit` connections therefore never
+        exceed the limit: rejections by a lowered limit are then no sign of overload.
         """
         return self.rejected > self.accepted and len(self.connections) > limit
 
 
 class AdmissionControl(ServerState):
-    """What the connections of a process share."""
+    """Server state that all connections of a process share.
+
+    `limit` is the maximum number of concurrent requests. `cors` provides the CORS headers of a
+    rejection.
+    """
 
     def __init__(self, limit: int, cors: CORSPolicy) -> None:
-        """`limit` is that of concurrent requests; `cors` says which pages may read a rejection."""
         super().__init__()
         self.max_concurrent_requests = limit
         self.cors = cors
-        # Without health checks, and without requests that wait for their client.
+        # Health checks and requests that are blocked on their client do not count.
         self.in_progress: set[object] = set()
         self.rejected_total = 0
         self._logged_total = 0
-        self._window = Window(ends=float("-inf"))
-        self._was_saturated = False  # in the window before
+        self._window = Window(ends_at=float("-inf"))
+        self._was_saturated = False  # in the previous window
         self._is_queueing = False
-        self._write_blocked: dict[CoalescingTransport, None] = {}  # the longest blocked first
-        self._incomplete: dict[RequestCycle, int] = {}  # bytes of bodies, the first to begin first
+        self._write_blocked: dict[CoalescingTransport, None] = {}  # in order of blocking
+        self._incomplete: dict[RequestCycle, int] = {}  # received body bytes, in order of arrival
         self._incomplete_bytes = 0
 
     def try_admit(self, connection: object, now: float) -> bool:
-        """Whether a request of this connection may start `now`, by the clock of the loop."""
-        window, active = self._current_window(now), len(self.in_progress)
+        """Count a request and return whether it may start; `now` is the loop's clock in seconds."""
+        window, in_progress = self._current_window(now), len(self.in_progress)
         window.connections.add(id(connection))
-        window.least_active = min(window.least_active, active)
-        admitted = active < self._current_limit(window)
+        window.min_in_progress = min(window.min_in_progress, in_progress)
+        admitted = in_progress < self._current_limit(window)
         window.accepted += admitted
         window.rejected += not admitted
         self.rejected_total += not admitted
         return admitted
 
     def _current_limit(self, window: Window) -> int:
-        """The limit under sustained overload, while requests queue, or else the configured one.
+        """Return the limit for the current load.
 
-        A few concurrent requests keep the processor busy, and each is done sooner (Little's law:
-        time is number over throughput).
+        Under load, a lower limit shortens response times without lowering throughput. By Little's
+        law, response time is concurrency divided by throughput.
         """
         if self._was_saturated or window.is_saturated(self.max_concurrent_requests):
             return saturated_limit(self.max_concurrent_requests)
@@ -123,28 +128,29 @@ class AdmissionControl(ServerState):
         return self.max_concurrent_requests
 
     def _current_window(self, now: float) -> Window:
-        """The window of `now`, and what the one before it says.
+        """Return the window of `now`; when a window ends, evaluate it.
 
-        A burst leaves before a window ends. Requests queue from a window in which always so many
-        were in progress, until one is judged when none is: a queue that stays makes each request
-        slower and serves no more of them (CoDel, RFC 8289).
+        Requests queue after a window in which `queued_limit` requests or more were always in
+        progress. Queueing ends when a decision sees no request in progress. A short burst clears
+        within one window. A standing queue adds delay without throughput (CoDel, RFC 8289).
         """
         window = self._window
         if now >= window.ends_at:
-            is_next = now < window.ends_at + RATE_WINDOW
-            queue = 1 if self._is_queueing else queued_limit(self.max_concurrent_requests)
-            self._is_queueing = is_next and window.least_active >= queue
-            self._was_saturated = is_next and window.is_saturated(self.max_concurrent_requests)
+            is_adjacent = now < window.ends_at + RATE_WINDOW
+            threshold = 1 if self._is_queueing else queued_limit(self.max_concurrent_requests)
+            self._is_queueing = is_adjacent and window.min_in_progress >= threshold
+            self._was_saturated = is_adjacent and window.is_saturated(self.max_concurrent_requests)
             window = self._window = Window(now + RATE_WINDOW)
         return window
 
     def write_blocked(self, transport: CoalescingTransport) -> None:
-        """Note that a client does not read, and bound what is unsent over all connections.
+        """Register a write-blocked connection and bound the unsent bytes of all of them.
 
-        The connections that have been blocked longest are aborted, but never the last one.
+        Above MAX_UNSENT_BYTES, the connections that have been blocked longest are aborted, except
+        the last one.
         """
         self._write_blocked[transport] = None
-        unsent = sum(each.held_bytes() for each in self._write_blocked)
+        unsent = sum(blocked.held_bytes() for blocked in self._write_blocked)
         while unsent > MAX_UNSENT_BYTES and len(self._write_blocked) > 1:
             longest = next(iter(self._write_blocked))
             unsent -= longest.held_bytes()
@@ -152,13 +158,14 @@ class AdmissionControl(ServerState):
             longest.abort()
 
     def write_resumed(self, transport: CoalescingTransport) -> None:
-        """Note that a client reads again, or is gone."""
+        """Unregister a connection whose client reads again or has disconnected."""
         self._write_blocked.pop(transport, None)
 
     def body_received(self, cycle: RequestCycle, size: int) -> None:
-        """Note content of an incomplete body, and bound what is held over all connections.
+        """Count `size` received body bytes and bound the bytes of all incomplete bodies.
 
-        The requests whose bodies began first fail, but never the last one.
+        Above MAX_INCOMPLETE_BYTES, the requests whose bodies began first fail with
+        `408 /problems/request-timeout`, except the last one.
         """
         self._incomplete[cycle] = self._incomplete.get(cycle, 0) + size
         self._incomplete_bytes += size
@@ -168,13 +175,13 @@ class AdmissionControl(ServerState):
             first.fail(RequestTimeout())
 
     def body_ended(self, cycle: RequestCycle) -> None:
-        """Note that a body is complete, or that nobody waits for the rest."""
+        """Stop counting a body that is complete or no longer awaited."""
         self._incomplete_bytes -= self._incomplete.pop(cycle, 0)
 
     def check_timeouts(self, now: float) -> None:
-        """End what has waited too long at `now`, and log how many requests were rejected.
+        """End timed-out connections and log the number of new rejections.
 
-        One line for many rejections: a line for each would cost more than the rejection.
+        Rejections share one log line: a line for each would take longer than the rejection.
         """
         for connection in list(self.connections):
             cast("TimedConnection", connection).check_timeout(now)
@@ -190,17 +197,17 @@ class AdmissionControl(ServerState):
 def overloaded_response(
     request_id: str,
     trace_id: str | None,
-    fields: Iterable[tuple[bytes, bytes]] = (),
+    headers: Iterable[tuple[bytes, bytes]] = (),
     *,
     has_body: bool = True,
     keep_alive: bool = True,
 ) -> bytes:
-    """The whole response to a rejected request, with these further header fields."""
-    own_id, trace = request_id.encode(), msgspec.json.encode(trace_id)
-    body = b"".join((_BEFORE_ID, own_id, _BEFORE_TRACE, trace, _AFTER_TRACE))
+    """Return the bytes of the response to a rejected request; `headers` are added to it."""
+    encoded_id, encoded_trace = request_id.encode(), msgspec.json.encode(trace_id)
+    body = b"".join((_BEFORE_ID, encoded_id, _BEFORE_TRACE, encoded_trace, _AFTER_TRACE))
     return b"%b%bcontent-length: %d\r\n%b\r\n%b" % (
-        own_id.join(_HEAD_TEMPLATE),
-        b"".join(b"%b: %b\r\n" % field for field in fields),
+        encoded_id.join(_HEAD_TEMPLATE),
+        b"".join(b"%b: %b\r\n" % header for header in headers),
         len(body),
         b"" if keep_alive else b"connection: close\r\n",
         body if has_body else b"",

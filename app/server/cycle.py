@@ -1,4 +1,4 @@
-"""One request and its response, as the application sees them through ASGI."""
+"""ASGI cycle of one request and its response."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from app.server.transport import CoalescingTransport
 
 
 class RequestCycle(RequestResponseCycle):
-    """uvicorn's cycle, which can also end in the middle of a body."""
+    """uvicorn's cycle, extended by a failure while the application reads the body."""
 
-    transport: CoalescingTransport  # type: ignore[assignment]  # made with one
+    transport: CoalescingTransport  # type: ignore[assignment]  # the protocol passes one
     problem: ProblemError | None = None
-    is_exempt = False  # from the limit of requests that are served at once
-    counts = False  # against that limit: it was admitted, and is not answered
+    is_exempt = False  # from the limit of concurrent requests
+    counts = False  # against that limit: admitted and without a complete response
 
     def fail(self, problem: ProblemError) -> None:
-        """Raise this problem where the application reads the body, whose rest does not come.
+        """Raise this problem where the application reads the body, and close the connection after.
 
-        It is then answered like every other problem of the request, as the last response of its
-        connection. A response that has started is not disturbed.
+        Exception handlers turn it into the response. It has no effect after a response has started.
         """
         self.problem = problem
         self.keep_alive = False
@@ -31,7 +30,7 @@ class RequestCycle(RequestResponseCycle):
             self.message_event.set()
 
     async def receive(self) -> Any:  # noqa: ANN401 - an event of ASGI
-        """Wait for a part of the body. Raises the problem that the request failed with."""
+        """Wait for the next ASGI event; raises the problem if the request has failed."""
         if not self._has_failed():
             event = await super().receive()
             if not self._has_failed():
@@ -45,10 +44,11 @@ class RequestCycle(RequestResponseCycle):
         self,
         message: Any,  # noqa: ANN401 - an event of ASGI
     ) -> Coroutine[Any, Any, None]:
-        """Send a part of the response, and the header section together with what follows it."""
+        """Send an ASGI event; headers are sent together with the first bytes of the body."""
         if not self.response_started:
             self.transport.buffer_next_write = True
-            # The client may now send its body or leave it out: nobody can tell what comes next.
+            # After an early response the client may send its body or omit it (RFC 9110, section
+            # 10.1.1). The start of the next request is then ambiguous.
             if self.waiting_for_100_continue and self.more_body:
                 self.keep_alive = False
         return super().send(message)

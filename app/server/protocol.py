@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection: requests are bounded in number and time, and answered in their order.
+"""HTTP/1.1 protocol with size, pipelining and timeout limits that uvicorn's protocol lacks.
 
-uvicorn's cycle runs the application. uvicorn's own protocol has no such bounds, answers errors
-ahead of earlier requests, and knows nothing of problems, request ids and the access log.
+uvicorn's cycle runs the application. uvicorn's protocol also sends errors before the responses to
+earlier requests, without problem bodies, request IDs and access log entries.
 """
 
 from __future__ import annotations
@@ -32,29 +32,30 @@ from app.server.parser import RequestParser, StopParsing, Target, expects_contin
 from app.server.transport import CoalescingTransport
 
 MAX_PIPELINED_REQUESTS = 16
-# A kept connection may bring one more request before its client can know that the service ends.
+# A client may send another request on an idle connection before it can learn of the shutdown.
 DRAIN_TIMEOUT = 1.0
 HEADER_TIMEOUT = 10.0
 BODY_TIMEOUT = 30.0
 WRITE_TIMEOUT = 30.0
-# A balancer that is refused here would take the service for dead, and send others its load.
+# A load balancer would remove an overloaded replica if its health checks were rejected, which moves
+# the load to the others.
 HEALTH_PATHS = frozenset({b"/livez", b"/readyz"})
 METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 LOGGER = logging.getLogger("uvicorn.error")
 
 
 class ConnectionState(Enum):
-    """What a connection waits for from its client."""
+    """The client action that a connection waits for."""
 
-    NEW = auto()  # the first byte of all
-    READING_HEADERS = auto()  # the rest of a head
-    READING_BODY = auto()  # the rest of a body
-    DRAINING_BODY = auto()  # the rest of a body that is no longer wanted
-    WRITING = auto()  # that what was sent is read
-    KEEP_ALIVE = auto()  # another request
+    NEW = auto()  # send the first request
+    READING_HEADERS = auto()  # complete the request line and headers
+    READING_BODY = auto()  # complete the body
+    DRAINING_BODY = auto()  # complete a body whose content is discarded
+    WRITING = auto()  # read the response
+    KEEP_ALIVE = auto()  # send another request
 
 
-STATE_TIMEOUTS = {  # but for NEXT: that is the setting KEEP_ALIVE_TIMEOUT
+STATE_TIMEOUTS = {  # KEEP_ALIVE has a setting: KEEP_ALIVE_TIMEOUT
     ConnectionState.NEW: HEADER_TIMEOUT,
     ConnectionState.READING_HEADERS: HEADER_TIMEOUT,
     ConnectionState.READING_BODY: BODY_TIMEOUT,
@@ -64,7 +65,7 @@ STATE_TIMEOUTS = {  # but for NEXT: that is the setting KEEP_ALIVE_TIMEOUT
 
 
 class HTTPProtocol(asyncio.Protocol):
-    """One connection."""
+    """Protocol of one connection; uvicorn's server passes the parameters."""
 
     def __init__(
         self,
@@ -73,7 +74,6 @@ class HTTPProtocol(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """Take what uvicorn's server gives to each connection."""
         self.config = config
         self.asgi_app: Any = config.loaded_app
         self.server_state = server_state
@@ -82,20 +82,18 @@ class HTTPProtocol(asyncio.Protocol):
         self.parser = RequestParser(self)
         self.transport: CoalescingTransport = None  # type: ignore[assignment]
         self.flow: FlowControl = None  # type: ignore[assignment]
-        # Requests without a complete response; the application runs for the first one.
+        # Requests without a complete response, in order; the application runs for the first one.
         self.queue = deque[RequestCycle]()
         self.receiving: RequestCycle | None = None  # the one whose body arrives
         self.pipelined_in_read = 0
         self.is_draining = False
-        self.reading_stopped = (
-            False  # nothing more is read: what was asked is answered, then it ends
-        )
-        self.write_blocked = False  # the response is complete, and the client does not take it
-        self.state: tuple[int, ConnectionState | None]  # of how many requests it is, and what for
+        self.reading_stopped = False  # the connection closes after the queued responses
+        self.write_blocked = False  # the response is complete, but the client does not read it
+        self.state: tuple[int, ConnectionState | None]  # number of requests, state
         self.state_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note whose connection it is."""
+        """Register the connection."""
         opened = cast("asyncio.Transport", transport)
         self.transport = CoalescingTransport(opened, self.loop)
         self.flow = FlowControl(opened)
@@ -107,7 +105,7 @@ class HTTPProtocol(asyncio.Protocol):
         }
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Tell the requests that have no response yet, and forget the client."""
+        """Disconnect the queued requests and unregister the connection."""
         self.server_state.connections.discard(cast("Any", self))
         self.server_state.write_resumed(self.transport)
         for cycle in self.queue:
@@ -120,7 +118,7 @@ class HTTPProtocol(asyncio.Protocol):
         self.parser.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what was read."""
+        """Parse received bytes."""
         if self.reading_stopped:
             return
         self.pipelined_in_read = 0
@@ -134,7 +132,7 @@ class HTTPProtocol(asyncio.Protocol):
             self._update_state()
 
     def eof_received(self) -> bool:
-        """Answer a client that has closed its side: the rest of its request will not come."""
+        """Reject an incomplete request; return whether to keep the connection open for writing."""
         if not self.reading_stopped:
             if self.parser.in_headers:
                 self._send_problem_and_close(MalformedRequest())
@@ -145,14 +143,14 @@ class HTTPProtocol(asyncio.Protocol):
         return bool(self.queue)
 
     def pause_writing(self) -> None:
-        """Read nothing from a client that does not read what is being sent."""
+        """Stop reading from a client that does not read its response."""
         self.flow.pause_writing()
         self.flow.pause_reading()
         self.server_state.write_blocked(self.transport)
         self._update_state()
 
     def resume_writing(self) -> None:
-        """Go on when it does."""
+        """Resume reading when the client reads its response again."""
         self.flow.resume_writing()
         self.server_state.write_resumed(self.transport)
         self._update_state()
@@ -161,10 +159,10 @@ class HTTPProtocol(asyncio.Protocol):
         else:
             self.flow.resume_reading()
 
-    # --- what the parser finds -------------------------------------------------------------------
+    # --- parser events ---------------------------------------------------------------------------
 
     def on_request(self, method: str, target: Target, version: str, *, keep_alive: bool) -> None:
-        """Start a request, or queue it behind those that have no response yet."""
+        """Start a request, or queue it behind requests without a complete response."""
         self.pipelined_in_read += 1
         if (
             self.pipelined_in_read > MAX_PIPELINED_REQUESTS
@@ -178,14 +176,14 @@ class HTTPProtocol(asyncio.Protocol):
         scope["path"] = unquote(raw_path.decode())
         scope["query_string"] = target.query or b""
         cycle = self._cycle(scope, keep_alive=keep_alive and not self.is_draining)
-        # A page cannot see why its preflight was rejected: the browser reports a network error.
+        # A rejected preflight is only a network error to the page that sent it.
         cycle.is_exempt = self.parser.url in HEALTH_PATHS or method == "OPTIONS"
         cycle.waiting_for_100_continue = expects_continue(version, self.parser.headers)
         self.receiving = cycle
         self._enqueue(cycle)
 
     def on_content(self, content: bytes) -> bool:
-        """Keep content for the application."""
+        """Buffer content for the application; pause reading above HIGH_WATER_LIMIT bytes."""
         cycle = self.receiving
         if cycle is None:
             return False
@@ -197,7 +195,7 @@ class HTTPProtocol(asyncio.Protocol):
         return True
 
     def on_request_end(self) -> None:
-        """Tell the application that there is nothing more of the body."""
+        """Signal the end of the body to the application."""
         if self.receiving is not None:
             self.server_state.body_ended(self.receiving)
             self.receiving.more_body = False
@@ -222,7 +220,7 @@ class HTTPProtocol(asyncio.Protocol):
             "state": self.app_state.copy(),
         }
 
-    def _cycle(self, scope: Any, *, keep_alive: bool) -> RequestCycle:  # noqa: ANN401 - as ASGI has it
+    def _cycle(self, scope: Any, *, keep_alive: bool) -> RequestCycle:  # noqa: ANN401 - an ASGI scope
         return RequestCycle(
             scope,
             cast("asyncio.Transport", self.transport),
@@ -245,7 +243,7 @@ class HTTPProtocol(asyncio.Protocol):
             self.flow.pause_reading()
 
     def _start(self, cycle: RequestCycle) -> None:
-        """Run the application for a request whose turn it is, or refuse the request for load."""
+        """Run the application for the first request of the queue, or reject it when overloaded."""
         if not cycle.is_exempt:
             if not self.server_state.try_admit(self, self.loop.time()):
                 self._reject_overloaded(cycle)
@@ -257,17 +255,17 @@ class HTTPProtocol(asyncio.Protocol):
         task.add_done_callback(partial(self._handler_ended, cycle))
 
     def _handler_ended(self, cycle: RequestCycle, task: asyncio.Task[None]) -> None:
-        """Release what the request still holds. A handler goes on when its client is gone."""
+        """Release the slot of a request; a handler may outlive its client's connection."""
         self.server_state.tasks.discard(task)
         self._release(cycle)
 
     def _release(self, cycle: RequestCycle) -> None:
-        """Let another request in: this one is answered, or its handler has ended."""
+        """Release the slot of a request that is complete or whose handler has ended."""
         cycle.counts = False
         self.server_state.in_progress.discard(cycle)
 
     def on_response_complete(self) -> None:
-        """Go on with what was sent ahead, once the client takes what it was sent."""
+        """Start the next pipelined request when the client has read enough of the response."""
         cycle = self.queue.popleft()
         self._release(cycle)
         if cycle is self.receiving:
@@ -285,10 +283,10 @@ class HTTPProtocol(asyncio.Protocol):
         self._update_state()
 
     def _send_problem_and_close(self, problem: ProblemError) -> None:
-        """Answer a request that cannot be read to its end, and end the connection.
+        """Respond with a problem to a request that cannot be read, then close the connection.
 
-        In the order of the requests (RFC 9112, section 9.3.2), and by the application, which knows
-        what every response carries and what is logged and counted.
+        Responses keep the order of the requests (RFC 9112, section 9.3.2). The application sends
+        the problem, so that it has the common headers, a log entry and metrics.
         """
         if self.receiving is not None:
             self.receiving.fail(problem)
@@ -301,7 +299,7 @@ class HTTPProtocol(asyncio.Protocol):
         self.stop_reading()
 
     def stop_reading(self) -> None:
-        """End the connection after the last response."""
+        """Stop reading and close the connection after the last queued response."""
         self.reading_stopped = True
         self.transport.pause_reading()
         if self.queue:
@@ -310,9 +308,9 @@ class HTTPProtocol(asyncio.Protocol):
             self.transport.close()
 
     def _reject_overloaded(self, cycle: RequestCycle) -> None:
-        """Answer without a task; what else belongs to the request is skipped."""
-        # Whoever awaits 100 does not send the body now, or does: where the next request begins
-        # cannot be told.
+        """Send `503 /problems/overloaded` without a task; the parser discards the body."""
+        # After an early response to `Expect: 100-continue`, the client may send its body or omit
+        # it. The start of the next request is then ambiguous.
         keep_alive = cycle.keep_alive and not cycle.waiting_for_100_continue
         headers = dict(cycle.scope["headers"])
         self.transport.write(
@@ -330,10 +328,10 @@ class HTTPProtocol(asyncio.Protocol):
             self.transport.close()
         self.on_response_complete()
 
-    # --- the end of the service, and time --------------------------------------------------------
+    # --- shutdown and timeouts -------------------------------------------------------------------
 
     def shutdown(self) -> None:
-        """End after the response that is due; where none is, a request may be on its way."""
+        """Close after the last queued response; if idle, wait DRAIN_TIMEOUT for a request."""
         self.is_draining = True
         if self.queue:
             self.queue[-1].keep_alive = False
@@ -345,20 +343,21 @@ class HTTPProtocol(asyncio.Protocol):
             self.transport.close()
 
     def check_timeout(self, now: float) -> None:
-        """End the connection when it has waited too long for the same thing.
+        """End the connection if its state has not changed for the timeout of the state.
 
-        Called every second, so a limit is kept to a second; no request sets a timer for it.
+        The server calls this once a second, so no request needs a timer. Timeouts are accurate to
+        one second.
         """
-        wait = (self.parser.requests, self._current_state())
-        if self.state_since is None or wait != self.state:
-            self.state, self.state_since = wait, now
+        current = (self.parser.requests, self._current_state())
+        if self.state_since is None or current != self.state:
+            self.state, self.state_since = current, now
             return
-        kind, waited = wait[1], now - self.state_since
-        if kind is not None and waited >= STATE_TIMEOUTS.get(kind, self.config.timeout_keep_alive):
-            self._on_timeout(kind)
+        state, age = current[1], now - self.state_since
+        if state is not None and age >= STATE_TIMEOUTS.get(state, self.config.timeout_keep_alive):
+            self._on_timeout(state)
 
     def _current_state(self) -> ConnectionState | None:
-        """What the client has to do next; None where it is the service's turn."""
+        """Return the client action that the connection waits for, or None if it waits for none."""
         if self.transport.get_write_buffer_size():
             return ConnectionState.WRITING
         if self.transport.is_closing() or self.reading_stopped:
@@ -371,26 +370,26 @@ class HTTPProtocol(asyncio.Protocol):
             return ConnectionState.DRAINING_BODY
         return ConnectionState.KEEP_ALIVE if self.parser.requests else ConnectionState.NEW
 
-    def _on_timeout(self, kind: ConnectionState) -> None:
-        if kind in {ConnectionState.READING_HEADERS, ConnectionState.READING_BODY}:
+    def _on_timeout(self, state: ConnectionState) -> None:
+        if state in {ConnectionState.READING_HEADERS, ConnectionState.READING_BODY}:
             self._send_problem_and_close(RequestTimeout())
-        elif kind is ConnectionState.WRITING:
-            self.transport.abort()  # closing would wait for what is not read
+        elif state is ConnectionState.WRITING:
+            self.transport.abort()  # `close` would wait until the client reads
         else:
             self.transport.close()
 
     def _awaits_body(self) -> bool:
-        """Whether the request that is being served waits for its body.
+        """Return whether the request in progress waits for its body.
 
-        Others than these ignore it, and those sent ahead do not yet wait.
+        Other methods ignore a body, and pipelined requests are not started yet.
         """
         cycle = self.queue[0]
         return cycle is self.receiving and cycle.scope["method"] in METHODS_WITH_BODY
 
     def _update_state(self) -> None:
-        """Count the request whose turn it is, unless it waits for its client.
+        """Count the request in progress against the limit, unless it is blocked on its client.
 
-        Others may have been admitted while it waited for its body, so it is judged once more.
+        Other requests may take its slot while it waits for its body, so it is admitted again.
         """
         cycle = self.queue[0] if self.queue else None
         if cycle is None or not cycle.counts:

@@ -1,7 +1,7 @@
-"""The HTTP server: it looks at its connections while it serves, and cuts nobody off at its end.
+"""HTTP server: uvicorn with connection timeouts and a graceful shutdown.
 
-uvicorn closes every connection on which no request is under way. A client, or a balancer, that
-keeps connections may have sent one that was not read yet, and would see it cut.
+On shutdown uvicorn closes idle connections immediately. A client or load balancer may have sent a
+request that is not read yet, and would see a connection reset.
 """
 
 from __future__ import annotations
@@ -21,39 +21,41 @@ CHECK_INTERVAL = 1.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, with an eye on time and on who waits at the door when it closes it."""
+    """uvicorn's server; it checks connection timeouts and drains the accept queue on shutdown.
 
-    def __init__(self, config: uvicorn.Config, load: AdmissionControl) -> None:
-        """Take the configuration and what the connections share."""
+    `admission` is the state that all connections share.
+    """
+
+    def __init__(self, config: uvicorn.Config, admission: AdmissionControl) -> None:
         super().__init__(config)
-        self.server_state = self.admission = load
+        self.server_state = self.admission = admission
         self.last_check = 0.0
 
     async def on_tick(self, counter: int) -> bool:
-        """Do what is to be done every tenth of a second; True ends the service.
+        """Check timeouts every CHECK_INTERVAL (seconds); return whether to stop the server.
 
-        The clock says when a second is over: under load a tenth takes longer than that.
+        uvicorn calls this about every 0.1 s. Ticks take longer under load, so the clock decides.
         """
-        leaves = await super().on_tick(counter)
+        should_exit = await super().on_tick(counter)
         now = asyncio.get_running_loop().time()
-        if leaves or now >= self.last_check + CHECK_INTERVAL:
+        if should_exit or now >= self.last_check + CHECK_INTERVAL:
             self.last_check = now
             await _poll()
             try:
                 self.admission.check_timeouts(now)
-            except Exception:  # noqa: BLE001 - it would end the service
+            except Exception:  # noqa: BLE001 - an error here would stop the server
                 log.exception("fault", during="the check of connections")
-        return leaves
+        return should_exit
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Write the log before the signal is raised again, which may end the process."""
+        """Flush the log before uvicorn raises the signal again, which may end the process."""
         with super().capture_signals():
             yield
             log_writer.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take in the connections that the kernel has made already; then end as uvicorn does."""
+        """Accept the connections in the accept queue, then shut down as uvicorn does."""
         loop = asyncio.get_running_loop()
         for listener in sockets or []:
             for accepted in _accept_pending(listener):
@@ -65,19 +67,19 @@ class Server(uvicorn.Server):
 
 
 async def _poll() -> None:
-    """Let the event loop read what has arrived.
+    """Let the event loop read received data.
 
-    A process that was stopped for a while would otherwise take its own silence for that of its
-    clients. uvloop runs timers before it polls, and what follows a poll in its next turn.
+    After a suspension of the process, waiting clients must not be timed out before their data is
+    read. uvloop runs timers before it polls, and callbacks of a poll in its next iteration.
     """
     for _ in range(2):
         await asyncio.sleep(0)
 
 
 def _accept_pending(listener: socket.socket) -> Iterable[socket.socket]:
-    """The connections that wait to be accepted."""
-    with suppress(OSError):  # none waits, or there is no descriptor for it
+    """Yield the connections in the accept queue."""
+    with suppress(OSError):  # the queue is empty, or no file descriptor is free
         while True:
             accepted, _ = listener.accept()
-            accepted.settimeout(0)  # as an event loop needs it
+            accepted.settimeout(0)  # event loops require non-blocking sockets
             yield accepted

@@ -1,7 +1,7 @@
-"""A transport that sends the head of an answer together with its body.
+"""Transport that sends response headers and body in one write.
 
-uvicorn writes them one after the other, and uvloop sends each at once: a system call more, and a
-packet more, for each request (research/0047).
+uvicorn writes them separately, and uvloop sends each write immediately. That is one more system
+call and packet per request (research/0047).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 
 class CoalescingTransport:
-    """Wraps a connection's transport. What is held back goes before whatever is written next.
+    """Wrapper of a transport that prepends buffered headers to the next write.
 
-    It is held until the event loop's next turn at the latest. A streaming response may have its
-    first chunk much later, and clients act on the header section.
+    Headers are buffered until the next iteration of the event loop at most. The first chunk of a
+    streaming response may come much later, and clients act on the headers.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -22,14 +22,14 @@ class CoalescingTransport:
         self._loop = loop
         self._buffered = b""
         self._written = 0  # bytes of the last write
-        self.is_closing = transport.is_closing  # asked with each request
-        self.buffer_next_write = False  # what is written next is the head of an answer
+        self.is_closing = transport.is_closing  # called per request: skips `__getattr__`
+        self.buffer_next_write = False  # the next write is a response's headers
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the transport
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send this, or hold it back when it is a head."""
+        """Send data, or buffer it if `buffer_next_write` is set."""
         if self._buffered:
             data = self._buffered + data
             self._buffered = b""
@@ -42,18 +42,18 @@ class CoalescingTransport:
         self._transport.write(data)
 
     def held_bytes(self) -> int:
-        """How much memory unsent data holds, while there is some.
+        """Return the memory that unsent data holds, in bytes; only valid while data is unsent.
 
-        What was written last is held as a whole until its last byte is sent.
+        The last write stays in memory as a whole until its last byte is sent.
         """
         return max(self._written, self._transport.get_write_buffer_size())
 
     def flush(self) -> None:
-        """Send what is held back."""
-        if self._buffered and not self.is_closing():  # a connection that is lost takes nothing more
+        """Send buffered headers."""
+        if self._buffered and not self.is_closing():  # a lost connection accepts no writes
             self.write(b"")
 
     def close(self) -> None:
-        """End the connection after what is held back."""
+        """Send buffered headers, then close the connection."""
         self.flush()
         self._transport.close()

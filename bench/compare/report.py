@@ -1,4 +1,4 @@
-"""The table, the chart and the file of a run."""
+"""The table, the chart and the files of a run."""
 
 from __future__ import annotations
 
@@ -53,9 +53,32 @@ def write(figures: Figures, about: dict[str, Any]) -> Path:
     (FOLDER / "bench.json").write_bytes(raw)
     table = FOLDER / "bench.md"
     table.write_text(text(figures, about), "utf-8")
-    words = [str(VENV / "bin" / "python"), str(PEERS.parent / "chart.py"), str(FOLDER)]
-    subprocess.run(words, check=True)
+    draw(FOLDER / "speed.json", chart_data(figures, about))
     return table
+
+
+def chart_data(figures: Figures, about: dict[str, Any]) -> dict[str, Any]:
+    """Return what the chart of CPU time shows: the median of each service and operation."""
+    return {
+        "title": "CPU time of the service per request",
+        "date": about["date"],
+        "machine": about["machine"],
+        "processor": {
+            peer: {
+                operation: round(figures.middle(peer, operation, "processor") * MICRO, 1)
+                for operation in OPERATIONS
+            }
+            for peer in figures.peers()
+        },
+    }
+
+
+def draw(path: Path, data: dict[str, Any]) -> None:
+    """Write the data of a chart, and the chart beside it as SVG."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(data)))
+    subprocess.run(
+        [str(VENV / "bin" / "python"), str(PEERS.parent / "chart.py"), str(path)], check=True
+    )
 
 
 def text(figures: Figures, about: dict[str, Any]) -> str:

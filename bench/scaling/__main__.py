@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -26,11 +27,22 @@ from app.db.config import DatabaseConfig
 from app.db.database import Database
 from app.db.migrations import upgrade
 from app.domain.tasks.repository import TaskRepository
+from bench.compare.report import draw, machine
 from bench.load.generator import percentile
 from bench.scaling.data import Size, fill, sizes
 from bench.scaling.explain import Explainer
 from bench.scaling.operations import Table
-from bench.scaling.report import INDEXES, NOTHING, WRITES, Cost, Figures, Without, missed, text
+from bench.scaling.report import (
+    INDEXES,
+    NOTHING,
+    WRITES,
+    Cost,
+    Figures,
+    Without,
+    chart_data,
+    missed,
+    text,
+)
 from tests.support.long_task import progress, run
 from tests.support.process import ROOT, execute
 
@@ -168,6 +180,8 @@ def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "growth.json").write_bytes(msgspec.json.format(msgspec.json.encode(all_figures)))
     (FOLDER / "growth.md").write_text(text(all_figures), "utf-8")
+    today = datetime.now(UTC).date().isoformat()
+    draw(FOLDER / "scaling.json", chart_data(all_figures, today, machine()))
     print(text(all_figures))
     faults = list(missed(all_figures))
     print(*faults, f"{len(faults)} operations are not flat", sep="\n")

@@ -61,16 +61,18 @@ class Table(Struct):
     def operations(self) -> dict[str, Callable[[], Operation]]:
         """Each operation by its name: a function that draws the next call."""
         listed = {
-            "list, a small user": lambda: _list(self.draw.choice(self.small)),
+            "list, small user": lambda: _list(self.draw.choice(self.small)),
             "list, first page": lambda: _list(LARGE),
             "list, middle page": lambda: _list(LARGE, self.middle),
             "list, ten-thousandth page": lambda: _list(LARGE, self.deep),
-            "list, what is open": lambda: _list(LARGE, completed=False),
-            "list, by change": lambda: _list(LARGE, sort=TaskSort.UPDATED_AT),
-            "list, open by change": lambda: _list(LARGE, sort=TaskSort.UPDATED_AT, completed=False),
-            "q, a common word": lambda: _list(LARGE, q=COMMON),
-            "q, a rare word": lambda: _list(LARGE, q=RARE),
-            "q, a word between": lambda: _list(LARGE, q=MIDDLING),
+            "list, open tasks": lambda: _list(LARGE, completed=False),
+            "list, by updated_at": lambda: _list(LARGE, sort=TaskSort.UPDATED_AT),
+            "list, open tasks by updated_at": lambda: _list(
+                LARGE, sort=TaskSort.UPDATED_AT, completed=False
+            ),
+            "search, common word": lambda: _list(LARGE, q=COMMON),
+            "search, rare word": lambda: _list(LARGE, q=RARE),
+            "search, word of medium frequency": lambda: _list(LARGE, q=MIDDLING),
         }
         if self.deep is None:
             del listed["list, ten-thousandth page"]
@@ -79,8 +81,8 @@ class Table(Struct):
     def _changes(self) -> dict[str, Callable[[], Operation]]:
         return {
             "create": lambda: _create(self.draw.choice(self.small), None),
-            "create, a larger user": lambda: _create(REVERSE, None),
-            "create, key": lambda: _create(self.draw.choice(self.small), str(uuid4())),
+            "create, larger user": lambda: _create(REVERSE, None),
+            "create with key": lambda: _create(self.draw.choice(self.small), str(uuid4())),
             "update": self._update,
             "replace": self._replace,
             "delete": self._delete,

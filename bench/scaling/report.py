@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from msgspec import Struct
 
@@ -10,13 +11,13 @@ FLAT = 1.5  # times as long as in the smallest table, at most
 NOTHING = "SELECT 1"
 # Told and not held to it: a page of such a word is found by passing over 2,000 tasks, which the
 # smallest table has of nobody. data-model.md says how many it are at most.
-GROWING = {"q, a word between"}
+GROWING = {"search, word of medium frequency"}
 INDEXES = {
     "ix_tasks_user_id_created_at_id": "list, middle page",
-    "ix_tasks_user_id_updated_at_id": "list, by change",
-    "ix_tasks_user_id_completed_created_at_id": "list, what is open",
-    "ix_tasks_user_id_completed_updated_at_id": "list, open by change",
-    "ix_tasks_search": "q, a rare word",
+    "ix_tasks_user_id_updated_at_id": "list, by updated_at",
+    "ix_tasks_user_id_completed_created_at_id": "list, open tasks",
+    "ix_tasks_user_id_completed_updated_at_id": "list, open tasks by updated_at",
+    "ix_tasks_search": "search, rare word",
 }
 WRITES = ("create", "update", "delete")
 
@@ -83,6 +84,24 @@ def text(all_figures: list[Figures]) -> str:
         counts = [f"{count:,}" for count in (*found.buffers, *found.wal)]
         lines += _row(name, INDEXES[name], *counts)
     return "\n".join(lines) + "\n"
+
+
+def chart_data(all_figures: list[Figures], date: str, machine: str) -> dict[str, Any]:
+    """Return what the chart shows: the median of each operation in each table."""
+    names = all_figures[-1].costs
+    return {
+        "title": "Time of a repository call by the size of the table",
+        "date": date,
+        "machine": machine,
+        "rows": [figures.rows for figures in all_figures],
+        "p50": {
+            name: [
+                round(figures.costs[name].p50, 2) if name in figures.costs else None
+                for figures in all_figures
+            ]
+            for name in names
+        },
+    }
 
 
 def _row(*cells: str) -> list[str]:

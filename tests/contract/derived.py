@@ -27,9 +27,8 @@ from app.db import idempotency
 from app.domain.health import controller
 from app.domain.tasks import lists
 from app.http import body, cors, problems
-from app.http.body import JSONBody
 from app.http.headers import CommonHeaders, ResponseHeaders
-from app.http.parameters import Parameters
+from app.http.operation import Operation
 from app.http.problems import MEDIA_TYPE, Problem, ProblemError
 from app.http.responses import APIResponse
 from app.server import admission, parser, protocol
@@ -40,16 +39,6 @@ VARIABLE = re.compile(r"\{(\w+)\}")
 NULL = {"type": "null"}
 # In the code the exception has the short name, and the struct of its body the long one.
 COMPONENT_NAMES = {Problem.__name__: "Problem"}
-# What every operation may answer, every one but probes, and one with a body.
-ALWAYS = (problems.InvalidParameter, problems.InternalError)
-BUT_FOR_PROBES = (problems.Overloaded,)
-WITH_A_BODY = (
-    problems.RequestTimeout,
-    problems.MalformedBody,
-    problems.ContentTooLarge,
-    problems.UnsupportedMediaType,
-    problems.InvalidBody,
-)
 # What is answered where no operation is found, and by a component composed into the service.
 OUTSIDE = (
     problems.MalformedRequest,
@@ -148,21 +137,21 @@ class _Writer:
         self.components: dict[str, Any] = {}
 
     def operation(self, handler: HTTPRouteHandler) -> dict[str, Any]:
-        reads: Parameters[Any, Any, Any] = handler.opt["parameters"]
+        declared = _operation(handler)
+        parameters = declared.parameters
         written: dict[str, Any] = {
             "operationId": handler.operation_id,
             "tags": handler.resolve_tags(),
             "parameters": [
-                *self._parameters("path", reads.path.struct),
-                *self._parameters("query", reads.query.struct),
-                *self._parameters("header", reads.headers.struct),
+                *self._parameters("path", parameters.path.struct),
+                *self._parameters("query", parameters.query.struct),
+                *self._parameters("header", parameters.headers.struct),
             ],
             "responses": dict(self._responses(handler)),
         }
-        body: JSONBody[Any] | None = handler.opt.get("reads")
-        if body is not None:
-            declared, *others = body.media_types
-            content = {declared: {"schema": self._schema(body.struct)}}
+        if declared.body is not None:
+            media_type, *others = declared.body.media_types
+            content = {media_type: {"schema": self._schema(declared.body.struct)}}
             written["requestBody"] = {"required": True, "content": content}
             written["description"] = " ".join(f"may also be declared as `{it}`" for it in others)
         return written
@@ -179,19 +168,15 @@ class _Writer:
             }
 
     def _responses(self, handler: HTTPRouteHandler) -> Iterator[tuple[str, dict[str, Any]]]:
-        annotation = handler.parsed_fn_signature.return_type.annotation
-        if annotation is type(None):
+        declared = _operation(handler)
+        if declared.returns is type(None):
             yield str(handler.status_code), {"headers": self._headers([CommonHeaders])}
         else:
-            for answer in get_args(annotation) or [annotation]:
+            for answer in get_args(declared.returns) or [declared.returns]:
                 yield str(int(answer.status)), self._success(answer)
-        kinds = [*ALWAYS, *handler.opt.get("problems", ())]
-        kinds += WITH_A_BODY if "reads" in handler.opt else ()
-        kinds += (
-            ()
-            if {path.encode() for path in handler.paths} & protocol.HEALTH_PATHS
-            else BUT_FOR_PROBES
-        )
+        kinds = list(declared.raises)
+        if not {path.encode() for path in handler.paths} & protocol.HEALTH_PATHS:
+            kinds.append(problems.Overloaded)  # by the server, before the handler runs
         for status in {int(kind.status) for kind in kinds}:
             yield str(status), self._refusal([kind for kind in kinds if kind.status == status])
         yield "default", self._refusal(OUTSIDE)
@@ -235,6 +220,12 @@ class _Writer:
             before = self.components.setdefault(COMPONENT_NAMES.get(name, name), written)
             assert before == written, f"{name} is not the same in requests and responses"
         return _written(schema, response=response)
+
+
+def _operation(handler: HTTPRouteHandler) -> Operation:
+    function: Any = handler.fn
+    declared: Operation = function.operation
+    return declared
 
 
 def _written(node: Any, *, response: bool) -> Any:

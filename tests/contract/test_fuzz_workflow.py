@@ -1,4 +1,4 @@
-"""The workflow that fuzzes a deployed instance does what README says of it."""
+"""The workflow that fuzzes a deployed instance does what docs/development/fuzzing.md says of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tools.fuzz import workflow
 from tools.fuzz.__main__ import REPORTS, ROOT, USERS
 from tools.fuzz.workflow import load, run
 
-README = (ROOT / "README.md").read_text("utf-8")
+PAGE = (ROOT / "docs/development/fuzzing.md").read_text("utf-8")
 CALLER = re.compile(r"^<!-- caller -->\n```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TASKFILE = yaml.safe_load((ROOT / "Taskfile.yml").read_text("utf-8"))
 STUB = """#!/bin/sh
@@ -75,8 +75,8 @@ def test_its_task_exists_and_its_reports_are_kept() -> None:
 
 
 @pytest.mark.requirement("FR-045")
-def test_readme_calls_it_with_inputs_that_it_has() -> None:
-    [text] = CALLER.findall(README)
+def test_the_page_calls_it_with_inputs_that_it_has() -> None:
+    [text] = CALLER.findall(PAGE)
     job = yaml.safe_load(text)["jobs"]["fuzz"]
     assert job["uses"].partition("@")[0].endswith(".github/workflows/fuzz-deployed.yml")
     inputs = load()["on"]["workflow_call"]["inputs"]

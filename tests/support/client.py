@@ -1,4 +1,4 @@
-"""The test client: HTTP in process, and no response passes that the contract does not allow."""
+"""The test client: in-process HTTP that checks every response against the contract."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import httpx
 from app.http.middleware import HTTPMiddleware
 from tests.support.contract_check import ContractCheck
 
-# Well formed, and no task ever had it.
+# A valid ETag that no task has.
 FOREIGN_TAG = '"5f2b7c0e9a4d4e0c8f3e6b1d2a7c9e10"'
 
 
 class ContractClient(httpx.AsyncClient):
-    """An HTTP client for one application that checks every response."""
+    """An HTTP client for one application that checks every response against the contract."""
 
     contract = ContractCheck()
 
@@ -27,32 +27,32 @@ class ContractClient(httpx.AsyncClient):
         )
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        # In a task of its own, as a server does it. An exception that the driver throws into the
-        # service would else be thrown into the test as well, of which coverage then loses sight.
+        # A server runs each request in its own asyncio task. Without one, an exception that the
+        # driver throws into the service also reaches the test, and coverage loses the test's trace.
         response = await asyncio.create_task(super().send(request, **options))
         self.contract.check(request.method, request.url.raw_path.decode("ascii"), response)
         return response
 
 
 class RemoteClient(ContractClient):
-    """The same client for a service in another process."""
+    """A `ContractClient` for a service in another process."""
 
     def __init__(self, url: str) -> None:
         httpx.AsyncClient.__init__(self, base_url=url, timeout=60)
 
 
 def tasks_of(user: str) -> str:
-    """The path of a user's tasks."""
+    """Return the path of a user's tasks."""
     return f"/api/v1/users/{user}/tasks"
 
 
 def assert_problem(
-    response: httpx.Response, status: int, slug: str, *faults: str
+    response: httpx.Response, status: int, slug: str, *locations: str
 ) -> dict[str, Any]:
-    """The problem in a response: its status, its type, and exactly what its faults name."""
+    """Check status, type and the locations of the errors, and return the problem."""
     problem: dict[str, Any] = response.json()
     assert response.status_code == status, response.text
     assert problem["type"] == f"/problems/{slug}"
-    named = [fault["parameter"] or fault["pointer"] for fault in problem["errors"]]
-    assert sorted(named) == sorted(faults)
+    reported = [error["parameter"] or error["pointer"] for error in problem["errors"]]
+    assert sorted(reported) == sorted(locations)
     return problem

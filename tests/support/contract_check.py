@@ -1,6 +1,6 @@
-"""Holds a response against `openapi.yaml`: status, media type, header fields and body.
+"""Check responses against `openapi.yaml`: status, media type, headers and body.
 
-Written over the plain document, so that it shares nothing with the service but the file.
+It reads the plain document, so that it shares only the file with the service.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ import yaml
 
 from app.openapi.document import LOADER, OPENAPI_PATH
 
-ANYWHERE = {"content-type", "content-length", "date", "vary", "connection", "transfer-encoding"}
+COMMON_HEADERS = {
+    "content-type",
+    "content-length",
+    "date",
+    "vary",
+    "connection",
+    "transfer-encoding",
+}
 UNDECLARED_METHODS = {"HEAD", "OPTIONS"}
 NO_BODY = {204, 304}
 
@@ -25,37 +32,37 @@ class ContractViolation(AssertionError):
 
 
 def prose_of(document: dict[str, Any]) -> str:
-    """The descriptions of the document as a whole: of `info` and of the tags."""
+    """Return the descriptions of `info` and of the tags."""
     described = [document["info"], *document.get("tags", ())]
     return "\n".join(part["description"] for part in described)
 
 
 class ContractCheck:
-    """The contract, as the tests read it."""
+    """Checks responses against one OpenAPI document."""
 
     def __init__(self, document: dict[str, Any] | None = None) -> None:
-        self.document = document or yaml.load(OPENAPI_PATH.read_bytes(), LOADER)  # noqa: S506 - a safe one
+        self.document = document or yaml.load(OPENAPI_PATH.read_bytes(), LOADER)  # noqa: S506 - LOADER is a safe loader
         self.paths = [
-            (re.compile("[^/]+".join(map(re.escape, re.split(r"\{[^}]+\}", path)))), item)
-            for path, item in self.document["paths"].items()
+            (re.compile("[^/]+".join(map(re.escape, re.split(r"\{[^}]+\}", path)))), path_item)
+            for path, path_item in self.document["paths"].items()
         ]
 
-        # What is answered before an operation is found, and a fault of ours, can happen anywhere.
+        # Errors before routing and internal errors can occur on every path.
         components = self.document["components"]["responses"]
-        self.everywhere = self._kinds_of(components["OtherProblem"])
-        self.everywhere |= self._kinds_of(components["InternalError"])
+        self.common_problem_types = self._problem_types(components["OtherProblem"])
+        self.common_problem_types |= self._problem_types(components["InternalError"])
 
     def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
-        """Raise ContractViolation, or say which operation answered (None for the router's)."""
-        item = self._item(raw_path)
-        methods = {name.upper() for name in item}
-        if item and method == "OPTIONS" and response.status_code == 204:
+        """Raise ContractViolation, or return the operationId (None if no operation matches)."""
+        path_item = self._path_item(raw_path)
+        methods = {name.upper() for name in path_item}
+        if path_item and method == "OPTIONS" and response.status_code == 204:
             self._check_preflight(methods, response)
             return None
-        operation = item.get({"HEAD": "get"}.get(method, method.lower()))
+        operation = path_item.get({"HEAD": "get"}.get(method, method.lower()))
         if operation is None:
-            # 400 and 431 are what the server itself says; 500 a component's own route may have.
-            expected = {405, 400, 431} if item else {404, 400, 431, 500}
+            # The protocol sends 400 and 431; a plug-in route can fail with 500.
+            expected = {405, 400, 431} if path_item else {404, 400, 431, 500}
             self._require(
                 response.status_code in expected,
                 f"{method} {raw_path} must be one of {expected}, not {response.status_code}",
@@ -73,7 +80,7 @@ class ContractCheck:
         return name
 
     def resolve(self, node: Any) -> Any:
-        """The node itself, or what its `$ref` names."""
+        """Follow the `$ref` of a node."""
         while isinstance(node, dict) and "$ref" in node:
             target: Any = self.document
             for part in node["$ref"].removeprefix("#/").split("/"):
@@ -82,15 +89,15 @@ class ContractCheck:
         return node
 
     def faults(self, schema: dict[str, Any], value: Any) -> list[str]:
-        """What is wrong with a value, formats included."""
+        """Validate a value, including its formats, and return the error messages."""
         validator = jsonschema_rs.Draft202012Validator(
             {**schema, "components": self.document["components"]}, validate_formats=True
         )
         return [f"{error.instance_path}: {error.message}" for error in validator.iter_errors(value)]
 
-    def _item(self, raw_path: str) -> dict[str, Any]:
+    def _path_item(self, raw_path: str) -> dict[str, Any]:
         path = raw_path.partition("?")[0]
-        return next((item for form, item in self.paths if form.fullmatch(path)), {})
+        return next((path_item for pattern, path_item in self.paths if pattern.fullmatch(path)), {})
 
     def _response(self, operation: dict[str, Any], status: int) -> dict[str, Any]:
         responses = operation["responses"]
@@ -109,8 +116,8 @@ class ContractCheck:
         self._require(response.content == b"", "204 with a body")
         (declared,) = (
             operation["responses"]["204"]
-            for item in self.document["paths"].values()
-            for operation in item.values()
+            for path_item in self.document["paths"].values()
+            for operation in path_item.values()
             if "204" in operation["responses"]
         )
         self._check_headers({**declared, "headers": {**declared["headers"], "Allow": {}}}, response)
@@ -124,21 +131,21 @@ class ContractCheck:
                 self._require(not header.get("required"), f"{name} is missing")
                 continue
             schema = self.resolve(header.get("schema", {}))
-            typed = int(value) if schema.get("type") == "integer" else value
-            faults = self.faults(schema, typed)
-            self._require(not faults, f"{name}: {faults}")
-        known = {name.lower() for name in declared} | ANYWHERE
-        extra = {
+            parsed = int(value) if schema.get("type") == "integer" else value
+            errors = self.faults(schema, parsed)
+            self._require(not errors, f"{name}: {errors}")
+        known = {name.lower() for name in declared} | COMMON_HEADERS
+        undeclared = {
             name
             for name in response.headers
             if name not in known and not name.startswith("access-control-")
         }
-        self._require(not extra, f"undeclared header fields: {sorted(extra)}")
+        self._require(not undeclared, f"undeclared headers: {sorted(undeclared)}")
 
     def _check_body(self, spec: dict[str, Any], method: str, response: httpx.Response) -> None:
         contents = spec.get("content")
         if contents is None or response.status_code in NO_BODY:
-            self._require(response.content == b"", "a body where there is none")
+            self._require(response.content == b"", "unexpected body")
             return
         media_type = response.headers.get("content-type", "").partition(";")[0]
         self._require(media_type in contents, f"media type {media_type}")
@@ -149,25 +156,28 @@ class ContractCheck:
         if media_type.endswith("json"):
             value = json.loads(response.content)
         else:
-            value = yaml.load(response.content, LOADER)  # noqa: S506 - a safe one
-        faults = self.faults(contents[media_type]["schema"], value)
-        self._require(not faults, f"body: {faults}")
+            value = yaml.load(response.content, LOADER)  # noqa: S506 - LOADER is a safe loader
+        errors = self.faults(contents[media_type]["schema"], value)
+        self._require(not errors, f"body: {errors}")
         if media_type == "application/problem+json":
-            kinds = self._kinds_of(spec) | self.everywhere
-            self._require(value["type"] in kinds, f"kind {value['type']} is not one of {kinds}")
+            problem_types = self._problem_types(spec) | self.common_problem_types
+            self._require(
+                value["type"] in problem_types,
+                f"type {value['type']} is not one of {problem_types}",
+            )
             self._check_problem(value, response)
 
-    def _kinds_of(self, spec: dict[str, Any]) -> set[str]:
-        """The kinds of problem that a response has examples of."""
+    def _problem_types(self, spec: dict[str, Any]) -> set[str]:
+        """Return the problem types in the examples of a response."""
         examples = spec["content"]["application/problem+json"]["examples"]
         return {example["value"]["type"] for example in examples.values()}
 
     def _check_problem(self, problem: dict[str, Any], response: httpx.Response) -> None:
         self._require(problem["status"] == response.status_code, "status in body and line differ")
         self._require(problem["instance"] == response.headers["x-request-id"], "instance")
-        for fault in problem["errors"]:
-            one = (fault["pointer"] is None) != (fault["parameter"] is None)
-            self._require(one, "a fault has a pointer or a parameter")
+        for error in problem["errors"]:
+            has_one_location = (error["pointer"] is None) != (error["parameter"] is None)
+            self._require(has_one_location, "an error must have either a pointer or a parameter")
 
     def _require(self, condition: object, message: str) -> None:
         if not condition:

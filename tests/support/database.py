@@ -16,47 +16,57 @@ from sqlalchemy.engine import URL, make_url
 from app.db.config import DatabaseConfig
 from app.settings import Settings
 
-# Read once: tests change the environment.
-GIVEN = {name: value for name, value in os.environ.items() if name.startswith("DATABASE_")}
-NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+# Read once, because tests change the environment.
+DATABASE_VARIABLES = {
+    name: value for name, value in os.environ.items() if name.startswith("DATABASE_")
+}
+UNREACHABLE_URL = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
-def _server(url: URL) -> tuple[object, ...]:
+def _server_of(url: URL) -> tuple[object, ...]:
     return url.host, url.port, url.query
 
 
-def _is_given(url: str) -> bool:
-    """Whether a URL is of the server in DATABASE_URL: another one has nothing behind it."""
-    return _server(make_url(url)) == _server(make_url(GIVEN.get("DATABASE_URL", NOWHERE)))
-
-
-def direct(url: str) -> str:
-    """The same database and user past a pooler, where DATABASE_DIRECT_URL says what is behind."""
-    asked = make_url(url)
-    behind = make_url(GIVEN.get("DATABASE_DIRECT_URL", url)) if _is_given(url) else asked
-    same = behind._replace(
-        username=asked.username, password=asked.password, database=asked.database
+def _is_on_external_server(url: str) -> bool:
+    """Return whether a URL is on the server of DATABASE_URL, which may be a pooler."""
+    return _server_of(make_url(url)) == _server_of(
+        make_url(DATABASE_VARIABLES.get("DATABASE_URL", UNREACHABLE_URL))
     )
-    return same.render_as_string(hide_password=False)
 
 
-def variables(url: str) -> dict[str, str]:
-    """The environment variables of a service on a database of the tests."""
-    behind = {"DATABASE_DIRECT_URL": direct(url)} if _is_given(url) else {}
-    kept = {name: value for name, value in GIVEN.items() if name != "DATABASE_DIRECT_URL"}
-    return {**kept, **behind, "DATABASE_URL": url}
+def direct_url(url: str) -> str:
+    """Return the URL that bypasses the pooler, if DATABASE_DIRECT_URL is set."""
+    requested = make_url(url)
+    behind = (
+        make_url(DATABASE_VARIABLES.get("DATABASE_DIRECT_URL", url))
+        if _is_on_external_server(url)
+        else requested
+    )
+    result = behind._replace(
+        username=requested.username, password=requested.password, database=requested.database
+    )
+    return result.render_as_string(hide_password=False)
 
 
-def settings_for(url: str, **others: Any) -> Settings:
-    """The settings of a service on a database of the tests."""
-    return msgspec.structs.replace(Settings.from_env(variables(url)), **others)
+def database_variables(url: str) -> dict[str, str]:
+    """Return the environment variables of a service on a test database."""
+    behind = {"DATABASE_DIRECT_URL": direct_url(url)} if _is_on_external_server(url) else {}
+    common = {
+        name: value for name, value in DATABASE_VARIABLES.items() if name != "DATABASE_DIRECT_URL"
+    }
+    return {**common, **behind, "DATABASE_URL": url}
 
 
-def connection_to(url: str) -> DatabaseConfig:
-    """How the service reaches a database of the tests."""
+def settings_for(url: str, **overrides: Any) -> Settings:
+    """Return the settings of a service on a test database."""
+    return msgspec.structs.replace(Settings.from_env(database_variables(url)), **overrides)
+
+
+def database_config_for(url: str) -> DatabaseConfig:
+    """Return the connection settings of a service on a test database."""
     return settings_for(url).database_config()
 
 
 async def connect(url: str) -> asyncpg.Connection:
-    """A connection of the tests' own, with a session to itself."""
-    return await asyncpg.connect(direct(url))
+    """Open a direct connection, with its own session even behind a pooler."""
+    return await asyncpg.connect(direct_url(url))

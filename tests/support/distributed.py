@@ -1,8 +1,8 @@
-"""What a PostgreSQL that is distributed by `user_id` refuses in a statement.
+"""Checks that a PostgreSQL distributed by `user_id` accepts a statement.
 
-The rules are those of Citus 13.2 (multi_router_planner.c): before it hands a statement to the
-worker that has the user's rows it computes each function that is not IMMUTABLE, and it refuses one
-that it cannot compute without the row.
+The rules are those of Citus 13.2 (multi_router_planner.c). The coordinator evaluates each function
+that is not IMMUTABLE before it sends the statement to the worker. It rejects a function that needs
+the row.
 """
 
 from __future__ import annotations
@@ -10,67 +10,67 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.support.analyzed import DELETE, INSERT, UPDATE, Catalogue, Node, walk
+from tests.support.query_trees import DELETE, INSERT, UPDATE, FunctionCatalog, Node, walk
 
-USER_ID = "1"  # the first column of either table
+USER_ID = "1"  # the first column of both tables
 RELATION, SUBQUERY = "0", "1"  # RTEKind, in parsenodes.h
 EXTERNAL = "0"  # ParamKind: a parameter of the statement
-TEXT_EQUAL = "98"  # in pg_operator
+TEXT_EQUAL = "98"  # OID in pg_operator
 
 
-def faults(query: Node, catalogue: Catalogue) -> set[str]:
-    """What a distributed database would refuse in a statement."""
-    found: set[str] = set()
+def find_errors(query: Node, catalog: FunctionCatalog) -> set[str]:
+    """Return the reasons why a distributed database would reject a statement."""
+    errors: set[str] = set()
     for each in query.all("QUERY"):
-        found.update(_without_user(each), _mutable(each, catalogue))
+        errors.update(_without_user(each), _mutable(each, catalog))
         if each.text("commandType") in {UPDATE, DELETE}:
-            found.update(_changed(each, catalogue))
-    return found
+            errors.update(_changed(each, catalog))
+    return errors
 
 
-def _changed(query: Node, catalogue: Catalogue) -> Iterator[str]:
-    """Functions in SET and WHERE that cannot be computed before the row is there."""
+def _changed(query: Node, catalog: FunctionCatalog) -> Iterator[str]:
+    """Find functions in SET and WHERE that cannot be evaluated without the row."""
     changed = [*_outer(query.fields["targetList"]), *_outer(query.fields["jointree"])]
-    for call in catalogue.calls(changed):
+    for call in catalog.calls(changed):
         if call.volatility == "v":
             yield f"UPDATE: {call.name} is VOLATILE"
         if call.volatility == "s" and any(call.node.all("VAR")):
             yield f"UPDATE: {call.name} is STABLE and takes a column"
     conditional = [node for node in walk(changed) if node.kind in {"CASEEXPR", "COALESCEEXPR"}]
-    for call in catalogue.calls(conditional):
+    for call in catalog.calls(conditional):
         if call.volatility != "i":
             yield f"UPDATE: {call.name} is not IMMUTABLE in CASE or COALESCE"
 
 
-def _mutable(query: Node, catalogue: Catalogue) -> Iterator[str]:
-    """Functions that are not IMMUTABLE where all must be."""
-    for place, field in (("ON CONFLICT", "onConflict"), ("RETURNING", "returningList")):
-        for call in catalogue.calls(query.fields[field]):
+def _mutable(query: Node, catalog: FunctionCatalog) -> Iterator[str]:
+    """Find functions that are not IMMUTABLE in clauses that require it."""
+    for clause, field in (("ON CONFLICT", "onConflict"), ("RETURNING", "returningList")):
+        for call in catalog.calls(query.fields[field]):
             if call.volatility != "i":
-                yield f"{place}: {call.name} is not IMMUTABLE"
+                yield f"{clause}: {call.name} is not IMMUTABLE"
 
 
 def _without_user(query: Node) -> Iterator[str]:
-    """Tables of which a query reads or writes rows of more than one user."""
-    bound = {*_compared(query), *_inserted(query)}
-    for number, table in enumerate(_range(query), 1):
+    """Find tables where a query reads or writes rows of more than one user."""
+    user_bound = {*_compared(query), *_inserted(query)}
+    for index, table in enumerate(_range(query), 1):
         (name,) = (alias.text("aliasname") for alias in table.fields["eref"])
-        is_read = table.text("rtekind") == RELATION and name != "excluded"
-        if is_read and str(number) not in bound:
+        reads_table = table.text("rtekind") == RELATION and name != "excluded"
+        if reads_table and str(index) not in user_bound:
             yield f"{name} without a user"
             if query.fields["rowMarks"] != ["<>"]:
                 yield "FOR UPDATE without a user"
 
 
 def _compared(query: Node) -> Iterator[str]:
-    """The numbers of the tables whose user equals a parameter of the statement."""
-    for one, other in _equalities(query):
-        if one.kind == "VAR" and one.text("varattno") == USER_ID and _is_parameter(other):
-            yield one.text("varno")
+    """Return the range-table indexes of tables whose user equals a parameter."""
+    for column, value in _equalities(query):
+        if column.kind == "VAR" and column.text("varattno") == USER_ID and _is_parameter(value):
+            yield column.text("varno")
 
 
 def _inserted(query: Node) -> Iterator[str]:
-    """The number of the table that gets rows whose user is a parameter of the statement."""
+    """Return the range-table index of the target table if its user is a parameter."""
     if query.text("commandType") == INSERT:
         for column in walk(_outer(query.fields["targetList"])):
             if column.fields.get("resname") == ["user_id"] and _is_parameter(
@@ -80,15 +80,15 @@ def _inserted(query: Node) -> Iterator[str]:
 
 
 def _equalities(query: Node) -> Iterator[tuple[Node, Node]]:
-    """Both sides of each equality that all rows fulfil: neither below OR or NOT nor in a join."""
+    """Return both sides of each equality that holds for all rows: not below OR, NOT or a join."""
     (tree,) = query.fields["jointree"]
-    waiting = tree.fields["quals"]
-    while waiting:
-        node, *waiting = waiting
+    pending = tree.fields["quals"]
+    while pending:
+        node, *pending = pending
         if node == "<>":
             continue
         if node.fields.get("boolop") == ["and"]:
-            waiting = [*waiting, *node.fields["args"][0]]
+            pending = [*pending, *node.fields["args"][0]]
         if node.fields.get("opno") == [TEXT_EQUAL]:
             left, right = map(_bare, node.fields["args"][0])
             yield left, right
@@ -96,7 +96,7 @@ def _equalities(query: Node) -> Iterator[tuple[Node, Node]]:
 
 
 def _origin(query: Node, column: Node) -> Node:
-    """What a column of an INSERT gets: its own expression, or that of the rows it selects."""
+    """Return the expression of an INSERT column, from VALUES or from the selected rows."""
     value = _bare(column.fields["expr"][0])
     if value.kind != "VAR":
         return value
@@ -107,7 +107,7 @@ def _origin(query: Node, column: Node) -> Node:
 
 
 def _range(query: Node) -> list[Node]:
-    """The tables and subqueries of a query, in the order in which its columns number them."""
+    """Return the range table of a query: its tables and subqueries, in `varno` order."""
     (tables,) = query.fields["rtable"]
     return [] if tables == "<>" else tables
 
@@ -117,21 +117,21 @@ def _is_parameter(node: Node) -> bool:
 
 
 def _bare(node: Node) -> Node:
-    """A value without the types and collations that are given to it."""
+    """Remove type and collation labels from a value."""
     while node.kind in {"RELABELTYPE", "COLLATEEXPR"}:
         (node,) = node.fields["arg"]
     return node
 
 
 def _outer(values: list[Any]) -> list[Any]:
-    """A part of a tree without the subqueries in it, which are judged as queries of their own."""
-    kept: list[Any] = []
+    """Return a part of a tree without its subqueries, which are checked separately."""
+    result: list[Any] = []
     for value in values:
         if isinstance(value, list):
-            kept.append(_outer(value))
+            result.append(_outer(value))
         elif not isinstance(value, Node):
-            kept.append(value)
+            result.append(value)
         elif value.kind != "QUERY":
             fields = {name: _outer(field) for name, field in value.fields.items()}
-            kept.append(Node(value.kind, fields))
-    return kept
+            result.append(Node(value.kind, fields))
+    return result

@@ -1,4 +1,4 @@
-"""A service of its own in the process of the tests, and what is inside of it."""
+"""An application in the test process, and access to its state."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.lifespan import running
 
 @asynccontextmanager
 async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
-    """A client of a service on a database of the tests, with these settings."""
-    made = create_app(settings_for(url, **settings))
-    async with running(made) as app, ContractClient(app) as client:
+    """Start an application on a test database with these settings, and yield its client."""
+    asgi_app = create_app(settings_for(url, **settings))
+    async with running(asgi_app) as app, ContractClient(app) as client:
         yield client
 
 
-def core_of(client: ContractClient) -> AppState:
-    """The parts of the service that a client is one of."""
+def app_state_of(client: ContractClient) -> AppState:
+    """Return the state of the application of a client."""
     transport: Any = client._transport
     found: AppState = transport.app.app.state.core
     return found

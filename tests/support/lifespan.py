@@ -1,4 +1,4 @@
-"""Starts an application's lifespan, as a server does (httpx does not)."""
+"""Runs an application's ASGI lifespan, because httpx does not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.http.middleware import HTTPMiddleware
 
 @asynccontextmanager
 async def running(app: HTTPMiddleware) -> AsyncIterator[HTTPMiddleware]:
-    """The application between its start-up and its shutdown."""
+    """Start the application and shut it down."""
     inbox: asyncio.Queue[Any] = asyncio.Queue()
     outbox: asyncio.Queue[Any] = asyncio.Queue()
     scope: Any = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}

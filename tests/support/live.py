@@ -1,4 +1,4 @@
-"""The service behind a real socket, as in production, for what an HTTP client would not send."""
+"""The service behind a real socket, for requests that an HTTP client would not send."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from app.settings import Settings
 from tests.support.client import ContractClient
 from tests.support.contract_check import ContractCheck
 
-SECONDS = 10
+TIMEOUT = 10
 
 
-def request(method: str, target: str, *fields: str, body: bytes | None = None) -> bytes:
-    """The bytes of a request; its text is Latin-1, so that any byte can be written."""
+def request(method: str, target: str, *headers: str, body: bytes | None = None) -> bytes:
+    """Return the bytes of a request. Its text is Latin-1, so that it can contain any byte."""
     length = [] if body is None else [f"Content-Length: {len(body)}"]
-    lines = [f"{method} {target} HTTP/1.1", "Host: tasks.test", *fields, *length, "", ""]
+    lines = [f"{method} {target} HTTP/1.1", "Host: tasks.test", *headers, *length, "", ""]
     return "\r\n".join(lines).encode("latin-1") + (body or b"")
 
 
-class PeoplesPages(ContractCheck):
-    """The contract, which says nothing of the pages for people."""
+class PageContractCheck(ContractCheck):
+    """Checks responses against the contract, except the HTML pages, which it does not contain."""
 
     def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
         if raw_path == "/" or raw_path.startswith(("/docs", "/problems/")):
@@ -39,40 +39,38 @@ class PeoplesPages(ContractCheck):
 
 
 class Browser(ContractClient):
-    """A client that may open the pages for people as well."""
+    """A contract client that can also request the HTML pages."""
 
-    contract = PeoplesPages()
+    contract = PageContractCheck()
 
 
-class Live:
-    """A running server."""
-
-    contract = PeoplesPages()
+class LiveServer:
+    contract = PageContractCheck()
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     @contextmanager
-    def connected(self) -> Iterator[socket.socket]:
-        """A connection of its own."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS) as opened:
-            yield opened
+    def connect(self) -> Iterator[socket.socket]:
+        """Open a new connection."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT) as connection:
+            yield connection
 
     def call(
-        self, method: str, target: str, *fields: str, body: bytes | None = None
+        self, method: str, target: str, *headers: str, body: bytes | None = None
     ) -> httpx.Response:
-        """Send a request; the response is held against the contract."""
-        sent = request(method, target, "Connection: close", *fields, body=body)
-        return self.exchange(sent, method=method, target=target)
+        """Send a request and check its response against the contract."""
+        data = request(method, target, "Connection: close", *headers, body=body)
+        return self.exchange(data, method=method, target=target)
 
     def exchange(
-        self, sent: bytes, *, method: str = "GET", target: str = "/livez", half_close: bool = False
+        self, data: bytes, *, method: str = "GET", target: str = "/livez", half_close: bool = False
     ) -> httpx.Response:
-        """Send these bytes; `method` and `target` say what the contract is asked about."""
-        with self.connected() as connection:
-            # The server may answer, and close, before it has been sent everything.
+        """Send these bytes and check the response as that of `method` and `target`."""
+        with self.connect() as connection:
+            # The server may respond and close the connection before it has read everything.
             with suppress(ConnectionError):
-                connection.sendall(sent)
+                connection.sendall(data)
             if half_close:
                 connection.shutdown(socket.SHUT_WR)
             response = read_response(connection, method)
@@ -81,20 +79,20 @@ class Live:
 
 
 class _Message(http.client.HTTPResponse):
-    """A response on a stream that may hold the next one already."""
+    """A response on a stream that may already contain the next response."""
 
     def _close_conn(self) -> None:
         self.fp = None  # type: ignore[assignment]  # the stream stays open
 
 
 def read_responses(connection: socket.socket, *methods: str) -> list[httpx.Response]:
-    """The next responses on a connection, to requests with these methods; 1xx are skipped."""
+    """Read the responses to requests with these methods, without 1xx responses."""
     with connection.makefile("rb") as stream:
         return [_read(stream, method) for method in methods]
 
 
 def read_response(connection: socket.socket, method: str = "GET") -> httpx.Response:
-    """The next response on a connection."""
+    """Read the next response on a connection."""
     return read_responses(connection, method)[0]
 
 
@@ -107,20 +105,20 @@ def _read(stream: BinaryIO, method: str) -> httpx.Response:
 
 
 @contextmanager
-def served(settings: Settings, **composed: Any) -> Iterator[Live]:
-    """An application of its own with these settings, served in a thread on a free port.
+def serve_in_thread(settings: Settings, **plugins: Any) -> Iterator[LiveServer]:
+    """Serve a new application with these settings in a thread, on a free port.
 
-    What is `composed` into it is handed to `create_app`.
+    The `composed` arguments are passed to `create_app`.
     """
-    chosen = msgspec.structs.replace(settings, port=0)
-    server = create_server(create_app(chosen, **composed), chosen)
+    live_settings = msgspec.structs.replace(settings, port=0)
+    server = create_server(create_app(live_settings, **plugins), live_settings)
     with server.config.bind_socket() as listener:
-        listener.listen()  # who connects before the server is there waits, and need not poll
+        listener.listen()  # clients that connect before the server runs wait in the accept queue
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, name="live")
         thread.start()
         try:
-            yield Live(listener.getsockname()[1])
+            yield LiveServer(listener.getsockname()[1])
         finally:
             server.should_exit = True
-            thread.join(SECONDS)
+            thread.join(TIMEOUT)
             assert not thread.is_alive()

@@ -1,4 +1,4 @@
-"""The log's configuration, kept from one test to the next, and a file for its lines."""
+"""Restores the log configuration between tests, and captures log lines in a file."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ import structlog
 from app.log_writer import NO_DESCRIPTOR
 from app.logging import access_log, log, log_writer
 
-WRITE_SECONDS = 20.0  # of a machine that does other things
+WRITE_TIMEOUT = 20.0  # the machine may be busy
 
 
 def restore(configuration: dict[str, Any]) -> None:
-    """Have the log as `structlog.get_config` told before a test; its logger is made anew then."""
+    """Restore the configuration that `structlog.get_config` returned, with a new logger."""
     structlog.configure(**configuration)
     vars(log).pop("bind", None)
     log_writer.redirect(NO_DESCRIPTOR)
-    log_writer._reported = log_writer.dropped  # no business of the next test's log
+    log_writer._reported = log_writer.dropped  # do not report it in the log of the next test
     access_log.bypasses_structlog = False
 
 
 class LogFile:
-    """What was logged to a file descriptor."""
+    """The lines that were logged to a file descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     def getvalue(self) -> str:
-        """Everything that was logged so far, which is written a moment later."""
-        log_writer.wait(WRITE_SECONDS)
+        """Wait until all lines are written, and return them."""
+        log_writer.wait(WRITE_TIMEOUT)
         return os.pread(self.descriptor, os.fstat(self.descriptor).st_size, 0).decode()
 
 
 @contextmanager
 def log_file() -> Iterator[LogFile]:
-    """A file for a test's log."""
+    """Redirect the log to a temporary file."""
     with tempfile.TemporaryFile() as file:
         yield LogFile(file.fileno())

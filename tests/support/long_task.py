@@ -1,4 +1,4 @@
-"""What every long task does: it shows progress, and stops what it started when it is stopped."""
+"""Runs long tasks: prints progress, and stops all child processes on a signal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from types import FrameType
 from typing import NoReturn
 
 STARTED = time.monotonic()
-POLL_SECONDS = 0.5
-# For the blocks that stop what was started; it is more than each of them may take.
-STOP_SECONDS = 60
+POLL_INTERVAL = 0.5
+# The longest time for all `finally` blocks together.
+STOP_TIMEOUT = 60
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPED_BY: list[int] = []
 
@@ -27,12 +27,13 @@ def progress(text: str) -> None:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a task to its end. A signal stops it by way of its `finally` blocks.
+    """Run a task. A signal stops it and runs its `finally` blocks.
 
-    So does the end of the process in STOP_WITH_PARENT: a task runner that is killed stops nothing.
+    The task also stops when the process in STOP_WITH_PARENT ends, because a killed task runner does
+    not stop its tasks.
     """
-    for number in SIGNALS:
-        signal.signal(number, _stop)
+    for signal_number in SIGNALS:
+        signal.signal(signal_number, _stop)
     if parent := os.environ.pop("STOP_WITH_PARENT", ""):
         threading.Thread(target=_watch, args=[int(parent)], daemon=True).start()
     try:
@@ -41,22 +42,22 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(128 + STOPPED_BY[-1])
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
-    for each in SIGNALS:  # a second one would cut short what stops the programs
+def _stop(signal_number: int, _frame: FrameType | None) -> None:
+    for each in SIGNALS:  # a second signal would interrupt the cleanup
         signal.signal(each, lambda *_: None)
-    signal.alarm(STOP_SECONDS)  # ends this process, and the kernel then tells those programs
-    progress(f"stopping ({signal.Signals(number).name})")
-    STOPPED_BY.append(number)
+    signal.alarm(STOP_TIMEOUT)  # ends this process; its children then get their parent-death signal
+    progress(f"stopping ({signal.Signals(signal_number).name})")
+    STOPPED_BY.append(signal_number)
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        sys.exit(128 + number)
-    # An exception in the midst of an event loop may be lost, or break the loop.
+        sys.exit(128 + signal_number)
+    # An exception raised inside the event loop may be lost or break the loop.
     for task in asyncio.all_tasks(loop):
         loop.call_soon_threadsafe(task.cancel)
 
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_INTERVAL)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The service as a process of its own, and scratch databases; nothing of either is left behind."""
+"""The service as a separate process, and scratch databases. Both are removed after use."""
 
 from __future__ import annotations
 
@@ -20,63 +20,63 @@ import asyncpg
 import httpx
 from sqlalchemy.engine import make_url
 
-from tests.support.database import direct, variables
+from tests.support.database import database_variables, direct_url
 
 ROOT = Path(__file__).parents[2]
-# Bounds for a process that hangs, on a machine that is busy with ten times as much.
-START_SECONDS = 120.0
-STOP_SECONDS = 60.0
-# A service takes its settings from the environment alone, and so none from whoever runs the tests.
+# Timeouts for a hanging process, with a margin of ten for a busy machine.
+START_TIMEOUT = 120.0
+STOP_TIMEOUT = 60.0
+# The service reads its settings from the environment, so it must not inherit other variables.
 INHERITED = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "COVERAGE_PROCESS_START", "PYTHONPATH"}
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """The environment of a service with these settings and no others."""
-    kept = {
+    """Return the environment of a service with only these settings."""
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if name in INHERITED or name.startswith("COVERAGE")
     }
-    given = {name: str(value) for name, value in settings.items()}
-    reached = variables(given["DATABASE_URL"]) if "DATABASE_URL" in given else {}
-    return {**kept, **reached, **given}
+    values = {name: str(value) for name, value in settings.items()}
+    database = database_variables(values["DATABASE_URL"]) if "DATABASE_URL" in values else {}
+    return {**inherited, **database, **values}
 
 
 def command(name: str) -> list[str]:
-    """The words that start `python -m app`."""
+    """Return the arguments that run a command of `python -m app`."""
     return [sys.executable, "-m", "app", name]
 
 
 def run(name: str, clone: Path = ROOT, /, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run a command of the service to its end."""
-    return run_words(command(name), settings, clone)
+    """Run a command of the service and wait for its end."""
+    return run_program(command(name), settings, clone)
 
 
-def run_words(
-    words: list[str], settings: Mapping[str, object], clone: Path = ROOT
+def run_program(
+    arguments: list[str], settings: Mapping[str, object], clone: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program with these settings to its end."""
+    """Run a program with these settings and wait for its end."""
     return subprocess.run(
-        words,
+        arguments,
         cwd=clone,
         env=environment(**settings),
         capture_output=True,
         text=True,
         check=False,
-        timeout=START_SECONDS,
+        timeout=START_TIMEOUT,
     )
 
 
-def eventually(condition: Callable[[], object], seconds: float = STOP_SECONDS) -> None:
-    """Wait until a condition holds; AssertionError when it does not in time."""
-    deadline = time.monotonic() + seconds
+def eventually(condition: Callable[[], object], timeout: float = STOP_TIMEOUT) -> None:
+    """Wait until a condition is true, else raise AssertionError."""
+    deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
+        assert time.monotonic() < deadline, f"not within {timeout} s"
         time.sleep(0.02)
 
 
-async def until(condition: Callable[[], Awaitable[object]], seconds: float = STOP_SECONDS) -> None:
-    """The same inside a running loop; TimeoutError when it does not hold in time."""
+async def until(condition: Callable[[], Awaitable[object]], seconds: float = STOP_TIMEOUT) -> None:
+    """Wait until a condition is true, else raise TimeoutError."""
     async with asyncio.timeout(seconds):
         while True:
             if await condition():
@@ -84,17 +84,17 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float = STO
             await asyncio.sleep(0.01)
 
 
-def is_refusing(port: int) -> bool:
-    """Whether nobody listens on a port of this machine."""
+def is_port_closed(port: int) -> bool:
+    """Return whether no process listens on a port of this machine."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=10).close()
-    except (ConnectionRefusedError, ConnectionResetError):  # reset as a listener closed
+    except (ConnectionRefusedError, ConnectionResetError):  # the listener closed just now
         return True
     return False
 
 
 class Service:
-    """A running `python -m app serve`, with what it has written so far."""
+    """A running `python -m app serve`, and its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
         self.process = process
@@ -103,62 +103,62 @@ class Service:
 
     @property
     def out(self) -> str:
-        """The log; complete when the process has ended."""
+        """The log so far."""
         return self._out.read_text("utf-8")
 
     @property
     def err(self) -> str:
-        """What it told the person who started it."""
+        """The standard error so far, with the addresses of the service."""
         return self._err.read_text("utf-8")
 
     @property
     def pid(self) -> int:
-        """The service's own process, which need not be the one that was started here."""
-        return int(self.told("process"))
+        """The process id of the service, which may be a child of the started process."""
+        return int(self.startup_value("process"))
 
     @property
     def url(self) -> str:
-        """Where the API is, without its path."""
-        return self.told("Tasks API").removesuffix("/api/v1")
+        """The base URL of the API, without its path."""
+        return self.startup_value("Tasks API").removesuffix("/api/v1")
 
-    def told(self, label: str) -> str:
-        """The word behind a label in what the service printed at its start."""
+    def startup_value(self, label: str) -> str:
+        """Return the value of a label in the startup output."""
         line = re.search(rf"^{label} +(\S+)", self.err, re.MULTILINE)
         assert line, self.err
         return line[1]
 
     def await_alive(self) -> None:
-        """Wait until the service answers."""
+        """Wait until the service responds."""
 
         def announced() -> bool:
             assert self.process.poll() is None, self.err + self.out
             return bool(re.search(r"^process +\d+", self.err, re.MULTILINE))
 
-        eventually(announced, START_SECONDS)
+        eventually(announced, START_TIMEOUT)
         assert httpx.get(f"{self.url}/livez").status_code == 200
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+    def stop(self, signal_number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
-        os.kill(self.pid, number)
-        return self.process.wait(STOP_SECONDS)
+        os.kill(self.pid, signal_number)
+        return self.process.wait(STOP_TIMEOUT)
 
 
 @contextmanager
-def launched(
-    words: list[str],
+def launch_service(
+    arguments: list[str],
     settings: Mapping[str, object],
     clone: Path = ROOT,
     log: int | None = None,
 ) -> Iterator[Service]:
-    """A process that serves, ended whatever happens; not yet answering.
+    """Start a service and kill it at the end. It may not respond yet.
 
-    Its log goes to the file descriptor `log`, or to a file.
+    Its log goes to the file descriptor `log`, or to a temporary file.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
+    with tempfile.TemporaryDirectory() as directory:
+        out, err = Path(directory) / "out", Path(directory) / "err"
         with out.open("wb") as out_file, err.open("wb") as err_file:
             process = subprocess.Popen(
-                words,
+                arguments,
                 cwd=clone,
                 env=environment(**settings),
                 stdin=subprocess.DEVNULL,
@@ -169,27 +169,27 @@ def launched(
         try:
             yield Service(process, out, err)
         finally:
-            # Of SIGKILL the embedded server learns from the kernel, and stops by itself.
+            # After SIGKILL, the embedded server gets its parent-death signal and stops.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(STOP_SECONDS)
+            process.wait(STOP_TIMEOUT)
 
 
 @contextmanager
 def serving(clone: Path = ROOT, /, **settings: object) -> Iterator[Service]:
-    """`python -m app serve`, answering; on any free port unless PORT is given.
+    """Start `python -m app serve`, on a free port unless PORT is given, and wait until it responds.
 
-    It ends with this process, also where that is killed.
+    It stops with this process, even if this process is killed.
     """
     settings = {"PORT": 0, "STOP_WITH_PARENT": os.getpid(), **settings}
-    with launched(command("serve"), settings, clone) as service:
+    with launch_service(command("serve"), settings, clone) as service:
         service.await_alive()
         yield service
 
 
 @contextmanager
 def scratch_database(server_url: str, options: str = "") -> Iterator[str]:
-    """The URL of an empty database on a server of the tests; not for use inside a running loop."""
+    """Create an empty database and drop it at the end. Not for use in a running event loop."""
     name = f"scratch_{uuid4().hex}"
     execute(server_url, f"CREATE DATABASE {name} {options}")
     try:
@@ -199,15 +199,15 @@ def scratch_database(server_url: str, options: str = "") -> Iterator[str]:
 
 
 def with_database(url: str, name: str) -> str:
-    """The URL of another database on the same server."""
+    """Return the URL of another database on the same server."""
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
 def execute(url: str, *statements: str) -> None:
-    """Run statements, each in a transaction of its own."""
+    """Run each statement in its own transaction."""
 
     async def on_a_connection() -> None:
-        connection = await asyncpg.connect(direct(url))
+        connection = await asyncpg.connect(direct_url(url))
         try:
             for statement in statements:
                 await connection.execute(statement)
@@ -218,10 +218,10 @@ def execute(url: str, *statements: str) -> None:
 
 
 def fetch(url: str, query: str) -> list[tuple[object, ...]]:
-    """The rows of a query."""
+    """Return the rows of a query."""
 
     async def on_a_connection() -> list[tuple[object, ...]]:
-        connection = await asyncpg.connect(direct(url))
+        connection = await asyncpg.connect(direct_url(url))
         try:
             return [tuple(row) for row in await connection.fetch(query)]
         finally:

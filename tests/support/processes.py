@@ -1,4 +1,4 @@
-"""The processes of this machine, told by a folder. Imports nothing of the service."""
+"""Finds processes by a directory. Imports nothing of the service."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def processes_of(folder: Path) -> set[int]:
-    """The processes whose command line names a folder, or that work in it (Linux)."""
-    found: set[int] = set()
+def processes_of(directory: Path) -> set[int]:
+    """Find processes whose command line contains a directory or that run in it (Linux)."""
+    pids: set[int] = set()
     for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it may end while it is looked at
-            words = (entry / "cmdline").read_bytes()
-            place = os.fsencode((entry / "cwd").readlink())
-            if os.fsencode(folder) in words or place.startswith(os.fsencode(folder)):
-                found.add(int(entry.name))
-    return found
+        with suppress(OSError):  # the process may end meanwhile
+            command_line = (entry / "cmdline").read_bytes()
+            cwd = os.fsencode((entry / "cwd").readlink())
+            if os.fsencode(directory) in command_line or cwd.startswith(os.fsencode(directory)):
+                pids.add(int(entry.name))
+    return pids

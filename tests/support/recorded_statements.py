@@ -1,4 +1,4 @@
-"""The statements that the service sends."""
+"""Records the statements that the service sends."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import pytest
 from app.db.pool import PooledConnection
 
 
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A list that gets the text of every statement from now on."""
-    sent: list[str] = []
+def record_statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which the SQL of each further statement is appended."""
+    statements: list[str] = []
     fetch = PooledConnection.fetch
 
-    async def note(
-        kept: PooledConnection, text: str, arguments: list[Any], deadline: float, **options: bool
+    async def record(
+        connection: PooledConnection,
+        sql: str,
+        arguments: list[Any],
+        deadline: float,
+        **options: bool,
     ) -> Any:
-        sent.append(text)
-        return await fetch(kept, text, arguments, deadline, **options)
+        statements.append(sql)
+        return await fetch(connection, sql, arguments, deadline, **options)
 
-    monkeypatch.setattr(PooledConnection, "fetch", note)
-    return sent
+    monkeypatch.setattr(PooledConnection, "fetch", record)
+    return statements

@@ -1,6 +1,6 @@
-"""A server's certificates, good and bad, and TLS in front of a server that has none.
+"""Valid and invalid server certificates, and a TLS proxy for a server without TLS.
 
-The PostgreSQL that pip installs is built without TLS; what a client sees of TLS is the same.
+The PostgreSQL from PyPI is built without TLS. For a client, the proxy behaves the same.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 SSL_REQUEST = struct.pack("!II", 8, 80_877_103)
-Reach = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+OpenStream = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 
 class Certificates:
-    """An authority of ours, the file of its root, and certificates that it should be known by.
+    """A test CA, the file with its root certificate, and server certificates.
 
-    Beside it an authority as `openssl req -x509` makes it, and one that the first has signed.
+    It also has a CA like that of `openssl req -x509`, and an intermediate CA of the first one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._authority = trustme.CA()
-        self._intermediate = self._authority.create_child_ca()
-        plain, self._plain = _plain_authority()
-        self.roots = folder / "roots.pem"
-        self._authority.cert_pem.write_to_path(str(self.roots))
-        self.intermediate = folder / "intermediate.pem"
-        self._intermediate.cert_pem.write_to_path(str(self.intermediate))
-        self.plain = folder / "plain.pem"
-        self.plain.write_bytes(plain)
+    def __init__(self, directory: Path) -> None:
+        self._ca = trustme.CA()
+        self._intermediate = self._ca.create_child_ca()
+        plain, self._plain_certificate = _plain_authority()
+        self.ca_file = directory / "roots.pem"
+        self._ca.cert_pem.write_to_path(str(self.ca_file))
+        self.intermediate_file = directory / "intermediate.pem"
+        self._intermediate.cert_pem.write_to_path(str(self.intermediate_file))
+        self.plain_ca_file = directory / "plain.pem"
+        self.plain_ca_file.write_bytes(plain)
 
-    def made(self, kind: str) -> trustme.LeafCert:
-        """A certificate: right, wrong name, expired, unknown CA, plain CA, intermediate CA."""
+    def issue(self, name: str) -> trustme.LeafCert:
+        """Issue a certificate by its name: `right`, `wrong name`, `expired` or `... CA`."""
         past = datetime.now(UTC) - timedelta(days=1)
         makers: dict[str, Callable[[], trustme.LeafCert]] = {
-            "right": lambda: self._authority.issue_cert("localhost"),
-            "wrong name": lambda: self._authority.issue_cert("db.example.org"),
-            "expired": lambda: self._authority.issue_cert("localhost", not_after=past),
+            "right": lambda: self._ca.issue_cert("localhost"),
+            "wrong name": lambda: self._ca.issue_cert("db.example.org"),
+            "expired": lambda: self._ca.issue_cert("localhost", not_after=past),
             "unknown CA": lambda: trustme.CA().issue_cert("localhost"),
-            "plain CA": lambda: self._plain,
+            "plain CA": lambda: self._plain_certificate,
             "intermediate CA": lambda: self._intermediate.issue_cert("localhost"),
         }
-        return makers[kind]()
+        return makers[name]()
 
 
 def _plain_authority() -> tuple[bytes, trustme.LeafCert]:
-    """An authority's certificate without keyUsage, and one that it has issued for localhost."""
+    """Create a CA certificate without keyUsage, and a certificate for localhost signed by it."""
     now = datetime.now(UTC)
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, n)]) for n in ("CA", "server")]
@@ -92,8 +92,10 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def in_front(reach: Reach, certificate: trustme.LeafCert | None) -> AsyncIterator[int]:
-    """A port where a server answers with a certificate; without one it refuses TLS."""
+async def tls_proxy(
+    open_stream: OpenStream, certificate: trustme.LeafCert | None
+) -> AsyncIterator[int]:
+    """Start a TLS proxy with this certificate, and yield its port. Without one it rejects TLS."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     if certificate is not None:
         certificate.configure_cert(context)
@@ -105,15 +107,15 @@ async def in_front(reach: Reach, certificate: trustme.LeafCert | None) -> AsyncI
         try:
             assert await reader.readexactly(len(SSL_REQUEST)) == SSL_REQUEST
             writer.write(b"N" if certificate is None else b"S")
-            with suppress(OSError):  # a client that does not trust it goes away
-                await upgraded(reader, writer)
+            with suppress(OSError):  # the client does not trust the certificate
+                await relay_tls(reader, writer)
         finally:
             writer.close()
             plain.abort()
 
-    async def upgraded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def relay_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await writer.start_tls(context)
-        from_server, to_server = await reach()
+        from_server, to_server = await open_stream()
         try:
             await asyncio.gather(_pass(reader, to_server), _pass(from_server, writer))
         finally:

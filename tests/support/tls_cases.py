@@ -1,4 +1,4 @@
-"""What a service, `migrate` and `doctor` say of each certificate, whoever presents it."""
+"""TLS test cases for the service, `migrate` and `doctor`, with any server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.process import run
 from tests.support.tls import Certificates
 
 ALICE = tasks_of("alice")
-PASSWORD = "hunter2"  # noqa: S105 - nobody's
+PASSWORD = "hunter2"  # noqa: S105 - a dummy
 VERIFY = "TLS: certificate verify failed: "
 CAUSES = {
     "wrong name": VERIFY + "Hostname mismatch, certificate is not valid for 'localhost'.",
@@ -28,8 +28,8 @@ CAUSES = {
     "unknown CA": VERIFY + "unable to get local issuer certificate",
     "none": "rejected SSL upgrade",
 }
-# Presents a kind of certificate, or "none"; gives a URL without a query.
-Presenting = Callable[[str], AbstractAsyncContextManager[str]]
+# Takes the name of a certificate, or "none"; returns a URL without a query.
+PresentCertificate = Callable[[str], AbstractAsyncContextManager[str]]
 
 
 @pytest.fixture(scope="module")
@@ -39,130 +39,144 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @asynccontextmanager
 async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
-    made = create_app(Settings(database_url=Secret(url), **settings))
-    async with running(made) as app, ContractClient(app) as client:
+    asgi_app = create_app(Settings(database_url=Secret(url), **settings))
+    async with running(asgi_app) as app, ContractClient(app) as client:
         yield client
 
 
-class TlsCases:
-    """The cases; a module that has the fixture `presenting` makes a subclass."""
+class TLSCases:
+    """Test cases. A module with the fixture `present_certificate` defines a subclass."""
 
     @pytest.mark.requirement("FR-054")
     @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
-    async def test_the_right_certificate_is_served_on(
-        self, presenting: Presenting, certificates: Certificates, mode: str
+    async def test_valid_certificate_is_accepted(
+        self, present_certificate: PresentCertificate, certificates: Certificates, mode: str
     ) -> None:
-        async with presenting("right") as url:
-            named = f"{url}?sslmode={mode}&sslrootcert={certificates.roots}"
-            settings = Settings(database_url=Secret(named))
+        async with present_certificate("right") as url:
+            url_with_options = f"{url}?sslmode={mode}&sslrootcert={certificates.ca_file}"
+            settings = Settings(database_url=Secret(url_with_options))
             await asyncio.to_thread(upgrade, settings.database_config())
-            async with serving(named) as client:
+            async with serving(url_with_options) as client:
                 assert (await client.get("/readyz")).status_code == 200
                 assert (await client.get(ALICE)).status_code == 200
 
     @pytest.mark.requirement("FR-054")
-    async def test_roots_may_be_named_by_the_setting(
-        self, presenting: Presenting, certificates: Certificates
+    async def test_ca_file_setting_is_used(
+        self, present_certificate: PresentCertificate, certificates: Certificates
     ) -> None:
         async with (
-            presenting("right") as url,
-            serving(f"{url}?sslmode=require", database_tls_roots=certificates.roots) as client,
+            present_certificate("right") as url,
+            serving(f"{url}?sslmode=require", database_ca_file=certificates.ca_file) as client,
         ):
             assert (await client.get("/readyz")).status_code == 200
 
     @pytest.mark.requirement("FR-054")
-    async def test_an_authority_without_key_usage_is_trusted(
-        self, presenting: Presenting, certificates: Certificates
+    async def test_ca_without_key_usage_is_trusted(
+        self, present_certificate: PresentCertificate, certificates: Certificates
     ) -> None:
-        async with presenting("plain CA") as url:
-            named = f"{url}?sslmode=verify-full&sslrootcert={certificates.plain}"
-            await asyncio.to_thread(upgrade, Settings(database_url=Secret(named)).database_config())
-            async with serving(named) as client:
+        async with present_certificate("plain CA") as url:
+            url_with_options = f"{url}?sslmode=verify-full&sslrootcert={certificates.plain_ca_file}"
+            await asyncio.to_thread(
+                upgrade, Settings(database_url=Secret(url_with_options)).database_config()
+            )
+            async with serving(url_with_options) as client:
                 assert (await client.get("/readyz")).status_code == 200
 
     @pytest.mark.requirement("FR-054")
-    @pytest.mark.parametrize(("named", "status"), [("roots", 200), ("intermediate", 503)])
-    async def test_an_authority_that_another_has_signed_is_no_root(
-        self, presenting: Presenting, certificates: Certificates, named: str, status: int
+    @pytest.mark.parametrize(
+        ("attribute", "status"), [("ca_file", 200), ("intermediate_file", 503)]
+    )
+    async def test_intermediate_ca_is_not_a_trust_anchor(
+        self,
+        present_certificate: PresentCertificate,
+        certificates: Certificates,
+        attribute: str,
+        status: int,
     ) -> None:
-        async with presenting("intermediate CA") as url:
-            trusted = f"{url}?sslmode=verify-full&sslrootcert={certificates.roots}"
+        async with present_certificate("intermediate CA") as url:
+            trusted_url = f"{url}?sslmode=verify-full&sslrootcert={certificates.ca_file}"
             await asyncio.to_thread(
-                upgrade, Settings(database_url=Secret(trusted)).database_config()
+                upgrade, Settings(database_url=Secret(trusted_url)).database_config()
             )
-            roots: Path = getattr(certificates, named)
-            async with serving(f"{url}?sslmode=verify-full&sslrootcert={roots}") as client:
+            ca_file: Path = getattr(certificates, attribute)
+            async with serving(f"{url}?sslmode=verify-full&sslrootcert={ca_file}") as client:
                 assert (await client.get("/readyz")).status_code == status
 
     @pytest.mark.requirement("FR-054", "FR-033")
-    @pytest.mark.parametrize("kind", CAUSES)
+    @pytest.mark.parametrize("certificate", CAUSES)
     @pytest.mark.parametrize("mode", ["require", "verify-full"])
-    async def test_another_certificate_is_503_and_its_fault_is_logged_once(
-        self, presenting: Presenting, certificates: Certificates, kind: str, mode: str
+    async def test_invalid_certificate_is_503_and_logged_once(
+        self,
+        present_certificate: PresentCertificate,
+        certificates: Certificates,
+        certificate: str,
+        mode: str,
     ) -> None:
-        with capture_logs() as lines:
-            async with presenting(kind) as url:
-                named = f"{url}?sslmode={mode}&sslrootcert={certificates.roots}"
-                async with serving(named) as client:
+        with capture_logs() as entries:
+            async with present_certificate(certificate) as url:
+                url_with_options = f"{url}?sslmode={mode}&sslrootcert={certificates.ca_file}"
+                async with serving(url_with_options) as client:
                     assert_problem(await client.get("/readyz"), 503, "not-ready")
                     for _ in range(5):
-                        answered = await client.get(ALICE)
-                        assert_problem(answered, 503, "database-unavailable")
-                        assert "certificate" not in answered.text
-        [line] = [line for line in lines if line["event"] == "database unavailable"]
-        assert CAUSES[kind] in line["cause"]
+                        response = await client.get(ALICE)
+                        assert_problem(response, 503, "database-unavailable")
+                        assert "certificate" not in response.text
+        [line] = [line for line in entries if line["event"] == "database unavailable"]
+        assert CAUSES[certificate] in line["cause"]
         assert line["log_level"] == "warning"
-        assert PASSWORD not in str(lines)
+        assert PASSWORD not in str(entries)
 
     @pytest.mark.requirement("FR-054", "FR-039")
-    @pytest.mark.parametrize("kind", CAUSES)
-    async def test_a_migration_and_the_doctor_tell_the_fault_of_a_certificate(
-        self, presenting: Presenting, certificates: Certificates, kind: str
+    @pytest.mark.parametrize("certificate", CAUSES)
+    async def test_migration_and_doctor_report_the_certificate_error(
+        self, present_certificate: PresentCertificate, certificates: Certificates, certificate: str
     ) -> None:
-        async with presenting(kind) as url:
-            named = f"{url}?sslmode=verify-full&sslrootcert={certificates.roots}"
-            connection = Settings(database_url=Secret(named)).database_config()
-            for use in (upgrade, get_revision):
+        async with present_certificate(certificate) as url:
+            url_with_options = f"{url}?sslmode=verify-full&sslrootcert={certificates.ca_file}"
+            connection = Settings(database_url=Secret(url_with_options)).database_config()
+            for operation in (upgrade, get_revision):
                 with pytest.raises(MigrationError) as raised:
-                    await asyncio.to_thread(use, connection)
-                assert CAUSES[kind] in str(raised.value)
+                    await asyncio.to_thread(operation, connection)
+                assert CAUSES[certificate] in str(raised.value)
                 assert PASSWORD not in str(raised.value)
 
     @pytest.mark.requirement("FR-054", "FR-028")
     @pytest.mark.parametrize("command", ["migrate", "doctor"])
-    async def test_a_command_tells_the_fault_and_no_password(
-        self, presenting: Presenting, certificates: Certificates, command: str
+    async def test_command_reports_the_error_without_the_password(
+        self, present_certificate: PresentCertificate, certificates: Certificates, command: str
     ) -> None:
-        async with presenting("wrong name") as url:
-            named = f"{url}?sslmode=require"
-            roots: Path = certificates.roots
-            settings = {"DATABASE_URL": named, "DATABASE_CA_FILE": roots, "PORT": 0}
-            done = await asyncio.to_thread(run, command, **settings)
-        assert done.returncode == 1
-        told = done.stdout + done.stderr
-        assert f"The database cannot be reached: {CAUSES['wrong name']}" in told
-        assert "Traceback" not in told
-        assert PASSWORD not in told
+        async with present_certificate("wrong name") as url:
+            url_with_options = f"{url}?sslmode=require"
+            ca_file: Path = certificates.ca_file
+            settings = {"DATABASE_URL": url_with_options, "DATABASE_CA_FILE": ca_file, "PORT": 0}
+            result = await asyncio.to_thread(run, command, **settings)
+        assert result.returncode == 1
+        output = result.stdout + result.stderr
+        assert f"The database cannot be reached: {CAUSES['wrong name']}" in output
+        assert "Traceback" not in output
+        assert PASSWORD not in output
 
     @pytest.mark.requirement("FR-054")
-    @pytest.mark.parametrize("kind", ["wrong name", "expired", "unknown CA"])
-    async def test_require_goes_without_the_check_by_the_explicit_setting_alone(
-        self, presenting: Presenting, kind: str
+    @pytest.mark.parametrize("certificate", ["wrong name", "expired", "unknown CA"])
+    async def test_require_skips_verification_only_if_disabled(
+        self, present_certificate: PresentCertificate, certificate: str
     ) -> None:
-        async with presenting(kind) as url:
-            unchecked = Settings(
+        async with present_certificate(certificate) as url:
+            unverified_settings = Settings(
                 database_url=Secret(f"{url}?sslmode=require"), database_tls_verify=False
             )
-            await asyncio.to_thread(upgrade, unchecked.database_config())
+            await asyncio.to_thread(upgrade, unverified_settings.database_config())
             for mode, status in (("require", 200), ("verify-ca", 503), ("verify-full", 503)):
-                named = f"{url}?sslmode={mode}"
-                async with serving(named, database_tls_verify=False) as client:
+                url_with_options = f"{url}?sslmode={mode}"
+                async with serving(url_with_options, database_tls_verify=False) as client:
                     assert (await client.get("/readyz")).status_code == status
 
     @pytest.mark.requirement("FR-054")
-    async def test_no_setting_makes_require_go_without_tls(self, presenting: Presenting) -> None:
+    async def test_require_never_connects_without_tls(
+        self, present_certificate: PresentCertificate
+    ) -> None:
         async with (
-            presenting("none") as url,
+            present_certificate("none") as url,
             serving(f"{url}?sslmode=require", database_tls_verify=False) as client,
         ):
             assert (await client.get("/readyz")).status_code == 503

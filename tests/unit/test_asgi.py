@@ -1,4 +1,4 @@
-"""The application's start and end."""
+"""Startup of the application."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOWHERE = Settings(database_url=Secret("postgresql://nobody@127.0.0.1:1/nothing"
 
 
 @pytest.mark.requirement("FR-033", "FR-041")
-async def test_a_start_without_the_database_is_logged_and_goes_on() -> None:
+async def test_start_without_the_database_is_logged_and_continues() -> None:
     with capture_logs() as lines:
         async with running(create_app(NOWHERE)) as app:
             assert app.routes
@@ -28,34 +28,34 @@ async def test_a_start_without_the_database_is_logged_and_goes_on() -> None:
 
 
 @pytest.mark.requirement("FR-033", "FR-041")
-@pytest.mark.parametrize("fault", [DatabaseError("SQLSTATE 0A000"), KeyError("owner")], ids=repr)
-async def test_housekeeping_that_fails_is_logged_and_the_service_starts(
-    fault: Exception, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [DatabaseError("SQLSTATE 0A000"), KeyError("owner")], ids=repr)
+async def test_failed_housekeeping_is_logged_and_the_service_starts(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def none(_: object) -> list[str]:
+    async def no_missing_privileges(_: object) -> list[str]:
         return []
 
     async def fail(_: object) -> None:
-        raise fault
+        raise error
 
-    monkeypatch.setattr(Database, "missing_privileges", none)
+    monkeypatch.setattr(Database, "missing_privileges", no_missing_privileges)
     monkeypatch.setattr("app.asgi.delete_expired_keys", fail)
     with capture_logs() as lines:
         async with running(create_app(NOWHERE)) as app:
             assert app.routes
-    cause = f"{type(fault).__name__}: {fault}"
+    cause = f"{type(error).__name__}: {error}"
     assert lines == [{"event": "housekeeping failed", "cause": cause, "log_level": "warning"}]
 
 
 @pytest.mark.requirement("FR-028", "FR-033", "FR-055")
-def test_the_database_is_told_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
+def test_database_receives_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
 
-    def noted(*args: Any, **options: Any) -> Database:
-        given.append((args, options))
+    def record(*args: Any, **options: Any) -> Database:
+        calls.append((args, options))
         return Database(*args, **options)
 
-    monkeypatch.setattr("app.asgi.Database", noted)
+    monkeypatch.setattr("app.asgi.Database", record)
     settings = msgspec.structs.replace(
         NOWHERE,
         database_pool_size=7,
@@ -65,11 +65,11 @@ def test_the_database_is_told_what_the_settings_say(monkeypatch: pytest.MonkeyPa
     )
     create_app(settings)
     limits = {"pool_size": 7, "timeout": 3.0, "statement_timeout": 2.0, "max_lifetime": 9}
-    assert given == [((settings.database_config(),), limits)]
+    assert calls == [((settings.database_config(),), limits)]
 
 
 @pytest.mark.requirement("NFR-007")
-def test_code_that_serves_other_operations_than_the_contract_does_not_start(
+def test_operations_that_differ_from_the_contract_prevent_startup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     document = OpenAPIDocument.load().document
@@ -81,7 +81,7 @@ def test_code_that_serves_other_operations_than_the_contract_does_not_start(
 
 
 @pytest.mark.requirement("FR-036")
-def test_the_framework_adds_nothing_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_litestar_defaults_are_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITESTAR_DEBUG", "1")
     app: Any = create_app(NOWHERE).app
     assert app.debug is False
@@ -91,14 +91,14 @@ def test_the_framework_adds_nothing_of_its_own(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.requirement("FR-049")
-def test_there_are_metrics_where_a_port_is_set() -> None:
+def test_metrics_are_enabled_by_a_port() -> None:
     assert create_app(NOWHERE).metrics is None
     settings = msgspec.structs.replace(NOWHERE, metrics_port=0, database_pool_size=7)
     metrics = create_app(settings).metrics
     assert metrics is not None
-    ask = metrics.registry.get_sample_value
+    sample = metrics.registry.get_sample_value
     counts = [
-        ask("db_client_connection_count", {"db_client_connection_state": state})
+        sample("db_client_connection_count", {"db_client_connection_state": state})
         for state in ("used", "idle")
     ]
-    assert [*counts, ask("db_client_connection_max")] == [0, 0, 7]
+    assert [*counts, sample("db_client_connection_max")] == [0, 0, 7]

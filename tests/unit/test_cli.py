@@ -1,4 +1,4 @@
-"""The command line inside of this process, with nothing behind it."""
+"""The command line, run in this process."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ from app.db import migrations
 from app.db.database import SCHEMA_REVISION
 from app.http.cors import CORSPolicy
 from app.http.middleware import HTTPMiddleware
+from app.logging import LogFormat, LogLevel
 from app.openapi.document import RouteMismatchError
 from app.server.protocol import HTTPProtocol
-from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
+from app.settings import Secret, Settings, SettingsError
 
-GIVEN = Settings(database_url=Secret("postgresql://tasks:hunter2@127.0.0.1:1/tasks"), port=0)
-SHOWN = "postgresql+asyncpg://tasks:***@127.0.0.1:1/tasks"
+SETTINGS = Settings(database_url=Secret("postgresql://tasks:hunter2@127.0.0.1:1/tasks"), port=0)
+MASKED_URL = "postgresql+asyncpg://tasks:***@127.0.0.1:1/tasks"
 
 
 @pytest.fixture(autouse=True)
-def nothing_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Signals keep their handlers, the process its wish to stay, logging its form."""
+def restore_process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore signal handlers, the shutdown request and the logging configuration."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(cli, "_shutdown_requested", threading.Event())
     monkeypatch.setattr(cli, "configure_logging", lambda *_: None)
@@ -51,44 +52,44 @@ def nothing_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.requirement("FR-051")
-def test_sigterm_before_anything_has_begun_is_a_clean_end() -> None:
+def test_sigterm_during_startup_exits_cleanly() -> None:
     code = "import os, signal, app.__main__; os.kill(os.getpid(), signal.SIGTERM); os._exit(9)"
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
-    assert done.returncode == 0
+    completed = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
+    assert completed.returncode == 0
 
 
 # --- main ----------------------------------------------------------------------------------------
 
 
-def called(monkeypatch: pytest.MonkeyPatch, *words: str, **environ: str) -> list[Any]:
-    """What `main` does when it is called with these words."""
-    done: list[Any] = []
+def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environ: str) -> list[Any]:
+    """Return the calls that `main` makes with these arguments."""
+    calls: list[Any] = []
     for name in ("serve", "migrate", "doctor"):
-        monkeypatch.setattr(cli, name, lambda settings, name=name: done.append((name, settings)))
-    monkeypatch.setattr(cli, "configure_logging", lambda *given: done.append(given))
-    monkeypatch.setattr(sys, "argv", ["app", *words])
+        monkeypatch.setattr(cli, name, lambda settings, name=name: calls.append((name, settings)))
+    monkeypatch.setattr(cli, "configure_logging", lambda *args: calls.append(args))
+    monkeypatch.setattr(sys, "argv", ["app", *arguments])
     monkeypatch.setattr(os, "environ", environ)
     cli.main()
-    return done
+    return calls
 
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize(
-    ("word", "name"), [("serve", "serve"), ("migrate", "migrate"), ("doctor", "doctor")]
+    ("command", "name"), [("serve", "serve"), ("migrate", "migrate"), ("doctor", "doctor")]
 )
-def test_a_command_gets_the_settings_once_logging_is_configured(
-    word: str, name: str, monkeypatch: pytest.MonkeyPatch
+def test_command_gets_the_settings_after_logging_is_configured(
+    command: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert called(monkeypatch, word, LOG_LEVEL="error", LOG_FORMAT="text") == [
+    assert call_main(monkeypatch, command, LOG_LEVEL="error", LOG_FORMAT="text") == [
         (LogLevel.ERROR, LogFormat.TEXT),
         (name, Settings(log_level=LogLevel.ERROR, log_format=LogFormat.TEXT)),
     ]
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_command_ends_cleanly_with_either_signal(monkeypatch: pytest.MonkeyPatch) -> None:
-    called(monkeypatch, "doctor")
+def test_command_exits_cleanly_on_either_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    call_main(monkeypatch, "doctor")
     for number in (signal.SIGINT, signal.SIGTERM):
         cli._shutdown_requested.clear()
         handler = signal.getsignal(number)
@@ -100,29 +101,29 @@ def test_a_command_ends_cleanly_with_either_signal(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.requirement("FR-038")
-@pytest.mark.parametrize("words", [[], ["stop"]])
-def test_another_command_is_refused_with_those_that_there_are(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("arguments", [[], ["stop"]])
+def test_unknown_command_lists_the_commands(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as raised:
-        called(monkeypatch, *words)
-    told = capsys.readouterr().err
+        call_main(monkeypatch, *arguments)
+    output = capsys.readouterr().err
     assert raised.value.code == 2
-    assert told.startswith("usage: python -m app [-h] {serve,migrate,doctor}\n")
+    assert output.startswith("usage: python -m app [-h] {serve,migrate,doctor}\n")
 
 
 @pytest.mark.requirement("FR-038")
-def test_help_says_what_it_is(
+def test_help_describes_the_program(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        called(monkeypatch, "--help")
+        call_main(monkeypatch, "--help")
     assert "\nThe command line: `serve`, `migrate`, `doctor`.\n" in capsys.readouterr().out
 
 
 @pytest.mark.requirement("FR-037", "FR-038")
 @pytest.mark.parametrize(
-    "fault",
+    "error",
     [
         RouteMismatchError("mend it"),
         cli.BindError("mend it"),
@@ -130,13 +131,13 @@ def test_help_says_what_it_is(
         embedded_postgres.EmbeddedError("mend it"),
         migrations.MigrationError("mend it"),
     ],
-    ids=lambda fault: type(fault).__name__,
+    ids=lambda error: type(error).__name__,
 )
-def test_a_fault_that_a_person_can_mend_is_all_that_is_told(
-    fault: Exception, monkeypatch: pytest.MonkeyPatch
+def test_known_error_is_printed_without_a_traceback(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
-        raise fault
+        raise error
 
     monkeypatch.setattr(cli, "configure_logging", fail)
     monkeypatch.setattr(sys, "argv", ["app", "doctor"])
@@ -150,14 +151,14 @@ def test_a_fault_that_a_person_can_mend_is_all_that_is_told(
 
 
 class App(NamedTuple):
-    """An application that measures nothing unless it is told to."""
+    """An application without metrics by default."""
 
     settings: Settings
     metrics: Any = None
 
 
-class Served(SimpleNamespace):
-    """A server that notes how it is run."""
+class FakeServer(SimpleNamespace):
+    """A server that records how it is run."""
 
     def run(self, *, sockets: list[socket.socket]) -> None:
         (self.socket,) = sockets
@@ -165,22 +166,22 @@ class Served(SimpleNamespace):
         numbers = (signal.SIGINT, signal.SIGTERM)
         self.handlers: list[Any] = [signal.getsignal(number) for number in numbers]
         self.accepts = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        self.leaves = self.should_exit
+        self.exits_immediately = self.should_exit
         self.socket.close()
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Served:
-    """What `serve` runs in place of uvicorn."""
-    made = Served(config=SimpleNamespace(backlog=7), should_exit=False)
+def fake_server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    """Replace the server that `serve` runs."""
+    server = FakeServer(config=SimpleNamespace(backlog=7), should_exit=False)
     monkeypatch.setattr(cli, "create_app", App)
 
-    def http_server(*given: Any) -> Served:
-        made.given = given
-        return made
+    def create_server(*args: Any) -> FakeServer:
+        server.arguments = args
+        return server
 
-    monkeypatch.setattr(cli, "create_server", http_server)
-    return made
+    monkeypatch.setattr(cli, "create_server", create_server)
+    return server
 
 
 @pytest.mark.requirement("FR-038")
@@ -188,15 +189,15 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     ("host", "shown"),
     [
         ("127.0.0.1", "127.0.0.1"),
-        ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - in a test
+        ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - only in a test
         ("::1", "[::1]"),
         ("*", "127.0.0.1"),
     ],
 )
-def test_it_is_said_where_everything_is(
-    host: str, shown: str, served: Served, capsys: pytest.CaptureFixture[str]
+def test_startup_prints_its_addresses(
+    host: str, shown: str, fake_server: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = msgspec.structs.replace(GIVEN, host=host)
+    settings = msgspec.structs.replace(SETTINGS, host=host)
     cli.serve(settings)
     out, err = capsys.readouterr()
     port = int(err.splitlines()[0].rpartition(":")[2].removesuffix("/api/v1"))
@@ -205,81 +206,81 @@ def test_it_is_said_where_everything_is(
     assert err.splitlines() == [
         f"Tasks API  http://{shown}:{port}/api/v1",
         f"docs       http://{shown}:{port}/docs",
-        f"data       {SHOWN}",
+        f"data       {MASKED_URL}",
         f"process    {os.getpid()} (Ctrl-C or SIGTERM stops it)",
     ]
-    assert served.given == (App(settings), settings)
-    assert served.accepts
+    assert fake_server.arguments == (App(settings), settings)
+    assert fake_server.accepts
 
 
 @pytest.mark.requirement("FR-038", "FR-049")
-def test_metrics_are_said_where_there_are_any(
-    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_startup_prints_the_metrics_address(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[Any] = []
+    calls: list[Any] = []
     ports: list[int] = []
 
-    class Measured:
+    class FakeMetrics:
         def register_rejections(self, rejected: Any) -> None:
-            asked.append(rejected())
+            calls.append(rejected())
 
         @contextmanager
         def serve(self, listener: socket.socket) -> Iterator[None]:
-            asked.append(listener.getsockname()[0])
+            calls.append(listener.getsockname()[0])
             ports.append(listener.getsockname()[1])
             yield
             listener.close()
 
-    served.admission = SimpleNamespace(rejected_total=7)
-    monkeypatch.setattr(cli, "create_app", lambda settings: App(settings, Measured()))
-    cli.serve(msgspec.structs.replace(GIVEN, metrics_port=0, metrics_host="::1"))
-    assert asked == [7, "::1"]
+    fake_server.admission = SimpleNamespace(rejected_total=7)
+    monkeypatch.setattr(cli, "create_app", lambda settings: App(settings, FakeMetrics()))
+    cli.serve(msgspec.structs.replace(SETTINGS, metrics_port=0, metrics_host="::1"))
+    assert calls == [7, "::1"]
     assert f"\nmetrics    http://[::1]:{ports[0]}/metrics\n" in capsys.readouterr().err
 
 
 @pytest.mark.requirement("NFR-004")
-def test_it_settles_before_it_serves(served: Served) -> None:
+def test_serve_freezes_garbage_collection(fake_server: FakeServer) -> None:
     before = gc.get_threshold()
     gc.unfreeze()
     try:
-        cli.serve(GIVEN)
+        cli.serve(SETTINGS)
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
-    assert served.frozen > 10_000
+    assert fake_server.frozen > 10_000
 
 
 @pytest.mark.requirement("FR-038")
-def test_either_signal_lets_the_server_end(served: Served) -> None:
-    cli.serve(GIVEN)
-    assert served.leaves is False
-    for handler in served.handlers:
-        served.should_exit = False
+def test_either_signal_stops_the_server(fake_server: FakeServer) -> None:
+    cli.serve(SETTINGS)
+    assert fake_server.exits_immediately is False
+    for handler in fake_server.handlers:
+        fake_server.should_exit = False
         handler(signal.SIGINT, None)
-        assert served.should_exit is True
+        assert fake_server.should_exit is True
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_signal_from_before_the_server_was_there_is_not_lost(served: Served) -> None:
+def test_signal_before_the_server_starts_is_not_lost(fake_server: FakeServer) -> None:
     cli._shutdown_requested.set()
-    cli.serve(GIVEN)
-    assert served.leaves is True
+    cli.serve(SETTINGS)
+    assert fake_server.exits_immediately is True
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_parent_is_watched_where_one_is_named(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+def test_parent_is_watched_if_configured(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched: list[int | None] = []
     monkeypatch.setattr(cli, "_exit_with_parent", watched.append)
     for parent in (None, 123):
-        cli.serve(msgspec.structs.replace(GIVEN, stop_with_parent=parent))
+        cli.serve(msgspec.structs.replace(SETTINGS, stop_with_parent=parent))
     assert watched == [None, 123]
-    assert served.given
+    assert fake_server.arguments
 
 
-class _RunsAtStart:
-    """A daemon thread that ends before its start returns."""
+class SynchronousThread:
+    """A daemon thread whose `start` runs the target."""
 
     def __init__(self, *, target: Any, daemon: bool) -> None:
         assert daemon
@@ -287,12 +288,12 @@ class _RunsAtStart:
 
 
 @pytest.mark.requirement("FR-038")
-def test_the_end_of_the_parent_is_a_wish_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_of_the_parent_stops_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     parents, slept, killed = [5, 5, 5, 1], list[float](), list[tuple[int, int]]()
-    monkeypatch.setattr(threading, "Thread", _RunsAtStart)
+    monkeypatch.setattr(threading, "Thread", SynchronousThread)
     monkeypatch.setattr(os, "getppid", lambda: parents.pop(0))
     monkeypatch.setattr(time, "sleep", slept.append)
-    monkeypatch.setattr(os, "kill", lambda *given: killed.append(given))
+    monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
     cli._exit_with_parent(None)
     assert killed == []
     cli._exit_with_parent(5)
@@ -300,7 +301,7 @@ def test_the_end_of_the_parent_is_a_wish_to_leave(monkeypatch: pytest.MonkeyPatc
     assert killed == [(os.getpid(), signal.SIGTERM)]
 
 
-def test_the_http_server_leaves_logging_and_sockets_to_us() -> None:
+def test_server_does_not_configure_logging_and_sockets() -> None:
     settings = Settings(host="::1", port=1234, keep_alive_timeout=30)
     app = HTTPMiddleware(cast("Any", None), [], CORSPolicy(()))
     config = cli.create_server(app, settings).config
@@ -311,19 +312,19 @@ def test_the_http_server_leaves_logging_and_sockets_to_us() -> None:
 
 
 class Cyclic:
-    """What the collector alone can take away."""
+    """An object in a reference cycle, which only the garbage collector frees."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
 @pytest.mark.requirement("FR-037")
-def test_the_http_server_listens_on_both_families_by_itself() -> None:
+def test_server_listens_on_both_address_families() -> None:
     app = HTTPMiddleware(cast("Any", None), [], CORSPolicy(()))
     assert cli.create_server(app, Settings(host="*")).config.host == ""
 
 
-def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
+def test_freeze_gc_collects_and_freezes_startup_objects() -> None:
     before = gc.get_threshold()
     gc.unfreeze()
     gone = weakref.ref(Cyclic())
@@ -339,36 +340,36 @@ def test_what_is_there_to_stay_is_looked_at_no_more() -> None:
 
 
 @pytest.mark.requirement("FR-047")
-def test_the_http_server_knows_how_much_it_may_do_at_once_and_who_may_read_its_refusals() -> None:
+def test_server_gets_its_concurrency_limit_and_cors_policy() -> None:
     app = HTTPMiddleware(cast("Any", None), [], CORSPolicy(()))
-    made = cli.create_server(app, Settings(max_concurrent_requests=3))
-    assert made.server_state is made.admission
-    assert (made.admission.max_concurrent_requests, made.admission.cors) == (3, app.cors)
+    server = cli.create_server(app, Settings(max_concurrent_requests=3))
+    assert server.server_state is server.admission
+    assert (server.admission.max_concurrent_requests, server.admission.cors) == (3, app.cors)
 
 
 # --- the database --------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def embedded_at(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The embedded database, replaced by a list of what is asked of it."""
-    asked: list[Any] = []
+def embedded_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Replace the embedded database by a list of the calls to it."""
+    calls: list[Any] = []
 
     @contextmanager
-    def running(folder: Path) -> Iterator[str]:
-        asked.append(folder)
+    def run_postgres(data_dir: Path) -> Iterator[str]:
+        calls.append(data_dir)
         yield "postgresql://tasks@127.0.0.1:1/tasks"
-        asked.append("stopped")
+        calls.append("stopped")
 
-    monkeypatch.setattr(embedded_postgres, "run_postgres", running)
-    monkeypatch.setattr(migrations, "upgrade", lambda given: asked.append(given.url.port))
-    return asked
+    monkeypatch.setattr(embedded_postgres, "run_postgres", run_postgres)
+    monkeypatch.setattr(migrations, "upgrade", lambda config: calls.append(config.url.port))
+    return calls
 
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize(("current", "migrated"), [(True, []), (False, [1])])
-def test_the_embedded_database_is_migrated_where_it_needs_it(
-    embedded_at: list[Any],
+def test_embedded_database_is_migrated_if_needed(
+    embedded_calls: list[Any],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     *,
@@ -376,35 +377,35 @@ def test_the_embedded_database_is_migrated_where_it_needs_it(
     migrated: list[int],
 ) -> None:
     monkeypatch.setattr(
-        migrations, "has_compatible_schema", lambda given: current and given.url.port == 1
+        migrations, "has_compatible_schema", lambda config: current and config.url.port == 1
     )
     settings = Settings(data_dir=Path("some/../folder"), port=7)
-    with cli._open_database(settings) as (complete, data):
-        assert complete.database_url == Secret("postgresql://tasks@127.0.0.1:1/tasks")
-        assert complete.port == 7
+    with cli._open_database(settings) as (resolved, data):
+        assert resolved.database_url == Secret("postgresql://tasks@127.0.0.1:1/tasks")
+        assert resolved.port == 7
         assert data == str(Path("folder").resolve())
-    assert embedded_at == [Path("some/../folder"), *migrated, "stopped"]
+    assert embedded_calls == [Path("some/../folder"), *migrated, "stopped"]
     assert capsys.readouterr() == ("", "Starting the embedded PostgreSQL ...\n")
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_wish_to_leave_is_granted_once_the_embedded_database_is_there(
-    embedded_at: list[Any],
+def test_shutdown_request_is_honoured_after_the_embedded_database_starts(
+    embedded_calls: list[Any],
 ) -> None:
     cli._shutdown_requested.set()
     with pytest.raises(SystemExit) as raised, cli._open_database(Settings()):
         pass  # pragma: no cover - not reached
     assert raised.value.code == 0
-    assert embedded_at == [Path(".data")]
+    assert embedded_calls == [Path(".data")]
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_tells_the_revision_and_the_place(
-    embedded_at: list[Any], capsys: pytest.CaptureFixture[str]
+def test_migrate_prints_the_revision_and_the_database(
+    embedded_calls: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli.migrate(GIVEN)
-    assert embedded_at == [1]
-    assert capsys.readouterr().out == f"The schema is at revision {SCHEMA_REVISION}: {SHOWN}\n"
+    cli.migrate(SETTINGS)
+    assert embedded_calls == [1]
+    assert capsys.readouterr().out == f"The schema is at revision {SCHEMA_REVISION}: {MASKED_URL}\n"
 
 
 # --- doctor --------------------------------------------------------------------------------------
@@ -412,7 +413,7 @@ def test_a_migration_tells_the_revision_and_the_place(
 
 @contextmanager
 def port_of(*, free: bool) -> Iterator[int]:
-    """A port that can be listened on, or one that cannot."""
+    """Yield a port that is free, or one that is in use."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         if not free:
@@ -421,20 +422,20 @@ def port_of(*, free: bool) -> Iterator[int]:
         yield port
 
 
-def diagnosis(settings: Settings, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], Any]:
-    """What `doctor` says, and its status."""
+def run_doctor(settings: Settings, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], Any]:
+    """Run `doctor`. Return its output and its exit status."""
     status: Any = None
     try:
         cli.doctor(settings)
-    except SystemExit as left:
-        status = left.code
+    except SystemExit as exited:
+        status = exited.code
     return capsys.readouterr().out.splitlines(), status
 
 
 @pytest.mark.requirement("FR-038")
-@pytest.mark.parametrize(("free", "word", "status"), [(True, "free", None), (False, "in use", 1)])
-def test_doctor_says_what_there_is(
-    word: str,
+@pytest.mark.parametrize(("free", "state", "status"), [(True, "free", None), (False, "in use", 1)])
+def test_doctor_describes_the_environment(
+    state: str,
     status: int | None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -444,12 +445,12 @@ def test_doctor_says_what_there_is(
     monkeypatch.setattr(embedded_postgres, "find_binaries", lambda: "/programs")
     names = ["litestar", "advanced-alchemy", "sqlalchemy", "asyncpg", "msgspec", "uvicorn"]
     with port_of(free=free) as port:
-        told = diagnosis(Settings(port=port, data_dir=Path("here")), capsys)
-    assert told == (
+        result = run_doctor(Settings(port=port, data_dir=Path("here")), capsys)
+    assert result == (
         [
             f"python     {platform.python_version()}, {platform.platform()}",
             f"libraries  {', '.join(f'{name} {version(name)}' for name in names)}",
-            f"port       127.0.0.1:{port} is {word}",
+            f"port       127.0.0.1:{port} is {state}",
             "database   embedded, /programs, data in here",
         ],
         status,
@@ -458,38 +459,38 @@ def test_doctor_says_what_there_is(
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize(
-    ("found", "status"), [(SCHEMA_REVISION, None), ("9999", None), ("0000", 1), (None, 1)]
+    ("revision", "status"), [(SCHEMA_REVISION, None), ("9999", None), ("0000", 1), (None, 1)]
 )
-def test_doctor_says_which_revision_a_given_database_has(
-    found: str | None,
+def test_doctor_prints_the_revision_of_a_configured_database(
+    revision: str | None,
     status: int | None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(migrations, "get_revision", lambda given: given.url.port and found)
-    lines, ended = diagnosis(GIVEN, capsys)
-    assert lines[3:] == [f"database   given, schema revision {found}, needed {SCHEMA_REVISION}"]
-    assert ended == status
+    monkeypatch.setattr(migrations, "get_revision", lambda config: config.url.port and revision)
+    lines, exit_status = run_doctor(SETTINGS, capsys)
+    assert lines[3:] == [f"database   given, schema revision {revision}, needed {SCHEMA_REVISION}"]
+    assert exit_status == status
 
 
 @pytest.mark.requirement("FR-038", "FR-054")
-def test_doctor_says_why_a_given_database_does_not_answer(
+def test_doctor_prints_why_a_configured_database_is_unreachable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: object) -> None:
+    def fail(_: object) -> None:
         raise migrations.MigrationError("The database cannot be reached: closed")
 
-    monkeypatch.setattr(migrations, "get_revision", refuse)
-    lines, ended = diagnosis(GIVEN, capsys)
+    monkeypatch.setattr(migrations, "get_revision", fail)
+    lines, exit_status = run_doctor(SETTINGS, capsys)
     assert lines[3:] == ["database   given. The database cannot be reached: closed"]
-    assert ended == 1
+    assert exit_status == 1
 
 
 # --- the address ---------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-038")
-def test_an_address_in_use_is_told_with_its_reason() -> None:
+def test_address_in_use_is_reported() -> None:
     with port_of(free=False) as port, pytest.raises(cli.BindError) as raised:
         cli._bind_socket("127.0.0.1", port)
     assert str(raised.value) == (
@@ -511,9 +512,9 @@ def test_second_service_to_listen_on_an_address_reports_it() -> None:
 
 
 @pytest.mark.requirement("FR-049")
-def test_an_address_in_use_is_told_for_the_metrics_too() -> None:
+def test_metrics_address_in_use_is_reported() -> None:
     with port_of(free=False) as port:
-        settings = msgspec.structs.replace(GIVEN, metrics_port=port, metrics_host="127.0.0.1")
+        settings = msgspec.structs.replace(SETTINGS, metrics_port=port, metrics_host="127.0.0.1")
         with (
             pytest.raises(cli.BindError) as raised,
             cli._serve_metrics(create_app(settings), settings),
@@ -527,7 +528,7 @@ def test_an_address_in_use_is_told_for_the_metrics_too() -> None:
 @pytest.mark.parametrize(
     ("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
 )
-def test_an_address_is_taken_again_at_once(host: str, family: socket.AddressFamily) -> None:
+def test_address_can_be_reused_immediately(host: str, family: socket.AddressFamily) -> None:
     with cli._bind_socket(host, 0) as listener:
         assert listener.family == family
         assert listener.getsockname()[0] == host
@@ -536,7 +537,7 @@ def test_an_address_is_taken_again_at_once(host: str, family: socket.AddressFami
 
 @pytest.mark.requirement("FR-037")
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_an_asterisk_listens_on_both_families(address: str) -> None:
+def test_asterisk_listens_on_both_address_families(address: str) -> None:
     with cli._bind_socket("*", 0) as listener:
         listener.listen()
         with socket.create_connection((address, listener.getsockname()[1]), timeout=10):
@@ -545,16 +546,16 @@ def test_an_asterisk_listens_on_both_families(address: str) -> None:
             cli._bind_socket("*", listener.getsockname()[1])
 
 
-@pytest.mark.parametrize(("only", "shown"), [(0, "127.0.0.1"), (1, "[::1]")])
-def test_an_address_that_is_shown_can_be_used(only: int, shown: str) -> None:
+@pytest.mark.parametrize(("v6_only", "shown"), [(0, "127.0.0.1"), (1, "[::1]")])
+def test_printed_address_is_reachable(v6_only: int, shown: str) -> None:
     with socket.socket(socket.AF_INET6) as listener:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6_only)
         listener.bind(("::", 0))
         assert cli._format_url(listener) == f"http://{shown}:{listener.getsockname()[1]}"
 
 
 @pytest.mark.requirement("FR-037")
-def test_an_asterisk_listens_on_ipv4_where_there_is_no_ipv6(
+def test_asterisk_listens_on_ipv4_without_ipv6(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
@@ -565,7 +566,7 @@ def test_an_asterisk_listens_on_ipv4_where_there_is_no_ipv6(
             pass
 
 
-def test_a_port_is_free_while_nobody_listens() -> None:
+def test_port_is_free_while_nothing_listens() -> None:
     with port_of(free=True) as port:
         assert cli._is_port_free("127.0.0.1", port) is True
     with port_of(free=False) as port:

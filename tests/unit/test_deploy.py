@@ -1,4 +1,4 @@
-"""The manifests fit the schemas of what reads them, the image, the contract and the settings."""
+"""The deployment files match their schemas, the image, the contract and the settings."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from app.settings import Settings
 pytestmark = pytest.mark.requirement("FR-052")
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "deploy/kubernetes"
+MANIFEST_DIR = ROOT / "deploy/kubernetes"
 COMPOSE = ROOT / "deploy/compose.yaml"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 SETTINGS = {field.name.upper() for field in msgspec.structs.fields(Settings)}
-# The first that has `preStop.sleep` without being asked to, and the newest with a schema here.
+# The first version with `preStop.sleep` by default, and the newest one with a schema here.
 KUBERNETES = ["1.30", "1.37"]
-KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text("utf-8"))
+KUSTOMIZATION = yaml.safe_load((MANIFEST_DIR / "kustomization.yaml").read_text("utf-8"))
 MANIFESTS = {
     path.stem: yaml.safe_load(path.read_text("utf-8"))
-    for path in sorted(FOLDER.glob("*.yaml"))
+    for path in sorted(MANIFEST_DIR.glob("*.yaml"))
     if path.name != "kustomization.yaml"
 }
 DEPLOYMENT = MANIFESTS["deployment"]["spec"]
@@ -46,18 +46,18 @@ PODS = {name: MANIFESTS[name]["spec"]["template"] for name in ("deployment", "mi
 
 
 def containers() -> Iterator[dict[str, Any]]:
-    """The containers of every pod."""
+    """Yield the containers of every pod."""
     for pod in PODS.values():
         yield from pod["spec"]["containers"]
 
 
-def compose_faults(path: Path) -> str:
-    """What the Compose specification's schema says of a file."""
-    words = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
-    done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, check=False, timeout=60
+def compose_errors(path: Path) -> str:
+    """Return the errors of a file against the schema of the Compose specification."""
+    arguments = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+    completed = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60
     )
-    return done.stdout.removeprefix("ok -- validation done").strip() + done.stderr
+    return completed.stdout.removeprefix("ok -- validation done").strip() + completed.stderr
 
 
 # --- Kubernetes --------------------------------------------------------------------------------
@@ -65,39 +65,39 @@ def compose_faults(path: Path) -> str:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_a_manifest_fits_the_schema_of_kubernetes(name: str, version: str) -> None:
+def test_manifest_matches_the_kubernetes_schema(name: str, version: str) -> None:
     kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("wrong", [{"replica": 2}, {"replicas": "2"}])
-def test_a_mistake_in_a_manifest_is_found(wrong: dict[str, object], version: str) -> None:
+def test_invalid_manifest_is_detected(wrong: dict[str, object], version: str) -> None:
     manifest = {**MANIFESTS["deployment"], "spec": {**DEPLOYMENT, **wrong}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_all_manifests_are_applied_with_the_image_of_this_version() -> None:
+def test_kustomization_lists_all_manifests_and_the_image_version() -> None:
     assert sorted(KUSTOMIZATION["resources"]) == [f"{name}.yaml" for name in MANIFESTS]
     [image] = KUSTOMIZATION["images"]
     assert image == {"name": "tasks-api", "newTag": VERSION}
     assert {container["image"] for container in containers()} == {image["name"]}
     job = MANIFESTS["migrate"]["metadata"]["name"]
     assert job == f"tasks-api-migrate-{VERSION.replace('.', '-')}"
-    assert f"job/{job} " in (ROOT / "README.md").read_text("utf-8")
+    assert f"job/{job} " in (ROOT / "docs/guides/docker-kubernetes.md").read_text("utf-8")
     label = f'org.opencontainers.image.version="{VERSION}"'
     assert label in (ROOT / "Containerfile").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["deployment", "poddisruptionbudget", "service"])
-def test_the_service_and_not_the_job_is_selected(name: str) -> None:
+def test_selectors_match_the_service_but_not_the_job(name: str) -> None:
     selector = MANIFESTS[name]["spec"]["selector"]
     labels = selector.get("matchLabels", selector)
     assert labels == PODS["deployment"]["metadata"]["labels"]
     assert not labels.items() <= PODS["migrate"]["metadata"]["labels"].items()
 
 
-def test_a_rolling_update_takes_no_replica_away() -> None:
+def test_rolling_update_keeps_every_replica() -> None:
     assert DEPLOYMENT["replicas"] == 2
     assert DEPLOYMENT["strategy"] == {
         "type": "RollingUpdate",
@@ -105,7 +105,7 @@ def test_a_rolling_update_takes_no_replica_away() -> None:
     }
 
 
-def test_a_pod_has_time_to_stop() -> None:
+def test_pod_has_time_to_stop() -> None:
     drained = SERVICE["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert drained >= 5
     assert (
@@ -117,19 +117,19 @@ def test_a_pod_has_time_to_stop() -> None:
 @pytest.mark.parametrize(
     ("probe", "path"), [("startup", "/livez"), ("liveness", "/livez"), ("readiness", "/readyz")]
 )
-def test_a_probe_asks_what_the_contract_has_for_as_long_as_it_may_take(
+def test_probe_uses_a_contract_path_and_a_sufficient_timeout(
     probe: str, path: str, contract: OpenAPIDocument
 ) -> None:
     [port] = SERVICE["ports"]
-    asked = SERVICE[f"{probe}Probe"]
-    assert asked["httpGet"] == {"path": path, "port": port["name"]}
+    probe_spec = SERVICE[f"{probe}Probe"]
+    assert probe_spec["httpGet"] == {"path": path, "port": port["name"]}
     assert path in contract.document["paths"]
-    assert path == "/livez" or asked["timeoutSeconds"] > Settings().database_timeout
+    assert path == "/livez" or probe_spec["timeoutSeconds"] > Settings().database_timeout
     assert port["containerPort"] == Settings().port
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_pod_may_do_nothing_that_it_need_not(name: str) -> None:
+def test_pod_has_minimal_privileges(name: str) -> None:
     pod = PODS[name]["spec"]
     assert pod["securityContext"] == {
         "runAsNonRoot": True,
@@ -146,7 +146,7 @@ def test_a_pod_may_do_nothing_that_it_need_not(name: str) -> None:
         assert "memory" in container["resources"]["limits"]
 
 
-def test_settings_come_from_a_secret_without_a_value_here() -> None:
+def test_settings_come_from_a_secret() -> None:
     variables = [variable for container in containers() for variable in container["env"]]
     assert {variable["name"] for variable in variables} == {"DATABASE_URL", "CURSOR_SECRET"}
     assert {variable["name"] for variable in variables} <= SETTINGS
@@ -159,33 +159,33 @@ def test_settings_come_from_a_secret_without_a_value_here() -> None:
 # --- Compose -----------------------------------------------------------------------------------
 
 PROJECT = yaml.safe_load(COMPOSE.read_text("utf-8"))
-OURS = {name: PROJECT["services"][name] for name in ("migrate", "service")}
+SERVICES = {name: PROJECT["services"][name] for name in ("migrate", "service")}
 
 
-def test_the_compose_file_fits_the_schema_of_compose() -> None:
-    assert compose_faults(COMPOSE) == ""
+def test_compose_file_matches_the_compose_schema() -> None:
+    assert compose_errors(COMPOSE) == ""
 
 
-def test_a_mistake_in_a_compose_file_is_found(tmp_path: Path) -> None:
+def test_invalid_compose_file_is_detected(tmp_path: Path) -> None:
     wrong = tmp_path / "compose.yaml"
     wrong.write_text(COMPOSE.read_text("utf-8").replace("depends_on", "depend_on"), "utf-8")
-    assert "depend_on" in compose_faults(wrong)
+    assert "depend_on" in compose_errors(wrong)
 
 
-def test_two_replicas_start_after_the_migration_and_that_after_the_database() -> None:
-    assert OURS["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    assert OURS["service"]["depends_on"] == {
+def test_replicas_start_after_the_migration_and_the_database() -> None:
+    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert SERVICES["service"]["depends_on"] == {
         "migrate": {"condition": "service_completed_successfully"}
     }
-    assert OURS["service"]["deploy"]["replicas"] == 2
-    assert OURS["service"]["ports"] == ["127.0.0.1:8000-8001:8000"]
-    grace = int(OURS["service"]["stop_grace_period"].removesuffix("s"))
+    assert SERVICES["service"]["deploy"]["replicas"] == 2
+    assert SERVICES["service"]["ports"] == ["127.0.0.1:8000-8001:8000"]
+    grace = int(SERVICES["service"]["stop_grace_period"].removesuffix("s"))
     assert grace > GRACEFUL_SHUTDOWN_TIMEOUT
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_a_container_may_do_nothing_that_it_need_not(name: str) -> None:
-    service = OURS[name]
+@pytest.mark.parametrize("name", SERVICES)
+def test_container_has_minimal_privileges(name: str) -> None:
+    service = SERVICES[name]
     assert service["build"] == {"context": "..", "dockerfile": "Containerfile"}
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -201,23 +201,23 @@ ENTRY = re.compile(r'^\s+(\d{3}) "?([^"\n]+)"?;$', re.MULTILINE)
 
 
 def by_status(name: str) -> dict[int, str]:
-    """What nginx maps each status of its own answers to."""
+    """Return the value that nginx maps each status of its own responses to."""
     [block] = re.findall(rf"map \$status \${name} \{{(.*?)\}}", NGINX, re.DOTALL)
     return {int(status): value for status, value in ENTRY.findall(block)}
 
 
 @pytest.mark.requirement("FR-027")
-def test_nginx_words_a_problem_as_the_service_does() -> None:
-    kinds = {kind.type: kind for kind in PROBLEM_TYPES}
+def test_nginx_problems_match_the_service() -> None:
+    problem_types = {problem_type.type: problem_type for problem_type in PROBLEM_TYPES}
     types, titles, details = (by_status(f"problem_{name}") for name in ("type", "title", "detail"))
     assert types.keys() == {400, 404, 405, 413, 431, 501, 503}
     assert {status: (status, titles[status], details[status]) for status in types} == {
-        status: (kinds[name].status, kinds[name].title, kinds[name].detail)
+        status: (problem_types[name].status, problem_types[name].title, problem_types[name].detail)
         for status, name in types.items()
     }
-    without_kind = titles.keys() - types.keys()
-    assert {status: titles[status] for status in without_kind} == {
-        status: REASON_PHRASES[status] for status in without_kind
+    without_type = titles.keys() - types.keys()
+    assert {status: titles[status] for status in without_type} == {
+        status: REASON_PHRASES[status] for status in without_type
     }
 
 
@@ -226,10 +226,10 @@ def test_nginx_words_a_problem_as_the_service_does() -> None:
 CONTAINERFILE = (ROOT / "Containerfile").read_text("utf-8")
 
 
-def checked(**environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the health check as the Containerfile says, with these variables and no others."""
-    [words] = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", CONTAINERFILE, re.MULTILINE)
-    assert json.loads(words) == ["python", "/srv/healthcheck.py"]
+def run_health_check(**environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the health check of the Containerfile with only these variables."""
+    [arguments] = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", CONTAINERFILE, re.MULTILINE)
+    assert json.loads(arguments) == ["python", "/srv/healthcheck.py"]
     return subprocess.run(
         [sys.executable, ROOT / "deploy/healthcheck.py"],
         env=environ,
@@ -241,21 +241,21 @@ def checked(**environ: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def answering(status: int, host: str = "127.0.0.1") -> Iterator[str]:
-    """A server that answers every request with a status; its port."""
+def serve_status(status: int, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve `/livez` with this status, and yield the port."""
 
-    class Answer(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status if self.path == "/livez" else 404)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
             pass
 
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
-    with Server((host, 0), Answer) as server:
+    with Server((host, 0), Handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield str(server.server_port)
@@ -265,43 +265,43 @@ def answering(status: int, host: str = "127.0.0.1") -> Iterator[str]:
 
 @pytest.mark.requirement("FR-051")
 @pytest.mark.parametrize(
-    ("listens", "host"),
+    ("address", "host"),
     [
         ("127.0.0.1", {"HOST": "*"}),
         ("127.0.0.1", {"HOST": ""}),
-        ("127.0.0.1", {"HOST": "0.0.0.0"}),  # noqa: S104 - in a test
+        ("127.0.0.1", {"HOST": "0.0.0.0"}),  # noqa: S104 - only in a test
         ("127.0.0.2", {"HOST": "127.0.0.2"}),
         ("::1", {"HOST": "::1"}),
         ("::1", {"HOST": "::"}),
         ("127.0.0.1", {}),
     ],
 )
-def test_the_health_check_follows_host_and_port(listens: str, host: dict[str, str]) -> None:
-    with answering(200, listens) as port:
-        done = checked(PORT=port, **host)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_health_check_uses_host_and_port(address: str, host: dict[str, str]) -> None:
+    with serve_status(200, address) as port:
+        completed = run_health_check(PORT=port, **host)
+    assert (completed.returncode, completed.stderr) == (0, "")
 
 
 @pytest.mark.requirement("FR-051")
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_the_health_check_ignores_a_proxy(name: str) -> None:
-    with answering(200) as port:
-        assert checked(PORT=port, HOST="*", **{name: "http://127.0.0.1:1"}).returncode == 0
+def test_health_check_ignores_a_proxy(name: str) -> None:
+    with serve_status(200) as port:
+        assert run_health_check(PORT=port, HOST="*", **{name: "http://127.0.0.1:1"}).returncode == 0
 
 
 @pytest.mark.requirement("FR-051")
-def test_the_health_check_fails_where_the_service_does_not_answer_or_is_at_fault() -> None:
-    with answering(500) as port:
-        failed = checked(PORT=port, HOST="*")
-    refused = checked(PORT=port, HOST="*")
+def test_health_check_fails_on_errors_and_refused_connections() -> None:
+    with serve_status(500) as port:
+        failed = run_health_check(PORT=port, HOST="*")
+    unreachable = run_health_check(PORT=port, HOST="*")
     assert (failed.returncode, failed.stderr) == (1, "/livez answered 500\n")
-    assert refused.returncode == 1
-    assert "refused" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    assert unreachable.returncode == 1
+    assert "refused" in unreachable.stderr
+    assert "Traceback" not in unreachable.stderr
 
 
 @pytest.mark.requirement("FR-037")
-def test_the_image_listens_on_both_families() -> None:
+def test_image_listens_on_both_address_families() -> None:
     assert " HOST=* " in CONTAINERFILE
 
 
@@ -309,7 +309,7 @@ def test_the_image_listens_on_both_families() -> None:
 
 
 def pins(name: str) -> dict[str, str]:
-    """What a lock says of each distribution: its version, its marker and its hashes."""
+    """Return the version, marker and hashes of each distribution in a lock file."""
     text = (ROOT / name).read_text("utf-8")
     entries = "".join(line for line in text.splitlines(keepends=True) if "    #" not in line)
     return {
@@ -318,7 +318,7 @@ def pins(name: str) -> dict[str, str]:
 
 
 @pytest.mark.requirement("FR-051")
-def test_the_image_has_what_the_tests_run_on_but_for_the_embedded_database() -> None:
+def test_image_pins_match_the_tests_without_the_embedded_database() -> None:
     image, all_ = pins("requirements-container.txt"), pins("requirements.txt")
     assert image.items() <= all_.items()
     assert all_.keys() - image.keys() == {

@@ -1,4 +1,4 @@
-"""How a log line looks."""
+"""Format and destination of log lines."""
 
 from __future__ import annotations
 
@@ -16,25 +16,33 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from app.logging import AccessLog, AccessLogEntry, access_log, configure_logging, log, log_writer
-from app.settings import LogFormat, LogLevel
+from app.logging import (
+    AccessLog,
+    AccessLogEntry,
+    LogFormat,
+    LogLevel,
+    access_log,
+    configure_logging,
+    log,
+    log_writer,
+)
 from tests.support.logs import LogFile, log_file, restore
 
 pytestmark = pytest.mark.requirement("FR-041")
 
-OTHER = logging.getLogger("some.library")
+LIBRARY_LOGGER = logging.getLogger("some.library")
 
 
 @pytest.fixture
 def out() -> Iterator[LogFile]:
-    """A file for the log."""
+    """Yield a file for the log."""
     with log_file() as file:
         yield file
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing that a test configures outlives it; pytest's own handlers are out of its reach."""
+def restore_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore the logging configuration, and remove pytest's handlers meanwhile."""
     root, before = logging.getLogger(), structlog.get_config()
     monkeypatch.setattr(root, "handlers", [])
     level = root.level
@@ -43,7 +51,7 @@ def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     restore(before)
 
 
-LINE = AccessLogEntry(
+ENTRY = AccessLogEntry(
     method="GET",
     route="/livez",
     status=200,
@@ -58,12 +66,13 @@ def lines_of(stream: LogFile) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("form", "is_json"), [(LogFormat.JSON, True), (LogFormat.TEXT, False), (LogFormat.AUTO, True)]
+    ("log_format", "is_json"),
+    [(LogFormat.JSON, True), (LogFormat.TEXT, False), (LogFormat.AUTO, True)],
 )
-def test_a_line_in_a_file_is_json_unless_text_is_wanted(
-    form: LogFormat, out: LogFile, *, is_json: bool
+def test_line_in_a_file_is_json_by_default(
+    log_format: LogFormat, out: LogFile, *, is_json: bool
 ) -> None:
-    configure_logging(LogLevel.INFO, form, out.descriptor)
+    configure_logging(LogLevel.INFO, log_format, out.descriptor)
     log.info("request", route="/livez")
     assert out.getvalue().startswith("{") is is_json
     assert "/livez" in out.getvalue()
@@ -71,36 +80,37 @@ def test_a_line_in_a_file_is_json_unless_text_is_wanted(
 
 
 @pytest.mark.parametrize(
-    ("form", "is_json"), [(LogFormat.JSON, True), (LogFormat.TEXT, False), (LogFormat.AUTO, False)]
+    ("log_format", "is_json"),
+    [(LogFormat.JSON, True), (LogFormat.TEXT, False), (LogFormat.AUTO, False)],
 )
-def test_a_line_on_a_terminal_is_coloured_text_unless_json_is_wanted(
-    form: LogFormat, *, is_json: bool
+def test_line_on_a_terminal_is_coloured_text_by_default(
+    log_format: LogFormat, *, is_json: bool
 ) -> None:
     controlling, terminal = pty.openpty()
     try:
-        configure_logging(LogLevel.INFO, form, terminal)
+        configure_logging(LogLevel.INFO, log_format, terminal)
         log.info("request", route="/livez")
-        shown = os.read(controlling, 1000).decode()
+        output = os.read(controlling, 1000).decode()
         log_writer.wait()
     finally:
         os.close(controlling)
         os.close(terminal)
-    assert "/livez" in shown
-    assert shown.startswith("{" if is_json else "\x1b")
+    assert "/livez" in output
+    assert output.startswith("{" if is_json else "\x1b")
 
 
-def test_a_line_has_its_members_its_level_and_its_instant(out: LogFile) -> None:
+def test_line_has_fields_level_and_timestamp(out: LogFile) -> None:
     configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     before = datetime.now(UTC)
     log.info("request", status=200, route=None)
     (line,) = lines_of(out)
-    instant = line.pop("timestamp")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", instant)
-    assert before <= datetime.fromisoformat(instant) <= datetime.now(UTC)
+    timestamp = line.pop("timestamp")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", timestamp)
+    assert before <= datetime.fromisoformat(timestamp) <= datetime.now(UTC)
     assert line == {"event": "request", "level": "info", "status": 200, "route": None}
 
 
-def test_a_logger_writes_where_it_was_configured_last(out: LogFile) -> None:
+def test_logger_writes_to_the_last_configured_file(out: LogFile) -> None:
     with log_file() as first:
         for file in (first, out):
             configure_logging(LogLevel.INFO, LogFormat.JSON, file.descriptor)
@@ -108,20 +118,20 @@ def test_a_logger_writes_where_it_was_configured_last(out: LogFile) -> None:
         assert len(lines_of(first)) == len(lines_of(out)) == 1
 
 
-def test_the_logger_is_bound_once(out: LogFile) -> None:
+def test_logger_is_bound_once(out: LogFile) -> None:
     configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     log.info("first")
     bound = log.bind
     log.info("second")
-    assert log.bind is bound  # to bind it for each line cost a tenth of a request's processor time
+    assert log.bind is bound  # binding for each line took a tenth of the CPU time of a request
 
 
-def test_the_line_of_a_request_is_one_of_the_log_like_any_other(out: LogFile) -> None:
+def test_access_log_line_equals_a_structlog_line(out: LogFile) -> None:
     configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     before = datetime.now(UTC)
-    written = msgspec.structs.replace(LINE, timestamp=before)
+    written = msgspec.structs.replace(ENTRY, timestamp=before)
     access_log.write(written)
-    access_log.bypasses_structlog = False  # so that the log itself writes the next one
+    access_log.bypasses_structlog = False  # structlog writes the next line
     access_log.write(written)
     first, second = lines_of(out)
     assert datetime.fromisoformat(first.pop("timestamp")) == before
@@ -139,39 +149,41 @@ def test_the_line_of_a_request_is_one_of_the_log_like_any_other(out: LogFile) ->
     }
 
 
-def test_before_the_log_is_configured_a_request_has_its_line() -> None:
+def test_access_log_works_before_logging_is_configured() -> None:
     with capture_logs() as lines:
-        AccessLog().write(LINE)
+        AccessLog().write(ENTRY)
     assert [(line["event"], line["request_id"]) for line in lines] == [("request", "request-1")]
 
 
-@pytest.mark.parametrize(("form", "is_json"), [(LogFormat.JSON, True), (LogFormat.TEXT, False)])
-def test_the_line_of_a_request_is_text_among_text(
-    form: LogFormat, out: LogFile, *, is_json: bool
+@pytest.mark.parametrize(
+    ("log_format", "is_json"), [(LogFormat.JSON, True), (LogFormat.TEXT, False)]
+)
+def test_access_log_follows_the_log_format(
+    log_format: LogFormat, out: LogFile, *, is_json: bool
 ) -> None:
-    configure_logging(LogLevel.INFO, form, out.descriptor)
-    access_log.write(LINE)
+    configure_logging(LogLevel.INFO, log_format, out.descriptor)
+    access_log.write(ENTRY)
     assert access_log.bypasses_structlog is is_json
     assert out.getvalue().startswith("{") is is_json
     assert out.getvalue().count("request-1") == out.getvalue().count("\n") == 1
 
 
-@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
 @pytest.mark.parametrize(
     ("level", "count"),
     [(LogLevel.DEBUG, 1), (LogLevel.INFO, 1), (LogLevel.WARNING, 0), (LogLevel.ERROR, 0)],
 )
-def test_the_line_of_a_request_is_information(
-    level: LogLevel, count: int, form: LogFormat, out: LogFile
+def test_access_log_is_at_info_level(
+    level: LogLevel, count: int, log_format: LogFormat, out: LogFile
 ) -> None:
-    configure_logging(level, form, out.descriptor)
-    access_log.write(LINE)
+    configure_logging(level, log_format, out.descriptor)
+    access_log.write(ENTRY)
     assert out.getvalue().count("\n") == count
 
 
-def test_a_library_writes_lines_of_the_same_form(out: LogFile) -> None:
+def test_library_lines_have_the_same_format(out: LogFile) -> None:
     configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
-    OTHER.warning("of %s", "theirs")
+    LIBRARY_LOGGER.warning("of %s", "theirs")
     (line,) = lines_of(out)
     assert (line["event"], line["level"]) == ("of theirs", "warning")
 
@@ -185,8 +197,8 @@ def test_a_library_writes_lines_of_the_same_form(out: LogFile) -> None:
         (LogLevel.ERROR, ["d"]),
     ],
 )
-@pytest.mark.parametrize("logger", [log, OTHER], ids=["ours", "a library's"])
-def test_what_is_less_severe_than_the_level_is_not_written(
+@pytest.mark.parametrize("logger", [log, LIBRARY_LOGGER], ids=["app", "library"])
+def test_lines_below_the_level_are_not_written(
     logger: Any, level: LogLevel, events: list[str], out: LogFile
 ) -> None:
     configure_logging(level, LogFormat.JSON, out.descriptor)
@@ -198,55 +210,55 @@ def test_what_is_less_severe_than_the_level_is_not_written(
 
 
 @pytest.mark.parametrize("name", ["sqlalchemy", "sqlalchemy.engine", "alembic.runtime.plugins"])
-def test_a_library_that_speaks_of_rows_is_not_heard_below_warning(name: str, out: LogFile) -> None:
+def test_database_libraries_are_silent_below_warning(name: str, out: LogFile) -> None:
     configure_logging(LogLevel.DEBUG, LogFormat.JSON, out.descriptor)
     logging.getLogger(name).info("a row")
     assert out.getvalue() == ""
 
 
 @pytest.mark.requirement("FR-036")
-@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
-def test_a_fault_is_logged_with_its_stack_and_without_the_values_in_it(
-    form: LogFormat, out: LogFile
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
+def test_exception_is_logged_with_traceback_but_without_values(
+    log_format: LogFormat, out: LogFile
 ) -> None:
-    configure_logging(LogLevel.INFO, form, out.descriptor)
+    configure_logging(LogLevel.INFO, log_format, out.descriptor)
     title = "Buy milk"
     try:
         len(title) / 0
-    except ZeroDivisionError as fault:
-        log.error("fault", request_id="request-1", exc_info=fault)
+    except ZeroDivisionError as error:
+        log.error("fault", request_id="request-1", exc_info=error)
     assert "ZeroDivisionError" in out.getvalue()
-    assert "test_logs.py" in out.getvalue()
+    assert "test_logging.py" in out.getvalue()
     assert "request-1" in out.getvalue()
     assert title not in out.getvalue()
 
 
-def test_what_json_has_no_word_for_is_written_as_text(out: LogFile) -> None:
+def test_value_without_a_json_type_is_written_as_text(out: LogFile) -> None:
     configure_logging(LogLevel.INFO, LogFormat.JSON, out.descriptor)
     log.info("start", address=object)
     assert lines_of(out)[0]["address"] == "<class 'object'>"
 
 
-@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
-def test_half_of_a_surrogate_pair_is_no_reason_to_fail(form: LogFormat, out: LogFile) -> None:
-    configure_logging(LogLevel.INFO, form, out.descriptor)
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
+def test_lone_surrogate_does_not_break_logging(log_format: LogFormat, out: LogFile) -> None:
+    configure_logging(LogLevel.INFO, log_format, out.descriptor)
     log.warning("fault", name="\udcff")
-    OTHER.warning("of \udcff")
+    LIBRARY_LOGGER.warning("of \udcff")
     assert out.getvalue().count("\n") == 2
 
 
-def test_a_closed_standard_output_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_standard_output_does_not_break_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", None)
     configure_logging(LogLevel.INFO, LogFormat.AUTO)
     before = log_writer.dropped
     log.info("request")
-    access_log.write(LINE)
+    access_log.write(ENTRY)
     log_writer.wait()
     assert log_writer.dropped == before + 2
 
 
-def test_the_standard_output_is_where_lines_go(capfd: pytest.CaptureFixture[str]) -> None:
+def test_lines_go_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     configure_logging(LogLevel.INFO, LogFormat.AUTO)
-    access_log.write(LINE)
+    access_log.write(ENTRY)
     log_writer.wait()
     assert json.loads(capfd.readouterr().out)["request_id"] == "request-1"

@@ -1,4 +1,4 @@
-"""The figures of one process, as Prometheus reads them."""
+"""The metrics of one process in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.process import eventually
 
 pytestmark = pytest.mark.requirement("FR-049")
 
-SECONDS = "http_server_request_duration_seconds"
+DURATION = "http_server_request_duration_seconds"
 
 
 @pytest.fixture
@@ -43,44 +43,44 @@ def labels(method: str = "GET", route: str = "/livez", status: str = "200") -> d
     }
 
 
-def test_a_request_is_counted_with_its_time(metrics: Metrics) -> None:
+def test_request_is_counted_with_its_duration(metrics: Metrics) -> None:
     for seconds in (0.002, 0.3):
         metrics.request_started()
         metrics.request_finished("GET", "/livez", 200, seconds)
-    assert value(metrics.registry, f"{SECONDS}_count", **labels()) == 2
-    assert value(metrics.registry, f"{SECONDS}_sum", **labels()) == 0.302
+    assert value(metrics.registry, f"{DURATION}_count", **labels()) == 2
+    assert value(metrics.registry, f"{DURATION}_sum", **labels()) == 0.302
     counts = {
-        edge: value(metrics.registry, f"{SECONDS}_bucket", **labels(), le=str(float(edge)))
-        for edge in BUCKETS
+        bound: value(metrics.registry, f"{DURATION}_bucket", **labels(), le=str(float(bound)))
+        for bound in BUCKETS
     }
-    assert counts == {edge: (edge >= 0.0025) + (edge >= 0.5) for edge in BUCKETS}
+    assert counts == {bound: (bound >= 0.0025) + (bound >= 0.5) for bound in BUCKETS}
 
 
-def test_times_are_told_apart_by_these_limits(metrics: Metrics) -> None:
+def test_histogram_buckets(metrics: Metrics) -> None:
     metrics.request_started()
     metrics.request_finished("GET", "/livez", 200, 0.002)
-    limits = {
+    bounds = {
         sample.labels["le"]
         for family in metrics.registry.collect()
         for sample in family.samples
-        if sample.name == f"{SECONDS}_bucket"
+        if sample.name == f"{DURATION}_bucket"
     }
     milliseconds = {"0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5"}
-    assert limits == milliseconds | {"1.0", "2.5", "5.0", "+Inf"}
+    assert bounds == milliseconds | {"1.0", "2.5", "5.0", "+Inf"}
 
 
-def test_requests_are_told_apart_by_method_route_and_status(metrics: Metrics) -> None:
+def test_requests_are_labelled_by_method_route_and_status(metrics: Metrics) -> None:
     for method, route, status in [("GET", "/livez", 200), ("HEAD", "/livez", 200)]:
         metrics.request_started()
         metrics.request_finished(method, route, status, 0.1)
     metrics.request_started()
     metrics.request_finished("GET", None, 404, 0.1)
-    for named in (labels(), labels("HEAD")):
-        assert value(metrics.registry, f"{SECONDS}_count", **named) == 1
-    assert value(metrics.registry, f"{SECONDS}_count", **labels(route="", status="404")) == 1
+    for expected_labels in (labels(), labels("HEAD")):
+        assert value(metrics.registry, f"{DURATION}_count", **expected_labels) == 1
+    assert value(metrics.registry, f"{DURATION}_count", **labels(route="", status="404")) == 1
 
 
-def test_requests_under_way_are_counted(metrics: Metrics) -> None:
+def test_active_requests_are_counted(metrics: Metrics) -> None:
     metrics.request_started()
     metrics.request_started()
     assert value(metrics.registry, "http_server_active_requests") == 2
@@ -88,7 +88,7 @@ def test_requests_under_way_are_counted(metrics: Metrics) -> None:
     assert value(metrics.registry, "http_server_active_requests") == 1
 
 
-def test_the_pool_is_asked_when_the_metrics_are(metrics: Metrics) -> None:
+def test_pool_metrics_are_read_on_collection(metrics: Metrics) -> None:
     states = {
         state: value(
             metrics.registry, "db_client_connection_count", db_client_connection_state=state
@@ -99,25 +99,29 @@ def test_the_pool_is_asked_when_the_metrics_are(metrics: Metrics) -> None:
     assert value(metrics.registry, "db_client_connection_max") == 10
 
 
-def test_requests_refused_for_load_are_asked_for(metrics: Metrics) -> None:
-    refused = [2, 5]
-    metrics.register_rejections(refused.pop)
+def test_rejected_requests_are_read_on_collection(metrics: Metrics) -> None:
+    totals = [2, 5]
+    metrics.register_rejections(totals.pop)
     assert value(metrics.registry, "http_server_rejected_requests_total") == 5
     assert value(metrics.registry, "http_server_rejected_requests_total") == 2
 
 
-def test_log_lines_that_were_dropped_are_asked_for(
+def test_dropped_log_lines_are_read_on_collection(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_writer, "dropped", 7)
     assert value(metrics.registry, "log_lines_dropped_total") == 7
 
 
-def test_they_say_what_they_are(metrics: Metrics) -> None:
+def test_metrics_have_descriptions(metrics: Metrics) -> None:
     metrics.register_rejections(lambda: 0)
-    words = {family.name: family.documentation for family in metrics.registry.collect()}
-    ours = {name: said for name, said in words.items() if name.startswith(("http_", "db_", "log_"))}
-    assert ours == {
+    descriptions = {family.name: family.documentation for family in metrics.registry.collect()}
+    own_metrics = {
+        name: description
+        for name, description in descriptions.items()
+        if name.startswith(("http_", "db_", "log_"))
+    }
+    assert own_metrics == {
         "http_server_request_duration_seconds": "Duration of requests, by their end.",
         "http_server_active_requests": "Requests that are being served.",
         "http_server_rejected_requests": (
@@ -127,30 +131,30 @@ def test_they_say_what_they_are(metrics: Metrics) -> None:
         "db_client_connection_max": "Connections to the database that may be open.",
         "log_lines_dropped": "Log lines that could not be written.",
     }
-    # Of the process, of Python, and of its collector of garbage.
-    assert {"process_open_fds", "python_info", "python_gc_collections"} <= words.keys()
+    # Metrics of the process, of Python, and of its garbage collector.
+    assert {"process_open_fds", "python_info", "python_gc_collections"} <= descriptions.keys()
 
 
 @contextmanager
-def served(metrics: Metrics) -> Iterator[int]:
-    """The port at which they are served."""
+def serve(metrics: Metrics) -> Iterator[int]:
+    """Serve the metrics, and yield their port."""
     with socket.create_server(("127.0.0.1", 0)) as listener, metrics.serve(listener):
         yield listener.getsockname()[1]
 
 
-def test_they_are_served_until_the_end(metrics: Metrics) -> None:
+def test_metrics_are_served_until_shutdown(metrics: Metrics) -> None:
     before = set(threading.enumerate())
-    with served(metrics) as port:
+    with serve(metrics) as port:
         (thread,) = set(threading.enumerate()) - before
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"http://[::1]:{port}/metrics")
         with socket.create_server(("127.0.0.2", port)):
-            pass  # free, as they are served on the address that was given alone
-        answered = httpx.get(f"http://127.0.0.1:{port}/metrics")
-        families = {family.name for family in text_string_to_metric_families(answered.text)}
+            pass  # free, because only the configured address is bound
+        response = httpx.get(f"http://127.0.0.1:{port}/metrics")
+        families = {family.name for family in text_string_to_metric_families(response.text)}
     assert not thread.is_alive()
-    assert answered.status_code == 200
-    assert {SECONDS, "db_client_connection_count", "process_resident_memory_bytes"} <= families
+    assert response.status_code == 200
+    assert {DURATION, "db_client_connection_count", "process_resident_memory_bytes"} <= families
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/metrics")
 
@@ -160,97 +164,95 @@ def test_silent_clients_are_limited_in_number_and_time(
 ) -> None:
     monkeypatch.setattr(module, "SCRAPE_TIMEOUT", 1.0)
     before = threading.active_count()
-    with served(metrics) as port, ExitStack() as stack:
+    with serve(metrics) as port, ExitStack() as stack:
         for number in range(200):
             silent = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             silent.sendall(b"GET /metrics HTTP/1.1\r\n" if number % 2 else b"")
-        until = time.monotonic() + 0.5
-        most = 0
-        while time.monotonic() < until:
-            most = max(most, threading.active_count())
+        deadline = time.monotonic() + 0.5
+        peak = 0
+        while time.monotonic() < deadline:
+            peak = max(peak, threading.active_count())
             time.sleep(0.01)
-        assert most - before <= 1 + 2 * MAX_THREADS  # some of them just end
+        assert peak - before <= 1 + 2 * MAX_THREADS  # some threads are about to end
         eventually(lambda: is_scraped(port))
     assert capsys.readouterr().err == ""
 
 
 def is_scraped(port: int) -> bool:
-    """Whether a scrape is answered."""
+    """Return whether a scrape succeeds."""
     try:
         return httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200
     except httpx.TransportError:
         return False
 
 
-def test_a_client_that_sends_on_and_on_is_cut_off(
-    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endless_request_is_disconnected(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SCRAPE_TIMEOUT", 0.5)
-    with served(metrics) as port, socket.create_connection(("127.0.0.1", port), 20) as slow:
+    with serve(metrics) as port, socket.create_connection(("127.0.0.1", port), 20) as slow:
         slow.sendall(b"GET /metrics HTTP/1.1\r\n")
 
-        def is_cut_off() -> bool:
+        def is_disconnected() -> bool:
             try:
                 slow.sendall(b"X: a\r\n")
             except ConnectionError:
                 return True
             return False
 
-        eventually(is_cut_off)
+        eventually(is_disconnected)
 
 
-def test_a_client_that_does_not_read_is_cut_off(
+def test_client_that_does_not_read_is_disconnected(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SCRAPE_TIMEOUT", 0.5)
-    Gauge("long", "a" * 20_000_000, registry=metrics.registry)  # more than the sockets hold
+    Gauge("long", "a" * 20_000_000, registry=metrics.registry)  # more than the socket buffers hold
     before = threading.active_count()
-    with served(metrics) as port, socket.create_connection(("127.0.0.1", port), 20) as unread:
-        unread.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+    with serve(metrics) as port, socket.create_connection(("127.0.0.1", port), 20) as slow_reader:
+        slow_reader.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         eventually(lambda: threading.active_count() == before + 2)
         eventually(lambda: threading.active_count() == before + 1)
 
 
-async def test_the_edge_counts_by_the_route(metrics: Metrics) -> None:
+async def test_middleware_counts_by_route(metrics: Metrics) -> None:
     async def routed(scope: Any, _: object, send: Any) -> None:
         scope["path_template"] = "/things/{name}"
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    edge: Any = HTTPMiddleware(routed, [], CORSPolicy(()), metrics)
-    transport = httpx.ASGITransport(app=edge)
+    middleware: Any = HTTPMiddleware(routed, [], CORSPolicy(()), metrics)
+    transport = httpx.ASGITransport(app=middleware)
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
         await client.put("/things/1")
-    named = labels("PUT", "/things/{name}", "204")
-    assert value(metrics.registry, f"{SECONDS}_count", **named) == 1
+    expected_labels = labels("PUT", "/things/{name}", "204")
+    assert value(metrics.registry, f"{DURATION}_count", **expected_labels) == 1
 
 
-async def test_the_edge_counts_what_the_framework_does_not_see(metrics: Metrics) -> None:
+async def test_middleware_counts_errors_outside_litestar(metrics: Metrics) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError
 
-    edge: Any = HTTPMiddleware(fail, [], CORSPolicy(()), metrics)
-    transport = httpx.ASGITransport(app=edge)
+    middleware: Any = HTTPMiddleware(fail, [], CORSPolicy(()), metrics)
+    transport = httpx.ASGITransport(app=middleware)
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
         await client.get("/livez")
         await client.get("/livez/")
     registry = metrics.registry
-    assert value(registry, f"{SECONDS}_count", **labels(route="", status="500")) == 1
-    assert value(registry, f"{SECONDS}_count", **labels(route="", status="404")) == 1
+    assert value(registry, f"{DURATION}_count", **labels(route="", status="500")) == 1
+    assert value(registry, f"{DURATION}_count", **labels(route="", status="404")) == 1
     assert value(registry, "http_server_active_requests") == 0
 
 
-async def test_a_line_that_cannot_be_logged_leaves_the_gauge_right(
+async def test_failed_log_line_does_not_leak_an_active_request(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> None:
         raise OSError("No space")
 
     monkeypatch.setattr(access_log, "write", fail)
-    edge: Any = HTTPMiddleware(fail, [], CORSPolicy(()), metrics)  # type: ignore[arg-type]  # never called
-    transport = httpx.ASGITransport(app=edge)
+    middleware: Any = HTTPMiddleware(fail, [], CORSPolicy(()), metrics)  # type: ignore[arg-type]  # never called
+    transport = httpx.ASGITransport(app=middleware)
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
         with pytest.raises(OSError, match="No space"):
             await client.get("/livez/")
     assert value(metrics.registry, "http_server_active_requests") == 0
-    assert value(metrics.registry, f"{SECONDS}_count", **labels(route="", status="404")) == 1
+    assert value(metrics.registry, f"{DURATION}_count", **labels(route="", status="404")) == 1

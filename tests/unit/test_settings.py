@@ -12,7 +12,8 @@ import trustme
 from msgspec.structs import fields
 
 from app.db.config import DatabaseUrlError
-from app.settings import LogFormat, LogLevel, Secret, Settings, SettingsError
+from app.logging import LogFormat, LogLevel
+from app.settings import Secret, Settings, SettingsError
 
 pytestmark = pytest.mark.requirement("FR-037")
 
@@ -21,14 +22,14 @@ GOOD_URL = "postgresql://tasks:hunter2@db.example.org/tasks"
 LOCAL_URL = "postgresql://tasks@localhost/tasks"
 
 
-def faults_of(environ: dict[str, str]) -> list[str]:
-    """The message of the error, line by line."""
+def errors_of(environ: dict[str, str]) -> list[str]:
+    """Return the lines of the error message."""
     with pytest.raises(SettingsError) as raised:
         Settings.from_env(environ)
     return str(raised.value).splitlines()
 
 
-def test_without_variables_every_setting_has_its_default() -> None:
+def test_default_settings() -> None:
     assert Settings.from_env({}) == Settings(
         host="127.0.0.1",
         port=8000,
@@ -96,7 +97,7 @@ def test_without_variables_every_setting_has_its_default() -> None:
         ("STOP_WITH_PARENT", "1", 1),
     ],
 )
-def test_a_variable_is_converted(name: str, raw: str, value: Any) -> None:
+def test_variable_is_converted(name: str, raw: str, value: Any) -> None:
     assert getattr(Settings.from_env({name: raw}), name.lower()) == value
 
 
@@ -108,26 +109,26 @@ def test_a_variable_is_converted(name: str, raw: str, value: Any) -> None:
         ("DATABASE_TRANSACTION_POOLING", "true", True),
     ],
 )
-def test_what_is_said_of_a_database_needs_that_database(name: str, raw: str, value: Any) -> None:
-    with_one = Settings.from_env({name: raw, "DATABASE_URL": GOOD_URL})
-    assert getattr(with_one, name.lower()) == value
-    assert faults_of({name: raw}) == [f"{name}: is of no use without DATABASE_URL"]
+def test_dependent_database_setting_requires_database_url(name: str, raw: str, value: Any) -> None:
+    settings = Settings.from_env({name: raw, "DATABASE_URL": GOOD_URL})
+    assert getattr(settings, name.lower()) == value
+    assert errors_of({name: raw}) == [f"{name}: is of no use without DATABASE_URL"]
 
 
 @pytest.mark.parametrize(
     "name", [field.name.upper() for field in fields(Settings) if field.name != "host"]
 )
-def test_an_empty_variable_counts_as_absent(name: str) -> None:
+def test_empty_variable_counts_as_unset(name: str) -> None:
     assert Settings.from_env({name: ""}) == Settings()
 
 
 @pytest.mark.parametrize("raw", ["", "*"])
-def test_an_empty_host_is_every_address(raw: str) -> None:
+def test_empty_host_means_every_address(raw: str) -> None:
     assert Settings.from_env({"HOST": raw}) == Settings(host="*")
 
 
 @pytest.mark.parametrize("name", ["port", "Port", "TASKS_PORT"])
-def test_a_variable_of_another_name_is_none_of_ours(name: str) -> None:
+def test_variable_of_another_name_is_ignored(name: str) -> None:
     assert Settings.from_env({name: "many"}) == Settings()
 
 
@@ -182,8 +183,8 @@ def test_a_variable_of_another_name_is_none_of_ours(name: str) -> None:
         ("DATABASE_URL", "null"),
     ],
 )
-def test_a_variable_at_fault_is_named(name: str, raw: str) -> None:
-    (line,) = faults_of({"DATABASE_URL": LOCAL_URL, name: raw})
+def test_invalid_variable_is_named(name: str, raw: str) -> None:
+    (line,) = errors_of({"DATABASE_URL": LOCAL_URL, name: raw})
     assert line.startswith(f"{name}: ")
 
 
@@ -197,12 +198,12 @@ def test_a_variable_at_fault_is_named(name: str, raw: str) -> None:
         ("DATABASE_POOL_SIZE", "0", "DATABASE_POOL_SIZE: Expected `int` >= 1"),
     ],
 )
-def test_a_fault_is_told_in_these_words(name: str, raw: str, line: str) -> None:
-    assert faults_of({name: raw}) == [line]
+def test_error_message(name: str, raw: str, line: str) -> None:
+    assert errors_of({name: raw}) == [line]
 
 
-def test_all_variables_at_fault_are_told_at_once() -> None:
-    lines = faults_of(
+def test_all_invalid_variables_are_reported_together() -> None:
+    lines = errors_of(
         {
             "PORT": "many",
             "DATABASE_URL": "mysql://tasks@db.example.org/tasks",
@@ -210,7 +211,7 @@ def test_all_variables_at_fault_are_told_at_once() -> None:
             "CURSOR_SECRET": "short",
             "CORS_ORIGINS": "a.example",
             "LOG_LEVEL": "loud",
-            "HOST": "0.0.0.0",  # noqa: S104 - not at fault, and never bound
+            "HOST": "0.0.0.0",  # noqa: S104 - valid, and never bound
         }
     )
     assert sorted(line.partition(":")[0] for line in lines) == [
@@ -235,66 +236,66 @@ def test_all_variables_at_fault_are_told_at_once() -> None:
         ("DATABASE_DIRECT_URL", "postgresql://tasks:hunter2@db.example.org"),
     ],
 )
-def test_a_value_at_fault_is_not_repeated(name: str, raw: str) -> None:
-    (line,) = faults_of({"DATABASE_URL": LOCAL_URL, name: raw})
+def test_error_does_not_contain_the_value(name: str, raw: str) -> None:
+    (line,) = errors_of({"DATABASE_URL": LOCAL_URL, name: raw})
     assert "hunter2" not in line
 
 
-@pytest.mark.parametrize("show", [repr, str, "{}".format])
-def test_secrets_are_not_shown(show: Any) -> None:
+@pytest.mark.parametrize("render", [repr, str, "{}".format])
+def test_secrets_are_masked_in_representations(render: Any) -> None:
     settings = Settings.from_env(
         {"DATABASE_URL": GOOD_URL, "DATABASE_DIRECT_URL": GOOD_URL, "CURSOR_SECRET": LONG_SECRET}
     )
-    shown = show(settings) + show(settings.database_url) + show(settings.database_config())
-    assert "hunter2" not in shown
-    assert LONG_SECRET not in shown
+    rendered = render(settings) + render(settings.database_url) + render(settings.database_config())
+    assert "hunter2" not in rendered
+    assert LONG_SECRET not in rendered
 
 
-def test_a_secret_is_shown_as_stars() -> None:
+def test_secret_is_shown_as_asterisks() -> None:
     assert repr(Secret("hunter2")) == "Secret('***')"
 
 
-def test_a_secret_is_revealed_on_request() -> None:
+def test_secret_value_is_available_explicitly() -> None:
     assert Secret("hunter2").get_secret_value() == "hunter2"
 
 
-def test_secrets_are_equal_when_their_texts_are() -> None:
+def test_secrets_compare_by_value() -> None:
     assert Secret("a") == Secret("a")
     assert hash(Secret("a")) == hash(Secret("a"))
     assert Secret("a") != Secret("b")
     assert Secret("a") != "a"
 
 
-def test_settings_cannot_be_changed() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(AttributeError):
-        Settings().port = 1  # type: ignore[misc]  # that it is refused is the point
+        Settings().port = 1  # type: ignore[misc]  # the assignment must fail
 
 
 @pytest.mark.requirement("FR-040")
-def test_the_connection_follows_the_settings_about_it() -> None:
-    connection = Settings.from_env(
+def test_database_config_follows_the_settings() -> None:
+    config = Settings.from_env(
         {
             "DATABASE_URL": GOOD_URL + "?sslmode=require",
             "DATABASE_TLS_VERIFY": "false",
             "DATABASE_TRANSACTION_POOLING": "true",
         }
     ).database_config()
-    assert connection.transaction_pooling
-    assert connection.ssl_context is not None
-    assert not connection.ssl_context.check_hostname
+    assert config.transaction_pooling
+    assert config.ssl_context is not None
+    assert not config.ssl_context.check_hostname
 
 
 @pytest.mark.requirement("FR-040", "FR-054")
-def test_so_does_the_connection_past_a_pooler(tmp_path: Path) -> None:
-    roots = tmp_path / "roots.pem"
-    trustme.CA().cert_pem.write_to_path(str(roots))
+def test_direct_config_follows_the_settings(tmp_path: Path) -> None:
+    ca_file = tmp_path / "roots.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca_file))
     direct = (
         Settings.from_env(
             {
                 "DATABASE_URL": GOOD_URL,
                 "DATABASE_DIRECT_URL": GOOD_URL + "?sslmode=require",
                 "DATABASE_TLS_VERIFY": "false",
-                "DATABASE_CA_FILE": str(roots),
+                "DATABASE_CA_FILE": str(ca_file),
             }
         )
         .database_config()
@@ -306,41 +307,41 @@ def test_so_does_the_connection_past_a_pooler(tmp_path: Path) -> None:
 
 
 @pytest.mark.requirement("FR-054")
-def test_what_is_behind_a_pooler_is_taken_from_its_setting() -> None:
-    connection = Settings(
+def test_direct_config_uses_its_own_url() -> None:
+    config = Settings(
         database_url=Secret("postgresql://u:p@pooler.example.org:6432/tasks"),
         database_direct_url=Secret("postgresql://u:q@db.example.org/tasks"),
         database_transaction_pooling=True,
     ).database_config()
-    assert connection.transaction_pooling
-    direct = connection.direct_config()
+    assert config.transaction_pooling
+    direct = config.direct_config()
     assert (direct.url.host, direct.url.port, direct.url.password) == ("db.example.org", None, "q")
     assert not direct.transaction_pooling
 
 
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_DIRECT_URL"])
-def test_roots_that_cannot_be_read_are_told(name: str, tmp_path: Path) -> None:
+def test_unreadable_ca_file_is_reported(name: str, tmp_path: Path) -> None:
     environ = {"DATABASE_URL": LOCAL_URL, name: GOOD_URL}
     environ |= {"DATABASE_CA_FILE": str(tmp_path / "hunter2")}
-    told = "sslrootcert, or DATABASE_CA_FILE, cannot be read"
-    assert faults_of(environ) == [f"{name}: {told}"]
+    message = "sslrootcert, or DATABASE_CA_FILE, cannot be read"
+    assert errors_of(environ) == [f"{name}: {message}"]
 
 
 @pytest.mark.requirement("FR-040")
 @pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_DIRECT_URL"])
-@pytest.mark.parametrize("fault", [KeyError, OSError])  # before Python 3.13, and since
+@pytest.mark.parametrize("error_type", [KeyError, OSError])  # before Python 3.13, and later
 def test_url_without_user_needs_a_user_id_with_a_name(
-    name: str, fault: type[Exception], monkeypatch: pytest.MonkeyPatch
+    name: str, error_type: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_entry(_: int) -> None:
-        raise fault
+    def raise_error(_: int) -> None:
+        raise error_type
 
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    monkeypatch.setattr(pwd, "getpwuid", raise_error)
     environ = {"DATABASE_URL": LOCAL_URL, name: "postgresql://db.example.org/tasks"}
-    assert faults_of(environ) == [f"{name}: names no user, and user ID {os.getuid()} has no name"]
+    assert errors_of(environ) == [f"{name}: names no user, and user ID {os.getuid()} has no name"]
     Settings.from_env({**environ, "PGUSER": "tasks"})
     monkeypatch.setenv("USER", "tasks")
     Settings.from_env(environ)
@@ -348,8 +349,8 @@ def test_url_without_user_needs_a_user_id_with_a_name(
 
 @pytest.mark.requirement("FR-040")
 @pytest.mark.parametrize("port", ["many", "0", "65536", "-1", "9" * 30])
-def test_pgport_must_be_a_port_where_a_url_has_none(port: str) -> None:
-    assert faults_of({"DATABASE_URL": GOOD_URL, "PGPORT": port}) == [
+def test_pgport_must_be_valid_if_the_url_has_no_port(port: str) -> None:
+    assert errors_of({"DATABASE_URL": GOOD_URL, "PGPORT": port}) == [
         "PGPORT: is not a port from 1 to 65535, and DATABASE_URL has none"
     ]
     with_port = GOOD_URL.replace("example.org", "example.org:5433")
@@ -357,6 +358,6 @@ def test_pgport_must_be_a_port_where_a_url_has_none(port: str) -> None:
     Settings.from_env({"DATABASE_URL": GOOD_URL, "PGPORT": "5433"})
 
 
-def test_without_a_url_there_is_no_connection() -> None:
+def test_database_config_without_a_url_raises() -> None:
     with pytest.raises(DatabaseUrlError, match=r"^there is no database URL$"):
         Settings().database_config()

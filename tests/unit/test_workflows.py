@@ -1,4 +1,4 @@
-"""The workflows run tasks that exist, and keep what those tasks make."""
+"""The workflows run existing tasks and upload their results."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ TASKS: dict[str, Any] = yaml.safe_load((ROOT / "Taskfile.yml").read_text("utf-8"
 
 
 def steps(workflow: Path) -> list[dict[str, Any]]:
-    """The steps of all jobs of a workflow."""
+    """Return the steps of all jobs of a workflow."""
     jobs: dict[str, Any] = yaml.safe_load(workflow.read_text("utf-8"))["jobs"]
     return [step for job in jobs.values() for step in job["steps"]]
 
 
 @pytest.mark.requirement("NFR-012")
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_runs_tasks_that_exist(workflow: Path) -> None:
+def test_workflow_runs_existing_tasks(workflow: Path) -> None:
     commands = [step["run"].split() for step in steps(workflow) if "run" in step]
-    tasks = [words[1] for words in commands if words[0] == "task"]
+    tasks = [arguments[1] for arguments in commands if arguments[0] == "task"]
     assert tasks
     assert set(tasks) <= set(TASKS)
 
 
 @pytest.mark.requirement("NFR-012")
-def test_the_package_of_the_typescript_client_is_kept() -> None:
-    *_, build, keep = steps(ROOT / ".github/workflows/typescript-client.yml")
+def test_typescript_client_package_is_uploaded() -> None:
+    *_, build, upload = steps(ROOT / ".github/workflows/typescript-client.yml")
     assert build["run"] == "task build:typescript-client"
-    assert keep["uses"].startswith("actions/upload-artifact@")
-    assert keep["with"]["if-no-files-found"] == "error"
-    *_, pack = TASKS["client:build"]["cmds"]
-    assert pack.endswith(f"--pack-destination {Path(keep['with']['path']).parent}")
+    assert upload["uses"].startswith("actions/upload-artifact@")
+    assert upload["with"]["if-no-files-found"] == "error"
+    *_, pack = TASKS["build:typescript-client"]["cmds"]
+    assert pack.endswith(f"--pack-destination {Path(upload['with']['path']).parent}")

@@ -164,7 +164,7 @@ class Scenario:
         self._migrate()
         self._untrusted()
         words = with_names(self._hosts, process.command("serve"))
-        with process.launched(words, self._settings) as service:
+        with process.launch_service(words, self._settings) as service:
             service.await_alive()
             self._serve(service)
             self._idle(service)
@@ -186,8 +186,8 @@ class Scenario:
 
     def _command(self, name: str, **others: object) -> tuple[int, str]:
         words = with_names(self._hosts, process.command(name))
-        with process.launched(words, {**self._settings, **others}) as done:
-            status = done.process.wait(process.START_SECONDS)
+        with process.launch_service(words, {**self._settings, **others}) as done:
+            status = done.process.wait(process.START_TIMEOUT)
             return status, done.out + done.err
 
     def _migrate(self) -> None:

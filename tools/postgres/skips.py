@@ -4,44 +4,40 @@ from __future__ import annotations
 
 BEHIND_A_POOLER = {
     "tests/integration/db/test_idle_connections.py::"
-    "test_a_statement_ends_at_the_server_when_nobody_can_cancel_it": (
-        "a pooler refuses to be told statement_timeout; README says where to set it instead"
+    "test_statement_ends_on_the_server_without_a_cancel": (
+        "a pooler rejects statement_timeout; docs/guides/postgresql.md says where to set it"
     ),
-    "tests/integration/db/test_driver.py::test_a_statement_is_prepared_once_for_a_connection": (
+    "tests/integration/db/test_driver.py::test_statement_is_prepared_once_per_connection": (
         "behind a pooler statements have no name, so that the server remembers none"
     ),
-    "tests/integration/db/test_driver.py::"
-    "test_what_a_repository_inherits_works_with_a_connection_of_its_own": (
+    "tests/integration/db/test_driver.py::test_inherited_repository_methods_work": (
         "it counts the service's connections at the server, and the pooler has its own"
     ),
-    "tests/integration/db/test_driver.py::test_only_so_many_statements_stay_prepared": (
+    "tests/integration/db/test_driver.py::test_statement_cache_is_bounded": (
         "behind a pooler statements have no name, so that the server remembers none"
     ),
-    "tests/integration/db/test_driver.py::"
-    "test_a_statement_that_is_given_up_takes_its_connection_along": (
+    "tests/integration/db/test_driver.py::test_cancelled_statement_discards_its_connection": (
         "it tells connections by their process at the server, and the pooler keeps that one"
     ),
-    "tests/integration/db/test_driver.py::"
-    "test_a_table_that_a_migration_changed_meanwhile_is_read_all_the_same": (
+    "tests/integration/db/test_driver.py::test_table_changed_by_a_migration_can_be_read": (
         "without a name a statement is not refused, but read as it was described: it must name its "
         "columns, as those of the service do"
     ),
-    "tests/integration/db/test_recovery.py::"
-    "test_of_connections_that_died_silently_one_alone_costs_a_request": (
+    "tests/integration/db/test_recovery.py::test_silent_network_failure_fails_only_one_request": (
         "it tells connections by their process at the server, and the pooler keeps those"
     ),
     "tests/integration/db/test_tls.py::"
-    "TestInFront::test_a_command_tells_the_fault_and_no_password[migrate]": (
+    "TestTLSProxy::test_command_reports_the_error_without_the_password[migrate]": (
         "`migrate` refuses a pooler, which the settings say is there, before it connects"
     ),
-    "tests/integration/db/test_driver.py::test_a_connection_keeps_a_hundred_statements": (
+    "tests/integration/db/test_driver.py::test_connection_caches_a_hundred_statements": (
         "behind a pooler statements have no name, so that the server remembers none"
     ),
-    "tests/integration/db/test_round_trips.py::"
-    "test_an_operation_is_one_round_trip_of_a_prepared_statement": (
+    "tests/integration/db/test_round_trips.py::test_operation_is_one_round_trip": (
         "behind a pooler statements have no name, and so are parsed each time"
     ),
-    "tests/integration/db/test_round_trips.py::test_the_first_of_its_kind_on_a_connection_is_two": (
+    "tests/integration/db/test_round_trips.py::"
+    "test_first_operation_on_a_connection_is_two_round_trips": (
         "behind a pooler statements have no name, and so are parsed each time"
     ),
 }

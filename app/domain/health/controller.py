@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Request, get
+from litestar import get
 from litestar.status_codes import HTTP_200_OK
 from msgspec import Meta
 
 from app.db.database import is_schema_compatible
 from app.db.errors import ReadOnlyDatabaseError
-from app.http.parameters import NoParameters, Parameters
+from app.http.operation import operation
 from app.http.problems import DatabaseUnavailable, NotReady
 from app.http.responses import APIResponse
-from app.state import app_state
+from app.state import AppState
 
 READINESS_TIMEOUT = 1.0
-NO_PARAMETERS = Parameters(NoParameters, NoParameters, NoParameters)
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -32,25 +31,19 @@ class HealthResponse(APIResponse[Health]):
     status = HTTP_200_OK
 
 
-@get("/livez", operation_id="getLiveness", tags=["health"], parameters=NO_PARAMETERS)
-async def get_liveness(request: Request[Any, Any, Any]) -> HealthResponse:
+@get("/livez", operation_id="getLiveness", tags=["health"])
+@operation()
+async def get_liveness() -> HealthResponse:
     """Answer that the process answers; the database is not asked, so it may stay asleep."""
-    NO_PARAMETERS.parse(request)
     return HealthResponse(Health("alive"))
 
 
-@get(
-    "/readyz",
-    operation_id="getReadiness",
-    tags=["health"],
-    parameters=NO_PARAMETERS,
-    problems=[NotReady],
-)
-async def get_readiness(request: Request[Any, Any, Any]) -> HealthResponse:
+@get("/readyz", operation_id="getReadiness", tags=["health"])
+@operation(raises=[NotReady])
+async def get_readiness(state: AppState) -> HealthResponse:
     """Answer whether the database takes writes and its schema is the one needed, or a later one."""
-    NO_PARAMETERS.parse(request)
     try:
-        revision = await app_state(request).database.schema_revision(READINESS_TIMEOUT)
+        revision = await state.database.schema_revision(READINESS_TIMEOUT)
     except DatabaseUnavailable:
         raise NotReady from None
     except ReadOnlyDatabaseError:

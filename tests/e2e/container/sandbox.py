@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.process import Service, eventually, launched
+from tests.support.process import Service, eventually, launch_service
 
 # Where the folder of the database's socket is seen inside.
 SOCKETS = "/mnt"
@@ -65,7 +65,7 @@ class Cell:
     @contextmanager
     def started(self, *command: str, **settings: object) -> Iterator[tuple[Service, int]]:
         """A program, with its number outside; do not use the one that it tells, which is 1."""
-        with launched(self.words(*command, **settings), {}) as service:
+        with launch_service(self.words(*command, **settings), {}) as service:
             number = process_1(service.process.pid)
             eventually(lambda: name(number) == command[0])
             yield service, number

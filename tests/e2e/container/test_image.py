@@ -18,7 +18,7 @@ import pytest
 from app.cli import GRACEFUL_SHUTDOWN_TIMEOUT
 from tests.e2e.container.engine import buildah, pip_options
 from tests.e2e.container.sandbox import SOCKETS, Cell
-from tests.support.process import ROOT, STOP_SECONDS, eventually
+from tests.support.process import ROOT, STOP_TIMEOUT, eventually
 
 pytestmark = pytest.mark.requirement("FR-051")
 
@@ -130,7 +130,7 @@ def test_it_migrates_by_a_job_and_serves(
     begun = time.monotonic()
     with cell.serving(DATABASE_URL=url) as (service, number):
         record_property("seconds to the first answer", f"{time.monotonic() - begun:.2f}")
-        assert service.told("process") == "1"
+        assert service.startup_value("process") == "1"
         assert httpx.get(f"{service.url}/readyz").status_code == 503
         assert "\nThe schema is at revision" in migrate_by_a_job(container, sockets, url)
         assert httpx.get(f"{service.url}/readyz").status_code == 200
@@ -162,7 +162,7 @@ def test_it_stops_on_sigterm_as_process_1(
         assert client.get(f"{service.url}/livez").status_code == 200  # and keeps its connection
         begun = time.monotonic()
         os.kill(number, signal.SIGTERM)
-        assert service.process.wait(STOP_SECONDS) == 0
+        assert service.process.wait(STOP_TIMEOUT) == 0
     seconds = time.monotonic() - begun
     record_property("seconds to stop, idle", f"{seconds:.2f}")
     assert seconds < GRACEFUL_SHUTDOWN_TIMEOUT / 2
@@ -193,5 +193,5 @@ def test_a_sigterm_during_the_imports_is_not_lost(cell: Cell, url: str) -> None:
         maps = Path(f"/proc/{number}/maps")
         eventually(lambda: "/msgspec/" in maps.read_text("utf-8"))
         os.kill(number, signal.SIGTERM)
-        assert service.process.wait(STOP_SECONDS) == 0
+        assert service.process.wait(STOP_TIMEOUT) == 0
         assert "Tasks API" not in service.err

@@ -1,4 +1,4 @@
-"""`/docs` in a real browser. Not a part of the default run: `task check:docs-page`, needs chromium."""
+"""`/docs` in a real browser. Run by `task check:docs-page`; needs chromium."""
 
 from __future__ import annotations
 

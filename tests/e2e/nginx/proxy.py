@@ -12,14 +12,14 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.live import Live, PeoplesPages
-from tests.support.process import ROOT, STOP_SECONDS, eventually
+from tests.support.live import LiveServer, PageContractCheck
+from tests.support.process import ROOT, STOP_TIMEOUT, eventually
 
 CONFIGURATION = ROOT / "deploy" / "nginx.conf"
 PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
-class BehindNginx(PeoplesPages):
+class BehindNginx(PageContractCheck):
     """The contract, and `Server`, which nginx names itself in."""
 
     def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
@@ -28,14 +28,14 @@ class BehindNginx(PeoplesPages):
         return super().check(method, raw_path, bare)
 
 
-class Front(Live):
+class Front(LiveServer):
     """nginx, listening."""
 
     contract = BehindNginx()
 
 
 @contextmanager
-def nginx(folder: Path, replicas: tuple[int, int], origin: str) -> Iterator[Live]:
+def nginx(folder: Path, replicas: tuple[int, int], origin: str) -> Iterator[LiveServer]:
     """nginx in front of two ports, with pages of one origin; ended whatever happens."""
     assert PROGRAM, "nginx is not installed"
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -65,4 +65,4 @@ def nginx(folder: Path, replicas: tuple[int, int], origin: str) -> Iterator[Live
         yield Front(port)
     finally:
         process.terminate()
-        process.wait(STOP_SECONDS)
+        process.wait(STOP_TIMEOUT)

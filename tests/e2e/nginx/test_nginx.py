@@ -18,7 +18,7 @@ from app.openapi.document import OpenAPIDocument
 from bench.load.workload import memory
 from tests.e2e.nginx.proxy import nginx
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import Live, read_response, request
+from tests.support.live import LiveServer, read_response, request
 from tests.support.process import Service, eventually, serving
 
 pytestmark = [pytest.mark.requirement("NFR-017"), pytest.mark.usefixtures("database")]
@@ -33,7 +33,7 @@ PAGE = "https://app.example"
 class Balanced(NamedTuple):
     """nginx, and the replicas behind it."""
 
-    front: Live
+    front: LiveServer
     replicas: tuple[Service, Service]
 
 
@@ -53,7 +53,7 @@ def balanced(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture
-def front(balanced: Balanced) -> Live:
+def front(balanced: Balanced) -> LiveServer:
     return balanced.front
 
 
@@ -76,7 +76,7 @@ def assert_has_fields(response: httpx.Response) -> None:
 # --- what passes through -------------------------------------------------------------------------
 
 
-def test_an_answer_passes_through_as_it_is(front: Live) -> None:
+def test_an_answer_passes_through_as_it_is(front: LiveServer) -> None:
     answered = front.call("POST", ALICE, JSON, "X-Request-ID: mine", body=SMALL)
     assert answered.status_code == 201
     assert answered.headers["x-request-id"] == "mine"
@@ -95,7 +95,7 @@ def test_an_answer_passes_through_as_it_is(front: Live) -> None:
     ],
 )
 def test_a_problem_passes_through_as_it_is(
-    front: Live, method: str, target: str, status: int, kind: str
+    front: LiveServer, method: str, target: str, status: int, kind: str
 ) -> None:
     refused = front.call(method, target, "X-Request-ID: mine")
     assert_problem(refused, status, kind)
@@ -103,12 +103,12 @@ def test_a_problem_passes_through_as_it_is(
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129])
-def test_a_request_id_that_is_none_is_replaced(front: Live, given: str) -> None:
+def test_a_request_id_that_is_none_is_replaced(front: LiveServer, given: str) -> None:
     answered = front.call("GET", "/livez", f"X-Request-ID: {given}")
     assert len(answered.headers["x-request-id"]) == 32
 
 
-def test_a_request_without_a_host_is_passed_on(front: Live) -> None:
+def test_a_request_without_a_host_is_passed_on(front: LiveServer) -> None:
     assert front.exchange(b"GET /livez HTTP/1.0\r\n\r\n").status_code == 200
 
 
@@ -116,7 +116,7 @@ def test_a_request_without_a_host_is_passed_on(front: Live) -> None:
 
 
 @pytest.fixture
-def browser(front: Live) -> Iterator[httpx.Client]:
+def browser(front: LiveServer) -> Iterator[httpx.Client]:
     """A client that accepts compressed answers."""
     headers = {"Accept-Encoding": "gzip"}
     with httpx.Client(base_url=f"http://127.0.0.1:{front.port}", headers=headers) as client:
@@ -191,7 +191,7 @@ def shortened(value: object) -> str | None:
     ids=shortened,
 )
 def test_a_request_line_that_cannot_be_read_is_a_problem(
-    front: Live, line: str, status: int, kind: str | None
+    front: LiveServer, line: str, status: int, kind: str | None
 ) -> None:
     refused = front.exchange(raw(line))
     assert_is(refused, status, kind)
@@ -215,7 +215,7 @@ def test_a_request_line_that_cannot_be_read_is_a_problem(
     ids=shortened,
 )
 def test_a_page_can_read_every_other_answer_of_nginx(
-    front: Live, line: str, field: str, status: int, kind: str | None
+    front: LiveServer, line: str, field: str, status: int, kind: str | None
 ) -> None:
     method, target, _ = line.split()
     traced = raw(line, f"traceparent: 00-{TRACE}-b7ad6b7169203331-01", field)
@@ -233,13 +233,15 @@ def test_a_page_can_read_every_other_answer_of_nginx(
 
 
 @pytest.mark.parametrize("path", [*OpenAPIDocument.load().document["paths"], "/docs"])
-def test_nginx_refuses_trace_with_the_methods_that_the_service_has(front: Live, path: str) -> None:
+def test_nginx_refuses_trace_with_the_methods_that_the_service_has(
+    front: LiveServer, path: str
+) -> None:
     target = path.format(user_id="alice", task_id="0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
     refused = front.call("TRACE", target)
     assert refused.headers["allow"] == front.call("OPTIONS", target).headers["allow"]
 
 
-def test_a_body_that_is_too_large_is_the_same_problem_before_it_arrives(front: Live) -> None:
+def test_a_body_that_is_too_large_is_the_same_problem_before_it_arrives(front: LiveServer) -> None:
     refused = front.exchange(
         request("POST", ALICE, JSON, "X-Request-ID: mine", "Content-Length: 131073"),
         method="POST",
@@ -265,7 +267,7 @@ def test_slow_bodies_reach_no_replica_and_one_address_has_only_so_many(
     before = [memory(service.pid) for service in replicas]
     head = request("POST", ALICE, JSON, "Content-Length: 21")
     with ExitStack() as stack:
-        slow = [stack.enter_context(front.connected()) for _ in range(OF_ONE_ADDRESS + 10)]
+        slow = [stack.enter_context(front.connect()) for _ in range(OF_ONE_ADDRESS + 10)]
         for connection in slow:
             connection.sendall(head)
         # nginx's processes take them in an order of their own.
@@ -288,9 +290,9 @@ def test_slow_bodies_reach_no_replica_and_one_address_has_only_so_many(
     "sent", [b"GET /livez HTTP/1.1\r\nX: a", request("POST", ALICE, JSON, "Content-Length: 21")]
 )
 def test_what_stops_is_closed_in_time(
-    front: Live, sent: bytes, record_property: Callable[[str, object], None]
+    front: LiveServer, sent: bytes, record_property: Callable[[str, object], None]
 ) -> None:
-    with front.connected() as connection:
+    with front.connect() as connection:
         connection.settimeout(20)
         connection.sendall(sent)
         started = time.monotonic()
@@ -324,7 +326,7 @@ async def test_without_one_replica_the_other_serves_and_without_both_it_is_502(
         assert front.call("POST", ALICE, JSON, body=SMALL).status_code == 201
     assert await database.fetchval("SELECT count(*) FROM tasks") == 10
     two.stop(signal.SIGKILL)
-    with front.connected() as connection:
+    with front.connect() as connection:
         connection.sendall(request("GET", ALICE, "X-Request-ID: mine"))
         answered = read_response(connection)
     assert answered.status_code == 502

@@ -31,7 +31,7 @@ from tests.contract.test_responses import (
     documented,
     fail,
 )
-from tests.support.live import served
+from tests.support.live import serve_in_thread
 from tools.openapi.prism import proxy_before
 
 pytestmark = pytest.mark.requirement("NFR-010")
@@ -65,14 +65,14 @@ def violations(response: httpx.Response) -> set[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def proxy(settings: Settings) -> Iterator[httpx.Client]:
     """A client behind a proxy of the service."""
-    with served(settings) as live, proxy_before(live.port) as client:
+    with serve_in_thread(settings) as live, proxy_before(live.port) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def without_database() -> Iterator[httpx.Client]:
     """The same where the database is away."""
-    with served(NOWHERE) as live, proxy_before(live.port) as client:
+    with serve_in_thread(NOWHERE) as live, proxy_before(live.port) as client:
         yield client
 
 
@@ -80,7 +80,7 @@ def without_database() -> Iterator[httpx.Client]:
 def failing(settings: Settings) -> Iterator[httpx.Client]:
     """The same with a fault in every operation."""
     with (
-        served(settings, guards=[fail]) as live,
+        serve_in_thread(settings, guards=[fail]) as live,
         proxy_before(live.port) as client,
     ):
         yield client
@@ -216,7 +216,7 @@ def wrongly(app: ASGIApp) -> ASGIApp:
 def spoiling(settings: Settings) -> Iterator[httpx.Client]:
     """A client behind a proxy of a service that answers wrongly."""
     with (
-        served(settings, middleware=[wrongly]) as live,
+        serve_in_thread(settings, middleware=[wrongly]) as live,
         proxy_before(live.port) as client,
     ):
         yield client

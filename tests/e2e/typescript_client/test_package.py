@@ -1,4 +1,4 @@
-"""The TypeScript client as its users have it. Run by `task check:typescript-client` and not with the rest."""
+"""The TypeScript client as its users install it. Run by `task check:typescript-client`."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def test_a_strict_project_compiles_and_its_mistakes_are_found(
     assert (project / "mistakes.ts").read_text("utf-8").count("@ts-expect-error") == 15
 
 
-def test_the_example_in_the_readme_compiles_and_runs(project: Path, places: Places) -> None:
-    [example] = EXAMPLE.findall((ROOT / "README.md").read_text("utf-8"))
+def test_the_example_in_the_guide_compiles_and_runs(project: Path, places: Places) -> None:
+    [example] = EXAMPLE.findall((ROOT / "docs/guides/typescript-client.md").read_text("utf-8"))
     assert example.count("http://127.0.0.1:8000") == 1
     source = example.replace("http://127.0.0.1:8000", places["service"])
     (project / "example.ts").write_text(source, "utf-8")
     compiled(project, "--module", "nodenext")
     assert run(NODE, "example.js", folder=project).splitlines() == [
         "Buy milk",
-        "A precondition does not hold, it is completed: true",
+        "Precondition failed, it is completed: true",
     ]
 
 

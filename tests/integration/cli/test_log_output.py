@@ -1,4 +1,4 @@
-"""A log that cannot be written loses lines, never the service."""
+"""If the log cannot be written, lines are lost but the service continues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.client import tasks_of
 from tests.support.live import read_response, request
-from tests.support.process import Service, command, eventually, launched, run_words
+from tests.support.process import Service, command, eventually, launch_service, run_program
 
 pytestmark = pytest.mark.requirement("FR-041")
 
@@ -35,19 +35,19 @@ def closing(*descriptors: int) -> Iterator[None]:
 
 
 @contextmanager
-def serving_to(kind: str, url: str) -> Iterator[Service]:
-    """A service whose log goes where it cannot be written."""
+def serving_to(output_kind: str, url: str) -> Iterator[Service]:
+    """Start a service whose log cannot be written."""
     settings = {"DATABASE_URL": url, "PORT": 0, "METRICS_PORT": 0}
-    words = command("serve")
-    if kind == "closed":
-        words = [*IN_SHELL, 'exec "$@" >&-', "sh", *words]
+    arguments = command("serve")
+    if output_kind == "closed":
+        arguments = [*IN_SHELL, 'exec "$@" >&-', "sh", *arguments]
     reading, writing = os.pipe()
-    full = os.open("/dev/full", os.O_WRONLY)
-    with closing(reading, writing, full):
-        if kind == "reader gone":
-            os.dup2(full, reading)  # closes the end that reads
-        log = full if kind == "full" else writing
-        with launched(words, settings, log=log) as service:
+    unread_pipe_is_full = os.open("/dev/full", os.O_WRONLY)
+    with closing(reading, writing, unread_pipe_is_full):
+        if output_kind == "reader gone":
+            os.dup2(unread_pipe_is_full, reading)  # closes the reading end
+        log = unread_pipe_is_full if output_kind == "full" else writing
+        with launch_service(arguments, settings, log=log) as service:
             service.await_alive()
             yield service
 
@@ -58,36 +58,36 @@ def connected(service: Service) -> socket.socket:
 
 
 def metric(service: Service, name: str) -> float:
-    text = httpx.get(service.told("metrics")).text
-    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
-    assert found, text
-    return float(found[1])
+    text = httpx.get(service.startup_value("metrics")).text
+    match = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    assert match, text
+    return float(match[1])
 
 
-@pytest.mark.parametrize("kind", ["full", "reader gone", "closed", "not read"])
+@pytest.mark.parametrize("output_kind", ["full", "reader gone", "closed", "not read"])
 @pytest.mark.requirement("FR-049")
-def test_the_service_answers_as_ever(kind: str, url: str) -> None:
-    with serving_to(kind, url) as service:
-        with connected(service) as kept:
+def test_service_responds_with_an_unwritable_log(output_kind: str, url: str) -> None:
+    with serving_to(output_kind, url) as service:
+        with connected(service) as connection:
             for _ in range(3):
-                kept.sendall(request("GET", "/livez"))
-                assert read_response(kept).status_code == 200
-            kept.sendall(request("POST", ALICE, JSON, body=b'{"title":"a"}'))
-            assert read_response(kept, "POST").status_code == 201
-            kept.sendall(request("POST", ALICE, JSON, body=b"{"))
-            assert read_response(kept, "POST").status_code == 400
+                connection.sendall(request("GET", "/livez"))
+                assert read_response(connection).status_code == 200
+            connection.sendall(request("POST", ALICE, JSON, body=b'{"title":"a"}'))
+            assert read_response(connection, "POST").status_code == 201
+            connection.sendall(request("POST", ALICE, JSON, body=b"{"))
+            assert read_response(connection, "POST").status_code == 400
         for sent, status in ((GARBAGE, 400), (TOO_LARGE, 431)):
             with connected(service) as closed:
                 closed.sendall(sent)
                 assert read_response(closed).status_code == status
         assert httpx.get(f"{service.url}/livez").status_code == 200
         assert metric(service, "http_server_active_requests") == 0
-        if kind != "not read":
+        if output_kind != "not read":
             eventually(lambda: metric(service, "log_lines_dropped_total") >= 8)
         assert service.stop() == 0
 
 
-def test_a_request_that_does_not_end_is_answered_408(url: str) -> None:
+def test_incomplete_request_is_408(url: str) -> None:
     with serving_to("full", url) as service, connected(service) as slow:
         slow.sendall(b"GET /livez HTTP/1.1\r\n")
         assert read_response(slow).status_code == 408
@@ -96,10 +96,13 @@ def test_a_request_that_does_not_end_is_answered_408(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-049")
-def test_a_log_that_nobody_reads_is_bounded_and_goes_on_when_it_is_read(url: str) -> None:
+def test_unread_log_is_bounded_and_resumes_when_read(url: str) -> None:
     reading, writing = os.pipe()
     settings = {"DATABASE_URL": url, "PORT": 0, "METRICS_PORT": 0}
-    with closing(reading, writing), launched(command("serve"), settings, log=writing) as service:
+    with (
+        closing(reading, writing),
+        launch_service(command("serve"), settings, log=writing) as service,
+    ):
         service.await_alive()
         flood(service)
         dropped = metric(service, "log_lines_dropped_total")
@@ -113,47 +116,45 @@ def test_a_log_that_nobody_reads_is_bounded_and_goes_on_when_it_is_read(url: str
         assert service.stop() == 0
 
 
-def test_sigterm_ends_a_service_whose_log_nobody_reads(url: str) -> None:
+def test_sigterm_stops_a_service_with_an_unread_log(url: str) -> None:
     with serving_to("not read", url) as service:
         flood(service)
         assert service.stop() == 0
 
 
 def flood(service: Service) -> None:
-    """Requests until lines are dropped; each of them is answered."""
+    """Send requests until log lines are dropped, and check that each gets a response."""
     sent = 16 * request("GET", "/livez", "X-Request-ID: " + "x" * 128)
-    with connected(service) as kept:
+    with connected(service) as connection:
         while not metric(service, "log_lines_dropped_total"):
             for _ in range(100):
-                kept.sendall(sent)
+                connection.sendall(sent)
                 received = b""
                 while received.count(b'{"status":"alive"}') < 16:
-                    received += kept.recv(65_536)
+                    received += connection.recv(65_536)
 
 
 @pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", ">/dev/full", "2>/dev/full"])
 @pytest.mark.parametrize("name", ["migrate", "doctor"])
-def test_a_command_does_what_it_does_whatever_its_output_is(
-    name: str, streams: str, url: str
-) -> None:
-    words = [*IN_SHELL, f'exec "$@" {streams}', "sh", *command(name)]
-    ended = run_words(words, {"DATABASE_URL": url, "PORT": 0})
-    assert ended.returncode == 0, ended.stderr
+def test_command_works_with_unwritable_output(name: str, streams: str, url: str) -> None:
+    arguments = [*IN_SHELL, f'exec "$@" {streams}', "sh", *command(name)]
+    result = run_program(arguments, {"DATABASE_URL": url, "PORT": 0})
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("streams", ["2>&-", ">&- 2>&-", "2>/dev/full"])
-def test_a_service_serves_though_it_cannot_say_where(streams: str, url: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    words = [*IN_SHELL, f'exec "$@" {streams}', "sh", *command("serve")]
-    with launched(words, {"DATABASE_URL": url, "PORT": port}) as service:
-        eventually(lambda: answers(port))
+def test_service_starts_with_unwritable_stderr(streams: str, url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as port_in_use:
+        port = port_in_use.getsockname()[1]
+    arguments = [*IN_SHELL, f'exec "$@" {streams}', "sh", *command("serve")]
+    with launch_service(arguments, {"DATABASE_URL": url, "PORT": port}) as service:
+        eventually(lambda: responds(port))
         service.process.terminate()
         assert service.process.wait(20) == 0
         assert "Tasks API" not in service.out
 
 
-def answers(port: int) -> bool:
+def responds(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
     except httpx.TransportError:

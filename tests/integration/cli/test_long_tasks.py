@@ -1,4 +1,4 @@
-"""Long tasks are started, show progress, are ended in every way, and leave no process behind."""
+"""Long tasks show progress, and leave no process behind, however they are stopped."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ import pytest
 from tests.support.process import ROOT, eventually
 
 SECONDS = 240
-# `task bench` has environments of its own; here the service runs in the one of the tests.
+# `task bench` creates its own environments. Here the service runs in that of the tests.
 BENCH = """
 import sys
 from bench.compare import __main__ as bench
-from bench.compare.catalogue import OURS, Peer
+from bench.compare.catalog import OURS, Peer
 from tests.support.long_task import run
 bench.peers = lambda: [Peer(OURS, [sys.executable, "-m", "app", "serve"])]
 sys.argv = ["bench", "--costs", "--rounds", "100"]
 run(bench.main)
 """
-# As Taskfile.yml does it.
+# The same command as in Taskfile.yml.
 RUNNER = """
 import os, subprocess, sys
 subprocess.run(sys.argv[1:], env=os.environ | {"STOP_WITH_PARENT": str(os.getpid())})
@@ -36,16 +36,16 @@ subprocess.run(sys.argv[1:], env=os.environ | {"STOP_WITH_PARENT": str(os.getpid
 
 
 class Task(NamedTuple):
-    """A long task: the words that start it, its progress at work, and its least programs then."""
+    """A long task: its arguments, the progress to wait for, and its minimum of child programs."""
 
     words: list[str]
     progress: str
     programs: int
 
 
-BENCHED = Task(["-c", BENCH], r"warming Tasks API", 2)
+BENCH_ARGUMENTS = Task(["-c", BENCH], r"warming Tasks API", 2)
 TASKS = {
-    "bench": BENCHED,
+    "bench": BENCH_ARGUMENTS,
     "faults": Task(["-m", "tools.fault_injection", "suspended-30s"], r" s  suspended-30s", 2),
     "fuzz": Task(["-m", "tools.fuzz", "{folder}"], r"Schemathesis, seed", 3),
     "fuzz:plain": Task(["-m", "tools.fuzz.plain"], r"as users run it", 3),
@@ -55,10 +55,10 @@ TASKS = {
 
 
 def children() -> dict[int, list[int]]:
-    """The processes that each process has started (Linux)."""
+    """Return the child processes of each process (Linux)."""
     found: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it may end while it is looked at
+        with suppress(OSError):  # the process may end meanwhile
             text = entry.read_text("utf-8", "replace")
             parent = int(text.rpartition(") ")[2].split()[1])
             found.setdefault(parent, []).append(int(entry.parent.name))
@@ -66,13 +66,13 @@ def children() -> dict[int, list[int]]:
 
 
 def descendants(process: int) -> set[int]:
-    """All processes below another one."""
-    started, found, left = children(), set[int](), [process]
-    while left:
-        new = started.get(left.pop(), [])
-        found.update(new)
-        left += new
-    return found
+    """Return all descendants of a process."""
+    child_map, pids, remaining = children(), set[int](), [process]
+    while remaining:
+        new = child_map.get(remaining.pop(), [])
+        pids.update(new)
+        remaining += new
+    return pids
 
 
 def is_running(process: int) -> bool:
@@ -82,17 +82,17 @@ def is_running(process: int) -> bool:
     return False
 
 
-def marked(folder: Path) -> set[int]:
-    """The processes whose environment or command line names a folder."""
+def processes_marked(directory: Path) -> set[int]:
+    """Find processes whose environment or command line contains a directory."""
     return {
         int(entry.name)
         for entry in Path("/proc").glob("[0-9]*")
-        if os.fsencode(folder) in content(entry / "environ") + content(entry / "cmdline")
+        if os.fsencode(directory) in content(entry / "environ") + content(entry / "cmdline")
     }
 
 
 def content(path: Path) -> bytes:
-    """The content of a file, empty where its process has ended."""
+    """Read a file in /proc; empty if its process has ended."""
     read = b""
     with suppress(OSError):
         read = path.read_bytes()
@@ -101,41 +101,44 @@ def content(path: Path) -> bytes:
 
 @contextmanager
 def started(task: Task, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
-    """A task below a runner, at work, and the processes below the runner; none is left."""
+    """Start a task below a runner, wait for its progress, and check that no process remains."""
     with tempfile.TemporaryDirectory(prefix="tasks-long-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        words = [word.format(folder=folder / "reports") for word in task.words]
-        shown = folder / "shown"
-        with shown.open("wb") as out:
+        directory = Path(name)
+        directory.chmod(0o755)
+        arguments = [argument.format(folder=directory / "reports") for argument in task.words]
+        output = directory / "shown"
+        with output.open("wb") as out:
             runner = subprocess.Popen(
-                [sys.executable, "-c", RUNNER, sys.executable, *words],
+                [sys.executable, "-c", RUNNER, sys.executable, *arguments],
                 cwd=ROOT,
                 env={**os.environ, "TMPDIR": name, "SOAK_SECONDS": "600", **variables},
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
-        below = set[int]()
+        running_processes = set[int]()
         try:
-            eventually(lambda: re.search(task.progress, shown.read_text("utf-8")), SECONDS)
+            eventually(lambda: re.search(task.progress, output.read_text("utf-8")), SECONDS)
             eventually(lambda: len(descendants(runner.pid)) > task.programs, SECONDS)
-            below = descendants(runner.pid)
-            yield runner, below
-            left = below | {runner.pid}
-            eventually(lambda: not any(map(is_running, left)) and not marked(folder), SECONDS)
-        except BaseException:  # pragma: no cover - what it showed, where the test fails
-            print(shown.read_text("utf-8"))  # noqa: T201
+            running_processes = descendants(runner.pid)
+            yield runner, running_processes
+            remaining = running_processes | {runner.pid}
+            eventually(
+                lambda: not any(map(is_running, remaining)) and not processes_marked(directory),
+                SECONDS,
+            )
+        except BaseException:  # pragma: no cover - output of the task if the test fails
+            print(output.read_text("utf-8"))  # noqa: T201
             raise
         finally:
-            for process in below | marked(folder) | {runner.pid}:
+            for process in running_processes | processes_marked(directory) | {runner.pid}:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             runner.wait()
 
 
 def python_of(runner: subprocess.Popen[bytes]) -> int:
-    """The process of the task itself."""
+    """Return the process of the task."""
     (process,) = children()[runner.pid]
     return process
 
@@ -144,22 +147,22 @@ def python_of(runner: subprocess.Popen[bytes]) -> int:
 def test_terminated_task_stops_what_it_started(name: str) -> None:
     with started(TASKS[name]) as (runner, _):
         process = python_of(runner)
-        for _ in range(3):  # the next ones do not cut short the first one's stop
+        for _ in range(3):  # later signals do not interrupt the first stop
             os.kill(process, signal.SIGTERM)
         runner.wait(SECONDS)
 
 
 def test_killed_task_leaves_no_process() -> None:
-    with started(BENCHED) as (runner, _):
+    with started(BENCH_ARGUMENTS) as (runner, _):
         os.kill(python_of(runner), signal.SIGKILL)
         runner.wait(SECONDS)
 
 
 def test_task_stops_when_its_runner_is_killed() -> None:
-    with started(BENCHED) as (runner, below):
+    with started(BENCH_ARGUMENTS) as (runner, running_processes):
         runner.kill()
         runner.wait(SECONDS)
-        assert len(below) > BENCHED.programs
+        assert len(running_processes) > BENCH_ARGUMENTS.programs
 
 
 def test_task_without_a_runner_ends_with_its_own_status() -> None:

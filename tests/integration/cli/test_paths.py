@@ -1,4 +1,4 @@
-"""A clone and a data folder whose paths have `%` and bytes that are not UTF-8."""
+"""Paths with `%` and with bytes that are not UTF-8, for the clone and the data directory."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ from tests.support.processes import processes_of
 pytestmark = pytest.mark.requirement("FR-038")
 
 NAMES = [b"50% caf\xe9", b"%(here)s {} $HOME"]
-NEEDED = ["app", "migrations", "openapi.yaml", "pyproject.toml"]
+COPIED = ["app", "migrations", "openapi.yaml", "pyproject.toml"]
 
 
 @pytest.fixture(params=NAMES, ids=repr)
 def folder(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A folder of this name that every user may pass."""
-    with tempfile.TemporaryDirectory(prefix="tasks-") as outer:
-        Path(outer).chmod(0o755)
-        path = Path(os.fsdecode(os.fsencode(outer) + b"/" + request.param))
+    """A directory of this name that every user may traverse."""
+    with tempfile.TemporaryDirectory(prefix="tasks-") as parent:
+        Path(parent).chmod(0o755)
+        path = Path(os.fsdecode(os.fsencode(parent) + b"/" + request.param))
         path.mkdir(mode=0o755)
         yield path
         eventually(lambda: not processes_of(path))
 
 
-def test_service_runs_in_a_clone_of_any_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_runs_in_a_directory_with_any_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in os.environ if name.startswith("COVERAGE")]:
-        monkeypatch.delenv(name)  # it would take the copy for another program
+        monkeypatch.delenv(name)  # coverage would measure the copy as another program
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in NEEDED:
+    for name in COPIED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         else:
@@ -49,13 +51,13 @@ def test_service_runs_in_a_clone_of_any_name(folder: Path, monkeypatch: pytest.M
     assert "is at revision" in run("migrate", folder).stdout
 
 
-def test_data_folder_may_have_any_name(folder: Path) -> None:
+def test_data_directory_may_have_any_name(folder: Path) -> None:
     doctor = run("doctor", DATA_DIR=folder, PORT=0)
     assert doctor.returncode == 0, doctor.stderr
-    shown = os.fsencode(folder).decode("utf-8", "backslashreplace")
-    assert doctor.stdout.endswith(f"data in {shown}\n")
+    output = os.fsencode(folder).decode("utf-8", "backslashreplace")
+    assert doctor.stdout.endswith(f"data in {output}\n")
     with serving(DATA_DIR=folder) as service:
-        assert f"data       {shown}\n" in service.err
+        assert f"data       {output}\n" in service.err
         assert httpx.get(f"{service.url}/readyz").status_code == 200
         second = run("serve", DATA_DIR=folder, PORT=0)
         assert second.returncode == 1

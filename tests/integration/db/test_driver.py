@@ -1,4 +1,4 @@
-"""What running a statement does with a connection, on a real server."""
+"""The effect of a statement on its connection, on a real server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.db.database import Database
 from app.db.pool import QueryError
 from app.db.statements import compile_statement
 from app.http.problems import DatabaseUnavailable
-from tests.support.database import connection_to
+from tests.support.database import database_config_for
 from tests.support.process import until
 
 pytestmark = pytest.mark.requirement("NFR-004")
@@ -27,14 +27,14 @@ PREPARED = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIK
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Database]:
-    """One connection."""
-    opened = Database(connection_to(database_url), pool_size=1, timeout=4)
-    yield opened
-    await opened.close()
+    """A pool with one connection."""
+    database = Database(database_config_for(database_url), pool_size=1, timeout=4)
+    yield database
+    await database.close()
 
 
-async def fetch(pool: Database, words: str) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in await pool.pool.fetch(words, [], 4)]
+async def fetch(pool: Database, sql: str) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await pool.pool.fetch(sql, [], 4)]
 
 
 async def one(pool: Database, statement: ClauseElement, **values: Any) -> Any:
@@ -42,20 +42,20 @@ async def one(pool: Database, statement: ClauseElement, **values: Any) -> Any:
     return value
 
 
-async def test_a_statement_brings_its_constants(pool: Database) -> None:
+async def test_statement_includes_its_literals(pool: Database) -> None:
     assert await one(pool, ADD, a=2) == 42
     assert await one(pool, ADD, a=2, b=1) == 3
 
 
-async def test_a_statement_is_prepared_once_for_a_connection(pool: Database) -> None:
-    mine = text("SELECT 'this is mine'")
+async def test_statement_is_prepared_once_per_connection(pool: Database) -> None:
+    statement = text("SELECT 'this is mine'")
     for _ in range(3):
-        assert await one(pool, mine) == "this is mine"
-    # The count itself is the other one that has the words.
+        assert await one(pool, statement) == "this is mine"
+    # The counting statement also contains the text.
     assert await one(pool, PREPARED) == 2
 
 
-async def test_a_statement_that_the_driver_refuses_leaves_no_lock(
+async def test_statement_rejected_by_the_driver_leaves_no_lock(
     pool: Database, database: asyncpg.Connection
 ) -> None:
     locks = "SELECT count(*) FROM pg_locks WHERE relation = 'tasks'::regclass"
@@ -69,37 +69,35 @@ async def test_a_statement_that_the_driver_refuses_leaves_no_lock(
     assert await one(pool, select(1)) == 1
 
 
-async def test_a_connection_keeps_a_hundred_statements(pool: Database) -> None:
+async def test_connection_caches_a_hundred_statements(pool: Database) -> None:
     for number in range(101):
         await one(pool, text(f"SELECT {number} /* this is mine */"))
     assert await one(pool, PREPARED) == 100
 
 
-async def test_only_so_many_statements_stay_prepared(
-    pool: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_statement_cache_is_bounded(pool: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.db.pool.STATEMENT_CACHE_SIZE", 3)
     for number in range(10):
         await one(pool, text(f"SELECT {number} /* this is mine */"))
     assert await one(pool, PREPARED) == 3
 
 
-async def test_a_refused_statement_leaves_the_connection_in_the_pool(pool: Database) -> None:
+async def test_rejected_statement_keeps_the_connection_in_the_pool(pool: Database) -> None:
     before = await one(pool, BACKEND)
-    with pytest.raises(QueryError) as refused:
+    with pytest.raises(QueryError) as raised:
         await fetch(pool, "SELECT 1 / 0")
-    assert isinstance(refused.value.cause, pg.DivisionByZeroError)
+    assert isinstance(raised.value.cause, pg.DivisionByZeroError)
     assert await one(pool, BACKEND) == before
 
 
-async def test_the_drivers_words_go_no_further(pool: Database) -> None:
-    with pytest.raises(QueryError) as refused:
+async def test_driver_message_is_not_exposed(pool: Database) -> None:
+    with pytest.raises(QueryError) as raised:
         await fetch(pool, "SELECT 'hunter2'::int")
-    assert "hunter2" not in repr(refused.value)
-    assert refused.value.__cause__ is None
+    assert "hunter2" not in repr(raised.value)
+    assert raised.value.__cause__ is None
 
 
-async def test_a_connection_that_the_server_ended_is_not_kept(
+async def test_connection_terminated_by_the_server_is_discarded(
     pool: Database, database: asyncpg.Connection
 ) -> None:
     before = await one(pool, BACKEND)
@@ -113,30 +111,32 @@ async def test_a_connection_that_the_server_ended_is_not_kept(
 
 
 @pytest.mark.requirement("FR-033")
-async def test_whenever_a_connection_ends_it_is_unavailability(
+async def test_connection_closed_at_any_time_is_unavailable(
     database_url: str, database: asyncpg.Connection
 ) -> None:
-    several = Database(connection_to(database_url), pool_size=4, timeout=4)
-    met: list[BaseException] = []
+    pools = Database(database_config_for(database_url), pool_size=4, timeout=4)
+    seen: list[BaseException] = []
 
     async def ask() -> None:
         for _ in range(200):
             try:
-                await several.fetch(BACKEND)
-            except DatabaseUnavailable as fault:
-                met.append(fault)
+                await pools.fetch(BACKEND)
+            except DatabaseUnavailable as error:
+                seen.append(error)
 
-    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-    asking = [asyncio.create_task(ask()) for _ in range(8)]
-    while not all(task.done() for task in asking):
-        await database.execute(f"{others} AND datname = current_database()")
+    terminate_others = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    )
+    pending = [asyncio.create_task(ask()) for _ in range(8)]
+    while not all(task.done() for task in pending):
+        await database.execute(f"{terminate_others} AND datname = current_database()")
         await asyncio.sleep(0.005)
-    await asyncio.gather(*asking)
-    await several.close()
-    assert met
+    await asyncio.gather(*pending)
+    await pools.close()
+    assert seen
 
 
-async def test_a_statement_that_is_given_up_takes_its_connection_along(pool: Database) -> None:
+async def test_cancelled_statement_discards_its_connection(pool: Database) -> None:
     before = await one(pool, BACKEND)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
@@ -144,7 +144,7 @@ async def test_a_statement_that_is_given_up_takes_its_connection_along(pool: Dat
     assert await one(pool, BACKEND) != before
 
 
-async def test_a_table_that_a_migration_changed_meanwhile_is_read_all_the_same(
+async def test_table_changed_by_a_migration_can_be_read(
     pool: Database, database: asyncpg.Connection
 ) -> None:
     await database.execute("CREATE TABLE changing AS SELECT 1 AS a")

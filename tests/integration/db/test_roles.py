@@ -1,6 +1,6 @@
-"""Database roles: those that the README describes suffice, and what is missing is named.
+"""The documented database roles suffice, and missing privileges are reported.
 
-On a PostgreSQL of these tests' own, whatever server the others use: a role belongs to a server.
+Roles belong to a server, so these tests always use an embedded PostgreSQL.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from tests.support.process import ROOT, execute, run
 Result = TypeVar("Result")
 
 ALICE = tasks_of("alice")
-README = (ROOT / "README.md").read_text("utf-8")
-GUIDE = '(README, "Database roles").'
-UNDONE = "The migration failed and was undone:"
+PAGE = (ROOT / "docs/guides/postgresql.md").read_text("utf-8")
+GUIDE = '(docs/guides/postgresql.md, "Roles").'
+UNDO = "The migration failed and was undone:"
 NEEDED_TO_MIGRATE = f"The role needs {MIGRATION_PRIVILEGES} {GUIDE}"
 NO_CONNECT = (
     'SQLSTATE 42501, permission denied for database "tasks" (User does not have CONNECT privilege.)'
 )
-UNGRANTED = (
-    # What PostgreSQL grants to everybody, and a careful administrator takes away.
+REVOKED_DEFAULTS = (
+    # Default grants to PUBLIC that a careful administrator revokes.
     "REVOKE ALL ON DATABASE tasks FROM PUBLIC",
     "REVOKE ALL ON SCHEMA public FROM PUBLIC",
 )
@@ -66,9 +66,9 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
 
 
 def documented(name: str) -> list[str]:
-    """The statements of a block of the README."""
-    form = rf"^<!-- {name} -->\n```sql\n(.*?)^```$"
-    [block] = re.findall(form, README, re.MULTILINE | re.DOTALL)
+    """Return the SQL statements of a block in the documentation."""
+    pattern = rf"^<!-- {name} -->\n```sql\n(.*?)^```$"
+    [block] = re.findall(pattern, PAGE, re.MULTILINE | re.DOTALL)
     return [statement.strip() for statement in block.split(";") if statement.strip()]
 
 
@@ -76,23 +76,23 @@ def as_role(url: str, role: str) -> str:
     return make_url(url).set(username=role).render_as_string(hide_password=False)
 
 
-def apart(use: Coroutine[Any, Any, Result]) -> Result:
-    """Run in a thread: coverage loses a thread in which the driver throws into the service."""
+def in_thread(use: Coroutine[Any, Any, Result]) -> Result:
+    """Run in a separate thread. Coverage loses a thread in which the driver throws."""
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(asyncio.run, use).result()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server whose database has no schema; its administrator's URL."""
+    """Start a server without a schema, and yield the URL of its administrator."""
     with embedded_postgres.run_postgres(tmp_path_factory.mktemp("roles"), durable=False) as url:
         yield url
 
 
 @pytest.fixture
 def administrator(server: str) -> Iterator[str]:
-    """The two roles as the README creates them, in a database that grants nothing else."""
-    execute(server, *UNGRANTED, *documented("roles"))
+    """Create the two documented roles in a database without other grants."""
+    execute(server, *REVOKED_DEFAULTS, *documented("roles"))
     yield server
     roles = "tasks_migrate, tasks_serve"
     execute(server, f"DROP OWNED BY {roles}", f"DROP ROLE {roles}")
@@ -100,7 +100,7 @@ def administrator(server: str) -> Iterator[str]:
 
 @pytest.fixture
 def granted(administrator: str) -> str:
-    """The same, migrated and granted as the README says."""
+    """Migrate the database and grant the documented privileges."""
     migrating = as_role(administrator, "tasks_migrate")
     upgrade(DatabaseConfig.from_url(migrating))
     execute(migrating, *documented("grants"))
@@ -109,19 +109,19 @@ def granted(administrator: str) -> str:
 
 @asynccontextmanager
 async def serving(url: str) -> AsyncIterator[ContractClient]:
-    made = create_app(Settings(database_url=Secret(as_role(url, "tasks_serve"))))
-    async with running(made) as app, ContractClient(app) as client:
+    asgi_app = create_app(Settings(database_url=Secret(as_role(url, "tasks_serve"))))
+    async with running(asgi_app) as app, ContractClient(app) as client:
         yield client
 
 
-async def answers(client: ContractClient) -> dict[str, int]:
-    """The status of each operation."""
-    found = {}
+async def get_statuses(client: ContractClient) -> dict[str, int]:
+    """Return the status of each operation."""
+    statuses = {}
     for name, (method, path, body) in REQUESTS.items():
         response = await client.request(method, path, json=body)
-        found[name] = response.status_code
+        statuses[name] = response.status_code
     keyed = await client.post(ALICE, json=WHOLE, headers={"Idempotency-Key": "1"})
-    return {**found, "create with a key": keyed.status_code}
+    return {**statuses, "create with a key": keyed.status_code}
 
 
 SERVED = {
@@ -143,60 +143,60 @@ def doctor(url: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.requirement("FR-039", "FR-037")
-def test_the_documented_roles_migrate_and_serve(granted: str) -> None:
+def test_documented_roles_can_migrate_and_serve(granted: str) -> None:
     async def use() -> dict[str, int]:
         with capture_logs() as lines:
             async with serving(granted) as client:
                 assert (await client.get("/readyz")).status_code == 200
-                found = await answers(client)
+                statuses = await get_statuses(client)
         assert [line for line in lines if line["log_level"] != "info"] == []
-        return found
+        return statuses
 
-    assert apart(use()) == SERVED
-    done = doctor(granted)
-    assert done.returncode == 0, done.stdout + done.stderr
-    # Nothing is left to migrate, so any role may say so.
+    assert in_thread(use()) == SERVED
+    result = doctor(granted)
+    assert result.returncode == 0, result.stdout + result.stderr
+    # The schema is current, so any role may run the migration.
     upgrade(DatabaseConfig.from_url(as_role(granted, "tasks_serve")))
 
 
 @pytest.mark.requirement("FR-033", "FR-037")
 @pytest.mark.parametrize("privilege", [*SERVING, USAGE])
-def test_a_missing_privilege_is_named_and_the_service_starts(granted: str, privilege: str) -> None:
+def test_missing_privilege_is_reported_and_the_service_starts(granted: str, privilege: str) -> None:
     execute(granted, f"REVOKE {privilege.replace(' on ', ' ON ')} FROM tasks_serve")
 
     async def use() -> tuple[dict[str, int], list[Any]]:
         with capture_logs() as lines:
             async with serving(granted) as client:
-                found = await answers(client)
+                statuses = await get_statuses(client)
                 ready = await client.get("/readyz")
         assert ready.status_code == (503 if privilege in NEEDED_TO_BE_READY else 200)
-        return found, lines
+        return statuses, lines
 
-    found, lines = apart(use())
+    statuses, lines = in_thread(use())
     named = [line["privileges"] for line in lines if line["event"] == "privileges missing"]
     assert named == [[privilege]]
-    failed = {name for name, status in found.items() if status != SERVED[name]}
-    # Of the schema's revision only readiness and the doctor speak.
+    failed = {name for name, status in statuses.items() if status != SERVED[name]}
+    # Only readiness and doctor report the schema revision.
     assert bool(failed) == (privilege != "SELECT on alembic_version")
-    assert {found[name] for name in failed} <= {503, 404}
-    with pytest.raises(MigrationError) as told:
+    assert {statuses[name] for name in failed} <= {503, 404}
+    with pytest.raises(MigrationError) as raised:
         get_revision(DatabaseConfig.from_url(as_role(granted, "tasks_serve")))
-    assert str(told.value) == f"The role lacks {privilege} {GUIDE}"
+    assert str(raised.value) == f"The role lacks {privilege} {GUIDE}"
 
 
 @pytest.mark.requirement("FR-037")
-def test_doctor_names_everything_that_a_role_without_grants_lacks(granted: str) -> None:
+def test_doctor_reports_all_missing_privileges(granted: str) -> None:
     tables = ", ".join(["alembic_version", *TABLES])
     execute(granted, f"REVOKE ALL ON {tables} FROM tasks_serve")
-    done = doctor(granted)
-    assert done.returncode == 1
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("database")]
+    result = doctor(granted)
+    assert result.returncode == 1
+    [line] = [line for line in result.stdout.splitlines() if line.startswith("database")]
     assert line == f"database   given. The role lacks {', '.join(SERVING)} {GUIDE}"
-    assert "Traceback" not in done.stdout + done.stderr
+    assert "Traceback" not in result.stdout + result.stderr
 
 
 @pytest.mark.requirement("FR-033", "FR-037", "FR-054")
-def test_a_missing_privilege_to_connect_is_named(granted: str) -> None:
+def test_missing_connect_privilege_is_reported(granted: str) -> None:
     execute(granted, "REVOKE CONNECT ON DATABASE tasks FROM tasks_serve")
 
     async def use() -> list[str]:
@@ -206,17 +206,17 @@ def test_a_missing_privilege_to_connect_is_named(granted: str) -> None:
                 assert_problem(await client.get("/readyz"), 503, "not-ready")
         return [line["cause"] for line in lines if line["event"] == "database unavailable"]
 
-    assert apart(use()) == [NO_CONNECT]
-    done = doctor(granted)
-    assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == (
+    assert in_thread(use()) == [NO_CONNECT]
+    result = doctor(granted)
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[-1] == (
         f"database   given. The database cannot be reached: {NO_CONNECT}"
     )
-    assert "Traceback" not in done.stdout + done.stderr
+    assert "Traceback" not in result.stdout + result.stderr
 
 
 @pytest.mark.requirement("FR-033", "FR-028")
-def test_a_table_that_may_not_be_used_is_named_in_the_log(granted: str) -> None:
+def test_table_without_privilege_is_logged(granted: str) -> None:
     async def use() -> list[str]:
         with capture_logs() as lines:
             async with serving(granted) as client:
@@ -226,12 +226,12 @@ def test_a_table_that_may_not_be_used_is_named_in_the_log(granted: str) -> None:
                 assert "denied" not in created.text
         return [line["cause"] for line in lines if line["event"] == "database unavailable"]
 
-    assert apart(use()) == ["SQLSTATE 42501, permission denied for table tasks"]
+    assert in_thread(use()) == ["SQLSTATE 42501, permission denied for table tasks"]
 
 
 @pytest.mark.requirement("FR-039", "FR-037")
 @pytest.mark.parametrize(
-    ("revoked", "told"),
+    ("revoked", "message"),
     [
         (
             "CONNECT ON DATABASE tasks",
@@ -239,38 +239,38 @@ def test_a_table_that_may_not_be_used_is_named_in_the_log(granted: str) -> None:
         ),
         (
             "USAGE ON SCHEMA public",
-            f"{UNDONE} no schema has been selected to create in. {NEEDED_TO_MIGRATE}",
+            f"{UNDO} no schema has been selected to create in. {NEEDED_TO_MIGRATE}",
         ),
         (
             "CREATE ON SCHEMA public",
-            f"{UNDONE} permission denied for schema public. {NEEDED_TO_MIGRATE}",
+            f"{UNDO} permission denied for schema public. {NEEDED_TO_MIGRATE}",
         ),
     ],
     ids=["CONNECT", "USAGE", "CREATE"],
 )
-def test_a_missing_privilege_to_migrate_is_named(
-    administrator: str, revoked: str, told: str
+def test_missing_migration_privilege_is_reported(
+    administrator: str, revoked: str, message: str
 ) -> None:
     execute(administrator, f"REVOKE {revoked} FROM tasks_migrate")
     url = as_role(administrator, "tasks_migrate")
-    with pytest.raises(MigrationError) as refused:
+    with pytest.raises(MigrationError) as raised_error:
         upgrade(DatabaseConfig.from_url(url))
-    assert str(refused.value) == told
+    assert str(raised_error.value) == message
 
 
 @pytest.mark.requirement("FR-039", "FR-037")
-def test_the_command_names_what_is_missing_to_migrate(administrator: str) -> None:
+def test_migrate_command_reports_the_missing_privilege(administrator: str) -> None:
     execute(administrator, "REVOKE CREATE ON SCHEMA public FROM tasks_migrate")
     url = as_role(administrator, "tasks_migrate")
-    done = run("migrate", DATABASE_URL=url, DATABASE_TRANSACTION_POOLING="")
-    assert done.returncode == 1
-    denied = f"{UNDONE} permission denied for schema public. {NEEDED_TO_MIGRATE}"
-    assert done.stderr.splitlines()[-1] == denied
-    assert "Traceback" not in done.stdout + done.stderr
+    result = run("migrate", DATABASE_URL=url, DATABASE_TRANSACTION_POOLING="")
+    assert result.returncode == 1
+    denied = f"{UNDO} permission denied for schema public. {NEEDED_TO_MIGRATE}"
+    assert result.stderr.splitlines()[-1] == denied
+    assert "Traceback" not in result.stdout + result.stderr
 
 
 @pytest.mark.requirement("FR-039")
-def test_another_roles_tables_are_not_migrated(granted: str) -> None:
+def test_tables_of_another_role_are_not_migrated(granted: str) -> None:
     execute(
         granted,
         "UPDATE alembic_version SET version_num = '0001'",

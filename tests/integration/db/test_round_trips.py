@@ -1,4 +1,4 @@
-"""What an operation costs on the wire: the messages between the service and the database."""
+"""The messages between the service and the database for each operation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from tests.integration.tasks.test_statements import ABSENT, ALICE, BODY, CASES, TASK
 from tests.support.client import ContractClient
 from tests.support.in_process import serving
-from tests.support.relay import Relay, via
+from tests.support.relay import Relay, url_via_port
 
 pytestmark = pytest.mark.requirement("NFR-004")
 
-# One message binds the arguments, one executes; the server answers when the third, Sync, comes.
-# There is no Parse, so it was prepared before, and one Sync, so it is one round trip.
+# Bind has the arguments, Execute runs the statement, and the server responds after Sync. There is
+# no Parse, so the statement was prepared before. There is one Sync, so it is one round trip.
 PREPARED = ["Bind", "Execute", "Sync"]
 NAMES = {
     b"B": "Bind",
@@ -28,13 +28,15 @@ NAMES = {
 }
 
 
-def messages(sent: bytearray) -> Iterator[str]:
-    """The names of the messages (PostgreSQL, "Message Formats") after the handshake."""
-    while sent:
-        size = 1 + int.from_bytes(sent[1:5], "big")  # the length counts itself and not the type
-        assert len(sent) >= size
-        yield NAMES[bytes(sent[:1])]
-        del sent[:size]
+def messages(data: bytearray) -> Iterator[str]:
+    """Return the names of the messages after the handshake (PostgreSQL, "Message Formats")."""
+    while data:
+        size = 1 + int.from_bytes(
+            data[1:5], "big"
+        )  # the length includes itself, but not the type byte
+        assert len(data) >= size
+        yield NAMES[bytes(data[:1])]
+        del data[:size]
 
 
 @pytest.fixture(scope="module")
@@ -46,33 +48,33 @@ async def relay(url: str) -> AsyncIterator[Relay]:
 
 
 @pytest.fixture(scope="module")
-async def relayed(url: str, relay: Relay) -> AsyncIterator[ContractClient]:
-    """A client of a service whose one connection to the database leads through the relay."""
-    async with serving(via(relay.port, url), database_pool_size=1) as client:
+async def relayed_client(url: str, relay: Relay) -> AsyncIterator[ContractClient]:
+    """A client of a service with one database connection, through the relay."""
+    async with serving(url_via_port(relay.port, url), database_pool_size=1) as client:
         yield client
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_an_operation_is_one_round_trip_of_a_prepared_statement(
-    relay: Relay, relayed: ContractClient, name: str
+async def test_operation_is_one_round_trip(
+    relay: Relay, relayed_client: ContractClient, name: str
 ) -> None:
     case = CASES[name]
-    for _ in range(2):  # it is prepared when it comes first
-        await relayed.delete(ABSENT)
-        await relayed.put(TASK, json=BODY)
-        relay.asked.clear()
-        response = await relayed.request(case.method, case.url, **case.options)
+    for _ in range(2):  # the first request prepares the statement
+        await relayed_client.delete(ABSENT)
+        await relayed_client.put(TASK, json=BODY)
+        relay.sent_to_server.clear()
+        response = await relayed_client.request(case.method, case.url, **case.options)
         assert response.status_code == case.status
-    # A search is planned for its values: its text comes again, in the same round trip.
-    again = ["Parse"] * (name == "listTasks, narrowed")
-    assert list(messages(relay.asked)) == [*again, *PREPARED]
+    # A search uses a custom plan, so its SQL is sent again, in the same round trip.
+    repeated = ["Parse"] * (name == "listTasks, narrowed")
+    assert list(messages(relay.sent_to_server)) == [*repeated, *PREPARED]
 
 
-async def test_the_first_of_its_kind_on_a_connection_is_two(
-    relay: Relay, relayed: ContractClient
+async def test_first_operation_on_a_connection_is_two_round_trips(
+    relay: Relay, relayed_client: ContractClient
 ) -> None:
-    relay.asked.clear()
-    await relayed.get(ALICE, params={"completed": "true"})  # no case is narrowed by this alone
-    seen = list(messages(relay.asked))
-    assert seen.count("Parse") == 1
-    assert seen.count("Sync") + seen.count("Flush") == 2
+    relay.sent_to_server.clear()
+    await relayed_client.get(ALICE, params={"completed": "true"})  # no case has only this filter
+    observed = list(messages(relay.sent_to_server))
+    assert observed.count("Parse") == 1
+    assert observed.count("Sync") + observed.count("Flush") == 2

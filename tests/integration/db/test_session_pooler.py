@@ -1,4 +1,4 @@
-"""Migrations through a PgBouncer in session mode, which refuses startup parameters."""
+"""Migrations through a PgBouncer in session mode, which rejects startup parameters."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ pytestmark = pytest.mark.requirement("NFR-018", "FR-039")
 
 @pytest.fixture
 def settings() -> Iterator[Settings]:
-    """A service on a pooler in transaction mode, which migrates through one in session mode."""
+    """A service on a transaction pooler that migrates through a session pooler."""
     with (
         postgres.running(18) as server,
         pgbouncer.running(server) as pooler,
-        pgbouncer.running(server, "session") as of_sessions,
+        pgbouncer.running(server, "session") as session_pooler,
     ):
         yield Settings.from_env(
             {
                 "DATABASE_URL": pooler.url(),
                 "DATABASE_TRANSACTION_POOLING": "true",
-                "DATABASE_DIRECT_URL": of_sessions.url(),
+                "DATABASE_DIRECT_URL": session_pooler.url(),
             }
         )
 
 
-def test_a_pooler_in_session_mode_can_be_migrated_through(settings: Settings) -> None:
+def test_migration_through_a_session_pooler(settings: Settings) -> None:
     upgrade(settings.database_config())
     upgrade(settings.database_config())
     assert has_compatible_schema(settings.database_config())

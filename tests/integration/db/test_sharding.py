@@ -1,8 +1,8 @@
-"""Every operation lands on one shard of a database that is distributed by user (NFR-020).
+"""Every operation uses one shard of a database distributed by user (NFR-020).
 
-PostgreSQL itself is asked: over tables that are partitioned by the hash of `user_id`, the plan of
-each statement touches one partition. What a distributed PostgreSQL does with a statement that names
-its shard is the same (research/0048). Sweeping expired keys is housekeeping and no operation.
+The tables are partitioned by the hash of `user_id`, and the plan of each statement must use one
+partition. A distributed PostgreSQL routes such a statement to one shard (research/0048). The sweep
+of expired keys is not an operation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from app.domain.tasks.schemas import (
 from app.http.etags import ETagCondition
 from app.http.pagination import CursorPosition
 from bench.scaling.explain import MODES, Call, Explainer, Mode
-from tests.support.database import connection_to
+from tests.support.database import database_config_for
 
 pytestmark = pytest.mark.requirement("NFR-020")
 
@@ -79,13 +79,13 @@ CALLS: dict[str, Call] = {
     "delete, if it matches": lambda tasks: tasks.delete_task("alice", TASK, if_match=MATCHING),
 }
 
-# A new row goes where its user is, and so does its conflict; a plan shows what is looked for alone.
+# A new row and its conflict are in the partition of the user. A plan shows only the rows it reads.
 INSERTS = {"create", "replace", "replace, if absent"}
 
 
 def listing(sort: TaskSort, order: SortOrder, after: CursorPosition | None, **filters: Any) -> Call:
-    asked = ListTasksQuery(sort=sort, order=order, **filters)
-    return lambda tasks: tasks.list_tasks("alice", asked, after)
+    query = ListTasksQuery(sort=sort, order=order, **filters)
+    return lambda tasks: tasks.list_tasks("alice", query, after)
 
 
 for sort, order, after in product(TaskSort, SortOrder, (None, CursorPosition(AT, TASK))):
@@ -100,59 +100,59 @@ CALLS |= {
 
 @pytest.fixture(scope="module")
 async def explainer(database_url: str) -> AsyncIterator[Explainer]:
-    """Over tables of the same form, in shards."""
-    # Past a pooler, whose sessions would keep the path for others.
-    async with Explainer.connect(connection_to(database_url).direct_config()) as made:
-        await made.plain.execute("CREATE SCHEMA sharded")
+    """An explainer on equal tables that are partitioned into shards."""
+    # A pooler would reuse the session with this search path.
+    async with Explainer.connect(database_config_for(database_url).direct_config()) as opened:
+        await opened.plain.execute("CREATE SCHEMA sharded")
         for table in TABLES:
-            await made.plain.execute(
+            await opened.plain.execute(
                 f"CREATE TABLE sharded.{table} (LIKE public.{table} INCLUDING ALL) "
                 "PARTITION BY HASH (user_id)"
             )
             for number in range(SHARDS):
-                await made.plain.execute(
+                await opened.plain.execute(
                     f"CREATE TABLE sharded.{table}_{number} PARTITION OF sharded.{table} "
                     f"FOR VALUES WITH (MODULUS {SHARDS}, REMAINDER {number})"
                 )
-        await made.plain.execute("SET search_path TO sharded")
-        yield made
-        await made.plain.execute("DROP SCHEMA sharded CASCADE")
+        await opened.plain.execute("SET search_path TO sharded")
+        yield opened
+        await opened.plain.execute("DROP SCHEMA sharded CASCADE")
 
 
-async def test_every_key_and_b_tree_begins_with_the_user(database: asyncpg.Connection) -> None:
+async def test_every_key_and_b_tree_starts_with_the_user(database: asyncpg.Connection) -> None:
     rows = await database.fetch(KEYS, TABLES)
     assert {table for table, *_ in rows} == set(TABLES)
     assert {index for _, index, _ in rows} >= {"pk_tasks", "pk_idempotency_keys"}
     assert [row for row in rows if row[2] != "user_id"] == []
 
 
-def test_every_filter_is_among_those_that_are_asked_for() -> None:
+def test_every_filter_is_covered() -> None:
     assert VALUES.keys() == FILTERS.keys()
 
 
 def shards(nodes: list[dict[str, Any]]) -> set[str]:
-    """The numbers of the shards whose rows a plan reads or changes."""
-    found = {node["Relation Name"] for node in nodes if "Relation Name" in node}
-    assert found, "no table at all"
-    return {name.rpartition("_")[2] for name in found - set(TABLES)}
+    """Return the numbers of the shards that a plan reads or changes."""
+    shard_tables = {node["Relation Name"] for node in nodes if "Relation Name" in node}
+    assert shard_tables, "no table at all"
+    return {name.rpartition("_")[2] for name in shard_tables - set(TABLES)}
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", CALLS)
-async def test_an_operation_touches_one_shard(explainer: Explainer, name: str, mode: Mode) -> None:
+async def test_operation_touches_one_shard(explainer: Explainer, name: str, mode: Mode) -> None:
     plan = await explainer.explain(CALLS[name], mode)
     assert len(shards(plan.nodes)) == (0 if name in INSERTS else 1), plan.text
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", [name for name in CALLS if name.startswith("list")])
-async def test_a_page_of_long_texts_touches_one_shard(
+async def test_page_of_long_texts_touches_one_shard(
     explainer: Explainer, name: str, mode: Mode
 ) -> None:
     plan = await explainer.explain(CALLS[name], mode, counts_bytes=True)
     assert len(shards(plan.nodes)) == 1, plan.text
 
 
-async def test_a_statement_without_a_user_would_be_seen(explainer: Explainer) -> None:
+async def test_statement_without_a_user_would_be_detected(explainer: Explainer) -> None:
     rows = await explainer.plain.fetch("EXPLAIN (FORMAT JSON) SELECT * FROM tasks WHERE title = ''")
     assert sum(row[0].count('"Relation Name": "tasks_') for row in rows) == SHARDS

@@ -1,4 +1,4 @@
-"""CORS: browsers on other origins."""
+"""CORS: requests from browsers on other origins."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.usefixtures("database")
 ALICE = tasks_of("alice")
 ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
 TASK = f"{ALICE}/{ID}"
-HOME = "https://tasks.example"
-OTHER_HOME = "http://localhost:3000"
-FOREIGN = [
+ALLOWED_ORIGIN = "https://tasks.example"
+SECOND_ALLOWED_ORIGIN = "http://localhost:3000"
+OTHER_ORIGIN = [
     "https://evil.example",
     "http://tasks.example",
     "https://tasks.example:444",
@@ -58,32 +58,32 @@ ERRORS = [
 
 async def client_for(settings: Settings, *origins: str) -> AsyncIterator[ContractClient]:
     app = create_app(replace(settings, cors_origins=origins))
-    async with running(app), ContractClient(app) as opened:
-        yield opened
+    async with running(app), ContractClient(app) as client:
+        yield client
 
 
 @pytest.fixture
 async def browser(settings: Settings) -> AsyncIterator[ContractClient]:
-    async for opened in client_for(settings, HOME, OTHER_HOME):
-        yield opened
+    async for client in client_for(settings, ALLOWED_ORIGIN, SECOND_ALLOWED_ORIGIN):
+        yield client
 
 
 @pytest.fixture
-async def anybody(settings: Settings) -> AsyncIterator[ContractClient]:
-    async for opened in client_for(settings, "*"):
-        yield opened
+async def any_origin_client(settings: Settings) -> AsyncIterator[ContractClient]:
+    async for client in client_for(settings, "*"):
+        yield client
 
 
 async def preflight(
-    client: ContractClient, path: str, method: str, origin: str = HOME, fields: str = ""
+    client: ContractClient, path: str, method: str, origin: str = ALLOWED_ORIGIN, fields: str = ""
 ) -> httpx.Response:
     headers = {"Origin": origin, "Access-Control-Request-Method": method}
     headers |= {"Access-Control-Request-Headers": fields} if fields else {}
     return await client.options(path, headers=headers)
 
 
-def names(response: httpx.Response, field: str) -> set[str]:
-    return {name.strip().lower() for name in response.headers[field].split(",")}
+def names(response: httpx.Response, header: str) -> set[str]:
+    return {name.strip().lower() for name in response.headers[header].split(",")}
 
 
 def cors_fields(response: httpx.Response) -> list[str]:
@@ -98,10 +98,10 @@ def cors_fields(response: httpx.Response) -> list[str]:
 async def test_no_origin_is_allowed_by_default(
     client: ContractClient, method: str, path: str
 ) -> None:
-    asked = await preflight(client, path, method)
-    answered = await client.request(method, path, headers={"Origin": HOME})
-    assert asked.status_code == 204
-    assert cors_fields(asked) == cors_fields(answered) == []
+    response = await preflight(client, path, method)
+    get_response = await client.request(method, path, headers={"Origin": ALLOWED_ORIGIN})
+    assert response.status_code == 204
+    assert cors_fields(response) == cors_fields(get_response) == []
 
 
 # --- on ------------------------------------------------------------------------------------------
@@ -109,57 +109,57 @@ async def test_no_origin_is_allowed_by_default(
 
 @pytest.mark.requirement("FR-031")
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-@pytest.mark.parametrize("origin", [HOME, OTHER_HOME])
-async def test_every_operation_passes_its_preflight(
+@pytest.mark.parametrize("origin", [ALLOWED_ORIGIN, SECOND_ALLOWED_ORIGIN])
+async def test_preflight_of_every_operation_succeeds(
     browser: ContractClient, origin: str, method: str, path: str
 ) -> None:
     fields = "content-type, if-match, if-none-match, x-request-id, traceparent, authorization"
-    asked = await preflight(browser, path, method, origin, fields)
-    assert asked.status_code == 204
-    assert asked.headers["access-control-allow-origin"] == origin
-    assert method.lower() in names(asked, "access-control-allow-methods")
-    assert names(asked, "access-control-allow-headers") >= {
-        field.strip() for field in fields.split(",")
+    response = await preflight(browser, path, method, origin, fields)
+    assert response.status_code == 204
+    assert response.headers["access-control-allow-origin"] == origin
+    assert method.lower() in names(response, "access-control-allow-methods")
+    assert names(response, "access-control-allow-headers") >= {
+        header.strip() for header in fields.split(",")
     }
-    assert int(asked.headers["access-control-max-age"]) > 0
-    assert "origin" in names(asked, "vary")
+    assert int(response.headers["access-control-max-age"]) > 0
+    assert "origin" in names(response, "vary")
 
 
 @pytest.mark.requirement("FR-030", "FR-031")
-async def test_a_preflight_carries_allow_as_well(browser: ContractClient) -> None:
-    asked = await preflight(browser, TASK, "PATCH")
-    assert asked.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
+async def test_preflight_has_an_allow_header(browser: ContractClient) -> None:
+    response = await preflight(browser, TASK, "PATCH")
+    assert response.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
 
 
 @pytest.mark.requirement("FR-031")
-@pytest.mark.parametrize("origin", FOREIGN, ids=ascii)
+@pytest.mark.parametrize("origin", OTHER_ORIGIN, ids=ascii)
 @pytest.mark.parametrize("path", [ALICE, TASK, "/livez"])
-async def test_the_preflight_of_a_foreign_origin_allows_nothing(
+async def test_preflight_from_other_origin_allows_nothing(
     browser: ContractClient, origin: str, path: str
 ) -> None:
-    asked = await preflight(browser, path, "PATCH", origin)
-    assert asked.status_code == 204
-    assert cors_fields(asked) == []
+    response = await preflight(browser, path, "PATCH", origin)
+    assert response.status_code == 204
+    assert cors_fields(response) == []
 
 
 @pytest.mark.requirement("FR-031")
-async def test_a_preflight_of_an_unknown_path_is_404(browser: ContractClient) -> None:
+async def test_preflight_of_an_unknown_path_is_404(browser: ContractClient) -> None:
     assert_problem(await preflight(browser, "/nope", "GET"), 404, "path-not-found")
 
 
 @pytest.mark.requirement("FR-031")
 async def test_only_options_is_a_preflight(browser: ContractClient) -> None:
-    headers = {"Origin": HOME, "Access-Control-Request-Method": "GET"}
-    answered = await browser.get("/livez", headers=headers)
-    assert cors_fields(answered) == [
+    headers = {"Origin": ALLOWED_ORIGIN, "Access-Control-Request-Method": "GET"}
+    response = await browser.get("/livez", headers=headers)
+    assert cors_fields(response) == [
         "access-control-allow-origin",
         "access-control-expose-headers",
     ]
 
 
 @pytest.mark.requirement("FR-031")
-@pytest.mark.parametrize("origin", [HOME, OTHER_HOME])
-async def test_a_response_names_the_origin_that_asked(browser: ContractClient, origin: str) -> None:
+@pytest.mark.parametrize("origin", [ALLOWED_ORIGIN, SECOND_ALLOWED_ORIGIN])
+async def test_response_has_the_origin_of_the_request(browser: ContractClient, origin: str) -> None:
     created = await browser.post(ALICE, json={"title": "a"}, headers={"Origin": origin})
     assert created.status_code == 201
     assert created.headers["access-control-allow-origin"] == origin
@@ -167,87 +167,87 @@ async def test_a_response_names_the_origin_that_asked(browser: ContractClient, o
 
 
 @pytest.mark.requirement("FR-031")
-async def test_a_browser_may_read_the_header_fields_of_the_contract(
+async def test_declared_headers_are_exposed(
     browser: ContractClient,
 ) -> None:
-    listed = await browser.get(ALICE, headers={"Origin": HOME})
-    exposed = names(listed, "access-control-expose-headers")
+    tasks = await browser.get(ALICE, headers={"Origin": ALLOWED_ORIGIN})
+    exposed = names(tasks, "access-control-expose-headers")
     assert exposed == {"etag", "location", "retry-after", "x-request-id"}
 
 
 @pytest.mark.requirement("FR-031")
-async def test_no_cookies_are_asked_for(browser: ContractClient) -> None:
-    asked = await preflight(browser, ALICE, "POST")
-    listed = await browser.get(ALICE, headers={"Origin": HOME})
-    assert "access-control-allow-credentials" not in asked.headers
-    assert "access-control-allow-credentials" not in listed.headers
+async def test_credentials_are_not_allowed(browser: ContractClient) -> None:
+    response = await preflight(browser, ALICE, "POST")
+    tasks = await browser.get(ALICE, headers={"Origin": ALLOWED_ORIGIN})
+    assert "access-control-allow-credentials" not in response.headers
+    assert "access-control-allow-credentials" not in tasks.headers
 
 
 @pytest.mark.requirement("FR-027", "FR-031")
 @pytest.mark.parametrize(("method", "path", "status"), ERRORS)
-async def test_a_browser_may_read_an_error_as_well(
+async def test_error_is_readable_from_allowed_origin(
     browser: ContractClient, method: str, path: str, status: int
 ) -> None:
-    refused = await browser.request(method, path, headers={"Origin": HOME})
-    assert refused.status_code == status
-    assert refused.headers["access-control-allow-origin"] == HOME
-    assert refused.headers["content-type"] == "application/problem+json"
+    response = await browser.request(method, path, headers={"Origin": ALLOWED_ORIGIN})
+    assert response.status_code == status
+    assert response.headers["access-control-allow-origin"] == ALLOWED_ORIGIN
+    assert response.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.requirement("FR-031")
-async def test_a_browser_may_read_304_as_well(browser: ContractClient) -> None:
-    headers = {"Origin": HOME, "If-None-Match": "*"}
-    answered = await browser.get("/openapi.json", headers=headers)
-    assert answered.status_code == 304
-    assert answered.headers["access-control-allow-origin"] == HOME
+async def test_304_is_readable_from_allowed_origin(browser: ContractClient) -> None:
+    headers = {"Origin": ALLOWED_ORIGIN, "If-None-Match": "*"}
+    response = await browser.get("/openapi.json", headers=headers)
+    assert response.status_code == 304
+    assert response.headers["access-control-allow-origin"] == ALLOWED_ORIGIN
 
 
 @pytest.mark.requirement("FR-030", "FR-031")
-async def test_a_browser_may_read_the_allowed_methods(browser: ContractClient) -> None:
-    answered = await browser.options(ALICE, headers={"Origin": HOME})
-    assert answered.status_code == 204
-    assert answered.headers["access-control-allow-origin"] == HOME
+async def test_allow_header_is_readable_from_allowed_origin(browser: ContractClient) -> None:
+    response = await browser.options(ALICE, headers={"Origin": ALLOWED_ORIGIN})
+    assert response.status_code == 204
+    assert response.headers["access-control-allow-origin"] == ALLOWED_ORIGIN
 
 
 @pytest.mark.requirement("FR-031")
-@pytest.mark.parametrize("origin", FOREIGN, ids=ascii)
-async def test_a_foreign_origin_may_read_nothing(browser: ContractClient, origin: str) -> None:
-    listed = await browser.get(ALICE, headers={"Origin": origin})
-    assert listed.status_code == 200
-    assert "access-control-allow-origin" not in listed.headers
+@pytest.mark.parametrize("origin", OTHER_ORIGIN, ids=ascii)
+async def test_other_origin_cannot_read_the_response(browser: ContractClient, origin: str) -> None:
+    response = await browser.get(ALICE, headers={"Origin": origin})
+    assert response.status_code == 200
+    assert "access-control-allow-origin" not in response.headers
 
 
 @pytest.mark.requirement("FR-031")
-async def test_a_request_without_an_origin_is_answered_as_ever(browser: ContractClient) -> None:
-    listed = await browser.get(ALICE)
-    assert listed.status_code == 200
-    assert cors_fields(listed) == []
+async def test_request_without_origin_is_unaffected(browser: ContractClient) -> None:
+    response = await browser.get(ALICE)
+    assert response.status_code == 200
+    assert cors_fields(response) == []
 
 
 # --- every origin --------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-031")
-@pytest.mark.parametrize("origin", [HOME, "https://evil.example", "null"])
-async def test_an_asterisk_allows_every_origin(anybody: ContractClient, origin: str) -> None:
-    asked = await preflight(anybody, TASK, "DELETE", origin)
-    listed = await anybody.get(ALICE, headers={"Origin": origin})
-    assert asked.status_code == 204
-    assert asked.headers["access-control-allow-origin"] == "*"
-    assert listed.headers["access-control-allow-origin"] == "*"
+@pytest.mark.parametrize("origin", [ALLOWED_ORIGIN, "https://evil.example", "null"])
+async def test_asterisk_allows_every_origin(any_origin_client: ContractClient, origin: str) -> None:
+    response = await preflight(any_origin_client, TASK, "DELETE", origin)
+    tasks = await any_origin_client.get(ALICE, headers={"Origin": origin})
+    assert response.status_code == 204
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert tasks.headers["access-control-allow-origin"] == "*"
 
 
 @pytest.mark.requirement("FR-031")
-async def test_an_asterisk_does_not_let_cookies_in(anybody: ContractClient) -> None:
+async def test_asterisk_does_not_allow_credentials(any_origin_client: ContractClient) -> None:
     headers = {"Origin": "https://evil.example", "Cookie": "session=1"}
-    listed = await anybody.get(ALICE, headers=headers)
-    assert "access-control-allow-credentials" not in listed.headers
+    response = await any_origin_client.get(ALICE, headers=headers)
+    assert "access-control-allow-credentials" not in response.headers
 
 
 @pytest.mark.requirement("FR-031", "FR-037")
 @pytest.mark.parametrize(
     "origin", ["https://*.tasks.example", "https://*", "https://tasks.example:*", "**"]
 )
-def test_an_asterisk_within_an_origin_is_no_setting(origin: str) -> None:
+def test_asterisk_within_an_origin_is_invalid(origin: str) -> None:
     with pytest.raises(SettingsError, match=r"^CORS_ORIGINS: "):
         Settings.from_env({"CORS_ORIGINS": origin})

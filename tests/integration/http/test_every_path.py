@@ -1,4 +1,4 @@
-"""What holds for every path: header fields, HEAD, OPTIONS, 404 and 405."""
+"""Rules for every path: common headers, HEAD, OPTIONS, 404 and 405."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.http.middleware import HTTPMiddleware
 from app.openapi.document import OPENAPI_PATH
 from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
-from tests.support.live import Browser, Live, request, served
+from tests.support.live import Browser, LiveServer, request, serve_in_thread
 
 ALICE = tasks_of("alice")
 ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
@@ -30,14 +30,14 @@ ALLOW = {
 }
 DOCS = ["/docs", "/docs/assets/swagger-ui.css", "/", "/problems/invalid-body"]
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "QUERY", "OPTIONS"]
-OTHERS = [
+OTHER_METHODS = [
     (method, path)
     for path, allowed in ALLOW.items()
     for method in METHODS
     if method not in allowed.split(", ")
 ]
-# One request for each kind of response.
-KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
+# One request for each type of response.
+RESPONSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "200": ("GET", TASK, {}),
     "201": ("POST", ALICE, {"json": MILK}),
     "204 deleted": ("DELETE", TASK, {}),
@@ -73,15 +73,15 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings) -> Iterator[Live]:
-    with served(settings) as opened:
-        yield opened
+def live(settings: Settings) -> Iterator[LiveServer]:
+    with serve_in_thread(settings) as server:
+        yield server
 
 
 @pytest.fixture
 async def client(app: HTTPMiddleware) -> AsyncIterator[Browser]:
-    async with Browser(app) as opened:
-        yield opened
+    async with Browser(app) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -90,15 +90,15 @@ async def there(client: ContractClient) -> None:
 
 
 async def ask(
-    client: ContractClient, kind: str, headers: dict[str, str] | None = None
+    client: ContractClient, name: str, headers: dict[str, str] | None = None
 ) -> httpx.Response:
-    method, path, options = KINDS[kind]
-    sent = {**options, "headers": {**options.get("headers", {}), **(headers or {})}}
-    return await client.request(method, httpx.URL(f"http://tasks.test{path}"), **sent)
+    method, path, options = RESPONSES[name]
+    data = {**options, "headers": {**options.get("headers", {}), **(headers or {})}}
+    return await client.request(method, httpx.URL(f"http://tasks.test{path}"), **data)
 
 
-def assert_trio(response: httpx.Response) -> str:
-    """Each of the three header fields stands there once; the id of the request."""
+def assert_common_headers(response: httpx.Response) -> str:
+    """Check that each common header occurs once, and return the request id."""
     names = [name.lower() for name, _ in response.headers.multi_items()]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["cache-control"] == "private, no-cache"
@@ -107,73 +107,69 @@ def assert_trio(response: httpx.Response) -> str:
     return response.headers["x-request-id"]
 
 
-# --- header fields -------------------------------------------------------------------------------
+# --- headers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-029")
 @pytest.mark.usefixtures("there")
-@pytest.mark.parametrize("kind", list(KINDS))
-async def test_every_kind_of_response_carries_the_three_header_fields(
-    client: ContractClient, kind: str
-) -> None:
-    answered = await ask(client, kind)
-    assert str(answered.status_code) == kind[:3] or kind[:1].isalpha()
-    assert UUID(assert_trio(answered)).version == 7
+@pytest.mark.parametrize("name", list(RESPONSES))
+async def test_every_response_has_the_common_headers(client: ContractClient, name: str) -> None:
+    response = await ask(client, name)
+    assert str(response.status_code) == name[:3] or name[:1].isalpha()
+    assert UUID(assert_common_headers(response)).version == 7
 
 
 @pytest.mark.requirement("FR-029")
 @pytest.mark.usefixtures("there")
-@pytest.mark.parametrize("kind", list(KINDS))
-async def test_every_kind_of_response_takes_a_well_formed_request_id_over(
-    client: ContractClient, kind: str
-) -> None:
-    answered = await ask(client, kind, {"X-Request-ID": "Trace_1.a-Z"})
-    assert assert_trio(answered) == "Trace_1.a-Z"
+@pytest.mark.parametrize("name", list(RESPONSES))
+async def test_every_response_repeats_a_valid_request_id(client: ContractClient, name: str) -> None:
+    response = await ask(client, name, {"X-Request-ID": "Trace_1.a-Z"})
+    assert assert_common_headers(response) == "Trace_1.a-Z"
 
 
 @pytest.mark.requirement("FR-027", "FR-029")
 @pytest.mark.usefixtures("there")
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] == "4"])
-async def test_every_error_is_a_problem_with_the_id_of_its_request(
-    client: ContractClient, kind: str
+@pytest.mark.parametrize("name", [name for name in RESPONSES if name[0] == "4"])
+async def test_every_error_is_a_problem_with_its_request_id(
+    client: ContractClient, name: str
 ) -> None:
-    answered = await ask(client, kind, {"X-Request-ID": "mine"})
-    problem = answered.json()
-    assert answered.headers["content-type"] == "application/problem+json"
+    response = await ask(client, name, {"X-Request-ID": "mine"})
+    problem = response.json()
+    assert response.headers["content-type"] == "application/problem+json"
     assert problem["instance"] == "mine"
-    assert problem["status"] == answered.status_code
+    assert problem["status"] == response.status_code
 
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.usefixtures("there")
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("name", list(RESPONSES))
 @pytest.mark.parametrize("accept", ["text/html", "application/xml;q=1", "nonsense", "*/*;q=0"])
-async def test_accept_is_ignored(client: ContractClient, kind: str, accept: str) -> None:
-    plain = await ask(client, kind)
+async def test_accept_is_ignored(client: ContractClient, name: str, accept: str) -> None:
+    plain = await ask(client, name)
     await client.put(TASK, json=MILK)
-    answered = await ask(client, kind, {"Accept": accept})
-    assert answered.status_code == plain.status_code
-    assert answered.headers.get("content-type") == plain.headers.get("content-type")
+    response = await ask(client, name, {"Accept": accept})
+    assert response.status_code == plain.status_code
+    assert response.headers.get("content-type") == plain.headers.get("content-type")
 
 
 @pytest.mark.requirement("FR-029")
-@pytest.mark.parametrize("given", ["a", "0", "-", ".", "_", "x" * 128, str(UUID(int=7))])
-async def test_a_well_formed_request_id_is_taken_over(client: ContractClient, given: str) -> None:
-    answered = await client.get("/livez", headers={"X-Request-ID": given})
-    assert answered.headers["x-request-id"] == given
+@pytest.mark.parametrize("value", ["a", "0", "-", ".", "_", "x" * 128, str(UUID(int=7))])
+async def test_valid_request_id_is_kept(client: ContractClient, value: str) -> None:
+    response = await client.get("/livez", headers={"X-Request-ID": value})
+    assert response.headers["x-request-id"] == value
 
 
 @pytest.mark.requirement("FR-029")
 @pytest.mark.parametrize(
-    "given", ["", " ", "x" * 129, "a b", "a/b", "a,b", "{a}", 'a"', "a:b", "a+b", "a\tb", "é"]
+    "value", ["", " ", "x" * 129, "a b", "a/b", "a,b", "{a}", 'a"', "a:b", "a+b", "a\tb", "é"]
 )
-async def test_any_other_request_id_is_replaced(client: ContractClient, given: str) -> None:
-    answered = await client.get("/livez", headers={b"X-Request-ID": given.encode()})
-    assert UUID(answered.headers["x-request-id"]).version == 7
+async def test_invalid_request_id_is_replaced(client: ContractClient, value: str) -> None:
+    response = await client.get("/livez", headers={b"X-Request-ID": value.encode()})
+    assert UUID(response.headers["x-request-id"]).version == 7
 
 
 @pytest.mark.requirement("FR-029")
-async def test_two_requests_have_two_ids(client: ContractClient) -> None:
+async def test_request_ids_are_unique(client: ContractClient) -> None:
     one = await client.get("/livez")
     other = await client.get("/livez")
     assert one.headers["x-request-id"] != other.headers["x-request-id"]
@@ -181,7 +177,7 @@ async def test_two_requests_have_two_ids(client: ContractClient) -> None:
 
 @pytest.mark.requirement("FR-028", "FR-029")
 @pytest.mark.parametrize(
-    "sent",
+    "data",
     [
         request("GET", "/livez", "Connection: close"),
         request("GET", "/nope", "Connection: close"),
@@ -190,10 +186,10 @@ async def test_two_requests_have_two_ids(client: ContractClient) -> None:
     ],
     ids=["200", "404", "400", "431"],
 )
-def test_the_server_does_not_name_itself(live: Live, sent: bytes) -> None:
-    answered = live.exchange(sent)
-    assert "server" not in answered.headers
-    assert assert_trio(answered)
+def test_response_has_no_server_header(live: LiveServer, data: bytes) -> None:
+    response = live.exchange(data)
+    assert "server" not in response.headers
+    assert assert_common_headers(response)
 
 
 # --- HEAD ----------------------------------------------------------------------------------------
@@ -226,24 +222,24 @@ def test_the_server_does_not_name_itself(live: Live, sent: bytes) -> None:
     ],
     ids=str,
 )
-async def test_head_has_the_header_fields_of_get_and_no_body(
+async def test_head_has_the_headers_of_get_and_no_body(
     client: ContractClient, path: str, headers: dict[str, str]
 ) -> None:
     headers = {**headers, "X-Request-ID": "the-same"}
-    got = await client.get(path, headers=headers)
+    response = await client.get(path, headers=headers)
     head = await client.head(path, headers=headers)
-    assert head.status_code == got.status_code
-    assert head.headers == got.headers
+    assert head.status_code == response.status_code
+    assert head.headers == response.headers
     assert head.content == b""
 
 
 @pytest.mark.requirement("FR-030")
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("path", ["/livez", "/openapi.json", "/docs", "/nope", ALICE, *DOCS[1:]])
-def test_head_tells_the_length_of_the_body_that_get_sends(live: Live, path: str) -> None:
-    got = live.call("GET", path)
+def test_head_has_the_content_length_of_get(live: LiveServer, path: str) -> None:
+    response = live.call("GET", path)
     head = live.call("HEAD", path)
-    assert int(head.headers["content-length"]) == len(got.content)
+    assert int(head.headers["content-length"]) == len(response.content)
 
 
 # --- OPTIONS and 405 -----------------------------------------------------------------------------
@@ -254,21 +250,21 @@ def test_head_tells_the_length_of_the_body_that_get_sends(live: Live, path: str)
 async def test_options_is_204_with_all_methods(
     client: ContractClient, path: str, allowed: str
 ) -> None:
-    answered = await client.options(path)
-    assert answered.status_code == 204
-    assert answered.headers["allow"] == allowed
+    response = await client.options(path)
+    assert response.status_code == 204
+    assert response.headers["allow"] == allowed
 
 
 @pytest.mark.requirement("FR-030")
 @pytest.mark.parametrize("path", DOCS)
-async def test_options_is_204_for_people_as_well(client: ContractClient, path: str) -> None:
-    answered = await client.options(path)
-    assert answered.status_code == 204
-    assert answered.headers["allow"] == "GET, HEAD, OPTIONS"
+async def test_options_is_204_on_html_pages(client: ContractClient, path: str) -> None:
+    response = await client.options(path)
+    assert response.status_code == 204
+    assert response.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 @pytest.mark.requirement("FR-030")
-async def test_options_is_there_for_a_task_that_is_not(client: ContractClient) -> None:
+async def test_options_of_a_missing_task_is_204(client: ContractClient) -> None:
     assert (await client.options(f"{ALICE}/{ID}")).status_code == 204
 
 
@@ -280,67 +276,61 @@ async def test_options_of_an_unknown_path_is_404(client: ContractClient, path: s
 
 @pytest.mark.requirement("FR-030")
 @pytest.mark.parametrize("path", ["/schema", "/schema/openapi.json", "/schema/swagger"])
-async def test_the_framework_has_no_page_of_its_own(client: ContractClient, path: str) -> None:
+async def test_framework_adds_no_routes(client: ContractClient, path: str) -> None:
     assert_problem(await client.get(path), 404, "path-not-found")
 
 
 @pytest.mark.requirement("FR-027", "FR-030")
-@pytest.mark.parametrize(("method", "path"), OTHERS)
-async def test_another_method_is_405_with_all_methods(
+@pytest.mark.parametrize(("method", "path"), OTHER_METHODS)
+async def test_other_method_is_405_with_all_methods(
     client: ContractClient, method: str, path: str
 ) -> None:
-    refused = await client.request(method, path)
-    assert_problem(refused, 405, "method-not-allowed")
-    assert refused.headers["allow"] == ALLOW[path]
+    response = await client.request(method, path)
+    assert_problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == ALLOW[path]
 
 
 @pytest.mark.requirement("FR-027", "FR-030")
 @pytest.mark.parametrize("path", DOCS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-async def test_another_method_is_405_for_people_as_well(
+async def test_other_method_is_405_on_html_pages(
     client: ContractClient, method: str, path: str
 ) -> None:
-    refused = await client.request(method, path)
-    assert_problem(refused, 405, "method-not-allowed")
-    assert refused.headers["allow"] == "GET, HEAD, OPTIONS"
+    response = await client.request(method, path)
+    assert_problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 @pytest.mark.requirement("FR-027", "FR-030")
-@pytest.mark.parametrize(("method", "path"), [*OTHERS[:1], ("PUT", "/livez")])
-async def test_the_method_is_judged_before_the_parameters(
+@pytest.mark.parametrize(("method", "path"), [*OTHER_METHODS[:1], ("PUT", "/livez")])
+async def test_method_is_checked_before_parameters(
     client: ContractClient, method: str, path: str
 ) -> None:
-    refused = await client.request(method, f"{path}?x=1", content=b"{")
-    assert_problem(refused, 405, "method-not-allowed")
+    response = await client.request(method, f"{path}?x=1", content=b"{")
+    assert_problem(response, 405, "method-not-allowed")
 
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("method", METHODS)
-async def test_an_unknown_path_is_404_whatever_the_method(
-    client: ContractClient, method: str
-) -> None:
-    refused = await client.request(method, "/api/v1/nope?x=1")
-    assert refused.status_code == 404
-    assert refused.headers["content-type"] == "application/problem+json"
+async def test_unknown_path_is_404_for_every_method(client: ContractClient, method: str) -> None:
+    response = await client.request(method, "/api/v1/nope?x=1")
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.requirement("FR-030")
-@pytest.mark.parametrize("given", ["POST", "DELETE"])
+@pytest.mark.parametrize("value", ["POST", "DELETE"])
 @pytest.mark.usefixtures("there")
-async def test_a_method_in_a_header_field_or_a_parameter_overrides_nothing(
-    client: ContractClient, given: str
-) -> None:
-    headers = {"X-HTTP-Method-Override": given, "X-HTTP-Method": given, "X-Method-Override": given}
+async def test_method_overrides_are_ignored(client: ContractClient, value: str) -> None:
+    headers = {"X-HTTP-Method-Override": value, "X-HTTP-Method": value, "X-Method-Override": value}
     assert (await client.get(TASK, headers=headers)).json()["title"] == "Buy milk"
 
 
 @pytest.mark.requirement("FR-027", "FR-028")
 @pytest.mark.usefixtures("there")
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] == "4"])
-async def test_no_error_shows_what_the_service_is_made_of(
-    client: ContractClient, kind: str
-) -> None:
-    text = (await ask(client, kind)).text
+@pytest.mark.parametrize("name", [name for name in RESPONSES if name[0] == "4"])
+async def test_errors_do_not_reveal_the_implementation(client: ContractClient, name: str) -> None:
+    text = (await ask(client, name)).text
     forbidden = (
         r"(?i)litestar|uvicorn|msgspec|asyncpg|sqlalchemy|postgres|python|traceback|\.py|"
         + re.escape(str(OPENAPI_PATH.parent))
@@ -349,14 +339,14 @@ async def test_no_error_shows_what_the_service_is_made_of(
 
 
 @pytest.mark.requirement("FR-029")
-async def test_of_several_request_ids_the_last_one_counts(client: ContractClient) -> None:
+async def test_last_of_several_request_ids_is_used(client: ContractClient) -> None:
     fields = [("X-Request-ID", "first"), ("X-Request-ID", "last")]
     response = await client.get("/livez", headers=fields)
     assert response.headers["x-request-id"] == "last"
 
 
 @pytest.mark.requirement("FR-022")
-async def test_a_path_is_matched_once_it_is_decoded(client: ContractClient) -> None:
+async def test_path_is_matched_after_decoding(client: ContractClient) -> None:
     app = client._transport
     async with httpx.AsyncClient(transport=app, base_url="http://tasks.test") as plain:
         response = await plain.get("/%6civez")

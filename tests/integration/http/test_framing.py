@@ -22,7 +22,7 @@ from litestar.response import Response, Stream
 
 from app.settings import Settings
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import Live, read_response, read_responses, request, served
+from tests.support.live import LiveServer, read_response, read_responses, request, serve_in_thread
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -38,8 +38,8 @@ ORIGIN = "https://app.example"
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings) -> Iterator[Live]:
-    with served(msgspec.structs.replace(settings, cors_origins=(ORIGIN,))) as opened:
+def live(settings: Settings) -> Iterator[LiveServer]:
+    with serve_in_thread(msgspec.structs.replace(settings, cors_origins=(ORIGIN,))) as opened:
         yield opened
 
 
@@ -51,7 +51,7 @@ def send(connection: socket.socket, *segments: bytes) -> None:
         time.sleep(0.03)
 
 
-def is_at_end(connection: socket.socket) -> bool:
+def is_closed(connection: socket.socket) -> bool:
     """Whether the server has closed the connection and sent nothing more."""
     return connection.recv(1) == b""
 
@@ -78,20 +78,22 @@ BODIES = {
 @pytest.mark.requirement("FR-001", "FR-035")
 @pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
 @pytest.mark.parametrize(("framing", "body"), BODIES.values(), ids=BODIES)
-@pytest.mark.parametrize("cut", [None, 0, 5], ids=["one segment", "body later", "body in parts"])
-async def test_an_upgrade_is_ignored_and_the_body_is_read(
-    live: Live,
+@pytest.mark.parametrize(
+    "truncated", [None, 0, 5], ids=["one segment", "body later", "body in parts"]
+)
+async def test_upgrade_is_ignored_and_the_body_is_read(
+    live: LiveServer,
     database: asyncpg.Connection,
     upgrade: tuple[str, ...],
     framing: str,
     body: bytes,
-    cut: int | None,
+    truncated: int | None,
 ) -> None:
     head = request("POST", ALICE, JSON, framing, *upgrade)
-    sent = head + body + ALIVE
-    at = len(head) + cut if cut is not None else len(sent)
-    with live.connected() as connection:
-        send(connection, sent[:at], sent[at:])
+    data = head + body + ALIVE
+    at = len(head) + truncated if truncated is not None else len(data)
+    with live.connect() as connection:
+        send(connection, data[:at], data[at:])
         created, alive = read_responses(connection, "POST", "GET")
     live.contract.check("POST", ALICE, created)
     assert (created.status_code, alive.status_code) == (201, 200)
@@ -99,42 +101,42 @@ async def test_an_upgrade_is_ignored_and_the_body_is_read(
 
 
 @pytest.mark.requirement("FR-020", "FR-035")
-@pytest.mark.parametrize("cut", [False, True], ids=["one segment", "body later"])
-async def test_a_body_after_an_upgrade_is_never_a_request(
-    live: Live, database: asyncpg.Connection, *, cut: bool
+@pytest.mark.parametrize("truncated", [False, True], ids=["one segment", "body later"])
+async def test_body_after_an_upgrade_is_not_a_request(
+    live: LiveServer, database: asyncpg.Connection, *, truncated: bool
 ) -> None:
     inner = request("POST", tasks_of("mallory"), JSON, body=SMALL)
     head = request("POST", ALICE, JSON, f"Content-Length: {len(inner)}", *UPGRADES["websocket"])
-    with live.connected() as connection:
-        send(connection, *([head, inner] if cut else [head + inner]), ALIVE)
-        refused, alive = read_responses(connection, "POST", "GET")
-    assert_problem(refused, 400, "malformed-body")
+    with live.connect() as connection:
+        send(connection, *([head, inner] if truncated else [head + inner]), ALIVE)
+        response, alive = read_responses(connection, "POST", "GET")
+    assert_problem(response, 400, "malformed-body")
     assert alive.json() == {"status": "alive"}
     assert await titles(database) == []
 
 
 @pytest.mark.requirement("FR-035")
-def test_many_upgrades_in_one_segment_are_answered_in_order(live: Live) -> None:
+def test_pipelined_upgrades_get_ordered_responses(live: LiveServer) -> None:
     targets = ["/livez", "/nope", "/livez?x=1", "/livez"]
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(b"".join(request("GET", target, *UPGRADES["h2c"]) for target in targets))
-        answers = read_responses(connection, *["GET"] * 4)
-    assert [answer.status_code for answer in answers] == [200, 404, 400, 200]
+        responses = read_responses(connection, *["GET"] * 4)
+    assert [response.status_code for response in responses] == [200, 404, 400, 200]
 
 
 @pytest.mark.requirement("FR-027", "FR-030")
-@pytest.mark.parametrize("cut", [False, True], ids=["one segment", "body later"])
-async def test_connect_is_501_and_ends_the_connection(
-    live: Live, database: asyncpg.Connection, *, cut: bool
+@pytest.mark.parametrize("truncated", [False, True], ids=["one segment", "body later"])
+async def test_connect_is_501_and_closes_the_connection(
+    live: LiveServer, database: asyncpg.Connection, *, truncated: bool
 ) -> None:
     head = request("CONNECT", "tasks.test:80", f"Content-Length: {len(CREATE)}")
-    with live.connected() as connection:
-        send(connection, ALIVE, head if cut else head + CREATE)
-        alive, refused = read_responses(connection, "GET", "GET")
-        assert is_at_end(connection)
+    with live.connect() as connection:
+        send(connection, ALIVE, head if truncated else head + CREATE)
+        alive, response = read_responses(connection, "GET", "GET")
+        assert is_closed(connection)
     assert alive.status_code == 200
-    assert_problem(refused, 501, "not-implemented")
-    assert refused.headers["connection"] == "close"
+    assert_problem(response, 501, "not-implemented")
+    assert response.headers["connection"] == "close"
     assert await titles(database) == []
 
 
@@ -148,40 +150,43 @@ async def token_required(
         raise NotAuthorizedException("Send a bearer token.")
 
 
-def chunked_create(*trailer: str, fields: tuple[str, ...] = (JSON,)) -> bytes:
-    end = "".join(f"{field}\r\n" for field in trailer) + "\r\n"
-    return request("POST", ALICE, *fields, CHUNKED) + CHUNKS + end.encode()
+def chunked_create(*trailer: str, headers: tuple[str, ...] = (JSON,)) -> bytes:
+    end = "".join(f"{header}\r\n" for header in trailer) + "\r\n"
+    return request("POST", ALICE, *headers, CHUNKED) + CHUNKS + end.encode()
 
 
 @pytest.mark.requirement("FR-020", "FR-023")
-async def test_a_credential_in_a_trailer_is_ignored(
+async def test_credential_in_a_trailer_is_ignored(
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     credential = "Authorization: Bearer a1"
-    with served(settings, guards=[token_required]) as guarded, guarded.connected() as connection:
-        # In one segment: the trailer is parsed before the guard looks.
-        connection.sendall(chunked_create(credential) + chunked_create(fields=(JSON, credential)))
-        answers = read_responses(connection, "POST", "POST")
-    assert [answer.status_code for answer in answers] == [401, 201]
+    with (
+        serve_in_thread(settings, guards=[token_required]) as guarded,
+        guarded.connect() as connection,
+    ):
+        # Both requests are in one segment, so the trailer is parsed before the guard runs.
+        connection.sendall(chunked_create(credential) + chunked_create(headers=(JSON, credential)))
+        responses = read_responses(connection, "POST", "POST")
+    assert [response.status_code for response in responses] == [401, 201]
     assert len(await titles(database)) == 1
 
 
 @pytest.mark.requirement("FR-023", "FR-024")
-def test_a_media_type_in_a_trailer_is_ignored(live: Live) -> None:
-    with live.connected() as connection:
-        connection.sendall(chunked_create(JSON, fields=()))
-        refused = read_response(connection, "POST")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+def test_media_type_in_a_trailer_is_ignored(live: LiveServer) -> None:
+    with live.connect() as connection:
+        connection.sendall(chunked_create(JSON, headers=()))
+        response = read_response(connection, "POST")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
 
 
 @pytest.mark.requirement("FR-023")
-async def test_an_idempotency_key_in_a_trailer_is_ignored(
-    live: Live, database: asyncpg.Connection
+async def test_idempotency_key_in_a_trailer_is_ignored(
+    live: LiveServer, database: asyncpg.Connection
 ) -> None:
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(chunked_create("Idempotency-Key: 1") * 2)
-        answers = read_responses(connection, "POST", "POST")
-    assert [answer.status_code for answer in answers] == [201, 201]
+        responses = read_responses(connection, "POST", "POST")
+    assert [response.status_code for response in responses] == [201, 201]
     assert len(await titles(database)) == 2
 
 
@@ -202,8 +207,8 @@ BROKEN = {
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize(("rest", "half_close", "status", "slug"), BROKEN.values(), ids=BROKEN)
-async def test_what_follows_a_request_is_answered_after_it(
-    live: Live,
+async def test_pipelined_error_is_sent_after_the_first_response(
+    live: LiveServer,
     database: asyncpg.Connection,
     rest: bytes,
     status: int,
@@ -211,28 +216,28 @@ async def test_what_follows_a_request_is_answered_after_it(
     *,
     half_close: bool,
 ) -> None:
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(CREATE + CREATE + rest)
         if half_close:
             connection.shutdown(socket.SHUT_WR)
-        *created, refused = read_responses(connection, "POST", "POST", "GET")
-        assert is_at_end(connection)
-    assert [one.status_code for one in created] == [201, 201]
-    assert_problem(refused, status, slug)
-    assert refused.headers["connection"] == "close"
+        *created, response = read_responses(connection, "POST", "POST", "GET")
+        assert is_closed(connection)
+    assert [response.status_code for response in created] == [201, 201]
+    assert_problem(response, status, slug)
+    assert response.headers["connection"] == "close"
     assert len(await titles(database)) == 2
 
 
 @pytest.mark.requirement("FR-023")
-async def test_broken_chunks_of_a_second_request_are_answered_after_the_first(
-    live: Live, database: asyncpg.Connection
+async def test_invalid_chunks_of_a_second_request_wait_for_the_first(
+    live: LiveServer, database: asyncpg.Connection
 ) -> None:
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(CREATE + request("POST", ALICE, JSON, CHUNKED) + b"zz\r\n")
-        created, refused = read_responses(connection, "POST", "POST")
-        assert is_at_end(connection)
+        created, response = read_responses(connection, "POST", "POST")
+        assert is_closed(connection)
     assert created.status_code == 201
-    assert_problem(refused, 400, "malformed-request")
+    assert_problem(response, 400, "malformed-request")
     assert len(await titles(database)) == 1
 
 
@@ -250,97 +255,100 @@ EARLY = {
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize(("method", "target", "fields", "status"), EARLY.values(), ids=EARLY)
-def test_an_early_rejection_of_expect_closes_the_connection(
-    live: Live, method: str, target: str, fields: tuple[str, ...], status: int
+def test_early_rejection_of_expect_closes_the_connection(
+    live: LiveServer, method: str, target: str, fields: tuple[str, ...], status: int
 ) -> None:
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(request(method, target, *fields))
-        refused = read_response(connection, method)
-        assert is_at_end(connection)
-    assert (refused.status_code, refused.headers.get("connection")) == (status, "close")
+        response = read_response(connection, method)
+        assert is_closed(connection)
+    assert (response.status_code, response.headers.get("connection")) == (status, "close")
 
 
 @pytest.mark.requirement("FR-027", "FR-042")
-def test_so_does_one_of_a_guard(settings: Settings) -> None:
-    with served(settings, guards=[token_required]) as guarded, guarded.connected() as connection:
+def test_guard_rejection_of_expect_closes_the_connection(settings: Settings) -> None:
+    with (
+        serve_in_thread(settings, guards=[token_required]) as guarded,
+        guarded.connect() as connection,
+    ):
         connection.sendall(request("POST", ALICE, JSON, *EXPECT))
-        refused = read_response(connection, "POST")
-        assert is_at_end(connection)
-    assert (refused.status_code, refused.headers["connection"]) == (401, "close")
+        response = read_response(connection, "POST")
+        assert is_closed(connection)
+    assert (response.status_code, response.headers["connection"]) == (401, "close")
 
 
 @pytest.mark.requirement("FR-027")
-def test_expect_keeps_the_connection_where_there_is_no_body(live: Live) -> None:
-    with live.connected() as connection:
+def test_expect_without_a_body_keeps_the_connection(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("GET", "/livez", "Expect: 100-continue") + ALIVE)
-        answers = read_responses(connection, "GET", "GET")
-    assert [answer.headers.get("connection") for answer in answers] == [None, None]
+        responses = read_responses(connection, "GET", "GET")
+    assert [response.headers.get("connection") for response in responses] == [None, None]
 
 
-# --- what a problem of the connection carries ----------------------------------------------------
+# --- request id and origin of protocol errors ----------------------------------------------------
 
-OWN = (
+OWN_HEADERS = (
     "X-Request-ID: mine",
     f"traceparent: 00-{TRACE}-{'1' * 16}-01",
     f"Origin: {ORIGIN}",
 )
 
 
-def assert_own(refused: httpx.Response) -> None:
-    problem = refused.json()
+def assert_own_headers(response: httpx.Response) -> None:
+    problem = response.json()
     assert (problem["instance"], problem["trace_id"]) == ("mine", TRACE)
-    assert refused.headers["x-request-id"] == "mine"
-    assert refused.headers["access-control-allow-origin"] == ORIGIN
+    assert response.headers["x-request-id"] == "mine"
+    assert response.headers["access-control-allow-origin"] == ORIGIN
 
 
 @pytest.mark.requirement("FR-029", "FR-037", "FR-050")
 @pytest.mark.parametrize(
-    ("sent", "status"),
+    ("data", "status"),
     [
-        (request("GET", "/livez", *OWN, "X: y", ": nonsense"), 400),
-        (request("GET", "/livez", *OWN, "Host: second"), 400),
-        (request("GET", "/livez", *OWN, "X: " + "a" * 40_000), 431),
-        (request("POST", ALICE, JSON, *OWN, CHUNKED) + b"zz\r\n", 400),
-        (request("POST", ALICE, JSON, *OWN, "Transfer-Encoding: gzip"), 501),
+        (request("GET", "/livez", *OWN_HEADERS, "X: y", ": nonsense"), 400),
+        (request("GET", "/livez", *OWN_HEADERS, "Host: second"), 400),
+        (request("GET", "/livez", *OWN_HEADERS, "X: " + "a" * 40_000), 431),
+        (request("POST", ALICE, JSON, *OWN_HEADERS, CHUNKED) + b"zz\r\n", 400),
+        (request("POST", ALICE, JSON, *OWN_HEADERS, "Transfer-Encoding: gzip"), 501),
     ],
     ids=["a field", "Host", "431", "a chunk", "501"],
 )
-def test_a_rejected_request_keeps_its_ids_and_its_origin(
-    live: Live, sent: bytes, status: int
+def test_rejected_request_keeps_its_ids_and_origin(
+    live: LiveServer, data: bytes, status: int
 ) -> None:
-    with live.connected() as connection:
-        connection.sendall(sent)
-        refused = read_response(connection)
-        assert is_at_end(connection)
-    assert refused.status_code == status
-    assert_own(refused)
+    with live.connect() as connection:
+        connection.sendall(data)
+        response = read_response(connection)
+        assert is_closed(connection)
+    assert response.status_code == status
+    assert_own_headers(response)
 
 
 @pytest.mark.requirement("FR-029", "FR-037", "FR-050")
 @pytest.mark.parametrize(
-    "sent",
+    "data",
     [
-        request("GET", "/livez", *OWN, "X: y")[:-4],
-        request("POST", ALICE, JSON, *OWN, "Content-Length: 99") + SMALL,
-        request("POST", ALICE, JSON, *OWN, CHUNKED) + b"9\r\n{",
+        request("GET", "/livez", *OWN_HEADERS, "X: y")[:-4],
+        request("POST", ALICE, JSON, *OWN_HEADERS, "Content-Length: 99") + SMALL,
+        request("POST", ALICE, JSON, *OWN_HEADERS, CHUNKED) + b"9\r\n{",
     ],
     ids=["header section", "length", "chunks"],
 )
-def test_a_truncated_request_keeps_its_ids_and_its_origin(live: Live, sent: bytes) -> None:
-    with live.connected() as connection:
-        connection.sendall(sent)
+def test_truncated_request_keeps_its_ids_and_origin(live: LiveServer, data: bytes) -> None:
+    with live.connect() as connection:
+        connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
-        refused = read_response(connection, "POST")
-        assert is_at_end(connection)
-    assert refused.status_code == 400
-    assert_own(refused)
+        response = read_response(connection, "POST")
+        assert is_closed(connection)
+    assert response.status_code == 400
+    assert_own_headers(response)
 
 
 # --- Host, transfer codings, methods -------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-021", "FR-027")
-def test_http_1_1_without_host_is_400(live: Live) -> None:
+def test_http_1_1_without_host_is_400(live: LiveServer) -> None:
     assert_problem(live.exchange(b"GET /livez HTTP/1.1\r\n\r\n"), 400, "malformed-request")
 
 
@@ -355,46 +363,46 @@ CODINGS = {
 
 @pytest.mark.requirement("FR-023", "FR-027")
 @pytest.mark.parametrize("fields", CODINGS.values(), ids=CODINGS)
-async def test_a_transfer_coding_other_than_chunked_is_501(
-    live: Live, database: asyncpg.Connection, fields: tuple[str, ...]
+async def test_transfer_coding_other_than_chunked_is_501(
+    live: LiveServer, database: asyncpg.Connection, fields: tuple[str, ...]
 ) -> None:
-    sent = request("POST", ALICE, JSON, *fields) + CHUNKS + b"\r\n"
-    refused = live.exchange(sent, method="POST", target=ALICE)
-    assert_problem(refused, 501, "not-implemented")
-    assert refused.headers["connection"] == "close"
+    data = request("POST", ALICE, JSON, *fields) + CHUNKS + b"\r\n"
+    response = live.exchange(data, method="POST", target=ALICE)
+    assert_problem(response, 501, "not-implemented")
+    assert response.headers["connection"] == "close"
     assert await titles(database) == []
 
 
 @pytest.mark.requirement("FR-023", "FR-027")
 @pytest.mark.parametrize("upgrade", [(), UPGRADES["h2c"]], ids=["plain", "upgrade"])
 @pytest.mark.parametrize("length", [0, 5, len(CHUNKS) + 2])
-async def test_chunks_and_a_length_are_400_and_nothing_is_read_from_them(
-    live: Live, database: asyncpg.Connection, length: int, upgrade: tuple[str, ...]
+async def test_chunked_with_content_length_is_400_and_not_read(
+    live: LiveServer, database: asyncpg.Connection, length: int, upgrade: tuple[str, ...]
 ) -> None:
-    fields = (CHUNKED, f"Content-Length: {length}", *upgrade)
-    for order in (fields, fields[::-1]):
-        sent = request("POST", ALICE, JSON, *order) + CHUNKS + b"\r\n" + CREATE
-        refused = live.exchange(sent, method="POST", target=ALICE)
-        assert_problem(refused, 400, "malformed-request")
+    headers = (CHUNKED, f"Content-Length: {length}", *upgrade)
+    for order in (headers, headers[::-1]):
+        data = request("POST", ALICE, JSON, *order) + CHUNKS + b"\r\n" + CREATE
+        response = live.exchange(data, method="POST", target=ALICE)
+        assert_problem(response, 400, "malformed-request")
     assert await titles(database) == []
 
 
 @pytest.mark.requirement("FR-023", "FR-027")
-async def test_chunks_in_http_1_0_are_400(live: Live, database: asyncpg.Connection) -> None:
-    sent = request("POST", ALICE, JSON, CHUNKED).replace(b"HTTP/1.1", b"HTTP/1.0") + CHUNKS
-    refused = live.exchange(sent + b"\r\n", method="POST", target=ALICE)
-    assert_problem(refused, 400, "malformed-request")
+async def test_chunked_http_1_0_is_400(live: LiveServer, database: asyncpg.Connection) -> None:
+    data = request("POST", ALICE, JSON, CHUNKED).replace(b"HTTP/1.1", b"HTTP/1.0") + CHUNKS
+    response = live.exchange(data + b"\r\n", method="POST", target=ALICE)
+    assert_problem(response, 400, "malformed-request")
     assert await titles(database) == []
 
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "3.0"])
-def test_another_version_of_http_is_400(live: Live, version: str) -> None:
-    sent = f"GET /livez HTTP/{version}\r\nHost: a\r\n\r\n".encode()
-    assert_problem(live.exchange(sent), 400, "malformed-request")
+def test_other_http_version_is_400(live: LiveServer, version: str) -> None:
+    data = f"GET /livez HTTP/{version}\r\nHost: a\r\n\r\n".encode()
+    assert_problem(live.exchange(data), 400, "malformed-request")
 
 
-# RFC 9110 and the IANA registry, what others use, RTSP's, and what nobody has.
+# Methods of RFC 9110, the IANA registry, other servers and RTSP, and unknown methods.
 CANDIDATES = """
     ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY DELETE GET HEAD LABEL LINK LOCK MERGE
     MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST PRI
@@ -402,42 +410,42 @@ CANDIDATES = """
     UPDATE UPDATEREDIRECTREF VERSION-CONTROL M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE SOURCE
     DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER SET_PARAMETER REDIRECT RECORD
     FLUSH BREW get X
-""".split()  # noqa: SIM905 - as a list one line for each
-ANSWERED = {"GET": 200, "HEAD": 200, "OPTIONS": 204}
+""".split()  # noqa: SIM905 - a list would need one line per method
+RESPONDED = {"GET": 200, "HEAD": 200, "OPTIONS": 204}
 
 
-def documented_methods(live: Live) -> set[str]:
-    """The methods that the contract says are 405, from its sentence about them."""
+def documented_methods(live: LiveServer) -> set[str]:
+    """Read the methods with status 405 from the text of the contract."""
     text = " ".join(live.call("GET", "/openapi.yaml").text.split())
     _, _, rest = text.partition("Other methods are **405** with the same `Allow`: ")
-    listed, _, _ = rest.partition(".")
-    return set(listed.replace("`", "").replace(" and ", ", ").split(", "))
+    documented, _, _ = rest.partition(".")
+    return set(documented.replace("`", "").replace(" and ", ", ").split(", "))
 
 
 @pytest.mark.requirement("FR-030")
-def test_each_method_is_answered_as_the_contract_says(live: Live) -> None:
+def test_each_method_gets_the_documented_status(live: LiveServer) -> None:
     documented = documented_methods(live)
     assert len(documented) > 20
     for method in CANDIDATES:
-        answer = live.call(method, "/livez")
-        expected = 405 if method in documented else ANSWERED.get(method, 400)
-        assert answer.status_code == expected, method
-        assert (answer.headers.get("allow") == "GET, HEAD, OPTIONS") is (expected in {204, 405})
+        response = live.call(method, "/livez")
+        expected = 405 if method in documented else RESPONDED.get(method, 400)
+        assert response.status_code == expected, method
+        assert (response.headers.get("allow") == "GET, HEAD, OPTIONS") is (expected in {204, 405})
 
 
-# --- responses of other components ---------------------------------------------------------------
+# --- plug-in responses ---------------------------------------------------------------------------
 
 proceed = threading.Event()
 done = threading.Event()
 
 
 @get("/streamed")
-async def streamed() -> Stream:
-    async def pieces() -> AsyncGenerator[bytes]:
+async def streaming_handler() -> Stream:
+    async def generate_chunks() -> AsyncGenerator[bytes]:
         await asyncio.to_thread(proceed.wait, 20)
         yield b"piece"
 
-    return Stream(pieces())
+    return Stream(generate_chunks())
 
 
 @post("/background")
@@ -450,11 +458,14 @@ async def background() -> Response[str]:
 
 
 @pytest.mark.requirement("FR-042")
-def test_a_streaming_response_sends_its_header_section_before_its_first_chunk(
+def test_streaming_response_sends_headers_before_the_first_chunk(
     settings: Settings,
 ) -> None:
     proceed.clear()
-    with served(settings, route_handlers=[streamed]) as live, live.connected() as connection:
+    with (
+        serve_in_thread(settings, route_handlers=[streaming_handler]) as live,
+        live.connect() as connection,
+    ):
         connection.settimeout(3)
         try:
             connection.sendall(request("GET", "/streamed"))
@@ -468,9 +479,12 @@ def test_a_streaming_response_sends_its_header_section_before_its_first_chunk(
 
 
 @pytest.mark.requirement("FR-042", "NFR-015")
-def test_a_background_task_is_waited_for_when_the_service_ends(settings: Settings) -> None:
+def test_shutdown_waits_for_background_tasks(settings: Settings) -> None:
     done.clear()
-    with served(settings, route_handlers=[background]) as live, live.connected() as connection:
+    with (
+        serve_in_thread(settings, route_handlers=[background]) as live,
+        live.connect() as connection,
+    ):
         connection.sendall(request("POST", "/background"))
         assert read_response(connection, "POST").status_code == 201
         assert not done.is_set()

@@ -1,7 +1,7 @@
-"""This service and uvicorn's h11 protocol agree on which requests a connection brings.
+"""Compares the requests that this service and uvicorn's h11 protocol parse from a connection.
 
-Both run the same small application, on sockets, in one event loop. Where they differ on purpose,
-DIFFERENCES says so and why.
+Both run the same small application on sockets in one event loop. DIFFERENCES lists the intended
+differences with their reasons.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from app.server.protocol import HTTPProtocol
 
 pytestmark = pytest.mark.requirement("FR-023", "FR-027")
 
-SECONDS = 30  # only a hang takes as long
+TIMEOUT = 30  # reached only if a server hangs
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-Found = tuple[str, str, bytes]  # method, path, body
+ParsedRequest = tuple[str, str, bytes]  # method, path, body
 
 
 @dataclass
 class Sent:
-    """A request as it is sent, and what it is."""
+    """A request: its bytes and its expected interpretation."""
 
     method: str
     path: str
@@ -51,7 +51,7 @@ class Sent:
         return "\r\n".join(lines).encode() + self.encoded
 
     @property
-    def found(self) -> Found:
+    def parsed_request(self) -> ParsedRequest:
         return self.method, self.path, self.body
 
     @property
@@ -61,29 +61,29 @@ class Sent:
 
 @dataclass
 class Script:
-    """What a client does on one connection."""
+    """The requests and segments of a client on one connection."""
 
     requests: list[Sent]
     rest: bytes
-    """What follows them: nothing, a part of a request, or what is none."""
+    """The bytes after the requests: none, an incomplete request or invalid data."""
     cuts: list[int] = field(default_factory=list)
 
     @property
     def expected(self) -> list[Sent]:
-        """The requests that exist: none after one that ends the connection."""
+        """The requests up to the first that closes the connection."""
         last = next((n for n, each in enumerate(self.requests) if each.is_last), None)
         return self.requests if last is None else self.requests[: last + 1]
 
     @property
     def statuses(self) -> list[int]:
-        """What this service answers."""
+        """The expected statuses of this service."""
         expected = [200] * len(self.expected)
         is_open = not (expected and self.expected[-1].is_last)
         return [*expected, 400] if self.rest and is_open else expected
 
     def segments(self) -> Iterator[bytes]:
         whole = b"".join(each.wire for each in self.requests) + self.rest
-        at = sorted({cut % (len(whole) + 1) for cut in self.cuts})
+        at = sorted({split % (len(whole) + 1) for split in self.cuts})
         for begin, end in zip([0, *at], [*at, len(whole)], strict=True):
             yield whole[begin:end]
 
@@ -95,7 +95,7 @@ contents = st.binary(max_size=40) | st.sampled_from(
 
 @st.composite
 def chunked(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """Content, and the same in chunks with extensions and trailer fields."""
+    """Generate content, and its chunked coding with extensions and trailers."""
     pieces = draw(st.lists(contents.filter(bool), max_size=3))
     extension = draw(st.sampled_from([b"", b";a", b";a=b", b';a="b c"']))
     size = draw(st.sampled_from([b"%x%b\r\n", b"%X%b\r\n", b"000%x%b\r\n"]))
@@ -155,19 +155,19 @@ def scripts(draw: st.DrawFn) -> Script:
     ending = draw(st.sampled_from(["complete", "complete", "cut", "broken"]))
     rest = b""
     if ending == "cut":
-        begun = draw(requests()).wire
-        rest = begun[: draw(st.integers(1, len(begun) - 1))]
+        started = draw(requests()).wire
+        rest = started[: draw(st.integers(1, len(started) - 1))]
     elif ending == "broken":
         rest = draw(st.sampled_from(BROKEN))
-    cuts = draw(st.lists(st.integers(0, 2000), max_size=8))
-    return Script(whole, rest, cuts)
+    splits = draw(st.lists(st.integers(0, 2000), max_size=8))
+    return Script(whole, rest, splits)
 
 
 class Application:
-    """Reads each body, keeps what it found, and answers with its number."""
+    """An ASGI application that records each request and responds with its number."""
 
     def __init__(self) -> None:
-        self.found: list[Found] = []
+        self.parsed_requests: list[ParsedRequest] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         problem = scope["state"].get("problem")
@@ -180,13 +180,13 @@ class Application:
                 if event["type"] == "http.disconnect":
                     return
                 body += event["body"]
-        except Exception as failed:  # noqa: BLE001 - a Problem of this service
-            status = cast("Any", failed).status
+        except Exception as exception:  # noqa: BLE001 - a ProblemError of this service
+            status = cast("Any", exception).status
         if status == 200:
-            self.found.append((scope["method"], scope["path"], body))
-        number = b"%d" % len(self.found)
-        fields = [(b"content-length", b"%d" % len(number))]
-        await send({"type": "http.response.start", "status": status, "headers": fields})
+            self.parsed_requests.append((scope["method"], scope["path"], body))
+        number = b"%d" % len(self.parsed_requests)
+        headers = [(b"content-length", b"%d" % len(number))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": number})
 
 
@@ -200,8 +200,8 @@ def factory(application: Application, protocol: Any) -> Any:
 
 
 def responses(received: bytes, methods: list[str]) -> list[tuple[int, bytes]]:
-    """The final responses in what was received, which holds nothing beside them."""
-    found: list[tuple[int, bytes]] = []
+    """Parse the final responses, and check that no other bytes were received."""
+    result: list[tuple[int, bytes]] = []
     rest = received
     while rest:
         head, end, rest = rest.partition(b"\r\n\r\n")
@@ -209,22 +209,22 @@ def responses(received: bytes, methods: list[str]) -> list[tuple[int, bytes]]:
         status = int(head.split()[1])
         if status == 100:
             continue
-        method = methods[len(found)] if len(found) < len(methods) else "GET"
+        method = methods[len(result)] if len(result) < len(methods) else "GET"
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         size = 0 if method == "HEAD" else int(length[1]) if length else len(rest)
-        found.append((status, rest[:size]))
+        result.append((status, rest[:size]))
         rest = rest[size:]
-    return found
+    return result
 
 
 async def turns() -> None:
-    """Let the server, which is in the same event loop, do what it has to do."""
+    """Let the server in the same event loop run."""
     for _ in range(4):
         await asyncio.sleep(0)
 
 
 async def send(connection: socket.socket, segments: list[bytes]) -> None:
-    """Send segments that the server reads one by one, as long as it takes them."""
+    """Send segments that the server reads separately, until it closes the connection."""
     with suppress(BrokenPipeError, ConnectionResetError):
         for segment in segments:
             await asyncio.get_running_loop().sock_sendall(connection, segment)
@@ -234,31 +234,31 @@ async def send(connection: socket.socket, segments: list[bytes]) -> None:
 async def converse(
     application: Application, protocol: Any, segments: list[bytes], complete: int
 ) -> bytes:
-    """Send the segments, await the responses to complete requests, end, and read the rest."""
+    """Send the segments, await the responses, close, and read the remaining bytes."""
     make = factory(application, protocol)
     loop = asyncio.get_running_loop()
-    ours, theirs = socket.socketpair()
-    received, reached = bytearray(), asyncio.Event()
+    client, server = socket.socketpair()
+    received, finished = bytearray(), asyncio.Event()
 
     async def read_all() -> None:
-        while data := await loop.sock_recv(ours, 65_536):
+        while data := await loop.sock_recv(client, 65_536):
             received.extend(data)
             if len(re.findall(rb"HTTP/1\.1 [2-5]", received)) >= complete:
-                reached.set()
-        reached.set()
+                finished.set()
+        finished.set()
 
-    with ours:
-        ours.setblocking(False)  # noqa: FBT003 - the socket's own signature
-        theirs.setblocking(False)  # noqa: FBT003
-        await loop.connect_accepted_socket(make, theirs)
-        async with asyncio.timeout(SECONDS):
+    with client:
+        client.setblocking(False)  # noqa: FBT003 - signature of socket
+        server.setblocking(False)  # noqa: FBT003
+        await loop.connect_accepted_socket(make, server)
+        async with asyncio.timeout(TIMEOUT):
             reading = asyncio.create_task(read_all())
-            await send(ours, segments)
-            await reached.wait()
+            await send(client, segments)
+            await finished.wait()
             if not reading.done():
-                ours.shutdown(socket.SHUT_WR)
+                client.shutdown(socket.SHUT_WR)
             await asyncio.gather(reading, return_exceptions=True)
-            await turns()  # an application is told that the client is gone
+            await turns()  # the application gets the disconnect
     return bytes(received)
 
 
@@ -271,24 +271,24 @@ def run(protocol: Any, segments: list[bytes], complete: int) -> tuple[Applicatio
 
 @given(scripts())
 @settings(max_examples=200, deadline=None)
-def test_both_find_the_same_requests_and_each_is_answered_once_in_order(script: Script) -> None:
-    expected = [each.found for each in script.expected]
+def test_both_parse_the_same_requests_and_respond_in_order(script: Script) -> None:
+    expected = [each.parsed_request for each in script.expected]
     methods = [each.method for each in script.expected]
     segments = list(script.segments())
     application, received = run(HTTPProtocol, segments, len(expected))
-    reference, by_h11 = run(H11Protocol, segments, len(expected))
-    assert application.found == reference.found == expected
+    reference, h11_received = run(H11Protocol, segments, len(expected))
+    assert application.parsed_requests == reference.parsed_requests == expected
     answers = responses(received, methods)
     assert [status for status, _ in answers] == script.statuses
     numbers = [
         b"" if method == "HEAD" else b"%d" % number for number, method in enumerate(methods, 1)
     ]
     assert [body for _, body in answers][: len(expected)] == numbers
-    assert [body for _, body in responses(by_h11, methods)][: len(expected)] == numbers
+    assert [body for _, body in responses(h11_received, methods)][: len(expected)] == numbers
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-# The bytes, what this service answers, what h11 answers, and why they differ.
+# The bytes, the statuses of this service, those of h11, and the reason for the difference.
 DIFFERENCES = {
     "CONNECT": (
         b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -366,9 +366,9 @@ DIFFERENCES = {
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
-def test_a_difference_is_as_described(name: str) -> None:
-    sent, ours, theirs, _ = DIFFERENCES[name]
-    _, received = run(HTTPProtocol, [sent], len(ours))
-    _, by_h11 = run(H11Protocol, [sent], len(theirs))
-    assert [status for status, _ in responses(received, [])] == ours
-    assert [status for status, _ in responses(by_h11, [])] == theirs
+def test_known_difference_is_as_described(name: str) -> None:
+    requests, service, h11, _ = DIFFERENCES[name]
+    _, received = run(HTTPProtocol, [requests], len(service))
+    _, h11_received = run(H11Protocol, [requests], len(h11))
+    assert [status for status, _ in responses(received, [])] == service
+    assert [status for status, _ in responses(h11_received, [])] == h11

@@ -16,25 +16,25 @@ from app.db.config import DatabaseConfig
 from app.db.database import SCHEMA_REVISION
 from app.db.migrations import MigrationError, get_revision, upgrade
 from tests.support.client import ContractClient, assert_problem
-from tests.support.database import connect, connection_to, settings_for
+from tests.support.database import connect, database_config_for, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database, until
 
-SILENT = "The database is not available or did not answer within one second."
+NOT_AVAILABLE_DETAIL = "The database is not available or did not answer within one second."
 BEHIND = "The database's schema is older than this version needs."
 
 
 @asynccontextmanager
-async def serving(url: str, limit: float = 0.1) -> AsyncIterator[ContractClient]:
-    # The limit is for requests and for the look at the start; readiness has one of its own.
-    made = create_app(settings_for(url, database_timeout=limit))
-    async with running(made) as app, ContractClient(app) as client:
+async def serving(url: str, timeout: float = 0.1) -> AsyncIterator[ContractClient]:
+    # This timeout applies to requests and to the check at startup. Readiness has a separate one.
+    asgi_app = create_app(settings_for(url, database_timeout=timeout))
+    async with running(asgi_app) as app, ContractClient(app) as client:
         yield client
 
 
 @pytest.fixture
 def black_hole() -> Iterator[str]:
-    """A database that takes connections and never says a word."""
+    """A database that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"postgresql://tasks@127.0.0.1:{listener.getsockname()[1]}/tasks"
 
@@ -48,21 +48,21 @@ def empty_url(server_url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def migrated_url(server_url: str) -> Iterator[str]:
-    """A database whose revision these tests change."""
+    """A migrated database, to change its revision."""
     with scratch_database(server_url) as url:
-        upgrade(connection_to(url))
+        upgrade(database_config_for(url))
         yield url
 
 
 @pytest.mark.requirement("FR-035")
-async def test_a_process_that_answers_is_alive(client: ContractClient) -> None:
+async def test_responding_process_is_live(client: ContractClient) -> None:
     response = await client.get("/livez")
     assert response.status_code == 200
     assert response.json() == {"status": "alive"}
 
 
 @pytest.mark.requirement("FR-035")
-async def test_liveness_does_not_ask_the_database(black_hole: str) -> None:
+async def test_liveness_does_not_query_the_database(black_hole: str) -> None:
     async with serving(black_hole) as client:
         started = monotonic()
         response = await client.get("/livez")
@@ -71,61 +71,61 @@ async def test_liveness_does_not_ask_the_database(black_hole: str) -> None:
 
 
 @pytest.mark.requirement("FR-035")
-async def test_a_service_with_its_database_is_ready(client: ContractClient) -> None:
+async def test_service_with_its_database_is_ready(client: ContractClient) -> None:
     response = await client.get("/readyz")
     assert response.status_code == 200
     assert response.json() == {"status": "ready"}
 
 
 @pytest.mark.requirement("FR-035")
-async def test_a_database_out_of_reach_is_not_ready_within_a_second(tmp_path: Path) -> None:
+async def test_unreachable_database_is_not_ready_within_a_second(tmp_path: Path) -> None:
     async with serving(f"postgresql://tasks@/tasks?host={tmp_path}&port=5432") as client:
         started = monotonic()
         response = await client.get("/readyz")
-        took = monotonic() - started
-    assert assert_problem(response, 503, "not-ready")["detail"] == SILENT
+        duration = monotonic() - started
+    assert assert_problem(response, 503, "not-ready")["detail"] == NOT_AVAILABLE_DETAIL
     assert response.headers["retry-after"] == "1"
-    assert took < 1.3
+    assert duration < 1.3
 
 
 @pytest.mark.requirement("FR-035")
-async def test_a_database_that_says_nothing_is_not_ready_after_a_second(black_hole: str) -> None:
+async def test_silent_database_is_not_ready_after_a_second(black_hole: str) -> None:
     async with serving(black_hole, 1.5) as client:
         started = monotonic()
         response = await client.get("/readyz")
-        took = monotonic() - started
-    assert assert_problem(response, 503, "not-ready")["detail"] == SILENT
-    assert 0.9 < took < 1.3
+        duration = monotonic() - started
+    assert assert_problem(response, 503, "not-ready")["detail"] == NOT_AVAILABLE_DETAIL
+    assert 0.9 < duration < 1.3
 
 
 @pytest.mark.requirement("FR-035")
-async def test_a_schema_that_somebody_locks_is_not_ready_after_a_second(migrated_url: str) -> None:
+async def test_locked_schema_is_not_ready_after_a_second(migrated_url: str) -> None:
     other = await connect(migrated_url)
     async with serving(migrated_url) as client:
         await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
         started = monotonic()
         response = await client.get("/readyz")
-        took = monotonic() - started
+        duration = monotonic() - started
         await other.execute("ROLLBACK")
 
         async def ready() -> bool:
             return (await client.get("/readyz")).status_code == 200
 
-        await until(ready)  # a busy machine may need more than the second that readiness waits
+        await until(ready)  # the timeout of readiness is one second; a busy machine may need longer
     await other.close()
-    assert assert_problem(response, 503, "not-ready")["detail"] == SILENT
-    assert 0.9 < took < 1.3
+    assert assert_problem(response, 503, "not-ready")["detail"] == NOT_AVAILABLE_DETAIL
+    assert 0.9 < duration < 1.3
 
 
 @pytest.fixture
 async def version(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to a database whose revision is as it was when the test is over."""
-    opened = await connect(migrated_url)
-    rows = [tuple(row) for row in await opened.fetch("SELECT version_num FROM alembic_version")]
-    yield opened
-    await opened.execute("TRUNCATE alembic_version")
-    await opened.executemany("INSERT INTO alembic_version VALUES ($1)", rows)
-    await opened.close()
+    """A connection to a database whose revision is restored after the test."""
+    connection = await connect(migrated_url)
+    rows = [tuple(row) for row in await connection.fetch("SELECT version_num FROM alembic_version")]
+    yield connection
+    await connection.execute("TRUNCATE alembic_version")
+    await connection.executemany("INSERT INTO alembic_version VALUES ($1)", rows)
+    await connection.close()
 
 
 @pytest.mark.requirement("FR-035", "FR-039")
@@ -137,7 +137,7 @@ async def version(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
     ],
     ids=["behind", "none"],
 )
-async def test_an_older_schema_is_not_ready(
+async def test_older_schema_is_not_ready(
     migrated_url: str, version: asyncpg.Connection, change: str
 ) -> None:
     async with serving(migrated_url, 4) as client:
@@ -148,16 +148,14 @@ async def test_an_older_schema_is_not_ready(
 
 
 @pytest.mark.requirement("FR-035", "FR-039")
-async def test_a_schema_of_a_later_version_will_do(
-    migrated_url: str, version: asyncpg.Connection
-) -> None:
+async def test_newer_schema_is_ready(migrated_url: str, version: asyncpg.Connection) -> None:
     async with serving(migrated_url, 4) as client:
         await version.execute("UPDATE alembic_version SET version_num = '9999'")
         assert (await client.get("/readyz")).status_code == 200
 
 
 @pytest.mark.requirement("FR-035", "FR-039")
-async def test_a_service_is_ready_once_its_schema_is(
+async def test_service_becomes_ready_after_migration(
     migrated_url: str, version: asyncpg.Connection
 ) -> None:
     await version.execute("UPDATE alembic_version SET version_num = '0000'")
@@ -168,14 +166,14 @@ async def test_a_service_is_ready_once_its_schema_is(
 
 
 @pytest.mark.requirement("FR-035", "FR-039")
-async def test_a_database_without_a_schema_is_not_ready_and_says_why(empty_url: str) -> None:
+async def test_database_without_schema_is_not_ready_and_logged(empty_url: str) -> None:
     async with serving(empty_url, 4) as client:
         response = await client.get("/readyz")
     assert assert_problem(response, 503, "not-ready")["detail"] == BEHIND
 
 
 @pytest.mark.requirement("FR-035")
-def test_the_revision_of_a_database_out_of_reach_is_a_fault_with_its_cause(tmp_path: Path) -> None:
-    nowhere = DatabaseConfig.from_url(f"postgresql://nobody@/nothing?host={tmp_path}")
+def test_revision_of_an_unreachable_database_raises_its_cause(tmp_path: Path) -> None:
+    unreachable = DatabaseConfig.from_url(f"postgresql://nobody@/nothing?host={tmp_path}")
     with pytest.raises(MigrationError, match=r"cannot be reached: .*No such file or directory"):
-        get_revision(nowhere)
+        get_revision(unreachable)

@@ -1,4 +1,4 @@
-"""Latency under nominal load: 16 clients at once on one process, over real connections."""
+"""Latency under nominal load: 16 concurrent clients of one process, over real connections."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ BODY = {"title": "Buy milk", "description": "Two litres.", "completed": False}
 @pytest.fixture
 async def address(
     database_url: str,
-    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
 ) -> AsyncIterator[tuple[str, int]]:
-    """The service in a process of its own."""
+    """The service as a separate process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -49,7 +49,7 @@ async def address(
 
 
 class Client:
-    """As little of a client as will do: it shares the machine with what it measures."""
+    """A minimal client, because it shares the machine with the service."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -59,7 +59,7 @@ class Client:
     async def request(
         self, method: str, target: str, status: int, body: Any = None, **headers: str
     ) -> dict[str, str]:
-        """Measure a request; answer its response's header fields."""
+        """Measure a request and return the headers of its response."""
         content = b"" if body is None else json.dumps(body).encode()
         fields = {name.replace("_", "-"): value for name, value in headers.items()} | {
             "host": "tasks.test",
@@ -70,25 +70,25 @@ class Client:
         before = perf_counter()
         self.writer.write("\r\n".join([*lines, "", ""]).encode() + content)
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        answered = {
+        response_headers = {
             name.lower(): value for name, _, value in (line.partition(": ") for line in head)
         }
-        await self.reader.readexactly(int(answered.get("content-length", 0)))
+        await self.reader.readexactly(int(response_headers.get("content-length", 0)))
         self.seconds.append(perf_counter() - before)
         assert head[0].split()[1] == str(status)
-        return answered
+        return response_headers
 
 
 async def use(address: tuple[str, int], user: str) -> list[float]:
-    """Do what a person's client does, a few times over; return what each request took."""
+    """Run typical requests of one user several times, and return their durations."""
     client = Client(*await asyncio.open_connection(*address))
     tasks = tasks_of(user)
     for _ in range(ROUNDS):
         created = await client.request("POST", tasks, 201, BODY)
-        url, tag = created["location"], created["etag"]
+        url, etag = created["location"], created["etag"]
         await client.request("GET", url, 200)
-        await client.request("GET", url, 304, if_none_match=tag)
-        await client.request("PATCH", url, 200, {"completed": True}, if_match=tag)
+        await client.request("GET", url, 304, if_none_match=etag)
+        await client.request("PATCH", url, 200, {"completed": True}, if_match=etag)
         await client.request("GET", f"{tasks}?limit=50", 200)
         await client.request("GET", f"{tasks}?q=mil&completed=true", 200)
         other = f"{tasks}/{uuid4()}"
@@ -100,23 +100,23 @@ async def use(address: tuple[str, int], user: str) -> list[float]:
 
 
 async def load(address: tuple[str, int]) -> list[float]:
-    """What all requests of all clients took."""
+    """Run all clients concurrently, and return the durations of all requests."""
     measured = await asyncio.gather(*(use(address, f"user-{n % 4}") for n in range(CLIENTS)))
-    return [seconds for of_client in measured for seconds in of_client]
+    return [duration for durations in measured for duration in durations]
 
 
 @pytest.mark.requirement("NFR-001")
-async def test_sixteen_clients_are_answered_in_time(
+async def test_sixteen_clients_meet_the_latency_limits(
     address: tuple[str, int], record_property: Callable[[str, object], None]
 ) -> None:
-    # As a service that has been running for a while: connections are open, statements prepared.
+    # Warm up: open the database connections and prepare the statements.
     await load(address)
-    # What else this machine does can only add to a run, so the best of three counts.
+    # Other work on this machine can only slow a run down, so the fastest of three counts.
     runs = [await load(address) for _ in range(3)]
-    figures = [(quantiles(run, n=20)[-1] * 1000, mean(run) * 1000, len(run)) for run in runs]
-    p95, average, requests = min(figures)
-    figure = f"latency: {requests} requests, average {average:.1f} ms, p95 {p95:.1f} ms"
-    record_property("figure", figure)
+    measurements = [(quantiles(run, n=20)[-1] * 1000, mean(run) * 1000, len(run)) for run in runs]
+    p95, average, requests = min(measurements)
+    value = f"latency: {requests} requests, average {average:.1f} ms, p95 {p95:.1f} ms"
+    record_property("figure", value)
     assert requests == CLIENTS * ROUNDS * 8
     assert average <= 500
     assert p95 <= 200

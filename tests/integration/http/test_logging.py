@@ -1,4 +1,4 @@
-"""What the service writes about its requests, and what it never writes."""
+"""The content of the log, and values that must never be logged."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import structlog
 from litestar import get
 
 from app.asgi import create_app
-from app.logging import configure_logging, log
-from app.settings import LogFormat, LogLevel, Settings
+from app.logging import LogFormat, LogLevel, configure_logging, log
+from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
-from tests.support.live import request, served
+from tests.support.live import request, serve_in_thread
 from tests.support.logs import LogFile, log_file, restore
 
 ALICE = tasks_of("alice")
@@ -28,16 +28,16 @@ ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
 TASK = f"{ALICE}/{ID}"
 COLLECTION_ROUTE = "/api/v1/users/{user_id}/tasks"
 TASK_ROUTE = COLLECTION_ROUTE + "/{task_id}"
-SECRET = "Verschwiegenheit"  # noqa: S105 - a word that is nowhere else
+SECRET = "Verschwiegenheit"  # noqa: S105 - a unique word
 MILK = {"title": SECRET, "description": SECRET, "completed": False}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
-Configure = Callable[..., LogFile]
+ConfigureLogging = Callable[..., LogFile]
 
 
 @pytest.fixture
-def configured() -> Iterator[Configure]:
-    """Sends the log to a stream of the test's own, and everything back afterwards."""
+def configured() -> Iterator[ConfigureLogging]:
+    """Redirects the log to a file, and restores the configuration after the test."""
     root = logging.getLogger()
     loggers = [
         root,
@@ -45,60 +45,62 @@ def configured() -> Iterator[Configure]:
     ]
     handlers, levels, config = (
         root.handlers[:],
-        [one.level for one in loggers],
+        [entry.level for entry in loggers],
         structlog.get_config(),
     )
 
-    def to_stream(form: LogFormat = LogFormat.JSON, level: LogLevel = LogLevel.INFO) -> LogFile:
-        # Takes pytest's own handlers away first, which would otherwise be closed.
+    def to_stream(
+        log_format: LogFormat = LogFormat.JSON, level: LogLevel = LogLevel.INFO
+    ) -> LogFile:
+        # configure_logging would close the handlers of pytest.
         root.handlers[:] = []
         stream = files.enter_context(log_file())
-        configure_logging(level, form, stream.descriptor)
-        # The client of these tests runs in the same process and speaks of its requests.
+        configure_logging(level, log_format, stream.descriptor)
+        # The test client runs in the same process and would log its requests.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         return stream
 
     with ExitStack() as files:
         yield to_stream
         root.handlers[:] = handlers
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
+        for entry, level in zip(loggers, levels, strict=True):
+            entry.setLevel(level)
         restore(config)
 
 
 @pytest.fixture
-def stream(configured: Configure) -> LogFile:
+def stream(configured: ConfigureLogging) -> LogFile:
     return configured()
 
 
 def lines(stream: LogFile) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [json.loads(entry) for entry in stream.getvalue().splitlines()]
 
 
 def only(stream: LogFile, event: str = "request") -> dict[str, Any]:
-    (line,) = [line for line in lines(stream) if line["event"] == event]
-    return line
+    (entry,) = [entry for entry in lines(stream) if entry["event"] == event]
+    return entry
 
 
-# --- the line of a request -----------------------------------------------------------------------
+# --- access log ----------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-041")
-async def test_a_request_is_one_line_with_just_these_members(
+async def test_access_log_entry_has_exactly_these_fields(
     client: ContractClient, stream: LogFile
 ) -> None:
     before = datetime.now(UTC)
-    answered = await client.get("/livez")
-    (line,) = lines(stream)
-    duration = line.pop("duration_ms")
-    at = datetime.fromisoformat(line.pop("timestamp"))
-    assert line == {
+    response = await client.get("/livez")
+    (entry,) = lines(stream)
+    duration = entry.pop("duration_ms")
+    at = datetime.fromisoformat(entry.pop("timestamp"))
+    assert entry == {
         "event": "request",
         "level": "info",
         "method": "GET",
         "route": "/livez",
         "status": 200,
-        "request_id": answered.headers["x-request-id"],
+        "request_id": response.headers["x-request-id"],
         "trace_id": None,
     }
     assert 0 < duration < 60_000
@@ -128,7 +130,7 @@ async def test_a_request_is_one_line_with_just_these_members(
     ],
 )
 @pytest.mark.usefixtures("database")
-async def test_the_line_has_the_route_in_place_of_the_path(
+async def test_access_log_has_the_route_instead_of_the_path(
     client: ContractClient,
     stream: LogFile,
     sent: tuple[str, str, dict[str, Any]],
@@ -136,14 +138,14 @@ async def test_the_line_has_the_route_in_place_of_the_path(
     status: int,
 ) -> None:
     method, path, options = sent
-    answered = await client.request(method, path, **options)
-    line = only(stream)
-    assert (line["method"], line["route"], line["status"]) == (method, route, status)
-    assert line["request_id"] == answered.headers["x-request-id"]
+    response = await client.request(method, path, **options)
+    entry = only(stream)
+    assert (entry["method"], entry["route"], entry["status"]) == (method, route, status)
+    assert entry["request_id"] == response.headers["x-request-id"]
 
 
 @pytest.mark.requirement("FR-041")
-async def test_the_line_has_the_request_id_that_was_taken_over(
+async def test_access_log_has_the_request_id_of_the_client(
     client: ContractClient, stream: LogFile
 ) -> None:
     await client.get("/livez", headers={"X-Request-ID": "mine"})
@@ -152,7 +154,7 @@ async def test_the_line_has_the_request_id_that_was_taken_over(
 
 @pytest.mark.requirement("FR-041")
 @pytest.mark.parametrize("beginning", ["00", "01", "cc"])
-async def test_a_traceparent_gives_the_trace_id(
+async def test_trace_id_comes_from_traceparent(
     client: ContractClient, stream: LogFile, beginning: str
 ) -> None:
     traceparent = f"{beginning}-{TRACE}-00f067aa0ba902b7-01"
@@ -176,18 +178,18 @@ async def test_a_traceparent_gives_the_trace_id(
         f"ff-{TRACE}-00f067aa0ba902b7-01",
     ],
 )
-async def test_a_traceparent_that_is_not_valid_is_left_out(
+async def test_invalid_traceparent_is_omitted(
     client: ContractClient, stream: LogFile, traceparent: str
 ) -> None:
-    answered = await client.get("/livez", headers={"traceparent": traceparent})
-    assert answered.status_code == 200
+    response = await client.get("/livez", headers={"traceparent": traceparent})
+    assert response.status_code == 200
     assert only(stream)["trace_id"] is None
 
 
 @pytest.mark.requirement("FR-041")
 @pytest.mark.parametrize("level", [LogLevel.WARNING, LogLevel.ERROR])
-async def test_a_level_above_info_leaves_requests_out(
-    client: ContractClient, configured: Configure, level: LogLevel
+async def test_level_above_info_omits_access_log(
+    client: ContractClient, configured: ConfigureLogging, level: LogLevel
 ) -> None:
     stream = configured(level=level)
     await client.get("/livez")
@@ -196,12 +198,14 @@ async def test_a_level_above_info_leaves_requests_out(
 
 @pytest.mark.requirement("FR-041")
 @pytest.mark.usefixtures("database")
-def test_every_request_of_a_server_is_one_line(settings: Settings, configured: Configure) -> None:
+def test_every_request_of_a_server_is_one_line(
+    settings: Settings, configured: ConfigureLogging
+) -> None:
     stream = configured()
-    with served(settings) as live:
+    with serve_in_thread(settings) as live:
         live.call("GET", "/livez")
         live.call("GET", "/nope")
-    requests = [line["status"] for line in lines(stream) if line["event"] == "request"]
+    requests = [entry["status"] for entry in lines(stream) if entry["event"] == "request"]
     assert requests == [200, 404]
 
 
@@ -211,27 +215,27 @@ def test_every_request_of_a_server_is_one_line(settings: Settings, configured: C
     [b"garbage\r\n\r\n", request("GET", "/livez", "X: " + "x" * 40_000)],
     ids=["400", "431"],
 )
-def test_what_the_server_itself_refuses_is_found_in_the_log_by_its_id(
-    settings: Settings, configured: Configure, sent: bytes
+def test_protocol_rejection_is_logged_with_its_request_id(
+    settings: Settings, configured: ConfigureLogging, sent: bytes
 ) -> None:
     stream = configured()
-    with served(settings) as live:
-        refused = live.exchange(sent)
-    line = only(stream)
-    assert line["request_id"] == refused.headers["x-request-id"]
-    assert line["status"] == refused.status_code
+    with serve_in_thread(settings) as live:
+        response = live.exchange(sent)
+    entry = only(stream)
+    assert entry["request_id"] == response.headers["x-request-id"]
+    assert entry["status"] == response.status_code
 
 
-# --- what is in no line --------------------------------------------------------------------------
+# --- values that are not logged ------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-041")
 @pytest.mark.usefixtures("database")
-@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
-async def test_no_text_of_a_task_and_no_value_of_a_request_is_logged(
-    settings: Settings, configured: Configure, form: LogFormat
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
+async def test_log_has_no_task_texts_and_no_request_values(
+    settings: Settings, configured: ConfigureLogging, log_format: LogFormat
 ) -> None:
-    stream = configured(form, LogLevel.DEBUG)
+    stream = configured(log_format, LogLevel.DEBUG)
     app = create_app(settings)
     async with running(app), ContractClient(app) as client:
         user = tasks_of(f"{SECRET}@example.com")
@@ -254,8 +258,8 @@ async def test_no_text_of_a_task_and_no_value_of_a_request_is_logged(
 
 
 @pytest.fixture
-async def refusing(database: asyncpg.Connection) -> AsyncIterator[None]:
-    """A table that refuses every row, with the row in the DETAIL of its error."""
+async def rejecting_table(database: asyncpg.Connection) -> AsyncIterator[None]:
+    """Make the table reject each row with an error that has the row in its DETAIL."""
     await database.execute("ALTER TABLE tasks ADD CONSTRAINT refuses_all CHECK (title = '')")
     yield
     await database.execute("ALTER TABLE tasks DROP CONSTRAINT refuses_all")
@@ -263,100 +267,102 @@ async def refusing(database: asyncpg.Connection) -> AsyncIterator[None]:
 
 @pytest.mark.requirement("FR-028", "FR-036", "FR-041")
 @pytest.mark.usefixtures("refusing")
-@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
 @pytest.mark.parametrize("level", [LogLevel.DEBUG, LogLevel.ERROR])
-async def test_a_refused_row_is_in_no_line_and_in_no_answer(
-    client: ContractClient, configured: Configure, form: LogFormat, level: LogLevel
+async def test_rejected_row_is_neither_logged_nor_returned(
+    client: ContractClient, configured: ConfigureLogging, log_format: LogFormat, level: LogLevel
 ) -> None:
-    stream = configured(form, level)
-    refused = await client.post(tasks_of("verborgen"), json=MILK)
-    assert_problem(refused, 500, "internal-error")
-    assert SECRET not in refused.text + stream.getvalue()
-    assert "verborgen" not in refused.text + stream.getvalue()
+    stream = configured(log_format, level)
+    response = await client.post(tasks_of("verborgen"), json=MILK)
+    assert_problem(response, 500, "internal-error")
+    assert SECRET not in response.text + stream.getvalue()
+    assert "verborgen" not in response.text + stream.getvalue()
     assert "DETAIL" not in stream.getvalue()
-    assert "INSERT INTO" not in refused.text + stream.getvalue()
+    assert "INSERT INTO" not in response.text + stream.getvalue()
     assert "refuses_all" in stream.getvalue()
-    assert "refuses_all" not in refused.text
+    assert "refuses_all" not in response.text
 
 
-# --- faults --------------------------------------------------------------------------------------
+# --- exceptions ----------------------------------------------------------------------------------
 
 
 @get("/faulty")
-async def faulty() -> str:
+async def failing_handler() -> str:
     local = SECRET
     raise ZeroDivisionError(len(local))
 
 
 @pytest.fixture
-async def breaking(settings: Settings) -> AsyncIterator[ContractClient]:
-    """A client of a service with a handler that fails."""
-    app = create_app(settings, route_handlers=[faulty])
-    async with running(app), ContractClient(app) as opened:
-        yield opened
+async def failing_client(settings: Settings) -> AsyncIterator[ContractClient]:
+    """A client of an application with a exception_entry handler."""
+    app = create_app(settings, route_handlers=[failing_handler])
+    async with running(app), ContractClient(app) as client:
+        yield client
 
 
 @pytest.mark.requirement("FR-036", "FR-041", "FR-050")
-async def test_a_fault_is_logged_with_its_stack_under_the_request_id(
-    breaking: ContractClient, configured: Configure
+async def test_exception_is_logged_with_stack_and_request_id(
+    failing_client: ContractClient, configured: ConfigureLogging
 ) -> None:
     stream = configured()
     headers = {"X-Request-ID": "mine", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
-    refused = await breaking.get("/faulty", headers=headers)
-    problem = assert_problem(refused, 500, "internal-error")
-    fault, line = only(stream, "fault"), only(stream)
-    assert fault["request_id"] == line["request_id"] == problem["instance"] == "mine"
-    assert fault["trace_id"] == line["trace_id"] == problem["trace_id"] == TRACE
-    assert fault["level"] == "error"
-    assert "Traceback (most recent call last)" in fault["exception"]
-    assert "test_logs.py" in fault["exception"]
-    assert fault["exception"].rstrip().endswith(f"ZeroDivisionError: {len(SECRET)}")
-    assert (line["status"], line["route"]) == (500, "/faulty")
+    response = await failing_client.get("/faulty", headers=headers)
+    problem = assert_problem(response, 500, "internal-error")
+    exception_entry, entry = only(stream, "fault"), only(stream)
+    assert exception_entry["request_id"] == entry["request_id"] == problem["instance"] == "mine"
+    assert exception_entry["trace_id"] == entry["trace_id"] == problem["trace_id"] == TRACE
+    assert exception_entry["level"] == "error"
+    assert "Traceback (most recent call last)" in exception_entry["exception"]
+    assert "test_logs.py" in exception_entry["exception"]
+    assert exception_entry["exception"].rstrip().endswith(f"ZeroDivisionError: {len(SECRET)}")
+    assert (entry["status"], entry["route"]) == (500, "/faulty")
 
 
 @pytest.mark.requirement("FR-036", "FR-041")
-@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.TEXT])
-async def test_a_stack_shows_no_values_of_variables(
-    breaking: ContractClient, configured: Configure, form: LogFormat
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
+async def test_logged_stack_has_no_variable_values(
+    failing_client: ContractClient, configured: ConfigureLogging, log_format: LogFormat
 ) -> None:
-    stream = configured(form)
-    await breaking.get("/faulty")
+    stream = configured(log_format)
+    await failing_client.get("/faulty")
     assert "ZeroDivisionError" in stream.getvalue()
     assert SECRET not in stream.getvalue()
 
 
 @pytest.mark.requirement("FR-028", "FR-036")
-async def test_a_fault_shows_the_client_nothing(
-    breaking: ContractClient, configured: Configure
+async def test_exception_details_are_not_returned(
+    failing_client: ContractClient, configured: ConfigureLogging
 ) -> None:
     configured()
-    refused = await breaking.get("/faulty")
-    problem = assert_problem(refused, 500, "internal-error")
+    response = await failing_client.get("/faulty")
+    problem = assert_problem(response, 500, "internal-error")
     assert problem["detail"] == "The fault was logged under this request's id."
-    assert "ZeroDivision" not in refused.text
+    assert "ZeroDivision" not in response.text
 
 
 @pytest.mark.requirement("FR-041")
-async def test_a_fault_is_one_line_however_long_its_stack(
-    breaking: ContractClient, configured: Configure
+async def test_exception_is_one_line_with_a_long_stack(
+    failing_client: ContractClient, configured: ConfigureLogging
 ) -> None:
     stream = configured()
-    await breaking.get("/faulty")
-    assert [line["event"] for line in lines(stream)] == ["fault", "request"]
+    await failing_client.get("/faulty")
+    assert [entry["event"] for entry in lines(stream)] == ["fault", "request"]
 
 
-# --- the form ------------------------------------------------------------------------------------
+# --- log format ----------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-041")
 @pytest.mark.usefixtures("database")
-async def test_text_has_the_same_members(client: ContractClient, configured: Configure) -> None:
+async def test_text_format_has_the_same_fields(
+    client: ContractClient, configured: ConfigureLogging
+) -> None:
     stream = configured(LogFormat.TEXT)
     await client.get("/nope", headers={"X-Request-ID": "mine"})
-    (line,) = stream.getvalue().splitlines()
-    members = dict(part.split("=") for part in line.split("request ")[1].split())
-    assert float(members.pop("duration_ms")) > 0
-    assert members == {
+    (entry,) = stream.getvalue().splitlines()
+    keys = dict(part.split("=") for part in entry.split("request ")[1].split())
+    assert float(keys.pop("duration_ms")) > 0
+    assert keys == {
         "method": "GET",
         "request_id": "mine",
         "route": "None",
@@ -366,14 +372,14 @@ async def test_text_has_the_same_members(client: ContractClient, configured: Con
 
 
 @pytest.mark.requirement("FR-041")
-def test_the_lines_of_libraries_have_the_same_form(stream: LogFile) -> None:
+def test_library_log_entries_have_the_same_format(stream: LogFile) -> None:
     logging.getLogger("uvicorn.error").warning("Disk %s is full", "C:")
-    line = only(stream, "Disk C: is full")
-    assert set(line) == {"event", "level", "timestamp"}
-    assert line["level"] == "warning"
+    entry = only(stream, "Disk C: is full")
+    assert set(entry) == {"event", "level", "timestamp"}
+    assert entry["level"] == "warning"
 
 
 @pytest.mark.requirement("FR-041")
-def test_what_json_does_not_know_is_written_as_text(stream: LogFile) -> None:
+def test_values_without_json_form_are_logged_as_text(stream: LogFile) -> None:
     log.info("odd", value=UUID(ID), path=object)
     assert only(stream, "odd")["value"] == ID

@@ -1,4 +1,4 @@
-"""More requests than may be served at once, over real sockets."""
+"""More concurrent requests than the limit, over real sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from litestar.handlers import BaseRouteHandler
 from app.settings import Settings
 from tests.contract.test_responses import PLAIN
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import Live, read_response, request, served
+from tests.support.live import LiveServer, read_response, request, serve_in_thread
 from tests.support.process import eventually, execute
 
 pytestmark = [pytest.mark.requirement("FR-047"), pytest.mark.usefixtures("database")]
@@ -29,11 +29,11 @@ pytestmark = [pytest.mark.requirement("FR-047"), pytest.mark.usefixtures("databa
 ALICE = tasks_of("alice")
 JSON = "Content-Type: application/json"
 SMALL = b'{"title": "Buy milk"}'
-HELD = "X-Hold: 1"
+HOLD_HEADER = "X-Hold: 1"
 
 
 class Gate:
-    """A guard that keeps a request, where the request asks for it, until it is opened."""
+    """A guard that holds marked requests until it is opened."""
 
     def __init__(self) -> None:
         self.reached = Event()
@@ -48,12 +48,12 @@ class Gate:
 
 
 @contextmanager
-def full(settings: Settings) -> Iterator[tuple[Live, Gate]]:
-    """A service that may serve one request at once, and serves one."""
+def full(settings: Settings) -> Iterator[tuple[LiveServer, Gate]]:
+    """A service with a limit of one concurrent request, and one request in progress."""
     gate = Gate()
-    one = msgspec.structs.replace(settings, requests_at_once=1)
-    with served(one, guards=[gate]) as live, live.connected() as connection:
-        connection.sendall(request("GET", ALICE, HELD))
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=1)
+    with serve_in_thread(limited_settings, guards=[gate]) as live, live.connect() as connection:
+        connection.sendall(request("GET", ALICE, HOLD_HEADER))
         assert gate.reached.wait(10)
         yield live, gate
         gate.opened.set()
@@ -61,37 +61,43 @@ def full(settings: Settings) -> Iterator[tuple[Live, Gate]]:
 
 
 @pytest.fixture(scope="module")
-def overloaded(settings: Settings) -> Iterator[Live]:
+def overloaded(settings: Settings) -> Iterator[LiveServer]:
     with full(settings) as (live, _):
         yield live
 
 
-OTHERS = [operation for operation in PLAIN if operation not in {"getLiveness", "getReadiness"}]
+OTHER_REQUESTS = [
+    operation for operation in PLAIN if operation not in {"getLiveness", "getReadiness"}
+]
 
 
-@pytest.mark.parametrize("operation", OTHERS)
-def test_one_more_is_refused_at_once_whatever_it_asks(overloaded: Live, operation: str) -> None:
+@pytest.mark.parametrize("operation", OTHER_REQUESTS)
+def test_request_above_the_limit_is_immediately_rejected(
+    overloaded: LiveServer, operation: str
+) -> None:
     started = time.monotonic()
-    refused = overloaded.call(PLAIN[operation]["method"], PLAIN[operation]["url"])
+    response = overloaded.call(PLAIN[operation]["method"], PLAIN[operation]["url"])
     assert time.monotonic() - started < 1
-    assert_problem(refused, 503, "overloaded")
-    assert refused.headers["retry-after"] == "1"
+    assert_problem(response, 503, "overloaded")
+    assert response.headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("target", ["/livez", "/readyz"])
-def test_a_probe_is_answered_all_the_same(overloaded: Live, target: str, method: str) -> None:
+def test_health_check_is_not_rejected(overloaded: LiveServer, target: str, method: str) -> None:
     assert overloaded.call(method, target).is_success
 
 
 @pytest.mark.parametrize("target", ["/livez?", "/readyz/", "//livez"])
-def test_what_only_looks_like_a_probe_is_refused(overloaded: Live, target: str) -> None:
-    with overloaded.connected() as connection:
+def test_request_similar_to_a_health_check_is_rejected(overloaded: LiveServer, target: str) -> None:
+    with overloaded.connect() as connection:
         connection.sendall(request("GET", target))
         assert_problem(read_response(connection), 503, "overloaded")
 
 
-async def test_nothing_of_it_is_done(overloaded: Live, database: asyncpg.Connection) -> None:
+async def test_rejected_request_has_no_effect(
+    overloaded: LiveServer, database: asyncpg.Connection
+) -> None:
     assert overloaded.call("POST", ALICE, JSON, body=SMALL).status_code == 503
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
@@ -102,23 +108,23 @@ async def test_nothing_of_it_is_done(overloaded: Live, database: asyncpg.Connect
     [("X-Request-ID: mine",), ("X-Request-ID: a", "X-Request-ID: mine")],
     ids=["one", "the last of two"],
 )
-def test_a_refusal_has_the_id_that_the_request_brings(
-    overloaded: Live, fields: tuple[str, ...]
+def test_rejection_has_the_request_id_of_the_client(
+    overloaded: LiveServer, fields: tuple[str, ...]
 ) -> None:
-    refused = overloaded.call("GET", ALICE, *fields)
-    assert refused.headers["x-request-id"] == refused.json()["instance"] == "mine"
+    response = overloaded.call("GET", ALICE, *fields)
+    assert response.headers["x-request-id"] == response.json()["instance"] == "mine"
 
 
 @pytest.mark.requirement("FR-029")
-def test_a_refusal_has_an_id_of_its_own_where_the_request_brings_none(overloaded: Live) -> None:
+def test_rejection_without_request_id_gets_a_new_one(overloaded: LiveServer) -> None:
     ids = {overloaded.call("GET", ALICE, "X-Request-ID: a b").json()["instance"] for _ in range(2)}
     assert len(ids) == 2
     assert "a b" not in ids
 
 
 @pytest.mark.requirement("FR-030")
-def test_a_refused_head_has_no_body_and_the_connection_is_in_step(overloaded: Live) -> None:
-    with overloaded.connected() as connection:
+def test_rejected_head_has_no_body_and_keeps_the_connection(overloaded: LiveServer) -> None:
+    with overloaded.connect() as connection:
         connection.sendall(request("HEAD", ALICE))
         assert read_response(connection, "HEAD").status_code == 503
         connection.sendall(request("GET", "/livez"))
@@ -126,31 +132,33 @@ def test_a_refused_head_has_no_body_and_the_connection_is_in_step(overloaded: Li
 
 
 @pytest.mark.parametrize("later", [0, 10], ids=["at once", "in parts"])
-def test_the_body_of_a_refused_request_is_not_taken_for_another_request(
-    overloaded: Live, later: int
+def test_body_of_a_rejected_request_is_not_parsed_as_a_request(
+    overloaded: LiveServer, later: int
 ) -> None:
     body = b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n"
-    sent = request("POST", ALICE, JSON, body=body)
-    at = len(sent) - later
-    with overloaded.connected() as connection:
-        connection.sendall(sent[:at])
+    data = request("POST", ALICE, JSON, body=body)
+    at = len(data) - later
+    with overloaded.connect() as connection:
+        connection.sendall(data[:at])
         assert_problem(read_response(connection, "POST"), 503, "overloaded")
-        connection.sendall(sent[at:] + request("GET", "/livez"))
+        connection.sendall(data[at:] + request("GET", "/livez"))
         assert read_response(connection).json() == {"status": "alive"}
 
 
-@pytest.mark.parametrize("field", ["Expect: 100-continue", "Connection: close"])
-def test_a_connection_that_cannot_go_on_is_closed(overloaded: Live, field: str) -> None:
-    with overloaded.connected() as connection:
-        connection.sendall(request("POST", ALICE, JSON, field, "Content-Length: 21"))
-        refused = read_response(connection, "POST")
+@pytest.mark.parametrize("header", ["Expect: 100-continue", "Connection: close"])
+def test_rejection_closes_a_connection_that_cannot_continue(
+    overloaded: LiveServer, header: str
+) -> None:
+    with overloaded.connect() as connection:
+        connection.sendall(request("POST", ALICE, JSON, header, "Content-Length: 21"))
+        response = read_response(connection, "POST")
         assert connection.recv(1) == b""
-    assert_problem(refused, 503, "overloaded")
-    assert refused.headers["connection"] == "close"
+    assert_problem(response, 503, "overloaded")
+    assert response.headers["connection"] == "close"
 
 
-def test_a_refused_connection_is_served_when_there_is_room(settings: Settings) -> None:
-    with full(settings) as (live, gate), live.connected() as connection:
+def test_rejected_connection_is_served_below_the_limit(settings: Settings) -> None:
+    with full(settings) as (live, gate), live.connect() as connection:
         connection.sendall(request("GET", ALICE))
         assert read_response(connection).status_code == 503
         gate.opened.set()
@@ -163,17 +171,17 @@ def test_a_refused_connection_is_served_when_there_is_room(settings: Settings) -
 
 
 @pytest.mark.requirement("FR-031")
-def test_a_page_of_an_allowed_origin_may_read_the_refusal(settings: Settings) -> None:
+def test_rejection_is_readable_from_allowed_origin(settings: Settings) -> None:
     allowed = msgspec.structs.replace(settings, cors_origins=("https://a.test",))
     with full(allowed) as (live, _):
-        refused = live.call("GET", ALICE, "Origin: https://a.test")
-    assert refused.status_code == 503
-    assert refused.headers["access-control-allow-origin"] == "https://a.test"
+        response = live.call("GET", ALICE, "Origin: https://a.test")
+    assert response.status_code == 503
+    assert response.headers["access-control-allow-origin"] == "https://a.test"
 
 
-def test_a_client_that_is_slow_with_its_body_takes_no_place(settings: Settings) -> None:
-    one = msgspec.structs.replace(settings, requests_at_once=1)
-    with served(one) as live, live.connected() as slow:
+def test_slow_request_body_does_not_count_against_the_limit(settings: Settings) -> None:
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=1)
+    with serve_in_thread(limited_settings) as live, live.connect() as slow:
         slow.sendall(request("POST", ALICE, JSON, "Content-Length: 21") + SMALL[:5])
         time.sleep(0.2)
         assert live.call("GET", ALICE).status_code == 200
@@ -181,45 +189,45 @@ def test_a_client_that_is_slow_with_its_body_takes_no_place(settings: Settings) 
         assert read_response(slow, "POST").status_code == 201
 
 
-def test_a_request_that_needs_no_body_takes_a_place_without_it(settings: Settings) -> None:
+def test_request_without_body_counts_against_the_limit(settings: Settings) -> None:
     gate = Gate()
-    one = msgspec.structs.replace(settings, requests_at_once=1)
-    with served(one, guards=[gate]) as live, live.connected() as connection:
-        connection.sendall(request("GET", ALICE, HELD, "Content-Length: 1"))
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=1)
+    with serve_in_thread(limited_settings, guards=[gate]) as live, live.connect() as connection:
+        connection.sendall(request("GET", ALICE, HOLD_HEADER, "Content-Length: 1"))
         assert gate.reached.wait(10)
         assert live.call("GET", ALICE).status_code == 503
         gate.opened.set()
 
 
-# --- health checks, clients that vanish, and the time after a load -------------------------------
+# --- health checks, disconnected clients and recovery after overload -----------------------------
 
 
 def burst(connections: list[socket.socket], target: str = ALICE) -> list[int]:
-    """The status of a request on each of these connections, all sent before one is read."""
+    """Send a request on each connection, then read the statuses."""
     for connection in connections:
         connection.sendall(request("GET", target))
     return [read_response(connection).status_code for connection in connections]
 
 
 @contextmanager
-def connected(live: Live, number: int) -> Iterator[list[socket.socket]]:
+def connected(live: LiveServer, number: int) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(live.connected()) for _ in range(number)]
+        yield [stack.enter_context(live.connect()) for _ in range(number)]
 
 
 def test_health_checks_do_not_count(settings: Settings) -> None:
-    one = msgspec.structs.replace(settings, requests_at_once=1)
-    ended, checks = Event(), Counter[int]()
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=1)
+    closed, checks = Event(), Counter[int]()
 
-    def check_again_and_again(connections: list[socket.socket]) -> None:
-        while not ended.is_set():
+    def repeat_health_checks(connections: list[socket.socket]) -> None:
+        while not closed.is_set():
             checks.update(burst(connections, "/readyz"))
 
-    with served(one) as live, connected(live, 32) as checking:
-        thread = Thread(target=check_again_and_again, args=[checking])
+    with serve_in_thread(limited_settings) as live, connected(live, 32) as checking:
+        thread = Thread(target=repeat_health_checks, args=[checking])
         thread.start()
         statuses = Counter(live.call("GET", ALICE).status_code for _ in range(50))
-        ended.set()
+        closed.set()
         thread.join()
     assert statuses == {200: 50}
     assert checks[200] >= 32
@@ -239,42 +247,42 @@ BEGINNINGS = {
     "after a health check": request("GET", "/readyz") + request("GET", ALICE),
     "after a request": request("GET", ALICE),
     "in a pipeline": request("GET", ALICE) * 16,
-    "while its request is handled": request("GET", ALICE, HELD),
-    "behind a request that is handled": request("GET", ALICE, HELD) + request("GET", ALICE),
+    "while its request is handled": request("GET", ALICE, HOLD_HEADER),
+    "behind a request that is handled": request("GET", ALICE, HOLD_HEADER) + request("GET", ALICE),
 }
 
 
-@pytest.mark.parametrize("sent", BEGINNINGS.values(), ids=BEGINNINGS)
+@pytest.mark.parametrize("data", BEGINNINGS.values(), ids=BEGINNINGS)
 @pytest.mark.parametrize("wait", [0.0, 0.2], ids=["at once", "later"])
-def test_a_client_that_vanishes_leaves_the_limit_as_it_was(
-    settings: Settings, database_url: str, sent: bytes, wait: float
+def test_disconnected_client_releases_its_slot(
+    settings: Settings, database_url: str, data: bytes, wait: float
 ) -> None:
-    execute(database_url, BIG)  # so that not all responses to a pipeline can be sent
+    execute(database_url, BIG)  # the responses do not fit into the socket buffers
     gate = Gate()
-    one = msgspec.structs.replace(settings, requests_at_once=1)
-    with served(one, guards=[gate]) as live:
-        with live.connected() as connection:
-            connection.sendall(sent)
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=1)
+    with serve_in_thread(limited_settings, guards=[gate]) as live:
+        with live.connect() as connection:
+            connection.sendall(data)
             time.sleep(wait)
-            # The connection is reset, so that nothing of it is left at the service.
+            # Reset the connection, so that the service drops all its data.
             linger = struct.pack("ii", 1, 0)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         gate.opened.set()
         eventually(lambda: live.call("GET", f"{ALICE}?limit=1").status_code == 200)
         gate.opened.clear()
         gate.reached.clear()
-        with live.connected() as connection:  # and there is room for no more than one
-            connection.sendall(request("GET", f"{ALICE}?limit=1", HELD))
+        with live.connect() as connection:  # the limit is one request
+            connection.sendall(request("GET", f"{ALICE}?limit=1", HOLD_HEADER))
             assert gate.reached.wait(10)
             assert live.call("GET", ALICE).status_code == 503
             gate.opened.set()
             assert read_response(connection).status_code == 200
 
 
-def test_after_a_load_and_a_second_bursts_within_the_limit_are_served(settings: Settings) -> None:
-    few = msgspec.structs.replace(settings, requests_at_once=6)
+def test_bursts_are_served_a_second_after_overload(settings: Settings) -> None:
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=6)
     during, after = Counter[int](), Counter[int]()
-    with served(few) as live, connected(live, 48) as clients:
+    with serve_in_thread(limited_settings) as live, connected(live, 48) as clients:
         started = time.monotonic()
         while time.monotonic() < started + 1:
             during.update(burst(clients))
@@ -285,15 +293,15 @@ def test_after_a_load_and_a_second_bursts_within_the_limit_are_served(settings: 
     assert after == {200: 120}
 
 
-def test_a_browser_is_not_rejected_for_an_earlier_load_though_it_does_not_pause(
+def test_client_without_pauses_is_served_after_overload(
     settings: Settings,
 ) -> None:
-    few = msgspec.structs.replace(settings, requests_at_once=6)
-    with served(few) as live, connected(live, 48) as clients:
+    limited_settings = msgspec.structs.replace(settings, max_concurrent_requests=6)
+    with serve_in_thread(limited_settings) as live, connected(live, 48) as clients:
         started = time.monotonic()
         while time.monotonic() < started + 1:
             burst(clients)
-        ended = time.monotonic()
-        while time.monotonic() < ended + 1:
+        ended_at = time.monotonic()
+        while time.monotonic() < ended_at + 1:
             burst(clients[:6])
         assert Counter(burst(clients[:6]) == [200] * 6 for _ in range(20)) == {True: 20}

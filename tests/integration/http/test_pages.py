@@ -1,4 +1,4 @@
-"""The pages for people: `/`, `/docs` and `/problems/...`."""
+"""The HTML pages: `/`, `/docs` and `/problems/...`."""
 
 from __future__ import annotations
 
@@ -33,39 +33,39 @@ async def client(app: HTTPMiddleware) -> AsyncIterator[Browser]:
         yield opened
 
 
-# --- the contract's page -------------------------------------------------------------------------
+# --- API documentation ---------------------------------------------------------------------------
 
 
-async def test_the_root_leads_to_the_docs(client: ContractClient) -> None:
-    answered = await client.get("/")
-    assert answered.status_code == 302
-    assert answered.headers["location"] == "/docs"
+async def test_root_redirects_to_the_docs(client: ContractClient) -> None:
+    response = await client.get("/")
+    assert response.status_code == 302
+    assert response.headers["location"] == "/docs"
 
 
 class References(HTMLParser):
-    """Collects what a page loads."""
+    """Collects the URLs that a page loads."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.urls: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, Any]]) -> None:
-        self.found += [value for name, value in attrs if name in {"src", "href"} and tag != "a"]
+        self.urls += [value for name, value in attrs if name in {"src", "href"} and tag != "a"]
 
 
-async def test_the_page_is_html_that_reads_the_contract(client: ContractClient) -> None:
-    got = await client.get("/docs")
-    assert got.status_code == 200
-    assert got.headers["content-type"] == "text/html; charset=utf-8"
+async def test_docs_page_loads_the_openapi_document(client: ContractClient) -> None:
+    response = await client.get("/docs")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
     script = await client.get("/docs/assets/docs.js")
     assert "'/openapi.json'" in script.text
 
 
-async def test_the_page_needs_no_other_host(client: ContractClient) -> None:
+async def test_docs_page_needs_no_other_host(client: ContractClient) -> None:
     page = (await client.get("/docs")).text
     references = References()
     references.feed(page)
-    assert sorted(references.found) == [
+    assert sorted(references.urls) == [
         "/docs/assets/docs.js",
         "/docs/assets/swagger-ui-bundle.js",
         "/docs/assets/swagger-ui.css",
@@ -74,7 +74,7 @@ async def test_the_page_needs_no_other_host(client: ContractClient) -> None:
     assert re.findall(r"(?:https?:)?//[a-z]", page) == []
 
 
-async def test_the_style_sheet_loads_nothing_from_elsewhere(client: ContractClient) -> None:
+async def test_style_sheet_needs_no_other_host(client: ContractClient) -> None:
     style = (await client.get("/docs/assets/swagger-ui.css")).text
     loaded = re.findall(r"url\(\s*['\"]?([^'\")]{5})", style)
     assert set(loaded) <= {"data:"}
@@ -82,44 +82,45 @@ async def test_the_style_sheet_loads_nothing_from_elsewhere(client: ContractClie
 
 
 @pytest.mark.parametrize(("name", "media_type"), MEDIA_TYPES.items())
-async def test_every_file_of_the_page_is_there(
+async def test_every_asset_of_the_docs_page_exists(
     client: ContractClient, name: str, media_type: str
 ) -> None:
-    got = await client.get(f"/docs/assets/{name}")
-    assert got.status_code == 200
-    assert got.headers["content-type"] == media_type
-    assert int(got.headers["content-length"]) == len(got.content) > 1_000
+    response = await client.get(f"/docs/assets/{name}")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == media_type
+    assert int(response.headers["content-length"]) == len(response.content) > 1_000
 
 
 @pytest.mark.parametrize("name", MEDIA_TYPES)
-async def test_a_file_that_is_known_already_is_not_sent_again(
-    client: ContractClient, name: str
-) -> None:
-    got = await client.get(f"/docs/assets/{name}")
-    known = {"If-None-Match": got.headers["etag"]}
-    again = await client.get(f"/docs/assets/{name}", headers=known)
-    assert again.status_code == 304
-    assert again.headers["etag"] == got.headers["etag"]
-    assert again.content == b""
+async def test_cached_asset_is_304(client: ContractClient, name: str) -> None:
+    response = await client.get(f"/docs/assets/{name}")
+    known = {"If-None-Match": response.headers["etag"]}
+    second = await client.get(f"/docs/assets/{name}", headers=known)
+    assert second.status_code == 304
+    assert second.headers["etag"] == response.headers["etag"]
+    assert second.content == b""
     other = await client.get(f"/docs/assets/{name}", headers={"If-None-Match": '"other"'})
     assert other.status_code == 200
 
 
 @pytest.mark.parametrize("name", MEDIA_TYPES)
-def test_the_tag_of_a_file_is_made_of_its_content(name: str, tmp_path: Path) -> None:
+def test_asset_etag_depends_on_its_content(name: str, tmp_path: Path) -> None:
     copy = tmp_path / name
     copy.write_bytes(ASSETS[name].content)
-    os.utime(copy, (0, 0))  # as on a replica that was installed at another time
+    os.utime(copy, (0, 0))  # like on a replica that was installed at another time
     assert Asset(copy, "text/plain").etag == ASSETS[name].etag
     copy.write_bytes(ASSETS[name].content + b" ")
     assert Asset(copy, "text/plain").etag != ASSETS[name].etag
 
 
 @pytest.mark.parametrize("path", ["/docs", "/problems/invalid-body"])
-async def test_a_page_runs_the_services_own_scripts_only(client: ContractClient, path: str) -> None:
-    got = await client.get(path)
+async def test_content_security_policy_allows_own_scripts_only(
+    client: ContractClient, path: str
+) -> None:
+    response = await client.get(path)
     policy = dict(
-        directive.split(" ", 1) for directive in got.headers["content-security-policy"].split("; ")
+        directive.split(" ", 1)
+        for directive in response.headers["content-security-policy"].split("; ")
     )
     assert policy == {
         "default-src": "'none'",
@@ -131,7 +132,7 @@ async def test_a_page_runs_the_services_own_scripts_only(client: ContractClient,
         "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
-    assert re.findall(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", got.text) == []
+    assert re.findall(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", response.text) == []
 
 
 @pytest.mark.requirement("FR-022", "FR-027")
@@ -156,52 +157,59 @@ async def test_a_page_runs_the_services_own_scripts_only(client: ContractClient,
     ],
     ids=lambda name: name[:24],
 )
-async def test_a_file_that_is_not_there_is_404(client: ContractClient, name: str) -> None:
-    refused = await client.get(f"/docs/assets/{name}")
-    assert_problem(refused, 404, "path-not-found")
+async def test_missing_asset_is_404(client: ContractClient, name: str) -> None:
+    response = await client.get(f"/docs/assets/{name}")
+    assert_problem(response, 404, "path-not-found")
 
 
-# --- the pages of the problems -------------------------------------------------------------------
+# --- problem types -------------------------------------------------------------------------------
 
 
-def slug_of(kind: type[ProblemError]) -> str:
-    """The last part of a kind's type."""
-    return kind.type.removeprefix("/problems/")
+def slug_of(problem_type: type[ProblemError]) -> str:
+    """Return the last path segment of a problem type."""
+    return problem_type.type.removeprefix("/problems/")
 
 
-def test_every_kind_of_problem_has_a_meaning_and_advice(contract: OpenAPIDocument) -> None:
-    slugs = {slug_of(kind) for kind in PROBLEM_TYPES}
+def test_every_problem_type_has_a_description_and_advice(contract: OpenAPIDocument) -> None:
+    slugs = {slug_of(problem_type) for problem_type in PROBLEM_TYPES}
     assert set(contract.problems) == slugs
-    assert all(kind.advice for kind in PROBLEM_TYPES)
+    assert all(problem_type.advice for problem_type in PROBLEM_TYPES)
 
 
-@pytest.mark.parametrize("kind", PROBLEM_TYPES, ids=slug_of)
-async def test_the_type_of_a_problem_is_a_page(
-    client: ContractClient, contract: OpenAPIDocument, kind: type[ProblemError]
+@pytest.mark.parametrize("problem", PROBLEM_TYPES, ids=slug_of)
+async def test_problem_type_is_a_page(
+    client: ContractClient, contract: OpenAPIDocument, problem: type[ProblemError]
 ) -> None:
-    got = await client.get(kind.type)
-    assert got.status_code == 200
-    assert got.headers["content-type"] == "text/html; charset=utf-8"
-    text = re.sub(r"<[^>]*>", "", got.text).replace("&#x27;", "'")
-    assert f"{kind.type}, HTTP status {int(kind.status)} {REASON_PHRASES[kind.status]}" in text
-    for part in (kind.title, contract.problems[slug_of(kind)][1:], kind.advice):
+    response = await client.get(problem.type)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    text = re.sub(r"<[^>]*>", "", response.text).replace("&#x27;", "'")
+    assert (
+        f"{problem.type}, HTTP status {int(problem.status)} {REASON_PHRASES[problem.status]}"
+        in text
+    )
+    for part in (
+        problem.title,
+        contract.problems[slug_of(problem)][1:],
+        problem.advice,
+    ):
         assert part.replace("`", "") in text
 
 
 @pytest.mark.usefixtures("database")
-async def test_the_type_in_a_problem_leads_to_its_page(client: ContractClient) -> None:
-    refused = await client.get(f"{tasks_of('alice')}?x=1")
-    page = await client.get(refused.json()["type"])
-    assert f"<h1>{refused.json()['title']}</h1>" in page.text
+async def test_type_of_a_returned_problem_is_a_page(client: ContractClient) -> None:
+    response = await client.get(f"{tasks_of('alice')}?x=1")
+    page = await client.get(response.json()["type"])
+    assert f"<h1>{response.json()['title']}</h1>" in page.text
 
 
 @pytest.mark.parametrize(
     "slug", ["nope", "Overloaded", "<script>", "%3Cscript%3E", "overloaded/x", "about:blank", "%ff"]
 )
-async def test_a_problem_that_there_is_not_is_404(client: ContractClient, slug: str) -> None:
+async def test_unknown_problem_type_is_404(client: ContractClient, slug: str) -> None:
     assert_problem(await client.get(f"/problems/{slug}"), 404, "path-not-found")
 
 
-def test_the_pages_are_no_operations(contract: OpenAPIDocument) -> None:
+def test_pages_are_not_operations(contract: OpenAPIDocument) -> None:
     assert {"/", "/docs", "/problems/{slug}"} & set(contract.document["paths"]) == set()
     assert (DOCS_DIR / "docs.html").is_file()

@@ -1,4 +1,4 @@
-"""What can be composed into the application from outside, and that the contract holds still."""
+"""Plug-in guards, middleware and routes: the contract still applies."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ ALICE = tasks_of("alice")
 TASK = f"{ALICE}/0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
 WHOLE = {"title": "Buy milk", "description": None, "completed": False}
 TOKENS = {"Bearer a1": "alice", "Bearer b2": "bob"}
-AS_ALICE = {"Authorization": "Bearer a1"}
-AS_BOB = {"Authorization": "Bearer b2"}
+ALICE_HEADERS = {"Authorization": "Bearer a1"}
+BOB_HEADERS = {"Authorization": "Bearer b2"}
 REQUESTS: dict[str, tuple[str, str, Any]] = {
     "listTasks": ("GET", ALICE, None),
     "createTask": ("POST", ALICE, {"title": "Buy milk"}),
@@ -46,10 +46,10 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
 }
 
 
-async def own_tasks_only(
+async def require_own_tasks(
     connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
 ) -> None:
-    """A component such as authentication brings: who the caller is, and what they may use."""
+    """A guard as in an authentication plug-in: it identifies and authorizes the caller."""
     user = connection.path_params.get("user_id")
     if user is None:
         return
@@ -67,13 +67,13 @@ async def composed(settings: Settings, **parts: Any) -> AsyncIterator[ContractCl
 
 
 @pytest.fixture
-async def guarded(
+async def guarded_client(
     settings: Settings, database: asyncpg.Connection
 ) -> AsyncIterator[ContractClient]:
     """A client of the application with the guard; Alice has one task."""
-    async with composed(settings, guards=[own_tasks_only]) as client:
-        made = await client.put(TASK, json=WHOLE, headers=AS_ALICE)
-        assert made.status_code == 201
+    async with composed(settings, guards=[require_own_tasks]) as client:
+        response = await client.put(TASK, json=WHOLE, headers=ALICE_HEADERS)
+        assert response.status_code == 201
         assert await database.fetchval("SELECT user_id FROM tasks") == "alice"
         yield client
 
@@ -88,16 +88,16 @@ async def ask(client: ContractClient, operation: str, **headers: str) -> httpx.R
 
 @pytest.mark.requirement("FR-042", "FR-020")
 @pytest.mark.parametrize("operation", REQUESTS)
-async def test_the_user_of_the_token_is_served(guarded: ContractClient, operation: str) -> None:
-    assert (await ask(guarded, operation, **AS_ALICE)).is_success
+async def test_user_of_the_token_is_served(guarded_client: ContractClient, operation: str) -> None:
+    assert (await ask(guarded_client, operation, **ALICE_HEADERS)).is_success
 
 
 @pytest.mark.requirement("FR-042", "FR-020", "FR-027")
 @pytest.mark.parametrize("operation", REQUESTS)
-async def test_a_caller_without_a_token_is_refused_with_a_problem(
-    guarded: ContractClient, database: asyncpg.Connection, operation: str
+async def test_request_without_token_gets_a_problem(
+    guarded_client: ContractClient, database: asyncpg.Connection, operation: str
 ) -> None:
-    response = await ask(guarded, operation)
+    response = await ask(guarded_client, operation)
     assert response.json() == {
         "type": "about:blank",
         "title": "Unauthorized",
@@ -113,11 +113,11 @@ async def test_a_caller_without_a_token_is_refused_with_a_problem(
 
 @pytest.mark.requirement("FR-042", "FR-020", "FR-027")
 @pytest.mark.parametrize("operation", REQUESTS)
-async def test_the_tasks_of_another_user_are_refused_with_a_problem(
-    guarded: ContractClient, database: asyncpg.Connection, operation: str
+async def test_tasks_of_another_user_get_a_problem(
+    guarded_client: ContractClient, database: asyncpg.Connection, operation: str
 ) -> None:
     before = await database.fetch("SELECT * FROM tasks")
-    response = await ask(guarded, operation, **AS_BOB)
+    response = await ask(guarded_client, operation, **BOB_HEADERS)
     assert response.json() == {
         "type": "about:blank",
         "title": "Forbidden",
@@ -132,23 +132,23 @@ async def test_the_tasks_of_another_user_are_refused_with_a_problem(
 
 
 @pytest.mark.requirement("FR-042", "FR-030")
-async def test_head_is_refused_as_get_is(guarded: ContractClient) -> None:
-    assert (await guarded.head(TASK, headers=AS_BOB)).status_code == 403
+async def test_head_is_rejected_like_get(guarded_client: ContractClient) -> None:
+    assert (await guarded_client.head(TASK, headers=BOB_HEADERS)).status_code == 403
 
 
 @pytest.mark.requirement("FR-042")
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.yaml", "/openapi.json"])
-async def test_what_belongs_to_no_user_is_left_open(guarded: ContractClient, path: str) -> None:
-    assert (await guarded.get(path)).status_code == 200
+async def test_paths_without_a_user_are_public(guarded_client: ContractClient, path: str) -> None:
+    assert (await guarded_client.get(path)).status_code == 200
 
 
 @pytest.mark.requirement("FR-042", "FR-027")
-async def test_header_fields_of_a_refusal_are_kept(settings: Settings) -> None:
+async def test_headers_of_a_guard_rejection_are_kept(settings: Settings) -> None:
     async def challenge(*_: object) -> None:
         raise NotAuthorizedException(headers={"WWW-Authenticate": "Bearer"})
 
     app = create_app(settings, guards=[challenge])
-    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
         response = await client.get(ALICE)
     assert response.status_code == 401
@@ -162,7 +162,7 @@ async def test_header_fields_of_a_refusal_are_kept(settings: Settings) -> None:
     [NotFoundException("Not here."), ClientException("Not so.")],
     ids=lambda exception: type(exception).__name__,
 )
-async def test_a_refusal_in_the_routers_own_words_is_the_components(
+async def test_guard_rejection_similar_to_the_router_is_kept(
     settings: Settings, exception: HTTPException
 ) -> None:
     def refuse(*_: object) -> None:
@@ -176,7 +176,7 @@ async def test_a_refusal_in_the_routers_own_words_is_the_components(
 
 
 @pytest.mark.requirement("FR-042", "FR-028", "FR-036")
-async def test_a_component_that_fails_is_500_without_its_words(settings: Settings) -> None:
+async def test_failing_plugin_is_500_without_its_message(settings: Settings) -> None:
     def fail(*_: object) -> None:
         raise HTTPException("private words", status_code=502)
 
@@ -189,8 +189,8 @@ async def test_a_component_that_fails_is_500_without_its_words(settings: Setting
 # --- middleware and route handlers -------------------------------------------------------------
 
 
-def admits_bob_alone(app: ASGIApp) -> ASGIApp:
-    """Middleware, as a component may bring it: the header stands for whatever it knows."""
+def admit_only_bob(app: ASGIApp) -> ASGIApp:
+    """Middleware that rejects requests without the token of Bob."""
 
     async def check(scope: Scope, receive: Receive, send: Send) -> None:
         if (b"authorization", b"Bearer b2") not in scope["headers"]:
@@ -200,16 +200,16 @@ def admits_bob_alone(app: ASGIApp) -> ASGIApp:
     return check
 
 
-def counts_responses(counts: list[object]) -> Callable[[ASGIApp], ASGIApp]:
-    """Middleware that sees each response's status."""
+def record_statuses(counts: list[object]) -> Callable[[ASGIApp], ASGIApp]:
+    """Middleware that records the statuses of responses."""
 
     def wrap(app: ASGIApp) -> ASGIApp:
         async def watch(scope: Scope, receive: Receive, send: Send) -> None:
-            async def sent(message: Message) -> None:
+            async def send_and_record(message: Message) -> None:
                 counts.extend(value for key, value in message.items() if key == "status")
                 await send(message)
 
-            await app(scope, receive, sent)
+            await app(scope, receive, send_and_record)
 
         return watch
 
@@ -219,22 +219,22 @@ def counts_responses(counts: list[object]) -> Callable[[ASGIApp], ASGIApp]:
 @pytest.mark.requirement("FR-042")
 async def test_middleware_sees_requests_and_responses(settings: Settings) -> None:
     counts: list[object] = []
-    async with composed(settings, middleware=[counts_responses(counts)]) as client:
+    async with composed(settings, middleware=[record_statuses(counts)]) as client:
         await client.get(ALICE)
         await client.get(TASK)
     assert counts == [200, 404]
 
 
 @pytest.mark.requirement("FR-042", "FR-027")
-async def test_what_middleware_refuses_is_a_problem(settings: Settings) -> None:
-    async with composed(settings, middleware=[admits_bob_alone]) as client:
-        refused = await client.get(ALICE, headers=AS_ALICE)
-        served = await client.get(ALICE, headers=AS_BOB)
-    assert_problem_of_component(refused, 403, "Only Bob.")
+async def test_middleware_rejection_is_a_problem(settings: Settings) -> None:
+    async with composed(settings, middleware=[admit_only_bob]) as client:
+        response = await client.get(ALICE, headers=ALICE_HEADERS)
+        served = await client.get(ALICE, headers=BOB_HEADERS)
+    assert_plugin_problem(response, 403, "Only Bob.")
     assert served.status_code == 200
 
 
-def assert_problem_of_component(response: httpx.Response, status: int, detail: str) -> None:
+def assert_plugin_problem(response: httpx.Response, status: int, detail: str) -> None:
     assert response.status_code == status
     assert response.json()["type"] == "about:blank"
     assert response.json()["detail"] == detail
@@ -242,24 +242,26 @@ def assert_problem_of_component(response: httpx.Response, status: int, detail: s
 
 @get("/whoami", media_type=MediaType.TEXT)
 async def whoami(request: Request[Any, Any, Any]) -> str:
-    """A route of a component's own."""
+    """A plug-in route."""
     return TOKENS[request.headers["authorization"]]
 
 
 @pytest.fixture
-async def extended(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application with a route of a component's; the contract knows it not."""
+async def client_with_route(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application with a plug-in route that is not in the contract."""
     async with running(create_app(settings, route_handlers=[whoami])) as app:
-        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
         async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
             yield client
 
 
 @pytest.mark.requirement("FR-042", "FR-029")
-async def test_a_route_of_its_own_is_served_with_every_header_field(
-    extended: httpx.AsyncClient,
+async def test_plugin_route_has_the_common_headers(
+    client_with_route: httpx.AsyncClient,
 ) -> None:
-    response = await extended.get("/whoami", headers={**AS_ALICE, "X-Request-ID": "mine"})
+    response = await client_with_route.get(
+        "/whoami", headers={**ALICE_HEADERS, "X-Request-ID": "mine"}
+    )
     assert (response.status_code, response.text) == (200, "alice")
     assert response.headers["x-request-id"] == "mine"
     assert response.headers["x-content-type-options"] == "nosniff"
@@ -267,39 +269,41 @@ async def test_a_route_of_its_own_is_served_with_every_header_field(
 
 
 @pytest.mark.requirement("FR-042", "FR-030")
-async def test_a_route_of_its_own_has_head_and_options_and_405(extended: httpx.AsyncClient) -> None:
-    assert (await extended.head("/whoami", headers=AS_ALICE)).content == b""
-    options = await extended.options("/whoami")
-    refused = await extended.post("/whoami")
-    assert (options.status_code, refused.status_code) == (204, 405)
-    assert options.headers["allow"] == refused.headers["allow"] == "GET, HEAD, OPTIONS"
+async def test_plugin_route_supports_head_options_and_405(
+    client_with_route: httpx.AsyncClient,
+) -> None:
+    assert (await client_with_route.head("/whoami", headers=ALICE_HEADERS)).content == b""
+    options = await client_with_route.options("/whoami")
+    response = await client_with_route.post("/whoami")
+    assert (options.status_code, response.status_code) == (204, 405)
+    assert options.headers["allow"] == response.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 @pytest.mark.requirement("FR-042", "FR-036")
-async def test_a_fault_in_a_route_of_its_own_is_a_problem(extended: httpx.AsyncClient) -> None:
-    response = await extended.get("/whoami", headers={"Authorization": "unknown"})
+async def test_error_in_a_plugin_route_is_a_problem(client_with_route: httpx.AsyncClient) -> None:
+    response = await client_with_route.get("/whoami", headers={"Authorization": "unknown"})
     assert_problem(response, 500, "internal-error")
 
 
 @get("/api/v1/users/{user_id:str}/tasks", operation_id="listTasks")
-async def shadow_of_a_path() -> None: ...
+async def route_on_a_contract_path() -> None: ...
 
 
 @get("/api/v1/users/{name:str}/tasks", operation_id="other")
-async def shadow_under_another_name() -> None: ...
+async def route_with_another_parameter_name() -> None: ...
 
 
 @post("/livez", operation_id="createTask")
-async def another_method_of_a_path() -> None: ...
+async def other_method_on_a_contract_path() -> None: ...
 
 
 @pytest.mark.requirement("FR-042", "FR-043")
 @pytest.mark.parametrize(
     "handler",
-    [shadow_of_a_path, shadow_under_another_name, another_method_of_a_path],
+    [route_on_a_contract_path, route_with_another_parameter_name, other_method_on_a_contract_path],
     ids=["the same", "another parameter", "another method"],
 )
-def test_a_route_on_a_path_of_the_contract_is_refused_at_the_start(
+def test_plugin_route_on_a_contract_path_stops_startup(
     settings: Settings, handler: ControllerRouterHandler
 ) -> None:
     with pytest.raises((RouteMismatchError, ImproperlyConfiguredException), match=r"/tasks|/livez"):
@@ -307,16 +311,19 @@ def test_a_route_on_a_path_of_the_contract_is_refused_at_the_start(
 
 
 @pytest.mark.requirement("FR-042", "FR-043")
-def test_every_route_on_a_path_of_the_contract_is_named(settings: Settings) -> None:
+def test_all_conflicting_routes_are_reported(settings: Settings) -> None:
     with pytest.raises(RouteMismatchError) as raised:
-        create_app(settings, route_handlers=[shadow_under_another_name, another_method_of_a_path])
+        create_app(
+            settings,
+            route_handlers=[route_with_another_parameter_name, other_method_on_a_contract_path],
+        )
     assert str(raised.value).splitlines() == [
         "GET /api/v1/users/{name}/tasks (other) stands on a path of the contract",
         "POST /livez (createTask) stands on a path of the contract",
     ]
 
 
-# --- the contract is held against the routes ---------------------------------------------------
+# --- routes are checked against the contract ---------------------------------------------------
 
 
 def renamed_path(paths: dict[str, Any]) -> None:
@@ -347,37 +354,37 @@ def renamed_parameter(paths: dict[str, Any]) -> None:
     paths["/api/v1/users/{user}/tasks"] = paths.pop("/api/v1/users/{user_id}/tasks")
 
 
-IN_THE_CODE = "is in the code alone"
-IN_THE_CONTRACT = "is in the contract alone"
-LIVENESS = f"GET /livez (getLiveness) {IN_THE_CODE}"
+EXTRA_IN_CODE = "is in the code alone"
+EXTRA_IN_CONTRACT = "is in the contract alone"
+LIVENESS = f"GET /livez (getLiveness) {EXTRA_IN_CODE}"
 
 
 @pytest.mark.requirement("FR-043")
 @pytest.mark.parametrize(
     ("edit", "differences"),
     [
-        (renamed_path, [f"GET /alive (getLiveness) {IN_THE_CONTRACT}", LIVENESS]),
+        (renamed_path, [f"GET /alive (getLiveness) {EXTRA_IN_CONTRACT}", LIVENESS]),
         (removed_path, [LIVENESS]),
-        (added_path, [f"GET /alive (isAlive) {IN_THE_CONTRACT}"]),
-        (other_method, [f"POST /livez (getLiveness) {IN_THE_CONTRACT}", LIVENESS]),
+        (added_path, [f"GET /alive (isAlive) {EXTRA_IN_CONTRACT}"]),
+        (other_method, [f"POST /livez (getLiveness) {EXTRA_IN_CONTRACT}", LIVENESS]),
         (
             removed_method,
-            [f"DELETE /api/v1/users/{{user_id}}/tasks/{{task_id}} (deleteTask) {IN_THE_CODE}"],
+            [f"DELETE /api/v1/users/{{user_id}}/tasks/{{task_id}} (deleteTask) {EXTRA_IN_CODE}"],
         ),
-        (renamed_operation, [f"GET /livez (isAlive) {IN_THE_CONTRACT}", LIVENESS]),
+        (renamed_operation, [f"GET /livez (isAlive) {EXTRA_IN_CONTRACT}", LIVENESS]),
         (
             renamed_parameter,
             [
-                f"GET /api/v1/users/{{user}}/tasks (listTasks) {IN_THE_CONTRACT}",
-                f"POST /api/v1/users/{{user}}/tasks (createTask) {IN_THE_CONTRACT}",
-                f"GET /api/v1/users/{{user_id}}/tasks (listTasks) {IN_THE_CODE}",
-                f"POST /api/v1/users/{{user_id}}/tasks (createTask) {IN_THE_CODE}",
+                f"GET /api/v1/users/{{user}}/tasks (listTasks) {EXTRA_IN_CONTRACT}",
+                f"POST /api/v1/users/{{user}}/tasks (createTask) {EXTRA_IN_CONTRACT}",
+                f"GET /api/v1/users/{{user_id}}/tasks (listTasks) {EXTRA_IN_CODE}",
+                f"POST /api/v1/users/{{user_id}}/tasks (createTask) {EXTRA_IN_CODE}",
             ],
         ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_service_whose_routes_are_not_the_contracts_does_not_start(
+def test_routes_that_differ_from_the_contract_stop_startup(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     edit: Callable[[dict[str, Any]], None],
@@ -393,24 +400,22 @@ def test_a_service_whose_routes_are_not_the_contracts_does_not_start(
 
 
 @pytest.mark.requirement("FR-043")
-def test_a_service_whose_routes_are_the_contracts_starts(
-    settings: Settings, contract: OpenAPIDocument
-) -> None:
+def test_routes_equal_to_the_contract_start(settings: Settings, contract: OpenAPIDocument) -> None:
     assert len(contract.operations()) == 10
     create_app(settings)
 
 
 @asgi("/stream", copy_scope=True)
 async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-    """A bare ASGI application of a component's."""
+    """A plain ASGI application."""
     await Response("streamed", media_type=MediaType.TEXT).to_asgi_response(
         app=None, request=Request(scope)
     )(scope, receive, send)
 
 
 @pytest.mark.requirement("FR-042")
-async def test_a_bare_asgi_application_can_be_composed_in(settings: Settings) -> None:
+async def test_asgi_application_can_be_mounted(settings: Settings) -> None:
     async with running(create_app(settings, route_handlers=[stream])) as app:
-        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
         async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
             assert (await client.get("/stream")).text == "streamed"

@@ -1,4 +1,4 @@
-"""What arrives over a real socket: bodies, heads and garbage that no HTTP client would send."""
+"""Raw bytes over a real socket: bodies, headers and data that no HTTP client would send."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ import pytest
 
 from app.settings import Settings
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import Live, read_response, read_responses, request, served
+from tests.support.live import LiveServer, read_response, read_responses, request, serve_in_thread
 
 pytestmark = pytest.mark.usefixtures("database")
 
 ALICE = tasks_of("alice")
 JSON = "Content-Type: application/json"
 SMALL = b'{"title": "Buy milk"}'
-AT_MOST = 131_072
-HEAD_AT_MOST = 32_768
+MAX_BODY_BYTES = 131_072
+MAX_HEADER_BYTES = 32_768
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings) -> Iterator[Live]:
-    with served(settings) as opened:
+def live(settings: Settings) -> Iterator[LiveServer]:
+    with serve_in_thread(settings) as opened:
         yield opened
 
 
-def create(live: Live, body: bytes, *fields: str) -> httpx.Response:
-    return live.call("POST", ALICE, *(fields or (JSON,)), body=body)
+def create(live: LiveServer, body: bytes, *headers: str) -> httpx.Response:
+    return live.call("POST", ALICE, *(headers or (JSON,)), body=body)
 
 
 async def count(database: asyncpg.Connection) -> int:
-    found: int = await database.fetchval("SELECT count(*) FROM tasks")
-    return found
+    number_of_tasks: int = await database.fetchval("SELECT count(*) FROM tasks")
+    return number_of_tasks
 
 
 def chunked(*chunks: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
 
 
-# --- bodies that are no JSON ---------------------------------------------------------------------
+# --- bodies that are not JSON --------------------------------------------------------------------
 
 NOT_JSON = {
     "nothing": b"",
@@ -82,7 +82,7 @@ NOT_JSON = {
 
 @pytest.mark.requirement("FR-023")
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
-def test_a_body_that_is_no_json_in_utf8_is_400(live: Live, body: bytes) -> None:
+def test_body_that_is_not_utf8_json_is_400(live: LiveServer, body: bytes) -> None:
     assert_problem(create(live, body), 400, "malformed-body")
 
 
@@ -102,12 +102,12 @@ REPEATED = {
 
 @pytest.mark.requirement("FR-023")
 @pytest.mark.parametrize("body", REPEATED.values(), ids=REPEATED)
-def test_a_repeated_member_name_is_400(live: Live, body: bytes) -> None:
+def test_duplicate_property_is_400(live: LiveServer, body: bytes) -> None:
     assert_problem(create(live, body), 400, "malformed-body")
 
 
 @pytest.mark.requirement("FR-001", "FR-023")
-def test_a_name_inside_a_text_is_no_repeated_name(live: Live) -> None:
+def test_property_name_inside_a_string_is_not_a_duplicate(live: LiveServer) -> None:
     body = b'{"title": "say \\"title\\"", "description": "\\u0022title\\u0022"}'
     created = create(live, body)
     assert created.status_code == 201
@@ -126,7 +126,7 @@ NESTED = {
 
 @pytest.mark.requirement("FR-023", "FR-027")
 @pytest.mark.parametrize("body", NESTED.values(), ids=NESTED)
-def test_a_body_that_nests_too_deeply_is_400(live: Live, body: bytes) -> None:
+def test_deeply_nested_body_is_400(live: LiveServer, body: bytes) -> None:
     assert_problem(create(live, body), 400, "malformed-body")
 
 
@@ -143,24 +143,22 @@ NUMBERS = {
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
-@pytest.mark.parametrize("member", ["title", "description", "completed"])
-def test_a_number_of_any_size_is_json_that_breaks_the_schema(
-    live: Live, member: str, number: bytes
-) -> None:
-    body = b'{"title": "a", "%s": %s}' % (member.encode(), number)
+@pytest.mark.parametrize("field", ["title", "description", "completed"])
+def test_number_of_any_size_is_422(live: LiveServer, field: str, number: bytes) -> None:
+    body = b'{"title": "a", "%s": %s}' % (field.encode(), number)
     body = body.replace(b'"title": "a", "title"', b'"title"')
-    assert_problem(create(live, body), 422, "invalid-body", f"/{member}")
+    assert_problem(create(live, body), 422, "invalid-body", f"/{field}")
 
 
 @pytest.mark.requirement("FR-026", "FR-008")
-@pytest.mark.parametrize("member", ["title", "description"])
-def test_an_escaped_u0000_breaks_the_schema(live: Live, member: str) -> None:
-    body = b'{"title": "a", "%s": "a\\u0000b"}' % member.encode()
+@pytest.mark.parametrize("field", ["title", "description"])
+def test_escaped_u0000_is_422(live: LiveServer, field: str) -> None:
+    body = b'{"title": "a", "%s": "a\\u0000b"}' % field.encode()
     body = body.replace(b'"title": "a", "title"', b'"title"')
-    assert_problem(create(live, body), 422, "invalid-body", f"/{member}")
+    assert_problem(create(live, body), 422, "invalid-body", f"/{field}")
 
 
-# --- bodies that are too long, or too short ------------------------------------------------------
+# --- bodies that are too long or truncated -------------------------------------------------------
 
 
 def padded(size: int) -> bytes:
@@ -168,93 +166,97 @@ def padded(size: int) -> bytes:
 
 
 @pytest.mark.requirement("FR-025")
-def test_a_body_of_131072_bytes_is_accepted(live: Live) -> None:
-    assert create(live, padded(AT_MOST)).status_code == 201
+def test_body_of_131072_bytes_is_accepted(live: LiveServer) -> None:
+    assert create(live, padded(MAX_BODY_BYTES)).status_code == 201
 
 
 @pytest.mark.requirement("FR-025")
-def test_a_body_of_131072_bytes_in_chunks_is_accepted(live: Live) -> None:
-    body = padded(AT_MOST)
-    head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
-    sent = head + chunked(body[:70_000], body[70_000:], b"")
-    assert live.exchange(sent, method="POST", target=ALICE).status_code == 201
+def test_chunked_body_of_131072_bytes_is_accepted(live: LiveServer) -> None:
+    body = padded(MAX_BODY_BYTES)
+    header_bytes = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
+    data = header_bytes + chunked(body[:70_000], body[70_000:], b"")
+    assert live.exchange(data, method="POST", target=ALICE).status_code == 201
 
 
 @pytest.mark.requirement("FR-025", "FR-026")
-def test_a_body_of_131072_bytes_that_breaks_the_schema_is_422(live: Live) -> None:
-    body = b'{"title": "' + b"x" * (AT_MOST - 13) + b'"}'
-    assert len(body) == AT_MOST
+def test_invalid_body_of_131072_bytes_is_422(live: LiveServer) -> None:
+    body = b'{"title": "' + b"x" * (MAX_BODY_BYTES - 13) + b'"}'
+    assert len(body) == MAX_BODY_BYTES
     assert_problem(create(live, body), 422, "invalid-body", "/title")
 
 
 @pytest.mark.requirement("FR-025")
-async def test_a_body_of_one_byte_more_is_413(live: Live, database: asyncpg.Connection) -> None:
-    assert_problem(create(live, padded(AT_MOST + 1)), 413, "content-too-large")
-    assert await count(database) == 0
-
-
-@pytest.mark.requirement("FR-025")
-async def test_a_body_of_one_byte_more_in_chunks_is_413(
-    live: Live, database: asyncpg.Connection
+async def test_body_one_byte_too_long_is_413(
+    live: LiveServer, database: asyncpg.Connection
 ) -> None:
-    body = padded(AT_MOST + 1)
-    head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
-    sent = head + chunked(body[:70_000], body[70_000:], b"")
-    assert_problem(live.exchange(sent, method="POST", target=ALICE), 413, "content-too-large")
+    assert_problem(create(live, padded(MAX_BODY_BYTES + 1)), 413, "content-too-large")
     assert await count(database) == 0
 
 
 @pytest.mark.requirement("FR-025")
-def test_a_declared_length_over_the_limit_is_413_before_the_body_arrives(live: Live) -> None:
-    sent = request("POST", ALICE, JSON, "Content-Length: 1000000000")
-    assert_problem(live.exchange(sent, method="POST", target=ALICE), 413, "content-too-large")
+async def test_chunked_body_one_byte_too_long_is_413(
+    live: LiveServer, database: asyncpg.Connection
+) -> None:
+    body = padded(MAX_BODY_BYTES + 1)
+    header_bytes = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
+    data = header_bytes + chunked(body[:70_000], body[70_000:], b"")
+    assert_problem(live.exchange(data, method="POST", target=ALICE), 413, "content-too-large")
+    assert await count(database) == 0
 
 
 @pytest.mark.requirement("FR-025")
-def test_chunks_without_an_end_are_413(live: Live) -> None:
-    head = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
-    sent = head + chunked(*[b" " * 60_000] * 4)
-    assert_problem(live.exchange(sent, method="POST", target=ALICE), 413, "content-too-large")
+def test_content_length_over_the_limit_is_413_before_the_body(live: LiveServer) -> None:
+    data = request("POST", ALICE, JSON, "Content-Length: 1000000000")
+    assert_problem(live.exchange(data, method="POST", target=ALICE), 413, "content-too-large")
+
+
+@pytest.mark.requirement("FR-025")
+def test_endless_chunked_body_is_413(live: LiveServer) -> None:
+    header_bytes = request("POST", ALICE, JSON, "Transfer-Encoding: chunked")
+    data = header_bytes + chunked(*[b" " * 60_000] * 4)
+    assert_problem(live.exchange(data, method="POST", target=ALICE), 413, "content-too-large")
 
 
 @pytest.mark.requirement("FR-024", "FR-025")
-def test_the_media_type_is_judged_before_the_length(live: Live) -> None:
-    too_long = padded(AT_MOST + 1)
-    refused = create(live, too_long, "Content-Type: text/plain")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+def test_media_type_is_checked_before_length(live: LiveServer) -> None:
+    body = padded(MAX_BODY_BYTES + 1)
+    response = create(live, body, "Content-Type: text/plain")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
 
 
 @pytest.mark.requirement("FR-023")
-async def test_a_body_cut_short_is_400(live: Live, database: asyncpg.Connection) -> None:
-    sent = request("POST", ALICE, JSON, "Content-Length: 500") + SMALL
-    cut = live.exchange(sent, method="POST", target=ALICE, half_close=True)
-    assert_problem(cut, 400, "malformed-body")
+async def test_truncated_body_is_400(live: LiveServer, database: asyncpg.Connection) -> None:
+    data = request("POST", ALICE, JSON, "Content-Length: 500") + SMALL
+    response = live.exchange(data, method="POST", target=ALICE, half_close=True)
+    assert_problem(response, 400, "malformed-body")
     assert await count(database) == 0
 
 
 @pytest.mark.requirement("FR-023")
-async def test_chunks_cut_short_are_400(live: Live, database: asyncpg.Connection) -> None:
-    sent = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + chunked(SMALL)
-    cut = live.exchange(sent, method="POST", target=ALICE, half_close=True)
-    assert_problem(cut, 400, "malformed-body")
+async def test_truncated_chunked_body_is_400(
+    live: LiveServer, database: asyncpg.Connection
+) -> None:
+    data = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + chunked(SMALL)
+    response = live.exchange(data, method="POST", target=ALICE, half_close=True)
+    assert_problem(response, 400, "malformed-body")
     assert await count(database) == 0
 
 
 @pytest.mark.requirement("FR-001", "FR-027")
-def test_a_client_that_closes_its_side_after_the_request_is_answered(live: Live) -> None:
-    sent = request("POST", ALICE, JSON, body=SMALL)
-    created = live.exchange(sent, method="POST", target=ALICE, half_close=True)
+def test_half_closed_client_gets_its_response(live: LiveServer) -> None:
+    data = request("POST", ALICE, JSON, body=SMALL)
+    created = live.exchange(data, method="POST", target=ALICE, half_close=True)
     assert created.status_code == 201
 
 
 @pytest.mark.requirement("FR-027")
-def test_a_head_cut_short_is_400(live: Live) -> None:
+def test_truncated_headers_are_400(live: LiveServer) -> None:
     assert_problem(
         live.exchange(b"GET /livez HTTP/1.1\r\nHo", half_close=True), 400, "malformed-request"
     )
 
 
-# --- how the body is declared --------------------------------------------------------------------
+# --- media type and content coding ---------------------------------------------------------------
 
 DECLARED = {
     "plain": "application/json",
@@ -269,7 +271,7 @@ DECLARED = {
 
 @pytest.mark.requirement("FR-024")
 @pytest.mark.parametrize("declared", DECLARED.values(), ids=DECLARED)
-def test_json_in_utf8_is_accepted(live: Live, declared: str) -> None:
+def test_utf8_json_is_accepted(live: LiveServer, declared: str) -> None:
     assert create(live, SMALL, f"Content-Type: {declared}").status_code == 201
 
 
@@ -300,36 +302,36 @@ UNSUPPORTED = {
 
 @pytest.mark.requirement("FR-024")
 @pytest.mark.parametrize("declared", UNSUPPORTED.values(), ids=UNSUPPORTED)
-async def test_what_is_not_declared_as_json_in_utf8_is_415(
-    live: Live, database: asyncpg.Connection, declared: str
+async def test_media_type_other_than_utf8_json_is_415(
+    live: LiveServer, database: asyncpg.Connection, declared: str
 ) -> None:
-    refused = create(live, SMALL, f"Content-Type: {declared}")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+    response = create(live, SMALL, f"Content-Type: {declared}")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
     assert await count(database) == 0
 
 
 @pytest.mark.requirement("FR-024")
-def test_a_body_without_a_media_type_is_415(live: Live) -> None:
-    refused = create(live, SMALL, "X-Other: 1")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+def test_body_without_media_type_is_415(live: LiveServer) -> None:
+    response = create(live, SMALL, "X-Other: 1")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
 
 
 @pytest.mark.requirement("FR-024")
 @pytest.mark.parametrize(
     "coding", ["gzip", "br", "deflate", "x", "identity, gzip", "gzip, identity"]
 )
-def test_a_content_coding_is_415(live: Live, coding: str) -> None:
-    refused = create(live, SMALL, JSON, f"Content-Encoding: {coding}")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Encoding")
+def test_content_encoding_is_415(live: LiveServer, coding: str) -> None:
+    response = create(live, SMALL, JSON, f"Content-Encoding: {coding}")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Encoding")
 
 
 @pytest.mark.requirement("FR-024")
 @pytest.mark.parametrize("order", [("gzip", "identity"), ("identity", "gzip")])
-def test_a_content_coding_in_either_of_two_fields_is_never_read_as_json(
-    live: Live, order: tuple[str, str]
+def test_content_encoding_in_either_of_two_headers_is_415(
+    live: LiveServer, order: tuple[str, str]
 ) -> None:
-    refused = create(live, SMALL, JSON, *(f"Content-Encoding: {coding}" for coding in order))
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Encoding")
+    response = create(live, SMALL, JSON, *(f"Content-Encoding: {coding}" for coding in order))
+    assert_problem(response, 415, "unsupported-media-type", "Content-Encoding")
 
 
 @pytest.mark.requirement("FR-021", "FR-024")
@@ -342,12 +344,12 @@ def test_a_content_coding_in_either_of_two_fields_is_never_read_as_json(
     ],
     ids=" ".join,
 )
-def test_two_fields_with_the_media_type_are_415(live: Live, types: tuple[str, str]) -> None:
-    refused = create(live, SMALL, *(f"Content-Type: {one}" for one in types))
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+def test_two_content_type_headers_are_415(live: LiveServer, types: tuple[str, str]) -> None:
+    response = create(live, SMALL, *(f"Content-Type: {one}" for one in types))
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
 
 
-# --- how the length is declared ------------------------------------------------------------------
+# --- content length ------------------------------------------------------------------------------
 
 AMBIGUOUS = {
     "two lengths": ("Content-Length: 21", "Content-Length: 22"),
@@ -365,70 +367,72 @@ AMBIGUOUS = {
 
 
 @pytest.mark.requirement("FR-023", "FR-027")
-@pytest.mark.parametrize("fields", AMBIGUOUS.values(), ids=AMBIGUOUS)
-async def test_a_length_that_can_be_read_in_two_ways_is_400(
-    live: Live, database: asyncpg.Connection, fields: tuple[str, ...]
+@pytest.mark.parametrize("headers", AMBIGUOUS.values(), ids=AMBIGUOUS)
+async def test_ambiguous_content_length_is_400(
+    live: LiveServer, database: asyncpg.Connection, headers: tuple[str, ...]
 ) -> None:
-    sent = request("POST", ALICE, JSON, *fields) + SMALL
-    refused = live.exchange(sent, method="POST", target=ALICE)
-    assert_problem(refused, 400, "malformed-request")
+    data = request("POST", ALICE, JSON, *headers) + SMALL
+    response = live.exchange(data, method="POST", target=ALICE)
+    assert_problem(response, 400, "malformed-request")
     assert await count(database) == 0
 
 
 @pytest.mark.requirement("FR-027")
-async def test_a_chunk_without_a_size_is_400(live: Live, database: asyncpg.Connection) -> None:
-    sent = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + b"zz\r\n"
-    refused = live.exchange(sent, method="POST", target=ALICE)
-    assert_problem(refused, 400, "malformed-request")
+async def test_chunk_without_a_size_is_400(live: LiveServer, database: asyncpg.Connection) -> None:
+    data = request("POST", ALICE, JSON, "Transfer-Encoding: chunked") + b"zz\r\n"
+    response = live.exchange(data, method="POST", target=ALICE)
+    assert_problem(response, 400, "malformed-request")
     assert await count(database) == 0
 
 
-# --- heads that are too long ---------------------------------------------------------------------
+# --- header limits -------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-027", "FR-029")
 @pytest.mark.parametrize("target", ["/" + "a" * 40_000, "/livez?" + "a" * 40_000], ids=len)
-def test_a_long_request_line_is_431(live: Live, target: str) -> None:
+def test_long_request_line_is_431(live: LiveServer, target: str) -> None:
     assert_problem(live.call("GET", target), 431, "header-fields-too-large")
 
 
 @pytest.mark.requirement("FR-027", "FR-029")
 @pytest.mark.parametrize(
-    "field", ["X: " + "a" * 40_000, "X" * 40_000 + ": a"], ids=["value", "name"]
+    "header", ["X: " + "a" * 40_000, "X" * 40_000 + ": a"], ids=["value", "name"]
 )
-def test_a_long_header_field_is_431(live: Live, field: str) -> None:
-    assert_problem(live.call("GET", "/livez", field), 431, "header-fields-too-large")
+def test_long_header_is_431(live: LiveServer, header: str) -> None:
+    assert_problem(live.call("GET", "/livez", header), 431, "header-fields-too-large")
 
 
 @pytest.mark.requirement("FR-027", "FR-029")
-def test_many_header_fields_that_are_too_long_together_are_431(live: Live) -> None:
-    fields = [f"X-{number}: {'a' * 100}" for number in range(400)]
-    assert_problem(live.call("GET", "/livez", *fields), 431, "header-fields-too-large")
+def test_many_headers_over_the_limit_are_431(live: LiveServer) -> None:
+    headers = [f"X-{number}: {'a' * 100}" for number in range(400)]
+    assert_problem(live.call("GET", "/livez", *headers), 431, "header-fields-too-large")
 
 
 @pytest.mark.requirement("FR-027")
-def test_many_short_header_fields_that_are_too_long_together_are_431(live: Live) -> None:
+def test_many_short_headers_over_the_limit_are_431(live: LiveServer) -> None:
     assert_problem(live.call("GET", "/livez", *["a: b"] * 6_000), 431, "header-fields-too-large")
 
 
-def head_of(size: int) -> bytes:
+def padded_headers(size: int) -> bytes:
     empty = request("GET", "/livez", "Connection: close", "X: ")
     return empty.replace(b"X: ", b"X: " + b"a" * (size - len(empty)))
 
 
 @pytest.mark.requirement("FR-027")
-def test_a_head_of_32768_bytes_is_accepted(live: Live) -> None:
-    assert live.exchange(head_of(HEAD_AT_MOST)).status_code == 200
+def test_headers_of_32768_bytes_are_accepted(live: LiveServer) -> None:
+    assert live.exchange(padded_headers(MAX_HEADER_BYTES)).status_code == 200
 
 
 @pytest.mark.requirement("FR-027")
-def test_a_head_of_one_byte_more_is_431(live: Live) -> None:
-    assert_problem(live.exchange(head_of(HEAD_AT_MOST + 1)), 431, "header-fields-too-large")
+def test_headers_one_byte_too_long_are_431(live: LiveServer) -> None:
+    assert_problem(
+        live.exchange(padded_headers(MAX_HEADER_BYTES + 1)), 431, "header-fields-too-large"
+    )
 
 
 @pytest.mark.requirement("FR-027")
-def test_a_head_that_comes_in_pieces_is_put_together(live: Live) -> None:
-    with live.connected() as connection:
+def test_headers_in_several_segments_are_joined(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in (
             b"GET /livez HTTP/1.1\r\nHo",
@@ -437,35 +441,35 @@ def test_a_head_that_comes_in_pieces_is_put_together(live: Live) -> None:
             b"\r\n\r\n",
         ):
             connection.sendall(piece)
-            time.sleep(0.05)  # so that the server reads each piece by itself
+            time.sleep(0.05)  # so that the server reads each piece separately
         assert read_response(connection).status_code == 200
 
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("start", ["X: ", "X"], ids=["value", "name"])
-def test_a_header_field_without_an_end_is_431_before_it_ends(live: Live, start: str) -> None:
-    sent = f"GET /livez HTTP/1.1\r\nHost: tasks.test\r\n{start}".encode() + b"a" * 1_000_000
-    assert_problem(live.exchange(sent), 431, "header-fields-too-large")
+def test_endless_header_is_431(live: LiveServer, start: str) -> None:
+    data = f"GET /livez HTTP/1.1\r\nHost: tasks.test\r\n{start}".encode() + b"a" * 1_000_000
+    assert_problem(live.exchange(data), 431, "header-fields-too-large")
 
 
 @pytest.mark.requirement("FR-027")
-def test_a_body_does_not_count_as_a_part_of_the_head(live: Live) -> None:
-    field = "X: " + "a" * 30_000
-    assert create(live, padded(60_000), JSON, field).status_code == 201
+def test_body_does_not_count_as_headers(live: LiveServer) -> None:
+    header = "X: " + "a" * 30_000
+    assert create(live, padded(60_000), JSON, header).status_code == 201
 
 
 @pytest.mark.requirement("FR-027")
-def test_each_request_of_a_connection_may_have_a_long_head(live: Live) -> None:
-    sent = request("GET", "/livez", "X: " + "a" * 30_000)
-    with live.connected() as connection:
-        connection.sendall(sent)
+def test_each_request_of_a_connection_may_have_long_headers(live: LiveServer) -> None:
+    data = request("GET", "/livez", "X: " + "a" * 30_000)
+    with live.connect() as connection:
+        connection.sendall(data)
         first = read_response(connection)
-        connection.sendall(sent)
+        connection.sendall(data)
         second = read_response(connection)
     assert [first.status_code, second.status_code] == [200, 200]
 
 
-# --- what is no HTTP -----------------------------------------------------------------------------
+# --- malformed HTTP ------------------------------------------------------------------------------
 
 GARBAGE = {
     "words": b"Buy milk\r\n\r\n",
@@ -492,45 +496,45 @@ GARBAGE = {
 
 
 @pytest.mark.requirement("FR-027", "FR-028", "FR-029")
-@pytest.mark.parametrize("sent", GARBAGE.values(), ids=GARBAGE)
-def test_what_is_no_http_is_400_with_a_problem(live: Live, sent: bytes) -> None:
-    refused = live.exchange(sent)
-    assert_problem(refused, 400, "malformed-request")
-    assert refused.headers["content-type"] == "application/problem+json"
-    assert refused.headers["connection"] == "close"
+@pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
+def test_non_http_data_is_400(live: LiveServer, data: bytes) -> None:
+    response = live.exchange(data)
+    assert_problem(response, 400, "malformed-request")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["connection"] == "close"
 
 
 @pytest.mark.requirement("FR-027")
-def test_the_service_goes_on_after_garbage(live: Live) -> None:
+def test_service_continues_after_non_http_data(live: LiveServer) -> None:
     live.exchange(GARBAGE["zeros"])
     assert live.call("GET", "/livez").status_code == 200
 
 
 @pytest.mark.requirement("FR-027")
 @pytest.mark.parametrize("host", ["a b", "a<b", "a/b"])
-def test_a_host_that_makes_no_sense_is_400(live: Live, host: str) -> None:
-    sent = f"GET {ALICE} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-    assert_problem(live.exchange(sent, target=ALICE), 400, "malformed-request")
+def test_invalid_host_is_400(live: LiveServer, host: str) -> None:
+    data = f"GET {ALICE} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    assert_problem(live.exchange(data, target=ALICE), 400, "malformed-request")
 
 
 @pytest.mark.requirement("FR-021", "FR-027")
-def test_two_hosts_are_400(live: Live) -> None:
-    sent = request("GET", "/livez", "Host: tasks.example")
-    assert_problem(live.exchange(sent), 400, "malformed-request")
+def test_two_hosts_are_400(live: LiveServer) -> None:
+    data = request("GET", "/livez", "Host: tasks.example")
+    assert_problem(live.exchange(data), 400, "malformed-request")
 
 
 @pytest.mark.requirement("FR-030")
 @pytest.mark.parametrize("method", ["FOO", "get", "BREW"])
-def test_a_method_of_nobodys_is_malformed(live: Live, method: str) -> None:
+def test_unknown_method_is_malformed(live: LiveServer, method: str) -> None:
     assert_problem(live.call(method, "/livez"), 400, "malformed-request")
 
 
-# --- what is HTTP, if seldom seen ----------------------------------------------------------------
+# --- valid but unusual HTTP ----------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-029", "FR-035")
 @pytest.mark.parametrize(
-    "sent",
+    "data",
     [
         b"GET /livez HTTP/1.1\r\nHost:\r\n\r\n",
         b"GET /livez HTTP/1.0\r\n\r\n",
@@ -539,30 +543,32 @@ def test_a_method_of_nobodys_is_malformed(live: Live, method: str) -> None:
     ],
     ids=["an empty host", "HTTP/1.0", "an absolute target", "an empty line first"],
 )
-def test_an_unusual_request_is_answered(live: Live, sent: bytes) -> None:
-    assert live.exchange(sent).json() == {"status": "alive"}
+def test_unusual_valid_request_is_served(live: LiveServer, data: bytes) -> None:
+    assert live.exchange(data).json() == {"status": "alive"}
 
 
 @pytest.mark.requirement("FR-035")
-def test_http_1_0_closes_the_connection(live: Live) -> None:
-    with live.connected() as connection:
+def test_http_1_0_closes_the_connection(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
         assert read_response(connection).status_code == 200
         assert connection.recv(1) == b""
 
 
 @pytest.mark.requirement("FR-035")
-def test_an_upgrade_is_not_taken_up(live: Live) -> None:
-    fields = ["Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
-    answered = live.exchange(request("GET", "/livez", *fields))
-    assert answered.json() == {"status": "alive"}
+def test_upgrade_is_ignored(live: LiveServer) -> None:
+    headers = ["Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    response = live.exchange(request("GET", "/livez", *headers))
+    assert response.json() == {"status": "alive"}
 
 
 @pytest.mark.requirement("FR-001")
-def test_a_body_that_waits_for_100_continue_is_asked_for(live: Live) -> None:
-    head = request("POST", ALICE, JSON, "Expect: 100-continue", f"Content-Length: {len(SMALL)}")
-    with live.connected() as connection:
-        connection.sendall(head)
+def test_expect_100_continue_gets_100(live: LiveServer) -> None:
+    header_bytes = request(
+        "POST", ALICE, JSON, "Expect: 100-continue", f"Content-Length: {len(SMALL)}"
+    )
+    with live.connect() as connection:
+        connection.sendall(header_bytes)
         interim = connection.recv(1000)
         connection.sendall(SMALL)
         created = read_response(connection, "POST")
@@ -572,35 +578,35 @@ def test_a_body_that_waits_for_100_continue_is_asked_for(live: Live) -> None:
 
 @pytest.mark.requirement("FR-024", "FR-025")
 @pytest.mark.parametrize(
-    ("fields", "status"),
+    ("headers", "status"),
     [
         ((JSON, "Content-Length: 131073"), 413),
         (("Content-Type: text/plain", "Content-Length: 20"), 415),
     ],
 )
-def test_a_body_that_would_be_refused_is_not_asked_for(
-    live: Live, fields: tuple[str, ...], status: int
+def test_rejected_expect_gets_no_100(
+    live: LiveServer, headers: tuple[str, ...], status: int
 ) -> None:
-    with live.connected() as connection:
-        connection.sendall(request("POST", ALICE, "Expect: 100-continue", *fields))
+    with live.connect() as connection:
+        connection.sendall(request("POST", ALICE, "Expect: 100-continue", *headers))
         first = connection.recv(12)
     assert first == b"HTTP/1.1 %d" % status
 
 
 @pytest.mark.requirement("FR-030")
 @pytest.mark.parametrize("target", ["/livez", "/nope", "/livez?x=1", "/openapi.json", "/docs"])
-def test_head_sends_no_byte_of_a_body(live: Live, target: str) -> None:
-    with live.connected() as connection:
+def test_head_response_has_no_body_bytes(live: LiveServer, target: str) -> None:
+    with live.connect() as connection:
         connection.sendall(request("HEAD", target, "Connection: close"))
         with connection.makefile("rb") as stream:
-            head, _, body = stream.read().partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 ")
+            header_bytes, _, body = stream.read().partition(b"\r\n\r\n")
+    assert header_bytes.startswith(b"HTTP/1.1 ")
     assert body == b""
 
 
 @pytest.mark.requirement("FR-030")
-def test_a_connection_is_still_in_step_after_head(live: Live) -> None:
-    with live.connected() as connection:
+def test_connection_continues_after_head(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("HEAD", "/openapi.json") + request("GET", "/livez"))
         head, get = read_responses(connection, "HEAD", "GET")
     assert head.status_code == 200
@@ -608,20 +614,20 @@ def test_a_connection_is_still_in_step_after_head(live: Live) -> None:
 
 
 @pytest.mark.requirement("FR-027", "FR-029")
-def test_pipelined_requests_are_answered_in_their_order(live: Live) -> None:
+def test_pipelined_requests_get_ordered_responses(live: LiveServer) -> None:
     targets = ["/livez", "/readyz", "/nope", "/livez?x=1", "/livez"]
-    sent = b"".join(request("GET", target) for target in targets)
-    with live.connected() as connection:
-        connection.sendall(sent)
-        answers = read_responses(connection, *["GET"] * len(targets))
-    assert [answer.status_code for answer in answers] == [200, 200, 404, 400, 200]
+    data = b"".join(request("GET", target) for target in targets)
+    with live.connect() as connection:
+        connection.sendall(data)
+        responses = read_responses(connection, *["GET"] * len(targets))
+    assert [response.status_code for response in responses] == [200, 200, 404, 400, 200]
 
 
 @pytest.mark.requirement("FR-025", "FR-027")
-def test_a_connection_is_still_in_step_after_a_body_that_was_not_read(live: Live) -> None:
-    refused = request("POST", ALICE, "Content-Type: text/plain", body=b"GET /nope HTTP/1.1\r\n\r\n")
-    with live.connected() as connection:
-        connection.sendall(refused)
+def test_connection_continues_after_an_unread_body(live: LiveServer) -> None:
+    data = request("POST", ALICE, "Content-Type: text/plain", body=b"GET /nope HTTP/1.1\r\n\r\n")
+    with live.connect() as connection:
+        connection.sendall(data)
         assert read_response(connection, "POST").status_code == 415
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).json() == {"status": "alive"}
@@ -630,17 +636,17 @@ def test_a_connection_is_still_in_step_after_a_body_that_was_not_read(live: Live
 @pytest.mark.requirement("FR-002", "FR-006")
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("OPTIONS", 204)])
 @pytest.mark.parametrize("body", [b"{", b"\xff", b" " * 200_000], ids=["cut", "byte", "long"])
-def test_a_body_where_none_is_expected_is_ignored(
-    live: Live, method: str, status: int, body: bytes
+def test_unexpected_body_is_ignored(
+    live: LiveServer, method: str, status: int, body: bytes
 ) -> None:
-    answered = live.call(method, ALICE, "Content-Type: text/plain", body=body)
-    assert answered.status_code == status
+    response = live.call(method, ALICE, "Content-Type: text/plain", body=body)
+    assert response.status_code == status
 
 
 @pytest.mark.requirement("FR-006")
 @pytest.mark.parametrize("body", [b"{", b" " * 200_000], ids=["cut", "long"])
-async def test_the_body_of_a_delete_is_ignored(
-    live: Live, database: asyncpg.Connection, body: bytes
+async def test_body_of_a_delete_is_ignored(
+    live: LiveServer, database: asyncpg.Connection, body: bytes
 ) -> None:
     location = create(live, SMALL).headers["location"]
     assert live.call("DELETE", location, body=body).status_code == 204

@@ -1,4 +1,4 @@
-"""SIGTERM, from a client's side: nothing that was sent before the end is known is cut off."""
+"""SIGTERM: requests sent before the client sees the shutdown still get a response."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from app.server.protocol import DRAIN_TIMEOUT
 from app.server.server import _accept_pending
 from app.settings import Settings
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import read_response, request, served
-from tests.support.process import eventually, is_refusing, serving
+from tests.support.live import read_response, request, serve_in_thread
+from tests.support.process import eventually, is_port_closed, serving
 
 pytestmark = [pytest.mark.requirement("NFR-015"), pytest.mark.usefixtures("database")]
 
@@ -38,81 +38,83 @@ def assert_last(response: httpx.Response, status: int) -> None:
     assert response.headers["connection"] == "close"
 
 
-def test_a_kept_connection_is_answered_once_more_and_told_the_end(database_url: str) -> None:
+def test_idle_connection_gets_one_more_response_and_close(database_url: str) -> None:
     with serving(DATABASE_URL=database_url) as service:
         port = int(httpx.URL(service.url).port or 0)
-        with opened(port) as kept, opened(port) as halfway, opened(port) as fresh:
-            for connection in (kept, halfway):
+        with opened(port) as idle, opened(port) as incomplete, opened(port) as new:
+            for connection in (idle, incomplete):
                 connection.sendall(ALIVE)
                 assert read_response(connection).status_code == 200
-            halfway.sendall(CREATE[:20])
+            incomplete.sendall(CREATE[:20])
             service.process.send_signal(signal.SIGTERM)
-            eventually(lambda: is_refusing(port))
-            for connection in (kept, fresh):
+            eventually(lambda: is_port_closed(port))
+            for connection in (idle, new):
                 connection.sendall(CREATE)
                 assert_last(read_response(connection, "POST"), 201)
-            # Longer than others are waited for, since a request has begun here.
-            eventually(lambda: ended(kept))
-            halfway.settimeout(DRAIN_TIMEOUT)
+            # An incomplete request keeps its connection longer than an idle one.
+            eventually(lambda: is_closed(idle))
+            incomplete.settimeout(DRAIN_TIMEOUT)
             with pytest.raises(TimeoutError):
-                halfway.recv(1)
-            halfway.settimeout(10)
-            halfway.sendall(CREATE[20:])
-            assert_last(read_response(halfway, "POST"), 201)
+                incomplete.recv(1)
+            incomplete.settimeout(10)
+            incomplete.sendall(CREATE[20:])
+            assert_last(read_response(incomplete, "POST"), 201)
         assert service.process.wait(10) == 0
 
 
-def ended(connection: socket.socket) -> bool:
+def is_closed(connection: socket.socket) -> bool:
     return connection.recv(1) == b""
 
 
-def test_a_kept_connection_that_brings_nothing_is_closed_soon(database_url: str) -> None:
+def test_idle_connection_is_closed_soon(database_url: str) -> None:
     with serving(DATABASE_URL=database_url) as service:
-        with opened(int(httpx.URL(service.url).port or 0)) as kept:
-            kept.sendall(ALIVE)
-            assert read_response(kept).status_code == 200
-            began = monotonic()
+        with opened(int(httpx.URL(service.url).port or 0)) as idle:
+            idle.sendall(ALIVE)
+            assert read_response(idle).status_code == 200
+            started_at = monotonic()
             service.process.send_signal(signal.SIGTERM)
-            assert ended(kept)
-            assert DRAIN_TIMEOUT * 0.9 < monotonic() - began < DRAIN_TIMEOUT + 3
+            assert is_closed(idle)
+            assert DRAIN_TIMEOUT * 0.9 < monotonic() - started_at < DRAIN_TIMEOUT + 3
         assert service.process.wait(10) == 0
 
 
-async def test_a_connection_that_nobody_has_accepted_yet_is_answered(settings: Settings) -> None:
+async def test_unaccepted_connection_is_served(settings: Settings) -> None:
     server = create_server(create_app(settings), settings)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     server.servers = []
     await server.lifespan.startup()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        listener.setblocking(False)  # noqa: FBT003 - signature of socket
         port = listener.getsockname()[1]
-        with opened(port) as waiting:  # by the kernel: no loop looks at the listener
+        with opened(port) as waiting:  # only the kernel accepts: no event loop polls the listener
             waiting.sendall(ALIVE)
             ending = asyncio.create_task(server.shutdown([listener]))
             assert_last(await asyncio.to_thread(read_response, waiting), 200)
             await ending
-        assert is_refusing(port)
+        assert is_port_closed(port)
 
 
-def test_who_waits_at_the_door_is_let_in_without_blocking() -> None:
+def test_accept_queue_is_drained_without_blocking() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        listener.setblocking(False)  # noqa: FBT003 - signature of socket
         with opened(listener.getsockname()[1]):
             (accepted,) = _accept_pending(listener)
             assert accepted.gettimeout() == 0
             accepted.close()
 
 
-def test_a_request_that_the_end_cannot_wait_for_is_answered_with_a_problem(
+def test_request_over_the_shutdown_timeout_gets_a_problem(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.cli.GRACEFUL_SHUTDOWN_TIMEOUT", 0.2)
     with ExitStack() as stack:
-        with served(settings) as live:
-            slow = stack.enter_context(live.connected())
+        with serve_in_thread(settings) as live:
+            slow = stack.enter_context(live.connect())
             slow.sendall(CREATE[:-1])
-            assert live.call("GET", "/livez").status_code == 200  # so the first was read as well
+            assert (
+                live.call("GET", "/livez").status_code == 200
+            )  # the server has also read the first request
         response = read_response(slow, "POST")
     live.contract.check("POST", tasks_of("alice"), response)
     assert_problem(response, 500, "internal-error")

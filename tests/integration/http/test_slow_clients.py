@@ -1,4 +1,4 @@
-"""Clients that begin and do not go on, or go on without an end, over real sockets."""
+"""Clients with incomplete or endless requests, and slow readers, over real sockets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from app.settings import Settings
 from bench.load.workload import peak_memory
 from tests.contract.test_responses import ONE
 from tests.support.client import assert_problem, tasks_of
-from tests.support.live import Live, read_response, read_responses, request, served
+from tests.support.live import LiveServer, read_response, read_responses, request, serve_in_thread
 from tests.support.process import eventually, execute, serving
 
 pytestmark = [pytest.mark.requirement("FR-048"), pytest.mark.usefixtures("database")]
@@ -31,10 +31,10 @@ READERS = [("POST", ALICE), ("PUT", ONE), ("PATCH", ONE)]
 SHORT = 0.3  # seconds
 
 
-class Pausing(HTTPProtocol):
-    """A connection that stops the whole process for a while, as a machine that is paused does.
+class PausingProtocol(HTTPProtocol):
+    """A protocol that blocks the whole process while it reads, like a paused machine.
 
-    While it reads: the timers that are due by then come before what other connections were sent.
+    Afterwards, due timers run before the data of other connections is read.
     """
 
     def data_received(self, data: bytes) -> None:
@@ -44,21 +44,19 @@ class Pausing(HTTPProtocol):
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings) -> Iterator[Live]:
-    """A service that looks at its connections ten times as often, and has little patience."""
+def live(settings: Settings) -> Iterator[LiveServer]:
+    """A service that checks its connections ten times as often, with short timeouts."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(server, "CHECK_INTERVAL", SHORT / 3)
-        for kind in ConnectionState:
-            patched.setitem(
-                protocol.STATE_TIMEOUTS, kind, SHORT
-            )  # NEXT as well, which has no entry
-        patched.setattr(cli, "HTTPProtocol", Pausing)
-        with served(settings) as opened:
+        for state in ConnectionState:
+            patched.setitem(protocol.STATE_TIMEOUTS, state, SHORT)  # KEEP_ALIVE has no entry
+        patched.setattr(cli, "HTTPProtocol", PausingProtocol)
+        with serve_in_thread(settings) as opened:
             yield opened
 
 
 def trickle(connection: socket.socket, piece: bytes) -> None:
-    """Send a piece again and again until the other side has had enough."""
+    """Send a piece repeatedly until the server closes the connection."""
 
     def go_on() -> None:
         while True:
@@ -69,128 +67,128 @@ def trickle(connection: socket.socket, piece: bytes) -> None:
         go_on()
 
 
-def left(connection: socket.socket) -> bytes:
-    """What still comes until the end of the connection."""
+def read_rest(connection: socket.socket) -> bytes:
+    """Read until the end of the connection."""
     with connection.makefile("rb") as stream:
         return stream.read()
 
 
-def refused(live: Live, sent: bytes, method: str = "GET", target: str = "/livez") -> httpx.Response:
-    """The answer to what was begun and not gone on with; nothing comes after it."""
-    with live.connected() as connection:
-        connection.sendall(sent)
+def read_timeout_response(
+    live: LiveServer, data: bytes, method: str = "GET", target: str = "/livez"
+) -> httpx.Response:
+    """Check that the last response on a connection is 408."""
+    with live.connect() as connection:
+        connection.sendall(data)
         response = read_response(connection, method)
-        assert left(connection) == b""
+        assert read_rest(connection) == b""
     live.contract.check(method, target, response)
     return response
 
 
-def test_a_connection_on_which_nothing_is_begun_is_closed_without_an_answer(live: Live) -> None:
-    with live.connected() as connection:
-        assert left(connection) == b""
+def test_new_idle_connection_is_closed_without_a_response(live: LiveServer) -> None:
+    with live.connect() as connection:
+        assert read_rest(connection) == b""
 
 
-def test_so_is_one_on_which_no_further_request_is_begun(live: Live) -> None:
-    with live.connected() as connection:
+def test_keep_alive_connection_is_closed_without_a_response(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
-        assert left(connection) == b""
+        assert read_rest(connection) == b""
 
 
-def test_what_comes_while_the_service_itself_stood_still_is_answered(live: Live) -> None:
-    with live.connected() as connection, live.connected() as other:
+def test_requests_sent_while_the_process_is_paused_are_served(live: LiveServer) -> None:
+    with live.connect() as connection, live.connect() as other:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
-        time.sleep(SHORT / 2)  # it is seen to be idle, but not for too long
+        time.sleep(SHORT / 2)  # idle, but shorter than the timeout
         other.sendall(request("GET", "/pause"))
         time.sleep(SHORT / 2)
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
 
 
-def test_empty_lines_begin_nothing(live: Live) -> None:
-    with live.connected() as connection:
+def test_empty_lines_do_not_start_a_request(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("GET", "/livez"))
         assert read_response(connection).status_code == 200
         trickle(connection, b"\r\n")
 
 
-@pytest.mark.parametrize("sent", [b"G", b"GET /livez HTTP/1.1\r\nX: a"], ids=["a byte", "a field"])
-def test_a_head_that_stops_is_408(live: Live, sent: bytes) -> None:
-    answered = refused(live, sent)
-    assert_problem(answered, 408, "request-timeout")
-    assert answered.headers["connection"] == "close"
+@pytest.mark.parametrize("data", [b"G", b"GET /livez HTTP/1.1\r\nX: a"], ids=["a byte", "a field"])
+def test_incomplete_headers_are_408(live: LiveServer, data: bytes) -> None:
+    response = read_timeout_response(live, data)
+    assert_problem(response, 408, "request-timeout")
+    assert response.headers["connection"] == "close"
 
 
-def test_a_head_that_never_ends_is_cut_off_though_bytes_keep_coming(live: Live) -> None:
-    with live.connected() as connection:
+def test_endless_headers_are_408(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
         trickle(connection, b"a")
 
 
 @pytest.mark.parametrize(("method", "target"), READERS)
 @pytest.mark.parametrize("declared", ["Content-Length: 21", "Transfer-Encoding: chunked"])
-async def test_a_body_that_stops_is_408(
-    live: Live, database: asyncpg.Connection, method: str, target: str, declared: str
+async def test_incomplete_body_is_408(
+    live: LiveServer, database: asyncpg.Connection, method: str, target: str, declared: str
 ) -> None:
-    answered = refused(live, request(method, target, JSON, declared), method, target)
-    assert_problem(answered, 408, "request-timeout")
+    response = read_timeout_response(live, request(method, target, JSON, declared), method, target)
+    assert_problem(response, 408, "request-timeout")
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
 
-def test_a_body_that_never_ends_is_cut_off_though_bytes_keep_coming(live: Live) -> None:
-    with live.connected() as connection:
+def test_endless_slow_body_is_408(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("POST", ALICE, JSON, "Transfer-Encoding: chunked"))
         trickle(connection, b"1\r\n \r\n")
 
 
 @pytest.mark.parametrize("declared", ["Content-Length: 21", "Transfer-Encoding: chunked"])
-def test_a_body_that_nobody_waits_for_does_not_keep_the_connection(
-    live: Live, declared: str
-) -> None:
-    with live.connected() as connection:
+def test_unread_incomplete_body_closes_the_connection(live: LiveServer, declared: str) -> None:
+    with live.connect() as connection:
         connection.sendall(request("GET", ALICE, declared))
         assert read_response(connection).status_code == 200
-        assert left(connection) == b""
+        assert read_rest(connection) == b""
 
 
 @pytest.mark.requirement("FR-025")
-def test_after_the_answer_only_so_much_is_read(live: Live) -> None:
+def test_bytes_read_after_the_response_are_limited(live: LiveServer) -> None:
     chunks = b"10000\r\n" + b" " * 65_536 + b"\r\n"
     chunks *= 64 * MAX_TOTAL_FRAMING_BYTES // len(chunks)
-    with live.connected() as connection:
+    with live.connect() as connection:
         connection.sendall(request("POST", ALICE, JSON, "Transfer-Encoding: chunked"))
         with pytest.raises(ConnectionError):
             connection.sendall(chunks)
 
 
-def test_of_requests_sent_ahead_the_first_are_answered(live: Live) -> None:
-    with live.connected() as connection:
+def test_first_pipelined_requests_get_responses(live: LiveServer) -> None:
+    with live.connect() as connection:
         connection.sendall(request("GET", "/livez") * 3_000)
-        answers = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
-    assert [answer.status_code for answer in answers] == [200] * MAX_PIPELINED_REQUESTS
-    closes = [answer.headers.get("connection") for answer in answers]
+        responses = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
+    assert [response.status_code for response in responses] == [200] * MAX_PIPELINED_REQUESTS
+    closes = [response.headers.get("connection") for response in responses]
     assert closes == [None] * (MAX_PIPELINED_REQUESTS - 1) + ["close"]
 
 
-def test_as_many_as_may_be_sent_ahead_do_not_end_the_connection(live: Live) -> None:
-    with live.connected() as connection:
+def test_pipelined_requests_up_to_the_limit_keep_the_connection(live: LiveServer) -> None:
+    with live.connect() as connection:
         for _ in range(2):
             connection.sendall(request("GET", "/livez") * MAX_PIPELINED_REQUESTS)
-            answers = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
-            assert {answer.headers.get("connection") for answer in answers} == {None}
+            responses = read_responses(connection, *["GET"] * MAX_PIPELINED_REQUESTS)
+            assert {response.headers.get("connection") for response in responses} == {None}
 
 
-def test_others_are_served_meanwhile(live: Live) -> None:
-    with live.connected() as silent, live.connected() as begun:
-        begun.sendall(b"GET /livez HTTP/1.1\r\n")
+def test_other_clients_are_served_meanwhile(live: LiveServer) -> None:
+    with live.connect() as silent, live.connect() as incomplete:
+        incomplete.sendall(b"GET /livez HTTP/1.1\r\n")
         assert live.call("GET", ALICE).status_code == 200
-        assert left(silent) == b""
+        assert read_rest(silent) == b""
 
 
 # --- memory --------------------------------------------------------------------------------------
 
-# A page of almost a mebibyte, the largest there is. The kernel takes some for a client.
+# A page of almost 1 MiB, which is the maximum. The kernel buffers a part of it per client.
 BIG_PAGE = f"{ALICE}?limit=20"
 BIG = """
     INSERT INTO tasks (user_id, id, title, description, created_at, updated_at, etag)
@@ -198,14 +196,14 @@ BIG = """
            now(), now(), gen_random_uuid()
     FROM generate_series(1, 20)
 """
-NOT_READING = 200
-READING = 16
-CONTAINER_BYTES = 256 * 2**20  # deploy/ limits a process to so much
+SLOW_READERS = 200
+ACTIVE_READERS = 16
+CONTAINER_BYTES = 256 * 2**20  # the memory limit in deploy/
 
 
 @pytest.mark.requirement("NFR-017")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_clients_that_do_not_read_are_bounded_in_memory_and_others_are_served(
+def test_memory_for_slow_readers_is_bounded(
     database_url: str,
 ) -> None:
     execute(database_url, BIG)
@@ -216,21 +214,23 @@ def test_clients_that_do_not_read_are_bounded_in_memory_and_others_are_served(
         address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
         readers = [
             stack.enter_context(socket.create_connection(address, timeout=30))
-            for _ in range(READING)
+            for _ in range(ACTIVE_READERS)
         ]
-        for number in range(NOT_READING):
+        for number in range(SLOW_READERS):
             connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(address)
             connection.sendall(request("GET", BIG_PAGE) * 6)
-            if number % READING == 0:  # so that none waits too long for the database
-                eventually(lambda: all_get_the_page(readers), 60)
-        eventually(lambda: all_get_the_page(readers), 60)
+            if (
+                number % ACTIVE_READERS == 0
+            ):  # batches, so that no request exceeds the database timeout
+                eventually(lambda: all_receive_page(readers), 60)
+        eventually(lambda: all_receive_page(readers), 60)
         assert peak_memory(service.pid) < CONTAINER_BYTES
 
 
-def all_get_the_page(readers: list[socket.socket]) -> bool:
-    """Whether each client gets a page that it requests now, at the same time as the others."""
+def all_receive_page(readers: list[socket.socket]) -> bool:
+    """Request a page from all clients concurrently, and return whether all succeed."""
     for reader in readers:
         reader.sendall(request("GET", BIG_PAGE))
     pages = [read_response(reader) for reader in readers]

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated
 
-from litestar import Controller, Request, delete, get, patch, post, put
+from litestar import Controller, delete, get, patch, post, put
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
-from app.http.body import JSON, MERGE_PATCH, JSONBody
+from app.http.body import JSON, MERGE_PATCH
 from app.http.etags import ETagCondition, format_etag, is_not_modified
 from app.http.headers import CreatedHeaders, ETagHeaders
+from app.http.operation import operation
 from app.http.pagination import PageQuery
-from app.http.parameters import (
-    IfMatchHeaders,
-    IfNoneMatchHeaders,
-    NoParameters,
-    Parameters,
-    UserPath,
+from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, UserPath
+from app.http.problems import (
+    DatabaseUnavailable,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    InvalidCursor,
+    PreconditionFailed,
 )
 from app.http.responses import APIResponse, NotModifiedResponse
-from app.state import app_state
+from app.state import AppState
 from tests.integration.notes.models import NoteRecord
+from tests.integration.notes.problems import NoteNotFound
 from tests.integration.notes.repository import NoteRepository
 from tests.integration.notes.schemas import (
     CreateNoteHeaders,
@@ -32,16 +35,6 @@ from tests.integration.notes.schemas import (
     NotePath,
     ReplaceNoteHeaders,
 )
-
-LIST_NOTES = Parameters(UserPath, PageQuery, NoParameters)
-CREATE_NOTE = Parameters(UserPath, NoParameters, CreateNoteHeaders)
-GET_NOTE = Parameters(NotePath, NoParameters, IfNoneMatchHeaders)
-REPLACE_NOTE = Parameters(NotePath, NoParameters, ReplaceNoteHeaders)
-CHANGE_NOTE = Parameters(NotePath, NoParameters, IfMatchHeaders)
-CREATE_BODY = JSONBody(NoteCreate, JSON)
-PATCH_BODY = JSONBody(NoteCreate, MERGE_PATCH, JSON)
-
-AnyRequest = Request[Any, Any, Any]
 
 
 class NotePageResponse(APIResponse[NotePage]):
@@ -86,9 +79,9 @@ def to_note(record: NoteRecord) -> Note:
 
 
 @asynccontextmanager
-async def notes_of(request: AnyRequest) -> AsyncIterator[NoteRepository]:
+async def notes_of(state: AppState) -> AsyncIterator[NoteRepository]:
     """The repository of one request. Its transaction is committed when the block ends."""
-    async with app_state(request).database.session() as session:
+    async with state.database.session() as session:
         yield NoteRepository(session=session)
 
 
@@ -99,30 +92,35 @@ class NoteController(Controller):
     tags = ("notes",)
 
     @get(operation_id="listNotes")
-    async def list_notes(self, request: AnyRequest) -> NotePageResponse:
-        path, query, _ = LIST_NOTES.parse(request)
-        codec = app_state(request).cursor_codec
+    @operation(raises=[InvalidCursor, DatabaseUnavailable])
+    async def list_notes(
+        self, state: AppState, path: UserPath, query: PageQuery
+    ) -> NotePageResponse:
         scope = f"{path.user_id}/notes"
-        after = codec.decode(scope, query)
-        async with notes_of(request) as notes:
+        after = state.cursor_codec.decode(scope, query)
+        async with notes_of(state) as notes:
             page, position = await notes.page(path.user_id, query, after)
-        next_cursor = None if position is None else codec.encode(scope, query, position)
+        next_cursor = None
+        if position is not None:
+            next_cursor = state.cursor_codec.encode(scope, query, position)
         return NotePageResponse(NotePage([to_note(record) for record in page], next_cursor))
 
     @post(operation_id="createNote")
-    async def create_note(self, request: AnyRequest) -> NoteCreatedResponse:
-        path, _, headers = CREATE_NOTE.parse(request)
-        data = await CREATE_BODY.parse(request)
-        async with notes_of(request) as notes:
-            record = await notes.create(
-                path.user_id, {"text": data.text}, data, headers.idempotency_key
-            )
+    @operation(raises=[IdempotencyKeyInUse, IdempotencyKeyReused, DatabaseUnavailable])
+    async def create_note(
+        self, state: AppState, path: UserPath, headers: CreateNoteHeaders, data: NoteCreate
+    ) -> NoteCreatedResponse:
+        values = {"text": data.text}
+        async with notes_of(state) as notes:
+            record = await notes.create(path.user_id, values, data, headers.idempotency_key)
         return NoteCreatedResponse(record)
 
     @get("/{note_id:str}", operation_id="getNote")
-    async def get_note(self, request: AnyRequest) -> NoteResponse | NotModifiedResponse:
-        path, _, headers = GET_NOTE.parse(request)
-        async with notes_of(request) as notes:
+    @operation(raises=[NoteNotFound, DatabaseUnavailable])
+    async def get_note(
+        self, state: AppState, path: NotePath, headers: IfNoneMatchHeaders
+    ) -> NoteResponse | NotModifiedResponse:
+        async with notes_of(state) as notes:
             record = await notes.find(path.user_id, path.note_id)
         etag = format_etag(record.etag)
         if is_not_modified(headers.if_none_match, etag):
@@ -130,10 +128,11 @@ class NoteController(Controller):
         return NoteResponse(record)
 
     @put("/{note_id:str}", operation_id="replaceNote")
-    async def replace_note(self, request: AnyRequest) -> NoteCreatedResponse | NoteResponse:
-        path, _, headers = REPLACE_NOTE.parse(request)
-        data = await CREATE_BODY.parse(request)
-        async with notes_of(request) as notes:
+    @operation(raises=[PreconditionFailed, DatabaseUnavailable])
+    async def replace_note(
+        self, state: AppState, path: NotePath, headers: ReplaceNoteHeaders, data: NoteCreate
+    ) -> NoteCreatedResponse | NoteResponse:
+        async with notes_of(state) as notes:
             record, is_new = await notes.put(
                 path.user_id,
                 path.note_id,
@@ -144,17 +143,22 @@ class NoteController(Controller):
         return NoteCreatedResponse(record) if is_new else NoteResponse(record)
 
     @patch("/{note_id:str}", operation_id="updateNote")
-    async def update_note(self, request: AnyRequest) -> NoteResponse:
-        path, _, headers = CHANGE_NOTE.parse(request)
-        data = await PATCH_BODY.parse(request)
+    @operation(raises=[NoteNotFound, PreconditionFailed, DatabaseUnavailable])
+    async def update_note(
+        self,
+        state: AppState,
+        path: NotePath,
+        headers: IfMatchHeaders,
+        data: Annotated[NoteCreate, MERGE_PATCH, JSON],
+    ) -> NoteResponse:
         if_match = ETagCondition.parse(headers.if_match)
-        async with notes_of(request) as notes:
+        async with notes_of(state) as notes:
             record = await notes.change(path.user_id, path.note_id, {"text": data.text}, if_match)
         return NoteResponse(record)
 
     @delete("/{note_id:str}", operation_id="deleteNote")
-    async def delete_note(self, request: AnyRequest) -> None:
-        path, _, headers = CHANGE_NOTE.parse(request)
+    @operation(raises=[NoteNotFound, PreconditionFailed, DatabaseUnavailable])
+    async def delete_note(self, state: AppState, path: NotePath, headers: IfMatchHeaders) -> None:
         if_match = ETagCondition.parse(headers.if_match)
-        async with notes_of(request) as notes:
+        async with notes_of(state) as notes:
             await notes.remove(path.user_id, path.note_id, if_match)

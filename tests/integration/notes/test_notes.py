@@ -14,8 +14,8 @@ from app.db.database import Database
 from app.http.problems import DatabaseUnavailable
 from tests.integration.notes.conftest import NotesClient, serving_notes
 from tests.support.client import FOREIGN_TAG, assert_problem, tasks_of
-from tests.support.database import NOWHERE, connect
-from tests.support.in_process import core_of
+from tests.support.database import UNREACHABLE_URL, connect
+from tests.support.in_process import app_state_of
 
 pytestmark = pytest.mark.requirement("NFR-004")
 
@@ -148,7 +148,7 @@ async def test_a_violated_constraint_names_the_property(notes: NotesClient) -> N
     long = {"text": "x" * 21}  # the contract allows 100, the table 20
     for answer in (await notes.post(NOTES, json=long), await notes.put(NOTE, json=long)):
         assert_problem(answer, 422, "invalid-body", "/text")
-    assert core_of(notes).database.pool.idle_count() > 0
+    assert app_state_of(notes).database.pool.idle_count() > 0
     assert (await notes.get(NOTES)).json()["items"] == []
 
 
@@ -180,7 +180,7 @@ OPEN = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tasks-ap
 
 
 async def test_thirty_requests_stay_within_the_pool(notes: NotesClient, notes_url: str) -> None:
-    pool = core_of(notes).database.pool
+    pool = app_state_of(notes).database.pool
     connection = await connect(notes_url)
     name = await connection.fetchval("SELECT current_database()")
     most = 0
@@ -202,7 +202,7 @@ async def test_thirty_requests_stay_within_the_pool(notes: NotesClient, notes_ur
 
 
 async def test_a_session_checks_out_without_a_statement(notes: NotesClient) -> None:
-    database = core_of(notes).database
+    database = app_state_of(notes).database
     await notes.get(NOTE)
     (pooled,) = database.pool._idle
     adapted = pooled.adapted
@@ -213,7 +213,7 @@ async def test_a_session_checks_out_without_a_statement(notes: NotesClient) -> N
 
 async def test_a_busy_pool_is_503(notes_url: str) -> None:
     async with serving_notes(notes_url, database_pool_size=1, database_timeout=0.3) as notes:
-        database = core_of(notes).database
+        database = app_state_of(notes).database
         async with database.pool.connection(1):
             refused = await notes.get(NOTES)
         problem = assert_problem(refused, 503, "database-unavailable")
@@ -225,7 +225,7 @@ async def test_a_busy_pool_is_503(notes_url: str) -> None:
 
 async def test_a_slow_statement_is_503_and_its_connection_is_replaced(notes_url: str) -> None:
     async with serving_notes(notes_url, database_pool_size=1, database_timeout=0.3) as notes:
-        pool = core_of(notes).database.pool
+        pool = app_state_of(notes).database.pool
         await notes.put(NOTE, json=MILK)
         (before,) = pool._idle
         blocker = await connect(notes_url)
@@ -241,12 +241,12 @@ async def test_a_slow_statement_is_503_and_its_connection_is_replaced(notes_url:
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 async def test_a_database_that_is_down_is_503(method: str) -> None:
-    async with serving_notes(NOWHERE, database_pool_size=1, database_timeout=2) as notes:
+    async with serving_notes(UNREACHABLE_URL, database_pool_size=1, database_timeout=2) as notes:
         body = MILK if method == "PUT" else None
         refused = await notes.request(method, NOTE, json=body)
         assert_problem(refused, 503, "database-unavailable")
         assert refused.headers["retry-after"]
-        assert core_of(notes).database.pool.in_use() == 0
+        assert app_state_of(notes).database.pool.in_use() == 0
 
 
 async def test_a_connection_that_the_server_ended_is_503_and_replaced(
@@ -256,7 +256,7 @@ async def test_a_connection_that_the_server_ended_is_503_and_replaced(
     connection = await connect(notes_url)
 
     async def end_and_fail() -> None:
-        async with core_of(notes).database.session() as session:
+        async with app_state_of(notes).database.session() as session:
             backend = await session.scalar(text("SELECT pg_backend_pid()"))
             await connection.execute("SELECT pg_terminate_backend($1)", backend)
             await session.execute(text("SELECT pg_sleep(1)"))
@@ -264,8 +264,8 @@ async def test_a_connection_that_the_server_ended_is_503_and_replaced(
     with pytest.raises(DatabaseUnavailable):
         await end_and_fail()
     await connection.close()
-    assert core_of(notes).database.outage_logger.cause
-    assert core_of(notes).database.pool.in_use() == 0
+    assert app_state_of(notes).database.outage_logger.cause
+    assert app_state_of(notes).database.pool.in_use() == 0
     assert (await notes.get(NOTE)).status_code == 200
 
 
@@ -273,7 +273,7 @@ async def test_a_read_only_database_is_503_and_has_its_connections_replaced(
     notes: NotesClient, notes_url: str
 ) -> None:
     await notes.put(NOTE, json=MILK)
-    pool = core_of(notes).database.pool
+    pool = app_state_of(notes).database.pool
     (before,) = pool._idle
     connection = await connect(notes_url)
     name = await connection.fetchval("SELECT current_database()")
@@ -297,11 +297,11 @@ async def test_a_failed_commit_is_reported_before_the_response(
     assert (await notes.post(NOTES, json=MILK)).status_code == 201
     assert_problem(await notes.post(NOTES, json=MILK), 500, "internal-error")
     assert len((await notes.get(NOTES)).json()["items"]) == 1
-    assert core_of(notes).database.pool.in_use() == 0
+    assert app_state_of(notes).database.pool.in_use() == 0
 
 
 async def test_an_error_in_the_block_rolls_back(notes: NotesClient) -> None:
-    database: Database = core_of(notes).database
+    database: Database = app_state_of(notes).database
     await notes.put(NOTE, json=MILK)
 
     async def delete_and_fail() -> None:

@@ -1,4 +1,4 @@
-"""Several writers at one moment: of changes with one entity tag one is made, and none is lost."""
+"""Concurrent writers: one change per ETag succeeds, and no update is lost."""
 
 from __future__ import annotations
 
@@ -25,97 +25,96 @@ BODY = {"title": "0", "description": None, "completed": False}
 
 
 @pytest.fixture(scope="module")
-async def wide(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application that has a connection for each writer."""
-    many = msgspec.structs.replace(settings, database_pool_size=WRITERS)
-    async with running(create_app(many)) as app:
-        # The plain one: to hold each response against the contract takes longer than to get it.
-        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+async def concurrent_client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    concurrent = msgspec.structs.replace(settings, database_pool_size=WRITERS)
+    async with running(create_app(concurrent)) as app:
+        # A plain client, because checking each response takes longer than the request itself.
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
         async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
             yield client
 
 
 @pytest.fixture
-async def writers(wide: httpx.AsyncClient, database: asyncpg.Connection) -> httpx.AsyncClient:  # noqa: ARG001 - emptied
-    """The same on an empty database."""
-    return wide
+async def writers(
+    concurrent_client: httpx.AsyncClient,
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
+) -> httpx.AsyncClient:
+    return concurrent_client
 
 
-async def at_once(*requests: Any) -> Counter[int]:
-    """How often each status was answered."""
+async def run_concurrently(*requests: Any) -> Counter[int]:
+    """Count the responses of each status."""
     responses: list[httpx.Response] = await asyncio.gather(*requests)
     return Counter(response.status_code for response in responses)
 
 
 async def read_modify_write(client: httpx.AsyncClient, chain: list[tuple[str, str, int]]) -> int:
-    """Count in the title until all changes are made; return how often another was faster."""
-    refused = 0
+    """Increment a counter in the title, and return the number of 412 responses."""
+    conflicts = 0
     while len(chain) < CHANGES:
         before = (await client.get(TASK)).json()
         number = int(before["title"]) + 1
         response = await client.patch(
             TASK, json={"title": str(number)}, headers={"If-Match": before["etag"]}
         )
-        made = response.status_code == 200
-        assert made or response.status_code == 412
-        chain += [(before["etag"], response.headers.get("etag", ""), number)] * made
-        refused += not made
-    return refused
+        updated = response.status_code == 200
+        assert updated or response.status_code == 412
+        chain += [(before["etag"], response.headers.get("etag", ""), number)] * updated
+        conflicts += not updated
+    return conflicts
 
 
 @pytest.mark.requirement("FR-010", "FR-011")
-async def test_no_change_of_sixteen_writers_is_lost(writers: httpx.AsyncClient) -> None:
+async def test_sixteen_writers_lose_no_update(writers: httpx.AsyncClient) -> None:
     first = (await writers.put(TASK, json=BODY)).headers["etag"]
     chain: list[tuple[str, str, int]] = []
     refusals = await asyncio.gather(*(read_modify_write(writers, chain) for _ in range(WRITERS)))
     last = (await writers.get(TASK)).json()
     followers = {before: after for before, after, _ in chain}
-    # Each tag was used up by one change alone, and the changes are one chain from first to last.
+    # Each ETag was replaced by exactly one change, so the changes form one chain.
     assert len(followers) == len(set(followers.values())) == len(chain) >= CHANGES
-    tag, length = first, 0
-    while tag in followers:
-        tag, length = followers[tag], length + 1
-    assert (tag, length) == (last["etag"], len(chain))
+    etag, length = first, 0
+    while etag in followers:
+        etag, length = followers[etag], length + 1
+    assert (etag, length) == (last["etag"], len(chain))
     assert last["title"] == str(len(chain))
     assert sorted(number for _, _, number in chain) == list(range(1, len(chain) + 1))
-    # Without refusals there was no competition, and the rest would show nothing.
+    # Without 412 responses the writers did not compete, and the test would show nothing.
     assert sum(refusals) > 0
 
 
 @pytest.mark.requirement("FR-011")
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "DELETE"])
-async def test_of_changes_with_one_tag_exactly_one_is_made(
-    writers: httpx.AsyncClient, method: str
-) -> None:
-    tag = (await writers.put(TASK, json=BODY)).headers["etag"]
+async def test_one_update_wins_among_equal_etags(writers: httpx.AsyncClient, method: str) -> None:
+    etag = (await writers.put(TASK, json=BODY)).headers["etag"]
     bodies = {"DELETE": None}
     body = bodies.get(method, BODY | {"title": "changed"})
-    made = await at_once(
+    responses = await run_concurrently(
         *(
-            writers.request(method, TASK, headers={"If-Match": tag}, json=body)
+            writers.request(method, TASK, headers={"If-Match": etag}, json=body)
             for _ in range(WRITERS)
         )
     )
     success = {"PATCH": 200, "PUT": 200, "DELETE": 204}[method]
-    # Once the task is gone the rest find nothing: existence is looked at before preconditions.
-    assert made[success] == 1
-    assert made[412] + made[404] == WRITERS - 1
-    assert (made[404] > 0) <= (method == "DELETE")
+    # After the deletion all get 404, because existence is checked before preconditions.
+    assert responses[success] == 1
+    assert responses[412] + responses[404] == WRITERS - 1
+    assert (responses[404] > 0) <= (method == "DELETE")
 
 
 @pytest.mark.requirement("FR-003", "FR-012")
-async def test_of_creations_of_one_id_exactly_one_is_made(writers: httpx.AsyncClient) -> None:
-    answers = await at_once(
+async def test_one_creation_wins_among_equal_ids(writers: httpx.AsyncClient) -> None:
+    responses = await run_concurrently(
         *(
             writers.put(TASK, json=BODY | {"title": str(number)}, headers={"If-None-Match": "*"})
             for number in range(WRITERS)
         )
     )
-    assert answers == {201: 1, 412: WRITERS - 1}
+    assert responses == {201: 1, 412: WRITERS - 1}
 
 
 @pytest.mark.requirement("FR-003", "FR-009", "FR-014")
-async def test_of_upserts_of_one_id_one_creates_and_the_others_replace(
+async def test_concurrent_puts_create_once_and_replace_after(
     writers: httpx.AsyncClient,
 ) -> None:
     responses = await asyncio.gather(
@@ -132,10 +131,11 @@ async def test_of_upserts_of_one_id_one_creates_and_the_others_replace(
 
 @pytest.mark.requirement("FR-007", "FR-009")
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
-async def test_a_task_is_completed_no_earlier_than_it_was_created_and_changed(
+async def test_completed_at_is_not_before_created_at(
     writers: httpx.AsyncClient, database: asyncpg.Connection, method: str
 ) -> None:
-    # A writer that waited for another's row began before the row did; so does a clock set back.
+    # A transaction that waited for the row may have started before the row was created. A clock set
+    # back has the same effect.
     await writers.put(TASK, json=BODY)
     await database.execute(
         "UPDATE tasks SET created_at = created_at + interval '1 minute',"
@@ -146,76 +146,76 @@ async def test_a_task_is_completed_no_earlier_than_it_was_created_and_changed(
 
 
 @pytest.mark.requirement("FR-004", "FR-006")
-async def test_a_change_that_meets_a_deletion_is_made_before_it_or_not_at_all(
+async def test_update_racing_deletion_happens_before_it_or_not(
     writers: httpx.AsyncClient, database: asyncpg.Connection
 ) -> None:
     for round_ in range(20):
         await writers.put(TASK, json=BODY)
-        answers = await at_once(
+        responses = await run_concurrently(
             writers.delete(TASK),
             *(writers.patch(TASK, json={"title": str(round_)}) for _ in range(4)),
         )
-        assert answers[204] == 1
-        assert answers[200] + answers[404] == 4
+        assert responses[204] == 1
+        assert responses[200] + responses[404] == 4
         assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
 
 @pytest.mark.requirement("FR-006")
-async def test_of_deletions_exactly_one_is_made(writers: httpx.AsyncClient) -> None:
+async def test_one_of_concurrent_deletions_succeeds(writers: httpx.AsyncClient) -> None:
     await writers.put(TASK, json=BODY)
-    answers = await at_once(*(writers.delete(TASK) for _ in range(WRITERS)))
-    assert answers == {204: 1, 404: WRITERS - 1}
+    responses = await run_concurrently(*(writers.delete(TASK) for _ in range(WRITERS)))
+    assert responses == {204: 1, 404: WRITERS - 1}
 
 
 @pytest.mark.requirement("FR-004", "FR-010")
 @pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}], ids=["without", "any"])
-async def test_no_tag_is_missed_by_a_change_that_named_none(
+async def test_unconditional_updates_never_return_412(
     writers: httpx.AsyncClient, headers: dict[str, str]
 ) -> None:
-    # The task comes and goes meanwhile; a change that names no tag finds it or does not.
-    answers: Counter[int] = Counter()
+    # The task is created and deleted meanwhile, so an unconditional change may find it or not.
+    responses: Counter[int] = Counter()
     for _ in range(20):
-        answers += await at_once(
+        responses += await run_concurrently(
             *(writers.put(TASK, json=BODY) for _ in range(3)),
             *(writers.patch(TASK, json={"title": "a"}, headers=headers) for _ in range(8)),
             *(writers.delete(TASK, headers=headers) for _ in range(5)),
         )
-    assert answers[412] == 0
+    assert responses[412] == 0
 
 
 @pytest.mark.requirement("FR-001", "FR-016")
-async def test_a_walk_meets_every_task_once_while_others_come_and_go(
+async def test_pagination_returns_each_task_once_during_writes(
     writers: httpx.AsyncClient,
 ) -> None:
     alice = tasks_of("alice")
-    staying = {(await writers.post(alice, json={"title": "a"})).json()["id"] for _ in range(20)}
-    walking = True
+    stable = {(await writers.post(alice, json={"title": "a"})).json()["id"] for _ in range(20)}
+    pagination = True
 
-    async def disturb() -> None:
-        while walking:
+    async def change_task_repeatedly() -> None:
+        while pagination:
             location = (await writers.post(alice, json={"title": "b"})).headers["location"]
             await writers.delete(location)
 
-    async def walk(order: str) -> list[str]:
-        found: list[str] = []
+    async def paginate(order: str) -> list[str]:
+        ids: list[str] = []
         query: dict[str, Any] = {"limit": 3, "order": order}
         page = (await writers.get(alice, params=query)).json()
-        found += [task["id"] for task in page["items"]]
-        while page["next_cursor"] and len(found) < 1000:
+        ids += [task["id"] for task in page["items"]]
+        while page["next_cursor"] and len(ids) < 1000:
             page = (await writers.get(alice, params=query | {"cursor": page["next_cursor"]})).json()
-            found += [task["id"] for task in page["items"]]
-            # New tasks come at the end of an ascending walk, which could go on for ever.
-            walked.update(staying & set(found))
-            page["next_cursor"] = page["next_cursor"] if walked < staying else None
-        return found
+            ids += [task["id"] for task in page["items"]]
+            # New tasks appear at the end of an ascending list, so its pagination might never end.
+            listed.update(stable & set(ids))
+            page["next_cursor"] = page["next_cursor"] if listed < stable else None
+        return ids
 
-    walked: set[str] = set()
-    disturbances = [asyncio.create_task(disturb()) for _ in range(4)]
-    descending = await walk("desc")
-    walked.clear()
-    ascending = await walk("asc")
-    walking = False
-    await asyncio.gather(*disturbances)
-    for found in (ascending, descending):
-        assert Counter(found) & Counter(staying) == Counter(staying)
-        assert len(found) == len(set(found))
+    listed: set[str] = set()
+    changes = [asyncio.create_task(change_task_repeatedly()) for _ in range(4)]
+    descending = await paginate("desc")
+    listed.clear()
+    ascending = await paginate("asc")
+    pagination = False
+    await asyncio.gather(*changes)
+    for ids in (ascending, descending):
+        assert Counter(ids) & Counter(stable) == Counter(stable)
+        assert len(ids) == len(set(ids))

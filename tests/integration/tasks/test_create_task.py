@@ -12,7 +12,7 @@ import pytest
 from tests.support.client import ContractClient, assert_problem, tasks_of
 
 ALICE = tasks_of("alice")
-# The Unicode property White_Space, all of it.
+# All characters with the Unicode property White_Space.
 WHITE_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
@@ -38,7 +38,9 @@ TEXTS = {
 
 
 @pytest.mark.requirement("FR-001", "FR-007", "FR-009")
-async def test_a_title_is_enough(client: ContractClient, database: asyncpg.Connection) -> None:
+async def test_title_is_the_only_required_field(
+    client: ContractClient, database: asyncpg.Connection
+) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"})
     task = created.json()
     (row,) = await database.fetch("SELECT * FROM tasks")
@@ -60,7 +62,7 @@ async def test_a_title_is_enough(client: ContractClient, database: asyncpg.Conne
 
 
 @pytest.mark.requirement("FR-001", "FR-007")
-async def test_every_member_is_stored(client: ContractClient, database: asyncpg.Connection) -> None:
+async def test_every_field_is_stored(client: ContractClient, database: asyncpg.Connection) -> None:
     new = {"title": "Buy milk", "description": "Two litres.", "completed": True}
     created = await client.post(ALICE, json=new)
     (row,) = await database.fetch("SELECT title, description, completed FROM tasks")
@@ -70,7 +72,7 @@ async def test_every_member_is_stored(client: ContractClient, database: asyncpg.
 
 
 @pytest.mark.requirement("FR-007")
-async def test_a_task_created_as_completed_is_completed_since_its_creation(
+async def test_completed_task_has_completed_at_equal_to_created_at(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk", "completed": True})
@@ -81,19 +83,19 @@ async def test_a_task_created_as_completed_is_completed_since_its_creation(
 
 @pytest.mark.requirement("FR-001")
 @pytest.mark.parametrize(
-    "sent", [{"description": None}, {"completed": False}, {"description": ""}], ids=str
+    "value", [{"description": None}, {"completed": False}, {"description": ""}], ids=str
 )
-async def test_a_member_may_say_what_its_absence_says(
-    client: ContractClient, database: asyncpg.Connection, sent: dict[str, Any]
+async def test_explicit_defaults_equal_omitted_fields(
+    client: ContractClient, database: asyncpg.Connection, value: dict[str, Any]
 ) -> None:
-    created = await client.post(ALICE, json={"title": "Buy milk", **sent})
+    created = await client.post(ALICE, json={"title": "Buy milk", **value})
     (row,) = await database.fetch("SELECT description, completed FROM tasks")
     assert created.status_code == 201
-    assert {name: row[name] for name in sent} == sent
+    assert {name: row[name] for name in value} == value
 
 
 @pytest.mark.requirement("FR-009")
-async def test_instants_come_from_the_clock_of_the_database(
+async def test_timestamps_come_from_the_database_clock(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     before = await database.fetchval("SELECT clock_timestamp()")
@@ -103,31 +105,31 @@ async def test_instants_come_from_the_clock_of_the_database(
 
 
 @pytest.mark.requirement("FR-001")
-async def test_the_id_is_a_uuid_of_version_7(client: ContractClient) -> None:
+async def test_id_is_a_uuid_version_7(client: ContractClient) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"})
     assert UUID(created.json()["id"]).version == 7
 
 
 @pytest.mark.requirement("FR-001", "FR-014")
-async def test_two_tasks_with_the_same_text_are_two_tasks(
+async def test_equal_requests_create_two_tasks(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    one = await client.post(ALICE, json={"title": "Buy milk"})
-    other = await client.post(ALICE, json={"title": "Buy milk"})
-    assert one.json()["id"] != other.json()["id"]
-    assert one.json()["etag"] != other.json()["etag"]
+    first = await client.post(ALICE, json={"title": "Buy milk"})
+    second = await client.post(ALICE, json={"title": "Buy milk"})
+    assert first.json()["id"] != second.json()["id"]
+    assert first.json()["etag"] != second.json()["etag"]
     assert await database.fetchval("SELECT count(*) FROM tasks") == 2
 
 
 @pytest.mark.requirement("FR-001")
-async def test_the_entity_tag_is_a_header_field_and_a_member(client: ContractClient) -> None:
+async def test_etag_is_in_header_and_body(client: ContractClient) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"})
     assert created.headers["etag"] == created.json()["etag"]
 
 
 @pytest.mark.requirement("FR-001", "FR-022")
 @pytest.mark.parametrize(
-    ("user", "written"),
+    ("user", "encoded"),
     [
         ("alice", "alice"),
         ("auth0|5f7c", "auth0%7C5f7c"),
@@ -138,37 +140,37 @@ async def test_the_entity_tag_is_a_header_field_and_a_member(client: ContractCli
         ("x" * 128, "x" * 128),
     ],
 )
-async def test_the_location_leads_to_the_task(
-    client: ContractClient, user: str, written: str
+async def test_location_is_the_url_of_the_task(
+    client: ContractClient, user: str, encoded: str
 ) -> None:
     created = await client.post(tasks_of(user), json={"title": "Buy milk"})
     location = created.headers["location"]
-    assert location == f"{tasks_of(written)}/{created.json()['id']}"
+    assert location == f"{tasks_of(encoded)}/{created.json()['id']}"
     assert created.json()["user_id"] == user
     assert (await client.get(location)).json() == created.json()
 
 
 @pytest.mark.requirement("FR-022")
-async def test_a_user_id_may_be_percent_encoded(client: ContractClient) -> None:
+async def test_user_id_may_be_percent_encoded(client: ContractClient) -> None:
     created = await client.post(tasks_of("%61lice%40example%2Ecom"), json={"title": "Buy milk"})
     assert created.json()["user_id"] == "alice@example.com"
 
 
 @pytest.mark.requirement("FR-008")
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-async def test_text_is_stored_and_returned_as_sent(
+async def test_text_is_returned_as_sent(
     client: ContractClient, database: asyncpg.Connection, text: str
 ) -> None:
     created = await client.post(ALICE, json={"title": text, "description": text})
-    got = await client.get(created.headers["location"])
+    response = await client.get(created.headers["location"])
     (row,) = await database.fetch("SELECT title, description FROM tasks")
     assert created.status_code == 201
     assert (row["title"], row["description"]) == (text, text)
-    assert (got.json()["title"], got.json()["description"]) == (text, text)
+    assert (response.json()["title"], response.json()["description"]) == (text, text)
 
 
 @pytest.mark.requirement("FR-008")
-async def test_escapes_and_plain_characters_are_the_same_text(
+async def test_json_escapes_equal_plain_characters(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     body = b'{"title": "\\ud83d\\ude00 \\u00e9 \\/ \\b\\f\\n\\r\\t"}'
@@ -179,7 +181,7 @@ async def test_escapes_and_plain_characters_are_the_same_text(
 
 @pytest.mark.requirement("FR-008")
 @pytest.mark.parametrize("character", ["a", "\U0001f600", "e\u0301"[1]], ids=ascii)
-async def test_the_longest_texts_are_accepted(
+async def test_longest_texts_are_accepted(
     client: ContractClient, database: asyncpg.Connection, character: str
 ) -> None:
     new = {"title": character * 500, "description": character * 16_384}
@@ -191,7 +193,7 @@ async def test_the_longest_texts_are_accepted(
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize(
-    ("member", "text"),
+    ("field", "text"),
     [
         ("title", ""),
         ("title", "a" * 501),
@@ -204,25 +206,25 @@ async def test_the_longest_texts_are_accepted(
     ],
     ids=lambda value: ascii(value[:9]) + str(len(value)),
 )
-async def test_text_that_breaks_its_schema_is_422(
-    client: ContractClient, database: asyncpg.Connection, member: str, text: str
+async def test_text_that_violates_its_schema_is_422(
+    client: ContractClient, database: asyncpg.Connection, field: str, text: str
 ) -> None:
-    refused = await client.post(ALICE, json={"title": "Buy milk", member: text})
-    problem = assert_problem(refused, 422, "invalid-body", *[f"/{member}"] * _faults_of(text))
+    response = await client.post(ALICE, json={"title": "Buy milk", field: text})
+    problem = assert_problem(response, 422, "invalid-body", *[f"/{field}"] * _count_errors(text))
     assert problem["detail"]
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
 
-def _faults_of(text: str) -> int:
-    # The empty title breaks both its length and its pattern.
+def _count_errors(text: str) -> int:
+    # An empty title violates both its length and its pattern.
     return 1 + (text == "")
 
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize("blank", [*WHITE_SPACE, WHITE_SPACE, " " * 500], ids=ascii)
-async def test_a_title_of_white_space_alone_is_422(client: ContractClient, blank: str) -> None:
-    refused = await client.post(ALICE, json={"title": blank})
-    assert_problem(refused, 422, "invalid-body", "/title")
+async def test_title_of_only_white_space_is_422(client: ContractClient, blank: str) -> None:
+    response = await client.post(ALICE, json={"title": blank})
+    assert_problem(response, 422, "invalid-body", "/title")
 
 
 @pytest.mark.requirement("FR-008")
@@ -237,7 +239,7 @@ async def test_white_space_around_one_character_is_kept(
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize(
-    ("body", "faults"),
+    ("body", "locations"),
     [
         ({}, ["/title"]),
         ({"title": None}, ["/title"]),
@@ -270,58 +272,56 @@ async def test_white_space_around_one_character_is_kept(
     ],
     ids=ascii,
 )
-async def test_every_fault_of_a_body_is_named(
-    client: ContractClient, database: asyncpg.Connection, body: Any, faults: list[str]
+async def test_all_errors_of_a_body_are_reported(
+    client: ContractClient, database: asyncpg.Connection, body: Any, locations: list[str]
 ) -> None:
-    refused = await client.post(ALICE, json=body)
-    assert_problem(refused, 422, "invalid-body", *faults)
+    response = await client.post(ALICE, json=body)
+    assert_problem(response, 422, "invalid-body", *locations)
     assert await database.fetchval("SELECT count(*) FROM tasks") == 0
 
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize("body", [b"null", b"true", b"1", b'"a"', b"[]", b'[{"title": "a"}]'])
-async def test_a_body_that_is_no_object_is_422(client: ContractClient, body: bytes) -> None:
-    refused = await client.post(ALICE, content=body, headers={"Content-Type": "application/json"})
-    assert_problem(refused, 422, "invalid-body", "")
+async def test_body_that_is_not_an_object_is_422(client: ContractClient, body: bytes) -> None:
+    response = await client.post(ALICE, content=body, headers={"Content-Type": "application/json"})
+    assert_problem(response, 422, "invalid-body", "")
 
 
 @pytest.mark.requirement("FR-026")
-async def test_at_most_100_faults_are_told(client: ContractClient) -> None:
+async def test_at_most_100_errors_are_reported(client: ContractClient) -> None:
     body = {"title": "a", **{f"x{number}": 1 for number in range(150)}}
-    refused = await client.post(ALICE, json=body)
-    assert refused.status_code == 422
-    assert len(refused.json()["errors"]) == 100
+    response = await client.post(ALICE, json=body)
+    assert response.status_code == 422
+    assert len(response.json()["errors"]) == 100
 
 
 @pytest.mark.requirement("FR-026")
-async def test_a_very_long_member_name_is_cut_in_its_pointer(client: ContractClient) -> None:
-    refused = await client.post(ALICE, json={"title": "a", "x" * 5000: 1})
-    assert_problem(refused, 422, "invalid-body", "/" + "x" * 1023)
+async def test_long_property_name_is_truncated_in_its_pointer(client: ContractClient) -> None:
+    response = await client.post(ALICE, json={"title": "a", "x" * 5000: 1})
+    assert_problem(response, 422, "invalid-body", "/" + "x" * 1023)
 
 
 @pytest.mark.requirement("FR-026")
-async def test_a_pointer_is_never_cut_within_an_escape(client: ContractClient) -> None:
-    refused = await client.post(ALICE, json={"title": "a", "x" * 1022 + "~": 1})
-    assert_problem(refused, 422, "invalid-body", "/" + "x" * 1022)
+async def test_pointer_is_not_truncated_within_an_escape(client: ContractClient) -> None:
+    response = await client.post(ALICE, json={"title": "a", "x" * 1022 + "~": 1})
+    assert_problem(response, 422, "invalid-body", "/" + "x" * 1022)
 
 
 @pytest.mark.requirement("FR-028")
-async def test_a_fault_does_not_repeat_what_was_sent(client: ContractClient) -> None:
-    refused = await client.post(ALICE, json={"title": "secret " * 100, "completed": "secret"})
-    assert refused.status_code == 422
-    assert "secret" not in refused.text
+async def test_error_does_not_repeat_the_value(client: ContractClient) -> None:
+    response = await client.post(ALICE, json={"title": "secret " * 100, "completed": "secret"})
+    assert response.status_code == 422
+    assert "secret" not in response.text
 
 
 @pytest.mark.requirement("FR-021", "FR-026")
-async def test_parameters_are_judged_before_the_body(client: ContractClient) -> None:
-    refused = await client.post(tasks_of("-alice") + "?x=1", content=b"{")
-    assert_problem(refused, 400, "invalid-parameter", "user_id", "x")
+async def test_parameters_are_validated_before_the_body(client: ContractClient) -> None:
+    response = await client.post(tasks_of("-alice") + "?x=1", content=b"{")
+    assert_problem(response, 400, "invalid-parameter", "user_id", "x")
 
 
 @pytest.mark.requirement("FR-001")
 @pytest.mark.parametrize("field", ["If-Match", "If-None-Match"])
-async def test_a_header_field_that_the_operation_does_not_declare_says_nothing(
-    client: ContractClient, field: str
-) -> None:
+async def test_undeclared_header_is_ignored(client: ContractClient, field: str) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"}, headers={field: "?"})
     assert created.status_code == 201

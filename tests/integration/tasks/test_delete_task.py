@@ -13,7 +13,7 @@ ALICE = tasks_of("alice")
 
 
 async def create(client: ContractClient, title: str = "Buy milk") -> tuple[str, str]:
-    """The path and the entity tag of a new task."""
+    """Create a task and return its path and its ETag."""
     created = await client.post(ALICE, json={"title": title})
     return created.headers["location"], created.headers["etag"]
 
@@ -23,7 +23,7 @@ async def titles(database: asyncpg.Connection) -> list[str]:
 
 
 @pytest.mark.requirement("FR-006")
-async def test_a_task_is_gone_from_the_table(
+async def test_deletion_removes_the_row(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     path, _ = await create(client)
@@ -35,21 +35,21 @@ async def test_a_task_is_gone_from_the_table(
 
 
 @pytest.mark.requirement("FR-006")
-async def test_a_deleted_task_is_404(client: ContractClient) -> None:
+async def test_deleted_task_is_404(client: ContractClient) -> None:
     path, _ = await create(client)
     await client.delete(path)
     assert_problem(await client.get(path), 404, "task-not-found")
 
 
 @pytest.mark.requirement("FR-006")
-async def test_deleting_again_is_404(client: ContractClient) -> None:
+async def test_second_deletion_is_404(client: ContractClient) -> None:
     path, _ = await create(client)
     await client.delete(path)
     assert_problem(await client.delete(path), 404, "task-not-found")
 
 
 @pytest.mark.requirement("FR-006")
-async def test_a_deleted_task_is_in_no_list(client: ContractClient) -> None:
+async def test_deleted_task_is_not_listed(client: ContractClient) -> None:
     path, _ = await create(client)
     await client.delete(path)
     assert (await client.get(ALICE)).json()["items"] == []
@@ -58,52 +58,52 @@ async def test_a_deleted_task_is_in_no_list(client: ContractClient) -> None:
 
 @pytest.mark.requirement("FR-006", "FR-010")
 @pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}, {"If-Match": '"other"'}], ids=str)
-async def test_an_unknown_task_is_404_whatever_the_precondition(
+async def test_unknown_task_is_404_with_any_precondition(
     client: ContractClient, headers: dict[str, str]
 ) -> None:
-    refused = await client.delete(f"{ALICE}/{uuid4()}", headers=headers)
-    assert_problem(refused, 404, "task-not-found")
+    response = await client.delete(f"{ALICE}/{uuid4()}", headers=headers)
+    assert_problem(response, 404, "task-not-found")
 
 
 @pytest.mark.requirement("FR-010")
-@pytest.mark.parametrize("form", ["{}", "*", '"other",{}'])
-async def test_a_precondition_that_holds_lets_the_deletion_pass(
-    client: ContractClient, database: asyncpg.Connection, form: str
+@pytest.mark.parametrize("template", ["{}", "*", '"other",{}'])
+async def test_satisfied_precondition_deletes(
+    client: ContractClient, database: asyncpg.Connection, template: str
 ) -> None:
-    path, tag = await create(client)
-    deleted = await client.delete(path, headers={"If-Match": form.format(tag)})
+    path, etag = await create(client)
+    deleted = await client.delete(path, headers={"If-Match": template.format(etag)})
     assert deleted.status_code == 204
     assert await titles(database) == []
 
 
 @pytest.mark.requirement("FR-010")
-@pytest.mark.parametrize("form", ["W/{}", '"other"', FOREIGN_TAG, '""'])
-async def test_a_precondition_that_does_not_hold_deletes_nothing(
-    client: ContractClient, database: asyncpg.Connection, form: str
+@pytest.mark.parametrize("template", ["W/{}", '"other"', FOREIGN_TAG, '""'])
+async def test_failed_precondition_deletes_nothing(
+    client: ContractClient, database: asyncpg.Connection, template: str
 ) -> None:
-    path, tag = await create(client)
-    refused = await client.delete(path, headers={"If-Match": form.format(tag)})
-    assert_problem(refused, 412, "precondition-failed")
+    path, etag = await create(client)
+    response = await client.delete(path, headers={"If-Match": template.format(etag)})
+    assert_problem(response, 412, "precondition-failed")
     assert await titles(database) == ["Buy milk"]
 
 
 @pytest.mark.requirement("FR-010")
-async def test_the_tag_before_a_change_deletes_nothing(
+async def test_stale_etag_deletes_nothing(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    path, tag = await create(client)
+    path, etag = await create(client)
     await client.patch(path, json={"title": "Buy bread"})
-    refused = await client.delete(path, headers={"If-Match": tag})
-    assert_problem(refused, 412, "precondition-failed")
+    response = await client.delete(path, headers={"If-Match": etag})
+    assert_problem(response, 412, "precondition-failed")
     assert await titles(database) == ["Buy bread"]
 
 
 @pytest.mark.requirement("FR-021")
-@pytest.mark.parametrize("tag", ["", "other", '"other', "W/*", '"a" "b"'])
-async def test_a_malformed_precondition_deletes_nothing(
-    client: ContractClient, database: asyncpg.Connection, tag: str
+@pytest.mark.parametrize("etag", ["", "other", '"other', "W/*", '"a" "b"'])
+async def test_malformed_precondition_deletes_nothing(
+    client: ContractClient, database: asyncpg.Connection, etag: str
 ) -> None:
     path, _ = await create(client)
-    refused = await client.delete(path, headers={"If-Match": tag})
-    assert_problem(refused, 400, "invalid-parameter", "If-Match")
+    response = await client.delete(path, headers={"If-Match": etag})
+    assert_problem(response, 400, "invalid-parameter", "If-Match")
     assert await titles(database) == ["Buy milk"]

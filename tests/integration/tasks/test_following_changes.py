@@ -1,4 +1,4 @@
-"""The contract's recipe for clients that follow changes (section "Following changes")."""
+"""The polling procedure of the contract's section "Following changes"."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Follower:
         self.seen: set[tuple[str, str]] = set()
 
     async def poll(self) -> list[str]:
-        """The titles of the tasks that changed since the last time."""
+        """Return the titles of the tasks that changed since the last poll."""
         params: dict[str, Any] = {"sort": "updated_at", "order": "asc"}
         if self.newest is not None:
             params["updated_after"] = (self.newest - self.overlap).isoformat()
@@ -40,14 +40,14 @@ class Follower:
 
 
 @pytest.mark.parametrize(
-    ("overlap", "found"), [(timedelta(), []), (timedelta(seconds=5), ["slow"])], ids=str
+    ("overlap", "expected"), [(timedelta(), []), (timedelta(seconds=5), ["slow"])], ids=str
 )
-async def test_an_overlap_finds_a_change_that_became_visible_late(
+async def test_overlap_finds_a_change_that_became_visible_late(
     client: ContractClient,
-    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
     database_url: str,
     overlap: timedelta,
-    found: list[str],
+    expected: list[str],
 ) -> None:
     task = await client.post(ALICE, json={"title": "old"})
     follower = Follower(client, overlap)
@@ -62,5 +62,5 @@ async def test_an_overlap_finds_a_change_that_became_visible_late(
         await client.post(ALICE, json={"title": "fast"})
         assert await follower.poll() == ["fast"]
     await writer.close()
-    assert await follower.poll() == found
+    assert await follower.poll() == expected
     assert await follower.poll() == []

@@ -12,47 +12,49 @@ ALICE = tasks_of("alice")
 
 
 @pytest.mark.requirement("FR-002")
-async def test_a_task_is_answered_as_it_was_created(client: ContractClient) -> None:
+async def test_task_is_returned_as_created(client: ContractClient) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"})
-    got = await client.get(created.headers["location"])
-    assert got.status_code == 200
-    assert got.json() == created.json()
-    assert got.headers["etag"] == got.json()["etag"] == created.headers["etag"]
+    response = await client.get(created.headers["location"])
+    assert response.status_code == 200
+    assert response.json() == created.json()
+    assert response.headers["etag"] == response.json()["etag"] == created.headers["etag"]
 
 
 @pytest.mark.requirement("FR-002", "FR-020")
-async def test_the_task_of_another_user_is_unknown(client: ContractClient) -> None:
+async def test_task_of_another_user_is_404(client: ContractClient) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"})
-    got = await client.get(f"{tasks_of('bob')}/{created.json()['id']}")
-    assert_problem(got, 404, "task-not-found")
+    response = await client.get(f"{tasks_of('bob')}/{created.json()['id']}")
+    assert_problem(response, 404, "task-not-found")
 
 
 @pytest.mark.requirement("FR-002")
-async def test_an_unknown_id_is_unknown(client: ContractClient) -> None:
+async def test_unknown_id_is_404(client: ContractClient) -> None:
     assert_problem(await client.get(f"{ALICE}/{uuid4()}"), 404, "task-not-found")
 
 
 @pytest.mark.requirement("FR-002")
-async def test_an_id_is_found_in_any_letter_case(client: ContractClient) -> None:
+async def test_id_is_case_insensitive(client: ContractClient) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"})
-    got = await client.get(f"{ALICE}/{created.json()['id'].upper()}")
-    assert got.json() == created.json()
+    response = await client.get(f"{ALICE}/{created.json()['id'].upper()}")
+    assert response.json() == created.json()
 
 
 @pytest.mark.requirement("FR-013")
-@pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*"])
-async def test_a_tag_that_still_holds_is_304(client: ContractClient, form: str) -> None:
+@pytest.mark.parametrize("template", ["{}", "W/{}", '"other", {}', "*"])
+async def test_current_etag_is_304(client: ContractClient, template: str) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"})
-    tag = created.headers["etag"]
-    got = await client.get(created.headers["location"], headers={"If-None-Match": form.format(tag)})
-    assert got.status_code == 304
-    assert got.headers["etag"] == tag
+    etag = created.headers["etag"]
+    response = await client.get(
+        created.headers["location"], headers={"If-None-Match": template.format(etag)}
+    )
+    assert response.status_code == 304
+    assert response.headers["etag"] == etag
 
 
 @pytest.mark.requirement("FR-013")
-@pytest.mark.parametrize("tag", ['"other"', FOREIGN_TAG, f"W/{FOREIGN_TAG}"])
-async def test_another_tag_is_200(client: ContractClient, tag: str) -> None:
+@pytest.mark.parametrize("etag", ['"other"', FOREIGN_TAG, f"W/{FOREIGN_TAG}"])
+async def test_other_etag_is_200(client: ContractClient, etag: str) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk"})
-    got = await client.get(created.headers["location"], headers={"If-None-Match": tag})
-    assert got.status_code == 200
-    assert got.json() == created.json()
+    response = await client.get(created.headers["location"], headers={"If-None-Match": etag})
+    assert response.status_code == 200
+    assert response.json() == created.json()

@@ -1,4 +1,4 @@
-"""listTasks, all but the search."""
+"""listTasks without search."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def insert(
     updated: datetime | None = None,
     completed: bool = False,
 ) -> UUID:
-    """A row whose id, title and instants are made of a number, unless given."""
+    """Insert a row. Its id, title and timestamps are derived from a number unless given."""
     id_ = UUID(int=number)
     created = created or START + timedelta(seconds=number)
     await database.execute(
@@ -48,29 +48,29 @@ async def insert(
 
 
 async def numbers(client: ContractClient, **params: Any) -> list[int]:
-    """The numbers of the tasks on one page."""
-    listed = await client.get(ALICE, params=params)
-    assert listed.status_code == 200, listed.text
-    return [UUID(task["id"]).int for task in listed.json()["items"]]
+    """Return the numbers of the tasks on one page."""
+    page = await client.get(ALICE, params=params)
+    assert page.status_code == 200, page.text
+    return [UUID(task["id"]).int for task in page.json()["items"]]
 
 
-async def walk(client: ContractClient, **params: Any) -> list[list[int]]:
-    """The numbers on each page, from the first to the last."""
+async def paginate(client: ContractClient, **params: Any) -> list[list[int]]:
+    """Paginate, and return the numbers on each page."""
     pages = []
     cursor: dict[str, str] = {}
-    more = True
-    while more:
-        listed = await client.get(ALICE, params={**params, **cursor})
-        assert listed.status_code == 200, listed.text
-        pages.append([UUID(task["id"]).int for task in listed.json()["items"]])
-        more = listed.json()["next_cursor"] is not None
-        cursor = {"cursor": listed.json()["next_cursor"]}
+    next_page = True
+    while next_page:
+        page = await client.get(ALICE, params={**params, **cursor})
+        assert page.status_code == 200, page.text
+        pages.append([UUID(task["id"]).int for task in page.json()["items"]])
+        next_page = page.json()["next_cursor"] is not None
+        cursor = {"cursor": page.json()["next_cursor"]}
     return pages
 
 
 async def cursor_of(client: ContractClient, **params: Any) -> str:
-    listed = await client.get(ALICE, params={"limit": 1, **params})
-    cursor: str = listed.json()["next_cursor"]
+    page = await client.get(ALICE, params={"limit": 1, **params})
+    cursor: str = page.json()["next_cursor"]
     return cursor
 
 
@@ -78,36 +78,34 @@ async def cursor_of(client: ContractClient, **params: Any) -> str:
 
 
 @pytest.mark.requirement("FR-015")
-async def test_an_unknown_user_has_no_tasks(client: ContractClient) -> None:
-    listed = await client.get(ALICE)
-    assert listed.json() == {"items": [], "next_cursor": None}
+async def test_unknown_user_has_no_tasks(client: ContractClient) -> None:
+    page = await client.get(ALICE)
+    assert page.json() == {"items": [], "next_cursor": None}
 
 
 @pytest.mark.requirement("FR-015")
-async def test_a_task_is_listed_as_it_is_read(client: ContractClient) -> None:
+async def test_listed_task_equals_the_task_itself(client: ContractClient) -> None:
     created = await client.post(
         ALICE, json={"title": "Buy milk", "description": "Two.", "completed": True}
     )
-    listed = await client.get(ALICE)
-    assert listed.json() == {"items": [created.json()], "next_cursor": None}
+    page = await client.get(ALICE)
+    assert page.json() == {"items": [created.json()], "next_cursor": None}
 
 
 @pytest.mark.requirement("FR-015")
-async def test_a_page_has_50_tasks_when_no_limit_is_given(
-    client: ContractClient, database: asyncpg.Connection
-) -> None:
+async def test_default_limit_is_50(client: ContractClient, database: asyncpg.Connection) -> None:
     for number in range(51):
         await insert(database, number)
-    assert await walk(client) == [list(range(50, 0, -1)), [0]]
+    assert await paginate(client) == [list(range(50, 0, -1)), [0]]
 
 
 @pytest.mark.requirement("FR-015")
-async def test_a_page_has_at_most_200_tasks(
+async def test_page_has_at_most_200_tasks(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in range(201):
         await insert(database, number)
-    assert await walk(client, limit=200) == [list(range(200, 0, -1)), [0]]
+    assert await paginate(client, limit=200) == [list(range(200, 0, -1)), [0]]
 
 
 @pytest.mark.requirement("FR-015")
@@ -120,14 +118,14 @@ async def test_every_page_but_the_last_is_full(
 ) -> None:
     for number in range(7):
         await insert(database, number)
-    assert [len(page) for page in await walk(client, limit=limit)] == sizes
+    assert [len(page) for page in await paginate(client, limit=limit)] == sizes
 
 
 @pytest.mark.requirement("FR-015", "FR-021")
 @pytest.mark.parametrize("limit", [0, -1, 201, 2**31, 2**63, 2**64])
-async def test_a_limit_out_of_range_is_400(client: ContractClient, limit: int) -> None:
-    refused = await client.get(ALICE, params={"limit": limit})
-    assert_problem(refused, 400, "invalid-parameter", "limit")
+async def test_limit_out_of_range_is_400(client: ContractClient, limit: int) -> None:
+    response = await client.get(ALICE, params={"limit": limit})
+    assert_problem(response, 400, "invalid-parameter", "limit")
 
 
 # --- order ---------------------------------------------------------------------------------------
@@ -148,7 +146,7 @@ async def test_a_limit_out_of_range_is_400(client: ContractClient, limit: int) -
     ],
     ids=str,
 )
-async def test_tasks_come_in_the_order_asked_for(
+async def test_tasks_are_in_the_requested_order(
     client: ContractClient,
     database: asyncpg.Connection,
     params: dict[str, str],
@@ -157,14 +155,14 @@ async def test_tasks_come_in_the_order_asked_for(
     for number, changed in ((1, 300), (2, 100), (3, 200)):
         await insert(database, number, updated=START + timedelta(seconds=changed))
     assert await numbers(client, **params) == expected
-    assert await walk(client, limit=1, **params) == [[number] for number in expected]
+    assert await paginate(client, limit=1, **params) == [[number] for number in expected]
 
 
 @pytest.mark.requirement("FR-015", "FR-016")
 @pytest.mark.parametrize("sort", ["created_at", "updated_at"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
 @pytest.mark.parametrize(("order", "expected"), [("asc", range(1, 8)), ("desc", range(7, 0, -1))])
-async def test_tasks_of_the_same_instant_are_ordered_by_id(
+async def test_tasks_with_equal_timestamps_are_ordered_by_id(
     client: ContractClient,
     database: asyncpg.Connection,
     sort: str,
@@ -174,38 +172,38 @@ async def test_tasks_of_the_same_instant_are_ordered_by_id(
 ) -> None:
     for number in (4, 2, 7, 1, 6, 3, 5):
         await insert(database, number, created=START)
-    pages = await walk(client, sort=sort, order=order, limit=limit)
+    pages = await paginate(client, sort=sort, order=order, limit=limit)
     assert [number for page in pages for number in page] == list(expected)
 
 
 @pytest.mark.requirement("FR-015", "FR-016")
-async def test_instants_that_differ_by_a_microsecond_are_told_apart(
+async def test_timestamps_are_compared_to_the_microsecond(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in (3, 1, 2):
         await insert(database, number, created=START + timedelta(microseconds=number))
-    assert await walk(client, limit=1, order="asc") == [[1], [2], [3]]
+    assert await paginate(client, limit=1, order="asc") == [[1], [2], [3]]
 
 
 @pytest.mark.requirement("FR-015", "FR-016")
-async def test_instants_before_1970_and_far_from_now_are_walked(
+async def test_pagination_over_timestamps_far_from_now(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number, year in ((1, 2), (2, 1969), (3, 1970), (4, 9999)):
         await insert(database, number, created=datetime(year, 1, 1, tzinfo=UTC))
-    assert await walk(client, limit=1) == [[4], [3], [2], [1]]
+    assert await paginate(client, limit=1) == [[4], [3], [2], [1]]
 
 
-# --- walks ---------------------------------------------------------------------------------------
+# --- pagination ----------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-016")
 @pytest.mark.parametrize("order", ["asc", "desc"])
-async def test_a_walk_returns_what_stays_exactly_once_while_others_come_and_go(
+async def test_pagination_returns_stable_tasks_once_during_changes(
     client: ContractClient, database: asyncpg.Connection, order: str
 ) -> None:
-    staying = list(range(10, 40, 2))
-    for number in staying:
+    stable = list(range(10, 40, 2))
+    for number in stable:
         await insert(database, number)
     seen: list[int] = []
     params: dict[str, Any] = {"limit": 4, "order": order}
@@ -213,7 +211,7 @@ async def test_a_walk_returns_what_stays_exactly_once_while_others_come_and_go(
     while cursor is not None:
         page = (await client.get(ALICE, params=params)).json()
         seen += [UUID(task["id"]).int for task in page["items"]]
-        # One comes before everything, one after everything, one in the middle; some go.
+        # Insert one task at the start, one at the end and one in the middle, and delete some.
         for number in (1000 + len(seen), len(seen) % 10, 11 + 2 * (len(seen) % 14)):
             await database.execute("DELETE FROM tasks WHERE id = $1", UUID(int=number))
             await insert(database, number)
@@ -222,12 +220,12 @@ async def test_a_walk_returns_what_stays_exactly_once_while_others_come_and_go(
         )
         cursor = page["next_cursor"]
         params["cursor"] = cursor
-    kept = [number for number in seen if number in set(staying)]
-    assert kept == sorted(staying, reverse=order == "desc")
+    returned = [number for number in seen if number in set(stable)]
+    assert returned == sorted(stable, reverse=order == "desc")
 
 
 @pytest.mark.requirement("FR-016")
-async def test_a_walk_goes_on_when_the_last_task_of_the_page_is_deleted(
+async def test_pagination_survives_deletion_of_the_cursor_task(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in range(1, 5):
@@ -238,19 +236,19 @@ async def test_a_walk_goes_on_when_the_last_task_of_the_page_is_deleted(
 
 
 @pytest.mark.requirement("FR-016")
-async def test_a_walk_goes_on_when_all_of_the_rest_is_deleted(
+async def test_pagination_survives_deletion_of_the_remaining_tasks(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in range(1, 5):
         await insert(database, number)
     cursor = await cursor_of(client)
     await database.execute("DELETE FROM tasks")
-    listed = await client.get(ALICE, params={"cursor": cursor})
-    assert listed.json() == {"items": [], "next_cursor": None}
+    page = await client.get(ALICE, params={"cursor": cursor})
+    assert page.json() == {"items": [], "next_cursor": None}
 
 
 @pytest.mark.requirement("FR-016")
-async def test_a_changed_task_is_met_again_in_an_ascending_walk_by_updated_at(
+async def test_updated_task_reappears_when_sorted_by_updated_at(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in (1, 2, 3):
@@ -262,12 +260,12 @@ async def test_a_changed_task_is_met_again_in_an_ascending_walk_by_updated_at(
 
 
 @pytest.mark.requirement("FR-016")
-async def test_a_walk_under_filters_stays_under_them(
+async def test_pagination_keeps_its_filters(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     for number in range(8):
         await insert(database, number, completed=number % 2 == 0)
-    pages = await walk(client, completed="true", limit=2, created_after="2026-01-01T00:00:00Z")
+    pages = await paginate(client, completed="true", limit=2, created_after="2026-01-01T00:00:00Z")
     assert pages == [[6, 4], [2]]
 
 
@@ -283,11 +281,11 @@ async def cursor(client: ContractClient, database: asyncpg.Connection) -> str:
 
 @pytest.mark.requirement("FR-017")
 @pytest.mark.parametrize("position", range(56))
-async def test_a_cursor_with_a_changed_character_is_400(
+async def test_cursor_with_a_changed_character_is_400(
     client: ContractClient, cursor: str, position: int
 ) -> None:
     others = [character for character in URL_SAFE if character != cursor[position]]
-    # The neighbours in the alphabet differ in the last bits, the others in all of them.
+    # Neighbours in the alphabet differ in the last bits only.
     for other in (
         others[0],
         others[31],
@@ -295,15 +293,15 @@ async def test_a_cursor_with_a_changed_character_is_400(
         URL_SAFE[URL_SAFE.index(cursor[position]) ^ 1],
     ):
         changed = cursor[:position] + other + cursor[position + 1 :]
-        refused = await client.get(ALICE, params={"cursor": changed})
-        assert_problem(refused, 400, "invalid-cursor", "cursor")
+        response = await client.get(ALICE, params={"cursor": changed})
+        assert_problem(response, 400, "invalid-cursor", "cursor")
 
 
 @pytest.mark.requirement("FR-017")
-async def test_a_cursor_of_bytes_that_nobody_gave_out_is_400(client: ContractClient) -> None:
-    for invented in ("A" * 56, "_" * 56, "-" * 56):
-        refused = await client.get(ALICE, params={"cursor": invented})
-        assert_problem(refused, 400, "invalid-cursor", "cursor")
+async def test_forged_cursor_is_400(client: ContractClient) -> None:
+    for forged in ("A" * 56, "_" * 56, "-" * 56):
+        response = await client.get(ALICE, params={"cursor": forged})
+        assert_problem(response, 400, "invalid-cursor", "cursor")
 
 
 @pytest.mark.requirement("FR-017", "FR-021")
@@ -324,11 +322,11 @@ async def test_a_cursor_of_bytes_that_nobody_gave_out_is_400(client: ContractCli
     ],
     ids=["short", "long", "=", "+", "/", "space", "letter", "line", "last line", "empty", "twice"],
 )
-async def test_a_cursor_that_does_not_match_its_schema_is_400(
+async def test_cursor_that_violates_its_schema_is_400(
     client: ContractClient, cursor: str, change: Any
 ) -> None:
-    refused = await client.get(ALICE, params={"cursor": change(cursor)})
-    assert_problem(refused, 400, "invalid-parameter", "cursor")
+    response = await client.get(ALICE, params={"cursor": change(cursor)})
+    assert_problem(response, 400, "invalid-parameter", "cursor")
 
 
 @pytest.mark.requirement("FR-017")
@@ -347,11 +345,11 @@ async def test_a_cursor_that_does_not_match_its_schema_is_400(
     ],
     ids=str,
 )
-async def test_a_cursor_of_another_query_is_400(
+async def test_cursor_of_another_query_is_400(
     client: ContractClient, cursor: str, params: dict[str, str]
 ) -> None:
-    refused = await client.get(ALICE, params={**params, "cursor": cursor})
-    assert_problem(refused, 400, "invalid-cursor", "cursor")
+    response = await client.get(ALICE, params={**params, "cursor": cursor})
+    assert_problem(response, 400, "invalid-cursor", "cursor")
     back = await client.get(ALICE, params={"cursor": await cursor_of(client, **params)})
     assert_problem(back, 400, "invalid-cursor", "cursor")
 
@@ -368,42 +366,42 @@ async def test_a_cursor_of_another_query_is_400(
     ids=str,
 )
 @pytest.mark.usefixtures("cursor")
-async def test_a_cursor_of_another_value_of_a_filter_is_400(
+async def test_cursor_of_another_filter_value_is_400(
     client: ContractClient, one: dict[str, str], other: dict[str, str]
 ) -> None:
     params = {**other, "cursor": await cursor_of(client, **one)}
-    refused = await client.get(ALICE, params=params)
-    assert_problem(refused, 400, "invalid-cursor", "cursor")
+    response = await client.get(ALICE, params=params)
+    assert_problem(response, 400, "invalid-cursor", "cursor")
 
 
 @pytest.mark.requirement("FR-017", "FR-020")
 @pytest.mark.parametrize("user", ["bob", "Alice", "alice1"])
-async def test_a_cursor_of_another_user_is_400(
+async def test_cursor_of_another_user_is_400(
     client: ContractClient, cursor: str, user: str
 ) -> None:
-    refused = await client.get(tasks_of(user), params={"cursor": cursor})
-    assert_problem(refused, 400, "invalid-cursor", "cursor")
+    response = await client.get(tasks_of(user), params={"cursor": cursor})
+    assert_problem(response, 400, "invalid-cursor", "cursor")
 
 
 @pytest.mark.requirement("FR-016", "FR-017")
-async def test_the_limit_may_change_on_the_way(client: ContractClient, cursor: str) -> None:
+async def test_limit_may_change_between_pages(client: ContractClient, cursor: str) -> None:
     assert await numbers(client, cursor=cursor, limit=3) == [3, 2, 1]
     assert await numbers(client, cursor=cursor) == [3, 2, 1, 0]
 
 
 @pytest.mark.requirement("FR-016", "FR-017")
-async def test_what_is_absent_may_be_written_out(client: ContractClient, cursor: str) -> None:
+async def test_cursor_accepts_explicit_defaults(client: ContractClient, cursor: str) -> None:
     params = {"cursor": cursor, "sort": "created_at", "order": "desc"}
     assert await numbers(client, **params) == [3, 2, 1, 0]
 
 
 @pytest.mark.requirement("FR-016", "FR-017")
-async def test_a_cursor_may_be_used_again(client: ContractClient, cursor: str) -> None:
+async def test_cursor_can_be_reused(client: ContractClient, cursor: str) -> None:
     assert await numbers(client, cursor=cursor) == await numbers(client, cursor=cursor)
 
 
 @pytest.mark.requirement("FR-017", "NFR-002")
-async def test_a_cursor_is_valid_on_another_replica(
+async def test_cursor_is_valid_on_another_replica(
     client: ContractClient, settings: Settings, cursor: str
 ) -> None:
     async with (
@@ -416,7 +414,7 @@ async def test_a_cursor_is_valid_on_another_replica(
 @pytest.mark.requirement("FR-017")
 @pytest.mark.parametrize("secrets", [("a" * 32, "b" * 32), ("a" * 32, None), (None, "a" * 32)])
 @pytest.mark.usefixtures("cursor")
-async def test_a_cursor_under_another_secret_is_400(
+async def test_cursor_signed_with_another_secret_is_400(
     settings: Settings, secrets: tuple[str | None, str | None]
 ) -> None:
     one, other = (
@@ -425,19 +423,19 @@ async def test_a_cursor_under_another_secret_is_400(
     async with (
         running(one),
         running(other),
-        ContractClient(one) as giver,
-        ContractClient(other) as taker,
+        ContractClient(one) as issuer,
+        ContractClient(other) as verifier,
     ):
-        cursor = await cursor_of(giver)
-        assert await numbers(giver, cursor=cursor) == [3, 2, 1, 0]
-        refused = await taker.get(ALICE, params={"cursor": cursor})
-        assert_problem(refused, 400, "invalid-cursor", "cursor")
+        cursor = await cursor_of(issuer)
+        assert await numbers(issuer, cursor=cursor) == [3, 2, 1, 0]
+        response = await verifier.get(ALICE, params={"cursor": cursor})
+        assert_problem(response, 400, "invalid-cursor", "cursor")
 
 
 @pytest.mark.requirement("FR-017")
 @pytest.mark.parametrize("secret", ["a" * 65, "ä" * 500], ids=len)
 @pytest.mark.usefixtures("cursor")
-async def test_a_secret_may_be_long(settings: Settings, secret: str) -> None:
+async def test_secret_may_be_long(settings: Settings, secret: str) -> None:
     app = create_app(replace(settings, cursor_secret=Secret(secret)))
     async with running(app), ContractClient(app) as client:
         assert await numbers(client, cursor=await cursor_of(client)) == [3, 2, 1, 0]
@@ -449,7 +447,7 @@ async def test_a_secret_may_be_long(settings: Settings, secret: str) -> None:
 @pytest.mark.requirement("FR-018")
 @pytest.mark.parametrize(("value", "expected"), [("true", [2]), ("false", [3, 1])])
 @pytest.mark.parametrize("sort", ["created_at", "updated_at"])
-async def test_completed_narrows_the_list(
+async def test_completed_filter(
     client: ContractClient,
     database: asyncpg.Connection,
     sort: str,
@@ -462,9 +460,9 @@ async def test_completed_narrows_the_list(
 
 
 @pytest.mark.requirement("FR-018")
-@pytest.mark.parametrize("member", ["created", "updated"])
+@pytest.mark.parametrize("field", ["created", "updated"])
 @pytest.mark.parametrize(
-    ("bound", "instant", "expected"),
+    ("bound", "timestamp", "expected"),
     [
         ("after", "2026-01-01T00:00:02Z", [3]),
         ("after", "2026-01-01T00:00:01.999999Z", [3, 2]),
@@ -474,21 +472,21 @@ async def test_completed_narrows_the_list(
         ("before", "2026-01-01T00:00:01Z", []),
     ],
 )
-async def test_a_bound_is_exclusive(
+async def test_time_bounds_are_exclusive(
     client: ContractClient,
     database: asyncpg.Connection,
-    member: str,
+    field: str,
     bound: str,
-    instant: str,
+    timestamp: str,
     expected: list[int],
 ) -> None:
     for number in (1, 2, 3):
         await insert(database, number)
-    assert await numbers(client, **{f"{member}_{bound}": instant}) == expected
+    assert await numbers(client, **{f"{field}_{bound}": timestamp}) == expected
 
 
 @pytest.mark.requirement("FR-018")
-async def test_created_and_updated_are_two_things(
+async def test_created_and_updated_bounds_are_independent(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await insert(database, 1, updated=START + timedelta(days=1))
@@ -499,9 +497,7 @@ async def test_created_and_updated_are_two_things(
 
 
 @pytest.mark.requirement("FR-018")
-async def test_filters_narrow_the_list_all_together(
-    client: ContractClient, database: asyncpg.Connection
-) -> None:
+async def test_filters_are_combined(client: ContractClient, database: asyncpg.Connection) -> None:
     for number in range(20):
         await insert(database, number, completed=number % 2 == 0)
     params = {
@@ -516,7 +512,7 @@ async def test_filters_narrow_the_list_all_together(
 
 
 @pytest.mark.requirement("FR-018")
-async def test_bounds_that_cross_leave_nothing(
+async def test_contradictory_bounds_return_no_tasks(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await insert(database, 1)
@@ -524,12 +520,12 @@ async def test_bounds_that_cross_leave_nothing(
     assert await numbers(client, **bounds) == []
 
 
-# --- instants ------------------------------------------------------------------------------------
+# --- timestamps ----------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("FR-018")
 @pytest.mark.parametrize(
-    "instant",
+    "timestamp",
     [
         "2026-01-01T00:00:02Z",
         "2026-01-01t00:00:02z",
@@ -544,17 +540,17 @@ async def test_bounds_that_cross_leave_nothing(
         "2026-01-01T00:00:02." + "0" * 300 + "Z",
     ],
 )
-async def test_an_instant_may_have_any_offset_and_fraction(
-    client: ContractClient, database: asyncpg.Connection, instant: str
+async def test_timestamp_may_have_any_offset_and_fraction(
+    client: ContractClient, database: asyncpg.Connection, timestamp: str
 ) -> None:
     for number in (1, 2, 3):
         await insert(database, number)
-    assert await numbers(client, created_after=instant) == [3]
-    assert await numbers(client, created_before=instant) == [1]
+    assert await numbers(client, created_after=timestamp) == [3]
+    assert await numbers(client, created_before=timestamp) == [1]
 
 
 @pytest.mark.requirement("FR-018")
-async def test_digits_past_the_sixth_are_dropped_and_not_rounded(
+async def test_fraction_is_truncated_to_microseconds(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await insert(database, 1, created=START + timedelta(microseconds=123_457))
@@ -564,7 +560,7 @@ async def test_digits_past_the_sixth_are_dropped_and_not_rounded(
 
 @pytest.mark.requirement("FR-018")
 @pytest.mark.parametrize(
-    ("bound", "instant", "expected"),
+    ("bound", "timestamp", "expected"),
     [
         ("after", "0001-01-01T00:00:00+14:00", [1]),
         ("after", "0001-01-01T00:00:00Z", [1]),
@@ -578,17 +574,17 @@ async def test_digits_past_the_sixth_are_dropped_and_not_rounded(
         ("before", "9999-12-31T00:01:00-23:59", [1]),
     ],
 )
-@pytest.mark.parametrize("member", ["created", "updated"])
-async def test_the_ends_of_the_calendar_are_instants(
+@pytest.mark.parametrize("field", ["created", "updated"])
+async def test_first_and_last_timestamps_are_accepted(
     client: ContractClient,
     database: asyncpg.Connection,
-    member: str,
+    field: str,
     bound: str,
-    instant: str,
+    timestamp: str,
     expected: list[int],
 ) -> None:
     await insert(database, 1)
-    assert await numbers(client, **{f"{member}_{bound}": instant}) == expected
+    assert await numbers(client, **{f"{field}_{bound}": timestamp}) == expected
 
 
 @pytest.mark.requirement("FR-018", "FR-021")
@@ -596,7 +592,7 @@ async def test_the_ends_of_the_calendar_are_instants(
     "name", ["created_after", "created_before", "updated_after", "updated_before"]
 )
 @pytest.mark.parametrize(
-    "instant",
+    "timestamp",
     [
         "",
         "now",
@@ -635,12 +631,12 @@ async def test_the_ends_of_the_calendar_are_instants(
         "2026-01-01T00:00:00UTC",
     ],
 )
-async def test_what_is_no_instant_is_400(client: ContractClient, name: str, instant: str) -> None:
-    refused = await client.get(ALICE, params={name: instant})
-    assert_problem(refused, 400, "invalid-parameter", name)
+async def test_invalid_timestamp_is_400(client: ContractClient, name: str, timestamp: str) -> None:
+    response = await client.get(ALICE, params={name: timestamp})
+    assert_problem(response, 400, "invalid-parameter", name)
 
 
 @pytest.mark.requirement("FR-018", "FR-021")
-async def test_a_plus_that_is_not_escaped_is_a_space_and_so_400(client: ContractClient) -> None:
-    refused = await client.get(f"{ALICE}?created_after=2026-01-01T00:00:00+02:00")
-    assert_problem(refused, 400, "invalid-parameter", "created_after")
+async def test_unescaped_plus_is_a_space_and_400(client: ContractClient) -> None:
+    response = await client.get(f"{ALICE}?created_after=2026-01-01T00:00:00+02:00")
+    assert_problem(response, 400, "invalid-parameter", "created_after")

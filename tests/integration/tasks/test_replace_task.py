@@ -30,7 +30,7 @@ async def rows(database: asyncpg.Connection) -> list[dict[str, Any]]:
 
 
 @pytest.mark.requirement("FR-003")
-async def test_an_absent_task_is_created_under_the_id_in_the_path(
+async def test_missing_task_is_created_with_the_id_of_the_path(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     created = await put(client)
@@ -44,7 +44,7 @@ async def test_an_absent_task_is_created_under_the_id_in_the_path(
 
 
 @pytest.mark.requirement("FR-003", "FR-009", "FR-014")
-async def test_a_present_task_is_replaced(
+async def test_existing_task_is_replaced(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     created = await put(client)
@@ -60,7 +60,7 @@ async def test_a_present_task_is_replaced(
 
 
 @pytest.mark.requirement("FR-003", "FR-009", "FR-014")
-async def test_the_same_representation_again_is_a_change(client: ContractClient) -> None:
+async def test_equal_representation_is_a_change(client: ContractClient) -> None:
     created = await put(client)
     again = await put(client)
     assert again.status_code == 200
@@ -77,7 +77,7 @@ async def test_completed_at_is_kept_while_completed_stays_true(client: ContractC
 
 
 @pytest.mark.requirement("FR-007")
-async def test_completed_at_is_set_when_completed_turns_true(
+async def test_completed_at_is_set_when_completed_becomes_true(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     created = await put(client, MILK)
@@ -89,7 +89,7 @@ async def test_completed_at_is_set_when_completed_turns_true(
 
 
 @pytest.mark.requirement("FR-007")
-async def test_completed_at_is_cleared_when_completed_turns_false(
+async def test_completed_at_is_cleared_when_completed_becomes_false(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await put(client, BREAD)
@@ -100,7 +100,9 @@ async def test_completed_at_is_cleared_when_completed_turns_false(
 
 
 @pytest.mark.requirement("FR-007")
-async def test_completed_at_is_new_when_completed_turns_true_again(client: ContractClient) -> None:
+async def test_completed_at_is_new_when_completed_becomes_true_again(
+    client: ContractClient,
+) -> None:
     first = await put(client, BREAD)
     await put(client, {**BREAD, "completed": False})
     third = await put(client, BREAD)
@@ -108,7 +110,7 @@ async def test_completed_at_is_new_when_completed_turns_true_again(client: Contr
 
 
 @pytest.mark.requirement("FR-009")
-async def test_updated_at_moves_forward_even_from_the_future(
+async def test_updated_at_increases_from_a_future_value(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await put(client)
@@ -119,7 +121,7 @@ async def test_updated_at_moves_forward_even_from_the_future(
 
 
 @pytest.mark.requirement("FR-003", "FR-020")
-async def test_the_same_id_under_two_users_is_two_tasks(
+async def test_equal_ids_of_two_users_are_two_tasks(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await put(client)
@@ -136,14 +138,14 @@ async def test_the_same_id_under_two_users_is_two_tasks(
     [UUID(int=0), UUID(int=2**128 - 1), UUID("5f2b7c0e-9a4d-4e0c-8f3e-6b1d2a7c9e10"), ID],
     ids=["nil", "max", "4", "7"],
 )
-async def test_any_uuid_will_do(client: ContractClient, id_: UUID) -> None:
+async def test_any_uuid_is_accepted(client: ContractClient, id_: UUID) -> None:
     created = await put(client, path=f"{ALICE}/{id_}")
     assert created.status_code == 201
     assert created.json()["id"] == str(id_)
 
 
 @pytest.mark.requirement("FR-003")
-async def test_an_id_is_the_same_in_any_letter_case(client: ContractClient) -> None:
+async def test_id_is_case_insensitive(client: ContractClient) -> None:
     created = await put(client, path=f"{ALICE}/{str(ID).upper()}")
     replaced = await put(client)
     assert created.json()["id"] == str(ID)
@@ -152,98 +154,98 @@ async def test_an_id_is_the_same_in_any_letter_case(client: ContractClient) -> N
 
 
 @pytest.mark.requirement("FR-012")
-async def test_if_none_match_any_creates_what_is_absent(client: ContractClient) -> None:
+async def test_if_none_match_any_creates_a_missing_task(client: ContractClient) -> None:
     assert (await put(client, If_None_Match="*")).status_code == 201
 
 
 @pytest.mark.requirement("FR-012")
-async def test_if_none_match_any_writes_nothing_where_there_is_a_task(
+async def test_if_none_match_any_does_not_replace(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await put(client)
     before = await rows(database)
-    refused = await put(client, BREAD, If_None_Match="*")
-    assert_problem(refused, 412, "precondition-failed")
+    response = await put(client, BREAD, If_None_Match="*")
+    assert_problem(response, 412, "precondition-failed")
     assert await rows(database) == before
 
 
 @pytest.mark.requirement("FR-012", "FR-020")
-async def test_if_none_match_any_does_not_see_another_users_task(client: ContractClient) -> None:
+async def test_if_none_match_any_ignores_tasks_of_other_users(client: ContractClient) -> None:
     await put(client)
     created = await put(client, path=f"{tasks_of('bob')}/{ID}", If_None_Match="*")
     assert created.status_code == 201
 
 
 @pytest.mark.requirement("FR-012")
-@pytest.mark.parametrize("form", ["{}", "*", '"other", {}', '{},"other"', 'W/"x" \t,\t {}'])
-async def test_if_match_that_holds_replaces(client: ContractClient, form: str) -> None:
+@pytest.mark.parametrize("template", ["{}", "*", '"other", {}', '{},"other"', 'W/"x" \t,\t {}'])
+async def test_satisfied_if_match_replaces(client: ContractClient, template: str) -> None:
     created = await put(client)
-    replaced = await put(client, BREAD, If_Match=form.format(created.json()["etag"]))
+    replaced = await put(client, BREAD, If_Match=template.format(created.json()["etag"]))
     assert replaced.status_code == 200
     assert replaced.json()["title"] == "Buy bread"
     assert replaced.json()["created_at"] == created.json()["created_at"]
 
 
 @pytest.mark.requirement("FR-007", "FR-012")
-async def test_if_match_keeps_completed_at_as_well(client: ContractClient) -> None:
+async def test_if_match_keeps_completed_at(client: ContractClient) -> None:
     first = await put(client, BREAD)
     second = await put(client, BREAD, If_Match=first.json()["etag"])
     assert second.json()["completed_at"] == first.json()["completed_at"]
 
 
 @pytest.mark.requirement("FR-010", "FR-012")
-@pytest.mark.parametrize("form", ["W/{}", '"other"', FOREIGN_TAG, '""', 'W/{}, "other"'])
-async def test_if_match_that_does_not_hold_writes_nothing(
-    client: ContractClient, database: asyncpg.Connection, form: str
+@pytest.mark.parametrize("template", ["W/{}", '"other"', FOREIGN_TAG, '""', 'W/{}, "other"'])
+async def test_failed_if_match_writes_nothing(
+    client: ContractClient, database: asyncpg.Connection, template: str
 ) -> None:
     created = await put(client)
     before = await rows(database)
-    refused = await put(client, BREAD, If_Match=form.format(created.json()["etag"]))
-    assert_problem(refused, 412, "precondition-failed")
+    response = await put(client, BREAD, If_Match=template.format(created.json()["etag"]))
+    assert_problem(response, 412, "precondition-failed")
     assert await rows(database) == before
 
 
 @pytest.mark.requirement("FR-010", "FR-012")
-@pytest.mark.parametrize("tag", ["*", FOREIGN_TAG], ids=["any", "one"])
-async def test_if_match_creates_nothing(
-    client: ContractClient, database: asyncpg.Connection, tag: str
+@pytest.mark.parametrize("etag", ["*", FOREIGN_TAG], ids=["any", "one"])
+async def test_if_match_does_not_create(
+    client: ContractClient, database: asyncpg.Connection, etag: str
 ) -> None:
-    assert_problem(await put(client, If_Match=tag), 412, "precondition-failed")
+    assert_problem(await put(client, If_Match=etag), 412, "precondition-failed")
     assert await rows(database) == []
 
 
 @pytest.mark.requirement("FR-010", "FR-012")
-async def test_both_preconditions_never_hold_for_a_present_task(
+async def test_both_preconditions_fail_for_an_existing_task(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await put(client)
     before = await rows(database)
-    refused = await put(client, BREAD, If_Match="*", If_None_Match="*")
-    assert_problem(refused, 412, "precondition-failed")
+    response = await put(client, BREAD, If_Match="*", If_None_Match="*")
+    assert_problem(response, 412, "precondition-failed")
     assert await rows(database) == before
 
 
 @pytest.mark.requirement("FR-010", "FR-012")
-async def test_both_preconditions_never_hold_for_an_absent_task(
+async def test_both_preconditions_fail_for_a_missing_task(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    refused = await put(client, If_Match="*", If_None_Match="*")
-    assert_problem(refused, 412, "precondition-failed")
+    response = await put(client, If_Match="*", If_None_Match="*")
+    assert_problem(response, 412, "precondition-failed")
     assert await rows(database) == []
 
 
 @pytest.mark.requirement("FR-012", "FR-021")
 @pytest.mark.parametrize("value", ['"x"', FOREIGN_TAG, "**", "", "* ,*", 'W/"x"'])
-async def test_if_none_match_takes_nothing_but_any(
+async def test_if_none_match_accepts_only_any(
     client: ContractClient, database: asyncpg.Connection, value: str
 ) -> None:
-    refused = await put(client, If_None_Match=value)
-    assert_problem(refused, 400, "invalid-parameter", "If-None-Match")
+    response = await put(client, If_None_Match=value)
+    assert_problem(response, 400, "invalid-parameter", "If-None-Match")
     assert await rows(database) == []
 
 
 @pytest.mark.requirement("FR-014")
-async def test_a_tag_is_not_used_again_after_the_task_was_deleted_and_made_anew(
+async def test_etag_is_not_reused_after_delete_and_create(
     client: ContractClient,
 ) -> None:
     first = await put(client)
@@ -259,18 +261,18 @@ async def test_every_replacement_has_a_later_time_and_a_new_etag(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await put(client)
-    # As if the clock had been set back by an hour: now() alone would repeat or go back.
+    # Simulates a clock that was set back by an hour, after which now() is earlier than updated_at.
     await database.execute("UPDATE tasks SET updated_at = now() + interval '1 hour'")
     tasks = [(await client.get(PATH)).json()]
     tasks += [(await put(client)).json() for _ in range(19)]
-    instants = [task["updated_at"].ljust(27, "0") for task in tasks]
+    timestamps = [task["updated_at"].ljust(27, "0") for task in tasks]
     assert len({task["etag"] for task in tasks}) == 20
-    assert sorted(set(instants)) == instants
+    assert sorted(set(timestamps)) == timestamps
 
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.parametrize(
-    ("body", "faults"),
+    ("body", "locations"),
     [
         ({}, ["/title", "/description", "/completed"]),
         ({"title": "a"}, ["/description", "/completed"]),
@@ -284,20 +286,20 @@ async def test_every_replacement_has_a_later_time_and_a_new_etag(
     ],
     ids=lambda value: ascii(value)[:60],
 )
-async def test_every_fault_of_a_body_is_named(
-    client: ContractClient, database: asyncpg.Connection, body: Any, faults: list[str]
+async def test_all_errors_of_a_body_are_reported(
+    client: ContractClient, database: asyncpg.Connection, body: Any, locations: list[str]
 ) -> None:
-    assert_problem(await put(client, body), 422, "invalid-body", *faults)
+    assert_problem(await put(client, body), 422, "invalid-body", *locations)
     assert await rows(database) == []
 
 
 @pytest.mark.requirement("FR-010", "FR-026")
-async def test_the_body_is_judged_before_the_preconditions(client: ContractClient) -> None:
-    refused = await put(client, {**MILK, "title": ""}, If_Match='"other"')
-    assert refused.status_code == 422
+async def test_body_is_validated_before_preconditions(client: ContractClient) -> None:
+    response = await put(client, {**MILK, "title": ""}, If_Match='"other"')
+    assert response.status_code == 422
 
 
 @pytest.mark.requirement("FR-024")
-async def test_a_merge_patch_is_no_representation(client: ContractClient) -> None:
-    refused = await put(client, Content_Type="application/merge-patch+json")
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+async def test_merge_patch_media_type_is_rejected(client: ContractClient) -> None:
+    response = await put(client, Content_Type="application/merge-patch+json")
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")

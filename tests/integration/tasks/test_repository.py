@@ -1,4 +1,4 @@
-"""The statements of the repository, each by what it does to a row."""
+"""The effect of each repository statement on a row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALICE = tasks_of("alice")
 PATH = f"{ALICE}/{UUID(int=1)}"
 OPEN = {"title": "Buy MILK", "description": None, "completed": False}
 DONE = {**OPEN, "completed": True}
-AHEAD = """
+FUTURE = """
     UPDATE tasks SET updated_at = now() + interval '1 day',
         completed_at = CASE WHEN completed_at IS NOT NULL THEN created_at END
 """
@@ -23,32 +23,32 @@ AHEAD = """
 
 async def put(client: ContractClient, body: dict[str, Any], **headers: str) -> dict[str, Any]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    answered = await client.put(PATH, json=body, headers=named)
-    assert answered.is_success
-    stored: dict[str, Any] = answered.json()
+    response = await client.put(PATH, json=body, headers=named)
+    assert response.is_success
+    stored: dict[str, Any] = response.json()
     return stored
 
 
 @pytest.mark.requirement("FR-007")
-async def test_a_task_that_is_made_completed_was_completed_when_it_was_made(
+async def test_task_created_completed_has_completed_at_of_creation(
     client: ContractClient,
 ) -> None:
     assert (await put(client, OPEN))["completed_at"] is None
     await client.delete(PATH)
     done = await put(client, DONE)
     assert done["completed_at"] == done["created_at"] == done["updated_at"]
-    made = (await client.post(ALICE, json=DONE)).json()
-    assert made["completed_at"] == made["created_at"] == made["updated_at"]
+    created = (await client.post(ALICE, json=DONE)).json()
+    assert created["completed_at"] == created["created_at"] == created["updated_at"]
 
 
 @pytest.mark.requirement("FR-007")
-@pytest.mark.parametrize("way", ["upsert", "replace", "patch"])
-async def test_a_task_keeps_the_instant_of_its_completion(client: ContractClient, way: str) -> None:
+@pytest.mark.parametrize("operation", ["upsert", "replace", "patch"])
+async def test_completed_at_is_kept(client: ContractClient, operation: str) -> None:
     async def change(*, completed: bool) -> dict[str, Any]:
-        if way == "patch":
-            answered = (await client.patch(PATH, json={"completed": completed})).json()
-            return dict(answered)
-        headers = {"If_Match": "*"} if way == "replace" else {}
+        if operation == "patch":
+            response = (await client.patch(PATH, json={"completed": completed})).json()
+            return dict(response)
+        headers = {"If_Match": "*"} if operation == "replace" else {}
         return await put(client, {**OPEN, "completed": completed}, **headers)
 
     before = await put(client, OPEN)
@@ -61,43 +61,41 @@ async def test_a_task_keeps_the_instant_of_its_completion(client: ContractClient
 
 @pytest.mark.requirement("FR-009")
 @pytest.mark.parametrize("body", [OPEN, DONE], ids=["open", "completed"])
-@pytest.mark.parametrize("way", ["upsert", "replace", "patch"])
-async def test_the_instant_of_a_change_goes_forward_whatever_the_clock_says(
-    client: ContractClient, database: asyncpg.Connection, body: dict[str, Any], way: str
+@pytest.mark.parametrize("operation", ["upsert", "replace", "patch"])
+async def test_updated_at_increases_when_the_clock_goes_back(
+    client: ContractClient, database: asyncpg.Connection, body: dict[str, Any], operation: str
 ) -> None:
     await put(client, body)
-    await database.execute(AHEAD)
+    await database.execute(FUTURE)
     before = (await client.get(PATH)).json()
-    if way == "patch":
+    if operation == "patch":
         after = (await client.patch(PATH, json={"completed": True})).json()
     else:
-        after = await put(client, DONE, **({"If_Match": "*"} if way == "replace" else {}))
-    first, second = (datetime.fromisoformat(each["updated_at"]) for each in (before, after))
+        after = await put(client, DONE, **({"If_Match": "*"} if operation == "replace" else {}))
+    first, second = (datetime.fromisoformat(task["updated_at"]) for task in (before, after))
     assert second - first == timedelta(microseconds=1)
-    kept = before["completed_at"] or after["updated_at"]
-    assert after["completed_at"] == kept
+    expected = before["completed_at"] or after["updated_at"]
+    assert after["completed_at"] == expected
 
 
 @pytest.mark.requirement("FR-010")
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-async def test_a_change_happens_with_the_current_tag_alone(
-    client: ContractClient, method: str
-) -> None:
-    tag = (await client.put(PATH, json=OPEN)).headers["etag"]
+async def test_only_the_current_etag_allows_a_change(client: ContractClient, method: str) -> None:
+    etag = (await client.put(PATH, json=OPEN)).headers["etag"]
     body = None if method == "DELETE" else {**OPEN, "title": "Else"}
-    refused = await client.request(method, PATH, headers={"If-Match": FOREIGN_TAG}, json=body)
-    assert_problem(refused, 412, "precondition-failed")
-    kept = await client.get(PATH)
-    assert (kept.headers["etag"], kept.json()["title"]) == (tag, OPEN["title"])
-    several = f"{FOREIGN_TAG}, {tag}"
-    assert (await client.request(method, PATH, headers={"If-Match": several}, json=body)).is_success
+    response = await client.request(method, PATH, headers={"If-Match": FOREIGN_TAG}, json=body)
+    assert_problem(response, 412, "precondition-failed")
+    current = await client.get(PATH)
+    assert (current.headers["etag"], current.json()["title"]) == (etag, OPEN["title"])
+    etags = f"{FOREIGN_TAG}, {etag}"
+    assert (await client.request(method, PATH, headers={"If-Match": etags}, json=body)).is_success
     after = await client.get(PATH)
     assert after.status_code == 404 if method == "DELETE" else after.json()["title"] == "Else"
 
 
 @pytest.mark.requirement("FR-019")
-@pytest.mark.parametrize("word", ["milk", "MILK", "Milk"])
-async def test_a_word_is_found_in_any_letter_case(client: ContractClient, word: str) -> None:
+@pytest.mark.parametrize("term", ["milk", "MILK", "Milk"])
+async def test_search_is_case_insensitive(client: ContractClient, term: str) -> None:
     await put(client, OPEN)
-    found = (await client.get(ALICE, params={"q": word})).json()["items"]
-    assert [task["title"] for task in found] == [OPEN["title"]]
+    tasks = (await client.get(ALICE, params={"q": term})).json()["items"]
+    assert [task["title"] for task in tasks] == [OPEN["title"]]

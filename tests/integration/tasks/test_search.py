@@ -17,9 +17,9 @@ ALICE = tasks_of("alice")
 
 
 def separators_of(contract: str) -> list[str]:
-    """The characters that the contract's own words list as separators."""
-    listed = contract.partition("these separators: ")[2].partition(". Letters")[0]
-    ranges = re.findall(r"U\+([0-9A-F]{4})(?:\s+to\s+U\+([0-9A-F]{4}))?", listed)
+    """Read the separators from the text of the contract."""
+    separators_listed = contract.partition("these separators: ")[2].partition(". Letters")[0]
+    ranges = re.findall(r"U\+([0-9A-F]{4})(?:\s+to\s+U\+([0-9A-F]{4}))?", separators_listed)
     return [
         chr(code)
         for first, last in ranges
@@ -29,7 +29,7 @@ def separators_of(contract: str) -> list[str]:
 
 SEPARATORS = separators_of(prose_of(ContractClient.contract.document))
 SEPARATOR = re.compile("[" + "".join(map(re.escape, SEPARATORS)) + "]+")
-# The neighbours of the ranges, which are parts of words.
+# The characters next to the ranges, which belong to words.
 BORDERS = sorted(
     {chr(ord(one) + step) for one in SEPARATORS for step in (-1, 1) if ord(one) + step > 0}
     - set(SEPARATORS)
@@ -37,7 +37,10 @@ BORDERS = sorted(
 
 
 def lowered(text: str) -> str:
-    """Unicode's simple mapping: `str.lower` of one letter knows no context, and may add a mark."""
+    """Apply Unicode's simple case mapping to each letter.
+
+    `str.lower` of a single letter ignores its context, but it may add a combining mark.
+    """
     return "".join(letter.lower()[0] for letter in text)
 
 
@@ -45,23 +48,25 @@ def words(text: str) -> list[str]:
     return [word for word in SEPARATOR.split(lowered(text)) if word]
 
 
-def found_by_model(q: str, title: str, description: str | None) -> bool:
-    """The contract's definition, once more."""
-    there = [word[:255] for word in words(title) + words(description or "")]
-    asked = words(q)
-    return bool(asked) and all(any(word.startswith(one) for word in there) for one in asked)
+def model_matches(q: str, title: str, description: str | None) -> bool:
+    """Reference implementation of the definition in the contract."""
+    text_words = [word[:255] for word in words(title) + words(description or "")]
+    query_words = words(q)
+    return bool(query_words) and all(
+        any(word.startswith(prefix) for word in text_words) for prefix in query_words
+    )
 
 
-async def create(client: ContractClient, *titles: str, **members: Any) -> None:
+async def create(client: ContractClient, *titles: str, **fields: Any) -> None:
     for title in titles:
-        created = await client.post(ALICE, json={"title": title, **members})
+        created = await client.post(ALICE, json={"title": title, **fields})
         assert created.status_code == 201
 
 
 async def found(client: ContractClient, q: str, **params: str) -> list[str]:
-    listed = await client.get(ALICE, params={"q": q, "order": "asc", **params})
-    assert listed.status_code == 200, listed.text
-    return [task["title"] for task in listed.json()["items"]]
+    response = await client.get(ALICE, params={"q": q, "order": "asc", **params})
+    assert response.status_code == 200, response.text
+    return [task["title"] for task in response.json()["items"]]
 
 
 @pytest.mark.requirement("FR-019")
@@ -92,7 +97,7 @@ async def found(client: ContractClient, q: str, **params: str) -> list[str]:
         ("l", False),
     ],
 )
-async def test_each_word_must_begin_a_word_of_title_or_description(
+async def test_each_term_is_a_prefix_of_a_word_in_title_or_description(
     client: ContractClient, q: str, *, expected: bool
 ) -> None:
     await create(client, "Buy Milk (2l)", description="The one with the Blue cap.")
@@ -100,7 +105,7 @@ async def test_each_word_must_begin_a_word_of_title_or_description(
 
 
 @pytest.mark.requirement("FR-019")
-async def test_a_word_does_not_reach_from_the_title_into_the_description(
+async def test_title_and_description_are_separate_words(
     client: ContractClient,
 ) -> None:
     await create(client, "Buy mi", description="lk")
@@ -108,13 +113,13 @@ async def test_a_word_does_not_reach_from_the_title_into_the_description(
 
 
 @pytest.mark.requirement("FR-019")
-async def test_a_task_without_a_description_is_found_by_its_title(client: ContractClient) -> None:
+async def test_task_without_description_is_found_by_title(client: ContractClient) -> None:
     await create(client, "Buy milk", description=None)
     assert await found(client, "milk") == ["Buy milk"]
 
 
 @pytest.mark.requirement("FR-019")
-async def test_a_change_changes_what_finds_the_task(client: ContractClient) -> None:
+async def test_update_changes_the_search_index(client: ContractClient) -> None:
     created = await client.post(ALICE, json={"title": "Buy milk", "description": "cold"})
     await client.patch(created.headers["location"], json={"title": "Buy bread"})
     assert await found(client, "milk") == []
@@ -125,16 +130,16 @@ async def test_a_change_changes_what_finds_the_task(client: ContractClient) -> N
 @pytest.mark.parametrize(
     "q", [" ", "+", "...", "\t\n", "'", '"', "\\", "&|!", "()", ":*", "—", "\ufeff"]
 )
-async def test_a_query_without_a_word_finds_nothing(client: ContractClient, q: str) -> None:
+async def test_query_without_a_word_finds_nothing(client: ContractClient, q: str) -> None:
     await create(client, f"{q} milk {q}")
     assert await found(client, q) == []
 
 
 @pytest.mark.requirement("FR-019")
-async def test_a_query_without_a_word_has_no_next_page(client: ContractClient) -> None:
+async def test_query_without_a_word_has_no_next_page(client: ContractClient) -> None:
     await create(client, "a", "b")
-    listed = await client.get(ALICE, params={"q": "!", "limit": 1})
-    assert listed.json() == {"items": [], "next_cursor": None}
+    response = await client.get(ALICE, params={"q": "!", "limit": 1})
+    assert response.json() == {"items": [], "next_cursor": None}
 
 
 @pytest.mark.requirement("FR-019", "FR-028")
@@ -166,10 +171,10 @@ async def test_a_query_without_a_word_has_no_next_page(client: ContractClient) -
         ":owner_lexeme milk",
     ],
 )
-async def test_operators_are_separators_and_nothing_else(client: ContractClient, q: str) -> None:
+async def test_operators_are_only_separators(client: ContractClient, q: str) -> None:
     titles = ["milk", "bread", "mil k", q]
     await create(client, *titles)
-    expected = [title for title in titles if found_by_model(q, title, None)]
+    expected = [title for title in titles if model_matches(q, title, None)]
     assert await found(client, q) == expected
 
 
@@ -184,7 +189,7 @@ async def test_operators_are_separators_and_nothing_else(client: ContractClient,
         ("Straße", "STRASSE", False),
         ("Straße", "straße", True),
         ("ΟΔΟΣ", "οδοσ", True),
-        ("ΟΔΟΣ", "οδος", False),  # a final sigma is another letter
+        ("ΟΔΟΣ", "οδος", False),  # a final sigma is a different letter
         ("οδος", "ΟΔΟΣ", False),
         ("TITLE", "title", True),
         ("title", "TITLE", True),
@@ -214,7 +219,7 @@ async def test_operators_are_separators_and_nothing_else(client: ContractClient,
         ("x\u3007y", "y", False),
     ],
 )
-async def test_letters_are_compared_in_lower_case_and_accents_count(
+async def test_search_ignores_case_but_not_accents(
     client: ContractClient, title: str, q: str, *, expected: bool
 ) -> None:
     await create(client, title)
@@ -222,7 +227,7 @@ async def test_letters_are_compared_in_lower_case_and_accents_count(
 
 
 @pytest.mark.requirement("FR-019")
-def test_the_contract_lists_its_separators() -> None:
+def test_contract_lists_the_separators() -> None:
     assert SEPARATORS[:48] == [chr(code) for code in range(0x30)]
     assert SEPARATORS[-1] == "\uff20"
 
@@ -231,7 +236,7 @@ def test_the_contract_lists_its_separators() -> None:
 async def test_each_separator_of_the_contract_separates(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    # U+0000 is in no text.
+    # No text may contain U+0000.
     titles = [f"first{one}second" for one in SEPARATORS[1:]]
     await store(database, titles)
     assert await count(client, "second") == len(titles)
@@ -239,7 +244,7 @@ async def test_each_separator_of_the_contract_separates(
 
 
 @pytest.mark.requirement("FR-019")
-async def test_what_stands_next_to_the_separators_is_a_part_of_a_word(
+async def test_characters_next_to_separators_belong_to_words(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await store(database, [f"first{one}second" for one in BORDERS])
@@ -249,16 +254,14 @@ async def test_what_stands_next_to_the_separators_is_a_part_of_a_word(
 
 @pytest.mark.requirement("FR-019")
 @pytest.mark.parametrize("separator", [*SEPARATORS[1::17], "\u3030", "\uff20"], ids=ascii)
-async def test_a_query_is_cut_by_the_same_separators(
-    client: ContractClient, separator: str
-) -> None:
+async def test_query_has_the_same_separators(client: ContractClient, separator: str) -> None:
     await create(client, "second first")
     assert await found(client, f"first{separator}second") == ["second first"]
 
 
 @pytest.mark.requirement("FR-019")
 @pytest.mark.parametrize("border", BORDERS, ids=ascii)
-async def test_a_query_is_not_cut_by_anything_else(client: ContractClient, border: str) -> None:
+async def test_query_has_no_other_separators(client: ContractClient, border: str) -> None:
     await create(client, "second first", f"first{border}second")
     assert await found(client, f"first{border}second") == [f"first{border}second"]
 
@@ -272,7 +275,7 @@ async def store(database: asyncpg.Connection, titles: list[str]) -> None:
 
 
 async def count(client: ContractClient, q: str) -> int:
-    """How many tasks there are on all pages."""
+    """Count the tasks on all pages."""
     total = 0
     params = {"q": q, "limit": "200"}
     more = True
@@ -287,7 +290,7 @@ async def count(client: ContractClient, q: str) -> int:
 @pytest.mark.requirement("FR-019")
 @pytest.mark.parametrize("letter", ["a", "ä", "牛", "\U0001f95b"])
 @pytest.mark.parametrize("length", [254, 255, 256, 500])
-async def test_a_long_word_is_found_by_its_beginning(
+async def test_long_word_is_found_by_its_prefix(
     client: ContractClient, letter: str, length: int
 ) -> None:
     await create(client, letter * length)
@@ -295,7 +298,7 @@ async def test_a_long_word_is_found_by_its_beginning(
 
 
 @pytest.mark.requirement("FR-019")
-async def test_a_long_word_does_not_hide_the_words_after_it(client: ContractClient) -> None:
+async def test_long_word_does_not_hide_later_words(client: ContractClient) -> None:
     title = "x" * 480 + " milk"
     await create(client, title, description="y" * 16_000 + " bread " + "z" * 300)
     for q in ("x milk", "bread", "y z", "x" * 200, "z" * 200):
@@ -303,7 +306,7 @@ async def test_a_long_word_does_not_hide_the_words_after_it(client: ContractClie
 
 
 @pytest.mark.requirement("FR-019")
-async def test_what_is_past_the_255th_character_of_a_word_is_no_word(
+async def test_characters_past_the_255th_of_a_word_are_not_indexed(
     client: ContractClient,
 ) -> None:
     await create(client, "x" * 255 + "milk")
@@ -311,7 +314,7 @@ async def test_what_is_past_the_255th_character_of_a_word_is_no_word(
 
 
 @pytest.mark.requirement("FR-008", "FR-019")
-async def test_the_longest_text_of_the_most_words_is_stored_and_found(
+async def test_longest_text_with_most_words_is_stored_and_found(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     description = " ".join(chr(0x4E00 + number) for number in range(8192))
@@ -321,14 +324,14 @@ async def test_the_longest_text_of_the_most_words_is_stored_and_found(
 
 
 @pytest.mark.requirement("FR-018", "FR-019")
-async def test_words_and_filters_narrow_the_list_together(client: ContractClient) -> None:
+async def test_search_and_filters_are_combined(client: ContractClient) -> None:
     await create(client, "open milk")
     await create(client, "done milk", "done bread", completed=True)
     assert await found(client, "milk", completed="true") == ["done milk"]
 
 
 @pytest.mark.requirement("FR-016", "FR-019")
-async def test_a_search_is_walked_page_by_page(client: ContractClient) -> None:
+async def test_search_results_are_paginated(client: ContractClient) -> None:
     await create(client, *(f"milk {number}" for number in range(5)), "bread")
     assert await count(client, "milk") == 5
     first = await client.get(ALICE, params={"q": "milk", "limit": 3, "order": "asc"})
@@ -356,7 +359,7 @@ TEXT = st.text(st.sampled_from(LETTERS + " '\\:*&|!().-_/\t\n\u00a0\u00d7\u2003\
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-async def test_a_search_finds_what_the_contract_says(
+async def test_search_matches_the_definition_in_the_contract(
     client: ContractClient,
     database: asyncpg.Connection,
     tasks: list[tuple[str, str | None]],
@@ -366,5 +369,5 @@ async def test_a_search_finds_what_the_contract_says(
     for title, description in tasks:
         created = await client.post(ALICE, json={"title": title, "description": description})
         assert created.status_code == 201
-    expected = [title for title, description in tasks if found_by_model(q, title, description)]
+    expected = [title for title, description in tasks if model_matches(q, title, description)]
     assert sorted(await found(client, q)) == sorted(expected)

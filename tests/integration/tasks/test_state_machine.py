@@ -1,7 +1,7 @@
-"""Three users at work, compared step by step with a model of the contract that has no SQL.
+"""Compares the service, step by step, with a model of the contract without SQL.
 
-Hypothesis chooses the steps. The same machine is then let loose on repositories that were broken on
-purpose, to show that it would have noticed.
+Hypothesis generates the steps of three users. The same machine then runs on repositories with
+deliberate defects, and must detect each of them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ queries = st.fixed_dictionaries(
         "sort": st.sampled_from(["created_at", "updated_at"]),
         "completed": st.sampled_from(["true", "false"]),
         "q": st.sampled_from(QUERIES),
-        # Which of the user's instants it is, is known when the step is made.
+        # The step replaces the number by one of the user's timestamps.
         **{
             name: st.tuples(st.sampled_from(["created_at", "updated_at"]), numbers)
             for name in NARROWED_BY
@@ -74,10 +74,10 @@ queries = st.fixed_dictionaries(
 
 
 class Service:
-    """The real application on the real database, called from code that is not asynchronous."""
+    """The application on PostgreSQL, with a synchronous interface."""
 
     def __init__(self, settings: Settings, database_url: str) -> None:
-        # A factory keeps the runner from putting its loop in the place of pytest's.
+        # With a factory, the runner does not replace the event loop of pytest.
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.stack = AsyncExitStack()
         self.client, self.connection = self.runner.run(self._open(settings, database_url))
@@ -86,7 +86,7 @@ class Service:
         self, settings: Settings, database_url: str
     ) -> tuple[httpx.AsyncClient, asyncpg.Connection]:
         app = await self.stack.enter_async_context(running(create_app(settings)))
-        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # two spellings of ASGI
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
         client = httpx.AsyncClient(transport=transport, base_url="http://tasks.test")
         await self.stack.enter_async_context(client)
         connection = await connect(database_url)
@@ -108,7 +108,7 @@ class Service:
 def service(
     settings: Settings,
     database_url: str,
-    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
 ) -> Iterator[Service]:
     opened = Service(settings, database_url)
     yield opened
@@ -116,7 +116,7 @@ def service(
 
 
 class Precondition(NamedTuple):
-    """A header field's value, and whether each comparison with the task's tag holds."""
+    """A header value, and the result of each comparison with the task's ETag."""
 
     value: str | None
     strongly: bool
@@ -124,7 +124,7 @@ class Precondition(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A cursor, the query it belongs to and the place in the list that it stands for."""
+    """A cursor, its query and its position in the list."""
 
     user: str
     query: dict[str, Any]
@@ -133,12 +133,12 @@ class Kept(NamedTuple):
 
 
 class ThreeUsers(RuleBasedStateMachine):
-    """What the service must answer, remembered in dictionaries."""
+    """The state machine. Its dictionaries are the model."""
 
     def __init__(self, service: Service) -> None:
         super().__init__()
         self.service = service
-        # A failing run is repeated by Hypothesis, and must then find what it found before.
+        # Hypothesis repeats a failing run, which must start from the same state.
         service.execute("TRUNCATE tasks, idempotency_keys")
         self.users = ["alice", "bob", "carol"]
         self.tasks: dict[str, dict[UUID, dict[str, Any]]] = {user: {} for user in self.users}
@@ -172,10 +172,12 @@ class ThreeUsers(RuleBasedStateMachine):
 
     @rule(user=users, number=numbers, condition=conditions)
     def get(self, user: int, number: int, condition: str) -> None:
-        owner, id_, there = self._task(user, number)
-        sent = self._precondition(owner, id_, condition)
-        response = self._request("GET", owner, id_, {"If-None-Match": sent.value})
-        expected = (404, None) if there is None else (304, None) if sent.weakly else (200, there)
+        owner, id_, exists = self._task(user, number)
+        precondition = self._precondition(owner, id_, condition)
+        response = self._request("GET", owner, id_, {"If-None-Match": precondition.value})
+        expected = (
+            (404, None) if exists is None else (304, None) if precondition.weakly else (200, exists)
+        )
         assert response.status_code == expected[0]
         assert response.status_code != 200 or response.json() == expected[1]
 
@@ -194,15 +196,17 @@ class ThreeUsers(RuleBasedStateMachine):
         only_create: bool,  # noqa: FBT001 - Hypothesis draws it
         body: dict[str, Any],
     ) -> None:
-        owner, id_, there = self._task(user, number)
-        sent = self._precondition(owner, id_, condition)
-        headers = {"If-Match": sent.value, "If-None-Match": "*" if only_create else None}
+        owner, id_, exists = self._task(user, number)
+        precondition = self._precondition(owner, id_, condition)
+        headers = {"If-Match": precondition.value, "If-None-Match": "*" if only_create else None}
         response = self._request("PUT", owner, id_, headers, json=body)
-        refused = (sent.value and not sent.strongly) or (only_create and (sent.value or there))
-        if refused:
+        rejected = (precondition.value and not precondition.strongly) or (
+            only_create and (precondition.value or exists)
+        )
+        if rejected:
             assert response.status_code == 412
         else:
-            assert response.status_code == (201 if there is None else 200)
+            assert response.status_code == (201 if exists is None else 200)
             self._written(owner, id_, response, body)
 
     @rule(
@@ -212,28 +216,28 @@ class ThreeUsers(RuleBasedStateMachine):
         body=st.fixed_dictionaries({}, optional=members),
     )
     def change(self, user: int, number: int, condition: str, body: dict[str, Any]) -> None:
-        owner, id_, there = self._task(user, number)
-        sent = self._precondition(owner, id_, condition)
-        response = self._request("PATCH", owner, id_, {"If-Match": sent.value}, json=body)
-        if there is None:
+        owner, id_, exists = self._task(user, number)
+        precondition = self._precondition(owner, id_, condition)
+        response = self._request("PATCH", owner, id_, {"If-Match": precondition.value}, json=body)
+        if exists is None:
             assert response.status_code == 404
-        elif sent.value and not sent.strongly:
+        elif precondition.value and not precondition.strongly:
             assert response.status_code == 412
         elif body:
             assert response.status_code == 200
-            self._written(owner, id_, response, {**_text(there), **body})
+            self._written(owner, id_, response, {**_text(exists), **body})
         else:
             assert response.status_code == 200
-            assert response.json() == there
+            assert response.json() == exists
 
     @rule(user=users, number=numbers, condition=conditions)
     def delete(self, user: int, number: int, condition: str) -> None:
-        owner, id_, there = self._task(user, number)
-        sent = self._precondition(owner, id_, condition)
-        response = self._request("DELETE", owner, id_, {"If-Match": sent.value})
-        if there is None:
+        owner, id_, exists = self._task(user, number)
+        precondition = self._precondition(owner, id_, condition)
+        response = self._request("DELETE", owner, id_, {"If-Match": precondition.value})
+        if exists is None:
             assert response.status_code == 404
-        elif sent.value and not sent.strongly:
+        elif precondition.value and not precondition.strongly:
             assert response.status_code == 412
         else:
             assert response.status_code == 204
@@ -249,12 +253,14 @@ class ThreeUsers(RuleBasedStateMachine):
 
     @rule(number=numbers, limit=st.sampled_from([1, 2, 3]))
     def follow_an_old_cursor(self, number: int, limit: int) -> None:
-        for kept in self.cursors[number : number + 1]:
-            query = kept.query | {"limit": limit}
+        for stored in self.cursors[number : number + 1]:
+            query = stored.query | {"limit": limit}
             expected = [
-                task for key, task in self._list(kept.user, query) if key > _key(kept.place, query)
+                task
+                for key, task in self._list(stored.user, query)
+                if key > _key(stored.place, query)
             ]
-            self._page(kept.user, query, kept.cursor, expected)
+            self._page(stored.user, query, stored.cursor, expected)
 
     @rule(
         number=numbers,
@@ -263,18 +269,18 @@ class ThreeUsers(RuleBasedStateMachine):
     )
     def misuse_a_cursor(self, number: int, user: int, other: dict[str, str]) -> None:
         owner = self.users[user]
-        for kept in self.cursors[number : number + 1]:
-            query = kept.query | other
-            for _ in range((owner, query) != (kept.user, kept.query)):
+        for stored in self.cursors[number : number + 1]:
+            query = stored.query | other
+            for _ in range((owner, query) != (stored.user, stored.query)):
                 response = self.service.request(
-                    "GET", tasks_of(owner), params={**query, "cursor": kept.cursor}
+                    "GET", tasks_of(owner), params={**query, "cursor": stored.cursor}
                 )
                 assert response.status_code == 400
                 assert response.json()["type"] == "/problems/invalid-cursor"
 
     @rule(user=users)
     def make_instants_equal(self, user: int) -> None:
-        """What only a clock could do: then the ids alone decide the order."""
+        """Set all timestamps to one value, so that only the ids define the order."""
         owner = self.users[user]
         tasks = self.tasks[owner].values()
         if tasks:
@@ -297,21 +303,21 @@ class ThreeUsers(RuleBasedStateMachine):
     # --- the model -------------------------------------------------------------------------------
 
     def _task(self, user: int, number: int) -> tuple[str, UUID, dict[str, Any] | None]:
-        """A task of the user's more often than not, else an id of anybody's or of nobody's."""
+        """Choose an id: mostly of a task of the user, else of another user or unused."""
         owner = self.users[user]
         ids = [*self.tasks[owner], *self.ids] if number < 8 else self.ids[::-1]
         id_ = ids[number % len(ids)]
         return owner, id_, self.tasks[owner].get(id_)
 
     def _precondition(self, owner: str, id_: UUID, condition: str) -> Precondition:
-        there = self.tasks[owner].get(id_)
-        exists, tag = there is not None, there["etag"] if there else UNKNOWN
-        stale = [other for other in self.tags.get((owner, id_), []) if other != tag]
+        task = self.tasks[owner].get(id_)
+        exists, etag = task is not None, task["etag"] if task else UNKNOWN
+        stale = [other for other in self.tags.get((owner, id_), []) if other != etag]
         return {
             "none": Precondition(None, strongly=False, weakly=False),
-            "current": Precondition(tag, strongly=exists, weakly=exists),
-            "weak": Precondition(f"W/{tag}", strongly=False, weakly=exists),
-            "listed": Precondition(f'"other" ,{tag}', strongly=exists, weakly=exists),
+            "current": Precondition(etag, strongly=exists, weakly=exists),
+            "weak": Precondition(f"W/{etag}", strongly=False, weakly=exists),
+            "listed": Precondition(f'"other" ,{etag}', strongly=exists, weakly=exists),
             "stale": Precondition((stale or [UNKNOWN])[-1], strongly=False, weakly=False),
             "any": Precondition("*", strongly=exists, weakly=exists),
         }[condition]
@@ -328,12 +334,12 @@ class ThreeUsers(RuleBasedStateMachine):
         before = self.tasks[owner].get(id_)
         task: dict[str, Any] = response.json()
         now = task["updated_at"]
-        since = before["completed_at"] if before else None
+        bound = before["completed_at"] if before else None
         assert task == {
             "id": str(id_),
             "user_id": owner,
             **text,
-            "completed_at": (since or now) if text["completed"] else None,
+            "completed_at": (bound or now) if text["completed"] else None,
             "created_at": before["created_at"] if before else now,
             "updated_at": now,
             "etag": response.headers["etag"],
@@ -343,21 +349,21 @@ class ThreeUsers(RuleBasedStateMachine):
         self.tags[owner, id_].append(task["etag"])
         self.tasks[owner][id_] = task
 
-    def _instant(self, owner: str, member: str, number: int) -> str:
-        known = [task[member] for task in self.tasks[owner].values()] or [LONG_AGO]
+    def _instant(self, owner: str, field: str, number: int) -> str:
+        known = [task[field] for task in self.tasks[owner].values()] or [LONG_AGO]
         return str(known[number % len(known)])
 
     def _list(
         self, owner: str, query: dict[str, Any]
     ) -> list[tuple[tuple[int, int], dict[str, Any]]]:
-        """The whole list in its order, each task with its place."""
+        """Return the complete list in order, each task with its position."""
         sort = query.get("sort", "created_at")
-        found = [
+        result = [
             (_key((_at(task[sort]), id_), query), task)
             for id_, task in self.tasks[owner].items()
             if _is_wanted(task, query)
         ]
-        return sorted(found, key=lambda pair: pair[0])
+        return sorted(result, key=lambda pair: pair[0])
 
     def _walk(self, owner: str, query: dict[str, Any]) -> None:
         rest = [task for _, task in self._list(owner, query)]
@@ -369,7 +375,7 @@ class ThreeUsers(RuleBasedStateMachine):
     def _page(
         self, owner: str, query: dict[str, Any], cursor: str | None, rest: list[dict[str, Any]]
     ) -> str | None:
-        """Ask for a page, which is the beginning of `rest`; its cursor is kept for later."""
+        """Request a page, compare it with the start of `rest`, and store its cursor."""
         params = query | ({} if cursor is None else {"cursor": cursor})
         response = self.service.request("GET", tasks_of(owner), params=params)
         assert response.status_code == 200
@@ -379,19 +385,19 @@ class ThreeUsers(RuleBasedStateMachine):
         assert (follow is not None) == (len(rest) > query["limit"])
         if follow is not None:
             last = page["items"][-1]
-            place = (_at(last[query.get("sort", "created_at")]), UUID(last["id"]))
-            self.cursors = [*self.cursors, Kept(owner, query, follow, place)][-12:]
+            position = (_at(last[query.get("sort", "created_at")]), UUID(last["id"]))
+            self.cursors = [*self.cursors, Kept(owner, query, follow, position)][-12:]
         return follow
 
 
-def _at(instant: str) -> datetime:
-    return datetime.fromisoformat(instant)
+def _at(timestamp: str) -> datetime:
+    return datetime.fromisoformat(timestamp)
 
 
-def _key(place: tuple[datetime, UUID], query: dict[str, Any]) -> tuple[int, int]:
-    """What to sort a place by, ascending, in the order of the query."""
+def _key(position: tuple[datetime, UUID], query: dict[str, Any]) -> tuple[int, int]:
+    """Return the ascending sort key of a position for a query."""
     sign = 1 if query.get("order") == "asc" else -1
-    at, id_ = place
+    at, id_ = position
     whole = at.toordinal() * 86_400 + at.hour * 3600 + at.minute * 60 + at.second
     return sign * (whole * 1_000_000 + at.microsecond), sign * id_.int
 
@@ -401,29 +407,29 @@ def _text(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _words(text: str) -> list[str]:
-    # Enough of the contract's rule for the few texts above; test_search has the whole of it.
+    # Sufficient for the texts above; test_search has the complete rule.
     return re.findall(r"[^\W_]+", text.lower())
 
 
 def _is_wanted(task: dict[str, Any], query: dict[str, Any]) -> bool:
     created, updated = _at(task["created_at"]), _at(task["updated_at"])
     have = _words(f"{task['title']} {task['description'] or ''}")
-    wanted = _words(query.get("q", task["title"]))
+    terms = _words(query.get("q", task["title"]))
     return (
         query.get("completed", str(task["completed"]).lower()) == str(task["completed"]).lower()
         and created > _at(query.get("created_after", LONG_AGO))
         and created < _at(query.get("created_before", "2999-01-01T00:00:00Z"))
         and updated > _at(query.get("updated_after", LONG_AGO))
         and updated < _at(query.get("updated_before", "2999-01-01T00:00:00Z"))
-        and wanted != []
-        and all(any(word.startswith(beginning) for word in have) for beginning in wanted)
+        and terms != []
+        and all(any(word.startswith(beginning) for word in have) for beginning in terms)
     )
 
 
 def explore(service: Service, *, examples: int, steps: int) -> None:
-    """Run the machine, always over the same steps."""
+    """Run the machine with deterministic steps."""
     run_state_machine_as_test(
-        lambda: ThreeUsers(service),  # type: ignore[arg-type]  # it takes any callable
+        lambda: ThreeUsers(service),  # type: ignore[arg-type]  # it accepts any callable
         settings=hypothesis_settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -438,18 +444,18 @@ def explore(service: Service, *, examples: int, steps: int) -> None:
     )
 
 
-def test_three_users_are_answered_as_the_model_says(service: Service) -> None:
+def test_responses_match_the_model(service: Service) -> None:
     explore(service, examples=30, steps=50)
 
 
-# --- the machine bites ---------------------------------------------------------------------------
+# --- the machine detects defects -----------------------------------------------------------------
 
 UPDATES = repository._update_statement
 
 
 @pytest.fixture
 def sabotaged(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """What breaks the repository; no statement made meanwhile is remembered."""
+    """Break the repository for one test, without caching compiled statements."""
     UPDATES.cache_clear()
     yield monkeypatch
     UPDATES.cache_clear()
@@ -506,18 +512,22 @@ def _repeats_tags(patch: pytest.MonkeyPatch) -> None:
 
 def _ignores_tags(patch: pytest.MonkeyPatch) -> None:
     original = repository._update_statement
-    patch.setattr(repository, "_update_statement", lambda sent, **_: original(sent, any_etag=True))
+    patch.setattr(
+        repository,
+        "_update_statement",
+        lambda fields, **_: original(fields, any_etag=True),
+    )
 
 
 def _writes_what_was_not_sent(patch: pytest.MonkeyPatch) -> None:
     original = TaskRepository.update_task
 
     async def generous(
-        self: TaskRepository, user_id: str, task_id: UUID, sent: TaskPatch, **options: Any
+        self: TaskRepository, user_id: str, task_id: UUID, change: TaskPatch, **options: Any
     ) -> Task:
         whole = {"completed": False} | {
             name: value
-            for name, value in msgspec.structs.asdict(sent).items()
+            for name, value in msgspec.structs.asdict(change).items()
             if value is not msgspec.UNSET
         }
         return await original(self, user_id, task_id, TaskPatch(**whole), **options)
@@ -546,7 +556,7 @@ def _leaves_updated_at(patch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda sabotage: sabotage.__name__.strip("_"),
 )
-def test_a_broken_repository_is_noticed(
+def test_broken_repository_is_detected(
     service: Service,
     sabotaged: pytest.MonkeyPatch,
     sabotage: Callable[[pytest.MonkeyPatch], None],

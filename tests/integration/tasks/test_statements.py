@@ -1,7 +1,7 @@
-"""What reaches the database: one statement for each operation, about one user, and nothing else.
+"""Each operation sends one statement, bound to one user.
 
-Seen in three places: in the service, before a statement goes to the driver; in the driver, which
-tells of transactions; and at the server, which remembers what a connection sent last.
+The tests observe three layers: the service before the driver, the query log of the driver, which
+has transactions, and the last query of a connection on the server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.settings import Settings
 from app.state import AppState
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
-from tests.support.recorded_statements import recorded
+from tests.support.recorded_statements import record_statements
 
 pytestmark = pytest.mark.requirement("NFR-004")
 
@@ -34,14 +34,14 @@ BODY = {"title": "Buy milk", "description": None, "completed": False}
 OTHER_TAG = {"If-Match": f'"{"0" * 32}"'}
 
 
-def core_of(app: HTTPMiddleware) -> AppState:
+def app_state_of(app: HTTPMiddleware) -> AppState:
     framework: Any = app.app
     core: AppState = framework.state.core
     return core
 
 
 class Seen(NamedTuple):
-    """Statements on their way."""
+    """The statements observed in the service and in the driver."""
 
     by_service: list[str]
     by_driver: list[str]
@@ -53,41 +53,41 @@ class Seen(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-async def sole_app(settings: Settings) -> AsyncIterator[HTTPMiddleware]:
-    """An application of its own, with one connection, which all requests then share."""
+async def single_app(settings: Settings) -> AsyncIterator[HTTPMiddleware]:
+    """An application with a single connection."""
     async with running(create_app(msgspec.structs.replace(settings, database_pool_size=1))) as app:
         yield app
 
 
 @pytest.fixture
-async def sole(
-    sole_app: HTTPMiddleware,
-    database: asyncpg.Connection,  # noqa: ARG001 - emptied
+async def single_client(
+    single_app: HTTPMiddleware,
+    database: asyncpg.Connection,  # noqa: ARG001 - truncated
 ) -> AsyncIterator[ContractClient]:
-    async with ContractClient(sole_app) as client:
+    async with ContractClient(single_app) as client:
         await client.put(TASK, json=BODY)
-        # The driver asks about the types of this one when a connection first sees it.
+        # The driver looks up the types of this statement when a connection first prepares it.
         await client.put(TASK, json=BODY, headers=OTHER_TAG)
         yield client
 
 
-def driver_of(sole_app: HTTPMiddleware) -> asyncpg.Connection:
-    """The service's only connection."""
-    (kept,) = core_of(sole_app).database.pool._idle
-    return kept.connection
+def driver_of(single_app: HTTPMiddleware) -> asyncpg.Connection:
+    """Return the only connection of the application."""
+    (stored,) = app_state_of(single_app).database.pool._idle
+    return stored.connection
 
 
 @pytest.fixture
 async def seen(
-    sole_app: HTTPMiddleware,
-    sole: ContractClient,  # noqa: ARG001 - ready
+    single_app: HTTPMiddleware,
+    single_client: ContractClient,  # noqa: ARG001 - types are looked up
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Seen]:
-    """What is sent from now on."""
-    driver = driver_of(sole_app)
-    # Asked, not known from the handshake: a pooler says there whatever it likes.
+    """Record the statements of a test."""
+    driver = driver_of(single_app)
+    # The pid of the handshake may be that of a pooler.
     pid = await driver.fetchval("SELECT pg_backend_pid()")
-    statements = Seen(recorded(monkeypatch), [], pid)
+    statements = Seen(record_statements(monkeypatch), [], pid)
 
     def tell(record: Any) -> None:
         statements.by_driver.append(record.query)
@@ -98,7 +98,7 @@ async def seen(
 
 
 class Case(NamedTuple):
-    """A request on the normal path of its operation."""
+    """A successful request of an operation."""
 
     method: str
     url: str
@@ -168,33 +168,35 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_an_operation_is_one_statement(sole: ContractClient, seen: Seen, name: str) -> None:
+async def test_operation_is_one_statement(
+    single_client: ContractClient, seen: Seen, name: str
+) -> None:
     case = CASES[name]
-    response = await sole.request(case.method, case.url, **case.options)
+    response = await single_client.request(case.method, case.url, **case.options)
     assert response.status_code == case.status
     assert [statement.split()[0] for statement in seen.by_service] == [case.verb]
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_no_transaction_is_wrapped_around_it(
-    sole: ContractClient, seen: Seen, database: asyncpg.Connection, name: str
+async def test_operation_has_no_explicit_transaction(
+    single_client: ContractClient, seen: Seen, database: asyncpg.Connection, name: str
 ) -> None:
     case = CASES[name]
-    await sole.request(case.method, case.url, **case.options)
-    # The driver tells of BEGIN and COMMIT, though not of prepared statements; and the server
-    # remembers what a connection sent last, cut to a kilobyte.
+    await single_client.request(case.method, case.url, **case.options)
+    # The driver logs BEGIN and COMMIT, but not prepared statements. The server shows the last
+    # statement of a connection, truncated to 1 KiB.
     assert seen.by_driver == []
     last = await database.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", seen.pid)
     assert seen.by_service[-1].startswith(last)
 
 
-async def test_a_transaction_would_be_seen(
-    sole_app: HTTPMiddleware, seen: Seen, database: asyncpg.Connection
+async def test_explicit_transaction_would_be_detected(
+    single_app: HTTPMiddleware, seen: Seen, database: asyncpg.Connection
 ) -> None:
-    driver = driver_of(sole_app)
+    driver = driver_of(single_app)
     async with driver.transaction():
         await driver.execute("SELECT 1")
-    await asyncio.sleep(0)  # the driver tells a moment later
+    await asyncio.sleep(0)  # the driver logs asynchronously
     assert seen.by_driver == ["BEGIN;", "SELECT 1", "COMMIT;"]
     last = await database.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", seen.pid)
     assert last == "COMMIT;"
@@ -211,7 +213,7 @@ SEARCHES = {
         "sort": "updated_at", "created_before": "2999-01-01T00:00:00Z"
     },
 }  # fmt: skip
-# Where the words and the range do not decide which way through the table is the shortest.
+# Lists for which the best plan does not depend on search terms and time bounds.
 LISTS = {
     "all": {},
     "open": {"completed": "false"},
@@ -221,58 +223,70 @@ LISTS = {
 REPEATED = 10
 
 
-async def plans(
-    sole_app: HTTPMiddleware, sole: ContractClient, case: Case
+async def plan_counts(
+    single_app: HTTPMiddleware, single_client: ContractClient, case: Case
 ) -> list[tuple[int, int]]:
-    """How often the server planned the last statements for no and for their own values."""
-    driver = driver_of(sole_app)
-    # A driver's connection of its own forgets nothing of the cases before.
-    core_of(sole_app).database.pool._idle[0]._statement_cache.clear()
+    """Return the numbers of generic and custom plans of the last statements."""
+    driver = driver_of(single_app)
+    # The connection still has the prepared statements of the previous cases.
+    app_state_of(single_app).database.pool._idle[0]._statement_cache.clear()
     await driver.execute("DEALLOCATE ALL")
     for _ in range(REPEATED):
-        await sole.request(case.method, case.url, **case.options)
+        await single_client.request(case.method, case.url, **case.options)
     return [tuple(row) for row in await driver.fetch(PLANS)]
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "narrowed" not in name])
-async def test_an_ordinary_statement_is_planned_once_for_all_values(
-    sole_app: HTTPMiddleware, sole: ContractClient, settings: Settings, name: str
+async def test_point_statement_uses_a_generic_plan(
+    single_app: HTTPMiddleware,
+    single_client: ContractClient,
+    settings: Settings,
+    name: str,
 ) -> None:
-    planned = await plans(sole_app, sole, CASES[name])
-    # PostgreSQL makes five plans for values before it keeps one. Behind a pooler a statement is
-    # sent with its text each time, and planned for its values.
+    planned = await plan_counts(single_app, single_client, CASES[name])
+    # PostgreSQL makes five custom plans before it chooses a generic one. Behind a pooler,
+    # statements are unnamed and always get a custom plan.
     has_names = not settings.database_config().transaction_pooling
     assert [custom for _, custom in planned] == [5] * len(planned)
     assert sum(generic for generic, _ in planned) == (REPEATED - 5) * has_names
 
 
 @pytest.mark.parametrize("name", LISTS)
-async def test_a_list_that_one_index_serves_is_planned_once_for_all_values(
-    sole_app: HTTPMiddleware, sole: ContractClient, settings: Settings, name: str
+async def test_list_with_one_suitable_index_uses_a_generic_plan(
+    single_app: HTTPMiddleware,
+    single_client: ContractClient,
+    settings: Settings,
+    name: str,
 ) -> None:
-    planned = await plans(sole_app, sole, Case("GET", ALICE, "", 200, {"params": LISTS[name]}))
+    planned = await plan_counts(
+        single_app,
+        single_client,
+        Case("GET", ALICE, "", 200, {"params": LISTS[name]}),
+    )
     assert planned == (
         [] if settings.database_config().transaction_pooling else [(REPEATED - 5, 5)]
     )
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-async def test_a_list_whose_plan_depends_on_the_values_is_planned_for_them(
-    sole_app: HTTPMiddleware, sole: ContractClient, name: str
+async def test_list_that_depends_on_values_uses_a_custom_plan(
+    single_app: HTTPMiddleware, single_client: ContractClient, name: str
 ) -> None:
     case = Case("GET", ALICE, "", 200, {"params": SEARCHES[name]})
-    assert await plans(sole_app, sole, case) == []
+    assert await plan_counts(single_app, single_client, case) == []
 
 
-async def test_a_change_with_the_current_tag_is_one_statement(
-    sole: ContractClient, seen: Seen
+async def test_conditional_change_is_one_statement(
+    single_client: ContractClient, seen: Seen
 ) -> None:
-    tag = (await sole.get(TASK)).headers["etag"]
+    etag = (await single_client.get(TASK)).headers["etag"]
     seen.clear()
-    changed = await sole.patch(TASK, json={"title": "a"}, headers={"If-Match": tag})
-    replaced = await sole.put(TASK, json=BODY, headers={"If-Match": changed.headers["etag"]})
-    gone = await sole.delete(TASK, headers={"If-Match": replaced.headers["etag"]})
-    assert gone.status_code == 204
+    changed = await single_client.patch(TASK, json={"title": "a"}, headers={"If-Match": etag})
+    replaced = await single_client.put(
+        TASK, json=BODY, headers={"If-Match": changed.headers["etag"]}
+    )
+    deleted = await single_client.delete(TASK, headers={"If-Match": replaced.headers["etag"]})
+    assert deleted.status_code == 204
     assert [statement.split()[0] for statement in seen.by_service] == [
         "UPDATE",
         "UPDATE",
@@ -280,26 +294,26 @@ async def test_a_change_with_the_current_tag_is_one_statement(
     ]
 
 
-async def test_a_page_that_follows_another_is_one_statement(
-    sole: ContractClient, seen: Seen
-) -> None:
-    await sole.post(ALICE, json={"title": "a"})
-    cursor = (await sole.get(ALICE, params={"limit": 1})).json()["next_cursor"]
+async def test_next_page_is_one_statement(single_client: ContractClient, seen: Seen) -> None:
+    await single_client.post(ALICE, json={"title": "a"})
+    cursor = (await single_client.get(ALICE, params={"limit": 1})).json()["next_cursor"]
     seen.clear()
-    assert (await sole.get(ALICE, params={"cursor": cursor})).status_code == 200
+    assert (await single_client.get(ALICE, params={"cursor": cursor})).status_code == 200
     assert len(seen.by_service) == 1
 
 
-async def test_a_search_without_a_word_asks_nothing(sole: ContractClient, seen: Seen) -> None:
-    assert (await sole.get(ALICE, params={"q": "--"})).json()["items"] == []
+async def test_search_without_a_word_sends_no_statement(
+    single_client: ContractClient, seen: Seen
+) -> None:
+    assert (await single_client.get(ALICE, params={"q": "--"})).json()["items"] == []
     assert seen.by_service == []
 
 
 @pytest.mark.parametrize(("method", "body"), [("PATCH", {"json": {"title": "a"}}), ("DELETE", {})])
-async def test_a_refusal_costs_one_statement_more_to_tell_why(
-    sole: ContractClient, seen: Seen, method: str, body: dict[str, Any]
+async def test_failed_precondition_sends_a_second_statement(
+    single_client: ContractClient, seen: Seen, method: str, body: dict[str, Any]
 ) -> None:
-    response = await sole.request(method, TASK, headers=OTHER_TAG, **body)
+    response = await single_client.request(method, TASK, headers=OTHER_TAG, **body)
     assert_problem(response, 412, "precondition-failed")
     verbs = [statement.split()[0] for statement in seen.by_service]
     assert verbs == [{"PATCH": "UPDATE"}.get(method, method), "SELECT"]
@@ -321,20 +335,24 @@ async def test_a_refusal_costs_one_statement_more_to_tell_why(
         ("GET", "/nowhere", {}),
     ],
 )
-async def test_what_needs_no_database_asks_nothing(
-    sole: ContractClient, seen: Seen, method: str, url: str, options: dict[str, Any]
+async def test_other_requests_send_no_statement(
+    single_client: ContractClient,
+    seen: Seen,
+    method: str,
+    url: str,
+    options: dict[str, Any],
 ) -> None:
-    await sole.request(method, url, **options)
+    await single_client.request(method, url, **options)
     assert seen.by_service == seen.by_driver == []
 
 
 @pytest.mark.requirement("FR-020")
 @pytest.mark.parametrize("name", CASES)
-async def test_every_statement_is_about_one_user(
-    sole: ContractClient, seen: Seen, name: str
+async def test_every_statement_is_bound_to_one_user(
+    single_client: ContractClient, seen: Seen, name: str
 ) -> None:
     case = CASES[name]
-    await sole.request(case.method, case.url, **case.options)
+    await single_client.request(case.method, case.url, **case.options)
     assert seen.by_service != []
     for statement in seen.by_service:
         mentions = re.findall(r"(?:INTO|FROM|UPDATE) (?:tasks|idempotency_keys)\b", statement)
@@ -366,8 +384,8 @@ def _columns(statement: str) -> Iterator[str]:
         ),
     ],
 )
-async def test_a_patch_writes_the_columns_that_were_sent(
-    sole: ContractClient, seen: Seen, body: dict[str, Any], columns: set[str]
+async def test_patch_writes_only_the_columns_sent(
+    single_client: ContractClient, seen: Seen, body: dict[str, Any], columns: set[str]
 ) -> None:
-    await sole.patch(TASK, json=body)
+    await single_client.patch(TASK, json=body)
     assert set(_columns(seen.by_service[0])) == columns | {"updated_at", "etag"}

@@ -14,7 +14,7 @@ from app.asgi import create_app
 from app.settings import Settings
 from tests.support.client import FOREIGN_TAG, ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
-from tests.support.recorded_statements import recorded
+from tests.support.recorded_statements import record_statements
 
 ALICE = tasks_of("alice")
 ID = UUID("0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
@@ -54,7 +54,7 @@ async def stored(database: asyncpg.Connection) -> dict[str, Any]:
     ],
     ids=str,
 )
-async def test_the_members_sent_are_changed_and_no_other(
+async def test_only_fields_sent_are_changed(
     client: ContractClient,
     database: asyncpg.Connection,
     task: dict[str, Any],
@@ -73,7 +73,7 @@ async def test_the_members_sent_are_changed_and_no_other(
 
 
 @pytest.mark.requirement("FR-004")
-async def test_the_task_is_then_read_as_it_was_answered(
+async def test_updated_task_is_read_as_returned(
     client: ContractClient, task: dict[str, Any]
 ) -> None:
     patched = await patch(client, {"title": "Buy bread"})
@@ -83,7 +83,7 @@ async def test_the_task_is_then_read_as_it_was_answered(
 @pytest.mark.requirement("FR-004", "FR-014")
 @pytest.mark.usefixtures("task")
 @pytest.mark.parametrize("name", list(BEFORE))
-async def test_a_value_that_is_the_same_is_a_change(client: ContractClient, name: str) -> None:
+async def test_equal_value_is_a_change(client: ContractClient, name: str) -> None:
     before = (await client.get(PATH)).json()
     patched = (await patch(client, {name: BEFORE[name]})).json()
     assert patched["etag"] != before["etag"]
@@ -91,12 +91,12 @@ async def test_a_value_that_is_the_same_is_a_change(client: ContractClient, name
 
 
 @pytest.mark.requirement("FR-005")
-@pytest.mark.parametrize("tag", [None, "*", "{}", '"other", {}'], ids=str)
-async def test_an_empty_patch_changes_nothing(
-    client: ContractClient, database: asyncpg.Connection, task: dict[str, Any], tag: str | None
+@pytest.mark.parametrize("etag", [None, "*", "{}", '"other", {}'], ids=str)
+async def test_empty_patch_changes_nothing(
+    client: ContractClient, database: asyncpg.Connection, task: dict[str, Any], etag: str | None
 ) -> None:
     before = await stored(database)
-    headers = {} if tag is None else {"If_Match": tag.format(task["etag"])}
+    headers = {} if etag is None else {"If_Match": etag.format(task["etag"])}
     patched = await patch(client, {}, **headers)
     assert patched.status_code == 200
     assert patched.json() == task
@@ -105,23 +105,23 @@ async def test_an_empty_patch_changes_nothing(
 
 
 @pytest.mark.requirement("FR-005", "FR-010")
-@pytest.mark.parametrize("tag", ['"other"', "W/{}", FOREIGN_TAG])
-async def test_an_empty_patch_holds_to_its_precondition(
-    client: ContractClient, task: dict[str, Any], tag: str
+@pytest.mark.parametrize("etag", ['"other"', "W/{}", FOREIGN_TAG])
+async def test_empty_patch_checks_its_precondition(
+    client: ContractClient, task: dict[str, Any], etag: str
 ) -> None:
-    refused = await patch(client, {}, If_Match=tag.format(task["etag"]))
-    assert_problem(refused, 412, "precondition-failed")
+    response = await patch(client, {}, If_Match=etag.format(task["etag"]))
+    assert_problem(response, 412, "precondition-failed")
 
 
 @pytest.mark.requirement("FR-005")
-@pytest.mark.parametrize("tag", ["*", '"other"'])
-async def test_an_empty_patch_of_an_unknown_task_is_404(client: ContractClient, tag: str) -> None:
-    assert_problem(await patch(client, {}, If_Match=tag), 404, "task-not-found")
+@pytest.mark.parametrize("etag", ["*", '"other"'])
+async def test_empty_patch_of_an_unknown_task_is_404(client: ContractClient, etag: str) -> None:
+    assert_problem(await patch(client, {}, If_Match=etag), 404, "task-not-found")
 
 
 @pytest.mark.requirement("FR-007")
 @pytest.mark.usefixtures("task")
-async def test_completed_at_is_set_when_completed_turns_true(
+async def test_completed_at_is_set_when_completed_becomes_true(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     patched = (await patch(client, {"completed": True})).json()
@@ -143,7 +143,7 @@ async def test_completed_at_is_kept_while_completed_stays_true(
 
 @pytest.mark.requirement("FR-007")
 @pytest.mark.usefixtures("task")
-async def test_completed_at_is_cleared_when_completed_turns_false(
+async def test_completed_at_is_cleared_when_completed_becomes_false(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await patch(client, {"completed": True})
@@ -160,7 +160,7 @@ async def test_completed_at_stays_null_while_completed_stays_false(client: Contr
 
 @pytest.mark.requirement("FR-009")
 @pytest.mark.usefixtures("task")
-async def test_updated_at_moves_forward_even_from_the_future(
+async def test_updated_at_increases_from_a_future_value(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
     await database.execute("UPDATE tasks SET updated_at = '2999-01-01T00:00:00.999999Z'")
@@ -172,8 +172,7 @@ async def test_updated_at_moves_forward_even_from_the_future(
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every statement that the service sends."""
-    return recorded(monkeypatch)
+    return record_statements(monkeypatch)
 
 
 @pytest.mark.requirement("FR-004", "NFR-004")
@@ -191,7 +190,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ],
     ids=["title", "description", "completed", "two"],
 )
-async def test_only_the_columns_of_the_members_sent_are_written_by_one_statement(
+async def test_one_statement_writes_only_the_columns_sent(
     client: ContractClient, statements: list[str], change: dict[str, Any], columns: set[str]
 ) -> None:
     await patch(client, change)
@@ -202,36 +201,34 @@ async def test_only_the_columns_of_the_members_sent_are_written_by_one_statement
 
 @pytest.mark.requirement("FR-005", "NFR-004")
 @pytest.mark.usefixtures("task")
-async def test_an_empty_patch_only_reads(client: ContractClient, statements: list[str]) -> None:
+async def test_empty_patch_only_reads(client: ContractClient, statements: list[str]) -> None:
     await patch(client, {})
     (statement,) = statements
     assert statement.startswith("SELECT ")
 
 
 @pytest.mark.requirement("FR-010")
-@pytest.mark.parametrize("form", ["{}", "*", '"other", {}', 'W/"x",{}'])
-async def test_a_precondition_that_holds_lets_the_change_pass(
-    client: ContractClient, task: dict[str, Any], form: str
+@pytest.mark.parametrize("template", ["{}", "*", '"other", {}', 'W/"x",{}'])
+async def test_satisfied_precondition_updates(
+    client: ContractClient, task: dict[str, Any], template: str
 ) -> None:
-    patched = await patch(client, {"title": "a"}, If_Match=form.format(task["etag"]))
+    patched = await patch(client, {"title": "a"}, If_Match=template.format(task["etag"]))
     assert patched.status_code == 200
 
 
 @pytest.mark.requirement("FR-010")
-@pytest.mark.parametrize("form", ["W/{}", '"other"', FOREIGN_TAG, '""'])
-async def test_a_precondition_that_does_not_hold_writes_nothing(
-    client: ContractClient, database: asyncpg.Connection, task: dict[str, Any], form: str
+@pytest.mark.parametrize("template", ["W/{}", '"other"', FOREIGN_TAG, '""'])
+async def test_failed_precondition_writes_nothing(
+    client: ContractClient, database: asyncpg.Connection, task: dict[str, Any], template: str
 ) -> None:
     before = await stored(database)
-    refused = await patch(client, {"title": "a"}, If_Match=form.format(task["etag"]))
-    assert_problem(refused, 412, "precondition-failed")
+    response = await patch(client, {"title": "a"}, If_Match=template.format(task["etag"]))
+    assert_problem(response, 412, "precondition-failed")
     assert await stored(database) == before
 
 
 @pytest.mark.requirement("FR-010")
-async def test_the_tag_before_a_change_does_not_hold_after_it(
-    client: ContractClient, task: dict[str, Any]
-) -> None:
+async def test_stale_etag_fails(client: ContractClient, task: dict[str, Any]) -> None:
     first = await patch(client, {"title": "a"}, If_Match=task["etag"])
     second = await patch(client, {"title": "b"}, If_Match=task["etag"])
     assert first.status_code == 200
@@ -240,7 +237,7 @@ async def test_the_tag_before_a_change_does_not_hold_after_it(
 
 @pytest.mark.requirement("FR-004", "FR-010")
 @pytest.mark.parametrize("headers", [{}, {"If_Match": "*"}, {"If_Match": '"other"'}], ids=str)
-async def test_an_unknown_task_is_404_whatever_the_precondition(
+async def test_unknown_task_is_404_with_any_precondition(
     client: ContractClient, database: asyncpg.Connection, headers: dict[str, str]
 ) -> None:
     assert_problem(await patch(client, {"title": "a"}, **headers), 404, "task-not-found")
@@ -263,19 +260,19 @@ async def test_both_media_types_are_accepted(client: ContractClient, media_type:
 @pytest.mark.parametrize(
     "media_type", ["application/json-patch+json", "text/plain", "merge-patch+json"]
 )
-async def test_another_media_type_is_415(
+async def test_other_media_type_is_415(
     client: ContractClient, database: asyncpg.Connection, media_type: str
 ) -> None:
     before = await stored(database)
-    refused = await patch(client, {"title": "a"}, media_type=media_type)
-    assert_problem(refused, 415, "unsupported-media-type", "Content-Type")
+    response = await patch(client, {"title": "a"}, media_type=media_type)
+    assert_problem(response, 415, "unsupported-media-type", "Content-Type")
     assert await stored(database) == before
 
 
 @pytest.mark.requirement("FR-026")
 @pytest.mark.usefixtures("task")
 @pytest.mark.parametrize(
-    ("body", "faults"),
+    ("body", "locations"),
     [
         ({"title": None}, ["/title"]),
         ({"title": " \u3000"}, ["/title"]),
@@ -296,21 +293,21 @@ async def test_another_media_type_is_415(
     ],
     ids=lambda value: ascii(value)[:60],
 )
-async def test_every_fault_of_a_body_is_named(
-    client: ContractClient, database: asyncpg.Connection, body: Any, faults: list[str]
+async def test_all_errors_of_a_body_are_reported(
+    client: ContractClient, database: asyncpg.Connection, body: Any, locations: list[str]
 ) -> None:
     before = await stored(database)
-    assert_problem(await patch(client, body), 422, "invalid-body", *faults)
+    assert_problem(await patch(client, body), 422, "invalid-body", *locations)
     assert await stored(database) == before
 
 
 @pytest.mark.requirement("FR-004", "FR-026")
-async def test_the_body_is_judged_before_the_task_is_looked_for(client: ContractClient) -> None:
+async def test_body_is_validated_before_the_task_is_read(client: ContractClient) -> None:
     assert_problem(await patch(client, {"title": ""}), 422, "invalid-body", "/title", "/title")
 
 
 @pytest.mark.requirement("FR-004", "FR-011")
-async def test_a_change_of_another_member_by_somebody_else_stays(
+async def test_concurrent_change_of_another_field_is_kept(
     settings: Settings, client: ContractClient, task: dict[str, Any]
 ) -> None:
     async with (

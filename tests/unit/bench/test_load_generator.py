@@ -45,15 +45,13 @@ def test_closed_loop_without_requests_in_progress_ends_immediately() -> None:
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Sends the same response pieces to each request, 10 ms apart, or none."""
+    """Send the same response pieces to each request, 10 ms apart, or none."""
 
     daemon_threads = True
     pieces: tuple[bytes, ...] = ()
 
 
 class Handler(socketserver.BaseRequestHandler):
-    """Handles one connection."""
-
     server: Server
 
     def handle(self) -> None:
@@ -67,7 +65,7 @@ class Handler(socketserver.BaseRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server without responses, until the test sets some."""
+    """Run a server that sends no responses until the test sets some."""
     with Server(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
@@ -79,7 +77,6 @@ OVERLOADED = b'{"type": "/problems/overloaded"}'
 
 
 def unavailable(problem: bytes) -> bytes:
-    """A 503 response."""
     return b"HTTP/1.1 503 \r\nContent-Length: %d\r\n\r\n%b" % (len(problem), problem)
 
 
@@ -130,7 +127,7 @@ def test_open_loop_counts_waiting_time_and_sleeps_while_saturated(server: Server
 
 
 @pytest.mark.requirement("NFR-016")
-def test_open_loop_opens_no_connections_that_its_rate_leaves_unused(server: Server) -> None:
+def test_open_loop_opens_no_unused_connections(server: Server) -> None:
     server.pieces = (b"HTTP/1.1 204 \r\n\r\n",)
     generator = LoadGenerator(server.server_address[1], connections=50)
     generator.open_loop([REQUEST], rate=2)

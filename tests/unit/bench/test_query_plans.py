@@ -1,4 +1,4 @@
-"""The plans over a small table; `task bench:query-plans` is the same over 1.2 million tasks."""
+"""Query plans over a small table. `task bench:query-plans` checks 1.2 million tasks."""
 
 import pytest
 from sqlalchemy import text
@@ -11,11 +11,11 @@ SMALL = Size(large=32_000, reverse=8_000, others=60)
 
 
 @pytest.mark.requirement("NFR-005")
-def test_every_statement_is_served_by_its_index() -> None:
+def test_every_statement_uses_its_index() -> None:
     assert main(SMALL) == 0
 
 
-def test_a_plan_that_reads_too_much_is_a_fault() -> None:
+def test_expensive_plan_is_reported() -> None:
     scan = {
         "Node Type": "Seq Scan",
         "Actual Rows": 51.0,

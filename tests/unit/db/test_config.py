@@ -1,4 +1,4 @@
-"""Database URLs as providers print them."""
+"""Parsing of database URLs."""
 
 from __future__ import annotations
 
@@ -21,56 +21,56 @@ REMOTE = "postgresql://u:p@db.example.org/tasks"
 LOCAL = "postgresql://u:p@localhost/tasks"
 
 
-def fault_of(url: str) -> str:
-    """What is said about a URL that cannot be used."""
+def error_for(url: str) -> str:
+    """Return the error for an invalid URL."""
     with pytest.raises(DatabaseUrlError) as raised:
         DatabaseConfig.from_url(url)
     return str(raised.value)
 
 
-def opened(connection: DatabaseConfig) -> str:
-    """The URL that SQLAlchemy is given."""
-    return connection.url.render_as_string(hide_password=False)
+def rendered_url(config: DatabaseConfig) -> str:
+    """Render the URL that SQLAlchemy receives."""
+    return config.url.render_as_string(hide_password=False)
 
 
-def test_neons_url_is_taken_as_it_is_printed() -> None:
-    connection = DatabaseConfig.from_url(NEON)
+def test_neon_url_is_accepted_as_printed() -> None:
+    config = DatabaseConfig.from_url(NEON)
     expected = "postgresql+asyncpg://u:p@ep-x-1-pooler.eu-central-1.aws.neon.tech/db"
-    assert opened(connection) == expected
-    assert connection.transaction_pooling
-    assert connection.ssl_context is not None
-    assert connection.ssl_context.verify_mode is ssl.CERT_REQUIRED
-    assert connection.ssl_context.check_hostname
+    assert rendered_url(config) == expected
+    assert config.transaction_pooling
+    assert config.ssl_context is not None
+    assert config.ssl_context.verify_mode is ssl.CERT_REQUIRED
+    assert config.ssl_context.check_hostname
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
-def test_each_scheme_for_postgresql_is_taken(scheme: str) -> None:
-    connection = DatabaseConfig.from_url(f"{scheme}://u:p@db.example.org:5433/tasks")
-    assert opened(connection) == "postgresql+asyncpg://u:p@db.example.org:5433/tasks"
+def test_postgresql_schemes_are_accepted(scheme: str) -> None:
+    config = DatabaseConfig.from_url(f"{scheme}://u:p@db.example.org:5433/tasks")
+    assert rendered_url(config) == "postgresql+asyncpg://u:p@db.example.org:5433/tasks"
 
 
 @pytest.mark.parametrize("scheme", ["mysql", "http", "postgresql+psycopg", "POSTGRES"])
-def test_another_scheme_is_named(scheme: str) -> None:
-    assert fault_of(f"{scheme}://u:p@db.example.org/tasks") == (
+def test_unsupported_scheme_is_named_in_the_error(scheme: str) -> None:
+    assert error_for(f"{scheme}://u:p@db.example.org/tasks") == (
         f"has the scheme {scheme}; it must be postgresql"
     )
 
 
-def test_percent_signs_in_the_path_of_a_socket_are_kept() -> None:
-    connection = DatabaseConfig.from_url("postgresql://u@/tasks?host=/srv/50%25%20off")
-    assert connection.connect_kwargs()["host"] == "/srv/50% off"
+def test_percent_signs_in_a_socket_path_are_preserved() -> None:
+    config = DatabaseConfig.from_url("postgresql://u@/tasks?host=/srv/50%25%20off")
+    assert config.connect_kwargs()["host"] == "/srv/50% off"
 
 
-def test_a_socket_is_taken_from_the_query() -> None:
-    connection = DatabaseConfig.from_url("postgresql:///tasks?host=/run/postgresql&port=5433")
-    assert (connection.url.host, connection.url.port) == ("/run/postgresql", 5433)
-    assert connection.url.query == {}
-    assert connection.ssl_context is None
+def test_socket_path_is_read_from_the_query() -> None:
+    config = DatabaseConfig.from_url("postgresql:///tasks?host=/run/postgresql&port=5433")
+    assert (config.url.host, config.url.port) == ("/run/postgresql", 5433)
+    assert config.url.query == {}
+    assert config.ssl_context is None
 
 
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("raw", "decoded"),
     [
         ("p%40%3A%2Fw", "p@:/w"),
         ("p+q", "p+q"),
@@ -79,45 +79,45 @@ def test_a_socket_is_taken_from_the_query() -> None:
         ("a%20b", "a b"),
     ],
 )
-def test_a_password_is_taken_encoded_or_as_it_is(written: str, meant: str) -> None:
-    connection = DatabaseConfig.from_url(f"postgresql://u:{written}@h/db")
-    assert (connection.url.password, connection.url.host) == (meant, "h")
+def test_password_may_be_percent_encoded_or_literal(raw: str, decoded: str) -> None:
+    config = DatabaseConfig.from_url(f"postgresql://u:{raw}@h/db")
+    assert (config.url.password, config.url.host) == (decoded, "h")
 
 
 @pytest.mark.requirement("FR-054")
-def test_white_space_around_a_url_is_of_the_clipboard() -> None:
-    assert opened(DatabaseConfig.from_url(f"  {REMOTE}\n")) == opened(
+def test_surrounding_whitespace_is_ignored() -> None:
+    assert rendered_url(DatabaseConfig.from_url(f"  {REMOTE}\n")) == rendered_url(
         DatabaseConfig.from_url(REMOTE)
     )
 
 
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize("binding", ["disable", "prefer", "require"])
-def test_channel_binding_changes_nothing(binding: str) -> None:
+def test_channel_binding_has_no_effect(binding: str) -> None:
     bound = DatabaseConfig.from_url(f"{REMOTE}?sslmode=require&channel_binding={binding}")
-    assert opened(bound) == opened(DatabaseConfig.from_url(REMOTE))
+    assert rendered_url(bound) == rendered_url(DatabaseConfig.from_url(REMOTE))
 
 
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize(
-    ("written", "host"),
+    ("raw", "host"),
     [
         ("[2001:db8::1]:5433", "2001:db8::1"),
         ("db", "db"),
         ("b\u00fccher.example", "b\u00fccher.example"),
     ],
 )
-def test_a_host_is_a_name_or_an_address(written: str, host: str) -> None:
-    connection = DatabaseConfig.from_url(f"postgresql://u:p@{written}/db")
-    assert (connection.url.host, connection.direct_config().url.host) == (host, host)
-    assert connection.ssl_context is not None
+def test_host_may_be_a_name_or_an_address(raw: str, host: str) -> None:
+    config = DatabaseConfig.from_url(f"postgresql://u:p@{raw}/db")
+    assert (config.url.host, config.direct_config().url.host) == (host, host)
+    assert config.ssl_context is not None
 
 
 @pytest.mark.parametrize(
     "options", ["endpoint%3Dep-x-1", "endpoint%253Dep-x-1", "endpoint%3DAZ.az-09"]
 )
-def test_neons_endpoint_among_the_options_is_not_needed(options: str) -> None:
-    assert opened(DatabaseConfig.from_url(f"{REMOTE}?options={options}")) == (
+def test_neon_endpoint_option_is_ignored(options: str) -> None:
+    assert rendered_url(DatabaseConfig.from_url(f"{REMOTE}?options={options}")) == (
         "postgresql+asyncpg://u:p@db.example.org/tasks"
     )
 
@@ -132,23 +132,23 @@ def test_neons_endpoint_among_the_options_is_not_needed(options: str) -> None:
         "endpoint%3Dep-x-1%20-c%20search_path%3Dx",
     ],
 )
-def test_other_options_are_refused(options: str) -> None:
-    assert fault_of(f"{REMOTE}?options={options}") == "has options other than endpoint"
+def test_other_options_are_rejected(options: str) -> None:
+    assert error_for(f"{REMOTE}?options={options}") == "has options other than endpoint"
 
 
 def test_unknown_query_keys_are_named_in_order() -> None:
-    assert fault_of(f"{REMOTE}?target=hunter2&connect_timeout=10&sslmode=require") == (
+    assert error_for(f"{REMOTE}?target=hunter2&connect_timeout=10&sslmode=require") == (
         "unknown query key connect_timeout, target"
     )
 
 
 @pytest.mark.parametrize("key", ["sslmode", "host", "options", "anything"])
-def test_a_doubled_key_is_named(key: str) -> None:
-    assert fault_of(f"{REMOTE}?{key}=a&{key}=b") == f"has {key} twice"
+def test_repeated_query_key_is_named(key: str) -> None:
+    assert error_for(f"{REMOTE}?{key}=a&{key}=b") == f"has {key} twice"
 
 
 @pytest.mark.parametrize(
-    ("url", "fault"),
+    ("url", "error"),
     [
         ("postgresql://u:hunter2@h", "names no database"),
         ("postgresql://u:hunter2@h/", "names no database"),
@@ -201,33 +201,33 @@ def test_a_doubled_key_is_named(key: str) -> None:
         ),
     ],
 )
-def test_a_url_at_fault_is_told_without_its_values(url: str, fault: str) -> None:
-    assert fault_of(url) == fault
+def test_url_errors_do_not_contain_values(url: str, error: str) -> None:
+    assert error_for(url) == error
 
 
 @pytest.mark.parametrize("port", [1, 65535])
-def test_the_first_and_the_last_port_are_taken(port: int) -> None:
+def test_smallest_and_largest_port_are_accepted(port: int) -> None:
     assert DatabaseConfig.from_url(f"postgresql://u:p@db.example.org:{port}/tasks").url.port == port
 
 
-@pytest.mark.parametrize("place", [":65536/tasks", "/tasks?port=65536"])
-def test_a_port_beyond_the_last_is_refused(place: str) -> None:
-    assert "port" in fault_of(f"postgresql://u:p@db.example.org{place}")
+@pytest.mark.parametrize("suffix", [":65536/tasks", "/tasks?port=65536"])
+def test_port_above_the_maximum_is_rejected(suffix: str) -> None:
+    assert "port" in error_for(f"postgresql://u:p@db.example.org{suffix}")
 
 
 @pytest.mark.parametrize("mode", ["prefer", "allow", "", "REQUIRE", "true"])
 @pytest.mark.parametrize("url", [REMOTE, LOCAL])
-def test_a_mode_that_falls_back_to_plain_text_is_refused(url: str, mode: str) -> None:
-    # An empty value is none at all to SQLAlchemy, which is the safe reading for a remote host.
+def test_sslmode_with_plaintext_fallback_is_rejected(url: str, mode: str) -> None:
+    # SQLAlchemy drops an empty value. Verified TLS is then the default for a remote host.
     url += f"?sslmode={mode}&host=db.example.org"
-    assert mode == "" or fault_of(url).startswith("sslmode must be ")
+    assert mode == "" or error_for(url).startswith("sslmode must be ")
     assert mode != "" or DatabaseConfig.from_url(url).ssl_context is not None
 
 
 @pytest.mark.parametrize(
     "query", ["", "?sslmode=require", "?sslmode=verify-ca", "?sslmode=verify-full"]
 )
-def test_a_remote_host_is_verified_like_verify_full(query: str) -> None:
+def test_remote_host_is_verified_like_verify_full(query: str) -> None:
     tls = DatabaseConfig.from_url(REMOTE + query).ssl_context
     assert tls is not None
     assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_REQUIRED, True)
@@ -235,42 +235,42 @@ def test_a_remote_host_is_verified_like_verify_full(query: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?sslmode=verify-ca", "?sslmode=verify-full"])
-def test_the_check_can_be_turned_off_for_require_alone(query: str) -> None:
+def test_verification_can_be_disabled_only_for_sslmode_require(query: str) -> None:
     tls = DatabaseConfig.from_url(REMOTE + query, verify=False).ssl_context
     assert tls is not None
     assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
-def test_require_without_the_check_still_encrypts() -> None:
+def test_sslmode_require_without_verification_still_encrypts() -> None:
     tls = DatabaseConfig.from_url(f"{REMOTE}?sslmode=require", verify=False).ssl_context
     assert tls is not None
     assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_NONE, False)
 
 
 @pytest.mark.parametrize("url", [REMOTE, LOCAL])
-def test_disable_is_plain_text_wherever_it_is_said(url: str) -> None:
+def test_sslmode_disable_uses_plaintext_for_every_host(url: str) -> None:
     assert DatabaseConfig.from_url(f"{url}?sslmode=disable").ssl_context is None
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]"])
-def test_this_machine_needs_no_tls(host: str) -> None:
+def test_loopback_host_does_not_require_tls(host: str) -> None:
     assert DatabaseConfig.from_url(f"postgresql://u:p@{host}/tasks").ssl_context is None
 
 
 @pytest.mark.parametrize(
     "host", ["10.0.0.1", "[2001:db8::1]", "localhost.example.org", "127.0.0.1.example.org", "db"]
 )
-def test_another_machine_needs_tls(host: str) -> None:
+def test_other_hosts_require_tls(host: str) -> None:
     assert DatabaseConfig.from_url(f"postgresql://u:p@{host}/tasks").ssl_context is not None
 
 
-def test_this_machine_has_tls_where_it_is_asked_for() -> None:
+def test_loopback_host_uses_tls_if_requested() -> None:
     tls = DatabaseConfig.from_url(f"{LOCAL}?sslmode=verify-full").ssl_context
     assert tls is not None
     assert tls.check_hostname
 
 
-def test_a_host_in_the_query_decides_about_tls() -> None:
+def test_host_in_the_query_determines_tls() -> None:
     assert (
         DatabaseConfig.from_url("postgresql://u:p@localhost/tasks?host=db.example.org").ssl_context
         is not None
@@ -278,18 +278,18 @@ def test_a_host_in_the_query_decides_about_tls() -> None:
 
 
 @pytest.mark.parametrize("query", ["", "&sslrootcert=system", f"&sslrootcert={certifi.where()}"])
-def test_root_certificates_are_the_bundled_ones_or_a_file(query: str) -> None:
+def test_root_certificates_are_bundled_or_read_from_a_file(query: str) -> None:
     tls = DatabaseConfig.from_url(f"{REMOTE}?sslmode=verify-full{query}").ssl_context
     assert tls is not None
     bundled = Path(certifi.where()).read_text("utf-8").count("BEGIN CERTIFICATE")
     assert tls.cert_store_stats()["x509"] == bundled
 
 
-def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
+def test_ca_file_without_certificates_is_rejected(tmp_path: Path) -> None:
     empty = tmp_path / "roots.pem"
     empty.write_text("no certificate")
     assert (
-        fault_of(f"{REMOTE}?sslrootcert={empty}")
+        error_for(f"{REMOTE}?sslrootcert={empty}")
         == "sslrootcert, or DATABASE_CA_FILE, cannot be read"
     )
 
@@ -306,107 +306,107 @@ def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
         ("ep-x-pooler", True),
     ],
 )
-def test_neons_pooler_is_known_by_its_name(host: str, *, pooler: bool) -> None:
+def test_neon_pooler_is_detected_by_host_name(host: str, *, pooler: bool) -> None:
     assert DatabaseConfig.from_url(f"postgresql://u:p@{host}/db").transaction_pooling is pooler
 
 
-def test_another_pooler_is_known_by_the_setting() -> None:
+def test_other_pooler_is_enabled_by_the_setting() -> None:
     assert DatabaseConfig.from_url(REMOTE, transaction_pooling=True).transaction_pooling
 
 
 @pytest.mark.parametrize("folder", ["/srv/tasks-pooler", "/srv/tasks-pooler.d/socket"])
-def test_a_folder_is_no_pooler_whatever_its_name(folder: str) -> None:
-    connection = DatabaseConfig.from_url(f"postgresql:///tasks?host={folder}")
-    assert not connection.transaction_pooling
-    assert connection.direct_config().url.host == folder
+def test_socket_directory_is_never_a_pooler(folder: str) -> None:
+    config = DatabaseConfig.from_url(f"postgresql:///tasks?host={folder}")
+    assert not config.transaction_pooling
+    assert config.direct_config().url.host == folder
 
 
-def test_the_direct_connection_goes_past_neons_pooler() -> None:
+def test_direct_config_bypasses_the_neon_pooler() -> None:
     direct = DatabaseConfig.from_url(NEON).direct_config()
     assert direct.url.host == "ep-x-1.eu-central-1.aws.neon.tech"
     assert not direct.transaction_pooling
 
 
-def test_the_direct_connection_of_a_direct_connection_is_itself() -> None:
-    connection = DatabaseConfig.from_url(REMOTE)
-    assert connection.direct_config() == connection
+def test_direct_config_of_a_direct_connection_is_unchanged() -> None:
+    config = DatabaseConfig.from_url(REMOTE)
+    assert config.direct_config() == config
 
 
-def test_the_direct_connection_keeps_what_belongs_to_tls_and_credentials() -> None:
+def test_direct_config_keeps_tls_and_credentials() -> None:
     pooled = DatabaseConfig.from_url(NEON)
     direct = pooled.direct_config()
     assert direct.ssl_context is pooled.ssl_context
     assert (direct.url.username, direct.url.password, direct.url.database) == ("u", "p", "db")
 
 
-def test_a_server_without_a_pooler_plans_statements_as_it_does_by_default() -> None:
+def test_direct_connection_uses_default_statement_planning() -> None:
     assert DatabaseConfig.from_url(LOCAL).connect_args() == {
         "ssl": False,
         "server_settings": {"application_name": "tasks-api", "timezone": "UTC", "jit": "off"},
     }
 
 
-def test_a_migration_asks_for_nothing_that_a_pooler_in_session_mode_refuses() -> None:
+def test_migration_sends_no_settings_that_poolers_reject() -> None:
     assert DatabaseConfig.from_url(LOCAL).session_args() == {
         "ssl": False,
         "server_settings": {"application_name": "tasks-api", "timezone": "UTC"},
     }
 
 
-def test_the_driver_is_told_the_parts_of_the_url_and_the_rest() -> None:
-    connection = DatabaseConfig.from_url("postgresql://u:p%40@[::1]:6000/tasks")
-    assert connection.connect_kwargs(2.5) == {
+def test_connect_kwargs_contain_url_parts_and_connect_args() -> None:
+    config = DatabaseConfig.from_url("postgresql://u:p%40@[::1]:6000/tasks")
+    assert config.connect_kwargs(2.5) == {
         "host": "::1",
         "port": 6000,
         "user": "u",
         "password": "p@",
         "database": "tasks",
-        **connection.connect_args(2.5),
+        **config.connect_args(2.5),
         "statement_cache_size": 0,
     }
-    assert connection.connect_kwargs() == connection.connect_kwargs(0)
-    assert "statement_timeout" not in connection.connect_kwargs()["server_settings"]
+    assert config.connect_kwargs() == config.connect_kwargs(0)
+    assert "statement_timeout" not in config.connect_kwargs()["server_settings"]
 
 
-def test_a_connection_cannot_be_changed() -> None:
+def test_config_is_immutable() -> None:
     with pytest.raises(AttributeError):
-        DatabaseConfig.from_url(LOCAL).transaction_pooling = True  # type: ignore[misc]  # as it must be
+        DatabaseConfig.from_url(LOCAL).transaction_pooling = True  # type: ignore[misc]  # the assignment must fail
 
 
-def test_a_folder_of_sockets_may_have_a_long_name() -> None:
+def test_socket_directory_may_have_a_long_name() -> None:
     folder = "/" + "a" * 70
     assert DatabaseConfig.from_url(f"postgresql:///tasks?host={folder}").url.host == folder
 
 
 @pytest.mark.requirement("FR-055")
-def test_a_limit_for_statements_is_told_to_a_server_and_to_no_pooler() -> None:
-    told = DatabaseConfig.from_url(LOCAL).connect_args(2.5)["server_settings"]
-    assert told["statement_timeout"] == "2500"
+def test_statement_timeout_is_set_only_without_a_pooler() -> None:
+    settings = DatabaseConfig.from_url(LOCAL).connect_args(2.5)["server_settings"]
+    assert settings["statement_timeout"] == "2500"
     pooled = DatabaseConfig.from_url(NEON)
     assert pooled.connect_args(2.5) == pooled.connect_args()
 
 
 @pytest.mark.requirement("FR-054")
-def test_roots_of_the_setting_count_where_the_url_names_none(tmp_path: Path) -> None:
-    roots = tmp_path / "roots.pem"
-    trustme.CA().cert_pem.write_to_path(str(roots))
-    own = DatabaseConfig.from_url(REMOTE, ca_file=roots).ssl_context
-    assert own is not None
-    assert own.cert_store_stats()["x509_ca"] == 1
-    named = DatabaseConfig.from_url(f"{REMOTE}?sslrootcert=system", ca_file=roots).ssl_context
-    assert named is not None
-    assert named.cert_store_stats()["x509_ca"] > 1
+def test_ca_file_setting_applies_unless_the_url_names_one(tmp_path: Path) -> None:
+    ca_file = tmp_path / "roots.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca_file))
+    from_setting = DatabaseConfig.from_url(REMOTE, ca_file=ca_file).ssl_context
+    assert from_setting is not None
+    assert from_setting.cert_store_stats()["x509_ca"] == 1
+    from_url = DatabaseConfig.from_url(f"{REMOTE}?sslrootcert=system", ca_file=ca_file).ssl_context
+    assert from_url is not None
+    assert from_url.cert_store_stats()["x509_ca"] > 1
 
 
-def test_a_pooler_is_asked_for_nothing_that_belongs_to_a_session() -> None:
-    connection = DatabaseConfig.from_url(NEON)
-    assert connection.connect_args() == {
-        "ssl": connection.ssl_context,
+def test_pooler_receives_no_session_settings() -> None:
+    config = DatabaseConfig.from_url(NEON)
+    assert config.connect_args() == {
+        "ssl": config.ssl_context,
         "server_settings": {"application_name": "tasks-api", "timezone": "UTC"},
         "statement_cache_size": 0,
     }
 
 
-def test_the_password_is_not_shown() -> None:
-    connection = DatabaseConfig.from_url("postgresql://u:hunter2@db.example.org/tasks")
-    assert "hunter2" not in f"{connection} {connection!r} {connection.url}"
+def test_password_is_not_in_the_representation() -> None:
+    config = DatabaseConfig.from_url("postgresql://u:hunter2@db.example.org/tasks")
+    assert "hunter2" not in f"{config} {config!r} {config.url}"

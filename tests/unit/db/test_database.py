@@ -1,4 +1,4 @@
-"""What the database's errors mean, without a database."""
+"""Error translation, timeouts and connection options, without a server."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ STATEMENT = text("SELECT 1")
 
 
 class DriverError(pg.PostgresError):
-    """An error of the driver's."""
+    """A driver error with this SQLSTATE and constraint."""
 
     def __init__(self, sqlstate: str | None, constraint: str | None = None) -> None:
         self.__dict__.update(sqlstate=sqlstate, constraint_name=constraint)
         super().__init__("hunter2")
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> Database:
-    """A database on which every statement comes to this."""
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Database:
+    """Return a database on which every statement raises this error."""
 
     async def fetch(*_: Any, **__: Any) -> None:
-        raise fault
+        raise error
 
     monkeypatch.setattr(ConnectionPool, "fetch", fetch)
     return Database(NOWHERE, pool_size=1, timeout=1)
@@ -67,28 +67,28 @@ def failing(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> Database:
         "XX000",
     ],
 )
-def test_what_passes_by_itself_is_unavailability(code: str) -> None:
+def test_transient_sqlstate_means_unavailable(code: str) -> None:
     assert isinstance(translate_error(DriverError(code)), DatabaseUnavailable)
 
 
-def test_a_plan_that_is_refused_again_is_unavailability() -> None:
+def test_stale_cached_plan_means_unavailable() -> None:
     assert isinstance(translate_error(pg.InvalidCachedStatementError()), DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("code", [None, ""])
-def test_an_error_without_a_code_is_unavailability(code: str | None) -> None:
+def test_error_without_sqlstate_means_unavailable(code: str | None) -> None:
     assert isinstance(translate_error(DriverError(code)), DatabaseUnavailable)
 
 
-def test_a_lost_connection_is_unavailability() -> None:
+def test_lost_connection_means_unavailable() -> None:
     assert isinstance(translate_error(pg.InterfaceError("hunter2")), DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("code", ["0A000", "22021", "40002", "XX001", "58000"])
-def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None:
-    meant = translate_error(DriverError(code, "some_name"))
-    assert isinstance(meant, DatabaseError)
-    assert str(meant) == f"SQLSTATE {code}, constraint some_name"
+def test_other_sqlstate_is_an_internal_error_without_details(code: str) -> None:
+    translated = translate_error(DriverError(code, "some_name"))
+    assert isinstance(translated, DatabaseError)
+    assert str(translated) == f"SQLSTATE {code}, constraint some_name"
 
 
 @pytest.mark.parametrize(
@@ -99,23 +99,23 @@ def test_another_code_is_a_fault_of_ours_and_all_that_is_told(code: str) -> None
         ("ck_tasks_description_length", "/description"),
     ],
 )
-def test_a_refused_row_is_a_fault_of_the_body(constraint: str, pointer: str) -> None:
-    meant = translate_error(DriverError("23514", constraint))
-    assert isinstance(meant, InvalidBody)
-    assert meant.errors == [FieldError(pointer=pointer, detail="is refused by the database")]
-    assert meant.to_problem("request-1").detail == "The body has one fault."
+def test_constraint_violation_is_a_body_error(constraint: str, pointer: str) -> None:
+    translated = translate_error(DriverError("23514", constraint))
+    assert isinstance(translated, InvalidBody)
+    assert translated.errors == [FieldError(pointer=pointer, detail="is refused by the database")]
+    assert translated.to_problem("request-1").detail == "The body has one fault."
 
 
 @pytest.mark.parametrize(
     "name", [None, "", "ck_tasks_updated_at_not_before_created_at", "tasks_pkey"]
 )
-def test_a_constraint_without_a_pointer_is_an_error_of_the_service(name: str | None) -> None:
+def test_constraint_without_a_pointer_is_an_internal_error(name: str | None) -> None:
     assert constraint_pointer(name) is None
     assert isinstance(translate_error(DriverError("23514", name)), DatabaseError)
 
 
 @pytest.mark.parametrize(
-    "fault",
+    "error",
     [
         TimeoutError(),
         PoolTimeoutError(),
@@ -124,41 +124,41 @@ def test_a_constraint_without_a_pointer_is_an_error_of_the_service(name: str | N
         QueryError(pg.InterfaceError("hunter2")),
     ],
     ids=[
-        "own limit",
+        "request timeout",
         "pool",
         "server while connecting",
         "driver while connecting",
         "driver in a statement",
     ],
 )
-async def test_what_has_no_code_is_unavailability(
-    fault: Exception, monkeypatch: pytest.MonkeyPatch
+async def test_connection_errors_and_timeouts_mean_unavailable(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DatabaseUnavailable):
-        await failing(monkeypatch, fault).fetch(STATEMENT)
+        await failing(monkeypatch, error).fetch(STATEMENT)
 
 
 @pytest.mark.requirement("FR-054")
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("error", "cause"),
     [
         (TimeoutError(), "no answer in time"),
         (ConnectError(ConnectionRefusedError(111, "refused")), "[Errno 111] refused"),
         (QueryError(DriverError("57P01")), "SQLSTATE 57P01, DriverError"),
         (QueryError(DriverError("22021")), None),
     ],
-    ids=["beside the driver", "while connecting", "of the driver", "a fault of ours"],
+    ids=["outside the driver", "while connecting", "from the driver", "internal error"],
 )
-async def test_why_it_is_unavailable_is_told(
-    fault: Exception, told: str | None, monkeypatch: pytest.MonkeyPatch
+async def test_cause_of_unavailability_is_recorded(
+    error: Exception, cause: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = failing(monkeypatch, fault)
+    database = failing(monkeypatch, error)
     with pytest.raises((DatabaseUnavailable, DatabaseError)):
         await database.fetch(STATEMENT)
-    assert database.outage_logger.cause == told
+    assert database.outage_logger.cause == cause
 
 
-async def test_what_is_no_fault_of_the_database_goes_its_way(
+async def test_unrelated_exception_propagates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     database = failing(monkeypatch, KeyError("owner"))
@@ -168,41 +168,41 @@ async def test_what_is_no_fault_of_the_database_goes_its_way(
 
 
 @pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that were given for each statement."""
-    noted: list[float] = []
+def timeouts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Record the timeout of each statement."""
+    recorded: list[float] = []
 
     async def fetch(
-        _: ConnectionPool, __: str, ___: list[Any], seconds: float, **____: Any
+        _: ConnectionPool, __: str, ___: list[Any], timeout: float, **____: Any
     ) -> None:
-        noted.append(seconds)
+        recorded.append(timeout)
         raise TimeoutError
 
     monkeypatch.setattr(ConnectionPool, "fetch", fetch)
     monkeypatch.setattr("app.db.database.monotonic", lambda: 1000.0)
-    return noted
+    return recorded
 
 
-@pytest.mark.parametrize(("within", "seconds"), [(None, 4), (1, 1)])
-async def test_a_request_has_its_time_and_no_more(
-    given: list[float], within: float | None, seconds: float
+@pytest.mark.parametrize(("timeout", "expected"), [(None, 4), (1, 1)])
+async def test_statement_timeout_equals_the_request_timeout(
+    timeouts: list[float], timeout: float | None, expected: float
 ) -> None:
     database = Database(NOWHERE, pool_size=1, timeout=4)
-    for ask in (database.schema_revision(within), database.fetch(STATEMENT, timeout=within)):
+    for call in (database.schema_revision(timeout), database.fetch(STATEMENT, timeout=timeout)):
         with pytest.raises(DatabaseUnavailable):
-            await ask
-    assert given == [seconds, seconds]
+            await call
+    assert timeouts == [expected, expected]
 
 
-async def test_a_second_statement_has_what_the_first_has_left(given: list[float]) -> None:
+async def test_second_statement_gets_the_remaining_time(timeouts: list[float]) -> None:
     database = Database(NOWHERE, pool_size=1, timeout=4)
     with pytest.raises(DatabaseUnavailable):
         await database.fetch(STATEMENT, started_at=998.5)
-    assert given == [2.5]
+    assert timeouts == [2.5]
 
 
 @pytest.mark.requirement("FR-035")
-async def test_the_revision_is_none_only_where_its_table_is_missing(
+async def test_revision_is_none_only_if_its_table_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     database = failing(monkeypatch, QueryError(pg.UndefinedTableError()))
@@ -214,9 +214,9 @@ async def test_the_revision_is_none_only_where_its_table_is_missing(
 
 @pytest.mark.requirement("FR-035")
 @pytest.mark.parametrize(
-    ("rows", "revision"), [([("0001", False)], "0001"), ([], None)], ids=["a row", "none"]
+    ("rows", "revision"), [([("0001", False)], "0001"), ([], None)], ids=["row", "none"]
 )
-async def test_the_revision_of_a_database_that_takes_writes_is_its_row(
+async def test_revision_of_a_writable_database_is_its_row(
     rows: list[Any], revision: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fetch(*_: Any) -> list[Any]:
@@ -228,19 +228,19 @@ async def test_the_revision_of_a_database_that_takes_writes_is_its_row(
 
 
 @pytest.mark.requirement("FR-035", "FR-054")
-async def test_a_read_only_database_has_its_connections_replaced(
+async def test_read_only_database_replaces_all_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def fetch(*_: Any) -> list[Any]:
         return [("0002", True)]
 
-    renewed: list[str] = []
+    replaced: list[str] = []
     monkeypatch.setattr(ConnectionPool, "fetch", fetch)
     database = Database(NOWHERE, pool_size=1, timeout=1)
-    monkeypatch.setattr(database.pool, "replace_connections", lambda: renewed.append("once"))
+    monkeypatch.setattr(database.pool, "replace_connections", lambda: replaced.append("once"))
     with pytest.raises(ReadOnlyDatabaseError):
         await database.schema_revision()
-    assert renewed == ["once"]
+    assert replaced == ["once"]
     assert database.outage_logger.cause == "the database is read-only"
 
 
@@ -256,19 +256,19 @@ POOLER = DatabaseConfig.from_url("postgresql://u:p@ep-x-pooler.example.org/db")
         ({"statement_timeout": 2, "max_lifetime": 9}, 2, 9),
     ],
 )
-@pytest.mark.parametrize("connection", [NOWHERE, POOLER], ids=["direct", "pooled"])
-def test_the_pool_is_told_what_was_asked_for(
-    connection: DatabaseConfig,
+@pytest.mark.parametrize("config", [NOWHERE, POOLER], ids=["direct", "pooled"])
+def test_pool_receives_the_configured_limits(
+    config: DatabaseConfig,
     limits: dict[str, Any],
     statement: float,
     max_lifetime: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given: list[Any] = []
+    calls: list[Any] = []
     monkeypatch.setattr(
-        "app.db.database.ConnectionPool", lambda *args, **options: given.append((args, options))
+        "app.db.database.ConnectionPool", lambda *args, **options: calls.append((args, options))
     )
-    Database(connection, pool_size=7, timeout=3, **limits)
-    (((keywords,), options),) = given
-    assert keywords == {**connection.connect_kwargs(statement), "timeout": 3}
-    assert options == {"size": 7, "max_lifetime": max_lifetime, "named": connection is NOWHERE}
+    Database(config, pool_size=7, timeout=3, **limits)
+    (((connect_kwargs,), options),) = calls
+    assert connect_kwargs == {**config.connect_kwargs(statement), "timeout": 3}
+    assert options == {"size": 7, "max_lifetime": max_lifetime, "named": config is NOWHERE}

@@ -1,4 +1,4 @@
-"""What the log says about a database that is away, and how often."""
+"""How outages are described, and how often they are logged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tls_error(reason: str) -> ssl.SSLError:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (
             pg.InvalidPasswordError('password authentication failed for user "u"'),
@@ -57,19 +57,19 @@ def tls_error(reason: str) -> ssl.SSLError:
     ],
     ids=repr,
 )
-def test_a_cause_is_told_without_what_a_row_holds(error: Exception, told: str) -> None:
-    assert describe_error(error) == told
+def test_cause_contains_no_row_data(error: Exception, expected: str) -> None:
+    assert describe_error(error) == expected
 
 
-def test_who_may_not_connect_is_told_what_the_server_says_of_it() -> None:
+def test_missing_connect_privilege_includes_the_server_message() -> None:
     error = pg.InsufficientPrivilegeError('permission denied for database "db"')
     error.detail = "User does not have CONNECT privilege."
-    told = f"SQLSTATE 42501, {error.args[0]} ({error.detail})"
-    assert describe_error(error) == told
+    expected = f"SQLSTATE 42501, {error.args[0]} ({error.detail})"
+    assert describe_error(error) == expected
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("messages", "expected"),
     [
         (["permission denied for table tasks"], "permission denied for table tasks"),
         (["hunter2: permission denied for table tasks"], "InsufficientPrivilegeError"),
@@ -77,58 +77,56 @@ def test_who_may_not_connect_is_told_what_the_server_says_of_it() -> None:
         ([], "InsufficientPrivilegeError"),
     ],
 )
-def test_of_a_missing_privilege_the_table_is_told_and_nothing_else(
-    words: list[str], told: str
-) -> None:
-    error = QueryError(pg.InsufficientPrivilegeError(*words))
-    assert describe_error(error) == f"SQLSTATE 42501, {told}"
+def test_missing_table_privilege_names_only_the_table(messages: list[str], expected: str) -> None:
+    error = QueryError(pg.InsufficientPrivilegeError(*messages))
+    assert describe_error(error) == f"SQLSTATE 42501, {expected}"
 
 
 @pytest.fixture
 def lines() -> Iterator[list[Any]]:
-    """What is logged."""
+    """Capture the log events."""
     with structlog.testing.capture_logs() as captured:
         yield captured
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, which can be changed."""
+    """A monotonic clock in a list; a test sets its only item."""
     now = [1000.0]
     monkeypatch.setattr("app.db.errors.monotonic", lambda: now[0])
     return now
 
 
-def test_a_cause_is_logged_once_in_a_while(lines: list[Any], clock: list[float]) -> None:
-    outage = OutageLogger()
+def test_same_cause_is_logged_once_per_interval(lines: list[Any], clock: list[float]) -> None:
+    logger = OutageLogger()
     for _ in range(1000):
-        outage.record(ConnectionRefusedError(111, "refused"))
-    told = {
+        logger.record(ConnectionRefusedError(111, "refused"))
+    event = {
         "event": "database unavailable",
         "cause": "[Errno 111] refused",
         "log_level": "warning",
     }
-    assert lines == [told]
+    assert lines == [event]
     clock[0] += 29
-    outage.record(ConnectionRefusedError(111, "refused"))
-    assert lines == [told]
+    logger.record(ConnectionRefusedError(111, "refused"))
+    assert lines == [event]
     clock[0] += 1
-    outage.record(ConnectionRefusedError(111, "refused"))
-    assert lines == [told, told]
-    assert outage.cause == "[Errno 111] refused"
+    logger.record(ConnectionRefusedError(111, "refused"))
+    assert lines == [event, event]
+    assert logger.cause == "[Errno 111] refused"
 
 
 @pytest.mark.usefixtures("clock")
-def test_another_cause_is_logged_at_once_but_not_any_number(lines: list[Any]) -> None:
-    outage = OutageLogger()
+def test_new_cause_is_logged_immediately_up_to_a_limit(lines: list[Any]) -> None:
+    logger = OutageLogger()
     for number in range(100):
-        outage.record(OSError(number, "odd"))
+        logger.record(OSError(number, "odd"))
     assert len(lines) == 8
-    assert outage.cause == "[Errno 99] odd"
+    assert logger.cause == "[Errno 99] odd"
 
 
-def test_a_quiet_one_remembers_alone(lines: list[Any]) -> None:
-    outage = OutageLogger()
-    outage.silenced = True
-    outage.record(TimeoutError())
-    assert (lines, outage.cause) == ([], "no answer in time")
+def test_silenced_logger_only_records_the_cause(lines: list[Any]) -> None:
+    logger = OutageLogger()
+    logger.silenced = True
+    logger.record(TimeoutError())
+    assert (lines, logger.cause) == ([], "no answer in time")

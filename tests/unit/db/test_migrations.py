@@ -1,4 +1,4 @@
-"""The question for the schema's revision, without a database."""
+"""Schema revisions and migration errors, without a server."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from app.http.problems import DatabaseUnavailable
 NOWHERE = DatabaseConfig.from_url("postgresql://nobody@127.0.0.1:1/nothing")
 
 
-class Asked:
-    """A database that notes how it is treated."""
+class FakeDatabase:
+    """A database that records how it is opened and closed."""
 
-    answer: str | Exception | None = SCHEMA_REVISION
+    result: str | Exception | None = SCHEMA_REVISION
     missing: tuple[str, ...] = ()
-    made: list[tuple[DatabaseConfig, dict[str, Any]]]
+    opened: list[tuple[DatabaseConfig, dict[str, Any]]]
     closed: int
 
-    def __init__(self, connection: DatabaseConfig, **options: Any) -> None:
-        self.made.append((connection, options))
+    def __init__(self, config: DatabaseConfig, **options: Any) -> None:
+        self.opened.append((config, options))
         self.outage_logger = OutageLogger()
 
     async def missing_privileges(self) -> tuple[str, ...]:
         return self.missing
 
     async def schema_revision(self) -> str | None:
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
 
     async def close(self) -> None:
         type(self).closed += 1
@@ -44,7 +44,7 @@ class Asked:
 
 @pytest.mark.requirement("FR-039")
 @pytest.mark.parametrize(
-    ("answer", "revision", "current"),
+    ("result", "revision", "current"),
     [
         (SCHEMA_REVISION, SCHEMA_REVISION, True),
         ("9999", "9999", True),
@@ -52,50 +52,53 @@ class Asked:
         (None, None, False),
     ],
 )
-def test_a_database_is_asked_once_and_left(
-    answer: str | None, revision: str | None, *, current: bool, monkeypatch: pytest.MonkeyPatch
+def test_revision_is_read_once_and_the_database_is_closed(
+    result: str | None, revision: str | None, *, current: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Asked, "answer", answer)
-    monkeypatch.setattr(Asked, "made", [], raising=False)
-    monkeypatch.setattr(Asked, "closed", 0, raising=False)
-    monkeypatch.setattr(migrations, "Database", Asked)
+    monkeypatch.setattr(FakeDatabase, "result", result)
+    monkeypatch.setattr(FakeDatabase, "opened", [], raising=False)
+    monkeypatch.setattr(FakeDatabase, "closed", 0, raising=False)
+    monkeypatch.setattr(migrations, "Database", FakeDatabase)
     assert migrations.get_revision(NOWHERE) == revision
     assert migrations.has_compatible_schema(NOWHERE) is current
-    assert Asked.made == [(NOWHERE, {"pool_size": 1, "timeout": 15})] * 2
-    assert Asked.closed == 2
+    assert FakeDatabase.opened == [(NOWHERE, {"pool_size": 1, "timeout": 15})] * 2
+    assert FakeDatabase.closed == 2
 
 
 @pytest.mark.requirement("FR-039", "FR-054")
 @pytest.mark.parametrize(
-    ("fault", "missing", "told"),
+    ("error", "missing", "message"),
     [
         (DatabaseUnavailable(), (), r"The database cannot be reached: refused"),
         (ReadOnlyDatabaseError(), (), r"The database is read-only\."),
         (
             AssertionError(),
             ("SELECT on tasks", "INSERT on tasks"),
-            r'The role lacks SELECT on tasks, INSERT on tasks \(README, "Database roles"\)\.',
+            (
+                r"The role lacks SELECT on tasks, INSERT on tasks "
+                r'\(docs/guides/postgresql\.md, "Roles"\)\.'
+            ),
         ),
     ],
     ids=["unavailable", "read-only", "privileges"],
 )
-def test_a_database_that_cannot_be_used_is_left_with_the_cause(
-    fault: Exception, missing: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+def test_unusable_database_is_closed_and_its_cause_reported(
+    error: Exception, missing: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Asked, "answer", fault)
-    monkeypatch.setattr(Asked, "missing", missing)
-    monkeypatch.setattr(Asked, "made", [], raising=False)
-    monkeypatch.setattr(Asked, "closed", 0, raising=False)
-    monkeypatch.setattr(migrations, "Database", Asked)
+    monkeypatch.setattr(FakeDatabase, "result", error)
+    monkeypatch.setattr(FakeDatabase, "missing", missing)
+    monkeypatch.setattr(FakeDatabase, "opened", [], raising=False)
+    monkeypatch.setattr(FakeDatabase, "closed", 0, raising=False)
+    monkeypatch.setattr(migrations, "Database", FakeDatabase)
     monkeypatch.setattr(OutageLogger, "cause", "refused", raising=False)
     monkeypatch.setattr(OutageLogger, "__init__", lambda _: None)
-    with pytest.raises(migrations.MigrationError, match=f"^{told}$"):
+    with pytest.raises(migrations.MigrationError, match=f"^{message}$"):
         migrations.get_revision(NOWHERE)
-    assert Asked.closed == 1
+    assert FakeDatabase.closed == 1
 
 
 @pytest.mark.requirement("FR-054")
-def test_a_cause_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cause_is_reported_only_once(capsys: pytest.CaptureFixture[str]) -> None:
     with capture_logs() as lines, pytest.raises(migrations.MigrationError):
         migrations.get_revision(NOWHERE)
     assert lines == []
@@ -103,19 +106,19 @@ def test_a_cause_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.requirement("FR-039", "FR-054")
-def test_nothing_is_migrated_through_a_pooler() -> None:
+def test_migration_through_a_pooler_is_rejected() -> None:
     pooled = DatabaseConfig.from_url(
         "postgresql://nobody@127.0.0.1:1/nothing", transaction_pooling=True
     )
-    with pytest.raises(migrations.MigrationError) as refused:
+    with pytest.raises(migrations.MigrationError) as raised:
         migrations.upgrade(pooled)
-    words = "A pooler cannot be migrated through. Set DATABASE_DIRECT_URL to what is behind it."
-    assert str(refused.value) == words
+    expected = "A pooler cannot be migrated through. Set DATABASE_DIRECT_URL to what is behind it."
+    assert str(raised.value) == expected
 
 
 @pytest.mark.requirement("FR-039")
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("error", "message"),
     [
         (
             DBAPIError("SELECT hunter2", {}, Exception("no locale")),
@@ -135,17 +138,17 @@ def test_nothing_is_migrated_through_a_pooler() -> None:
     ],
     ids=repr,
 )
-def test_why_a_migration_failed_is_a_sentence(
-    fault: Exception, told: str, monkeypatch: pytest.MonkeyPatch
+def test_migration_failure_is_reported_as_a_sentence(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def upgrade(*, config: Any, revision: str, **_: Any) -> None:
         assert (config.engine.url, revision) == (NOWHERE.url, "head")
         assert config.get_alembic_option("script_location").endswith("/migrations")
-        if isinstance(fault, DBAPIError):
-            fault.__cause__ = fault.orig
-        raise fault
+        if isinstance(error, DBAPIError):
+            error.__cause__ = error.orig
+        raise error
 
     monkeypatch.setattr("alembic.command.upgrade", upgrade)
     with pytest.raises(migrations.MigrationError) as raised:
         migrations.upgrade(NOWHERE)
-    assert str(raised.value) == told
+    assert str(raised.value) == message

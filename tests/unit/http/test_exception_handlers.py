@@ -1,4 +1,4 @@
-"""Exceptions become problems."""
+"""Conversion of exceptions to problems."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 def request() -> Request[Any, Any, Any]:
-    """A request as the edge hands it in."""
+    """Return a request with the state that the middleware sets."""
     scope: Any = {
         "type": "http",
         "state": {"request_id": "request-1", "trace_id": TRACE},
@@ -71,7 +71,7 @@ def test_allow_lists_every_method_in_order(methods: list[str], value: str) -> No
         (HTTPException(status_code=429), 429, "about:blank"),
     ],
 )
-def test_an_exception_of_the_frameworks_becomes_a_problem(
+def test_litestar_exception_becomes_a_problem(
     exception: HTTPException, status: int, type_: str
 ) -> None:
     response = handle_http_exception(request(), exception)
@@ -82,7 +82,7 @@ def test_an_exception_of_the_frameworks_becomes_a_problem(
 
 
 @pytest.mark.requirement("FR-030")
-def test_a_wrong_method_is_answered_with_all_the_right_ones() -> None:
+def test_method_not_allowed_lists_all_allowed_methods() -> None:
     exception = MethodNotAllowedException(headers={"allow": "POST, GET"})
     response = handle_http_exception(request(), exception)
     assert response.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
@@ -90,18 +90,18 @@ def test_a_wrong_method_is_answered_with_all_the_right_ones() -> None:
 
 @pytest.mark.requirement("FR-028", "FR-036")
 @pytest.mark.parametrize(
-    ("answer", "exception"),
+    ("handler", "exception"),
     [
         (handle_unexpected_exception, ValueError("hunter2")),
         (handle_http_exception, InternalServerException("hunter2")),
         (handle_http_exception, HTTPException("hunter2", status_code=503)),
     ],
 )
-def test_a_fault_is_500_without_its_words_and_logged_with_them(
-    answer: Any, exception: Exception
+def test_unexpected_exception_is_logged_and_hidden_from_the_client(
+    handler: Any, exception: Exception
 ) -> None:
     with capture_logs() as lines:
-        response = answer(request(), exception)
+        response = handler(request(), exception)
     assert response.status_code == 500
     assert b"hunter2" not in response.content
     assert lines == [
@@ -115,19 +115,19 @@ def test_a_fault_is_500_without_its_words_and_logged_with_them(
     ]
 
 
-def test_a_problem_is_answered_as_it_is() -> None:
+def test_problem_keeps_its_detail_and_headers() -> None:
     problem = InvalidParameter("Other words.", headers={"X-Test": "1"})
     response = handle_problem(request(), problem)
     assert response.headers["X-Test"] == "1"
     assert msgspec.json.decode(response.content)["detail"] == "Other words."
 
 
-@pytest.mark.parametrize("kind", [ProblemError, HTTPException, Exception])
-def test_every_kind_of_exception_has_a_handler(kind: type[Exception]) -> None:
-    assert kind in EXCEPTION_HANDLERS
+@pytest.mark.parametrize("exception_type", [ProblemError, HTTPException, Exception])
+def test_every_exception_class_has_a_handler(exception_type: type[Exception]) -> None:
+    assert exception_type in EXCEPTION_HANDLERS
 
 
-def test_a_problem_is_no_fault() -> None:
+def test_problem_is_not_logged_as_an_error() -> None:
     with capture_logs() as lines:
         handle_problem(request(), TaskNotFound())
     assert lines == []

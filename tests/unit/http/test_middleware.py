@@ -1,4 +1,4 @@
-"""The edge alone, around applications that fail in ways the framework does not let happen."""
+"""The middleware around applications that fail in ways Litestar prevents."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from app.http.cors import CORSPolicy
 from app.http.middleware import HTTPMiddleware
 from tests.support.client import ContractClient, assert_problem
 
-ALIVE: dict[str, Any] = {"path": "/livez", "method": "GET", "headers": []}
+LIVEZ: dict[str, Any] = {"path": "/livez", "method": "GET", "headers": []}
 
 
-async def fail_at_once(_: Scope, __: Receive, ___: Send) -> None:
+async def fail_immediately(_: Scope, __: Receive, ___: Send) -> None:
     message = "before the response"
     raise RuntimeError(message)
 
 
-async def fail_halfway(_: Scope, __: Receive, send: Send) -> None:
+async def fail_during_response(_: Scope, __: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    message = "amid the response"
+    message = "during the response"
     raise RuntimeError(message)
 
 
 @pytest.mark.requirement("FR-027", "FR-029", "FR-036")
-async def test_a_fault_around_the_framework_is_a_problem(
+async def test_exception_outside_litestar_is_a_problem(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with ContractClient(HTTPMiddleware(fail_at_once, [], CORSPolicy(()))) as client:
+    async with ContractClient(HTTPMiddleware(fail_immediately, [], CORSPolicy(()))) as client:
         response = await client.get("/livez", headers={"X-Request-ID": "mine"})
     problem = assert_problem(response, 500, "internal-error")
     assert problem["instance"] == "mine"
@@ -42,21 +42,21 @@ async def test_a_fault_around_the_framework_is_a_problem(
 
 
 @pytest.mark.requirement("FR-027", "FR-050")
-@pytest.mark.parametrize("path", ["/livez", "/things/"], ids=["a fault", "a refusal"])
-async def test_a_problem_names_the_trace(path: str) -> None:
+@pytest.mark.parametrize("path", ["/livez", "/things/"], ids=["exception", "problem"])
+async def test_problem_contains_the_trace_id(path: str) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    async with ContractClient(HTTPMiddleware(fail_at_once, [], CORSPolicy(()))) as client:
+    async with ContractClient(HTTPMiddleware(fail_immediately, [], CORSPolicy(()))) as client:
         response = await client.get(path, headers={"traceparent": f"00-{trace}-{'1' * 16}-01"})
     assert response.json()["trace_id"] == trace
 
 
 @pytest.mark.requirement("FR-036")
-async def test_a_fault_amid_a_response_is_left_to_the_server_which_breaks_it_off() -> None:
-    app: Any = HTTPMiddleware(fail_halfway, [], CORSPolicy(()))
+async def test_exception_after_the_response_started_propagates() -> None:
+    app: Any = HTTPMiddleware(fail_during_response, [], CORSPolicy(()))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://tasks.test"
     ) as client:
-        with pytest.raises(RuntimeError, match="amid the response"):
+        with pytest.raises(RuntimeError, match="during the response"):
             await client.get("/livez")
 
 
@@ -64,22 +64,22 @@ async def wait(_: Scope, __: Receive, ___: Send) -> None:
     await asyncio.Event().wait()
 
 
-async def wait_halfway(_: Scope, __: Receive, send: Send) -> None:
+async def wait_during_response(_: Scope, __: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await asyncio.Event().wait()
 
 
 @pytest.mark.requirement("NFR-015")
-async def test_a_request_that_is_cut_off_by_the_end_is_answered_with_a_problem() -> None:
+async def test_request_cancelled_by_shutdown_gets_a_problem() -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    fields = [(b"x-request-id", b"mine"), (b"traceparent", f"00-{trace}-{'1' * 16}-01".encode())]
+    headers = [(b"x-request-id", b"mine"), (b"traceparent", f"00-{trace}-{'1' * 16}-01".encode())]
     with capture_logs() as lines:
-        asked = asyncio.create_task(
-            exchanged(HTTPMiddleware(wait, [], CORSPolicy(())), {**ALIVE, "headers": fields})
+        task = asyncio.create_task(
+            call(HTTPMiddleware(wait, [], CORSPolicy(())), {**LIVEZ, "headers": headers})
         )
         await asyncio.sleep(0)
-        asked.cancel()
-        start, body = await asked
+        task.cancel()
+        start, body = await task
     assert start["status"] == 500
     assert b"/problems/internal-error" in body["body"]
     assert lines[0] == {
@@ -91,41 +91,48 @@ async def test_a_request_that_is_cut_off_by_the_end_is_answered_with_a_problem()
 
 
 @pytest.mark.requirement("NFR-015")
-async def test_a_response_that_is_cut_off_by_the_end_is_left_to_the_server() -> None:
-    asked = asyncio.create_task(exchanged(HTTPMiddleware(wait_halfway, [], CORSPolicy(())), ALIVE))
+async def test_response_cancelled_by_shutdown_propagates() -> None:
+    task = asyncio.create_task(
+        call(HTTPMiddleware(wait_during_response, [], CORSPolicy(())), LIVEZ)
+    )
     await asyncio.sleep(0)
-    asked.cancel()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asked
+        await task
 
 
 # --- messages ------------------------------------------------------------------------------------
 
 
 @get("/things/{name:str}")
-async def show_thing() -> str:
+async def get_thing() -> str:
     return "a thing"
 
 
-FRAMEWORK = Litestar([show_thing], openapi_config=None, logging_config=None)
-THINGS: Any = HTTPMiddleware(FRAMEWORK, FRAMEWORK.routes, CORSPolicy(()))
+LITESTAR_APP = Litestar([get_thing], openapi_config=None, logging_config=None)
+THINGS: Any = HTTPMiddleware(LITESTAR_APP, LITESTAR_APP.routes, CORSPolicy(()))
 
 
-async def exchanged(app: HTTPMiddleware, scope: dict[str, Any]) -> list[Any]:
-    """The messages of an answer."""
+async def call(app: HTTPMiddleware, scope: dict[str, Any]) -> list[Any]:
+    """Return the messages of the response."""
     sent: list[Any] = []
-    unread: Any = None
+    receive: Any = None
 
-    async def keep(message: Any) -> None:
+    async def record(message: Any) -> None:
         sent.append(message)
 
-    whole: Any = {"type": "http", "query_string": b"", "raw_path": scope["path"].encode(), **scope}
-    await app(whole, unread, keep)
+    full_scope: Any = {
+        "type": "http",
+        "query_string": b"",
+        "raw_path": scope["path"].encode(),
+        **scope,
+    }
+    await app(full_scope, receive, record)
     return sent
 
 
 @pytest.mark.requirement("FR-029", "FR-030")
-async def test_the_application_gets_a_scope_and_its_answer_fields() -> None:
+async def test_scope_and_response_headers() -> None:
     seen: list[Any] = []
 
     async def probe(scope: Scope, _: Receive, send: Send) -> None:
@@ -140,7 +147,7 @@ async def test_the_application_gets_a_scope_and_its_answer_fields() -> None:
         "headers": [(b"x-request-id", b"mine")],
         "state": {"shared": 1},
     }
-    messages = await exchanged(HTTPMiddleware(probe, [], CORSPolicy(())), scope)
+    messages = await call(HTTPMiddleware(probe, [], CORSPolicy(())), scope)
     assert (seen[0]["method"], seen[0]["path"]) == ("GET", "/a\ufffdb\ufffdA")
     assert seen[0]["state"] == {"shared": 1, "request_id": "mine", "trace_id": None}
     assert (scope["path"], scope["state"]) == ("/a/b", {"shared": 1})
@@ -161,29 +168,33 @@ async def test_the_application_gets_a_scope_and_its_answer_fields() -> None:
 
 @pytest.mark.requirement("FR-037")
 @pytest.mark.parametrize(("method", "allowed"), [("OPTIONS", b"GET, HEAD, OPTIONS"), ("GET", None)])
-async def test_a_page_of_an_allowed_origin_may_read_and_is_told_the_methods_when_it_asks(
-    method: str, allowed: bytes | None
-) -> None:
-    asking = [(b"origin", b"https://a.test"), (b"access-control-request-method", b"PUT")]
-    edge: Any = HTTPMiddleware(FRAMEWORK, FRAMEWORK.routes, CORSPolicy(("https://a.test",)))
-    start, _ = await exchanged(edge, {"method": method, "path": "/things/", "headers": asking})
-    fields = dict(start["headers"])
-    assert fields[b"access-control-allow-origin"] == b"https://a.test"
-    start, _ = await exchanged(edge, {"method": method, "path": "/things/1", "headers": asking})
+async def test_preflight_from_allowed_origin(method: str, allowed: bytes | None) -> None:
+    request_headers = [(b"origin", b"https://a.test"), (b"access-control-request-method", b"PUT")]
+    middleware: Any = HTTPMiddleware(
+        LITESTAR_APP, LITESTAR_APP.routes, CORSPolicy(("https://a.test",))
+    )
+    start, _ = await call(
+        middleware, {"method": method, "path": "/things/", "headers": request_headers}
+    )
+    headers = dict(start["headers"])
+    assert headers[b"access-control-allow-origin"] == b"https://a.test"
+    start, _ = await call(
+        middleware, {"method": method, "path": "/things/1", "headers": request_headers}
+    )
     assert dict(start["headers"]).get(b"access-control-allow-methods") == allowed
 
 
 @pytest.mark.requirement("FR-029", "FR-030")
-async def test_an_answer_of_the_edges_own_is_two_messages() -> None:
+async def test_options_response_is_two_messages() -> None:
     scope = {"method": "OPTIONS", "path": "/things/1", "headers": [(b"x-request-id", b"mine")]}
-    start, body = await exchanged(THINGS, scope)
+    start, body = await call(THINGS, scope)
     assert start["headers"][0] == (b"allow", b"GET, HEAD, OPTIONS")
     assert body == {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 @pytest.mark.requirement("FR-027")
-async def test_a_refusal_of_the_edges_own_is_typed_and_measured() -> None:
-    start, body = await exchanged(THINGS, {"method": "GET", "path": "/things/", "headers": []})
+async def test_middleware_problem_has_content_type_and_length() -> None:
+    start, body = await call(THINGS, {"method": "GET", "path": "/things/", "headers": []})
     assert start["headers"][:2] == [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(body["body"])).encode()),
@@ -193,15 +204,15 @@ async def test_a_refusal_of_the_edges_own_is_typed_and_measured() -> None:
 # --- the log -------------------------------------------------------------------------------------
 
 
-async def logged(app: Any, method: str, path: str, **headers: str) -> list[Any]:
-    """The lines of one request; how long it took is not told here."""
+async def log_lines(app: Any, method: str, path: str, **headers: str) -> list[Any]:
+    """Return the log lines of one request, without their duration."""
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
         with capture_logs() as lines:
             await client.request(method, path, headers={"X-Request-ID": "mine", **headers})
-    took = [line.pop("duration_ms") for line in lines if "duration_ms" in line]
-    assert all(0 <= milliseconds < 10_000 for milliseconds in took)
-    assert [milliseconds == round(milliseconds, 3) for milliseconds in took] == [True]
+    durations = [line.pop("duration_ms") for line in lines if "duration_ms" in line]
+    assert all(0 <= milliseconds < 10_000 for milliseconds in durations)
+    assert [milliseconds == round(milliseconds, 3) for milliseconds in durations] == [True]
     return lines
 
 
@@ -218,10 +229,10 @@ async def logged(app: Any, method: str, path: str, **headers: str) -> list[Any]:
         ("OPTIONS", "/things", None, 404),
     ],
 )
-async def test_a_request_is_logged_with_its_route(
+async def test_request_is_logged_with_its_route(
     method: str, path: str, route: str | None, status: int
 ) -> None:
-    (line,) = await logged(THINGS, method, f"{path}?q=1")
+    (line,) = await log_lines(THINGS, method, f"{path}?q=1")
     assert line == {
         "event": "request",
         "log_level": "info",
@@ -248,24 +259,26 @@ async def test_a_request_is_logged_with_its_route(
         ("00-" + "1" * 32 + "-" + "a" * 16 + "-01-more", None),
     ],
 )
-async def test_a_trace_is_logged_where_it_is_one(traceparent: str, trace_id: str | None) -> None:
-    (line,) = await logged(THINGS, "GET", "/things/1", traceparent=traceparent)
+async def test_valid_trace_id_is_logged(traceparent: str, trace_id: str | None) -> None:
+    (line,) = await log_lines(THINGS, "GET", "/things/1", traceparent=traceparent)
     assert line["trace_id"] == trace_id
 
 
 @pytest.mark.requirement("FR-041")
-async def test_a_request_is_measured_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_duration_is_logged_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 100.0123456])
     monkeypatch.setattr("app.http.middleware.perf_counter", lambda: next(clock))
     with capture_logs() as lines:
-        await exchanged(THINGS, {"method": "GET", "path": "/things/1", "headers": []})
+        await call(THINGS, {"method": "GET", "path": "/things/1", "headers": []})
     assert lines[0]["duration_ms"] == 12.346
 
 
 @pytest.mark.requirement("FR-036", "FR-041")
-async def test_a_fault_is_logged_with_its_request() -> None:
-    fault, line = await logged(HTTPMiddleware(fail_at_once, [], CORSPolicy(())), "GET", "/livez")
-    assert fault == {
+async def test_exception_is_logged_with_its_request() -> None:
+    error, line = await log_lines(
+        HTTPMiddleware(fail_immediately, [], CORSPolicy(())), "GET", "/livez"
+    )
+    assert error == {
         "event": "fault",
         "log_level": "error",
         "request_id": "mine",
@@ -276,11 +289,11 @@ async def test_a_fault_is_logged_with_its_request() -> None:
 
 
 @pytest.mark.requirement("FR-041")
-async def test_a_request_that_was_never_answered_has_no_status() -> None:
-    async def leave(_: Scope, __: Receive, ___: Send) -> None:
-        """The client is gone."""
+async def test_request_without_a_response_has_status_0() -> None:
+    async def send_nothing(_: Scope, __: Receive, ___: Send) -> None:
+        """Send no response, as after a disconnect."""
 
     scope = {"method": "GET", "path": "/livez", "headers": []}
     with capture_logs() as lines:
-        assert await exchanged(HTTPMiddleware(leave, [], CORSPolicy(())), scope) == []
+        assert await call(HTTPMiddleware(send_nothing, [], CORSPolicy(())), scope) == []
     assert [line["status"] for line in lines] == [0]

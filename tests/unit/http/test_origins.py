@@ -1,4 +1,4 @@
-"""The entries of CORS_ORIGINS become what a browser sends as Origin, or are rejected by name."""
+"""Parsing of CORS_ORIGINS into the values that a browser sends as Origin."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.requirement("FR-031", "FR-037")
         (" https://tasks.example ", "https://tasks.example"),
     ],
 )
-def test_an_entry_becomes_what_a_browser_sends(entry: str, origin: str) -> None:
+def test_entry_becomes_the_origin_of_a_browser(entry: str, origin: str) -> None:
     assert parse_origins(entry) == (origin,)
 
 
@@ -58,7 +58,7 @@ def test_entries_are_separated_by_commas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "fault"),
+    ("entry", "error"),
     [
         ("", "is empty"),
         ("https://a.example https://b.example", "contains white space or a control character"),
@@ -112,13 +112,13 @@ def test_entries_are_separated_by_commas() -> None:
         ("http://127.0.0.1.", "has an invalid host"),
     ],
 )
-def test_an_entry_that_no_browser_sends_is_rejected_by_name(entry: str, fault: str) -> None:
+def test_invalid_entry_is_named_by_its_number(entry: str, error: str) -> None:
     with pytest.raises(OriginsError) as raised:
         parse_origins(f"https://a.example,{entry}")
-    assert str(raised.value) == f"entry 2 {fault}. {EXPECTED_FORM}"
+    assert str(raised.value) == f"entry 2 {error}. {EXPECTED_FORM}"
 
 
-def test_every_entry_at_fault_is_named() -> None:
+def test_every_invalid_entry_is_named() -> None:
     with pytest.raises(SettingsError) as raised:
         Settings.from_env({"CORS_ORIGINS": "hunter2,null,https://hunter2.example/a"})
     assert str(raised.value) == (

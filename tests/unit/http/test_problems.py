@@ -1,4 +1,4 @@
-"""The kinds of problem, held against the contract."""
+"""Problem types, checked against the contract."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from app.openapi.document import OpenAPIDocument
 pytestmark = pytest.mark.requirement("FR-027")
 
 
-def test_titles_tell_the_kinds_apart() -> None:
-    assert len({kind.title for kind in PROBLEM_TYPES}) == len(PROBLEM_TYPES)
+def test_titles_are_unique() -> None:
+    assert len({problem_type.title for problem_type in PROBLEM_TYPES}) == len(PROBLEM_TYPES)
 
 
-def test_a_kinds_type_is_its_name_in_kebab_case() -> None:
+def test_type_is_the_class_name_in_kebab_case() -> None:
     assert MethodNotAllowed.type == "/problems/method-not-allowed"
 
 
-def test_the_contracts_examples_are_of_kinds_with_these_titles(contract: OpenAPIDocument) -> None:
-    shown = {
+def test_contract_examples_match_the_problem_types(contract: OpenAPIDocument) -> None:
+    examples = {
         (example["value"]["type"], example["value"]["title"], example["value"]["status"])
         for response in contract.document["components"]["responses"].values()
         for media in [response.get("content", {}).get("application/problem+json", {})]
         for example in media.get("examples", {}).values()
     }
-    assert shown - {("about:blank", "Unauthorized", 401)} == {
-        (kind.type, kind.title, int(kind.status)) for kind in PROBLEM_TYPES
+    assert examples - {("about:blank", "Unauthorized", 401)} == {
+        (problem_type.type, problem_type.title, int(problem_type.status))
+        for problem_type in PROBLEM_TYPES
     }
 
 
-WORDS = {
+DEFAULTS = {
     "malformed-request": (
         400,
         "The request is not HTTP",
@@ -147,49 +148,53 @@ WORDS = {
 }
 
 
-def test_a_kind_has_these_words_where_an_occurrence_has_none_of_its_own() -> None:
-    bodies = [kind().to_problem("request-1") for kind in PROBLEM_TYPES]
-    told = {
+def test_default_status_title_and_detail() -> None:
+    bodies = [problem_type().to_problem("request-1") for problem_type in PROBLEM_TYPES]
+    defaults = {
         body.type.removeprefix("/problems/"): (body.status, body.title, body.detail)
         for body in bodies
     }
-    assert told == WORDS
+    assert defaults == DEFAULTS
 
 
-@pytest.mark.parametrize("kind", PROBLEM_TYPES, ids=lambda kind: kind.__name__)
-def test_a_kind_as_it_stands_fits_the_contracts_schema(
-    kind: type[ProblemError], contract: OpenAPIDocument
+@pytest.mark.parametrize(
+    "problem_type", PROBLEM_TYPES, ids=lambda problem_type: problem_type.__name__
+)
+def test_problem_matches_the_contract_schema(
+    problem_type: type[ProblemError], contract: OpenAPIDocument
 ) -> None:
-    body = msgspec.to_builtins(kind().to_problem("request-1"))
+    body = msgspec.to_builtins(problem_type().to_problem("request-1"))
     assert contract.validate("Problem", body) == []
     assert not body["errors"]
     assert body["instance"] == "request-1"
 
 
-@pytest.mark.parametrize("kind", PROBLEM_TYPES, ids=lambda kind: kind.__name__)
-def test_a_kind_says_when_to_come_back_where_its_status_promises_it(
-    kind: type[ProblemError],
+@pytest.mark.parametrize(
+    "problem_type", PROBLEM_TYPES, ids=lambda problem_type: problem_type.__name__
+)
+def test_retry_after_is_sent_for_409_and_503(
+    problem_type: type[ProblemError],
 ) -> None:
-    promised = {"Retry-After": "1"} if kind.status in {409, 503} else {}
-    assert dict(kind().headers) == promised
+    expected = {"Retry-After": "1"} if problem_type.status in {409, 503} else {}
+    assert dict(problem_type().headers) == expected
 
 
-def test_both_kinds_of_503_say_when_to_come_back() -> None:
+def test_both_database_problems_send_retry_after() -> None:
     assert DatabaseUnavailable().headers == NotReady().headers != {}
 
 
-def test_an_occurrence_has_its_own_words_and_header_fields() -> None:
+def test_problem_may_have_its_own_detail_and_headers() -> None:
     problem = MethodNotAllowed("Not here.", headers={"Allow": "GET"})
     assert (problem.to_problem("r").detail, problem.headers) == ("Not here.", {"Allow": "GET"})
     assert MethodNotAllowed().to_problem("r").detail == MethodNotAllowed.detail
 
 
-def test_an_occurrence_reads_as_its_own_words() -> None:
+def test_string_form_is_the_detail() -> None:
     assert str(MethodNotAllowed("Not here.")) == "Not here."
     assert str(MethodNotAllowed()) == MethodNotAllowed.detail
 
 
-def test_an_occurrence_leaves_its_kind_as_it_is() -> None:
+def test_instance_does_not_change_its_problem_type() -> None:
     before = (InvalidParameter().to_problem("r"), InvalidParameter().headers)
     InvalidParameter(
         "Other words.", headers={"X": "1"}, errors=[FieldError(parameter="a", detail="b")]
@@ -198,16 +203,16 @@ def test_an_occurrence_leaves_its_kind_as_it_is() -> None:
 
 
 @pytest.mark.requirement("FR-026")
-def test_as_many_faults_are_listed_as_the_contract_allows(contract: OpenAPIDocument) -> None:
-    faults = [FieldError(pointer=f"/{number}", detail="is wrong") for number in range(150)]
-    body = InvalidBody(errors=faults).to_problem("request-1")
-    assert list(body.errors) == faults[:MAX_ERRORS]
-    allowed = contract.document["components"]["schemas"]["Problem"]["properties"]["errors"]
-    assert allowed["maxItems"] == MAX_ERRORS
+def test_errors_are_truncated_to_the_contract_limit(contract: OpenAPIDocument) -> None:
+    errors = [FieldError(pointer=f"/{number}", detail="is wrong") for number in range(150)]
+    body = InvalidBody(errors=errors).to_problem("request-1")
+    assert list(body.errors) == errors[:MAX_ERRORS]
+    schema = contract.document["components"]["schemas"]["Problem"]["properties"]["errors"]
+    assert schema["maxItems"] == MAX_ERRORS
 
 
 @pytest.mark.requirement("FR-042")
-def test_a_refusal_of_a_composed_component_has_no_kind_but_its_status() -> None:
+def test_http_exception_has_no_problem_type() -> None:
     exception = NotAuthorizedException("Sign in first.", headers={"WWW-Authenticate": "Bearer"})
     problem = HTTPProblem(exception)
     body = problem.to_problem("r")
@@ -217,13 +222,13 @@ def test_a_refusal_of_a_composed_component_has_no_kind_but_its_status() -> None:
 
 
 @pytest.mark.requirement("FR-042")
-def test_a_refusal_without_header_fields_has_none() -> None:
+def test_http_exception_without_headers_has_none() -> None:
     assert HTTPProblem(TooManyRequestsException("Slowly.")).headers == {}
 
 
 @pytest.mark.requirement("FR-042")
 @pytest.mark.parametrize("status", [499, 420])
-def test_a_status_without_a_registered_phrase_is_a_problem_too(
+def test_status_without_a_registered_phrase_is_a_problem(
     status: int, contract: OpenAPIDocument
 ) -> None:
     problem = HTTPProblem(HTTPException("Refused.", status_code=status))
@@ -233,7 +238,7 @@ def test_a_status_without_a_registered_phrase_is_a_problem_too(
 
 
 @pytest.mark.requirement("FR-042")
-def test_a_long_refusal_is_cut_to_what_the_contract_allows(contract: OpenAPIDocument) -> None:
+def test_long_detail_is_truncated_to_the_contract_limit(contract: OpenAPIDocument) -> None:
     body = msgspec.to_builtins(HTTPProblem(NotAuthorizedException("x" * 2000)).to_problem("r"))
     assert body["detail"] == "x" * 1024
     assert contract.validate("Problem", body) == []

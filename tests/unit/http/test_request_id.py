@@ -1,4 +1,4 @@
-"""The ids of requests and of the traces that they are part of."""
+"""Request IDs and trace IDs."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 @pytest.mark.requirement("FR-029")
 @pytest.mark.parametrize(
-    "given", [b"A", b"Z", b"a", b"z", b"0", b"9", b".", b"_", b"-", b"a" * 128]
+    "header", [b"A", b"Z", b"a", b"z", b"0", b"9", b".", b"_", b"-", b"a" * 128]
 )
-def test_an_id_that_is_given_is_the_requests(given: bytes) -> None:
-    assert request_id_from(given) == given.decode()
+def test_valid_request_id_is_kept(header: bytes) -> None:
+    assert request_id_from(header) == header.decode()
 
 
 @pytest.mark.requirement("FR-029")
 @pytest.mark.parametrize(
-    "given", [b"", b"a" * 129, b"a b", b"a\n", b"@", b"[", b"`", b"{", b"/", b":"]
+    "header", [b"", b"a" * 129, b"a b", b"a\n", b"@", b"[", b"`", b"{", b"/", b":"]
 )
-def test_what_is_no_id_is_replaced_by_one(given: bytes) -> None:
-    first, second = UUID(request_id_from(given)), UUID(request_id_from(given))
+def test_invalid_request_id_is_replaced(header: bytes) -> None:
+    first, second = UUID(request_id_from(header)), UUID(request_id_from(header))
     assert first.version == second.version == 7
     assert first != second
 
 
 @pytest.mark.requirement("FR-050")
 @pytest.mark.parametrize("digit", "0123456789abcdef")
-def test_every_digit_of_a_traceparent_is_taken_in_every_place(digit: str) -> None:
+def test_traceparent_accepts_every_hexadecimal_digit(digit: str) -> None:
     other = "1" if digit == "0" else "0"
     trace, span = f"{digit * 31}{other}", f"{digit * 15}{other}"
     for version in (f"{digit}0", f"0{digit}"):
@@ -40,17 +40,19 @@ def test_every_digit_of_a_traceparent_is_taken_in_every_place(digit: str) -> Non
 
 
 @pytest.mark.requirement("FR-050")
-@pytest.mark.parametrize("strange", "/:`gAF")
-@pytest.mark.parametrize("place", [1, 3, 34, 36, 51, 53, 54])
-def test_a_traceparent_with_another_character_has_no_trace(strange: str, place: int) -> None:
-    sound = f"00-{TRACE}-{SPAN}-01"
-    assert parse_traceparent(sound.encode()) == TRACE
-    assert parse_traceparent(f"{sound[:place]}{strange}{sound[place + 1 :]}".encode()) is None
+@pytest.mark.parametrize("character", "/:`gAF")
+@pytest.mark.parametrize("position", [1, 3, 34, 36, 51, 53, 54])
+def test_traceparent_with_an_invalid_character_has_no_trace(character: str, position: int) -> None:
+    valid = f"00-{TRACE}-{SPAN}-01"
+    assert parse_traceparent(valid.encode()) == TRACE
+    assert (
+        parse_traceparent(f"{valid[:position]}{character}{valid[position + 1 :]}".encode()) is None
+    )
 
 
 @pytest.mark.requirement("FR-050")
 @pytest.mark.parametrize(
-    "field",
+    "header",
     [
         "",
         f"ff-{TRACE}-{SPAN}-01",
@@ -66,5 +68,5 @@ def test_a_traceparent_with_another_character_has_no_trace(strange: str, place: 
         f"00-{TRACE}-{SPAN}-01\n",
     ],
 )
-def test_a_field_that_is_no_traceparent_has_no_trace(field: str) -> None:
-    assert parse_traceparent(field.encode()) is None
+def test_invalid_traceparent_has_no_trace(header: str) -> None:
+    assert parse_traceparent(header.encode()) is None

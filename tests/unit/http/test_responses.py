@@ -1,4 +1,4 @@
-"""What an answer sends: the two messages of ASGI, with nothing in them but what it was given."""
+"""The ASGI messages of a response."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ class Thing(msgspec.Struct):
     name: str
 
 
-class Made(APIResponse[Thing]):
+class CreatedThing(APIResponse[Thing]):
     status = 201
     fields = CreatedHeaders
 
 
-async def sent(answer: APIResponse[Any]) -> list[Any]:
+async def messages_of(response: APIResponse[Any]) -> list[Any]:
     messages: list[Any] = []
 
     async def send(message: Any) -> None:
         messages.append(message)
 
-    unread: Any = None
-    await answer.to_asgi_response()(cast("Any", {}), unread, send)
+    receive: Any = None
+    await response.to_asgi_response()(cast("Any", {}), receive, send)
     return messages
 
 
-@pytest.mark.parametrize("content", [Thing("a"), b'{"name":"a"}'], ids=["a struct", "bytes"])
-async def test_an_answer_is_its_head_and_its_body(content: Thing | bytes) -> None:
-    assert await sent(Made(content, CreatedHeaders('"1"', "/things/1"))) == [
+@pytest.mark.parametrize("content", [Thing("a"), b'{"name":"a"}'], ids=["struct", "bytes"])
+async def test_response_is_two_asgi_messages(content: Thing | bytes) -> None:
+    assert await messages_of(CreatedThing(content, CreatedHeaders('"1"', "/things/1"))) == [
         {
             "type": "http.response.start",
             "status": 201,
@@ -50,23 +50,25 @@ async def test_an_answer_is_its_head_and_its_body(content: Thing | bytes) -> Non
     ]
 
 
-async def test_what_has_not_changed_has_no_body() -> None:
-    assert await sent(NotModifiedResponse('"1"')) == [
+async def test_not_modified_response_has_no_body() -> None:
+    assert await messages_of(NotModifiedResponse('"1"')) == [
         {"type": "http.response.start", "status": 304, "headers": [(b"etag", b'"1"')]},
         {"type": "http.response.body", "body": b"", "more_body": False},
     ]
 
 
-async def test_a_component_may_add_header_fields() -> None:
-    answer = NotModifiedResponse('"1"')
-    answer.set_header("X-Of-Another", 7)
-    start, _ = await sent(answer)
-    assert start["headers"] == [(b"etag", b'"1"'), (b"x-of-another", b"7")]
+async def test_plug_in_may_add_headers() -> None:
+    response = NotModifiedResponse('"1"')
+    response.set_header("X-Plug-In", 7)
+    start, _ = await messages_of(response)
+    assert start["headers"] == [(b"etag", b'"1"'), (b"x-plug-in", b"7")]
 
 
-def test_it_is_what_the_framework_takes_for_a_response() -> None:
-    answer = NotModifiedResponse('"1"')
-    usual: Any = super(APIResponse, answer)
-    ours = {name: getattr(answer, name) for name in APIResponse.__mro__[1].__slots__}  # type: ignore[attr-defined]
-    usual.__init__(None, status_code=304, media_type="application/json", headers={"ETag": '"1"'})
-    assert ours == {name: getattr(answer, name) for name in ours}
+def test_response_has_the_attributes_that_litestar_expects() -> None:
+    response = NotModifiedResponse('"1"')
+    litestar_response: Any = super(APIResponse, response)
+    attributes = {name: getattr(response, name) for name in APIResponse.__mro__[1].__slots__}  # type: ignore[attr-defined]
+    litestar_response.__init__(
+        None, status_code=304, media_type="application/json", headers={"ETag": '"1"'}
+    )
+    assert attributes == {name: getattr(response, name) for name in attributes}

@@ -1,4 +1,4 @@
-"""A contract of a few lines, held against routes of a few lines."""
+"""A small contract, checked against a few routes and values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def make_thing() -> None: ...
 
 
 @get("/things/{name:str}", operation_id="other")
-async def shadow() -> None: ...
+async def get_thing_by_name() -> None: ...
 
 
 @get("/elsewhere", operation_id="elsewhere")
@@ -49,11 +49,11 @@ async def elsewhere() -> None: ...
 
 
 def routes(*handlers: object) -> Router:
-    return Router("/", route_handlers=handlers)  # type: ignore[arg-type]  # handlers of any kind
+    return Router("/", route_handlers=handlers)  # type: ignore[arg-type]  # handlers of any type
 
 
 @pytest.mark.requirement("FR-032")
-def test_the_document_is_served_in_both_forms_with_tags_of_their_own() -> None:
+def test_document_is_served_as_yaml_and_json_with_separate_etags() -> None:
     assert CONTRACT.yaml_bytes == SOURCE
     assert msgspec.json.decode(CONTRACT.json_bytes) == CONTRACT.document
     for content, tag in (
@@ -64,14 +64,14 @@ def test_the_document_is_served_in_both_forms_with_tags_of_their_own() -> None:
 
 
 @pytest.mark.requirement("FR-043")
-def test_each_method_of_openapi_is_an_operation_and_nothing_else() -> None:
+def test_operations_are_exactly_the_openapi_methods() -> None:
     item = "".join(f"    {method}: {{operationId: {method}}}\n" for method in METHODS)
-    found = OpenAPIDocument(f"paths:\n  /:\n    summary: x\n{item}".encode()).operations()
-    assert found == {("/", method.upper(), method) for method in METHODS}
+    operations = OpenAPIDocument(f"paths:\n  /:\n    summary: x\n{item}".encode()).operations()
+    assert operations == {("/", method.upper(), method) for method in METHODS}
 
 
 @pytest.mark.requirement("FR-043")
-def test_routes_that_are_the_contracts_are_let_through() -> None:
+def test_matching_routes_are_accepted() -> None:
     both = routes(get_thing, make_thing, elsewhere).routes
     CONTRACT.check_routes(routes(get_thing, make_thing).routes)
     CONTRACT.check_no_route_conflicts(both)
@@ -88,17 +88,17 @@ def test_every_difference_is_named() -> None:
 
 
 @pytest.mark.requirement("FR-042", "FR-043")
-def test_a_path_with_another_name_for_its_parameter_is_the_same_path() -> None:
+def test_paths_that_differ_in_parameter_names_conflict() -> None:
     with pytest.raises(RouteMismatchError) as raised:
-        CONTRACT.check_no_route_conflicts(routes(make_thing, shadow).routes)
+        CONTRACT.check_no_route_conflicts(routes(make_thing, get_thing_by_name).routes)
     assert str(raised.value) == "GET /things/{name} (other) stands on a path of the contract"
 
 
 @pytest.mark.requirement("FR-026")
-def test_every_fault_of_a_value_is_found_and_no_value_repeated() -> None:
+def test_validation_reports_every_error_without_values() -> None:
     value = {"name": "hunter2", "parts": [{"size": 1, "a/b~c": 2}], "x": 1, "y": 1}
-    found = CONTRACT.validate("Thing", value)
-    assert sorted((fault.pointer, fault.detail) for fault in found) == [
+    errors = CONTRACT.validate("Thing", value)
+    assert sorted((error.pointer, error.detail) for error in errors) == [
         ("/name", "it is longer than 3 characters"),
         ("/parts/0/a~1b~0c", "is not a known member"),
         ("/parts/0/name", "is required"),
@@ -115,12 +115,12 @@ def test_every_fault_of_a_value_is_found_and_no_value_repeated() -> None:
     [
         ("a" * 1023, "/" + "a" * 1023),
         ("a" * 1024, "/" + "a" * 1023),
-        ("a" * 1022 + "~b", "/" + "a" * 1022),  # half of an escape is cut off as well
+        ("a" * 1022 + "~b", "/" + "a" * 1022),  # half an escape is removed as well
         ("a" * 1021 + "~b", "/" + "a" * 1021 + "~0"),
     ],
-    ids=["the last", "one more", "half an escape", "a whole escape"],
+    ids=["longest", "too long", "half an escape", "whole escape"],
 )
-def test_a_pointer_is_cut_to_the_limit(name: str, pointer: str) -> None:
-    found = CONTRACT.validate("Thing", {"name": "abc", "size": 1, name: 1})
-    assert found == [FieldError(pointer=pointer, detail="is not a known member")]
+def test_pointer_is_truncated_to_the_limit(name: str, pointer: str) -> None:
+    errors = CONTRACT.validate("Thing", {"name": "abc", "size": 1, name: 1})
+    assert errors == [FieldError(pointer=pointer, detail="is not a known member")]
     assert len(pointer) <= MAX_POINTER_LENGTH == 1024

@@ -1,4 +1,4 @@
-"""The protocol by itself, fed piece by piece."""
+"""The HTTP protocol without a server."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from app.settings import Settings
 
 pytestmark = pytest.mark.requirement("FR-027")
 
-START = b"GET /livez HTTP/1.1\r\nHost: a\r\nX: "
-UNFINISHED = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab"
-WHOLE = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+UNFINISHED_HEADERS = b"GET /livez HTTP/1.1\r\nHost: a\r\nX: "
+UNFINISHED_BODY = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab"
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 OPENED: list[HTTPProtocol] = []
 
 
 class Pipe(asyncio.Transport):
-    """A connection that keeps what is written to it."""
+    """A transport that records what is written to it."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
@@ -49,7 +49,7 @@ class Pipe(asyncio.Transport):
         self.closed = False
         self.reading = True
         self.aborted = False
-        self.unread = 0
+        self.unsent = 0
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -61,7 +61,7 @@ class Pipe(asyncio.Transport):
         self.aborted = True
 
     def get_write_buffer_size(self) -> int:
-        return self.unread
+        return self.unsent
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -73,13 +73,12 @@ class Pipe(asyncio.Transport):
         return self.closed
 
 
-async def wait(_: Any, __: Any, ___: Any) -> None:
-    """An application that never answers."""
+async def never_respond(_: Any, __: Any, ___: Any) -> None:
     await asyncio.Event().wait()
 
 
-async def read(_: Any, receive: Any, send: Any) -> None:
-    """An application that reads the body before it answers; what it cannot read is its answer."""
+async def read_body(_: Any, receive: Any, send: Any) -> None:
+    """Read the body, then respond with 204 or with the status of the problem."""
     status = 204
     try:
         while (await receive())["more_body"]:
@@ -90,16 +89,16 @@ async def read(_: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def answer(_: Any, __: Any, send: Any) -> None:
-    """An application that answers at once."""
+async def respond(_: Any, __: Any, send: Any) -> None:
+    """Respond immediately with 204."""
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
 
-def connected(app: Any = wait, metrics: Metrics | None = None) -> tuple[HTTPProtocol, Pipe]:
-    """A protocol with its connection."""
-    edge: Any = HTTPMiddleware(app, [], CORSPolicy(()), metrics)
-    config = Config(edge, log_config=None, http=cast("Any", HTTPProtocol), lifespan="off")
+def connect(app: Any = never_respond, metrics: Metrics | None = None) -> tuple[HTTPProtocol, Pipe]:
+    """Connect a new protocol to a new pipe."""
+    middleware: Any = HTTPMiddleware(app, [], CORSPolicy(()), metrics)
+    config = Config(middleware, log_config=None, http=cast("Any", HTTPProtocol), lifespan="off")
     config.load()
     protocol, pipe = HTTPProtocol(config, AdmissionControl(16, CORSPolicy(())), {}), Pipe()
     protocol.connection_made(pipe)
@@ -108,8 +107,8 @@ def connected(app: Any = wait, metrics: Metrics | None = None) -> tuple[HTTPProt
 
 
 @pytest.fixture(autouse=True)
-async def no_task_is_left() -> AsyncIterator[None]:
-    """End what the applications of a test still do."""
+async def cancel_tasks() -> AsyncIterator[None]:
+    """Cancel the requests that a test leaves in progress."""
     yield
     while OPENED:
         tasks = list(OPENED.pop().server_state.tasks)
@@ -118,47 +117,47 @@ async def no_task_is_left() -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def settle() -> None:
-    """Let the event loop do what it has to do."""
+async def run_pending() -> None:
+    """Run the pending callbacks of the event loop."""
     for _ in range(9):
         await asyncio.sleep(0)
 
 
 async def problem(pipe: Pipe) -> dict[str, Any]:
-    """The body of the answer, which ends the connection."""
-    await settle()
+    """Return the problem of the response, and check that the connection closes."""
+    await run_pending()
     assert pipe.closed
-    found: dict[str, Any] = json.loads(pipe.written.partition(b"\r\n\r\n")[2])
-    return found
+    body: dict[str, Any] = json.loads(pipe.written.partition(b"\r\n\r\n")[2])
+    return body
 
 
-async def test_a_field_may_be_as_long_as_the_head_before_it_ends() -> None:
-    protocol, pipe = connected()
-    protocol.data_received(START)
+async def test_header_may_fill_the_limit() -> None:
+    protocol, pipe = connect()
+    protocol.data_received(UNFINISHED_HEADERS)
     for _ in range(4):
         protocol.data_received(b"a" * (MAX_HEADER_BYTES // 4))
     assert not pipe.closed
 
 
-async def test_one_byte_more_is_refused_before_the_field_ends() -> None:
-    protocol, pipe = connected()
-    protocol.data_received(START)
+async def test_header_above_the_limit_is_rejected_before_it_ends() -> None:
+    protocol, pipe = connect()
+    protocol.data_received(UNFINISHED_HEADERS)
     for _ in range(4):
         protocol.data_received(b"a" * (MAX_HEADER_BYTES // 4))
     protocol.data_received(b"a")
     assert (await problem(pipe))["status"] == 431
 
 
-async def test_a_head_that_comes_at_once_is_counted_too() -> None:
-    protocol, pipe = connected(answer)
-    protocol.data_received(START + b"a" * MAX_HEADER_BYTES + b"\r\n\r\n")
+async def test_headers_in_one_segment_are_counted() -> None:
+    protocol, pipe = connect(respond)
+    protocol.data_received(UNFINISHED_HEADERS + b"a" * MAX_HEADER_BYTES + b"\r\n\r\n")
     assert (await problem(pipe))["status"] == 431
 
 
-async def test_a_head_is_counted_for_each_request_anew() -> None:
-    protocol, pipe = connected(answer)
+async def test_header_limit_applies_per_request() -> None:
+    protocol, pipe = connect(respond)
     for _ in range(2):
-        protocol.data_received(START)
+        protocol.data_received(UNFINISHED_HEADERS)
         protocol.data_received(b"a" * (MAX_HEADER_BYTES - 1000))
         protocol.data_received(b"\r\n\r\n")
         await asyncio.sleep(0)
@@ -168,75 +167,75 @@ async def test_a_head_is_counted_for_each_request_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "kind"), [(0, "malformed-request"), (1, "header-fields-too-large")]
+    ("size", "problem_type"), [(0, "malformed-request"), (1, "header-fields-too-large")]
 )
-async def test_nonsense_after_a_long_head_is_told_from_a_head_too_long(
-    size: int, kind: str
+async def test_malformed_headers_differ_from_too_large_headers(
+    size: int, problem_type: str
 ) -> None:
-    protocol, pipe = connected()
+    protocol, pipe = connect()
     counted = len("/livez") + len("Hosta: \r\n") + len("X: \r\n")
     field = b"a" * (MAX_HEADER_BYTES - counted + size)
-    protocol.data_received(START + field + b"\r\nY: \r\n: nonsense\r\n\r\n")
-    assert (await problem(pipe))["type"] == f"/problems/{kind}"
+    protocol.data_received(UNFINISHED_HEADERS + field + b"\r\nY: \r\n: nonsense\r\n\r\n")
+    assert (await problem(pipe))["type"] == f"/problems/{problem_type}"
 
 
-async def test_a_connection_without_a_request_is_closed_with_the_clients_side() -> None:
-    protocol, pipe = connected()
+async def test_idle_connection_closes_with_the_client() -> None:
+    protocol, pipe = connect()
     assert protocol.eof_received() is False
     assert pipe.written == b""
 
 
-async def test_so_is_one_whose_request_was_answered() -> None:
-    protocol, _ = connected(answer)
-    protocol.data_received(WHOLE)
+async def test_connection_after_a_response_closes_with_the_client() -> None:
+    protocol, _ = connect(respond)
+    protocol.data_received(LIVEZ)
     await asyncio.sleep(0)
     assert protocol.eof_received() is False
 
 
-async def test_a_request_that_is_still_answered_is_the_last() -> None:
-    protocol, pipe = connected()
-    protocol.data_received(WHOLE)
+async def test_request_in_progress_at_eof_is_the_last() -> None:
+    protocol, pipe = connect()
+    protocol.data_received(LIVEZ)
     assert protocol.eof_received() is True
     assert protocol.queue[-1].keep_alive is False
     assert not pipe.closed
 
 
-async def test_a_body_that_will_not_come_is_refused() -> None:
-    protocol, pipe = connected(read)
-    protocol.data_received(UNFINISHED)
+async def test_truncated_body_is_rejected() -> None:
+    protocol, pipe = connect(read_body)
+    protocol.data_received(UNFINISHED_BODY)
     assert protocol.eof_received() is True
-    await settle()
+    await run_pending()
     assert (statuses(pipe), pipe.closed) == ([400], True)
 
 
-async def test_a_head_that_will_not_come_is_refused() -> None:
-    protocol, pipe = connected()
-    protocol.data_received(START)
+async def test_truncated_headers_are_rejected() -> None:
+    protocol, pipe = connect()
+    protocol.data_received(UNFINISHED_HEADERS)
     assert protocol.eof_received() is True
     assert (await problem(pipe))["type"] == "/problems/malformed-request"
 
 
-async def test_two_hosts_are_refused_whatever_the_method() -> None:
-    protocol, pipe = connected(answer)
+async def test_repeated_host_is_rejected() -> None:
+    protocol, pipe = connect(respond)
     protocol.data_received(b"OPTIONS /livez HTTP/1.1\r\nHost: a\r\nX: b\r\nhost: a\r\n\r\n")
     assert (await problem(pipe))["type"] == "/problems/malformed-request"
 
 
-async def test_one_host_beside_other_fields_is_taken() -> None:
-    protocol, pipe = connected()
+async def test_single_host_among_other_headers_is_accepted() -> None:
+    protocol, pipe = connect()
     protocol.data_received(b"GET /livez HTTP/1.1\r\nX: a\r\nHost: a\r\nX: a\r\n\r\n")
     assert not pipe.closed
 
 
-async def test_what_is_refused_here_has_its_fields_and_its_line_in_the_log() -> None:
-    protocol, pipe = connected()
+async def test_protocol_error_has_headers_and_a_log_line() -> None:
+    protocol, pipe = connect()
     with capture_logs() as lines:
         protocol.data_received(b"nonsense\r\n\r\n")
-        told = await problem(pipe)
-    head, _, body = pipe.written.partition(b"\r\n\r\n")
-    instance = told["instance"]
+        reported = await problem(pipe)
+    header_block, _, body = pipe.written.partition(b"\r\n\r\n")
+    instance = reported["instance"]
     assert UUID(instance).version == 7
-    assert head.decode().split("\r\n") == [
+    assert header_block.decode().split("\r\n") == [
         "HTTP/1.1 400 Bad Request",
         "content-type: application/problem+json",
         f"content-length: {len(body)}",
@@ -259,27 +258,27 @@ async def test_what_is_refused_here_has_its_fields_and_its_line_in_the_log() -> 
     ]
 
 
-# --- the end of the service ----------------------------------------------------------------------
+# --- shutdown ------------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("NFR-015")
-async def test_a_kept_connection_may_bring_one_more_request_at_the_end() -> None:
-    protocol, pipe = connected(answer)
+async def test_kept_connection_may_send_one_more_request_during_shutdown() -> None:
+    protocol, pipe = connect(respond)
     protocol.shutdown()
     assert not pipe.closed
-    protocol.data_received(WHOLE)
+    protocol.data_received(LIVEZ)
     await asyncio.gather(*protocol.server_state.tasks)
     assert b"connection: close\r\n" in pipe.written
     assert pipe.closed
 
 
 @pytest.mark.requirement("NFR-015")
-@pytest.mark.parametrize(("sent", "closed"), [(b"", True), (START, False)])
-async def test_a_connection_on_which_nothing_has_begun_is_closed_after_a_moment(
+@pytest.mark.parametrize(("sent", "closed"), [(b"", True), (UNFINISHED_HEADERS, False)])
+async def test_idle_connection_closes_after_the_drain_timeout(
     sent: bytes, monkeypatch: pytest.MonkeyPatch, *, closed: bool
 ) -> None:
     monkeypatch.setattr("app.server.protocol.DRAIN_TIMEOUT", 0)
-    protocol, pipe = connected()
+    protocol, pipe = connect()
     protocol.data_received(sent)
     protocol.shutdown()
     await asyncio.sleep(0.01)
@@ -287,8 +286,8 @@ async def test_a_connection_on_which_nothing_has_begun_is_closed_after_a_moment(
 
 
 @pytest.mark.requirement("NFR-015")
-async def test_that_moment_is_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    protocol, _ = connected()
+async def test_drain_timeout_is_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol, _ = connect()
     later: list[float] = []
     monkeypatch.setattr(protocol, "loop", SimpleNamespace(call_later=lambda s, _: later.append(s)))
     protocol.shutdown()
@@ -296,26 +295,26 @@ async def test_that_moment_is_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.requirement("NFR-015")
-async def test_a_connection_with_a_request_under_way_is_not_kept() -> None:
-    protocol, pipe = connected()
-    protocol.data_received(WHOLE)
+async def test_connection_with_a_request_in_progress_is_not_kept() -> None:
+    protocol, pipe = connect()
+    protocol.data_received(LIVEZ)
     protocol.shutdown()
     assert not pipe.closed
     assert not protocol.queue[-1].keep_alive
 
 
-# --- time ----------------------------------------------------------------------------------------
+# --- timeouts ------------------------------------------------------------------------------------
 
-SLOW = pytest.mark.requirement("FR-048")
-BEGINNING = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
-BEGUN = {
+SLOW_CLIENTS = pytest.mark.requirement("FR-048")
+HEADERS_ONLY = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
+INPUTS = {
     ConnectionState.NEW: b"",
-    ConnectionState.READING_HEADERS: START,
-    ConnectionState.READING_BODY: UNFINISHED,
+    ConnectionState.READING_HEADERS: UNFINISHED_HEADERS,
+    ConnectionState.READING_BODY: UNFINISHED_BODY,
     ConnectionState.DRAINING_BODY: b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab",
-    ConnectionState.KEEP_ALIVE: WHOLE,
+    ConnectionState.KEEP_ALIVE: LIVEZ,
 }
-STATUS = {
+STATUSES = {
     ConnectionState.READING_HEADERS: [408],
     ConnectionState.READING_BODY: [408],
     ConnectionState.DRAINING_BODY: [204],
@@ -329,7 +328,7 @@ def statuses(pipe: Pipe) -> list[int]:
 
 
 HEADERS = "seconds for the request line and the header fields"
-ROWS = {
+CONTRACT_ROWS = {
     ConnectionState.NEW: HEADERS,
     ConnectionState.READING_HEADERS: HEADERS,
     ConnectionState.READING_BODY: "seconds for a body",
@@ -340,72 +339,72 @@ ROWS = {
 
 
 def documented(row: str) -> float:
-    """A limit in the contract's table."""
-    found = re.search(rf"\| {row} \| (\d+) \|", OPENAPI_PATH.read_text("utf-8"))
-    assert found, row
-    return float(found[1])
+    """Return a limit from the contract's table."""
+    match = re.search(rf"\| {row} \| (\d+) \|", OPENAPI_PATH.read_text("utf-8"))
+    assert match, row
+    return float(match[1])
 
 
-async def waiting(kind: ConnectionState) -> tuple[HTTPProtocol, Pipe]:
-    """A connection in this state."""
-    protocol, pipe = connected(read if kind is ConnectionState.READING_BODY else answer)
-    protocol.data_received(BEGUN.get(kind, WHOLE))
-    await settle()
-    pipe.unread = int(kind is ConnectionState.WRITING)
+async def connect_in(state: ConnectionState) -> tuple[HTTPProtocol, Pipe]:
+    """Return a connection in this state."""
+    protocol, pipe = connect(read_body if state is ConnectionState.READING_BODY else respond)
+    protocol.data_received(INPUTS.get(state, LIVEZ))
+    await run_pending()
+    pipe.unsent = int(state is ConnectionState.WRITING)
     return protocol, pipe
 
 
 async def assert_ends_after(protocol: HTTPProtocol, pipe: Pipe, seconds: float) -> None:
-    """It is ended after these seconds, and not before."""
+    """Check that the connection ends after these seconds, and not before."""
     for now in (100.0, 100.0 + seconds - 0.1):
         protocol.check_timeout(now)
-        await settle()
+        await run_pending()
         assert (pipe.closed, pipe.aborted) == (False, False)
     protocol.check_timeout(100.0 + seconds)
-    await settle()
+    await run_pending()
     assert pipe.closed or pipe.aborted
 
 
-@SLOW
-@pytest.mark.parametrize("kind", ConnectionState)
-async def test_each_wait_ends_at_the_limit_of_the_contract(kind: ConnectionState) -> None:
-    protocol, pipe = await waiting(kind)
-    assert Settings().keep_alive_timeout == documented(ROWS[ConnectionState.KEEP_ALIVE])
+@SLOW_CLIENTS
+@pytest.mark.parametrize("state", ConnectionState)
+async def test_each_state_times_out_as_documented(state: ConnectionState) -> None:
+    protocol, pipe = await connect_in(state)
+    assert Settings().keep_alive_timeout == documented(CONTRACT_ROWS[ConnectionState.KEEP_ALIVE])
     protocol.config.timeout_keep_alive = Settings().keep_alive_timeout
-    await assert_ends_after(protocol, pipe, documented(ROWS[kind]))
-    assert statuses(pipe) == STATUS.get(kind, [])
+    await assert_ends_after(protocol, pipe, documented(CONTRACT_ROWS[state]))
+    assert statuses(pipe) == STATUSES.get(state, [])
 
 
-@SLOW
-@pytest.mark.parametrize("kind", ConnectionState)
-async def test_each_wait_has_a_limit_of_its_own(
-    kind: ConnectionState, monkeypatch: pytest.MonkeyPatch
+@SLOW_CLIENTS
+@pytest.mark.parametrize("state", ConnectionState)
+async def test_each_state_has_its_own_timeout(
+    state: ConnectionState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    protocol, pipe = await waiting(kind)
+    protocol, pipe = await connect_in(state)
     for each in STATE_TIMEOUTS:
         monkeypatch.setitem(STATE_TIMEOUTS, each, float(each.value))
     protocol.config.timeout_keep_alive = ConnectionState.KEEP_ALIVE.value
-    await assert_ends_after(protocol, pipe, kind.value)
+    await assert_ends_after(protocol, pipe, state.value)
 
 
-@SLOW
-async def test_time_is_counted_from_when_a_wait_was_first_seen() -> None:
-    protocol, pipe = connected(answer)
+@SLOW_CLIENTS
+async def test_timeout_starts_when_a_state_is_first_observed() -> None:
+    protocol, pipe = connect(respond)
     protocol.check_timeout(0.0)
-    protocol.data_received(WHOLE)
+    protocol.data_received(LIVEZ)
     await asyncio.sleep(0)
     protocol.check_timeout(1000.0)
-    protocol.data_received(WHOLE)
+    protocol.data_received(LIVEZ)
     await asyncio.sleep(0)
     protocol.check_timeout(2000.0)
     assert not pipe.closed
 
 
-@SLOW
-async def test_what_is_begun_after_an_answer_has_time_of_its_own() -> None:
-    protocol, pipe = connected(answer)
+@SLOW_CLIENTS
+async def test_request_after_a_response_has_its_own_timeout() -> None:
+    protocol, pipe = connect(respond)
     for now in (0.0, 1000.0):
-        protocol.data_received(WHOLE + START)
+        protocol.data_received(LIVEZ + UNFINISHED_HEADERS)
         await asyncio.sleep(0)
         protocol.check_timeout(now)
         protocol.data_received(b"a\r\n\r\n")
@@ -413,116 +412,118 @@ async def test_what_is_begun_after_an_answer_has_time_of_its_own() -> None:
     assert not pipe.closed
 
 
-@SLOW
-@pytest.mark.parametrize("sent", [WHOLE, WHOLE + START, WHOLE + UNFINISHED], ids=len)
-async def test_while_it_is_the_services_turn_no_time_is_counted(sent: bytes) -> None:
-    protocol, pipe = connected()
+@SLOW_CLIENTS
+@pytest.mark.parametrize(
+    "sent", [LIVEZ, LIVEZ + UNFINISHED_HEADERS, LIVEZ + UNFINISHED_BODY], ids=len
+)
+async def test_no_timeout_while_the_service_is_working(sent: bytes) -> None:
+    protocol, pipe = connect()
     protocol.data_received(sent)
     for now in (0.0, 1000.0, 2000.0):
         protocol.check_timeout(now)
     assert not pipe.closed
 
 
-@SLOW
+@SLOW_CLIENTS
 @pytest.mark.parametrize("closes", [False, True])
-async def test_a_client_that_reads_nothing_is_cut_off(closes: bool) -> None:  # noqa: FBT001
-    protocol, pipe = connected(answer)
-    protocol.data_received(WHOLE)
+async def test_client_that_reads_nothing_is_disconnected(closes: bool) -> None:  # noqa: FBT001
+    protocol, pipe = connect(respond)
+    protocol.data_received(LIVEZ)
     await asyncio.sleep(0)
-    pipe.unread, pipe.closed = 1, closes
-    cut: list[bool] = []
+    pipe.unsent, pipe.closed = 1, closes
+    aborted: list[bool] = []
     for now in (
         0.0,
         STATE_TIMEOUTS[ConnectionState.WRITING] - 0.1,
         STATE_TIMEOUTS[ConnectionState.WRITING],
     ):
         protocol.check_timeout(now)
-        cut.append(pipe.aborted)
-    assert cut == [False, False, True]
+        aborted.append(pipe.aborted)
+    assert aborted == [False, False, True]
 
 
-@SLOW
-async def test_as_many_may_be_sent_ahead_one_by_one_and_no_more() -> None:
-    protocol, pipe = connected()
-    protocol.data_received(WHOLE)
+@SLOW_CLIENTS
+async def test_pipelined_requests_are_limited() -> None:
+    protocol, pipe = connect()
+    protocol.data_received(LIVEZ)
     for number in range(MAX_PIPELINED_REQUESTS):
-        protocol.data_received(WHOLE)
+        protocol.data_received(LIVEZ)
         assert len(protocol.queue) == number + 2
-    protocol.data_received(WHOLE)
+    protocol.data_received(LIVEZ)
     assert protocol.reading_stopped
     assert len(protocol.queue) == MAX_PIPELINED_REQUESTS + 1
     assert not pipe.reading
 
 
-@SLOW
-async def test_after_as_many_as_may_be_sent_ahead_nothing_is_heard() -> None:
-    protocol, pipe = connected()
-    protocol.data_received(WHOLE * (MAX_PIPELINED_REQUESTS + 1))
-    for sent in (WHOLE, b"nonsense\r\n\r\n"):
+@SLOW_CLIENTS
+async def test_input_after_the_pipelining_limit_is_ignored() -> None:
+    protocol, pipe = connect()
+    protocol.data_received(LIVEZ * (MAX_PIPELINED_REQUESTS + 1))
+    for sent in (LIVEZ, b"nonsense\r\n\r\n"):
         protocol.data_received(sent)
     assert len(protocol.server_state.tasks) == 1
     assert len(protocol.queue) == MAX_PIPELINED_REQUESTS
     assert pipe.written == b""
 
 
-@SLOW
-async def test_a_connection_that_is_being_closed_is_left_alone() -> None:
-    protocol, pipe = connected()
+@SLOW_CLIENTS
+async def test_closing_connection_has_no_timeout() -> None:
+    protocol, pipe = connect()
     protocol.data_received(b"nonsense\r\n\r\n")
-    await settle()
+    await run_pending()
     for now in (0.0, 1000.0):
         protocol.check_timeout(now)
     assert statuses(pipe) == [400]
 
 
-# --- clients that do not read --------------------------------------------------------------------
+# --- slow readers --------------------------------------------------------------------------------
 
 
-API = WHOLE.replace(b"/livez", b"/api")
+API = LIVEZ.replace(b"/livez", b"/api")
 
 
 def in_progress(protocol: HTTPProtocol) -> int:
-    """How many requests count against the limit."""
+    """Return how many requests count against the limit."""
     return len(protocol.server_state.in_progress)
 
 
-@SLOW
-async def test_nothing_is_read_from_a_client_that_does_not_read() -> None:
-    protocol, pipe = connected()
+@SLOW_CLIENTS
+async def test_slow_reader_is_not_read_from() -> None:
+    protocol, pipe = connect()
     protocol.data_received(API)
     seen: list[tuple[bool, int]] = []
-    for turn in (protocol.pause_writing, protocol.resume_writing):
-        turn()
+    for step in (protocol.pause_writing, protocol.resume_writing):
+        step()
         seen.append((pipe.reading, in_progress(protocol)))
     assert seen == [(False, 0), (True, 1)]
 
 
 @pytest.mark.requirement("FR-047")
 @pytest.mark.parametrize("target", [b"/livez", b"/readyz"])
-async def test_a_health_check_never_counts(target: bytes) -> None:
-    protocol, _ = connected()
-    protocol.data_received(WHOLE.replace(b"/livez", target))
+async def test_health_check_is_not_counted(target: bytes) -> None:
+    protocol, _ = connect()
+    protocol.data_received(LIVEZ.replace(b"/livez", target))
     counted = [in_progress(protocol)]
-    for turn in (protocol.pause_writing, protocol.resume_writing):
-        turn()
+    for step in (protocol.pause_writing, protocol.resume_writing):
+        step()
         counted.append(in_progress(protocol))
     protocol.connection_lost(None)
     assert [*counted, in_progress(protocol)] == [0, 0, 0, 0]
 
 
 @pytest.mark.requirement("FR-047")
-async def test_a_request_counts_until_its_handler_ends_though_its_client_is_gone() -> None:
-    go_on = asyncio.Event()
+async def test_request_of_a_lost_client_counts_until_its_handler_ends() -> None:
+    proceed = asyncio.Event()
 
     async def wait_and_fail(_: Any, __: Any, ___: Any) -> None:
-        await go_on.wait()
+        await proceed.wait()
         raise ConnectionError
 
-    protocol, _ = connected(wait_and_fail)
+    protocol, _ = connect(wait_and_fail)
     protocol.data_received(API)
     protocol.connection_lost(None)
     counted = [in_progress(protocol)]
-    go_on.set()
+    proceed.set()
     await asyncio.gather(*protocol.server_state.tasks)
     await asyncio.sleep(0)
     counted.append(in_progress(protocol))
@@ -530,11 +531,11 @@ async def test_a_request_counts_until_its_handler_ends_though_its_client_is_gone
 
 
 @pytest.mark.requirement("FR-047")
-async def test_a_request_without_a_response_is_not_counted_again_after_its_handler() -> None:
-    async def begin(_: Any, __: Any, send: Any) -> None:
+async def test_request_without_a_response_is_counted_once() -> None:
+    async def start_response(_: Any, __: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    protocol, pipe = connected(begin)
+    protocol, pipe = connect(start_response)
     protocol.data_received(API)
     protocol.pause_writing()
     protocol.resume_writing()
@@ -548,50 +549,50 @@ async def test_a_request_without_a_response_is_not_counted_again_after_its_handl
 
 
 @pytest.mark.requirement("FR-047")
-async def test_an_answered_request_does_not_count_while_its_handler_goes_on() -> None:
+async def test_request_is_not_counted_after_its_response() -> None:
     counted: list[int] = []
-    go_on = asyncio.Event()
+    proceed = asyncio.Event()
 
-    async def answer_and_go_on(scope: Any, receive: Any, send: Any) -> None:
+    async def respond_and_continue(scope: Any, receive: Any, send: Any) -> None:
         counted.append(in_progress(protocol))
-        await answer(scope, receive, send)
+        await respond(scope, receive, send)
         counted.append(in_progress(protocol))
-        await go_on.wait()
+        await proceed.wait()
 
-    protocol, _ = connected(answer_and_go_on)
+    protocol, _ = connect(respond_and_continue)
     protocol.data_received(API)
     for _ in range(3):
         await asyncio.sleep(0)
     assert len(protocol.server_state.tasks) == 1
-    go_on.set()
+    proceed.set()
     await asyncio.gather(*protocol.server_state.tasks)
     assert counted == [1, 0]
 
 
 @pytest.mark.requirement("FR-047")
-async def test_a_request_that_is_sent_after_a_health_check_is_judged_too() -> None:
-    protocol, pipe = connected(answer)
+async def test_request_after_a_health_check_is_checked() -> None:
+    protocol, pipe = connect(respond)
     protocol.server_state.max_concurrent_requests = 0
-    protocol.data_received(WHOLE + API + WHOLE + API)
+    protocol.data_received(LIVEZ + API + LIVEZ + API)
     for _ in range(9):
         await asyncio.sleep(0)
     assert statuses(pipe) == [204, 503, 204, 503]
 
 
 @pytest.mark.requirement("FR-031", "FR-047")
-async def test_a_preflight_is_answered_whatever_the_load() -> None:
-    protocol, pipe = connected(answer)
+async def test_preflight_is_never_rejected() -> None:
+    protocol, pipe = connect(respond)
     protocol.server_state.max_concurrent_requests = 0
     protocol.data_received(API.replace(b"GET", b"OPTIONS", 1) + API)
     for _ in range(9):
         await asyncio.sleep(0)
-    assert statuses(pipe) == [404, 503]  # this application has no path
+    assert statuses(pipe) == [404, 503]  # the application has no paths
 
 
 @pytest.mark.requirement("FR-047")
 @pytest.mark.parametrize(("others", "status"), [(0, 204), (1, 503)])
-async def test_a_request_is_judged_again_when_its_body_has_come(others: int, status: int) -> None:
-    async def read(scope: Any, receive: Any, send: Any) -> None:
+async def test_request_is_checked_again_when_its_body_is_complete(others: int, status: int) -> None:
+    async def read_body(scope: Any, receive: Any, send: Any) -> None:
         try:
             await receive()
         except ProblemError as problem:
@@ -599,13 +600,13 @@ async def test_a_request_is_judged_again_when_its_body_has_come(others: int, sta
             await send(start)
             await send({"type": "http.response.body", "body": b""})
         else:
-            await answer(scope, receive, send)
+            await respond(scope, receive, send)
 
-    protocol, pipe = connected(read)
+    protocol, pipe = connect(read_body)
     protocol.server_state.max_concurrent_requests = 1
-    protocol.data_received(BEGINNING)
-    for _ in range(others):  # takes the only place while the first one waits for its client
-        other, _ = connected(wait)
+    protocol.data_received(HEADERS_ONLY)
+    for _ in range(others):  # takes the only slot while the first request waits for its client
+        other, _ = connect(never_respond)
         other.server_state = protocol.server_state
         other.data_received(API)
     await asyncio.sleep(0)
@@ -618,35 +619,35 @@ async def test_a_request_is_judged_again_when_its_body_has_come(others: int, sta
 @pytest.mark.parametrize(
     "target", [b"http://a:65536/", b"http://a:/", b"http://[::1/", b"http:///"]
 )
-async def test_a_target_that_cannot_be_parsed_is_answered(target: bytes) -> None:
-    protocol, pipe = connected(answer)
-    protocol.data_received(WHOLE + WHOLE.replace(b"/livez", target))
+async def test_unparsable_target_gets_a_response(target: bytes) -> None:
+    protocol, pipe = connect(respond)
+    protocol.data_received(LIVEZ + LIVEZ.replace(b"/livez", target))
     for _ in range(9):
         await asyncio.sleep(0)
     assert statuses(pipe) == [204, 400]
 
 
 @pytest.mark.requirement("NFR-017")
-async def test_incomplete_bodies_are_bounded_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_incomplete_bodies_are_limited_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.server.admission.MAX_INCOMPLETE_BYTES", 20)
-    made = [connected()[0] for _ in range(5)]
-    gone, first, complete, second, last = made
-    for protocol in made:
+    protocols = [connect()[0] for _ in range(5)]
+    gone, first, complete, second, last = protocols
+    for protocol in protocols:
         protocol.server_state = gone.server_state
-    gone.data_received(BEGINNING + b"x" * 9)
-    gone.connection_lost(None)  # its bytes count no longer
-    first.data_received(BEGINNING + b"x" * 9)
-    complete.data_received(BEGINNING + b"x" * 10)  # nor do these
-    second.data_received(BEGINNING + b"x" * 6)
-    last.data_received(BEGINNING + b"x" * 5)
+    gone.data_received(HEADERS_ONLY + b"x" * 9)
+    gone.connection_lost(None)  # its bytes are no longer counted
+    first.data_received(HEADERS_ONLY + b"x" * 9)
+    complete.data_received(HEADERS_ONLY + b"x" * 10)  # nor are the bytes of a complete body
+    second.data_received(HEADERS_ONLY + b"x" * 6)
+    last.data_received(HEADERS_ONLY + b"x" * 5)
     assert [cycle.problem for cycle in first.queue] == [None]
     last.data_received(b"x")
     assert [type(cycle.problem) for cycle in first.queue] == [RequestTimeout]
     assert [cycle.problem for cycle in (*complete.queue, *second.queue, *last.queue)] == [None] * 3
 
 
-async def test_white_space_after_a_header_value_is_not_part_of_it() -> None:
-    protocol, pipe = connected(answer)
+async def test_whitespace_after_a_header_value_is_ignored() -> None:
+    protocol, pipe = connect(respond)
     chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked \t\r\n\r\n0\r\n\r\n"
     protocol.data_received(chunked)
     for _ in range(9):
@@ -654,21 +655,21 @@ async def test_white_space_after_a_header_value_is_not_part_of_it() -> None:
     assert statuses(pipe) == [204]
 
 
-@SLOW
-async def test_a_client_that_is_gone_takes_no_place() -> None:
-    protocol, _ = connected()
-    protocol.data_received(BEGINNING)
+@SLOW_CLIENTS
+async def test_lost_client_is_not_counted() -> None:
+    protocol, _ = connect()
+    protocol.data_received(HEADERS_ONLY)
     counted = [in_progress(protocol)]
     protocol.connection_lost(None)
     counted.append(in_progress(protocol))
     assert counted == [0, 0]
 
 
-@SLOW
-async def test_a_body_that_has_come_waits_for_nobody() -> None:
-    protocol, _ = connected()
+@SLOW_CLIENTS
+async def test_request_with_a_complete_body_is_counted() -> None:
+    protocol, _ = connect()
     counted: list[int] = []
-    for sent in (BEGINNING, b"a" * 9, b"a"):
+    for sent in (HEADERS_ONLY, b"a" * 9, b"a"):
         protocol.data_received(sent)
         counted.append(in_progress(protocol))
     assert counted == [0, 0, 1]
@@ -676,26 +677,26 @@ async def test_a_body_that_has_come_waits_for_nobody() -> None:
 
 @pytest.mark.requirement("NFR-017")
 @pytest.mark.parametrize("end", ["read", "lost"])
-async def test_what_a_client_has_not_read_counts_until_it_reads_or_is_gone(end: str) -> None:
-    first, pipe = connected(answer)
-    load = first.server_state
-    pipe.unread = MAX_UNSENT_BYTES
+async def test_unsent_bytes_count_until_read_or_lost(end: str) -> None:
+    first, pipe = connect(respond)
+    admission = first.server_state
+    pipe.unsent = MAX_UNSENT_BYTES
     first.pause_writing()
     if end == "read":
         first.resume_writing()
     else:
         first.connection_lost(None)
-    pipe_of_other = Pipe()
-    pipe_of_other.unread = 1
-    load.write_blocked(CoalescingTransport(pipe_of_other, asyncio.get_running_loop()))
+    other_pipe = Pipe()
+    other_pipe.unsent = 1
+    admission.write_blocked(CoalescingTransport(other_pipe, asyncio.get_running_loop()))
     assert not pipe.aborted
 
 
 @pytest.mark.requirement("FR-047")
-async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> None:
-    protocol, pipe = connected()
+async def test_slow_reader_of_a_rejection_is_not_counted() -> None:
+    protocol, pipe = connect()
     protocol.server_state.max_concurrent_requests = 0
-    protocol.data_received(WHOLE.replace(b"/livez", b"/api"))
+    protocol.data_received(LIVEZ.replace(b"/livez", b"/api"))
     assert statuses(pipe) == [503]
     protocol.pause_writing()
     reading = [pipe.reading]
@@ -705,27 +706,27 @@ async def test_a_refusal_that_is_read_late_is_no_request_that_was_served() -> No
 
 
 @pytest.mark.requirement("FR-047")
-async def test_a_refusal_for_load_names_the_request_and_its_trace() -> None:
-    protocol, pipe = connected()
+async def test_rejection_contains_request_id_and_trace_id() -> None:
+    protocol, pipe = connect()
     protocol.server_state.max_concurrent_requests = 0
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    fields = f"X-Request-ID: mine\r\ntraceparent: 00-{trace}-{'1' * 16}-01\r\n".encode()
-    protocol.data_received(WHOLE.replace(b"/livez", b"/api")[:-2] + fields + b"\r\n")
+    headers = f"X-Request-ID: mine\r\ntraceparent: 00-{trace}-{'1' * 16}-01\r\n".encode()
+    protocol.data_received(LIVEZ.replace(b"/livez", b"/api")[:-2] + headers + b"\r\n")
     problem = json.loads(pipe.written.partition(b"\r\n\r\n")[2])
     assert (problem["instance"], problem["trace_id"]) == ("mine", trace)
 
 
-async def test_an_answer_without_a_body_is_sent_as_well() -> None:
-    protocol, pipe = connected(answer)
-    protocol.data_received(WHOLE.replace(b"GET", b"HEAD"))
+async def test_response_without_a_body_is_sent() -> None:
+    protocol, pipe = connect(respond)
+    protocol.data_received(LIVEZ.replace(b"GET", b"HEAD"))
     for _ in range(3):
         await asyncio.sleep(0)
     assert statuses(pipe) == [204]
 
 
-@SLOW
-async def test_what_is_no_longer_heard_is_not_read_and_ends_the_connection() -> None:
-    protocol, pipe = connected(answer)
+@SLOW_CLIENTS
+async def test_large_unread_body_closes_the_connection() -> None:
+    protocol, pipe = connect(respond)
     protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n")
     for _ in range(3):
         await asyncio.sleep(0)
@@ -734,22 +735,22 @@ async def test_what_is_no_longer_heard_is_not_read_and_ends_the_connection() -> 
     assert (pipe.reading, pipe.closed) == (False, True)
 
 
-@SLOW
-async def test_a_client_that_reads_again_takes_its_place_again() -> None:
-    go_on = asyncio.Event()
+@SLOW_CLIENTS
+async def test_client_that_reads_again_is_counted_again() -> None:
+    proceed = asyncio.Event()
 
-    async def answer_in_two(_: Any, __: Any, send: Any) -> None:
+    async def respond_in_two_parts(_: Any, __: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"a", "more_body": True})
-        await go_on.wait()
+        await proceed.wait()
         await send({"type": "http.response.body", "body": b"b"})
 
-    protocol, _ = connected(answer_in_two)
+    protocol, _ = connect(respond_in_two_parts)
     protocol.data_received(API)
     await asyncio.sleep(0)
     counted: list[int] = []
-    for turn in (protocol.pause_writing, protocol.resume_writing, go_on.set):
-        turn()
+    for step in (protocol.pause_writing, protocol.resume_writing, proceed.set):
+        step()
         for _ in range(3):
             await asyncio.sleep(0)
         counted.append(in_progress(protocol))
@@ -758,80 +759,78 @@ async def test_a_client_that_reads_again_takes_its_place_again() -> None:
 
 @pytest.mark.requirement("FR-047")
 @pytest.mark.parametrize(("method", "has_body"), [("GET", True), ("HEAD", False)])
-async def test_a_refusal_for_load_has_a_body_unless_it_answers_head(
-    method: str, *, has_body: bool
-) -> None:
-    protocol, pipe = connected()
+async def test_rejection_has_a_body_except_for_head(method: str, *, has_body: bool) -> None:
+    protocol, pipe = connect()
     protocol.server_state.max_concurrent_requests = 0
     protocol.data_received(f"{method} /api HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-    head, _, body = pipe.written.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 503 ")
+    header_block, _, body = pipe.written.partition(b"\r\n\r\n")
+    assert header_block.startswith(b"HTTP/1.1 503 ")
     assert bool(body) is has_body
-    assert len(head.partition(b"x-request-id: ")[2].partition(b"\r\n")[0]) == len(str(UUID(int=0)))
+    assert len(header_block.partition(b"x-request-id: ")[2].partition(b"\r\n")[0]) == len(
+        str(UUID(int=0))
+    )
 
 
-@SLOW
-@pytest.mark.parametrize(("unwanted", "reading_stopped"), [(1_048_576, False), (1_048_577, True)])
-async def test_of_a_body_that_is_not_wanted_a_mebibyte_is_read(
-    unwanted: int, *, reading_stopped: bool
-) -> None:
-    protocol, _ = connected(answer)
+@SLOW_CLIENTS
+@pytest.mark.parametrize(("size", "reading_stopped"), [(1_048_576, False), (1_048_577, True)])
+async def test_drained_body_is_limited_to_one_mebibyte(size: int, *, reading_stopped: bool) -> None:
+    protocol, _ = connect(respond)
     protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n")
     for _ in range(3):
         await asyncio.sleep(0)
-    protocol.data_received(b"a" * unwanted)
+    protocol.data_received(b"a" * size)
     assert protocol.reading_stopped is reading_stopped
 
 
 @pytest.mark.requirement("NFR-004")
 @pytest.mark.parametrize(
-    ("app", "expect", "begins"),
+    ("app", "expect", "prefixes"),
     [
-        (answer, b"", [b"HTTP/1.1 204 "]),
-        (answer, b"Expect: 100-continue\r\n", [b"HTTP/1.1 204 "]),
-        (read, b"Expect: 100-continue\r\n", [b"HTTP/1.1 100 ", b"HTTP/1.1 204 "]),
+        (respond, b"", [b"HTTP/1.1 204 "]),
+        (respond, b"Expect: 100-continue\r\n", [b"HTTP/1.1 204 "]),
+        (read_body, b"Expect: 100-continue\r\n", [b"HTTP/1.1 100 ", b"HTTP/1.1 204 "]),
     ],
-    ids=["plain", "rejected early", "asked for"],
+    ids=["plain", "rejected early", "continued"],
 )
-async def test_a_response_is_one_write_and_an_interim_one_is_not_held(
-    app: Any, expect: bytes, begins: list[bytes]
+async def test_response_is_one_write_and_interim_responses_are_immediate(
+    app: Any, expect: bytes, prefixes: list[bytes]
 ) -> None:
-    protocol, pipe = connected(app)
+    protocol, pipe = connect(app)
     written: list[bytes] = []
     pipe.write = written.append  # type: ignore[method-assign, assignment]
-    protocol.data_received(BEGINNING[:-2] + expect + b"\r\n")
-    await settle()
+    protocol.data_received(HEADERS_ONLY[:-2] + expect + b"\r\n")
+    await run_pending()
     protocol.data_received(b"a" * 10)
-    await settle()
-    assert [data[:13] for data in written] == begins
+    await run_pending()
+    assert [data[:13] for data in written] == prefixes
 
 
-@SLOW
-async def test_what_was_sent_ahead_is_not_begun_before_the_answer_ahead_is_taken() -> None:
-    begun: list[int] = []
+@SLOW_CLIENTS
+async def test_pipelined_request_waits_until_the_response_is_read() -> None:
+    started: list[int] = []
 
-    async def begin_and_answer(scope: Any, receive: Any, send: Any) -> None:
-        begun.append(len(begun))
-        await answer(scope, receive, send)
+    async def count_and_respond(scope: Any, receive: Any, send: Any) -> None:
+        started.append(len(started))
+        await respond(scope, receive, send)
 
-    protocol, pipe = connected(begin_and_answer)
+    protocol, pipe = connect(count_and_respond)
 
     def write_and_wait(data: bytes) -> None:
         pipe.written += data
         protocol.pause_writing()
 
     pipe.write = write_and_wait  # type: ignore[method-assign]
-    protocol.data_received(WHOLE * 3)
+    protocol.data_received(LIVEZ * 3)
     for number in (1, 2, 3):
         for _ in range(9):
             await asyncio.sleep(0)
         assert statuses(pipe) == [204] * number
-        assert len(begun) == number
+        assert len(started) == number
         protocol.resume_writing()
     assert not protocol.write_blocked
 
 
-# --- bodies whose framing has no end -------------------------------------------------------------
+# --- endless chunked framing ---------------------------------------------------------------------
 
 FRAMING = pytest.mark.requirement("FR-025")
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -839,72 +838,72 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 @FRAMING
 @pytest.mark.parametrize(
-    "begin", [b"1;a=", b"0\r\nX: ", b"0\r\nX"], ids=["extension", "trailer", "name"]
+    "beginning", [b"1;a=", b"0\r\nX: ", b"0\r\nX"], ids=["extension", "trailer", "name"]
 )
-async def test_a_part_of_the_framing_of_a_body_is_bounded(begin: bytes) -> None:
-    protocol, pipe = connected(read)
-    protocol.data_received(CHUNKED + begin)
-    await settle()
+async def test_each_part_of_chunked_framing_is_limited(beginning: bytes) -> None:
+    protocol, pipe = connect(read_body)
+    protocol.data_received(CHUNKED + beginning)
+    await run_pending()
     protocol.data_received(b"a" * MAX_FRAMING_BYTES)
     assert not protocol.reading_stopped
     protocol.data_received(b"a")
-    await settle()
+    await run_pending()
     assert (statuses(pipe), pipe.closed) == ([413], True)
 
 
 @FRAMING
-async def test_all_framing_of_a_body_is_bounded_and_its_content_is_not_counted() -> None:
-    protocol, pipe = connected(read)
+async def test_total_chunked_framing_is_limited_without_its_content() -> None:
+    protocol, pipe = connect(read_body)
     protocol.data_received(CHUNKED)
     piece = b"1;%b\r\na\r\n" % (b"x" * 1000)
     framing = len(piece) - 1
     for _ in range(MAX_TOTAL_FRAMING_BYTES // framing):
         protocol.data_received(piece)
-    await settle()
+    await run_pending()
     assert (protocol.reading_stopped, statuses(pipe)) == (False, [])
     protocol.data_received(piece)
-    await settle()
+    await run_pending()
     assert (statuses(pipe), pipe.closed) == ([413], True)
 
 
 @FRAMING
-async def test_many_small_trailer_fields_are_bounded_together() -> None:
-    protocol, pipe = connected(read)
+async def test_trailer_fields_are_limited_in_total() -> None:
+    protocol, pipe = connect(read_body)
     protocol.data_received(CHUNKED + b"0\r\n")
     for _ in range(MAX_FRAMING_BYTES // 6 + 1):
         protocol.data_received(b"a: b\r\n")
-    await settle()
+    await run_pending()
     assert statuses(pipe) == [413]
 
 
-# --- what is logged and counted ------------------------------------------------------------------
+# --- logs and metrics ----------------------------------------------------------------------------
 
-OWN = b"X-Request-ID: mine\r\n"
+REQUEST_ID = b"X-Request-ID: mine\r\n"
 REJECTED = {
     "garbage": (b"Buy milk\r\n\r\n", None, 400),
-    "no Host": (b"PUT /a HTTP/1.1\r\n" + OWN + b"\r\n", "PUT", 400),
+    "no Host": (b"PUT /a HTTP/1.1\r\n" + REQUEST_ID + b"\r\n", "PUT", 400),
     "431": (
-        b"GET /a HTTP/1.1\r\nHost: a\r\n" + OWN + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: a\r\n" + REQUEST_ID + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
         "GET",
         431,
     ),
-    "501": (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n" + OWN + b"\r\n", "CONNECT", 501),
+    "501": (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n" + REQUEST_ID + b"\r\n", "CONNECT", 501),
 }
 
 
 @pytest.mark.requirement("FR-041", "FR-049")
 @pytest.mark.parametrize(("sent", "method", "status"), REJECTED.values(), ids=REJECTED)
-async def test_a_rejected_request_is_one_line_and_one_figure(
+async def test_rejected_request_is_logged_and_measured_once(
     sent: bytes, method: str | None, status: int
 ) -> None:
     metrics = Metrics(PoolStats(lambda: 0, lambda: 0, lambda: 0))
-    protocol, pipe = connected(answer, metrics)
+    protocol, pipe = connect(respond, metrics)
     with capture_logs() as lines:
-        protocol.data_received(WHOLE + sent)
-        await settle()
+        protocol.data_received(LIVEZ + sent)
+        await run_pending()
     assert statuses(pipe) == [204, status]
-    told = [(line["method"], line["status"], line["request_id"] == "mine") for line in lines]
-    assert told == [("GET", 204, False), (method, status, method is not None)]
+    logged = [(line["method"], line["status"], line["request_id"] == "mine") for line in lines]
+    assert logged == [("GET", 204, False), (method, status, method is not None)]
     labels = {
         "http_request_method": method or "_OTHER",
         "http_route": "",
@@ -916,60 +915,60 @@ async def test_a_rejected_request_is_one_line_and_one_figure(
 
 
 @pytest.mark.requirement("FR-041")
-async def test_a_head_request_that_is_rejected_has_no_body() -> None:
-    protocol, pipe = connected()
+async def test_rejected_head_request_has_no_body() -> None:
+    protocol, pipe = connect()
     protocol.data_received(b"HEAD / HTTP/1.1\r\n\r\n")
-    await settle()
+    await run_pending()
     assert statuses(pipe) == [400]
     assert pipe.written.endswith(b"\r\n\r\n")
 
 
-# --- requests that cannot be read to their end, beside others ------------------------------------
+# --- malformed bodies beside other requests ------------------------------------------------------
 
 
-async def test_the_application_that_answers_before_a_body_fails_is_not_disturbed() -> None:
-    """A streaming response goes on; the connection ends after it."""
-    go_on = asyncio.Event()
+async def test_response_started_before_a_body_error_is_completed() -> None:
+    """The streaming response is completed, and then the connection closes."""
+    proceed = asyncio.Event()
 
     async def stream(_: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         event = asyncio.create_task(receive())
-        await go_on.wait()
+        await proceed.wait()
         await send({"type": "http.response.body", "body": b"whole"})
         events.append((await event)["type"])
 
     events: list[str] = []
-    protocol, pipe = connected(stream)
+    protocol, pipe = connect(stream)
     protocol.data_received(CHUNKED)
-    await settle()
+    await run_pending()
     protocol.data_received(b"zz\r\n")
-    await settle()
+    await run_pending()
     assert not pipe.closed
-    go_on.set()
-    await settle()
+    proceed.set()
+    await run_pending()
     assert (statuses(pipe), pipe.closed, events) == ([200], True, ["http.disconnect"])
 
 
-async def test_every_request_of_a_lost_connection_is_told() -> None:
-    told: list[str] = []
+async def test_requests_of_a_lost_connection_are_disconnected() -> None:
+    events: list[str] = []
 
     async def listen(_: Any, receive: Any, __: Any) -> None:
         while (event := await receive())["type"] != "http.disconnect":
             pass
-        told.append(event["type"])
+        events.append(event["type"])
 
-    protocol, _ = connected(listen)
-    protocol.data_received(WHOLE + WHOLE)
-    await settle()
+    protocol, _ = connect(listen)
+    protocol.data_received(LIVEZ + LIVEZ)
+    await run_pending()
     protocol.connection_lost(None)
-    await settle()
-    assert told == ["http.disconnect"]
+    await run_pending()
+    assert events == ["http.disconnect"]
 
 
-async def test_after_a_problem_nothing_more_is_parsed() -> None:
-    protocol, pipe = connected()
-    protocol.data_received(WHOLE + b"nonsense\r\n\r\n")
+async def test_nothing_is_parsed_after_a_protocol_error() -> None:
+    protocol, pipe = connect()
+    protocol.data_received(LIVEZ + b"nonsense\r\n\r\n")
     assert not pipe.reading
-    protocol.data_received(WHOLE)
+    protocol.data_received(LIVEZ)
     assert protocol.eof_received() is True
     assert len(protocol.queue) == 2

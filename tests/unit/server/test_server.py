@@ -1,4 +1,4 @@
-"""The HTTP server's own loop."""
+"""The main loop of the HTTP server."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from app.server.server import Server, _accept_pending
 
 
 @pytest.mark.requirement("FR-036")
-async def test_a_fault_in_the_check_of_connections_does_not_end_the_service(
+async def test_exception_in_timeout_check_does_not_stop_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(_: float) -> None:
         raise ZeroDivisionError
 
-    load = AdmissionControl(1, CORSPolicy(()))
-    monkeypatch.setattr(load, "check_timeouts", fail)
-    server = Server(Config(cast("Any", None), log_config=None), load)
+    admission = AdmissionControl(1, CORSPolicy(()))
+    monkeypatch.setattr(admission, "check_timeouts", fail)
+    server = Server(Config(cast("Any", None), log_config=None), admission)
     with capture_logs() as lines:
         assert await server.on_tick(1) is False
     assert [(line["event"], line["log_level"]) for line in lines] == [("fault", "error")]
 
 
-@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE])
-def test_the_end_of_the_service_takes_in_what_it_can(number: int) -> None:
+@pytest.mark.parametrize("error_number", [errno.EAGAIN, errno.EMFILE])
+def test_accept_errors_end_the_shutdown_drain(error_number: int) -> None:
     class Listener:
         def accept(self) -> None:
-            raise OSError(number, "no more")
+            raise OSError(error_number, "no more")
 
     assert list(_accept_pending(cast("Any", Listener()))) == []

@@ -1,4 +1,4 @@
-"""An answer is sent as a whole, and nothing of it is kept back for good."""
+"""The coalescing transport joins headers and body, and loses no data."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ pytestmark = pytest.mark.requirement("NFR-004")
 
 
 class Wire(asyncio.Transport):
-    """A connection that keeps what is sent, packet by packet."""
+    """A transport that records each write."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.sent: list[bytes] = []
+        self.writes: list[bytes] = []
         self.closing = False
 
     def write(self, data: Any) -> None:
-        self.sent.append(bytes(data))
+        self.writes.append(bytes(data))
 
     def close(self) -> None:
-        self.sent.append(b"end")
+        self.writes.append(b"end")
 
     def is_closing(self) -> bool:
         return self.closing
@@ -39,85 +39,89 @@ def wire() -> Wire:
 
 
 @pytest.fixture
-async def joined(wire: Wire) -> CoalescingTransport:
-    made = CoalescingTransport(wire, asyncio.get_running_loop())
-    made.buffer_next_write = True
-    return made
+async def coalescing(wire: Wire) -> CoalescingTransport:
+    transport = CoalescingTransport(wire, asyncio.get_running_loop())
+    transport.buffer_next_write = True
+    return transport
 
 
-async def test_a_head_goes_with_its_body(joined: CoalescingTransport, wire: Wire) -> None:
-    joined.write(b"head ")
-    assert wire.sent == []
-    joined.write(b"body")
-    joined.flush()
-    assert wire.sent == [b"head body"]
+async def test_headers_are_written_with_the_body(
+    coalescing: CoalescingTransport, wire: Wire
+) -> None:
+    coalescing.write(b"head ")
+    assert wire.writes == []
+    coalescing.write(b"body")
+    coalescing.flush()
+    assert wire.writes == [b"head body"]
 
 
-async def test_what_follows_goes_at_once(joined: CoalescingTransport, wire: Wire) -> None:
+async def test_later_data_is_written_immediately(
+    coalescing: CoalescingTransport, wire: Wire
+) -> None:
     for data in (b"head ", b"one", b"two"):
-        joined.write(data)
-    assert wire.sent == [b"head one", b"two"]
+        coalescing.write(data)
+    assert wire.writes == [b"head one", b"two"]
 
 
-async def test_a_head_without_a_body_goes_at_the_end_of_the_answer(
-    joined: CoalescingTransport, wire: Wire
+async def test_headers_without_a_body_are_written_at_the_end_of_the_response(
+    coalescing: CoalescingTransport, wire: Wire
 ) -> None:
-    joined.write(b"head")
-    joined.flush()
-    joined.flush()
-    assert wire.sent == [b"head"]
+    coalescing.write(b"head")
+    coalescing.flush()
+    coalescing.flush()
+    assert wire.writes == [b"head"]
 
 
-async def test_the_end_of_the_connection_takes_a_head_along(
-    joined: CoalescingTransport, wire: Wire
-) -> None:
-    joined.write(b"head")
-    joined.close()
-    assert wire.sent == [b"head", b"end"]
+async def test_close_writes_buffered_headers(coalescing: CoalescingTransport, wire: Wire) -> None:
+    coalescing.write(b"head")
+    coalescing.close()
+    assert wire.writes == [b"head", b"end"]
 
 
-async def test_where_no_head_is_due_nothing_is_kept_back(wire: Wire) -> None:
+async def test_unbuffered_data_is_written_immediately(wire: Wire) -> None:
     CoalescingTransport(wire, asyncio.get_running_loop()).write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    assert wire.sent == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+    assert wire.writes == [b"HTTP/1.1 100 Continue\r\n\r\n"]
 
 
-async def test_a_request_that_comes_in_the_midst_of_an_answer_loses_none_of_it(
-    joined: CoalescingTransport, wire: Wire
+async def test_request_during_a_response_loses_no_data(
+    coalescing: CoalescingTransport, wire: Wire
 ) -> None:
-    joined.write(b"head ")
-    joined.buffer_next_write = True
+    coalescing.write(b"head ")
+    coalescing.buffer_next_write = True
     for data in (b"one ", b"two", b" three"):
-        joined.write(data)
-    joined.flush()
-    assert b"".join(wire.sent) == b"head one two three"
+        coalescing.write(data)
+    coalescing.flush()
+    assert b"".join(wire.writes) == b"head one two three"
 
 
-async def test_the_rest_is_the_transports_own(joined: CoalescingTransport) -> None:
-    assert cast("asyncio.Transport", joined).get_write_buffer_size() == 7
-
-
-async def test_a_head_whose_body_is_late_goes_in_the_next_turn_of_the_loop(
-    joined: CoalescingTransport, wire: Wire
+async def test_other_methods_are_delegated_to_the_transport(
+    coalescing: CoalescingTransport,
 ) -> None:
-    joined.write(b"head")
+    assert cast("asyncio.Transport", coalescing).get_write_buffer_size() == 7
+
+
+async def test_headers_with_a_late_body_are_written_in_the_next_iteration(
+    coalescing: CoalescingTransport, wire: Wire
+) -> None:
+    coalescing.write(b"head")
     await asyncio.sleep(0)
-    assert wire.sent == [b"head"]
+    assert wire.writes == [b"head"]
 
 
-async def test_a_head_is_not_sent_on_a_connection_that_is_lost(
-    joined: CoalescingTransport, wire: Wire
+async def test_headers_are_not_written_to_a_closing_connection(
+    coalescing: CoalescingTransport, wire: Wire
 ) -> None:
-    joined.write(b"head")
+    coalescing.write(b"head")
     wire.closing = True
     await asyncio.sleep(0)
-    assert wire.sent == []
+    assert wire.writes == []
 
 
 @pytest.mark.requirement("NFR-017")
-async def test_the_last_write_is_held_as_a_whole(joined: CoalescingTransport) -> None:
-    held = [joined.held_bytes()]
-    joined.write(b"head ")
+async def test_held_bytes_include_the_last_write(coalescing: CoalescingTransport) -> None:
+    held = [coalescing.held_bytes()]
+    coalescing.write(b"head ")
     for body in (b"a" * 10, b"b"):
-        joined.write(body)
-        held.append(joined.held_bytes())
+        coalescing.write(body)
+        held.append(coalescing.held_bytes())
     assert held == [7, 15, 7]

@@ -1,4 +1,4 @@
-"""The statement of a list: what bounds it besides the filters that were asked for."""
+"""Statements of the task repository."""
 
 from __future__ import annotations
 
@@ -18,42 +18,45 @@ from app.http.etags import ETagCondition
 
 pytestmark = pytest.mark.requirement("NFR-005")
 
-INSTANT = "TIMESTAMP WITH TIME ZONE"
+TIMESTAMPTZ = "TIMESTAMP WITH TIME ZONE"
 
 
-def bounds(sort: TaskSort, order: SortOrder, *filters: str, follows: bool = False) -> list[str]:
-    """The conditions after the user's, and the order. $1 is the longest text of a row."""
-    statement: Any = list_statement(frozenset(filters), sort, order, has_cursor=follows)
-    written = str(statement.compile(dialect=dialect()))  # type: ignore[no-untyped-call]
-    sql = " ".join(written.split())
+def bounds(sort: TaskSort, order: SortOrder, *filters: str, has_cursor: bool = False) -> list[str]:
+    """Return the conditions after the user's, then the ordering.
+
+    $1 is the maximum length of a row's text.
+    """
+    statement: Any = list_statement(frozenset(filters), sort, order, has_cursor=has_cursor)
+    compiled = str(statement.compile(dialect=dialect()))  # type: ignore[no-untyped-call]
+    sql = " ".join(compiled.split())
     conditions, _, ordering = sql.partition("WHERE ")[2].partition(" ORDER BY ")
-    ordering, _, most = ordering.partition(" LIMIT ")
-    assert most.startswith("$")
+    ordering, _, limit = ordering.partition(" LIMIT ")
+    assert limit.startswith("$")
     return [*conditions.split(" AND ")[1:], ordering]
 
 
 @pytest.mark.parametrize(
     ("sort", "filters", "conditions"),
     [
-        # A task is not changed before it is made, so a bound on one instant may bound the other.
+        # updated_at is never before created_at, so a bound on one may also bound the other.
         (
             TaskSort.CREATED_AT,
             ["updated_before"],
-            [f"tasks.updated_at < $3::{INSTANT}", f"tasks.created_at < $3::{INSTANT}"],
+            [f"tasks.updated_at < $3::{TIMESTAMPTZ}", f"tasks.created_at < $3::{TIMESTAMPTZ}"],
         ),
-        (TaskSort.CREATED_AT, ["created_after"], [f"tasks.created_at > $3::{INSTANT}"]),
-        (TaskSort.CREATED_AT, ["created_before"], [f"tasks.created_at < $3::{INSTANT}"]),
+        (TaskSort.CREATED_AT, ["created_after"], [f"tasks.created_at > $3::{TIMESTAMPTZ}"]),
+        (TaskSort.CREATED_AT, ["created_before"], [f"tasks.created_at < $3::{TIMESTAMPTZ}"]),
         (
             TaskSort.UPDATED_AT,
             ["created_after"],
-            [f"tasks.created_at > $3::{INSTANT}", f"tasks.updated_at > $3::{INSTANT}"],
+            [f"tasks.created_at > $3::{TIMESTAMPTZ}", f"tasks.updated_at > $3::{TIMESTAMPTZ}"],
         ),
-        (TaskSort.UPDATED_AT, ["updated_before"], [f"tasks.updated_at < $3::{INSTANT}"]),
-        (TaskSort.UPDATED_AT, ["updated_after"], [f"tasks.updated_at > $3::{INSTANT}"]),
+        (TaskSort.UPDATED_AT, ["updated_before"], [f"tasks.updated_at < $3::{TIMESTAMPTZ}"]),
+        (TaskSort.UPDATED_AT, ["updated_after"], [f"tasks.updated_at > $3::{TIMESTAMPTZ}"]),
         (TaskSort.UPDATED_AT, ["completed"], ["tasks.completed = $3::BOOLEAN"]),
     ],
 )
-def test_a_list_is_bounded_on_the_column_that_orders_it(
+def test_list_is_bounded_on_its_sort_column(
     sort: TaskSort, filters: list[str], conditions: list[str]
 ) -> None:
     ordering = f"tasks.{sort} DESC, tasks.id DESC"
@@ -64,46 +67,46 @@ def test_a_list_is_bounded_on_the_column_that_orders_it(
 @pytest.mark.parametrize(
     ("order", "sign"), [(SortOrder.ASC, ">"), (SortOrder.DESC, "<")], ids=["asc", "desc"]
 )
-def test_a_page_goes_on_behind_a_position(sort: TaskSort, order: SortOrder, sign: str) -> None:
-    assert bounds(sort, order, follows=True) == [
-        f"(tasks.{sort}, tasks.id) {sign} ($3::{INSTANT}, $4::UUID)",
+def test_page_starts_after_the_cursor_position(sort: TaskSort, order: SortOrder, sign: str) -> None:
+    assert bounds(sort, order, has_cursor=True) == [
+        f"(tasks.{sort}, tasks.id) {sign} ($3::{TIMESTAMPTZ}, $4::UUID)",
         f"tasks.{sort} {order.upper()}, tasks.id {order.upper()}",
     ]
 
 
-class Waiting:
-    """A database whose statements find nothing, and which notes since when their time counts."""
+class EmptyDatabase:
+    """A database whose statements return no rows; it records when each request started."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.since: list[float | None] = []
+        self.started_at: list[float | None] = []
         self.now = 100.0
         monkeypatch.setattr("app.db.repository.monotonic", lambda: self.now)
 
     async def fetch(self, *_: object, started_at: float | None = None) -> list[Any]:
         self.now += 1
-        self.since.append(started_at)
+        self.started_at.append(started_at)
         return []
 
 
 @pytest.mark.requirement("FR-033")
-@pytest.mark.parametrize("change", ["update", "delete"])
-async def test_the_question_why_a_change_found_nothing_has_the_time_that_is_left(
-    change: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("operation", ["update", "delete"])
+async def test_query_for_a_missing_task_gets_the_remaining_time(
+    operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = Waiting(monkeypatch)
+    database = EmptyDatabase(monkeypatch)
     tasks = TaskRepository(database.fetch)
     if_match = ETagCondition(any=False, strong=(UUID(int=1),))
-    changes: dict[str, Any] = {
+    operations: dict[str, Any] = {
         "update": partial(tasks.update_task, patch=TaskPatch(title="a")),
         "delete": tasks.delete_task,
     }
     with pytest.raises(TaskNotFound):
-        await changes[change]("alice", UUID(int=2), if_match=if_match)
-    assert database.since == [None, 100.0]
+        await operations[operation]("alice", UUID(int=2), if_match=if_match)
+    assert database.started_at == [None, 100.0]
 
 
 @pytest.mark.requirement("FR-046")
-def test_a_payload_is_kept_as_a_digest_of_256_bits() -> None:
+def test_payload_is_stored_as_a_256_bit_digest() -> None:
     first = idempotency_params("alice", "key-1", TaskCreate("a"))
     assert len(first["payload_digest"]) == 32
     assert -(2**63) <= first["lock"] < 2**63
@@ -119,10 +122,10 @@ def test_a_payload_is_kept_as_a_digest_of_256_bits() -> None:
 
 
 @pytest.mark.requirement("NFR-004")
-def test_a_statement_is_built_once_for_each_set_of_members_and_filters() -> None:
-    members, filters = frozenset({"title"}), frozenset({"completed"})
-    update = _update_statement(members, completed=True, any_etag=True)
-    assert update is _update_statement(members, completed=True, any_etag=True)
+def test_statement_is_built_once_per_set_of_fields_and_filters() -> None:
+    fields, filters = frozenset({"title"}), frozenset({"completed"})
+    update = _update_statement(fields, completed=True, any_etag=True)
+    assert update is _update_statement(fields, completed=True, any_etag=True)
     sorted_by = (TaskSort.CREATED_AT, SortOrder.ASC)
     listed = list_statement(filters, *sorted_by, has_cursor=True)
     assert listed is list_statement(filters, *sorted_by, has_cursor=True)

@@ -1,4 +1,4 @@
-"""Words, as the search knows them."""
+"""Tokenization for the search."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 users = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._:|@+-]{0,127}\Z")
 code_points = st.sampled_from(
     [
-        chr(edge + step)
-        for ends in SEPARATORS
-        for edge in ends
+        chr(bound + step)
+        for separator_range in SEPARATORS
+        for bound in separator_range
         for step in (-1, 0, 1)
-        if edge + step >= 0
+        if bound + step >= 0
     ]
 )
 
@@ -44,14 +44,14 @@ def migration() -> ModuleType:
 
 
 def ranges_of(character_class: str) -> list[tuple[int, int]]:
-    r"""The ranges of a PostgreSQL character class that is written in \uXXXX alone."""
+    r"""Return the ranges of a PostgreSQL character class that contains only \uXXXX."""
     parts = re.findall(r"\\u([0-9A-F]{4})(?:-\\u([0-9A-F]{4}))?", character_class)
     written = "".join(rf"\u{first}" + (rf"-\u{last}" if last else "") for first, last in parts)
     assert written == character_class
     return [(int(first, 16), int(last or first, 16)) for first, last in parts]
 
 
-def test_the_separators_are_the_contracts(contract: OpenAPIDocument) -> None:
+def test_separators_match_the_contract(contract: OpenAPIDocument) -> None:
     (sentence,) = re.findall(
         r"other than these separators: (.*?)\. Letters",
         prose_of(contract.document),
@@ -69,35 +69,37 @@ def test_the_separators_are_the_contracts(contract: OpenAPIDocument) -> None:
 @pytest.mark.parametrize(
     "sql", [models.SEPARATORS, migration().SEPARATORS], ids=["model", "migration"]
 )
-def test_the_databases_separators_are_the_same_but_for_u_0000(sql: str) -> None:
-    # U+0000 can be in no text of PostgreSQL's.
+def test_database_separators_are_the_same_except_u_0000(sql: str) -> None:
+    # PostgreSQL text cannot contain U+0000.
     assert ranges_of(sql) == [(1, 0x2F), *SEPARATORS[1:]]
 
 
-def test_the_model_generates_the_column_as_the_migration_does() -> None:
+def test_model_and_migration_generate_the_same_column() -> None:
     assert models.SEARCH_EXPRESSION == migration().SEARCH
 
 
-@pytest.mark.parametrize("character", sorted({chr(edge) for ends in SEPARATORS for edge in ends}))
-def test_both_ends_of_a_range_separate(character: str) -> None:
+@pytest.mark.parametrize(
+    "character", sorted({chr(bound) for separator_range in SEPARATORS for bound in separator_range})
+)
+def test_both_ends_of_a_separator_range_separate(character: str) -> None:
     assert tokenize(f"a{character}b") == ["a", "b"]
 
 
 @pytest.mark.parametrize(
     "character",
     sorted(
-        {chr(edge) for first, last in SEPARATORS for edge in (first - 1, last + 1) if edge >= 0}
+        {chr(bound) for first, last in SEPARATORS for bound in (first - 1, last + 1) if bound >= 0}
     ),
 )
-def test_what_is_beside_a_range_is_in_a_word(character: str) -> None:
+def test_characters_next_to_a_separator_range_do_not_separate(character: str) -> None:
     assert tokenize(f"a{character}b") == [f"a{character}b"]
 
 
 @given(text)
-def test_words_are_what_is_left_when_separators_are_taken_out(sample: str) -> None:
-    is_in_word = [not any(first <= ord(c) <= last for first, last in SEPARATORS) for c in sample]
-    kept = "".join(c if inside else " " for c, inside in zip(sample, is_in_word, strict=True))
-    assert tokenize(sample) == [word for word in kept.split(" ") if word]
+def test_tokens_are_the_text_between_separators(sample: str) -> None:
+    is_in_token = [not any(first <= ord(c) <= last for first, last in SEPARATORS) for c in sample]
+    spaced = "".join(c if inside else " " for c, inside in zip(sample, is_in_token, strict=True))
+    assert tokenize(sample) == [token for token in spaced.split(" ") if token]
 
 
 @pytest.mark.parametrize(
@@ -113,12 +115,12 @@ def test_words_are_what_is_left_when_separators_are_taken_out(sample: str) -> No
         ("", None),
     ],
 )
-def test_a_query_wants_each_word_as_a_beginning(sample: str, query: str | None) -> None:
+def test_query_matches_each_token_as_a_prefix(sample: str, query: str | None) -> None:
     assert (build_tsquery("alice", sample) or "").replace(user_prefix("alice"), "") == (query or "")
 
 
 @given(text | st.text(code_points | st.sampled_from("ab'\\:*&|!()<->"), max_size=50))
-def test_a_query_is_quoted_words_and_nothing_else(sample: str) -> None:
+def test_query_contains_only_quoted_tokens(sample: str) -> None:
     query = build_tsquery("alice", sample)
     assert (query is None) == (tokenize(sample) == [])
     assert query is None or QUERY.fullmatch(query)
@@ -126,21 +128,21 @@ def test_a_query_is_quoted_words_and_nothing_else(sample: str) -> None:
 
 @pytest.mark.requirement("FR-020")
 @given(users)
-def test_a_users_mark_is_eight_hexadecimal_digits_and_always_the_same(user: str) -> None:
+def test_user_prefix_is_eight_hex_digits_and_stable(user: str) -> None:
     assert re.fullmatch(r"[0-9a-f]{8}", user_prefix(user))
     assert user_prefix(user) == user_prefix(user)
 
 
 @pytest.mark.requirement("FR-020")
 @given(users, text)
-def test_each_word_of_a_query_is_marked_as_the_users(user: str, sample: str) -> None:
-    mark = user_prefix(user)
+def test_each_query_token_has_the_user_prefix(user: str, sample: str) -> None:
+    prefix = user_prefix(user)
     query = build_tsquery(user, sample) or ""
-    assert [part[: len(mark)] for part in re.findall(r"'([^']+)'", query)] == [mark] * len(
+    assert [part[: len(prefix)] for part in re.findall(r"'([^']+)'", query)] == [prefix] * len(
         tokenize(sample)
     )
 
 
-def test_every_letter_and_digit_of_ascii_is_of_a_word() -> None:
+def test_ascii_letters_and_digits_do_not_separate() -> None:
     text = string.ascii_letters + string.digits
     assert tokenize(text) == [text]

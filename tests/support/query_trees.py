@@ -1,8 +1,8 @@
-"""Statements as PostgreSQL itself understands them: each function and operator resolved.
+"""Query trees of statements, as PostgreSQL parses and analyzes them.
 
-PostgreSQL stores the body of an SQL function as the tree that its own parser and analysis made of
-it. No parser outside of the server knows which of several functions or operators of one name a
-statement calls, and so how volatile it is.
+PostgreSQL stores the body of an SQL function as an analyzed tree. In it, each function and
+operator is resolved to its OID. An external parser cannot resolve overloads, so it cannot
+determine the volatility of a call.
 """
 
 from __future__ import annotations
@@ -25,57 +25,54 @@ _VOLATILITY = """
     FROM pg_operator JOIN pg_proc ON pg_proc.oid = oprcode
 """
 
-Value = Any  # a token, a list of values or a Node
+Value = Any  # a token, a list of values, or a Node
 
 
 class Node(Struct, frozen=True):
-    """A node of the tree: its kind, as in PostgreSQL's primnodes.h, and its fields."""
+    """A node of the tree. `kind` is its type in PostgreSQL's primnodes.h."""
 
     kind: str
     fields: dict[str, list[Value]]
 
     def all(self, *kinds: str) -> Iterator[Node]:
-        """Every node of these kinds in here, itself included."""
+        """Return this node and its descendants that have one of these kinds."""
         return (node for node in walk([self]) if node.kind in kinds)
 
     def text(self, field: str) -> str:
-        """The only token of a field."""
+        """Return the only token of a field."""
         (token,) = self.fields[field]
         return str(token)
 
 
 class Call(Struct, frozen=True):
-    """A call of a function or an operator: its name, and how volatile it is."""
+    """A call of a function or an operator."""
 
     name: str
     volatility: str  # pg_proc.provolatile: i, s or v
     node: Node
 
 
-class Catalogue(Struct, frozen=True):
-    """The volatility of every function and operator of a server."""
-
+class FunctionCatalog(Struct, frozen=True):
     known: dict[str, tuple[str, str]]
 
     @classmethod
-    async def read(cls, database: asyncpg.Connection[Any]) -> Catalogue:
-        """Ask the server."""
+    async def read(cls, database: asyncpg.Connection[Any]) -> FunctionCatalog:
         rows = await database.fetch(_VOLATILITY)
         return cls({oid: (name, volatility) for oid, name, volatility in rows})
 
     def calls(self, values: list[Value]) -> Iterator[Call]:
-        """Every call in a part of a tree."""
+        """Return all calls in a part of a tree."""
         for node in walk(values):
             for oid in _called(node):
                 yield Call(*self.known[oid], node)
-            if node.kind == "SQLVALUEFUNCTION":  # CURRENT_TIMESTAMP and its like
+            if node.kind == "SQLVALUEFUNCTION":  # CURRENT_TIMESTAMP and similar
                 yield Call("SQL value function", "s", node)
-            if node.kind == "COERCEVIAIO":  # at most STABLE, by the types on both sides
+            if node.kind == "COERCEVIAIO":  # STABLE or IMMUTABLE, depending on both types
                 yield Call("cast through text", "s", node)
 
 
 def walk(values: list[Value]) -> Iterator[Node]:
-    """Every node in here."""
+    """Return all nodes in a part of a tree."""
     for value in values:
         if isinstance(value, list):
             yield from walk(value)
@@ -85,8 +82,8 @@ def walk(values: list[Value]) -> Iterator[Node]:
                 yield from walk(field)
 
 
-async def analyzed(database: asyncpg.Connection[Any], sql: str) -> Node:
-    """The tree of a statement, which is not run."""
+async def analyze(database: asyncpg.Connection[Any], sql: str) -> Node:
+    """Return the tree of a statement without executing the statement."""
     prepared = await database.prepare(sql)
     types = ", ".join(each.name for each in prepared.get_parameters())
     transaction = database.transaction()
@@ -113,7 +110,7 @@ def _called(node: Node) -> Iterator[str]:
 
 
 def _read(tokens: Iterator[str], end: str) -> list[Value]:
-    """The values up to the token that ends them."""
+    """Parse values up to the closing token."""
     values: list[Value] = []
     for token in tokens:
         if token == end:

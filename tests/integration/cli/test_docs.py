@@ -1,0 +1,108 @@
+"""The commands in the documentation run, and the example of a guard does what its page says."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.support.documents import DOCUMENTS, ROOT, blocks, name_of
+from tests.support.process import environment, eventually, serving
+
+ADDRESS = "http://127.0.0.1:8000"
+PAGES = {
+    name_of(path): path.read_text("utf-8")
+    for path in DOCUMENTS
+    if name_of(path) == "README.md" or name_of(path).startswith("docs/")
+}
+COMMANDS = {
+    name: code
+    for name, text in PAGES.items()
+    if (
+        code := "".join(
+            each.code for each in blocks(text) if each.language == "sh" and not each.mark
+        )
+    )
+}
+# The status of each response to the commands of a page.
+STATUSES = {
+    "docs/getting-started.md": ["201", "201", "201", "201", "200", "200", "200", "204"],
+    "docs/reference/errors.md": ["400"],
+}
+NOT_RUN = "not run here: "
+TASKS: dict[str, Any] = yaml.safe_load((ROOT / "Taskfile.yml").read_text("utf-8"))["tasks"]
+
+
+@pytest.mark.parametrize("page", STATUSES)
+def test_the_commands_of_a_page_run(page: str, tmp_path: Path) -> None:
+    (tmp_path / ".curlrc").write_text('write-out = "\\n%{http_code}\\n"', "utf-8")
+    assert ADDRESS in COMMANDS[page]
+    with serving(DATA_DIR=tmp_path / "data") as service:
+        completed = subprocess.run(
+            ["/bin/bash", "-euc", COMMANDS[page].replace(ADDRESS, service.url)],
+            cwd=tmp_path,
+            env=environment(CURL_HOME=tmp_path),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        assert service.stop() == 0
+    assert completed.stderr == ""
+    assert re.findall(r"^\d{3}$", completed.stdout, re.MULTILINE) == STATUSES[page]
+
+
+def test_every_page_with_commands_is_run() -> None:
+    assert set(COMMANDS) == set(STATUSES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_command_that_is_not_run_has_a_reason(page: str) -> None:
+    marks = {each.mark for each in blocks(PAGES[page]) if each.language == "sh" and each.mark}
+    reasons = [mark.removeprefix(NOT_RUN) for mark in marks - {"session"}]
+    assert [mark for mark in marks - {"session"} if not mark.startswith(NOT_RUN)] == []
+    named = {name for reason in reasons for name in re.findall(r"\btask ([a-z:-]+)", reason)}
+    assert named <= set(TASKS)
+
+
+@pytest.mark.requirement("FR-042", "FR-020")
+def test_the_example_of_a_guard_authenticates(database_url: str) -> None:
+    page = (ROOT / "docs/guides/extensions.md").read_text("utf-8")
+    [program] = [each.code for each in blocks(page) if each.language == "python"]
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+
+    def get_status(user: str = "alice", **headers: str) -> int:
+        response = httpx.get(f"{address}/api/v1/users/{user}/tasks", headers=headers)
+        if response.is_error:
+            assert response.headers["content-type"] == "application/problem+json"
+        return response.status_code
+
+    def is_live() -> bool:
+        with suppress(httpx.ConnectError):
+            return httpx.get(f"{address}/livez").is_success
+        return False
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment(PORT=port, DATABASE_URL=database_url),
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        eventually(is_live, 30)
+        assert get_status() == 401
+        assert get_status(authorization="Bearer token-of-alice") == 200
+        assert get_status("bob", authorization="Bearer token-of-alice") == 403
+    finally:
+        process.terminate()
+        process.wait(20)

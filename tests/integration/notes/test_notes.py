@@ -286,6 +286,17 @@ async def test_a_read_only_database_is_503_and_has_its_connections_replaced(
     assert before not in pool._idle
 
 
+async def test_an_invalidated_connection_is_replaced(notes: NotesClient) -> None:
+    database = app_state_of(notes).database
+    await notes.get(NOTE)
+    (before,) = database.pool._idle
+    async with database.session() as session:
+        await session.connection()  # BEGIN is sent with the first statement
+        await session.invalidate()
+    assert before.connection.is_closed()
+    assert (database.pool.in_use(), database.pool.idle_count()) == (0, 0)
+
+
 async def test_a_failed_commit_is_reported_before_the_response(
     notes: NotesClient, notes_url: str
 ) -> None:

@@ -13,6 +13,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler, Middleware
 
 from app.db.database import Database
+from app.db.idempotency import delete_expired_keys
 from app.domain.health.controller import get_liveness, get_readiness
 from app.domain.tasks.controller import TaskController
 from app.domain.tasks.repository import TaskRepository
@@ -68,9 +69,9 @@ def create_app(
         statement_timeout=settings.database_statement_timeout,
         max_lifetime=settings.database_pool_recycle,
     )
-    # The repository's exceptions would report every driver error as a conflict (research/0006).
-    tasks = TaskRepository(session=database.sessions, wrap_exceptions=False)
-    core = AppState(contract, database, tasks, CursorCodec(settings.cursor_secret))
+    secret = settings.cursor_secret
+    cursor_codec = CursorCodec(None if secret is None else secret.get_secret_value())
+    core = AppState(contract, database, TaskRepository(database.fetch), cursor_codec)
     framework = Litestar(
         route_handlers=[operations, *page_routes(), *route_handlers],
         guards=list(guards),
@@ -107,7 +108,7 @@ async def _prepare_database(core: AppState) -> None:
     try:
         if missing := await core.database.missing_privileges():
             log.warning("privileges missing", privileges=missing)
-        await core.task_repository.delete_expired_idempotency_keys()
+        await delete_expired_keys(core.database.fetch)
     except DatabaseUnavailable:
         pass  # already logged
     except Exception as error:  # noqa: BLE001 - no failure may stop the service

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 
-from advanced_alchemy.base import orm_registry
+from advanced_alchemy.base import metadata_registry
 from alembic import context
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
 
-import app.domain.tasks.models  # noqa: F401 - registers the table in the metadata
-from app.db.config import DatabaseConfig
-from app.db.database import create_migration_engine
-from app.db.migrations import CASE_SAMPLES, require_simple_case_mapping
+import app.asgi  # noqa: F401 - registers every model
+from app.db.engine import create_migration_config
+from app.db.migrations import CASE_SAMPLES, SCRIPT_LOCATION, require_simple_case_mapping
 from app.settings import Settings
 
 # An arbitrary key; no other advisory lock of the database may use it.
@@ -29,7 +28,7 @@ def run(connection: SyncConnection) -> None:
         check_case_mapping(connection)
         context.configure(
             connection=connection,
-            target_metadata=orm_registry.metadata,
+            target_metadata=metadata_registry.get(),
             transaction_per_migration=True,
             compare_type=True,
             compare_server_default=True,
@@ -54,10 +53,12 @@ def check_case_mapping(connection: SyncConnection) -> None:
 async def main() -> None:
     """Connect to the database and run the migrations.
 
-    The service passes its configuration; the `alembic` command reads the environment.
+    The service passes its engine; the `alembic` command reads the environment.
     """
-    config: DatabaseConfig | None = context.config.attributes.get("database_config")
-    engine = create_migration_engine(config or Settings.from_env(os.environ).database_config())
+    engine = getattr(context.config, "engine", None)
+    if engine is None:
+        config = Settings.from_env(os.environ).database_config()
+        engine = create_migration_config(config, str(SCRIPT_LOCATION)).get_engine()
     try:
         async with engine.connect() as connection:
             await connection.run_sync(run)

@@ -1,22 +1,27 @@
-"""The database: its pool, the one place that opens a session, and what its errors mean."""
+"""The database: its pool, and what its errors mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from itertools import product
 from time import monotonic
 from types import TracebackType
 from typing import Any
 
+from advanced_alchemy.base import metadata_registry
 from asyncpg import Record
 from asyncpg import exceptions as pg
 from sqlalchemy import ClauseElement, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.config import DatabaseConfig
+from app.db.engine import SESSION_CONNECTION, create_session_config
 from app.db.errors import OutageLogger, ReadOnlyDatabaseError
+from app.db.models import constraint_pointer
 from app.db.pool import ConnectError, ConnectionPool, QueryError, is_connection_error
-from app.db.session import ScopedSession
 from app.db.statements import compile_statement
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
 
@@ -26,12 +31,8 @@ SCHEMA_REVISION = "0002"
 REVISION = text(
     "SELECT version_num, current_setting('transaction_read_only')::boolean FROM alembic_version"
 )
-# What the service needs at least; docs/guides/postgresql.md, "Roles", grants it.
-REQUIRED_PRIVILEGES = {
-    "alembic_version": ("SELECT",),
-    "tasks": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "idempotency_keys": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-}
+# What the service needs on the table of each model; docs/guides/postgresql.md, "Roles", grants it.
+TABLE_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 # Reads catalogs that every role may read. Without USAGE on a schema its tables are not found.
 MISSING_PRIVILEGES = text(
     """
@@ -41,18 +42,13 @@ MISSING_PRIVILEGES = text(
     UNION ALL
     SELECT 'USAGE on schema ' || relnamespace::regnamespace
     FROM pg_class
-    WHERE relname = 'tasks' AND relkind IN ('r', 'p') AND to_regclass('tasks') IS NULL
+    WHERE relname = 'alembic_version' AND relkind = 'r' AND to_regclass(relname) IS NULL
       AND NOT has_schema_privilege(relnamespace, 'USAGE')
     """
-).bindparams(
-    names=[name for name, needed in REQUIRED_PRIVILEGES.items() for _ in needed],
-    privileges=[privilege for needed in REQUIRED_PRIVILEGES.values() for privilege in needed],
 )
 
 # Below the five minutes after which Neon suspends.
 DEFAULT_MAX_LIFETIME = 240
-# A suspended database may take seconds to start, and nobody waits behind a migration.
-MIGRATION_CONNECT_TIMEOUT = 15
 
 UNDEFINED_TABLE = "42P01"
 # Beside what belongs to a connection and passes with it, by class, then by code (PostgreSQL's
@@ -61,14 +57,6 @@ UNDEFINED_TABLE = "42P01"
 # timeout); deadlock, lock timeout, a schema not yet migrated, a privilege not granted.
 TRANSIENT_SQLSTATE_CLASSES = {"53", "57"}
 TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03", UNDEFINED_TABLE, "42703", "3D000", "42501"}
-
-# The contract's limits stand in the table as well. Input was checked before, so one of these is
-# a disagreement between the two; the client still gets the answer that its body deserves.
-CONSTRAINT_POINTERS = {
-    "ck_tasks_title_length": "/title",
-    "ck_tasks_title_not_blank": "/title",
-    "ck_tasks_description_length": "/description",
-}
 
 
 def is_schema_compatible(revision: str | None) -> bool:
@@ -88,7 +76,7 @@ class DatabaseError(Exception):
 
 
 class Database:
-    """A pool of connections, each statement its own transaction."""
+    """A pool of connections, for single statements and for sessions."""
 
     def __init__(
         self,
@@ -112,16 +100,7 @@ class Database:
             max_lifetime=max_lifetime,
             named=not config.transaction_pooling,
         )
-        # For what repositories inherit, which the service itself does not use: a connection for
-        # each session.
-        engine = create_async_engine(
-            config.url,
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
-            hide_parameters=True,
-            connect_args={**config.connect_args(statement_timeout), "timeout": timeout},
-        )
-        self.sessions = ScopedSession(engine, self.fetch)
+        self._session_config = create_session_config()
         self._translate_errors = _ErrorTranslator(self.outage_logger)
 
     async def fetch(
@@ -134,10 +113,10 @@ class Database:
     ) -> list[Record]:
         """The rows of a statement, which is a transaction of its own.
 
-        Raises DatabaseUnavailable `within` seconds (the usual limit when None), counted from
-        `since` on the monotonic clock (now when None), when the database cannot be reached,
-        InvalidBody when a check of the table refuses a row, and DatabaseError for what should not
-        happen.
+        Raises DatabaseUnavailable if the database cannot be reached or `timeout` seconds (default:
+        the limit of a request) have passed since `started_at` on the monotonic clock (default:
+        now), InvalidBody if a constraint that a model gives a pointer is violated, and
+        DatabaseError for any other error.
         """
         seconds = timeout or self.timeout
         if started_at is not None:
@@ -145,6 +124,31 @@ class Database:
         with self._translate_errors:
             text, arguments, named = compile_statement(statement, values)
             return await self.pool.fetch(text, arguments, seconds, named=named)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[AsyncSession]:
+        """A session in one transaction, committed at the end of the block, else rolled back.
+
+        This is the only place that opens and ends transactions. Raises as `fetch` does, the time
+        being that of the whole block.
+        """
+        with self._translate_errors:
+            started_at = monotonic()
+            async with (
+                self.pool.connection(self.timeout) as connection,
+                asyncio.timeout(started_at + self.timeout - monotonic()),
+            ):
+                token = SESSION_CONNECTION.set(connection)
+                try:
+                    async with self._session_config.get_session() as session, session.begin():
+                        yield session
+                except DBAPIError as error:
+                    cause = error.driver_exception
+                    if isinstance(cause, pg.ReadOnlySQLTransactionError):
+                        self.pool.replace_connections()
+                    raise QueryError(cause) from None
+                finally:
+                    SESSION_CONNECTION.reset(token)
 
     async def schema_revision(self, timeout: float | None = None) -> str | None:
         """The schema's revision, None where there is none yet.
@@ -169,7 +173,11 @@ class Database:
 
     async def missing_privileges(self) -> list[str]:
         """The privileges that the role lacks, such as `DELETE on tasks`. Raises as `fetch` does."""
-        return [privilege for (privilege,) in await self.fetch(MISSING_PRIVILEGES)]
+        tables = metadata_registry.get().tables
+        needed = [("alembic_version", "SELECT"), *product(tables, TABLE_PRIVILEGES)]
+        names, privileges = zip(*needed, strict=True)
+        values = {"names": names, "privileges": privileges}
+        return [privilege for (privilege,) in await self.fetch(MISSING_PRIVILEGES, values)]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -210,20 +218,8 @@ def translate_error(error: BaseException) -> Exception:
         or is_connection_error(error)
     ):
         return DatabaseUnavailable()
-    if cause in CONSTRAINT_POINTERS:
-        faults = [
-            FieldError(pointer=CONSTRAINT_POINTERS[cause], detail="violates a database constraint")
-        ]
-        return InvalidBody(errors=faults)
+    pointer = constraint_pointer(cause)
+    if pointer is not None:
+        errors = [FieldError(pointer=pointer, detail="violates a database constraint")]
+        return InvalidBody(errors=errors)
     return DatabaseError(f"SQLSTATE {code}, constraint {cause}")
-
-
-def create_migration_engine(config: DatabaseConfig) -> AsyncEngine:
-    """An engine for Alembic: one connection, past a pooler, with transactions."""
-    direct = config.direct_config()
-    return create_async_engine(
-        direct.url,
-        poolclass=NullPool,
-        hide_parameters=True,
-        connect_args={**direct.session_args(), "timeout": MIGRATION_CONNECT_TIMEOUT},
-    )

@@ -10,10 +10,11 @@ from sqlalchemy.exc import DBAPIError
 
 from app.db.config import DatabaseConfig
 from app.db.database import Database, is_schema_compatible
+from app.db.engine import create_migration_config
 from app.db.errors import ReadOnlyDatabaseError, describe_error
 from app.http.problems import DatabaseUnavailable
 
-ALEMBIC_CONFIG = Path(__file__).parents[2] / "pyproject.toml"
+SCRIPT_LOCATION = Path(__file__).parents[2] / "migrations"
 
 # Of a schema without USAGE the server does not say that it may not be used (3F000).
 _NOT_PERMITTED = {"42501", "3F000"}
@@ -53,17 +54,15 @@ def upgrade(config: DatabaseConfig) -> None:
     nothing to do.
     """
     # Alembic takes longer to import than the service needs to start on a database that is ready.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    from advanced_alchemy.alembic.commands import AlembicCommands  # noqa: PLC0415
 
     if config.direct_config().transaction_pooling:
         # The lock by which processes take turns belongs to a session, which it does not keep.
         msg = "Migrations need a direct connection. Set DATABASE_DIRECT_URL to the database itself."
         raise MigrationError(msg)
-    alembic_config = Config(toml_file=ALEMBIC_CONFIG)
-    alembic_config.attributes["database_config"] = config
+    commands = AlembicCommands(create_migration_config(config, str(SCRIPT_LOCATION)))
     try:
-        command.upgrade(alembic_config, "head")
+        commands.upgrade("head")
     except DBAPIError as error:
         if error.statement is None:
             msg = f"The database cannot be reached: {describe_error(error.driver_exception)}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -66,7 +66,7 @@ def is_connection_error(error: BaseException) -> bool:
     return str(getattr(error, "sqlstate", None)).startswith(_CONNECTION_SQLSTATES)
 
 
-def _is_statement_error(error: BaseException) -> bool:
+def is_statement_error(error: BaseException) -> bool:
     """Whether the server refused the statement, and waits for the next one.
 
     The driver refuses some with the same kind of error, without a severity. It may have prepared
@@ -118,6 +118,9 @@ class PooledConnection:
         self.connection = connection
         self.opened_at = self.last_used_at = self.acquired_at = monotonic()
         self._statement_cache: dict[str, PreparedStatement[Any]] = {}
+        # For sessions: SQLAlchemy's view of the connection, and whether it found it unusable.
+        self.adapted: Any = None
+        self.is_invalid = False
         self._names = (f"statement_{number}" for number in count()) if named else None
 
     async def fetch(
@@ -233,7 +236,7 @@ class ConnectionPool:
             except BaseException as error:
                 if isinstance(error, pg.ReadOnlySQLTransactionError):
                     self.replace_connections()
-                if _is_statement_error(error) and not kept.connection.is_closed():
+                if is_statement_error(error) and not kept.connection.is_closed():
                     self._release(kept)
                 else:
                     await self._discard(kept)
@@ -242,6 +245,29 @@ class ConnectionPool:
                 raise QueryError(error) from None
             self._release(kept)
             return rows
+        finally:
+            self._in_use -= 1
+            self._slots.release()
+
+    @asynccontextmanager
+    async def connection(self, timeout: float) -> AsyncGenerator[PooledConnection]:
+        """A connection for several statements. No other request has it meanwhile.
+
+        It goes back to the pool unless it is closed, invalid or still in a transaction.
+        """
+        now = monotonic()
+        await self._slots.acquire(timeout)
+        self._in_use += 1
+        try:
+            kept = await self._acquire(now, now + timeout)
+            try:
+                yield kept
+            finally:
+                raw = kept.connection
+                if raw.is_closed() or kept.is_invalid or raw.is_in_transaction():
+                    await self._discard(kept)
+                else:
+                    self._release(kept)
         finally:
             self._in_use -= 1
             self._slots.release()

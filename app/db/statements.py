@@ -6,15 +6,19 @@ costs several times as much as the statement (research/0044).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from asyncpg import Record
 from sqlalchemy import ClauseElement, Dialect
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 # More than there are statements of the service's own: each set of a list's filters is one.
 COMPILED_CACHE_SIZE = 2048
+
+# `Database.fetch`: a statement, its values, `timeout` and `started_at`.
+FetchCallable = Callable[..., Awaitable[list[Record]]]
 
 _DIALECT: Dialect = dialect()  # type: ignore[no-untyped-call]
 

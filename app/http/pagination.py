@@ -1,8 +1,8 @@
 """Cursors: a position in one list, opaque and tamper-evident (contract, "Lists").
 
 A cursor is the URL-safe base64 of 42 bytes, a multiple of three so that no bit is left over that
-could be changed unnoticed: the instant of the last task in microseconds (8), its id (16) and a
-keyed digest (18) over both, the user and the query.
+could be changed unnoticed: the timestamp of the last item in microseconds (8), its ID (16) and a
+keyed digest (18) over both, the scope of the list and the query.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
-from app.domain.tasks.schemas import ListTasksQuery
 from app.http.problems import FieldError, InvalidCursor
-from app.settings import Secret
+from app.http.validation import PATTERN_MESSAGE
 
+DEFAULT_LIMIT = 50
 DIGEST_BYTES = 18
 _POSITION = struct.Struct(">q16s")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,39 +29,62 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # need not be: a forged cursor can only name a place in the list that its bearer may read anyway.
 _DEFAULT_KEY = b"tasks-api: not a secret"
 
+Limit = Annotated[int, Meta(ge=1, le=200)]
+# `\Z`, not `$`: Python's `$` matches before a trailing newline, ECMA 262's does not.
+CursorToken = Annotated[
+    str,
+    Meta(
+        min_length=56,
+        max_length=56,
+        pattern=r"^[A-Za-z0-9_-]+\Z",
+        extra_json_schema={PATTERN_MESSAGE: "must contain only letters, digits, - and _"},
+    ),
+]
+
+
+class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Query parameters of every list; a resource adds its filters in a subclass."""
+
+    limit: Limit = DEFAULT_LIMIT
+    cursor: CursorToken | None = None
+
 
 class CursorPosition(msgspec.Struct, frozen=True):
-    """The sort key of a task: pages begin after it."""
+    """The sort key of an item. The next page begins after it."""
 
     sort_value: datetime
     id: UUID
 
 
 class CursorCodec:
-    """Makes and reads cursors under one key."""
+    """Makes and reads cursors under one key.
 
-    def __init__(self, secret: Secret | None) -> None:
+    `scope` names the list that a cursor belongs to: the user of a list of tasks, and the path of
+    the collection for any other resource. Users and paths differ, since a path has slashes.
+    """
+
+    def __init__(self, secret: str | None) -> None:
         """Take the key that all replicas share; None for the public one."""
-        key = _DEFAULT_KEY if secret is None else secret.get_secret_value().encode()
+        key = _DEFAULT_KEY if secret is None else secret.encode()
         # BLAKE2b takes 64 bytes of key at most; a digest of the key serves for any length.
         self._key = blake2b(key, person=b"cursor key 1").digest()
 
-    def encode(self, user_id: str, query: ListTasksQuery, position: CursorPosition) -> str:
+    def encode(self, scope: str, query: PageQuery, position: CursorPosition) -> str:
         """The cursor for the page after `position`."""
         micros = (position.sort_value - _EPOCH) // timedelta(microseconds=1)
         packed = _POSITION.pack(micros, position.id.bytes)
-        return urlsafe_b64encode(packed + self._digest(user_id, query, packed)).decode()
+        return urlsafe_b64encode(packed + self._digest(scope, query, packed)).decode()
 
-    def decode(self, user_id: str, query: ListTasksQuery) -> CursorPosition | None:
+    def decode(self, scope: str, query: PageQuery) -> CursorPosition | None:
         """The position in the query's cursor, None where it has none.
 
-        Raises InvalidCursor for every cursor that `encode` did not make for this user and query.
+        Raises InvalidCursor for every cursor that `encode` did not make for this scope and query.
         """
         if query.cursor is None:
             return None
         raw = urlsafe_b64decode(query.cursor)
         packed, digest = raw[: _POSITION.size], raw[_POSITION.size :]
-        if not hmac.compare_digest(digest, self._digest(user_id, query, packed)):
+        if not hmac.compare_digest(digest, self._digest(scope, query, packed)):
             raise _invalid_cursor()
         micros, id_ = _POSITION.unpack(packed)
         try:
@@ -68,10 +93,10 @@ class CursorCodec:
             # Well signed, with the public key, but by somebody else.
             raise _invalid_cursor() from None
 
-    def _digest(self, user_id: str, query: ListTasksQuery, packed: bytes) -> bytes:
+    def _digest(self, scope: str, query: PageQuery, packed: bytes) -> bytes:
         # The size of a page may change on the way; everything else decides what the list is.
         bound = msgspec.structs.replace(query, cursor=None, limit=1)
-        message = msgspec.json.encode((user_id, bound)) + packed
+        message = msgspec.json.encode((scope, bound)) + packed
         return blake2b(message, key=self._key, digest_size=DIGEST_BYTES).digest()
 
 

@@ -33,6 +33,28 @@ ETagList = Annotated[
     ),
 ]
 AnyETag = Literal["*"]
+UserId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:|@+-]*\Z",
+        extra_json_schema={
+            PATTERN_MESSAGE: "must start with a letter or digit and contain only letters, digits "
+            "and . _ : | @ + -"
+        },
+    ),
+]
+Timestamp = Annotated[datetime, Meta(tz=True)]
+IdempotencyKey = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[!-~]+\Z",
+        extra_json_schema={PATTERN_MESSAGE: "must contain only visible ASCII characters"},
+    ),
+]
 
 MIN_DATETIME = datetime(1, 1, 1, tzinfo=UTC)
 MAX_DATETIME = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
@@ -52,6 +74,12 @@ HeadersT = TypeVar("HeadersT", bound=msgspec.Struct)
 
 class NoParameters(msgspec.Struct, frozen=True):
     """A location without parameters."""
+
+
+class UserPath(msgspec.Struct, frozen=True):
+    """Path parameters of a collection of one user."""
+
+    user_id: UserId
 
 
 class IfMatchHeaders(msgspec.Struct, frozen=True):

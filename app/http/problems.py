@@ -7,6 +7,7 @@ types; a test compares them.
 from __future__ import annotations
 
 import re
+from bisect import insort
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, ClassVar
@@ -60,6 +61,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     errors: Annotated[Sequence[FieldError], Meta(max_length=MAX_ERRORS)]
 
 
+# In the order of the contract's table: by status, then by definition. Each subclass adds itself.
+PROBLEM_TYPES: list[type[ProblemError]] = []
+# What a client can do, where several problem types share it.
+RETRY = "Retry after the number of seconds in `Retry-After`."
+READ_FIRST = "A write may or may not have been applied. Read the resource before you retry."
+
+
 class ProblemError(Exception):
     """An exception that becomes an error response.
 
@@ -71,11 +79,14 @@ class ProblemError(Exception):
     status: int
     title: str
     detail: str
+    advice: ClassVar[str] = ""
     headers_type: ClassVar[HeadersType] = ResponseHeaders
 
     def __init_subclass__(cls) -> None:
         slug = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
         cls.type = vars(cls).get("type", f"/problems/{slug}")
+        if cls.type.startswith("/problems/"):
+            insort(PROBLEM_TYPES, cls, key=lambda kind: kind.status)
 
     def __init__(
         self,
@@ -121,6 +132,7 @@ class MalformedRequest(ProblemError):
     status = HTTPStatus.BAD_REQUEST
     title = "Malformed request"
     detail = "The request could not be parsed as HTTP/1.1."
+    advice = "Fix the client or the proxy: it does not send valid HTTP/1.1."
 
 
 class InvalidParameter(ProblemError):
@@ -129,6 +141,7 @@ class InvalidParameter(ProblemError):
     status = HTTPStatus.BAD_REQUEST
     title = "Invalid parameter"
     detail = "One or more parameters or headers are invalid; see `errors`."
+    advice = "Fix each parameter and header that `errors` lists."
 
 
 class InvalidCursor(ProblemError):
@@ -137,6 +150,7 @@ class InvalidCursor(ProblemError):
     status = HTTPStatus.BAD_REQUEST
     title = "Invalid cursor"
     detail = "The cursor is invalid or belongs to a different query. Restart without `cursor`."
+    advice = "Start again at the first page, without `cursor`."
 
 
 class MalformedBody(ProblemError):
@@ -145,6 +159,7 @@ class MalformedBody(ProblemError):
     status = HTTPStatus.BAD_REQUEST
     title = "Malformed request body"
     detail = "The request body is not valid UTF-8 JSON."
+    advice = "Send a complete body of UTF-8 JSON without duplicate property names."
 
 
 class PathNotFound(ProblemError):
@@ -153,14 +168,7 @@ class PathNotFound(ProblemError):
     status = HTTPStatus.NOT_FOUND
     title = "Not found"
     detail = "No resource exists at this path."
-
-
-class TaskNotFound(ProblemError):
-    """The user in the path has no task with the ID in the path."""
-
-    status = HTTPStatus.NOT_FOUND
-    title = "Task not found"
-    detail = "This user has no task with this ID."
+    advice = "Compare the path with the contract. Letter case and slashes matter."
 
 
 class MethodNotAllowed(ProblemError):
@@ -169,6 +177,7 @@ class MethodNotAllowed(ProblemError):
     status = HTTPStatus.METHOD_NOT_ALLOWED
     title = "Method not allowed"
     detail = "This method is not supported here; see the `Allow` header."
+    advice = "Use one of the methods in the `Allow` header."
     headers_type = AllowHeaders
 
 
@@ -178,6 +187,7 @@ class RequestTimeout(ProblemError):
     status = HTTPStatus.REQUEST_TIMEOUT
     title = "Request timeout"
     detail = "The request was not received completely in time. Nothing was changed."
+    advice = "Retry, and send the complete request without a pause."
 
 
 class IdempotencyKeyInUse(ProblemError):
@@ -186,6 +196,7 @@ class IdempotencyKeyInUse(ProblemError):
     status = HTTPStatus.CONFLICT
     title = "Idempotency key in use"
     detail = "Another request with this `Idempotency-Key` is in progress. Retry later."
+    advice = RETRY
     headers_type = RetryAfterHeaders
 
 
@@ -200,6 +211,10 @@ class PreconditionFailed(ProblemError):
     )
     exists = "If-None-Match is not satisfied: the resource already exists. Nothing was changed."
     contradictory = "If-Match and If-None-Match are never satisfied together. Nothing was changed."
+    advice = (
+        "Read the resource, decide whether the change still applies, and retry with the "
+        "new ETag. With `If-None-Match`, the resource already exists."
+    )
 
 
 class ContentTooLarge(ProblemError):
@@ -208,6 +223,7 @@ class ContentTooLarge(ProblemError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     title = "Content too large"
     detail = "The request body exceeds 131072 bytes."
+    advice = "Send a smaller body."
 
 
 class UnsupportedMediaType(ProblemError):
@@ -216,6 +232,7 @@ class UnsupportedMediaType(ProblemError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     title = "Unsupported media type"
     detail = "Send the body as application/json."
+    advice = "Send `Content-Type: application/json` and no `Content-Encoding`."
 
 
 class InvalidBody(ProblemError):
@@ -224,6 +241,7 @@ class InvalidBody(ProblemError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     title = "Invalid request body"
     detail = "The request body failed validation; see `errors`."
+    advice = "Fix each property that `errors` lists."
 
 
 class IdempotencyKeyReused(ProblemError):
@@ -232,6 +250,7 @@ class IdempotencyKeyReused(ProblemError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     title = "Idempotency key reused"
     detail = "This `Idempotency-Key` was already used with a different request body."
+    advice = "Use a new `Idempotency-Key` for each new resource."
 
 
 class HeaderFieldsTooLarge(ProblemError):
@@ -240,6 +259,7 @@ class HeaderFieldsTooLarge(ProblemError):
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     title = "Request headers too large"
     detail = "The request line and headers exceed 32768 bytes."
+    advice = "Send fewer or shorter headers, or a shorter query."
 
 
 class InternalError(ProblemError):
@@ -248,6 +268,7 @@ class InternalError(ProblemError):
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     title = "Internal server error"
     detail = "An unexpected error occurred; it was logged with this request ID."
+    advice = f"Report it with the request ID in `instance`. {READ_FIRST}"
 
 
 class Unimplemented(ProblemError):
@@ -257,6 +278,7 @@ class Unimplemented(ProblemError):
     status = HTTPStatus.NOT_IMPLEMENTED
     title = "Not implemented"
     detail = "The server supports neither CONNECT nor transfer codings other than chunked."
+    advice = "Send the body with `Content-Length` or `Transfer-Encoding: chunked`."
 
 
 class Overloaded(ProblemError):
@@ -268,6 +290,7 @@ class Overloaded(ProblemError):
         "Too many concurrent requests. Nothing was changed. "
         "Retry after the number of seconds in `Retry-After`."
     )
+    advice = RETRY
     headers_type = RetryAfterHeaders
 
 
@@ -280,6 +303,7 @@ class DatabaseUnavailable(ProblemError):
         "The database is unavailable or did not respond in time. "
         "If this was a write, it may or may not have been applied."
     )
+    advice = f"{RETRY} {READ_FIRST}"
     headers_type = RetryAfterHeaders
 
 
@@ -289,10 +313,8 @@ class NotReady(ProblemError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "Service not ready"
     detail = "The database is unavailable or did not respond within 1 second."
+    advice = "Use another replica until this one is ready."
     headers_type = RetryAfterHeaders
-
-
-PROBLEM_TYPES: tuple[type[ProblemError], ...] = tuple(ProblemError.__subclasses__())
 
 
 class HTTPProblem(ProblemError):

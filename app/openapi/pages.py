@@ -29,33 +29,6 @@ CONTENT_SECURITY_POLICY = (
 )
 PAGE_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 
-RETRY = "Retry after the number of seconds in `Retry-After`."
-READ_FIRST = "A write may or may not have been applied. Read the resource before you retry."
-# What to do about each problem type; the contract describes when it occurs.
-ADVICE = {
-    "malformed-request": "Fix the client or the proxy: it does not send valid HTTP/1.1.",
-    "invalid-parameter": "Fix each parameter and header that `errors` lists.",
-    "invalid-cursor": "Start again at the first page, without `cursor`.",
-    "malformed-body": "Send a complete body of UTF-8 JSON without duplicate property names.",
-    "path-not-found": "Compare the path with the contract. Letter case and slashes matter.",
-    "task-not-found": "Check the user ID and the task ID. The task may have been deleted.",
-    "method-not-allowed": "Use one of the methods in the `Allow` header.",
-    "request-timeout": "Retry, and send the complete request without a pause.",
-    "idempotency-key-in-use": RETRY,
-    "precondition-failed": "Read the resource, decide whether the change still applies, and retry "
-    "with the new ETag. With `If-None-Match`, the resource already exists.",
-    "content-too-large": "Send a smaller body.",
-    "unsupported-media-type": "Send `Content-Type: application/json` and no `Content-Encoding`.",
-    "invalid-body": "Fix each property that `errors` lists.",
-    "idempotency-key-reused": "Use a new `Idempotency-Key` for each new resource.",
-    "header-fields-too-large": "Send fewer or shorter headers, or a shorter query.",
-    "internal-error": f"Report it with the request ID in `instance`. {READ_FIRST}",
-    "not-implemented": "Send the body with `Content-Length` or `Transfer-Encoding: chunked`.",
-    "overloaded": RETRY,
-    "database-unavailable": f"{RETRY} {READ_FIRST}",
-    "not-ready": "Use another replica until this one is ready.",
-}
-PROBLEMS = {kind.type.rpartition("/")[2]: kind for kind in PROBLEM_TYPES}
 PROBLEM_PAGE = """<!doctype html>
 <html lang="en">
   <head>
@@ -131,7 +104,7 @@ async def get_problem_page(request: Request[Any, Any, Any]) -> str:
     Raises PathNotFound for an unknown problem type.
     """
     slug = request.path_params["slug"]
-    kind = PROBLEMS.get(slug)
+    kind = next((kind for kind in PROBLEM_TYPES if kind.type == f"/problems/{slug}"), None)
     if kind is None:
         raise PathNotFound
     meaning = app_state(request).openapi.problems[slug]
@@ -141,7 +114,7 @@ async def get_problem_page(request: Request[Any, Any, Any]) -> str:
         status=int(kind.status),
         phrase=escape(HTTPStatus(kind.status).phrase),
         meaning=_html(meaning[:1].upper() + meaning[1:]),
-        advice=_html(ADVICE[slug]),
+        advice=_html(kind.advice),
     )
 
 

@@ -72,7 +72,7 @@ async def measure(url: str, rows: int) -> Figures:
         await explainer.plain.execute(EACH_USER_ONCE, timeout=3600)
         progress(f"about {rows:,} rows, loaded in {loaded:.0f} s")
         table = await Table.read(explainer.plain)
-        repository = TaskRepository(session=database.sessions, wrap_exceptions=False)
+        repository = TaskRepository(database.fetch)
         times = await _times(table, repository)
         figures = Figures(
             rows=await explainer.plain.fetchval("SELECT count(*) FROM tasks"),
@@ -112,7 +112,7 @@ async def _times(table: Table, repository: TaskRepository) -> dict[str, list[flo
 
 async def _nothing(repository: TaskRepository) -> None:
     """A round trip."""
-    await repository.session.fetch(ROUND_TRIP)
+    await repository.fetch(ROUND_TRIP)
 
 
 async def _buffers(table: Table, name: str, explainer: Explainer) -> float:

@@ -11,10 +11,8 @@ import asyncpg
 import pytest
 from msgspec import Struct
 from sqlalchemy import ClauseElement
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.db.config import DatabaseConfig
-from app.db.session import ScopedSession
 from app.db.statements import CompiledStatement, compile_statement
 from app.domain.tasks.repository import TaskRepository
 
@@ -132,8 +130,7 @@ def _repository(*answers: list[Any]) -> TaskRepository:
             return left.pop()
         raise _CapturedError(*compile_statement(statement, values))
 
-    engine = create_async_engine("postgresql+asyncpg://")
-    return TaskRepository(session=ScopedSession(engine, fetch))
+    return TaskRepository(fetch)
 
 
 class Explainer:

@@ -23,8 +23,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
 from app import asgi, cli, settings
+from app.db import idempotency
 from app.domain.health import controller
-from app.domain.tasks import idempotency, lists
+from app.domain.tasks import lists
 from app.http import body, cors, problems
 from app.http.headers import CommonHeaders, ResponseHeaders
 from app.http.operation import Operation

@@ -154,19 +154,19 @@ EDITS = [
         f"{SCHEMAS}/Title/maxLength",
     ),
     (
-        "app/domain/tasks/schemas.py",
+        "app/http/parameters.py",
         r"[A-Za-z0-9][A-Za-z0-9._:|@+-]*\Z",
         r"[a-z0-9][a-z0-9._:|@+-]*\Z",
         f"{SCHEMAS}/UserId/pattern",
     ),
     (
-        "app/domain/tasks/schemas.py",
+        "app/http/pagination.py",
         "Meta(ge=1, le=200)",
         "Meta(ge=0, le=200)",
         f"{PARAMETERS}/Limit/schema/minimum",
     ),
     (
-        "app/domain/tasks/schemas.py",
+        "app/http/pagination.py",
         "DEFAULT_LIMIT = 50",
         "DEFAULT_LIMIT = 25",
         f"{PARAMETERS}/Limit/description",
@@ -343,7 +343,7 @@ EDITS = [
         ERRORS,
     ),
     (
-        "app/http/problems.py",
+        "app/domain/tasks/problems.py",
         '    title = "Task not found"',
         '    type = "/problems/no-such-task"\n    title = "Task not found"',
         f"{RESPONSES}/TaskNotFound/content/application~1problem+json/examples",

@@ -10,7 +10,6 @@ from structlog.testing import capture_logs
 
 from app.asgi import create_app
 from app.db.database import Database, DatabaseError
-from app.domain.tasks.repository import TaskRepository
 from app.openapi.document import OpenAPIDocument, RouteMismatchError
 from app.settings import Secret, Settings
 from tests.support.lifespan import running
@@ -40,7 +39,7 @@ async def test_failed_housekeeping_is_logged_and_the_service_starts(
         raise error
 
     monkeypatch.setattr(Database, "missing_privileges", no_missing_privileges)
-    monkeypatch.setattr(TaskRepository, "delete_expired_idempotency_keys", fail)
+    monkeypatch.setattr("app.asgi.delete_expired_keys", fail)
     with capture_logs() as lines:
         async with running(create_app(NOWHERE)) as app:
             assert app.routes
@@ -89,7 +88,6 @@ def test_litestar_defaults_are_disabled(monkeypatch: pytest.MonkeyPatch) -> None
     assert app.logging_config is None
     assert app.openapi_config is None
     assert app.request_max_body_size == 131_072
-    assert app.state.core.task_repository.wrap_exceptions is False
 
 
 @pytest.mark.requirement("FR-049")

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from litestar import Controller, delete, get, patch, post, put
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
+from app.domain.tasks.problems import TaskNotFound
 from app.domain.tasks.schemas import (
     CreateTaskHeaders,
     ListTasksQuery,
@@ -18,20 +19,18 @@ from app.domain.tasks.schemas import (
     TaskPatch,
     TaskPath,
     TaskReplace,
-    UserPath,
 )
 from app.http.body import JSON, MERGE_PATCH
 from app.http.etags import ETagCondition, is_not_modified
 from app.http.headers import CreatedHeaders, ETagHeaders
 from app.http.operation import operation
-from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders
+from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, UserPath
 from app.http.problems import (
     DatabaseUnavailable,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InvalidCursor,
     PreconditionFailed,
-    TaskNotFound,
 )
 from app.http.responses import APIResponse, NotModifiedResponse
 from app.state import AppState

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
-from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from asyncpg import Record
 from sqlalchemy import (
-    ARRAY,
+    CTE,
     Boolean,
     ClauseElement,
     ColumnElement,
-    Uuid,
     bindparam,
     case,
     delete,
     func,
     null,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
-from app.db.session import ScopedSession
-from app.domain.tasks.idempotency import (
-    CREATE_IDEMPOTENTLY,
-    DELETE_EXPIRED_KEYS,
-    idempotency_params,
-)
+from app.db.idempotency import create_statement, idempotency_params, read_claim
+from app.db.models import after
+from app.db.repository import StatementRepository, etag_matches
 from app.domain.tasks.lists import (
     COLUMNS,
     FILTERS,
@@ -42,6 +36,7 @@ from app.domain.tasks.lists import (
     truncate_page,
 )
 from app.domain.tasks.models import TaskRecord
+from app.domain.tasks.problems import TaskNotFound
 from app.domain.tasks.schemas import (
     ListTasksQuery,
     Task,
@@ -52,23 +47,12 @@ from app.domain.tasks.schemas import (
 from app.domain.tasks.search import build_tsquery
 from app.http.etags import ETagCondition, format_etag
 from app.http.pagination import CursorPosition
-from app.http.problems import (
-    IdempotencyKeyInUse,
-    IdempotencyKeyReused,
-    PreconditionFailed,
-    ProblemError,
-    TaskNotFound,
-)
+from app.http.problems import PreconditionFailed
 
 BY_ID = (TaskRecord.user_id == bindparam("owner"), TaskRecord.id == bindparam("task"))
-_UTC = text("'UTC'")
-ETAG_MATCHES = TaskRecord.etag == func.any(bindparam("etags", type_=ARRAY(Uuid)))
+ETAG_MATCHES = etag_matches(TaskRecord.etag)
 NOW = func.now()
-# In UTC because a distributed PostgreSQL accepts only functions of a column that are IMMUTABLE:
-# `timestamptz + interval` follows the session's time zone (research/0053).
-_AFTER_UPDATED_AT = func.timezone(
-    _UTC, func.timezone(_UTC, TaskRecord.updated_at) + text("interval '1 microsecond'")
-)
+_AFTER_UPDATED_AT = after(TaskRecord.updated_at)
 # Strictly forward, even when the clock is set back or two changes fall on one microsecond.
 NEXT_UPDATED_AT = func.greatest(NOW, _AFTER_UPDATED_AT)
 
@@ -104,6 +88,24 @@ UPSERT = _INSERT.on_conflict_do_update(
         "etag": _INSERT.excluded.etag,
     },
 ).returning(*COLUMNS)
+
+
+def _claimed_values(claimed: CTE) -> dict[str, ColumnElement[Any]]:
+    """The columns of a task that is created with an idempotency key."""
+    created_at = claimed.c.created_at
+    return {
+        "user_id": bindparam("owner", type_=TaskRecord.user_id.type),
+        "id": claimed.c.resource_id,
+        "title": bindparam("new_title", type_=TaskRecord.title.type),
+        "description": bindparam("new_description", type_=TaskRecord.description.type),
+        "completed_at": case((bindparam("new_completed", type_=Boolean), created_at)),
+        "created_at": created_at,
+        "updated_at": created_at,
+        "etag": claimed.c.etag,
+    }
+
+
+CREATE_IDEMPOTENTLY = create_statement(TaskRecord, _claimed_values)
 PATCH_ASSIGNMENTS: dict[str, ColumnElement[Any]] = {
     "title": bindparam("new_title"),
     "description": bindparam("new_description"),
@@ -116,12 +118,17 @@ COMPLETED_AT_ASSIGNMENTS: dict[bool, ColumnElement[Any]] = {
 }
 
 
-class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
-    """The tasks of all users; every statement is filtered by the user its method is given."""
+class TaskRepository(StatementRepository):
+    """The tasks of all users. Every statement is filtered by the user its method is given.
 
-    model_type = TaskRecord
-    session: ScopedSession
+    The comment on a method names what `ResourceRepository` has for it, and the CPU time that one
+    prepared statement saves in each call (research/0059).
+    """
 
+    not_found = TaskNotFound
+    by_id = SELECT
+
+    # Instead of `page`: 3.2 ms; here 0.4 ms with 50 tasks.
     async def list_tasks(
         self, user_id: str, query: ListTasksQuery, after: CursorPosition | None
     ) -> tuple[list[Task], CursorPosition | None]:
@@ -148,14 +155,15 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         has_cursor = "after" in values
         statement = list_statement(filters, query.sort, query.order, has_cursor=has_cursor)
         values["longest"] = max_description_bytes(query.limit)
-        rows = await self.session.fetch(statement, values)
+        rows = await self.fetch(statement, values)
         if not any(row[-1] for row in rows):
             return rows
         statement = list_statement(
             filters, query.sort, query.order, has_cursor=has_cursor, counts_bytes=True
         )
-        return await self.session.fetch(statement, values, started_at=started_at)
+        return await self.fetch(statement, values, started_at=started_at)
 
+    # Instead of `create`: 3.0 ms; here 0.2 ms, or 0.3 ms with a key.
     async def create_task(self, user_id: str, data: TaskCreate, key: str | None) -> Task:
         """Store a new task under a new id, with an idempotency key at most once.
 
@@ -163,31 +171,24 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         """
         values = _bind_params(user_id, uuid7(), data)
         if key is None:
-            (row,) = await self.session.fetch(INSERT, values)
+            (row,) = await self.fetch(INSERT, values)
             return _to_task(row)
-        values |= idempotency_params(user_id, key, data)
-        rows = await self.session.fetch(CREATE_IDEMPOTENTLY, values)
-        if not rows:
-            raise IdempotencyKeyInUse
-        payload_digest, kept_id, etag, created_at = rows[0]
-        if payload_digest != values["payload_digest"]:
-            raise IdempotencyKeyReused
+        values |= idempotency_params(user_id, key, data) | {"resource_id": values["task"]}
+        rows = await self.fetch(CREATE_IDEMPOTENTLY, values)
+        claim = read_claim(rows, values["payload_digest"])
         return Task(
-            id=kept_id,
+            id=claim.id,
             user_id=user_id,
             title=data.title,
             description=data.description,
             completed=data.completed,
-            completed_at=created_at if data.completed else None,
-            created_at=created_at,
-            updated_at=created_at,
-            etag=format_etag(etag),
+            completed_at=claim.created_at if data.completed else None,
+            created_at=claim.created_at,
+            updated_at=claim.created_at,
+            etag=format_etag(claim.etag),
         )
 
-    async def delete_expired_idempotency_keys(self) -> None:
-        """Remove idempotency keys of users who send no more; others' go as they send new ones."""
-        await self.session.fetch(DELETE_EXPIRED_KEYS)
-
+    # Instead of `find`: 2.4 ms; here 0.1 ms.
     async def get_task(self, user_id: str, task_id: UUID) -> Task:
         """One task. Raises TaskNotFound."""
         task = await self._fetch_one(SELECT, {"owner": user_id, "task": task_id})
@@ -195,6 +196,7 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
             raise TaskNotFound
         return task
 
+    # Instead of `put`: 8.5 ms; here 0.2 ms.
     async def replace_task(
         self,
         user_id: str,
@@ -223,11 +225,11 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
             raise PreconditionFailed(PreconditionFailed.exists if must_not_exist else None)
         return task
 
+    # Instead of `change`: 4.6 ms; here 0.2 ms.
     async def update_task(
         self, user_id: str, task_id: UUID, patch: TaskPatch, *, if_match: ETagCondition | None
     ) -> Task:
-        """Change the members that were sent. Raises TaskNotFound and PreconditionFailed."""
-        started_at = monotonic()
+        """Change the properties that were sent. Raises TaskNotFound and PreconditionFailed."""
         sent = {
             name: value
             for name in PATCH_ASSIGNMENTS
@@ -241,48 +243,20 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
             return current
         values: dict[str, Any] = {"owner": user_id, "task": task_id, "new_etag": uuid4()}
         values |= {f"new_{name}": value for name, value in sent.items()}
-        any_etag = if_match is None or if_match.any
-        if if_match is not None:
-            values["etags"] = if_match.strong
-        statement = _update_statement(frozenset(sent), completed=completed, any_etag=any_etag)
-        task = await self._fetch_one(statement, values)
-        if task is None:
-            raise (
-                TaskNotFound
-                if any_etag
-                else await self._not_found_or_precondition_failed(user_id, task_id, started_at)
-            )
-        return task
+        statement = partial(_update_statement, frozenset(sent), completed=completed)
+        return _to_task(await self._change(statement, values, if_match))
 
+    # Instead of `remove`: 5.5 ms; here 0.2 ms.
     async def delete_task(
         self, user_id: str, task_id: UUID, *, if_match: ETagCondition | None
     ) -> None:
         """Delete a task. Raises TaskNotFound and PreconditionFailed."""
-        started_at = monotonic()
-        values: dict[str, Any] = {"owner": user_id, "task": task_id}
-        any_etag = if_match is None or if_match.any
-        if if_match is not None:
-            values["etags"] = if_match.strong
-        statement = DELETE if any_etag else DELETE_MATCHING
-        if not await self.session.fetch(statement, values):
-            raise (
-                TaskNotFound
-                if any_etag
-                else await self._not_found_or_precondition_failed(user_id, task_id, started_at)
-            )
+        values = {"owner": user_id, "task": task_id}
+        await self._change(_delete_statement, values, if_match)
 
-    async def _fetch_one(
-        self, statement: ClauseElement, values: dict[str, Any], started_at: float | None = None
-    ) -> Task | None:
-        rows = await self.session.fetch(statement, values, started_at=started_at)
+    async def _fetch_one(self, statement: ClauseElement, values: dict[str, Any]) -> Task | None:
+        rows = await self.fetch(statement, values)
         return _to_task(rows[0]) if rows else None
-
-    async def _not_found_or_precondition_failed(
-        self, user_id: str, task_id: UUID, started_at: float
-    ) -> ProblemError:
-        """Why a change found no row: asked only then, and only about the words of the answer."""
-        there = await self._fetch_one(SELECT, {"owner": user_id, "task": task_id}, started_at)
-        return TaskNotFound() if there is None else PreconditionFailed()
 
 
 def _to_task(row: Record) -> Task:
@@ -315,3 +289,7 @@ def _update_statement(
         .values(**changes, updated_at=NEXT_UPDATED_AT, etag=bindparam("new_etag"))
         .returning(*COLUMNS)
     )
+
+
+def _delete_statement(*, any_etag: bool) -> ClauseElement:
+    return DELETE if any_etag else DELETE_MATCHING

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
@@ -11,24 +10,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from app.http.etags import EntityTag
-from app.http.parameters import AnyETag, ETagList
+from app.http.pagination import CursorToken, PageQuery
+from app.http.parameters import AnyETag, ETagList, IdempotencyKey, Timestamp, UserId
 from app.http.validation import PATTERN_MESSAGE
 
-DEFAULT_LIMIT = 50
-
-# `\Z`, not `$`: Python's `$` lets a trailing newline through, ECMA 262's does not.
-UserId = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=128,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:|@+-]*\Z",
-        extra_json_schema={
-            PATTERN_MESSAGE: "must start with a letter or digit and contain only letters, digits "
-            "and . _ : | @ + -"
-        },
-    ),
-]
 # `\s` means different sets in Python and ECMA 262: the second class gives back what either takes
 # though it is no white space. Spelled out, the set would hold U+2028, which no generated JavaScript
 # survives (research/0033).
@@ -49,26 +34,6 @@ Description = Annotated[
 ]
 SearchQuery = Annotated[
     str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z", extra_json_schema=NO_NUL)
-]
-Limit = Annotated[int, Meta(ge=1, le=200)]
-CursorToken = Annotated[
-    str,
-    Meta(
-        min_length=56,
-        max_length=56,
-        pattern=r"^[A-Za-z0-9_-]+\Z",
-        extra_json_schema={PATTERN_MESSAGE: "must contain only letters, digits, - and _"},
-    ),
-]
-Timestamp = Annotated[datetime, Meta(tz=True)]
-IdempotencyKey = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=255,
-        pattern=r"^[!-~]+\Z",
-        extra_json_schema={PATTERN_MESSAGE: "must contain only visible ASCII characters"},
-    ),
 ]
 
 
@@ -133,12 +98,6 @@ class TaskPage(msgspec.Struct, frozen=True):
     next_cursor: CursorToken | None
 
 
-class UserPath(msgspec.Struct, frozen=True):
-    """Path parameters of the collection."""
-
-    user_id: UserId
-
-
 class TaskPath(msgspec.Struct, frozen=True):
     """Path parameters of one task."""
 
@@ -146,11 +105,9 @@ class TaskPath(msgspec.Struct, frozen=True):
     task_id: UUID
 
 
-class ListTasksQuery(msgspec.Struct, frozen=True, kw_only=True):
+class ListTasksQuery(PageQuery, frozen=True, kw_only=True):
     """Query parameters of `listTasks`."""
 
-    limit: Limit = DEFAULT_LIMIT
-    cursor: CursorToken | None = None
     completed: bool | None = None
     q: SearchQuery | None = None
     created_after: Timestamp | None = None

@@ -312,7 +312,7 @@ async def provoke(pool: Database, sqlstate: str, constraint: str = "") -> None:
 
 async def store(pool: Database, user: str, new: TaskCreate) -> None:
     """Insert a task without input validation."""
-    await TaskRepository(session=pool.sessions).create_task(user, new, None)
+    await TaskRepository(pool.fetch).create_task(user, new, None)
 
 
 @pytest.mark.requirement("FR-033")

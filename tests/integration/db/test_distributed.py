@@ -13,8 +13,10 @@ import asyncpg
 import pytest
 from sqlalchemy import ColumnElement, Executable
 
+from app.db import idempotency
+from app.db.idempotency import delete_expired_keys
 from app.db.statements import _compile
-from app.domain.tasks import idempotency, repository
+from app.domain.tasks import repository
 from app.domain.tasks.schemas import TaskPatch
 from bench.scaling.explain import Call, Explainer
 from tests.integration.db.test_sharding import CALLS, MATCHING, TASK
@@ -31,7 +33,7 @@ def patching(patch: TaskPatch, *, matching: bool) -> Call:
     )
 
 
-SENT: dict[str, Call] = {**CALLS, "sweep": lambda tasks: tasks.delete_expired_idempotency_keys()}
+SENT: dict[str, Call] = {**CALLS, "sweep": lambda tasks: delete_expired_keys(tasks.fetch)}
 for title, description, completed, matching in product(
     ({}, {"title": "New"}), ({}, {"description": None}),
     ({}, {"completed": True}, {"completed": False}), (False, True),

@@ -14,7 +14,6 @@ from sqlalchemy import BigInteger, ClauseElement, bindparam, select, text
 from app.db.database import Database
 from app.db.pool import QueryError
 from app.db.statements import compile_statement
-from app.domain.tasks.repository import TaskRepository
 from app.http.problems import DatabaseUnavailable
 from tests.support.database import database_config_for
 from tests.support.process import until
@@ -23,7 +22,6 @@ pytestmark = pytest.mark.requirement("NFR-004")
 
 BACKEND = text("SELECT pg_backend_pid()")
 ADD = select(bindparam("a", type_=BigInteger) + bindparam("b", 40, type_=BigInteger))
-OPEN = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tasks-api'"
 PREPARED = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%is mine%'")
 
 
@@ -82,40 +80,6 @@ async def test_statement_cache_is_bounded(pool: Database, monkeypatch: pytest.Mo
     for number in range(10):
         await one(pool, text(f"SELECT {number} /* this is mine */"))
     assert await one(pool, PREPARED) == 3
-
-
-async def test_inherited_repository_methods_work(
-    pool: Database, database: asyncpg.Connection
-) -> None:
-    await database.execute(
-        "INSERT INTO tasks (user_id, id, title, created_at, updated_at, etag)"
-        " VALUES ('a', gen_random_uuid(), 'b', now(), now(), gen_random_uuid())"
-    )
-    before = await database.fetchval(OPEN)
-    try:
-        assert await TaskRepository(session=pool.sessions).count() == 1
-        assert await database.fetchval(OPEN) == before + 1
-    finally:
-        await pool.sessions.remove()
-    assert (pool.pool.in_use(), pool.pool.idle_count()) == (0, 0)
-
-    async def pool_is_unchanged() -> bool:
-        return bool(await database.fetchval(OPEN) == before)
-
-    await until(pool_is_unchanged)
-
-
-async def test_each_asyncio_task_has_its_own_session(pool: Database) -> None:
-    async def backend_pid() -> int:
-        session = pool.sessions()
-        assert pool.sessions() is session
-        await asyncio.sleep(0)
-        try:
-            return id(session)
-        finally:
-            await pool.sessions.remove()
-
-    assert len(set(await asyncio.gather(backend_pid(), backend_pid()))) == 2
 
 
 async def test_rejected_statement_keeps_the_connection_in_the_pool(pool: Database) -> None:

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from advanced_alchemy.alembic.commands import AlembicCommands
 from advanced_alchemy.base import orm_registry
 from alembic import command
 from alembic.config import Config
@@ -17,9 +18,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-import app.domain.tasks.models  # noqa: F401 - adds the table to the metadata
-from app.db.database import SCHEMA_REVISION, create_migration_engine
-from app.db.migrations import ALEMBIC_CONFIG, MigrationError, upgrade
+import app.asgi  # noqa: F401 - registers every model
+from app.db.database import SCHEMA_REVISION
+from app.db.engine import create_migration_config
+from app.db.migrations import SCRIPT_LOCATION, MigrationError, upgrade
 from tests.support import process
 from tests.support.database import connect, database_config_for
 from tests.support.process import ROOT, execute, fetch, run, scratch_database, serving
@@ -80,11 +82,8 @@ def url(server_url: str) -> Iterator[str]:
         yield scratch
 
 
-def configuration(url: str, scripts: Path = ROOT / "migrations") -> Config:
-    config = Config(toml_file=ALEMBIC_CONFIG)
-    config.attributes["database_config"] = database_config_for(url)
-    config.set_main_option("script_location", str(scripts))
-    return config
+def configuration(url: str, scripts: Path = SCRIPT_LOCATION) -> Config:
+    return AlembicCommands(create_migration_config(database_config_for(url), str(scripts))).config
 
 
 def catalog(url: str) -> list[tuple[object, ...]]:
@@ -105,7 +104,7 @@ def revisions(url: str) -> list[tuple[object, ...]]:
 
 @pytest.mark.requirement("FR-039")
 def test_single_head_is_the_required_revision() -> None:
-    scripts = ScriptDirectory.from_config(Config(toml_file=ALEMBIC_CONFIG))
+    scripts = ScriptDirectory(str(SCRIPT_LOCATION))
     assert scripts.get_heads() == [SCHEMA_REVISION]
     assert len(scripts.get_bases()) == 1
 
@@ -148,7 +147,7 @@ def test_upgrade_of_the_newest_revision_changes_nothing(url: str) -> None:
 @pytest.mark.requirement("FR-039")
 def test_models_create_the_schema_of_the_migrations(server_url: str, url: str) -> None:
     async def create_all(scratch: str) -> None:
-        engine = create_migration_engine(database_config_for(scratch))
+        engine = create_migration_config(database_config_for(scratch), "").get_engine()
         async with engine.begin() as connection:
             await connection.run_sync(orm_registry.metadata.create_all)
         await engine.dispose()

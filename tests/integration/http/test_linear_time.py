@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from litestar import Request
 
-from app.domain.tasks.schemas import ListTasksQuery, TaskPath, UserPath
+from app.domain.tasks.schemas import ListTasksQuery, TaskPath
 from app.http.body import _parse_strict_json
 from app.http.etags import ETagCondition
 from app.http.middleware import HTTPMiddleware
-from app.http.parameters import IfNoneMatchHeaders, NoParameters, Parameters
+from app.http.parameters import IfNoneMatchHeaders, NoParameters, Parameters, UserPath
 from app.http.problems import InvalidParameter, MalformedBody
 from app.openapi.document import OpenAPIDocument
 from tests.support.client import tasks_of

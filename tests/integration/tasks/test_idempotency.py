@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from app.asgi import create_app
-from app.domain.tasks.idempotency import idempotency_params
+from app.db.idempotency import idempotency_params
 from app.domain.tasks.schemas import TaskCreate
 from app.http.middleware import HTTPMiddleware
 from app.settings import Settings

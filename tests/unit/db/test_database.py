@@ -7,18 +7,16 @@ from typing import Any
 import pytest
 from asyncpg import exceptions as pg
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
+import app.asgi  # noqa: F401 - registers every model
 from app.db.config import DatabaseConfig
 from app.db.database import (
-    CONSTRAINT_POINTERS,
     Database,
     DatabaseError,
-    create_migration_engine,
     translate_error,
 )
 from app.db.errors import ReadOnlyDatabaseError
+from app.db.models import constraint_pointer
 from app.db.pool import ConnectError, ConnectionPool, PoolTimeoutError, QueryError
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
 
@@ -110,7 +108,14 @@ def test_constraint_violation_is_a_body_error(constraint: str, pointer: str) -> 
     assert translated.to_problem("request-1").detail == (
         f"{pointer}: violates a database constraint"
     )
-    assert len(CONSTRAINT_POINTERS) == 3
+
+
+@pytest.mark.parametrize(
+    "name", [None, "", "ck_tasks_updated_at_not_before_created_at", "tasks_pkey"]
+)
+def test_constraint_without_a_pointer_is_an_internal_error(name: str | None) -> None:
+    assert constraint_pointer(name) is None
+    assert isinstance(translate_error(DriverError("23514", name)), DatabaseError)
 
 
 @pytest.mark.parametrize(
@@ -246,19 +251,6 @@ async def test_read_only_database_replaces_all_connections(
 POOLER = DatabaseConfig.from_url("postgresql://u:p@ep-x-pooler.example.org/db")
 
 
-def created_engine(monkeypatch: pytest.MonkeyPatch, build: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the URL and the options of the engine that `build` creates."""
-    calls: list[tuple[Any, dict[str, Any]]] = []
-
-    def create(url: Any, **options: Any) -> Any:
-        calls.append((url, options))
-        return create_async_engine(url, **options)
-
-    monkeypatch.setattr("app.db.database.create_async_engine", create)
-    build()
-    return calls[0]
-
-
 @pytest.mark.requirement("FR-028", "FR-033", "FR-040", "FR-055")
 @pytest.mark.parametrize(
     ("limits", "statement", "max_lifetime"),
@@ -284,32 +276,3 @@ def test_pool_receives_the_configured_limits(
     (((connect_kwargs,), options),) = calls
     assert connect_kwargs == {**config.connect_kwargs(statement), "timeout": 3}
     assert options == {"size": 7, "max_lifetime": max_lifetime, "named": config is NOWHERE}
-
-
-@pytest.mark.requirement("FR-028", "FR-033", "FR-040")
-@pytest.mark.parametrize("config", [NOWHERE, POOLER], ids=["direct", "pooled"])
-def test_session_engine_opens_its_own_connection(
-    config: DatabaseConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url, options = created_engine(
-        monkeypatch, lambda: Database(config, pool_size=7, timeout=3, statement_timeout=2)
-    )
-    assert url == config.url
-    assert options == {
-        "poolclass": NullPool,
-        "isolation_level": "AUTOCOMMIT",
-        "hide_parameters": True,
-        "connect_args": {**config.connect_args(2), "timeout": 3},
-    }
-
-
-@pytest.mark.requirement("FR-028", "FR-039", "FR-040")
-def test_migration_engine_opens_one_direct_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    url, options = created_engine(monkeypatch, lambda: create_migration_engine(POOLER))
-    direct = POOLER.direct_config()
-    assert url == direct.url
-    assert options == {
-        "poolclass": NullPool,
-        "hide_parameters": True,
-        "connect_args": {**direct.session_args(), "timeout": 15},
-    }

@@ -143,8 +143,8 @@ def test_migration_through_a_pooler_is_rejected() -> None:
 def test_migration_failure_is_reported_as_a_sentence(
     error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def upgrade(config: Any, target: str) -> None:
-        assert (config.attributes["database_config"], target) == (NOWHERE, "head")
+    def upgrade(*, config: Any, revision: str, **_: Any) -> None:
+        assert (config.engine.url, revision) == (NOWHERE.url, "head")
         assert config.get_alembic_option("script_location").endswith("/migrations")
         if isinstance(error, DBAPIError):
             error.__cause__ = error.orig

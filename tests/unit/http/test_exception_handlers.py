@@ -19,6 +19,7 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from structlog.testing import capture_logs
 
+from app.domain.tasks.problems import TaskNotFound
 from app.http.exception_handlers import (
     EXCEPTION_HANDLERS,
     allow_header,
@@ -26,7 +27,7 @@ from app.http.exception_handlers import (
     handle_problem,
     handle_unexpected_exception,
 )
-from app.http.problems import InvalidParameter, ProblemError, TaskNotFound
+from app.http.problems import InvalidParameter, ProblemError
 
 pytestmark = pytest.mark.requirement("FR-027")
 

@@ -14,6 +14,7 @@ from litestar.exceptions import NotAuthorizedException
 from msgspec import Meta
 from structlog.testing import capture_logs
 
+from app.domain.tasks.problems import TaskNotFound
 from app.http.body import JSON, MERGE_PATCH
 from app.http.cors import CORSPolicy
 from app.http.exception_handlers import EXCEPTION_HANDLERS
@@ -33,7 +34,6 @@ from app.http.problems import (
     InvalidParameter,
     PreconditionFailed,
     ProblemError,
-    TaskNotFound,
 )
 from tests.support.client import assert_problem
 

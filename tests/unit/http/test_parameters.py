@@ -16,9 +16,18 @@ from litestar import Request
 from msgspec import Meta
 
 from app.domain.tasks import schemas
-from app.domain.tasks.schemas import ListTasksQuery, ReplaceTaskHeaders, TaskPath, UserPath
+from app.domain.tasks.schemas import ListTasksQuery, ReplaceTaskHeaders, TaskPath
 from app.http import etags, headers, parameters
-from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, NoParameters, Parameters
+from app.http.pagination import CursorToken
+from app.http.parameters import (
+    IfMatchHeaders,
+    IfNoneMatchHeaders,
+    NoParameters,
+    Parameters,
+    Timestamp,
+    UserId,
+    UserPath,
+)
 from app.http.problems import FieldError, InvalidParameter
 from app.openapi.document import OpenAPIDocument
 
@@ -30,7 +39,7 @@ class QueryParameters(msgspec.Struct, frozen=True):
 
     count: Annotated[int, Meta(ge=-5, le=5)] | None = None
     flag: bool | None = None
-    at: schemas.Timestamp | None = None
+    at: Timestamp | None = None
     id: UUID | None = None
     text: str | None = None
 
@@ -478,9 +487,9 @@ def test_replace_accepts_only_an_asterisk_in_if_none_match(value: str) -> None:
 # --- contract ------------------------------------------------------------------------------------
 
 CONSTRAINED = {
-    "UserId": schemas.UserId,
+    "UserId": UserId,
     "Title": schemas.Title,
-    "Cursor": schemas.CursorToken,
+    "Cursor": CursorToken,
     "ETagList": parameters.ETagList,
 }
 

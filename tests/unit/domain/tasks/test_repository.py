@@ -9,13 +9,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
-from app.domain.tasks.idempotency import idempotency_params
+from app.db.idempotency import idempotency_params
 from app.domain.tasks.lists import list_statement
-from app.domain.tasks.models import TaskRecord
+from app.domain.tasks.problems import TaskNotFound
 from app.domain.tasks.repository import TaskRepository, _update_statement
 from app.domain.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskSort
 from app.http.etags import ETagCondition
-from app.http.problems import TaskNotFound
 
 pytestmark = pytest.mark.requirement("NFR-005")
 
@@ -75,14 +74,13 @@ def test_page_starts_after_the_cursor_position(sort: TaskSort, order: SortOrder,
     ]
 
 
-class EmptySession:
-    """A session whose statements return no rows; it records when each request started."""
+class EmptyDatabase:
+    """A database whose statements return no rows; it records when each request started."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.started_at: list[float | None] = []
         self.now = 100.0
-        self.bind = None
-        monkeypatch.setattr("app.domain.tasks.repository.monotonic", lambda: self.now)
+        monkeypatch.setattr("app.db.repository.monotonic", lambda: self.now)
 
     async def fetch(self, *_: object, started_at: float | None = None) -> list[Any]:
         self.now += 1
@@ -95,9 +93,8 @@ class EmptySession:
 async def test_query_for_a_missing_task_gets_the_remaining_time(
     operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session: Any = EmptySession(monkeypatch)
-    tasks = TaskRepository.__new__(TaskRepository)
-    tasks.session = session
+    database = EmptyDatabase(monkeypatch)
+    tasks = TaskRepository(database.fetch)
     if_match = ETagCondition(any=False, strong=(UUID(int=1),))
     operations: dict[str, Any] = {
         "update": partial(tasks.update_task, patch=TaskPatch(title="a")),
@@ -105,7 +102,7 @@ async def test_query_for_a_missing_task_gets_the_remaining_time(
     }
     with pytest.raises(TaskNotFound):
         await operations[operation]("alice", UUID(int=2), if_match=if_match)
-    assert session.started_at == [None, 100.0]
+    assert database.started_at == [None, 100.0]
 
 
 @pytest.mark.requirement("FR-046")
@@ -132,7 +129,3 @@ def test_statement_is_built_once_per_set_of_fields_and_filters() -> None:
     sorted_by = (TaskSort.CREATED_AT, SortOrder.ASC)
     listed = list_statement(filters, *sorted_by, has_cursor=True)
     assert listed is list_statement(filters, *sorted_by, has_cursor=True)
-
-
-def test_repository_model_is_the_task_record() -> None:
-    assert TaskRepository.model_type is TaskRecord

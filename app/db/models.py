@@ -1,0 +1,69 @@
+"""The columns that every resource has, and what the models declare for other modules."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import chain
+from typing import Any
+from uuid import UUID, uuid4
+
+from advanced_alchemy.base import DefaultBase, metadata_registry
+from sqlalchemy import ColumnElement, Constraint, DateTime, Index, Text, func, literal_column, text
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
+from uuid_utils.compat import uuid7
+
+_UTC = text("'UTC'")
+
+
+def after(
+    timestamp: InstrumentedAttribute[datetime] | ColumnElement[datetime],
+) -> ColumnElement[datetime]:
+    """One microsecond after a timestamp.
+
+    In UTC because distributed PostgreSQL accepts only IMMUTABLE functions of a column:
+    `timestamptz + interval` depends on the session's time zone (research/0053).
+    """
+    local = func.timezone(_UTC, timestamp) + text("interval '1 microsecond'")
+    return func.timezone(_UTC, local)
+
+
+class ResourceRecord(DefaultBase):
+    """A row that belongs to a user. Each change sets a new ETag and a later `updated_at`.
+
+    `updated_at` increases strictly, also if the clock is set back or two changes have the same
+    microsecond. A model declares which property a constraint checks with
+    `info={"pointer": "/title"}`.
+    """
+
+    __abstract__ = True
+
+    user_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True, sort_order=-2)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7, sort_order=-1)
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), default=func.now(), sort_order=1
+    )
+    updated_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True),
+        default=func.now(),
+        onupdate=func.greatest(
+            func.now(), after(literal_column("updated_at", DateTime(timezone=True)))
+        ),
+        sort_order=2,
+    )
+    etag: Mapped[UUID] = mapped_column(default=uuid4, onupdate=uuid4, sort_order=3)
+
+    # INSERT and UPDATE return what the database computed, so that no attribute is left to load.
+    __mapper_args__: Any = {"eager_defaults": True}  # noqa: RUF012 - as SQLAlchemy declares it
+
+
+def constraint_pointer(name: str | None) -> str | None:
+    """The JSON Pointer that a model declares for its constraint or unique index of this name."""
+    checks = (
+        check
+        for key in metadata_registry
+        for table in metadata_registry[key].tables.values()
+        for check in chain[Constraint | Index](table.constraints, table.indexes)
+    )
+    return next(
+        (check.info.get("pointer") for check in checks if name and check.name == name), None
+    )

@@ -144,5 +144,5 @@ async def test_a_kind_of_problem_that_the_operation_does_not_have_is_caught(
     problem = {**right.json(), "type": "/problems/not-ready"}
     right.headers.pop("content-length")
     wrong = httpx.Response(404, headers=right.headers, json=problem)
-    with pytest.raises(ContractViolation, match="kind /problems/not-ready"):
+    with pytest.raises(ContractViolation, match="type /problems/not-ready"):
         ContractCheck().check("GET", NONE, wrong)

@@ -27,7 +27,7 @@ from app.db.config import DatabaseConfig
 from app.db.database import Database
 from app.db.migrations import upgrade
 from app.domain.tasks.repository import TaskRepository
-from bench.compare.report import draw, machine
+from bench.compare.report import describe_machine, draw
 from bench.load.generator import percentile
 from bench.scaling.data import Size, fill, sizes
 from bench.scaling.explain import Explainer
@@ -181,7 +181,7 @@ def main() -> int:
     (FOLDER / "growth.json").write_bytes(msgspec.json.format(msgspec.json.encode(all_figures)))
     (FOLDER / "growth.md").write_text(text(all_figures), "utf-8")
     today = datetime.now(UTC).date().isoformat()
-    draw(FOLDER / "scaling.json", chart_data(all_figures, today, machine()))
+    draw(FOLDER / "scaling.json", chart_data(all_figures, today, describe_machine()))
     print(text(all_figures))
     faults = list(missed(all_figures))
     print(*faults, f"{len(faults)} operations are not flat", sep="\n")

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from app.db.migrations import upgrade
 from app.settings import Settings
-from bench.compare.data import processor_seconds
+from bench.compare.data import cpu_seconds
 from bench.load.generator import LoadGenerator
 from bench.load.workload import FILL, mix
 from tests.support.long_task import progress, run
@@ -80,7 +80,7 @@ def measure(url: str, behind: str, processes: int) -> Figures:
 
 
 def _processor(services: list[Service]) -> float:
-    return sum(processor_seconds(service.pid) for service in services)
+    return sum(cpu_seconds(service.pid) for service in services)
 
 
 def _opened(pid: int, port: int) -> int:

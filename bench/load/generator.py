@@ -32,7 +32,7 @@ class LoadResult:
     rate: float = 0.0
     """Requested rate in requests per second; 0 in a closed loop."""
     duration: float = 0.0
-    """Time until the last request was sent (open loop) or answered (closed loop)."""
+    """Time until the last request was sent (open loop) or its response arrived (closed loop)."""
     accepted: list[float] = field(default_factory=list)
     """Latencies of 2xx and 3xx responses."""
     rejected: list[float] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """`task bench:scaling`: measure each operation in tables of 10,000 to 10,000,000 tasks.
 
-Each table is load_time with COPY into a new server. The repository runs one call after the other on
+Each table is loaded with COPY into a new server. The repository runs one call after the other on
 the service's pool. Times are those of the whole call, without HTTP. The server has a quarter of
 the machine's memory as shared buffers, as PostgreSQL's documentation recommends. The tasks of each
 user are read once before the measurement, so that they are cached as in a running service.

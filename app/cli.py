@@ -192,9 +192,12 @@ def _check_schema(settings: Settings) -> bool:
     try:
         revision = migrations.get_revision(settings.database_config())
     except migrations.MigrationError as error:
-        _print(f"database   given. {error}", sys.stdout)
+        _print(f"database   DATABASE_URL. {error}", sys.stdout)
         return False
-    _print(f"database   given, schema revision {revision}, needed {SCHEMA_REVISION}", sys.stdout)
+    _print(
+        f"database   DATABASE_URL, schema revision {revision}, required {SCHEMA_REVISION}",
+        sys.stdout,
+    )
     return is_schema_compatible(revision)
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL
 
 from app.db.config import MAX_PORT, DatabaseConfig, DatabaseUrlError, is_resolvable
 from app.http.origins import OriginsError, parse_origins
+from app.http.validation import describe_mismatch
 from app.logging import LogFormat, LogLevel
 
 ALL_ADDRESSES = "*"  # of IPv4 and IPv6
@@ -83,7 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         SettingsError with all invalid variables.
         """
         values: dict[str, Any] = {}
-        faults: list[str] = []
+        errors: list[str] = []
         for field in fields(cls):
             name = field.name.upper()
             raw = environ.get(name, "")
@@ -92,12 +93,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if raw:
                 try:
                     values[field.name] = _convert(raw, field.type)
-                except (msgspec.ValidationError, OriginsError) as fault:
-                    faults.append(f"{name}: {fault}")
+                except msgspec.ValidationError:
+                    errors.append(f"{name}: {describe_mismatch(field.type, raw)}")
+                except OriginsError as error:
+                    errors.append(f"{name}: {error}")
         settings = cls(**values)
-        faults.extend(_cross_field_errors(settings, environ))
-        if faults:
-            raise SettingsError("\n".join(faults))
+        errors.extend(_cross_field_errors(settings, environ))
+        if errors:
+            raise SettingsError("\n".join(errors))
         return settings
 
     def database_config(self) -> DatabaseConfig:
@@ -126,9 +129,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def _convert(raw: str, type_: Any) -> Any:  # noqa: ANN401 - a field's type may be any
     if get_origin(type_) is tuple:
         return parse_origins(raw)
-    if type_ in {LogLevel, LogFormat} and raw not in list(type_):
-        # msgspec's own message would repeat the value.
-        raise msgspec.ValidationError(f"must be one of {', '.join(type_)}")
     return msgspec.convert(raw, type_, strict=False, dec_hook=_decode)
 
 
@@ -142,18 +142,18 @@ def _cross_field_errors(settings: Settings, environ: Mapping[str, str]) -> list[
     """Return the errors that a field's type cannot express."""
     if settings.database_url is None:
         # `serve` would use the embedded database, and `migrate` another one.
-        about_one = ("database_direct_url", "database_transaction_pooling")
-        given = [name for name in about_one if getattr(settings, name)]
-        faults = [f"{name.upper()}: is of no use without DATABASE_URL" for name in given]
+        dependent = ("database_direct_url", "database_transaction_pooling")
+        names = [name for name in dependent if getattr(settings, name)]
+        errors = [f"{name.upper()}: requires DATABASE_URL" for name in names]
     else:
-        faults = list(_url_errors(settings, environ))
+        errors = list(_url_errors(settings, environ))
     for name in ("host", "metrics_host"):
         if not is_resolvable(getattr(settings, name)):
-            faults.append(f"{name.upper()}: is neither a host name nor an address")
+            errors.append(f"{name.upper()}: must be a host name or an IP address")
     secret = settings.cursor_secret
     if secret is not None and len(secret.get_secret_value()) < 32:  # noqa: PLR2004 - 128 bits in hex
-        faults.append("CURSOR_SECRET: must have at least 32 characters")
-    return faults
+        errors.append("CURSOR_SECRET: must have at least 32 characters")
+    return errors
 
 
 def _url_errors(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
@@ -164,8 +164,8 @@ def _url_errors(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
                 connection = DatabaseConfig.from_url(
                     url.get_secret_value(), ca_file=settings.database_ca_file
                 )
-            except DatabaseUrlError as fault:
-                yield f"{name.upper()}: {fault}"
+            except DatabaseUrlError as error:
+                yield f"{name.upper()}: {error}"
             else:
                 yield from _default_url_errors(name, connection.url, environ)
 
@@ -173,10 +173,10 @@ def _url_errors(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
 def _default_url_errors(name: str, url: URL, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the errors in the driver's defaults for absent parts of a URL (as in libpq)."""
     if not (url.username or environ.get("PGUSER") or _has_user_name()):
-        yield f"{name.upper()}: names no user, and user ID {os.getuid()} has no name"
+        yield f"{name.upper()}: must name a user, because user ID {os.getuid()} has no name"
     port = environ.get("PGPORT")
     if port and url.port is None and not (port.isdecimal() and 0 < int(port) <= MAX_PORT):
-        yield f"PGPORT: is not a port from 1 to {MAX_PORT}, and {name.upper()} has none"
+        yield f"PGPORT: must be a port from 1 to {MAX_PORT}, because {name.upper()} has none"
 
 
 def _has_user_name() -> bool:

@@ -134,13 +134,13 @@ def _parse_url(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError):
         # The message of either may hold the whole text.
-        msg = "is not a URL such as postgresql://user:password@host/database"
+        msg = "must be a URL such as postgresql://user:password@host/database"
         raise DatabaseUrlError(msg) from None
     if url.drivername not in SCHEMES:
         msg = f"has the scheme {url.drivername}; it must be postgresql"
         raise DatabaseUrlError(msg)
     if not url.database:
-        msg = "names no database"
+        msg = "must name a database"
         raise DatabaseUrlError(msg)
     return url
 
@@ -156,7 +156,7 @@ def _parse_port(port: str | int | None) -> int | None:
     if port is None:
         return None
     if not str(port).isdecimal() or not 0 < int(port) <= MAX_PORT:
-        msg = f"has a port that is not 1 to {MAX_PORT}"
+        msg = f"has a port outside 1 to {MAX_PORT}"
         raise DatabaseUrlError(msg)
     return int(port)
 
@@ -186,13 +186,13 @@ def is_resolvable(host: str) -> bool:
 def _check_host(host: str) -> None:
     if "@" in host:
         # Otherwise the rest of the password would be taken for the host, and shown.
-        msg = "has an @ before its host that must be written %40"
+        msg = "has an unescaped @ before the host; write it as %40"
         raise DatabaseUrlError(msg)
     if "," in host:
-        msg = "names more than one host"
+        msg = "must name only one host"
         raise DatabaseUrlError(msg)
     if not host.startswith("/") and ("%" in host or not is_resolvable(host)):
-        msg = "has a host that cannot be a name or an address"
+        msg = "has a host that is neither a name nor an IP address"
         raise DatabaseUrlError(msg)
 
 

@@ -212,9 +212,9 @@ def translate_error(error: BaseException) -> Exception:
         return DatabaseUnavailable()
     if cause in CONSTRAINT_POINTERS:
         faults = [
-            FieldError(pointer=CONSTRAINT_POINTERS[cause], detail="is refused by the database")
+            FieldError(pointer=CONSTRAINT_POINTERS[cause], detail="violates a database constraint")
         ]
-        return InvalidBody("The body has one fault.", errors=faults)
+        return InvalidBody(errors=faults)
     return DatabaseError(f"SQLSTATE {code}, constraint {cause}")
 
 

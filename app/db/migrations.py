@@ -58,7 +58,7 @@ def upgrade(config: DatabaseConfig) -> None:
 
     if config.direct_config().transaction_pooling:
         # The lock by which processes take turns belongs to a session, which it does not keep.
-        msg = "A pooler cannot be migrated through. Set DATABASE_DIRECT_URL to what is behind it."
+        msg = "Migrations need a direct connection. Set DATABASE_DIRECT_URL to the database itself."
         raise MigrationError(msg)
     alembic_config = Config(toml_file=ALEMBIC_CONFIG)
     alembic_config.attributes["database_config"] = config
@@ -68,7 +68,8 @@ def upgrade(config: DatabaseConfig) -> None:
         if error.statement is None:
             msg = f"The database cannot be reached: {describe_error(error.driver_exception)}"
         else:
-            msg = f"The migration failed and was undone: {error.driver_exception}{_remedy(error)}"
+            cause = f"{error.driver_exception}{_remedy(error)}"
+            msg = f"The migration failed and was rolled back: {cause}"
         raise MigrationError(msg) from None
     except (TimeoutError, OSError, pg.PostgresError, pg.InterfaceError) as error:
         msg = f"The database cannot be reached: {describe_error(error)}"

@@ -1,4 +1,4 @@
-"""Request bodies: decoded once, strictly; every fault of a refused one is told."""
+"""Request bodies: decode each strictly, and report every error of an invalid one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import re
 import sys
-from collections.abc import Sequence
 from typing import Any, Generic, Never, TypeVar
 
 import msgspec
@@ -14,7 +13,6 @@ from litestar import Request
 from litestar.exceptions import InternalServerException
 
 from app.http.problems import (
-    MAX_ERRORS,
     FieldError,
     InvalidBody,
     MalformedBody,
@@ -24,7 +22,7 @@ from app.http.problems import (
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 MAX_DEPTH = 100
-TOO_DEEP = "The body nests more than 100 arrays and objects into each other."
+TOO_DEEP = f"The request body is nested more than {MAX_DEPTH} levels deep."
 _CHARSET = re.compile(r'(charset=(utf-8|"utf-8"))?', re.IGNORECASE)
 _CONTAINERS = (dict, list)
 
@@ -33,7 +31,7 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
 class JSONBody(Generic[StructT]):
-    """The body of one operation; its struct has the name of its component schema."""
+    """The request body of one operation. Its struct has the name of its component schema."""
 
     def __init__(self, struct: type[StructT], *media_types: str) -> None:
         """Take the struct and the media types that a client may declare."""
@@ -52,22 +50,22 @@ class JSONBody(Generic[StructT]):
         try:
             raw = await request.body()
         except InternalServerException:
-            # The framework's word for a client that went away before its body had ended.
-            msg = "The body was cut short."
+            # Litestar raises this if the client disconnects before the end of its body.
+            msg = "The request body ended unexpectedly."
             raise MalformedBody(msg) from None
         try:
             decoded = self._decoder.decode(raw)
         except msgspec.ValidationError:
             return self._raise_validation_errors(request, raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as fault:
-            raise _malformed(fault) from None
-        # A name can stand twice only where its quoted form does, or where an escape hides it.
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _malformed(error) from None
+        # A duplicate name appears twice in quotes, unless an escape sequence hides it.
         if b"\\u" in raw or any(raw.count(name) > 1 for name in self._names):
             _parse_strict_json(raw)
         return decoded
 
     def _check_media_type(self, request: Request[Any, Any, Any]) -> None:
-        # Sent twice, the two may differ, and what stands behind us may heed the other one.
+        # Two headers may differ, and another server may use the other one.
         types = request.headers.getall("content-type", [])
         if len(types) != 1:
             self._unsupported_media_type("Content-Type", "must be sent once")
@@ -76,36 +74,31 @@ class JSONBody(Generic[StructT]):
             self._unsupported_media_type("Content-Type", f"must be {' or '.join(self.media_types)}")
         if not _CHARSET.fullmatch(parameters.strip(" \t")):
             self._unsupported_media_type(
-                "Content-Type", "may have the parameter charset=utf-8 alone"
+                "Content-Type", "only the parameter charset=utf-8 is allowed"
             )
         codings = request.headers.getall("content-encoding", [])
         if any(coding.strip().lower() != "identity" for coding in codings):
-            self._unsupported_media_type(
-                "Content-Encoding", "must be absent: bodies have no content coding"
-            )
+            self._unsupported_media_type("Content-Encoding", "content encodings are not supported")
 
     def _unsupported_media_type(self, header: str, detail: str) -> None:
-        raise UnsupportedMediaType(
-            f"Send the body as {self.media_types[0]}.",
-            errors=[FieldError(parameter=header, detail=detail)],
-        )
+        raise UnsupportedMediaType(errors=[FieldError(parameter=header, detail=detail)])
 
     def _raise_validation_errors(self, request: Request[Any, Any, Any], raw: bytes) -> StructT:
-        """Ask the contract's own schema what is wrong with a body that did not fit its struct."""
+        """Validate a body that does not fit its struct against the contract's schema."""
         value = _parse_strict_json(raw)
         document = request.app.state.core.openapi
-        faults: list[FieldError] = document.validate(self.struct.__name__, value)
-        if faults:
-            raise InvalidBody(f"The body has {_count(faults)}.", errors=faults)
+        errors: list[FieldError] = document.validate(self.struct.__name__, value)
+        if errors:
+            raise InvalidBody(errors=errors)
         # JSON Schema counts 1.0 as an integer, msgspec's strict mode does not.
         return msgspec.convert(value, self.struct)
 
 
 def _parse_strict_json(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """Read a body as JSON alone, whatever its schema; integral numbers become integers.
+    """Parse a body as JSON without a schema. Integral numbers become integers.
 
-    Raises MalformedBody, also where an object has a name twice, of which msgspec keeps the last
-    without a word (RFC 8259, section 4), and where values nest deeper than the contract allows.
+    Raises MalformedBody for invalid JSON, for duplicate property names (RFC 8259, section 4), of
+    which msgspec silently keeps the last, and for bodies that are nested too deeply.
     """
     try:
         value = json.loads(
@@ -117,30 +110,31 @@ def _parse_strict_json(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
         )
         if _exceeds_max_depth(value):
             raise MalformedBody(TOO_DEEP)
-        msgspec.json.encode(value)  # lone surrogates, which json lets pass
+        msgspec.json.encode(value)  # rejects lone surrogates, which json accepts
     except RecursionError:
         raise MalformedBody(TOO_DEEP) from None
-    except ValueError as fault:
-        raise _malformed(fault) from None
+    except ValueError as error:
+        raise _malformed(error) from None
     return value
 
 
-def _malformed(fault: Exception) -> MalformedBody:
-    if isinstance(fault, UnicodeError):
-        return MalformedBody("The body is not UTF-8, or escapes half of a surrogate pair.")
-    return MalformedBody(f"The body is not JSON: {fault}.")
+def _malformed(error: Exception) -> MalformedBody:
+    if isinstance(error, UnicodeError):
+        return MalformedBody("The request body is not UTF-8, or escapes half of a surrogate pair.")
+    cause = str(error).removeprefix("JSON is malformed: ")
+    return MalformedBody(f"The request body is not valid JSON: {cause}.")
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        msg = "The body repeats a member name."
+    properties = dict(pairs)
+    if len(properties) < len(pairs):
+        msg = "The request body contains a duplicate property name."
         raise MalformedBody(msg)
-    return members
+    return properties
 
 
 def _exceeds_max_depth(value: Json) -> bool:
-    """Whether a decoded value has more levels of arrays and objects than the contract allows."""
+    """Return whether a decoded value is nested more deeply than the contract allows."""
     level: list[Json] = [value]
     for _ in range(MAX_DEPTH + 1):
         containers = [one for one in level if isinstance(one, _CONTAINERS)]
@@ -154,20 +148,13 @@ def _exceeds_max_depth(value: Json) -> bool:
     return True
 
 
-def _count(faults: Sequence[FieldError]) -> str:
-    if len(faults) > MAX_ERRORS:
-        return f"more than {MAX_ERRORS} faults"
-    return "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-
-
 def _reject_constant(name: str) -> Never:
-    msg = f"{name} is no JSON value"
+    msg = f"{name} is not a JSON value"
     raise ValueError(msg)
 
 
 def _parse_number(text: str) -> float:
-    # Python refuses to read an int of thousands of digits; JSON does not, and no schema wants more
-    # than a float has.
+    # int() rejects thousands of digits, which JSON allows. The range of a float is sufficient.
     value = float(text)
     if math.isinf(value):
         return math.copysign(sys.float_info.max, value)

@@ -59,7 +59,7 @@ def handle_unexpected_exception(
     request: Request[Any, Any, Any], exception: Exception
 ) -> Response[bytes]:
     """Log an unexpected exception and return `500 /problems/internal-error` without details."""
-    log.error("fault", **_ids(request), exc_info=exception)
+    log.error("unhandled exception", **_ids(request), exc_info=exception)
     return handle_problem(request, InternalError())
 
 

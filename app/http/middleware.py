@@ -68,7 +68,7 @@ class HTTPMiddleware:
             await self._handle(context, receive)
         except CancelledError:  # the graceful shutdown timed out
             log.warning(
-                "cut off by the end of the service",
+                "request cancelled by shutdown",
                 request_id=context.request_id,
                 trace_id=context.trace_id,
             )
@@ -76,7 +76,9 @@ class HTTPMiddleware:
                 raise
             await context.send_problem(InternalError())
         except Exception:
-            log.exception("fault", request_id=context.request_id, trace_id=context.trace_id)
+            log.exception(
+                "unhandled exception", request_id=context.request_id, trace_id=context.trace_id
+            )
             if context.status:
                 raise  # the response has started: the server closes the connection
             await context.send_problem(InternalError())

@@ -76,5 +76,7 @@ class CursorCodec:
 
 
 def _invalid_cursor() -> InvalidCursor:
-    detail = "is not a cursor of this service, or belongs to another query"
-    return InvalidCursor(errors=[FieldError(parameter="cursor", detail=detail)])
+    detail = "invalid, or belongs to a different query"
+    return InvalidCursor(
+        InvalidCursor.detail, errors=[FieldError(parameter="cursor", detail=detail)]
+    )

@@ -1,7 +1,7 @@
-"""The kinds of problem, and the one shape in which each reaches a client (RFC 9457).
+"""Problem types (RFC 9457), each an exception class.
 
-A kind is a class: its name in kebab case is its `type`. The contract's table under "Errors"
-and this module hold the same kinds; a test compares them.
+The class name in kebab case is the `type`. The table in the contract's tag `errors` lists the same
+types; a test compares them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
 
 
 class FieldError(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault of a request: component `Fault` of the contract."""
+    """One error of a request: component `FieldError` of the contract."""
 
     pointer: Pointer | None = None
     parameter: Name | None = None
@@ -49,7 +49,7 @@ class FieldError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every error: component `Problem` of the contract."""
+    """The body of every error response: component `Problem` of the contract."""
 
     type: Type
     title: Title
@@ -61,7 +61,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProblemError(Exception):
-    """A request that is answered with an error."""
+    """An exception that becomes an error response.
+
+    `detail` and `headers` replace those of the problem type for this occurrence. Without `detail`
+    the first of `errors` is named.
+    """
 
     type: str
     status: int
@@ -80,14 +84,15 @@ class ProblemError(Exception):
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """`detail` and `headers` stand in for the kind's own, for this occurrence."""
-        self.detail_text = type(self).detail if detail is None else detail
+        if detail is None:
+            detail = _summarize(errors) if errors else type(self).detail
+        self.detail_text = detail
         self.errors = errors[:MAX_ERRORS]
         self.headers = self.headers_type().to_dict() if headers is None else headers
         super().__init__(self.detail_text)
 
     def to_problem(self, request_id: str, trace_id: str | None = None) -> Problem:
-        """The body that the request with this id gets, which need not be part of a trace."""
+        """Build the response body for the request with this ID."""
         return Problem(
             type=self.type,
             title=self.title,
@@ -99,140 +104,154 @@ class ProblemError(Exception):
         )
 
 
+def _summarize(errors: Sequence[FieldError]) -> str:
+    """Name the first error and count the others, of which a problem may list only some."""
+    first, *others = errors
+    text = f"{first.parameter or first.pointer or 'request body'}: {first.detail}"
+    if others:
+        at_least = "at least " if len(errors) >= MAX_ERRORS else ""
+        plural = "s" if len(others) > 1 else ""
+        text += f" (and {at_least}{len(others)} more error{plural})"
+    return text[:MAX_DETAIL_LENGTH]
+
+
 class MalformedRequest(ProblemError):
-    """What arrived is not HTTP."""
+    """The bytes received are not an HTTP request."""
 
     status = HTTPStatus.BAD_REQUEST
-    title = "The request is not HTTP"
-    detail = "The request cannot be read as HTTP/1.1."
+    title = "Malformed request"
+    detail = "The request could not be parsed as HTTP/1.1."
 
 
 class InvalidParameter(ProblemError):
-    """Parameters or header fields are malformed, unknown or repeated."""
+    """Parameters or headers are malformed, unknown or repeated."""
 
     status = HTTPStatus.BAD_REQUEST
-    title = "A parameter is not valid"
-    detail = "A parameter or header field is not valid."
+    title = "Invalid parameter"
+    detail = "One or more parameters or headers are invalid; see `errors`."
 
 
 class InvalidCursor(ProblemError):
-    """The cursor was not given out for this query."""
+    """The cursor was not issued for this query."""
 
     status = HTTPStatus.BAD_REQUEST
-    title = "The cursor is not valid here"
-    detail = "Start again without a cursor."
+    title = "Invalid cursor"
+    detail = "The cursor is invalid or belongs to a different query. Restart without `cursor`."
 
 
 class MalformedBody(ProblemError):
-    """The body is not acceptable as JSON, whatever its schema."""
+    """The body is not valid JSON, regardless of its schema."""
 
     status = HTTPStatus.BAD_REQUEST
-    title = "The body is not acceptable JSON"
-    detail = "The body is not JSON in UTF-8."
+    title = "Malformed request body"
+    detail = "The request body is not valid UTF-8 JSON."
 
 
 class PathNotFound(ProblemError):
     """The contract has no such path."""
 
     status = HTTPStatus.NOT_FOUND
-    title = "There is no such path"
-    detail = "No operation has this path."
+    title = "Not found"
+    detail = "No resource exists at this path."
 
 
 class TaskNotFound(ProblemError):
-    """The user in the path has no task with the id in the path."""
+    """The user in the path has no task with the ID in the path."""
 
     status = HTTPStatus.NOT_FOUND
-    title = "There is no such task"
-    detail = "This user has no task with this id."
+    title = "Task not found"
+    detail = "This user has no task with this ID."
 
 
 class MethodNotAllowed(ProblemError):
-    """The path exists, but not with this method. The occurrence brings `Allow`."""
+    """The path exists, but not with this method. Each occurrence sets `Allow`."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
-    title = "The path does not have this method"
-    detail = "The header field Allow lists the methods of this path."
+    title = "Method not allowed"
+    detail = "This method is not supported here; see the `Allow` header."
     headers_type = AllowHeaders
 
 
 class RequestTimeout(ProblemError):
-    """The client began a request and did not go on with it."""
+    """The client sent an incomplete request and paused for too long."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
-    title = "The request did not arrive in time"
-    detail = "The rest of the request did not arrive in time. Nothing was written."
+    title = "Request timeout"
+    detail = "The request was not received completely in time. Nothing was changed."
 
 
 class IdempotencyKeyInUse(ProblemError):
-    """Another request with this `Idempotency-Key` is being served."""
+    """Another request with this `Idempotency-Key` is in progress."""
 
     status = HTTPStatus.CONFLICT
-    title = "The idempotency key is in use"
-    detail = "A request with this Idempotency-Key is being served; this one did nothing."
+    title = "Idempotency key in use"
+    detail = "Another request with this `Idempotency-Key` is in progress. Retry later."
     headers_type = RetryAfterHeaders
 
 
 class PreconditionFailed(ProblemError):
-    """`If-Match` or `If-None-Match` does not hold."""
+    """`If-Match` or `If-None-Match` is not satisfied; `detail` names the header."""
 
     status = HTTPStatus.PRECONDITION_FAILED
-    title = "A precondition does not hold"
+    title = "Precondition failed"
     detail = (
-        "If-Match or If-None-Match does not hold for the task as it is now; nothing was written."
+        "If-Match is not satisfied: the resource has a different ETag or does not exist. "
+        "Nothing was changed."
     )
+    exists = "If-None-Match is not satisfied: the resource already exists. Nothing was changed."
+    contradictory = "If-Match and If-None-Match are never satisfied together. Nothing was changed."
 
 
 class ContentTooLarge(ProblemError):
-    """The body is over the contract's limit."""
+    """The body exceeds the contract's limit."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    title = "The body is too large"
-    detail = "A body has at most 131072 bytes."
+    title = "Content too large"
+    detail = "The request body exceeds 131072 bytes."
 
 
 class UnsupportedMediaType(ProblemError):
     """The body is not declared as JSON."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    title = "The media type is not supported"
+    title = "Unsupported media type"
     detail = "Send the body as application/json."
 
 
 class InvalidBody(ProblemError):
-    """The body is JSON that breaks its schema."""
+    """The body is JSON that does not match its schema."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
-    title = "The body breaks its schema"
-    detail = "The body has faults."
+    title = "Invalid request body"
+    detail = "The request body failed validation; see `errors`."
 
 
 class IdempotencyKeyReused(ProblemError):
-    """The `Idempotency-Key` was sent before, with another body."""
+    """The `Idempotency-Key` was already used with another body."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
-    title = "The idempotency key was used before"
-    detail = "This Idempotency-Key was sent with another body before; nothing was written."
+    title = "Idempotency key reused"
+    detail = "This `Idempotency-Key` was already used with a different request body."
 
 
 class HeaderFieldsTooLarge(ProblemError):
-    """The request line and header fields are over the contract's limit."""
+    """The request line and headers exceed the contract's limit."""
 
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-    title = "The header fields are too large"
-    detail = "The request line and header fields have at most 32768 bytes."
+    title = "Request headers too large"
+    detail = "The request line and headers exceed 32768 bytes."
 
 
 class InternalError(ProblemError):
-    """A fault of ours."""
+    """A bug in the service, or a request cancelled by shutdown."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    title = "The service failed"
-    detail = "The fault was logged under this request's id."
+    title = "Internal server error"
+    detail = "An unexpected error occurred; it was logged with this request ID."
 
 
 class Unimplemented(ProblemError):
-    """The request needs a part of HTTP that the service does not have."""
+    """The request needs a part of HTTP that the service does not implement."""
 
     type = "/problems/not-implemented"
     status = HTTPStatus.NOT_IMPLEMENTED
@@ -241,29 +260,35 @@ class Unimplemented(ProblemError):
 
 
 class Overloaded(ProblemError):
-    """As many requests are being served as may be at once."""
+    """The concurrency limit is reached."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    title = "The service is overloaded"
-    detail = "Too many requests are being served. Nothing was done; try again shortly."
+    title = "Service overloaded"
+    detail = (
+        "Too many concurrent requests. Nothing was changed. "
+        "Retry after the number of seconds in `Retry-After`."
+    )
     headers_type = RetryAfterHeaders
 
 
 class DatabaseUnavailable(ProblemError):
-    """The database cannot be used, is overloaded or did not answer in time."""
+    """The database is unreachable, overloaded, read-only or too slow."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    title = "The database is not available"
-    detail = "Try again shortly. If this was a write, it may or may not have happened."
+    title = "Database unavailable"
+    detail = (
+        "The database is unavailable or did not respond in time. "
+        "If this was a write, it may or may not have been applied."
+    )
     headers_type = RetryAfterHeaders
 
 
 class NotReady(ProblemError):
-    """Readiness alone: requests cannot be served now."""
+    """Readiness only: the service cannot handle requests now."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    title = "The service is not ready"
-    detail = "The database is not available or did not answer within one second."
+    title = "Service not ready"
+    detail = "The database is unavailable or did not respond within 1 second."
     headers_type = RetryAfterHeaders
 
 
@@ -271,16 +296,15 @@ PROBLEM_TYPES: tuple[type[ProblemError], ...] = tuple(ProblemError.__subclasses_
 
 
 class HTTPProblem(ProblemError):
-    """What a component composed into the service refused with an HTTPException of its own.
+    """An HTTPException that a plug-in guard or middleware raised.
 
-    RFC 9457, section 4.2.1: no kind beyond the status code, whose phrase is the title.
+    RFC 9457, section 4.2.1: the type is `about:blank`, and the title is the reason phrase.
     """
 
     type = "about:blank"
     headers_type = AuthenticateHeaders
 
     def __init__(self, exception: HTTPException) -> None:
-        """Take over status, detail and header fields."""
         super().__init__(exception.detail[:MAX_DETAIL_LENGTH], headers=exception.headers or {})
         self.status = exception.status_code
-        self.title = REASON_PHRASES.get(exception.status_code, "Refused")
+        self.title = REASON_PHRASES.get(exception.status_code, "Error")

@@ -1,13 +1,14 @@
-"""The contract, `openapi.yaml`: loaded once, served as it is, and held against the routes."""
+"""The contract, `openapi.yaml`: load it, serve it unchanged, and check the routes against it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property, reduce
 from itertools import chain, islice
+from operator import getitem
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import jsonschema_rs
 import msgspec
@@ -18,6 +19,7 @@ from msgspec import Meta
 
 from app.http.etags import etag_of
 from app.http.problems import MAX_ERRORS, MAX_POINTER_LENGTH, FieldError
+from app.http.validation import describe_keyword
 
 OPENAPI_PATH = Path(__file__).parents[2] / "openapi.yaml"
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
@@ -30,7 +32,7 @@ Operation = tuple[str, str, str]
 
 
 class OpenAPIJson(msgspec.Struct, frozen=True):
-    """The properties of the contract that clients may rely on. It is served as it was written."""
+    """The properties of the contract that clients may rely on. It is served unchanged."""
 
     openapi: Annotated[str, Meta(max_length=16, pattern=r"^3\.1\.[0-9]+\Z")]
 
@@ -43,7 +45,6 @@ class OpenAPIDocument:
     """One version of the contract."""
 
     def __init__(self, source: bytes) -> None:
-        """Take the contract's YAML."""
         self.yaml_bytes = source
         self.document: dict[str, Any] = yaml.load(source, LOADER)  # noqa: S506 - a safe loader
         self.json_bytes = msgspec.json.encode(self.document)
@@ -51,22 +52,22 @@ class OpenAPIDocument:
 
     @classmethod
     def load(cls) -> OpenAPIDocument:
-        """Read the contract beside the package."""
+        """Load the contract of this version."""
         return cls(OPENAPI_PATH.read_bytes())
 
     @cached_property
     def yaml_etag(self) -> str:
-        """The entity tag of the YAML."""
+        """The ETag of the YAML."""
         return etag_of(self.yaml_bytes)
 
     @cached_property
     def json_etag(self) -> str:
-        """The entity tag of the JSON."""
+        """The ETag of the JSON."""
         return etag_of(self.json_bytes)
 
     @cached_property
     def problems(self) -> dict[str, str]:
-        """When each kind of problem occurs, by the last part of its type: the contract's table."""
+        """When each problem type occurs, by the last part of its URI; from the contract's table."""
         return dict(_PROBLEM.findall(self.yaml_bytes.decode()))
 
     def operations(self) -> set[Operation]:
@@ -79,10 +80,10 @@ class OpenAPIDocument:
         }
 
     def check_routes(self, routes: Iterable[BaseRoute]) -> None:
-        """Raise RouteMismatchError unless the routes are the contract's operations, all of them."""
+        """Raise RouteMismatchError unless the routes are exactly the contract's operations."""
         implemented = set(_operations_of(routes))
         differences = [
-            f"{method} {path} ({operation_id}) is in {where} alone"
+            f"{method} {path} ({operation_id}) is only in {where}"
             for where, some in (
                 ("the contract", self.operations() - implemented),
                 ("the code", implemented - self.operations()),
@@ -93,11 +94,11 @@ class OpenAPIDocument:
             raise RouteMismatchError("\n".join(differences))
 
     def check_no_route_conflicts(self, routes: Iterable[BaseRoute]) -> None:
-        """Raise RouteMismatchError where a route beside the contract's stands on a path of it."""
+        """Raise RouteMismatchError if another route has a path of the contract."""
         own = self.operations()
         forms = {_normalize_path(path) for path, _, _ in own}
         shadows = [
-            f"{method} {path} ({operation_id}) stands on a path of the contract"
+            f"{method} {path} ({operation_id}) conflicts with a path of the contract"
             for path, method, operation_id in sorted(set(_operations_of(routes)) - own)
             if _normalize_path(path) in forms
         ]
@@ -105,57 +106,64 @@ class OpenAPIDocument:
             raise RouteMismatchError("\n".join(shadows))
 
     def validate(self, schema: str, value: object) -> list[FieldError]:
-        """The faults that the component schema of this name finds in a decoded JSON value.
+        """Validate a decoded JSON value against the component schema of this name.
 
-        At most one more than a problem lists: a body of 128 KiB can have thousands of them.
+        Returns at most one error more than a problem lists: 128 KiB can have thousands of them.
         """
+        root = {
+            "$ref": f"#/components/schemas/{schema}",
+            "components": self.document["components"],
+        }
         if schema not in self._validators:
             self._validators[schema] = jsonschema_rs.Draft202012Validator(
-                {
-                    "$ref": f"#/components/schemas/{schema}",
-                    "components": self.document["components"],
-                },
-                mask="it",
+                root,
+                mask="value",
                 # Matches in linear time; the default engine may backtrack.
                 pattern_options=jsonschema_rs.RegexOptions(),
             )
         errors = self._validators[schema].iter_errors(value)
-        faults = chain.from_iterable(map(_field_errors, errors))
-        return list(islice(faults, MAX_ERRORS + 1))
+        field_errors = chain.from_iterable(_field_errors(error, root) for error in errors)
+        return list(islice(field_errors, MAX_ERRORS + 1))
 
 
 def _operations_of(routes: Iterable[BaseRoute]) -> Iterator[Operation]:
     for route in routes:
         if isinstance(route, HTTPRoute):
             for handler in route.route_handlers:
-                # The framework adds an OPTIONS handler of its own to each route.
+                # Litestar adds an OPTIONS handler to each route.
                 for method in handler.http_methods - {HttpMethod.OPTIONS}:
                     yield route.path_format, str(method), str(handler.operation_id)
 
 
 def _normalize_path(path: str) -> str:
-    """A path template without the names of its parameters, which routing does not look at."""
+    """Remove the parameter names from a path template. Routing ignores them."""
     return re.sub(r"\{[^}]*\}", "{}", path)
 
 
-def _field_errors(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
-    """One fault for each member at fault, where the library reports the object they belong to."""
+def _field_errors(
+    error: jsonschema_rs.ValidationError, root: Mapping[str, Any]
+) -> Iterator[FieldError]:
+    """Yield one error for each property; the library reports some for their object."""
     kind = error.kind
     if isinstance(kind, jsonschema_rs.ValidationErrorKind.Required):
-        yield FieldError(
-            pointer=_pointer([*error.instance_path, kind.property]), detail="is required"
-        )
-    elif isinstance(kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):
+        pointer = _pointer([*error.instance_path, kind.property])
+        yield FieldError(pointer=pointer, detail="is required")
+        return
+    if isinstance(kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):
         for name in kind.unexpected:
-            yield FieldError(
-                pointer=_pointer([*error.instance_path, name]), detail="is not a known member"
-            )
-    else:
-        yield FieldError(pointer=_pointer(error.instance_path), detail=error.message)
+            pointer = _pointer([*error.instance_path, name])
+            yield FieldError(pointer=pointer, detail="unknown property")
+        return
+    *path, keyword = error.schema_path
+    schema: Any = reduce(getitem, path, cast("Any", root))
+    if keyword == "pattern" and len(str(error.instance)) < schema.get("minLength", 0):
+        return  # reported as too short: one cause, one error
+    detail = describe_keyword(schema, str(keyword))
+    yield FieldError(pointer=_pointer(error.instance_path), detail=detail)
 
 
 def _pointer(path: Iterable[str | int]) -> str:
-    """A JSON Pointer (RFC 6901), cut to the contract's limit."""
+    """Build a JSON Pointer (RFC 6901), truncated to the contract's limit."""
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
     # A tilde at the end would be half of an escape.
     return pointer[:MAX_POINTER_LENGTH].removesuffix("~")

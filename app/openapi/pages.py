@@ -29,31 +29,31 @@ CONTENT_SECURITY_POLICY = (
 )
 PAGE_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 
-REPEAT = "Send the request again after the seconds in `Retry-After`."
-READ_FIRST = "A write may or may not have been applied: read before you send it again."
-# What to do about each kind of problem; the contract says when it occurs.
+RETRY = "Retry after the number of seconds in `Retry-After`."
+READ_FIRST = "A write may or may not have been applied. Read the resource before you retry."
+# What to do about each problem type; the contract describes when it occurs.
 ADVICE = {
-    "malformed-request": "Correct the client or the proxy: it does not send valid HTTP/1.1.",
-    "invalid-parameter": "Correct each parameter and header field that `errors` names.",
-    "invalid-cursor": "Start the list again without `cursor`.",
-    "malformed-body": "Send the whole body as JSON in UTF-8, with each property once.",
-    "path-not-found": "Compare the path with the contract. Letter case and slashes count.",
-    "task-not-found": "Check the user and the id. The task may have been deleted.",
-    "method-not-allowed": "Use one of the methods in the header field `Allow`.",
-    "request-timeout": "Send the request again, without a pause within it.",
-    "idempotency-key-in-use": REPEAT,
-    "precondition-failed": "Read the task, decide whether the change still applies, and send it "
-    "with the new `etag`.",
+    "malformed-request": "Fix the client or the proxy: it does not send valid HTTP/1.1.",
+    "invalid-parameter": "Fix each parameter and header that `errors` lists.",
+    "invalid-cursor": "Start again at the first page, without `cursor`.",
+    "malformed-body": "Send a complete body of UTF-8 JSON without duplicate property names.",
+    "path-not-found": "Compare the path with the contract. Letter case and slashes matter.",
+    "task-not-found": "Check the user ID and the task ID. The task may have been deleted.",
+    "method-not-allowed": "Use one of the methods in the `Allow` header.",
+    "request-timeout": "Retry, and send the complete request without a pause.",
+    "idempotency-key-in-use": RETRY,
+    "precondition-failed": "Read the resource, decide whether the change still applies, and retry "
+    "with the new ETag. With `If-None-Match`, the resource already exists.",
     "content-too-large": "Send a smaller body.",
     "unsupported-media-type": "Send `Content-Type: application/json` and no `Content-Encoding`.",
-    "invalid-body": "Correct each property that `errors` names.",
-    "idempotency-key-reused": "Use a new `Idempotency-Key` for each new task.",
-    "header-fields-too-large": "Send fewer or shorter header fields, or a shorter query.",
-    "internal-error": f"Report it with the request's id, `instance`. {READ_FIRST}",
-    "not-implemented": "Send the body with `Content-Length` or in the transfer coding chunked.",
-    "overloaded": REPEAT,
-    "database-unavailable": f"{REPEAT} {READ_FIRST}",
-    "not-ready": "Send requests to another replica until this one is ready.",
+    "invalid-body": "Fix each property that `errors` lists.",
+    "idempotency-key-reused": "Use a new `Idempotency-Key` for each new resource.",
+    "header-fields-too-large": "Send fewer or shorter headers, or a shorter query.",
+    "internal-error": f"Report it with the request ID in `instance`. {READ_FIRST}",
+    "not-implemented": "Send the body with `Content-Length` or `Transfer-Encoding: chunked`.",
+    "overloaded": RETRY,
+    "database-unavailable": f"{RETRY} {READ_FIRST}",
+    "not-ready": "Use another replica until this one is ready.",
 }
 PROBLEMS = {kind.type.rpartition("/")[2]: kind for kind in PROBLEM_TYPES}
 PROBLEM_PAGE = """<!doctype html>

@@ -137,7 +137,7 @@ class HTTPProtocol(asyncio.Protocol):
             if self.parser.in_headers:
                 self._send_problem_and_close(MalformedRequest())
             elif self.receiving is not None:
-                self._send_problem_and_close(MalformedBody("The body was cut short."))
+                self._send_problem_and_close(MalformedBody("The request body ended unexpectedly."))
             else:
                 self.stop_reading()
         return bool(self.queue)

@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
             try:
                 self.admission.check_timeouts(now)
             except Exception:  # noqa: BLE001 - an error here would stop the server
-                log.exception("fault", during="the check of connections")
+                log.exception("unhandled exception", during="connection timeout check")
         return should_exit
 
     @contextmanager

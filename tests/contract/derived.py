@@ -51,15 +51,15 @@ OUTSIDE = (
 LIMITS = {
     "bytes of a body": asgi.MAX_BODY_BYTES,
     "bytes of a page of tasks": lists.MAX_PAGE_BYTES,
-    "arrays and objects nested into each other in a body": body.MAX_DEPTH,
+    "nesting levels of arrays and objects in a body": body.MAX_DEPTH,
     "bytes of a chunk size with its extensions, and of the trailer fields": (
         parser.MAX_FRAMING_BYTES
     ),
     "bytes of all chunk sizes, extensions and trailer fields of a body": (
         parser.MAX_TOTAL_FRAMING_BYTES
     ),
-    "bytes of the request line and the header fields": parser.MAX_HEADER_BYTES,
-    "faults listed in a problem": problems.MAX_ERRORS,
+    "bytes of the request line and headers": parser.MAX_HEADER_BYTES,
+    "errors listed in a problem": problems.MAX_ERRORS,
     "concurrent requests of a process": settings.Settings().max_concurrent_requests,
     "concurrent requests of a process while requests queue": admission.queued_limit(
         settings.Settings().max_concurrent_requests
@@ -67,18 +67,18 @@ LIMITS = {
     "concurrent requests of a process under sustained overload": admission.saturated_limit(
         settings.Settings().max_concurrent_requests
     ),
-    "bytes of responses that clients have not read, of a process": admission.MAX_UNSENT_BYTES,
-    "bytes of incomplete bodies, of a process": admission.MAX_INCOMPLETE_BYTES,
-    "requests sent ahead on a connection": protocol.MAX_PIPELINED_REQUESTS,
-    "seconds for the request line and the header fields": protocol.HEADER_TIMEOUT,
-    "seconds for a body": protocol.BODY_TIMEOUT,
-    "seconds until a client has read what it was sent": protocol.WRITE_TIMEOUT,
+    "bytes of unread responses of a process": admission.MAX_UNSENT_BYTES,
+    "bytes of incomplete bodies of a process": admission.MAX_INCOMPLETE_BYTES,
+    "pipelined requests on a connection": protocol.MAX_PIPELINED_REQUESTS,
+    "seconds to receive the request line and headers": protocol.HEADER_TIMEOUT,
+    "seconds to receive a body": protocol.BODY_TIMEOUT,
+    "seconds for a client to read a response": protocol.WRITE_TIMEOUT,
     "seconds between two requests on a connection": settings.Settings().keep_alive_timeout,
-    "seconds for requests in progress when the service ends": cli.GRACEFUL_SHUTDOWN_TIMEOUT,
-    "seconds at the database for a request": settings.Settings().database_timeout,
-    "seconds at the database for readiness": controller.READINESS_TIMEOUT,
-    "seconds that a browser may keep the answer to a preflight": int(cors.MAX_AGE),
-    "hours that an idempotency key is kept": idempotency.TTL_HOURS,
+    "seconds for requests in progress at shutdown": cli.GRACEFUL_SHUTDOWN_TIMEOUT,
+    "seconds of database time for a request": settings.Settings().database_timeout,
+    "seconds of database time for readiness": controller.READINESS_TIMEOUT,
+    "seconds that a browser may cache a preflight response": int(cors.MAX_AGE),
+    "hours that an idempotency key is stored": idempotency.TTL_HOURS,
 }
 
 

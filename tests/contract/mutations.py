@@ -139,7 +139,7 @@ CHANGES: list[tuple[Change, str | None]] = [
 # The tables of two tags: the place, the old and the new text.
 ROWS = [
     (LIMITS, "| bytes of a body | 131072 |", "| bytes of a body | 65536 |"),
-    (LIMITS, "| faults listed in a problem | 100 |", ""),
+    (LIMITS, "| errors listed in a problem | 100 |", ""),
     (ERRORS, "| `/problems/task-not-found` | 404 |", "| `/problems/task-not-found` | 410 |"),
     (ERRORS, "| `/problems/not-ready` | 503 |", "| `/problems/unready` | 503 |"),
 ]
@@ -344,8 +344,8 @@ EDITS = [
     ),
     (
         "app/http/problems.py",
-        '    title = "There is no such task"',
-        '    type = "/problems/no-such-task"\n    title = "There is no such task"',
+        '    title = "Task not found"',
+        '    type = "/problems/no-such-task"\n    title = "Task not found"',
         f"{RESPONSES}/TaskNotFound/content/application~1problem+json/examples",
     ),
     (

@@ -25,6 +25,16 @@ COMMON_HEADERS = {
 }
 UNDECLARED_METHODS = {"HEAD", "OPTIONS"}
 NO_BODY = {204, 304}
+# Parts of regular expressions, Python's types, and msgspec's own messages.
+INTERNALS = re.compile(
+    r"\\[dswxZ]|\[\^|\]\*|\]\+|\(\?|\bregex\b|\bExpected\b"
+    r"|\b(str|int|float|bool|dict|list|NoneType)\b"
+)
+NAMES_FIRST_ERROR = {
+    "/problems/invalid-parameter",
+    "/problems/invalid-body",
+    "/problems/unsupported-media-type",
+}
 
 
 class ContractViolation(AssertionError):
@@ -88,7 +98,7 @@ class ContractCheck:
             node = target
         return node
 
-    def faults(self, schema: dict[str, Any], value: Any) -> list[str]:
+    def validate(self, schema: dict[str, Any], value: Any) -> list[str]:
         """Validate a value, including its formats, and return the error messages."""
         validator = jsonschema_rs.Draft202012Validator(
             {**schema, "components": self.document["components"]}, validate_formats=True
@@ -132,7 +142,7 @@ class ContractCheck:
                 continue
             schema = self.resolve(header.get("schema", {}))
             parsed = int(value) if schema.get("type") == "integer" else value
-            errors = self.faults(schema, parsed)
+            errors = self.validate(schema, parsed)
             self._require(not errors, f"{name}: {errors}")
         known = {name.lower() for name in declared} | COMMON_HEADERS
         undeclared = {
@@ -157,7 +167,7 @@ class ContractCheck:
             value = json.loads(response.content)
         else:
             value = yaml.load(response.content, LOADER)  # noqa: S506 - LOADER is a safe loader
-        errors = self.faults(contents[media_type]["schema"], value)
+        errors = self.validate(contents[media_type]["schema"], value)
         self._require(not errors, f"body: {errors}")
         if media_type == "application/problem+json":
             problem_types = self._problem_types(spec) | self.common_problem_types
@@ -175,9 +185,37 @@ class ContractCheck:
     def _check_problem(self, problem: dict[str, Any], response: httpx.Response) -> None:
         self._require(problem["status"] == response.status_code, "status in body and line differ")
         self._require(problem["instance"] == response.headers["x-request-id"], "instance")
-        for error in problem["errors"]:
-            has_one_location = (error["pointer"] is None) != (error["parameter"] is None)
-            self._require(has_one_location, "an error must have either a pointer or a parameter")
+        for fault in problem["errors"]:
+            one = (fault["pointer"] is None) != (fault["parameter"] is None)
+            self._require(one, "an error must have either a pointer or a parameter")
+        if problem["type"] != "about:blank":
+            self.check_texts(problem)
+
+    def check_texts(self, problem: dict[str, Any]) -> None:
+        """Check that messages are plain, that one cause is one error, and what `detail` names."""
+        errors = problem["errors"]
+        for text in [error["detail"] for error in errors] or [problem["detail"]]:
+            self._require(not INTERNALS.search(text), f"internals in the message {text!r}")
+        located = [error["parameter"] or error["pointer"] for error in errors]
+        empty = [
+            location
+            for location, error in zip(located, errors, strict=True)
+            if error["detail"] == "must not be empty"
+        ]
+        self._require(
+            all(located.count(location) == 1 for location in empty), "one cause has two errors"
+        )
+        if errors and problem["type"] in NAMES_FIRST_ERROR:
+            first = f"{located[0] or 'request body'}: {errors[0]['detail']}"
+            self._require(
+                problem["detail"].startswith(first[:1024]),
+                f"detail does not name the first error, {first!r}",
+            )
+        if problem["type"] == "/problems/precondition-failed":
+            self._require(
+                problem["detail"].startswith(("If-Match ", "If-None-Match ")),
+                "detail does not name the header",
+            )
 
     def _require(self, condition: object, message: str) -> None:
         if not condition:

@@ -50,22 +50,22 @@ def blocks(text: str) -> Iterator[Block]:
 
 def block(path: Path, mark: str) -> str:
     """Return the code of the only block with this mark."""
-    [found] = [each.code for each in blocks(path.read_text("utf-8")) if each.mark == mark]
-    return found
+    [code] = [each.code for each in blocks(path.read_text("utf-8")) if each.mark == mark]
+    return code
 
 
 def anchors(text: str) -> set[str]:
     """Return the anchors that GitHub gives to the headings of a document."""
     tokens = _MARKDOWN.parse(text)
     seen = Counter[str]()
-    found: set[str] = set()
+    result: set[str] = set()
     for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
-            shown = "".join(child.content for child in inline.children or [])
-            slug = re.sub(r"[^\w\- ]", "", shown.strip().lower()).replace(" ", "-")
-            found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+            heading = "".join(child.content for child in inline.children or [])
+            slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+            result.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
             seen[slug] += 1
-    return found
+    return result
 
 
 def links(text: str) -> set[str]:

@@ -118,7 +118,10 @@ def test_help_describes_the_program(
 ) -> None:
     with pytest.raises(SystemExit):
         call_main(monkeypatch, "--help")
-    assert "\nThe command line: `serve`, `migrate`, `doctor`.\n" in capsys.readouterr().out
+    assert (
+        "\nCommand line of the Tasks API: `serve`, `migrate` and `doctor`.\n"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.requirement("FR-037", "FR-038")
@@ -469,7 +472,9 @@ def test_doctor_prints_the_revision_of_a_configured_database(
 ) -> None:
     monkeypatch.setattr(migrations, "get_revision", lambda config: config.url.port and revision)
     lines, exit_status = run_doctor(SETTINGS, capsys)
-    assert lines[3:] == [f"database   given, schema revision {revision}, needed {SCHEMA_REVISION}"]
+    assert lines[3:] == [
+        f"database   DATABASE_URL, schema revision {revision}, required {SCHEMA_REVISION}"
+    ]
     assert exit_status == status
 
 
@@ -482,7 +487,7 @@ def test_doctor_prints_why_a_configured_database_is_unreachable(
 
     monkeypatch.setattr(migrations, "get_revision", fail)
     lines, exit_status = run_doctor(SETTINGS, capsys)
-    assert lines[3:] == ["database   given. The database cannot be reached: closed"]
+    assert lines[3:] == ["database   DATABASE_URL. The database cannot be reached: closed"]
     assert exit_status == 1
 
 

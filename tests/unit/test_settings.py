@@ -112,7 +112,7 @@ def test_variable_is_converted(name: str, raw: str, value: Any) -> None:
 def test_dependent_database_setting_requires_database_url(name: str, raw: str, value: Any) -> None:
     settings = Settings.from_env({name: raw, "DATABASE_URL": GOOD_URL})
     assert getattr(settings, name.lower()) == value
-    assert errors_of({name: raw}) == [f"{name}: is of no use without DATABASE_URL"]
+    assert errors_of({name: raw}) == [f"{name}: requires DATABASE_URL"]
 
 
 @pytest.mark.parametrize(
@@ -191,11 +191,11 @@ def test_invalid_variable_is_named(name: str, raw: str) -> None:
 @pytest.mark.parametrize(
     ("name", "raw", "line"),
     [
-        ("LOG_LEVEL", "loud", "LOG_LEVEL: must be one of debug, info, warning, error"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL: must be one of debug, error, info, warning"),
         ("LOG_FORMAT", "xml", "LOG_FORMAT: must be one of auto, json, text"),
         ("CURSOR_SECRET", "short", "CURSOR_SECRET: must have at least 32 characters"),
-        ("DATABASE_URL", "postgresql://h", "DATABASE_URL: names no database"),
-        ("DATABASE_POOL_SIZE", "0", "DATABASE_POOL_SIZE: Expected `int` >= 1"),
+        ("DATABASE_URL", "postgresql://h", "DATABASE_URL: must name a database"),
+        ("DATABASE_POOL_SIZE", "0", "DATABASE_POOL_SIZE: must be an integer from 1 to 1000"),
     ],
 )
 def test_error_message(name: str, raw: str, line: str) -> None:
@@ -341,7 +341,9 @@ def test_url_without_user_needs_a_user_id_with_a_name(
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", raise_error)
     environ = {"DATABASE_URL": LOCAL_URL, name: "postgresql://db.example.org/tasks"}
-    assert errors_of(environ) == [f"{name}: names no user, and user ID {os.getuid()} has no name"]
+    assert errors_of(environ) == [
+        f"{name}: must name a user, because user ID {os.getuid()} has no name"
+    ]
     Settings.from_env({**environ, "PGUSER": "tasks"})
     monkeypatch.setenv("USER", "tasks")
     Settings.from_env(environ)
@@ -351,7 +353,7 @@ def test_url_without_user_needs_a_user_id_with_a_name(
 @pytest.mark.parametrize("port", ["many", "0", "65536", "-1", "9" * 30])
 def test_pgport_must_be_valid_if_the_url_has_no_port(port: str) -> None:
     assert errors_of({"DATABASE_URL": GOOD_URL, "PGPORT": port}) == [
-        "PGPORT: is not a port from 1 to 65535, and DATABASE_URL has none"
+        "PGPORT: must be a port from 1 to 65535, because DATABASE_URL has none"
     ]
     with_port = GOOD_URL.replace("example.org", "example.org:5433")
     Settings.from_env({"DATABASE_URL": with_port, "PGPORT": port})

@@ -50,6 +50,6 @@ async def get_readiness(state: AppState) -> HealthResponse:
         msg = "The database is read-only."
         raise NotReady(msg) from None
     if not is_schema_compatible(revision):
-        msg = "The database's schema is older than this version needs."
+        msg = "The database schema is older than this version requires."
         raise NotReady(msg)
     return HealthResponse(Health("ready"))

@@ -213,14 +213,14 @@ class TaskRepository(SQLAlchemyAsyncRepository[TaskRecord]):
         if if_match is None:
             statement = INSERT_IF_ABSENT if must_not_exist else UPSERT
         elif must_not_exist:
-            raise PreconditionFailed
+            raise PreconditionFailed(PreconditionFailed.contradictory)
         else:
             members = frozenset(PATCH_ASSIGNMENTS)
             statement = _update_statement(members, completed=data.completed, any_etag=if_match.any)
             values["etags"] = if_match.strong
         task = await self._fetch_one(statement, values)
         if task is None:
-            raise PreconditionFailed
+            raise PreconditionFailed(PreconditionFailed.exists if must_not_exist else None)
         return task
 
     async def update_task(

@@ -12,12 +12,22 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.http.etags import EntityTag
 from app.http.parameters import AnyETag, ETagList
+from app.http.validation import PATTERN_MESSAGE
 
 DEFAULT_LIMIT = 50
 
 # `\Z`, not `$`: Python's `$` lets a trailing newline through, ECMA 262's does not.
 UserId = Annotated[
-    str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:|@+-]*\Z")
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:|@+-]*\Z",
+        extra_json_schema={
+            PATTERN_MESSAGE: "must start with a letter or digit and contain only letters, digits "
+            "and . _ : | @ + -"
+        },
+    ),
 ]
 # `\s` means different sets in Python and ECMA 262: the second class gives back what either takes
 # though it is no white space. Spelled out, the set would hold U+2028, which no generated JavaScript
@@ -28,14 +38,38 @@ Title = Annotated[
         min_length=1,
         max_length=500,
         pattern=r"^[^\x00]*(?:[^\s\x00\x85]|[\x1C-\x1F\uFEFF])[^\x00]*\Z",
+        extra_json_schema={
+            PATTERN_MESSAGE: "must contain a character that is not white space, and no U+0000"
+        },
     ),
 ]
-Description = Annotated[str, Meta(max_length=16384, pattern=r"^[^\x00]*\Z")]
-SearchQuery = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z")]
+NO_NUL = {PATTERN_MESSAGE: "must not contain U+0000"}
+Description = Annotated[
+    str, Meta(max_length=16384, pattern=r"^[^\x00]*\Z", extra_json_schema=NO_NUL)
+]
+SearchQuery = Annotated[
+    str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z", extra_json_schema=NO_NUL)
+]
 Limit = Annotated[int, Meta(ge=1, le=200)]
-CursorToken = Annotated[str, Meta(min_length=56, max_length=56, pattern=r"^[A-Za-z0-9_-]+\Z")]
+CursorToken = Annotated[
+    str,
+    Meta(
+        min_length=56,
+        max_length=56,
+        pattern=r"^[A-Za-z0-9_-]+\Z",
+        extra_json_schema={PATTERN_MESSAGE: "must contain only letters, digits, - and _"},
+    ),
+]
 Timestamp = Annotated[datetime, Meta(tz=True)]
-IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[!-~]+\Z")]
+IdempotencyKey = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[!-~]+\Z",
+        extra_json_schema={PATTERN_MESSAGE: "must contain only visible ASCII characters"},
+    ),
+]
 
 
 class TaskSort(StrEnum):

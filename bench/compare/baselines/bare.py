@@ -160,9 +160,9 @@ class Request:
         try:
             return decode(raw)
         except msgspec.ValidationError as error:
-            raise ProblemError(422, "The body breaks its schema.", str(error)) from None
+            raise ProblemError(422, "Invalid request body.", str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ProblemError(400, f"The body is not JSON: {error}") from None
+            raise ProblemError(400, f"The request body is not valid JSON: {error}") from None
 
 
 JSON = (b"content-type", b"application/json")
@@ -180,11 +180,11 @@ def created_response(task: Task) -> Response:
 
 
 def invalid_parameter(detail: str) -> ProblemError:
-    return ProblemError(422, "A parameter is not valid.", detail)
+    return ProblemError(422, "Invalid parameter.", detail)
 
 
 def task_not_found() -> ProblemError:
-    return ProblemError(404, "This user has no task with this id.")
+    return ProblemError(404, "This user has no task with this ID.")
 
 
 # --- statements ---
@@ -377,7 +377,7 @@ async def respond(scope: Message, receive: Receive) -> Response:
         case ["", "api", "v1", "users", user, "tasks", task]:
             operations, parameters = ITEM, (parse_user_id(user), parse_task_id(task))
         case _:
-            raise ProblemError(404, "No operation has this path.")
+            raise ProblemError(404, "No resource exists at this path.")
     operation = operations.get(scope["method"])
     if operation is None:
         raise ProblemError(405, "This path does not have this method.")

@@ -288,7 +288,7 @@ async def load_task(session: AsyncSession, user_id: str, task_id: UUID) -> Task:
     """Load a task. Raises HTTPException if it does not exist."""
     task = await session.get(Task, (user_id, task_id))
     if task is None:
-        raise HTTPException(404, "This user has no task with this id.")
+        raise HTTPException(404, "This user has no task with this ID.")
     return task
 
 

@@ -60,7 +60,7 @@ TRIALS = [
     ),
     Trial("getTask", ONE, None, 200, {"title": "Buy milk"}),
     Trial("getTask", {**ONE, "If-None-Match": "{etag}"}, None, 304, {}),
-    Trial("getTask", {**ABSENT, "user_id": "dave"}, None, 404, {"title": "There is no such task"}),
+    Trial("getTask", {**ABSENT, "user_id": "dave"}, None, 404, {"title": "Task not found"}),
     Trial("replaceTask", {**ONE, "If-Match": "{etag}"}, FULL, 200, {"title": "Buy oat milk"}),
     Trial("replaceTask", {**ABSENT, "If-None-Match": "*"}, FULL, 201, {"id": NEW_ID}),
     Trial("replaceTask", {**ONE, "If-None-Match": "*"}, FULL, 412, FAILED),

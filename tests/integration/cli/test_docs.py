@@ -42,7 +42,7 @@ TASKS: dict[str, Any] = yaml.safe_load((ROOT / "Taskfile.yml").read_text("utf-8"
 
 
 @pytest.mark.parametrize("page", STATUSES)
-def test_the_commands_of_a_page_run(page: str, tmp_path: Path) -> None:
+def test_page_commands_run(page: str, tmp_path: Path) -> None:
     (tmp_path / ".curlrc").write_text('write-out = "\\n%{http_code}\\n"', "utf-8")
     assert ADDRESS in COMMANDS[page]
     with serving(DATA_DIR=tmp_path / "data") as service:
@@ -65,7 +65,7 @@ def test_every_page_with_commands_is_run() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_command_that_is_not_run_has_a_reason(page: str) -> None:
+def test_skipped_command_has_a_reason(page: str) -> None:
     marks = {each.mark for each in blocks(PAGES[page]) if each.language == "sh" and each.mark}
     reasons = [mark.removeprefix(NOT_RUN) for mark in marks - {"session"}]
     assert [mark for mark in marks - {"session"} if not mark.startswith(NOT_RUN)] == []
@@ -74,7 +74,7 @@ def test_a_command_that_is_not_run_has_a_reason(page: str) -> None:
 
 
 @pytest.mark.requirement("FR-042", "FR-020")
-def test_the_example_of_a_guard_authenticates(database_url: str) -> None:
+def test_guard_example_authenticates(database_url: str) -> None:
     page = (ROOT / "docs/guides/extensions.md").read_text("utf-8")
     [program] = [each.code for each in blocks(page) if each.language == "python"]
     with socket.create_server(("127.0.0.1", 0)) as probe:

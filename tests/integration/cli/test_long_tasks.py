@@ -38,7 +38,7 @@ subprocess.run(sys.argv[1:], env=os.environ | {"STOP_WITH_PARENT": str(os.getpid
 class Task(NamedTuple):
     """A long task: its arguments, the progress to wait for, and its minimum of child programs."""
 
-    words: list[str]
+    arguments: list[str]
     progress: str
     programs: int
 
@@ -56,13 +56,13 @@ TASKS = {
 
 def children() -> dict[int, list[int]]:
     """Return the child processes of each process (Linux)."""
-    found: dict[int, list[int]] = {}
+    child_map: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # the process may end meanwhile
             text = entry.read_text("utf-8", "replace")
             parent = int(text.rpartition(") ")[2].split()[1])
-            found.setdefault(parent, []).append(int(entry.parent.name))
-    return found
+            child_map.setdefault(parent, []).append(int(entry.parent.name))
+    return child_map
 
 
 def descendants(process: int) -> set[int]:
@@ -105,7 +105,7 @@ def started(task: Task, **variables: str) -> Iterator[tuple[subprocess.Popen[byt
     with tempfile.TemporaryDirectory(prefix="tasks-long-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         directory.chmod(0o755)
-        arguments = [argument.format(folder=directory / "reports") for argument in task.words]
+        arguments = [argument.format(folder=directory / "reports") for argument in task.arguments]
         output = directory / "shown"
         with output.open("wb") as out:
             runner = subprocess.Popen(

@@ -343,7 +343,8 @@ def test_doctor_accepts_a_free_port_and_a_migrated_database(url: str) -> None:
     result = run("doctor", DATABASE_URL=url, PORT=0)
     assert result.returncode == 0, result.stdout
     assert "port       127.0.0.1:0 is free" in result.stdout
-    assert f"given, schema revision {SCHEMA_REVISION}, needed {SCHEMA_REVISION}" in result.stdout
+    revisions = f"schema revision {SCHEMA_REVISION}, required {SCHEMA_REVISION}"
+    assert f"DATABASE_URL, {revisions}" in result.stdout
 
 
 @pytest.mark.requirement("FR-037")
@@ -352,7 +353,7 @@ def test_doctor_reports_what_is_missing(server_url: str) -> None:
         result = run("doctor", DATABASE_URL=empty, PORT=port)
     assert result.returncode == 1
     assert f"port       127.0.0.1:{port} is in use" in result.stdout
-    assert f"given, schema revision None, needed {SCHEMA_REVISION}" in result.stdout
+    assert f"DATABASE_URL, schema revision None, required {SCHEMA_REVISION}" in result.stdout
 
 
 @pytest.mark.requirement("FR-037")

@@ -53,7 +53,7 @@ async def stored(database: asyncpg.Connection) -> list[asyncpg.Record]:
 
 
 @pytest.mark.requirement("FR-034")
-@pytest.mark.usefixtures("refuse_commits")
+@pytest.mark.usefixtures("fail_commits")
 async def test_trigger_fires_at_commit(database: asyncpg.Connection) -> None:
     transaction = database.transaction()
     await transaction.start()
@@ -64,7 +64,7 @@ async def test_trigger_fires_at_commit(database: asyncpg.Connection) -> None:
 
 @pytest.mark.requirement("FR-034")
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.usefixtures("refuse_commits")
+@pytest.mark.usefixtures("fail_commits")
 async def test_failed_commit_is_500_and_changes_nothing(
     client: ContractClient, database: asyncpg.Connection, change: str
 ) -> None:
@@ -72,7 +72,7 @@ async def test_failed_commit_is_500_and_changes_nothing(
     method, path, options = CHANGES[change]
     response = await client.request(method, path, **options)
     problem = assert_problem(response, 500, "internal-error")
-    assert problem["detail"] == "The fault was logged under this request's id."
+    assert problem["detail"] == "An unexpected error occurred; it was logged with this request ID."
     assert "etag" not in response.headers
     assert await stored(database) == before
 
@@ -80,7 +80,7 @@ async def test_failed_commit_is_500_and_changes_nothing(
 @pytest.mark.requirement("FR-034", "FR-033")
 @pytest.mark.parametrize("fail_commits", ["40001", "57014"], indirect=True)
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.usefixtures("refuse_commits")
+@pytest.mark.usefixtures("fail_commits")
 async def test_transient_commit_failure_is_503_and_changes_nothing(
     client: ContractClient, database: asyncpg.Connection, change: str
 ) -> None:

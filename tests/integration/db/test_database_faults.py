@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,9 +20,9 @@ from sqlalchemy.engine import make_url
 
 from app.db.database import Database, DatabaseError
 from app.db.migrations import upgrade
-from app.domain.tasks import controller
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import TaskCreate
+from app.http.body import JSONBody
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
 from app.logging import LogFormat, LogLevel, configure_logging
 from tests.support.client import ContractClient, assert_problem, tasks_of
@@ -368,7 +367,9 @@ async def test_check_violation_is_an_error_of_the_body(
 ) -> None:
     with pytest.raises(InvalidBody) as caught:
         await store(pool, "alice", new)
-    assert caught.value.errors == [FieldError(pointer=pointer, detail="is refused by the database")]
+    assert caught.value.errors == [
+        FieldError(pointer=pointer, detail="violates a database constraint")
+    ]
 
 
 @pytest.mark.requirement("FR-036")
@@ -397,10 +398,10 @@ async def test_unsendable_value_is_an_internal_error(pool: Database) -> None:
 async def test_body_rejected_only_by_the_database_is_422(
     url: str, rival: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def read(_: object) -> TaskCreate:
+    async def parse(*_: object) -> TaskCreate:
         return TaskCreate(title=" ")
 
-    monkeypatch.setattr(controller, "CREATE_BODY", SimpleNamespace(read=read))
+    monkeypatch.setattr(JSONBody, "parse", parse)
     async with serving(url) as client:
         response = await client.post(ALICE, json={"title": " "})
     assert_problem(response, 422, "invalid-body", "/title")
@@ -424,7 +425,7 @@ def logged() -> Iterator[Callable[[LogFormat], LogFile]]:
 
 
 @pytest.fixture
-async def refusing(rival: asyncpg.Connection) -> AsyncIterator[None]:
+async def rejecting_table(rival: asyncpg.Connection) -> AsyncIterator[None]:
     """Make the table reject each new row with a given message."""
     await rival.execute(
         """
@@ -440,7 +441,7 @@ async def refusing(rival: asyncpg.Connection) -> AsyncIterator[None]:
 
 @pytest.mark.requirement("FR-028", "FR-036")
 @pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
-@pytest.mark.usefixtures("refusing")
+@pytest.mark.usefixtures("rejecting_table")
 async def test_unexpected_rejection_is_500_without_the_driver_message(
     url: str, logged: Callable[[LogFormat], LogFile], log_format: LogFormat
 ) -> None:
@@ -448,7 +449,7 @@ async def test_unexpected_rejection_is_500_without_the_driver_message(
     async with serving(url) as client:
         response = await client.post(ALICE, json={"title": "Buy private milk"})
     problem = assert_problem(response, 500, "internal-error")
-    assert problem["detail"] == "The fault was logged under this request's id."
+    assert problem["detail"] == "An unexpected error occurred; it was logged with this request ID."
     assert response.headers["x-request-id"] in log.getvalue()
     assert "DatabaseError: SQLSTATE 22012, constraint None" in log.getvalue()
     assert "private" not in response.text + log.getvalue()

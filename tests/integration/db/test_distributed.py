@@ -36,8 +36,8 @@ for title, description, completed, matching in product(
     ({}, {"title": "New"}), ({}, {"description": None}),
     ({}, {"completed": True}, {"completed": False}), (False, True),
 ):  # fmt: skip
-    members: dict[str, Any] = title | description | completed
-    SENT[f"update, {members}, {matching=}"] = patching(TaskPatch(**members), matching=matching)
+    fields: dict[str, Any] = title | description | completed
+    SENT[f"update, {fields}, {matching=}"] = patching(TaskPatch(**fields), matching=matching)
 
 # Earlier statements of the service, and the errors of Citus.
 REJECTED = {

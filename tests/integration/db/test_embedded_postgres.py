@@ -41,14 +41,14 @@ MAJORS = [16] + [15] * Path("/usr/lib/postgresql/15/bin/postgres").exists()
 SERVICE = """
 import ctypes, signal, sys, time
 from pathlib import Path
-from app import embedded
-from app.embedded_postgres import account
+from app import embedded_postgres
+from app.embedded_postgres import user
 
 _, folder, dies_too, dropped, finishes = sys.argv
 if finishes == "False":
     Path.rename = lambda *_: time.sleep(600)
 if dies_too == "False":
-    account._PARENT_DEATH_SIGNAL = 0
+    user._PARENT_DEATH_SIGNAL = 0
 if dropped != "none":
     kept = 0xFFFFFFFF & ~(1 << int(dropped))
     libc = ctypes.CDLL(None)
@@ -60,10 +60,10 @@ if dropped != "none":
     assert libc.capset(header, sets) == 0
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 try:
-    with embedded.running(Path(folder)) as url:
+    with embedded_postgres.run_postgres(Path(folder)) as url:
         print(url, flush=True)
         sys.stdin.read()
-except embedded.EmbeddedError as error:
+except embedded_postgres.EmbeddedError as error:
     print("refused:", error, flush=True)
 """
 

@@ -39,7 +39,7 @@ async def relay(url: str) -> AsyncIterator[Relay]:
 
 @pytest.fixture
 async def witness(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to observe the statements of others."""
+    """A connection to observe the statements of the service."""
     opened = await connect(url)
     yield opened
     await opened.close()

@@ -133,8 +133,8 @@ def test_downgrade_to_base_and_upgrade_again(url: str) -> None:
 def test_catalog_query_covers_the_schema(url: str) -> None:
     nothing = catalog(url)
     upgrade(database_config_for(url))
-    kinds = {str(row[0]) for row in set(catalog(url)) - set(nothing)}
-    assert kinds == {"relation", "column", "constraint", "index", "type"}
+    types = {str(row[0]) for row in set(catalog(url)) - set(nothing)}
+    assert types == {"relation", "column", "constraint", "index", "type"}
 
 
 @pytest.mark.requirement("FR-039")

@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 ALICE = tasks_of("alice")
 PAGE = (ROOT / "docs/guides/postgresql.md").read_text("utf-8")
 GUIDE = '(docs/guides/postgresql.md, "Roles").'
-UNDO = "The migration failed and was undone:"
+UNDO = "The migration failed and was rolled back:"
 NEEDED_TO_MIGRATE = f"The role needs {MIGRATION_PRIVILEGES} {GUIDE}"
 NO_CONNECT = (
     'SQLSTATE 42501, permission denied for database "tasks" (User does not have CONNECT privilege.)'

@@ -85,7 +85,7 @@ async def client(app: HTTPMiddleware) -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-async def there(client: ContractClient) -> None:
+async def stored_task(client: ContractClient) -> None:
     await client.put(TASK, json=MILK)
 
 
@@ -111,7 +111,7 @@ def assert_common_headers(response: httpx.Response) -> str:
 
 
 @pytest.mark.requirement("FR-029")
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("stored_task")
 @pytest.mark.parametrize("name", list(RESPONSES))
 async def test_every_response_has_the_common_headers(client: ContractClient, name: str) -> None:
     response = await ask(client, name)
@@ -120,7 +120,7 @@ async def test_every_response_has_the_common_headers(client: ContractClient, nam
 
 
 @pytest.mark.requirement("FR-029")
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("stored_task")
 @pytest.mark.parametrize("name", list(RESPONSES))
 async def test_every_response_repeats_a_valid_request_id(client: ContractClient, name: str) -> None:
     response = await ask(client, name, {"X-Request-ID": "Trace_1.a-Z"})
@@ -128,7 +128,7 @@ async def test_every_response_repeats_a_valid_request_id(client: ContractClient,
 
 
 @pytest.mark.requirement("FR-027", "FR-029")
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("stored_task")
 @pytest.mark.parametrize("name", [name for name in RESPONSES if name[0] == "4"])
 async def test_every_error_is_a_problem_with_its_request_id(
     client: ContractClient, name: str
@@ -141,7 +141,7 @@ async def test_every_error_is_a_problem_with_its_request_id(
 
 
 @pytest.mark.requirement("FR-027")
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("stored_task")
 @pytest.mark.parametrize("name", list(RESPONSES))
 @pytest.mark.parametrize("accept", ["text/html", "application/xml;q=1", "nonsense", "*/*;q=0"])
 async def test_accept_is_ignored(client: ContractClient, name: str, accept: str) -> None:
@@ -196,7 +196,7 @@ def test_response_has_no_server_header(live: LiveServer, data: bytes) -> None:
 
 
 @pytest.mark.requirement("FR-030")
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("stored_task")
 @pytest.mark.parametrize(
     ("path", "headers"),
     [
@@ -320,14 +320,14 @@ async def test_unknown_path_is_404_for_every_method(client: ContractClient, meth
 
 @pytest.mark.requirement("FR-030")
 @pytest.mark.parametrize("value", ["POST", "DELETE"])
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("stored_task")
 async def test_method_overrides_are_ignored(client: ContractClient, value: str) -> None:
     headers = {"X-HTTP-Method-Override": value, "X-HTTP-Method": value, "X-Method-Override": value}
     assert (await client.get(TASK, headers=headers)).json()["title"] == "Buy milk"
 
 
 @pytest.mark.requirement("FR-027", "FR-028")
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("stored_task")
 @pytest.mark.parametrize("name", [name for name in RESPONSES if name[0] == "4"])
 async def test_errors_do_not_reveal_the_implementation(client: ContractClient, name: str) -> None:
     text = (await ask(client, name)).text

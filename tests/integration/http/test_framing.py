@@ -39,8 +39,8 @@ ORIGIN = "https://app.example"
 
 @pytest.fixture(scope="module")
 def live(settings: Settings) -> Iterator[LiveServer]:
-    with serve_in_thread(msgspec.structs.replace(settings, cors_origins=(ORIGIN,))) as opened:
-        yield opened
+    with serve_in_thread(msgspec.structs.replace(settings, cors_origins=(ORIGIN,))) as server:
+        yield server
 
 
 def send(connection: socket.socket, *segments: bytes) -> None:

@@ -278,12 +278,12 @@ def test_both_parse_the_same_requests_and_respond_in_order(script: Script) -> No
     application, received = run(HTTPProtocol, segments, len(expected))
     reference, h11_received = run(H11Protocol, segments, len(expected))
     assert application.parsed_requests == reference.parsed_requests == expected
-    answers = responses(received, methods)
-    assert [status for status, _ in answers] == script.statuses
+    responses_of_service = responses(received, methods)
+    assert [status for status, _ in responses_of_service] == script.statuses
     numbers = [
         b"" if method == "HEAD" else b"%d" % number for number, method in enumerate(methods, 1)
     ]
-    assert [body for _, body in answers][: len(expected)] == numbers
+    assert [body for _, body in responses_of_service][: len(expected)] == numbers
     assert [body for _, body in responses(h11_received, methods)][: len(expected)] == numbers
 
 

@@ -20,8 +20,8 @@ from tests.support.database import connect, database_config_for, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database, until
 
-NOT_AVAILABLE_DETAIL = "The database is not available or did not answer within one second."
-BEHIND = "The database's schema is older than this version needs."
+NOT_AVAILABLE_DETAIL = "The database is unavailable or did not respond within 1 second."
+BEHIND = "The database schema is older than this version requires."
 
 
 @asynccontextmanager

@@ -266,7 +266,7 @@ async def rejecting_table(database: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 @pytest.mark.requirement("FR-028", "FR-036", "FR-041")
-@pytest.mark.usefixtures("refusing")
+@pytest.mark.usefixtures("rejecting_table")
 @pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
 @pytest.mark.parametrize("level", [LogLevel.DEBUG, LogLevel.ERROR])
 async def test_rejected_row_is_neither_logged_nor_returned(
@@ -308,12 +308,12 @@ async def test_exception_is_logged_with_stack_and_request_id(
     headers = {"X-Request-ID": "mine", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
     response = await failing_client.get("/faulty", headers=headers)
     problem = assert_problem(response, 500, "internal-error")
-    exception_entry, entry = only(stream, "fault"), only(stream)
+    exception_entry, entry = only(stream, "unhandled exception"), only(stream)
     assert exception_entry["request_id"] == entry["request_id"] == problem["instance"] == "mine"
     assert exception_entry["trace_id"] == entry["trace_id"] == problem["trace_id"] == TRACE
     assert exception_entry["level"] == "error"
     assert "Traceback (most recent call last)" in exception_entry["exception"]
-    assert "test_logs.py" in exception_entry["exception"]
+    assert "test_logging.py" in exception_entry["exception"]
     assert exception_entry["exception"].rstrip().endswith(f"ZeroDivisionError: {len(SECRET)}")
     assert (entry["status"], entry["route"]) == (500, "/faulty")
 
@@ -336,7 +336,7 @@ async def test_exception_details_are_not_returned(
     configured()
     response = await failing_client.get("/faulty")
     problem = assert_problem(response, 500, "internal-error")
-    assert problem["detail"] == "The fault was logged under this request's id."
+    assert problem["detail"] == "An unexpected error occurred; it was logged with this request ID."
     assert "ZeroDivision" not in response.text
 
 
@@ -346,7 +346,7 @@ async def test_exception_is_one_line_with_a_long_stack(
 ) -> None:
     stream = configured()
     await failing_client.get("/faulty")
-    assert [entry["event"] for entry in lines(stream)] == ["fault", "request"]
+    assert [entry["event"] for entry in lines(stream)] == ["unhandled exception", "request"]
 
 
 # --- log format ----------------------------------------------------------------------------------

@@ -165,10 +165,10 @@ async def test_headers_of_a_guard_rejection_are_kept(settings: Settings) -> None
 async def test_guard_rejection_similar_to_the_router_is_kept(
     settings: Settings, exception: HTTPException
 ) -> None:
-    def refuse(*_: object) -> None:
+    def reject(*_: object) -> None:
         raise exception
 
-    async with composed(settings, guards=[refuse]) as client:
+    async with composed(settings, guards=[reject]) as client:
         response = await client.get(ALICE)
     assert response.status_code == exception.status_code
     problem = response.json()

@@ -25,8 +25,8 @@ MAX_HEADER_BYTES = 32_768
 
 @pytest.fixture(scope="module")
 def live(settings: Settings) -> Iterator[LiveServer]:
-    with serve_in_thread(settings) as opened:
-        yield opened
+    with serve_in_thread(settings) as server:
+        yield server
 
 
 def create(live: LiveServer, body: bytes, *headers: str) -> httpx.Response:

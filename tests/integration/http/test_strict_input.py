@@ -42,8 +42,8 @@ CONDITIONAL = [
 
 @pytest.fixture(scope="module")
 def live(settings: Settings) -> Iterator[LiveServer]:
-    with serve_in_thread(settings) as opened:
-        yield opened
+    with serve_in_thread(settings) as server:
+        yield server
 
 
 def short(value: str) -> str:
@@ -63,7 +63,7 @@ def test_rejection_of_a_long_value_is_bounded(
 ) -> None:
     response = live.call(method, path, JSON, header, body=BODY)
     problem = assert_problem(response, 400, "invalid-parameter", error)
-    assert len(problem["errors"][0]["detail"]) == 1024
+    assert len(problem["errors"][0]["detail"]) < 100
 
 
 # --- on every operation --------------------------------------------------------------------------

@@ -68,7 +68,7 @@ async def read_modify_write(client: httpx.AsyncClient, chain: list[tuple[str, st
 async def test_sixteen_writers_lose_no_update(writers: httpx.AsyncClient) -> None:
     first = (await writers.put(TASK, json=BODY)).headers["etag"]
     chain: list[tuple[str, str, int]] = []
-    refusals = await asyncio.gather(*(read_modify_write(writers, chain) for _ in range(WRITERS)))
+    conflicts = await asyncio.gather(*(read_modify_write(writers, chain) for _ in range(WRITERS)))
     last = (await writers.get(TASK)).json()
     followers = {before: after for before, after, _ in chain}
     # Each ETag was replaced by exactly one change, so the changes form one chain.
@@ -80,7 +80,7 @@ async def test_sixteen_writers_lose_no_update(writers: httpx.AsyncClient) -> Non
     assert last["title"] == str(len(chain))
     assert sorted(number for _, _, number in chain) == list(range(1, len(chain) + 1))
     # Without 412 responses the writers did not compete, and the test would show nothing.
-    assert sum(refusals) > 0
+    assert sum(conflicts) > 0
 
 
 @pytest.mark.requirement("FR-011")

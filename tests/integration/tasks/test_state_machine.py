@@ -123,13 +123,13 @@ class Precondition(NamedTuple):
     weakly: bool
 
 
-class Kept(NamedTuple):
+class StoredCursor(NamedTuple):
     """A cursor, its query and its position in the list."""
 
     user: str
     query: dict[str, Any]
     cursor: str
-    place: tuple[datetime, UUID]
+    position: tuple[datetime, UUID]
 
 
 class ThreeUsers(RuleBasedStateMachine):
@@ -144,7 +144,7 @@ class ThreeUsers(RuleBasedStateMachine):
         self.tasks: dict[str, dict[UUID, dict[str, Any]]] = {user: {} for user in self.users}
         self.tags: dict[tuple[str, UUID], list[str]] = {}
         self.ids = list(CHOSEN)
-        self.cursors: list[Kept] = []
+        self.cursors: list[StoredCursor] = []
 
     @initialize(bodies=st.lists(st.fixed_dictionaries(members), min_size=5, max_size=8))
     def begin(self, bodies: list[dict[str, Any]]) -> None:
@@ -172,11 +172,11 @@ class ThreeUsers(RuleBasedStateMachine):
 
     @rule(user=users, number=numbers, condition=conditions)
     def get(self, user: int, number: int, condition: str) -> None:
-        owner, id_, exists = self._task(user, number)
+        owner, id_, task = self._task(user, number)
         precondition = self._precondition(owner, id_, condition)
         response = self._request("GET", owner, id_, {"If-None-Match": precondition.value})
         expected = (
-            (404, None) if exists is None else (304, None) if precondition.weakly else (200, exists)
+            (404, None) if task is None else (304, None) if precondition.weakly else (200, task)
         )
         assert response.status_code == expected[0]
         assert response.status_code != 200 or response.json() == expected[1]
@@ -196,17 +196,17 @@ class ThreeUsers(RuleBasedStateMachine):
         only_create: bool,  # noqa: FBT001 - Hypothesis draws it
         body: dict[str, Any],
     ) -> None:
-        owner, id_, exists = self._task(user, number)
+        owner, id_, task = self._task(user, number)
         precondition = self._precondition(owner, id_, condition)
         headers = {"If-Match": precondition.value, "If-None-Match": "*" if only_create else None}
         response = self._request("PUT", owner, id_, headers, json=body)
         rejected = (precondition.value and not precondition.strongly) or (
-            only_create and (precondition.value or exists)
+            only_create and (precondition.value or task)
         )
         if rejected:
             assert response.status_code == 412
         else:
-            assert response.status_code == (201 if exists is None else 200)
+            assert response.status_code == (201 if task is None else 200)
             self._written(owner, id_, response, body)
 
     @rule(
@@ -216,26 +216,26 @@ class ThreeUsers(RuleBasedStateMachine):
         body=st.fixed_dictionaries({}, optional=members),
     )
     def change(self, user: int, number: int, condition: str, body: dict[str, Any]) -> None:
-        owner, id_, exists = self._task(user, number)
+        owner, id_, task = self._task(user, number)
         precondition = self._precondition(owner, id_, condition)
         response = self._request("PATCH", owner, id_, {"If-Match": precondition.value}, json=body)
-        if exists is None:
+        if task is None:
             assert response.status_code == 404
         elif precondition.value and not precondition.strongly:
             assert response.status_code == 412
         elif body:
             assert response.status_code == 200
-            self._written(owner, id_, response, {**_text(exists), **body})
+            self._written(owner, id_, response, {**_text(task), **body})
         else:
             assert response.status_code == 200
-            assert response.json() == exists
+            assert response.json() == task
 
     @rule(user=users, number=numbers, condition=conditions)
     def delete(self, user: int, number: int, condition: str) -> None:
-        owner, id_, exists = self._task(user, number)
+        owner, id_, task = self._task(user, number)
         precondition = self._precondition(owner, id_, condition)
         response = self._request("DELETE", owner, id_, {"If-Match": precondition.value})
-        if exists is None:
+        if task is None:
             assert response.status_code == 404
         elif precondition.value and not precondition.strongly:
             assert response.status_code == 412
@@ -258,7 +258,7 @@ class ThreeUsers(RuleBasedStateMachine):
             expected = [
                 task
                 for key, task in self._list(stored.user, query)
-                if key > _key(stored.place, query)
+                if key > _key(stored.position, query)
             ]
             self._page(stored.user, query, stored.cursor, expected)
 
@@ -386,7 +386,7 @@ class ThreeUsers(RuleBasedStateMachine):
         if follow is not None:
             last = page["items"][-1]
             position = (_at(last[query.get("sort", "created_at")]), UUID(last["id"]))
-            self.cursors = [*self.cursors, Kept(owner, query, follow, position)][-12:]
+            self.cursors = [*self.cursors, StoredCursor(owner, query, follow, position)][-12:]
         return follow
 
 

@@ -150,15 +150,15 @@ def test_repeated_query_key_is_named(key: str) -> None:
 @pytest.mark.parametrize(
     ("url", "error"),
     [
-        ("postgresql://u:hunter2@h", "names no database"),
-        ("postgresql://u:hunter2@h/", "names no database"),
+        ("postgresql://u:hunter2@h", "must name a database"),
+        ("postgresql://u:hunter2@h/", "must name a database"),
         ("postgresql://u:hunter2@/db", "has no host"),
         ("postgresql:///db", "has no host"),
-        ("postgresql://u:hunt@er2@h/db", "has an @ before its host that must be written %40"),
-        ("postgresql://u:hunter2@h/db?port=x", "has a port that is not 1 to 65535"),
-        ("postgresql://u:hunter2@h/db?port=-1", "has a port that is not 1 to 65535"),
-        ("postgresql://u:hunter2@h/db?port=0", "has a port that is not 1 to 65535"),
-        ("postgresql://u:hunter2@h:0/db", "has a port that is not 1 to 65535"),
+        ("postgresql://u:hunt@er2@h/db", "has an unescaped @ before the host; write it as %40"),
+        ("postgresql://u:hunter2@h/db?port=x", "has a port outside 1 to 65535"),
+        ("postgresql://u:hunter2@h/db?port=-1", "has a port outside 1 to 65535"),
+        ("postgresql://u:hunter2@h/db?port=0", "has a port outside 1 to 65535"),
+        ("postgresql://u:hunter2@h:0/db", "has a port outside 1 to 65535"),
         ("mysql://u:hunter2@h/db", "has the scheme mysql; it must be postgresql"),
         (
             "postgresql://u:hunter2@h/db?sslmode=hunter2",
@@ -169,19 +169,19 @@ def test_repeated_query_key_is_named(key: str) -> None:
             "postgresql://u:hunter2@h/db?channel_binding=hunter2",
             "channel_binding must be disable, prefer or require",
         ),
-        ("postgresql://u:hunter2@a,b/db", "names more than one host"),
-        ("postgresql://u:hunter2@h/db?host=/a,/b", "names more than one host"),
+        ("postgresql://u:hunter2@a,b/db", "must name only one host"),
+        ("postgresql://u:hunter2@h/db?host=/a,/b", "must name only one host"),
         (
             "postgresql://u:hunter2@h..x/db",
-            "has a host that cannot be a name or an address",
+            "has a host that is neither a name nor an IP address",
         ),
         (
             f"postgresql://u:hunter2@{'h' * 64}/db",
-            "has a host that cannot be a name or an address",
+            "has a host that is neither a name nor an IP address",
         ),
         (
             "postgresql://u:hunter2@h%0Ax/db",
-            "has a host that cannot be a name or an address",
+            "has a host that is neither a name nor an IP address",
         ),
         (
             "postgresql://u:hunter2@h/db?sslrootcert=/hunter2",
@@ -189,15 +189,15 @@ def test_repeated_query_key_is_named(key: str) -> None:
         ),
         (
             "hunter2",
-            "is not a URL such as postgresql://user:password@host/database",
+            "must be a URL such as postgresql://user:password@host/database",
         ),
         (
             "u:hunter2@h/db",
-            "is not a URL such as postgresql://user:password@host/database",
+            "must be a URL such as postgresql://user:password@host/database",
         ),
         (
             "postgresql://u:p@h:hunter2/db",
-            "is not a URL such as postgresql://user:password@host/database",
+            "must be a URL such as postgresql://user:password@host/database",
         ),
     ],
 )

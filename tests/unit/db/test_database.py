@@ -104,8 +104,12 @@ def test_other_sqlstate_is_an_internal_error_without_details(code: str) -> None:
 def test_constraint_violation_is_a_body_error(constraint: str, pointer: str) -> None:
     translated = translate_error(DriverError("23514", constraint))
     assert isinstance(translated, InvalidBody)
-    assert translated.errors == [FieldError(pointer=pointer, detail="is refused by the database")]
-    assert translated.to_problem("request-1").detail == "The body has one fault."
+    assert translated.errors == [
+        FieldError(pointer=pointer, detail="violates a database constraint")
+    ]
+    assert translated.to_problem("request-1").detail == (
+        f"{pointer}: violates a database constraint"
+    )
     assert len(CONSTRAINT_POINTERS) == 3
 
 

@@ -112,7 +112,9 @@ def test_migration_through_a_pooler_is_rejected() -> None:
     )
     with pytest.raises(migrations.MigrationError) as raised:
         migrations.upgrade(pooled)
-    expected = "A pooler cannot be migrated through. Set DATABASE_DIRECT_URL to what is behind it."
+    expected = (
+        "Migrations need a direct connection. Set DATABASE_DIRECT_URL to the database itself."
+    )
     assert str(raised.value) == expected
 
 
@@ -122,7 +124,7 @@ def test_migration_through_a_pooler_is_rejected() -> None:
     [
         (
             DBAPIError("SELECT hunter2", {}, Exception("no locale")),
-            "The migration failed and was undone: no locale",
+            "The migration failed and was rolled back: no locale",
         ),
         (
             DBAPIError(None, None, pg.InvalidPasswordError("no such password")),

@@ -105,7 +105,7 @@ def test_unexpected_exception_is_logged_and_hidden_from_the_client(
     assert b"hunter2" not in response.content
     assert lines == [
         {
-            "event": "fault",
+            "event": "unhandled exception",
             "log_level": "error",
             "request_id": "request-1",
             "trace_id": TRACE,

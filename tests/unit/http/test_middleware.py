@@ -83,7 +83,7 @@ async def test_request_cancelled_by_shutdown_gets_a_problem() -> None:
     assert start["status"] == 500
     assert b"/problems/internal-error" in body["body"]
     assert lines[0] == {
-        "event": "cut off by the end of the service",
+        "event": "request cancelled by shutdown",
         "log_level": "warning",
         "request_id": "mine",
         "trace_id": trace,
@@ -279,7 +279,7 @@ async def test_exception_is_logged_with_its_request() -> None:
         HTTPMiddleware(fail_immediately, [], CORSPolicy(())), "GET", "/livez"
     )
     assert error == {
-        "event": "fault",
+        "event": "unhandled exception",
         "log_level": "error",
         "request_id": "mine",
         "trace_id": None,

@@ -89,7 +89,7 @@ def test_invalid_cursor_names_the_parameter() -> None:
     with pytest.raises(InvalidCursor) as raised:
         PUBLIC.decode("alice", follow(ListTasksQuery(), "A" * 56))
     (error,) = raised.value.errors
-    detail = "is not a cursor of this service, or belongs to another query"
+    detail = "invalid, or belongs to a different query"
     assert error == FieldError(parameter="cursor", detail=detail)
 
 

@@ -47,78 +47,81 @@ def test_contract_examples_match_the_problem_types(contract: OpenAPIDocument) ->
 DEFAULTS = {
     "malformed-request": (
         400,
-        "The request is not HTTP",
-        "The request cannot be read as HTTP/1.1.",
+        "Malformed request",
+        "The request could not be parsed as HTTP/1.1.",
     ),
     "invalid-parameter": (
         400,
-        "A parameter is not valid",
-        "A parameter or header field is not valid.",
+        "Invalid parameter",
+        "One or more parameters or headers are invalid; see `errors`.",
     ),
     "invalid-cursor": (
         400,
-        "The cursor is not valid here",
-        "Start again without a cursor.",
+        "Invalid cursor",
+        "The cursor is invalid or belongs to a different query. Restart without `cursor`.",
     ),
     "malformed-body": (
         400,
-        "The body is not acceptable JSON",
-        "The body is not JSON in UTF-8.",
+        "Malformed request body",
+        "The request body is not valid UTF-8 JSON.",
     ),
     "path-not-found": (
         404,
-        "There is no such path",
-        "No operation has this path.",
+        "Not found",
+        "No resource exists at this path.",
     ),
     "task-not-found": (
         404,
-        "There is no such task",
-        "This user has no task with this id.",
+        "Task not found",
+        "This user has no task with this ID.",
     ),
     "method-not-allowed": (
         405,
-        "The path does not have this method",
-        "The header field Allow lists the methods of this path.",
+        "Method not allowed",
+        "This method is not supported here; see the `Allow` header.",
     ),
     "idempotency-key-in-use": (
         409,
-        "The idempotency key is in use",
-        "A request with this Idempotency-Key is being served; this one did nothing.",
+        "Idempotency key in use",
+        "Another request with this `Idempotency-Key` is in progress. Retry later.",
     ),
     "precondition-failed": (
         412,
-        "A precondition does not hold",
-        "If-Match or If-None-Match does not hold for the task as it is now; nothing was written.",
+        "Precondition failed",
+        (
+            "If-Match is not satisfied: the resource has a different ETag or does not exist. "
+            "Nothing was changed."
+        ),
     ),
     "content-too-large": (
         413,
-        "The body is too large",
-        "A body has at most 131072 bytes.",
+        "Content too large",
+        "The request body exceeds 131072 bytes.",
     ),
     "unsupported-media-type": (
         415,
-        "The media type is not supported",
+        "Unsupported media type",
         "Send the body as application/json.",
     ),
     "invalid-body": (
         422,
-        "The body breaks its schema",
-        "The body has faults.",
+        "Invalid request body",
+        "The request body failed validation; see `errors`.",
     ),
     "idempotency-key-reused": (
         422,
-        "The idempotency key was used before",
-        "This Idempotency-Key was sent with another body before; nothing was written.",
+        "Idempotency key reused",
+        "This `Idempotency-Key` was already used with a different request body.",
     ),
     "header-fields-too-large": (
         431,
-        "The header fields are too large",
-        "The request line and header fields have at most 32768 bytes.",
+        "Request headers too large",
+        "The request line and headers exceed 32768 bytes.",
     ),
     "internal-error": (
         500,
-        "The service failed",
-        "The fault was logged under this request's id.",
+        "Internal server error",
+        "An unexpected error occurred; it was logged with this request ID.",
     ),
     "not-implemented": (
         501,
@@ -127,23 +130,29 @@ DEFAULTS = {
     ),
     "request-timeout": (
         408,
-        "The request did not arrive in time",
-        "The rest of the request did not arrive in time. Nothing was written.",
+        "Request timeout",
+        "The request was not received completely in time. Nothing was changed.",
     ),
     "overloaded": (
         503,
-        "The service is overloaded",
-        "Too many requests are being served. Nothing was done; try again shortly.",
+        "Service overloaded",
+        (
+            "Too many concurrent requests. Nothing was changed. "
+            "Retry after the number of seconds in `Retry-After`."
+        ),
     ),
     "database-unavailable": (
         503,
-        "The database is not available",
-        "Try again shortly. If this was a write, it may or may not have happened.",
+        "Database unavailable",
+        (
+            "The database is unavailable or did not respond in time. "
+            "If this was a write, it may or may not have been applied."
+        ),
     ),
     "not-ready": (
         503,
-        "The service is not ready",
-        "The database is not available or did not answer within one second.",
+        "Service not ready",
+        "The database is unavailable or did not respond within 1 second.",
     ),
 }
 
@@ -233,7 +242,7 @@ def test_status_without_a_registered_phrase_is_a_problem(
 ) -> None:
     problem = HTTPProblem(HTTPException("Refused.", status_code=status))
     body = msgspec.to_builtins(problem.to_problem("r"))
-    assert (body["status"], body["title"]) == (status, "Refused")
+    assert (body["status"], body["title"]) == (status, "Error")
     assert contract.validate("Problem", body) == []
 
 

@@ -27,6 +27,7 @@ components:
       properties:
         name: {type: string, maxLength: 3}
         size: {type: integer}
+        code: {type: string, minLength: 2, pattern: '^[0-9]+$', x-pattern-message: must be digits}
         parts: {type: array, items: {$ref: '#/components/schemas/Thing'}}
 """
 CONTRACT = OpenAPIDocument(SOURCE)
@@ -82,8 +83,8 @@ def test_every_difference_is_named() -> None:
     with pytest.raises(RouteMismatchError) as raised:
         CONTRACT.check_routes(routes(get_thing, elsewhere).routes)
     assert str(raised.value) == (
-        "POST /things/{id} (makeThing) is in the contract alone\n"
-        "GET /elsewhere (elsewhere) is in the code alone"
+        "POST /things/{id} (makeThing) is only in the contract\n"
+        "GET /elsewhere (elsewhere) is only in the code"
     )
 
 
@@ -91,7 +92,7 @@ def test_every_difference_is_named() -> None:
 def test_paths_that_differ_in_parameter_names_conflict() -> None:
     with pytest.raises(RouteMismatchError) as raised:
         CONTRACT.check_no_route_conflicts(routes(make_thing, get_thing_by_name).routes)
-    assert str(raised.value) == "GET /things/{name} (other) stands on a path of the contract"
+    assert str(raised.value) == "GET /things/{name} (other) conflicts with a path of the contract"
 
 
 @pytest.mark.requirement("FR-026")
@@ -99,14 +100,28 @@ def test_validation_reports_every_error_without_values() -> None:
     value = {"name": "hunter2", "parts": [{"size": 1, "a/b~c": 2}], "x": 1, "y": 1}
     errors = CONTRACT.validate("Thing", value)
     assert sorted((error.pointer, error.detail) for error in errors) == [
-        ("/name", "it is longer than 3 characters"),
-        ("/parts/0/a~1b~0c", "is not a known member"),
+        ("/name", "must have at most 3 characters"),
+        ("/parts/0/a~1b~0c", "unknown property"),
         ("/parts/0/name", "is required"),
         ("/size", "is required"),
-        ("/x", "is not a known member"),
-        ("/y", "is not a known member"),
+        ("/x", "unknown property"),
+        ("/y", "unknown property"),
     ]
     assert CONTRACT.validate("Thing", {"name": "abc", "size": 1}) == []
+
+
+@pytest.mark.requirement("FR-026")
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("", "must have at least 2 characters"),
+        ("x", "must have at least 2 characters"),
+        ("xy", "must be digits"),
+    ],
+)
+def test_one_cause_is_one_error(code: str, detail: str) -> None:
+    errors = CONTRACT.validate("Thing", {"name": "abc", "size": 1, "code": code})
+    assert errors == [FieldError(pointer="/code", detail=detail)]
 
 
 @pytest.mark.requirement("FR-026")
@@ -122,5 +137,5 @@ def test_validation_reports_every_error_without_values() -> None:
 )
 def test_pointer_is_truncated_to_the_limit(name: str, pointer: str) -> None:
     errors = CONTRACT.validate("Thing", {"name": "abc", "size": 1, name: 1})
-    assert errors == [FieldError(pointer=pointer, detail="is not a known member")]
+    assert errors == [FieldError(pointer=pointer, detail="unknown property")]
     assert len(pointer) <= MAX_POINTER_LENGTH == 1024

@@ -315,9 +315,10 @@ def test_overloaded_response_is_complete() -> None:
     ]
     assert json.loads(body) == {
         "type": "/problems/overloaded",
-        "title": "The service is overloaded",
+        "title": "Service overloaded",
         "status": 503,
-        "detail": "Too many requests are being served. Nothing was done; try again shortly.",
+        "detail": "Too many concurrent requests. Nothing was changed. "
+        "Retry after the number of seconds in `Retry-After`.",
         "instance": "mine",
         "trace_id": None,
         "errors": [],

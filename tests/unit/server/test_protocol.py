@@ -327,13 +327,13 @@ def statuses(pipe: Pipe) -> list[int]:
     return [int(each[:3]) for each in pipe.written.split(b"HTTP/1.1 ")[1:]]
 
 
-HEADERS = "seconds for the request line and the header fields"
+HEADERS = "seconds to receive the request line and headers"
 CONTRACT_ROWS = {
     ConnectionState.NEW: HEADERS,
     ConnectionState.READING_HEADERS: HEADERS,
-    ConnectionState.READING_BODY: "seconds for a body",
-    ConnectionState.DRAINING_BODY: "seconds for a body",
-    ConnectionState.WRITING: "seconds until a client has read what it was sent",
+    ConnectionState.READING_BODY: "seconds to receive a body",
+    ConnectionState.DRAINING_BODY: "seconds to receive a body",
+    ConnectionState.WRITING: "seconds for a client to read a response",
     ConnectionState.KEEP_ALIVE: "seconds between two requests on a connection",
 }
 

@@ -26,7 +26,9 @@ async def test_exception_in_timeout_check_does_not_stop_the_server(
     server = Server(Config(cast("Any", None), log_config=None), admission)
     with capture_logs() as lines:
         assert await server.on_tick(1) is False
-    assert [(line["event"], line["log_level"]) for line in lines] == [("fault", "error")]
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("unhandled exception", "error")
+    ]
 
 
 @pytest.mark.parametrize("error_number", [errno.EAGAIN, errno.EMFILE])

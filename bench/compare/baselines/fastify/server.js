@@ -156,7 +156,7 @@ class ProblemError extends Error {
   }
 }
 
-const taskNotFound = () => new ProblemError(404, 'This user has no task with this id.');
+const taskNotFound = () => new ProblemError(404, 'This user has no task with this ID.');
 
 /** Sends a problem (RFC 9457). */
 function sendProblem(reply, status, detail, errors = []) {
@@ -173,7 +173,7 @@ function onError(error, request, reply) {
     return sendProblem(reply, 422, error.message, errors);
   }
   const { statusCode = 500, message } = error;
-  return sendProblem(reply, statusCode, statusCode < 500 ? message : 'The service failed.');
+  return sendProblem(reply, statusCode, statusCode < 500 ? message : 'Internal server error.');
 }
 
 // --- operations ---
@@ -308,7 +308,7 @@ const parseJson = app.getDefaultJsonParser('error', 'error');
 app.addContentTypeParser('application/merge-patch+json', { parseAs: 'string' }, parseJson);
 
 app.setErrorHandler(onError);
-app.setNotFoundHandler((request, reply) => sendProblem(reply, 404, 'There is no such path.'));
+app.setNotFoundHandler((request, reply) => sendProblem(reply, 404, 'Not found.'));
 app.addHook('onClose', () => sql.end());
 
 const tasks = '/api/v1/users/:user_id/tasks';

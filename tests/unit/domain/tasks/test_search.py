@@ -53,7 +53,7 @@ def ranges_of(character_class: str) -> list[tuple[int, int]]:
 
 def test_separators_match_the_contract(contract: OpenAPIDocument) -> None:
     (sentence,) = re.findall(
-        r"other than these separators: (.*?)\. Letters",
+        r"other than these separators: (.*?)\.\n",
         prose_of(contract.document),
         re.DOTALL,
     )

@@ -1,4 +1,4 @@
-"""Draw a chart of benchmark figures: `python chart.py FILE.json` writes FILE.svg.
+"""Draw a chart of benchmark results: `python chart.py FILE.json` writes FILE.svg.
 
 This is a script, because matplotlib is installed for the benchmarks only.
 """
@@ -13,7 +13,7 @@ import matplotlib as mpl
 mpl.use("svg")
 from matplotlib import pyplot as plt
 
-# Text stays text, and the same figures give the same file.
+# Keep text as text, and make the file reproducible.
 mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "tasks-api", "font.size": 9})
 
 SCALING_OPERATIONS = (

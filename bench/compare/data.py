@@ -1,4 +1,4 @@
-"""The rows that every peer works on, and a server for them."""
+"""The rows of the benchmark, and a PostgreSQL server with them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from bench.load.workload import filled_database
 from tests.support.client import tasks_of
 from tests.support.long_task import progress
 
-USERS, EACH = 950, 100
-DEEP_USER, DEEP = "deep", 5_000
-# Ids that are known without a question: the n-th task of a user.
-ONE = UUID("01980000-0000-7000-8000-000000000000")
-URL_OF_ONE = f"{tasks_of(DEEP_USER)}/{ONE}"  # which no operation changes
+USERS, TASKS_PER_USER = 950, 100
+LARGE_USER, LARGE_USER_TASKS = "deep", 5_000
+FIRST_TASK_ID = UUID("01980000-0000-7000-8000-000000000000")
+FIXED_TASK_URL = f"{tasks_of(LARGE_USER)}/{FIRST_TASK_ID}"  # no operation changes this task
 WORDS = ("milk", "bread", "paint", "call", "report", "garden", "invoice", "train", "doctor")
-FILL = """
+INSERT_TASKS = """
     INSERT INTO tasks (user_id, id, title, description, completed_at, created_at, updated_at, etag)
     SELECT u, ('01980000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
            (ARRAY[{words}])[1 + n % {count}] || ' no. ' || n,
@@ -30,49 +29,54 @@ FILL = """
 
 
 class Database(NamedTuple):
-    """A running server with the rows."""
+    """A running PostgreSQL server with the rows."""
 
     url: str
     pid: int
 
 
-def fill(user: str, users: int, tasks: int) -> str:
-    """A statement that gives users tasks; `user` is SQL that may use `user_number`."""
+def insert_tasks(user: str, users: int, tasks: int) -> str:
+    """Return a statement that inserts tasks.
+
+    `user` is the SQL expression of a user id; it may use `user_number`.
+    """
     words = ", ".join(f"'{word}'" for word in WORDS)
-    return FILL.format(words=words, count=len(WORDS), user=user, users=users - 1, tasks=tasks - 1)
+    return INSERT_TASKS.format(
+        words=words, count=len(WORDS), user=user, users=users - 1, tasks=tasks - 1
+    )
 
 
-def id_of(number: int) -> UUID:
-    """The id of the n-th task of a user."""
-    return UUID(int=ONE.int + number)
+def task_id(number: int) -> UUID:
+    """Return the id of a user's task; the first is 0."""
+    return UUID(int=FIRST_TASK_ID.int + number)
 
 
 @contextmanager
-def database() -> Iterator[Database]:
-    """A server of its own, migrated and filled."""
-    progress("making the database and its rows")
-    users = fill("'user-' || user_number", USERS, EACH)
-    with filled_database(users, fill(f"'{DEEP_USER}'", 1, DEEP), "VACUUM ANALYZE tasks") as opened:
-        url, data = opened
-        (pid_file,) = data.glob("pg*/postmaster.pid")
+def run_database() -> Iterator[Database]:
+    """Run a PostgreSQL server with a migrated and filled database."""
+    progress("creating the database and its rows")
+    users = insert_tasks("'user-' || user_number", USERS, TASKS_PER_USER)
+    large_user = insert_tasks(f"'{LARGE_USER}'", 1, LARGE_USER_TASKS)
+    with filled_database(users, large_user, "VACUUM ANALYZE tasks") as (url, data_dir):
+        (pid_file,) = data_dir.glob("pg*/postmaster.pid")
         yield Database(url, int(pid_file.read_text("utf-8").split()[0]))
 
 
-def processor_seconds(pid: int) -> float:
-    """What a process and those that it started have used, to the nanosecond (Linux)."""
-    found = 0
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process and its children, in nanosecond resolution (Linux)."""
+    nanoseconds = 0
     for number in [pid, *_children(pid)]:
-        with suppress(FileNotFoundError, ProcessLookupError):  # it may end while it is looked at
+        with suppress(FileNotFoundError, ProcessLookupError):  # the process may end meanwhile
             for thread in Path(f"/proc/{number}/task").iterdir():
-                found += int((thread / "schedstat").read_text("ascii").split()[0])
-    return found / 1e9
+                nanoseconds += int((thread / "schedstat").read_text("ascii").split()[0])
+    return nanoseconds / 1e9
 
 
 def _children(pid: int) -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it may end while it is looked at
+        with suppress(OSError):  # the process may end meanwhile
             number, _, rest = entry.read_text("utf-8", "replace").partition(" (")
             if int(rest.rpartition(") ")[2].split()[1]) == pid:
-                found.append(int(number))
-    return found
+                pids.append(int(number))
+    return pids

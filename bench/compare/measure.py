@@ -1,54 +1,61 @@
-"""The figures of each peer and operation, taken in turns: a bad moment then meets all of them."""
+"""Measures each service and operation, in alternating rounds.
+
+A disturbance of the machine then affects all services.
+"""
 
 from __future__ import annotations
 
 import os
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from statistics import median
 from typing import NamedTuple
 
 import msgspec
 
 from bench.compare import smoke
-from bench.compare.catalogue import Peer, Running
-from bench.compare.data import Database, processor_seconds
+from bench.compare.data import Database, cpu_seconds
 from bench.compare.operations import OPERATIONS, Requests
+from bench.compare.targets import RunningTarget, Target
 from bench.load.generator import LoadGenerator, LoadResult, percentile
 from bench.load.workload import memory
 from tests.support.long_task import progress
 
 CONNECTIONS = 16
-COUNT = 1_000  # requests whose processor time is measured together
-WARM = 300
+COUNT = 1_000  # requests per measurement of CPU time
+WARM_UP_COUNT = 300
 SATURATION_SECONDS = 1.0
-OPEN_SECONDS = 2.0
-OPEN_LOAD = 0.7  # of the saturation
-MOST_PER_SECOND = 20_000
+OPEN_LOOP_SECONDS = 2.0
+OPEN_LOOP_LOAD = 0.7  # share of the saturation
+MAX_RATE = 20_000  # requests per second
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One measurement. Seconds and bytes."""
+    """One measurement. Times are in seconds, sizes in bytes."""
 
-    peer: str
+    target: str
     operation: str
-    figure: str
+    metric: str
     value: float
 
 
-class Cost(NamedTuple):
-    """What a fixed load cost, in seconds of processor time per request."""
+class CPUTime(NamedTuple):
+    """Seconds of CPU time per request."""
 
     service: float
     database: float
 
 
-class Stand:
-    """A running peer, its requests, and the generator that sends them."""
+class LoadTarget:
+    """A running service with its requests and the load generator.
 
-    def __init__(self, first: Running, second: Running | None, database: Database) -> None:
-        """`second` is a further process of the same peer, for what two can do."""
+    `second` is another process of the same service, for the throughput of two.
+    """
+
+    def __init__(
+        self, first: RunningTarget, second: RunningTarget | None, database: Database
+    ) -> None:
         self.name = first.name
         self._running = first
         self._database = database
@@ -57,53 +64,51 @@ class Stand:
         self._two = second and LoadGenerator(first.port, second.port, connections=CONNECTIONS)
 
     def close(self) -> None:
-        """Close the connections."""
         self._one.close()
         if self._two:
             self._two.close()
 
     @property
     def pid(self) -> int:
-        """The process that serves."""
         return self._running.pid
 
-    def cost(self, operation: str, count: int = COUNT) -> Cost:
-        """The processor time of a request, of the peer and of the database."""
-        requests = self._requests.of(operation, count)
+    def cpu_time(self, operation: str, count: int = COUNT) -> CPUTime:
+        """Send `count` requests and return the CPU time per request."""
+        requests = self._requests.create(operation, count)
         pids = self._running.pid, self._database.pid
-        before = [processor_seconds(pid) for pid in pids]
-        _held(self._one.closed_loop(requests, CONNECTIONS), self.name, operation)
-        after = [processor_seconds(pid) for pid in pids]
-        return Cost(*((a - b) / count for a, b in zip(after, before, strict=True)))
+        before = [cpu_seconds(pid) for pid in pids]
+        _assert_all_served(self._one.closed_loop(requests, CONNECTIONS), self.name, operation)
+        after = [cpu_seconds(pid) for pid in pids]
+        return CPUTime(*((a - b) / count for a, b in zip(after, before, strict=True)))
 
     def saturation(self, operation: str, workers: int) -> float:
-        """Requests per second that as many processes answer when 16 clients wait for them."""
+        """Return the requests per second of one or two processes with 16 clients."""
         generator = self._one if workers == 1 else self._two
         assert generator
-        requests = self._requests.of(operation, int(MOST_PER_SECOND * SATURATION_SECONDS))
+        requests = self._requests.create(operation, int(MAX_RATE * SATURATION_SECONDS))
         load = generator.closed_loop(requests, CONNECTIONS, SATURATION_SECONDS)
-        _held(load, self.name, operation)
+        _assert_all_served(load, self.name, operation)
         return len(load.accepted) / load.duration
 
     def latencies(self, operation: str, rate: float) -> list[float]:
-        """Seconds from when each request was due to its answer, on a timetable (an open loop)."""
-        requests = self._requests.of(operation, int(rate * OPEN_SECONDS))
-        with _first_in_line():
+        """Return the seconds from the due time of each request to its response (open loop)."""
+        requests = self._requests.create(operation, int(rate * OPEN_LOOP_SECONDS))
+        with _real_time_priority():
             load = self._one.open_loop(requests, rate)
-        _held(load, self.name, operation)
+        _assert_all_served(load, self.name, operation)
         return load.accepted
 
     def memory(self) -> int:
-        """Bytes that the process holds."""
+        """Return the memory of the process in bytes."""
         return memory(self._running.pid)
 
 
 @contextmanager
-def _first_in_line() -> Iterator[None]:
-    """Have this process run before all others, where it may.
+def _real_time_priority() -> Iterator[None]:
+    """Run this process with real-time priority, if it is allowed to.
 
-    On two cores the generator else waits for the service and the database, at times for 10 ms, and
-    that would count as a latency of the service.
+    On two cores the generator otherwise waits for the service and the database, for up to 10 ms.
+    That would count as latency of the service.
     """
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
@@ -113,111 +118,111 @@ def _first_in_line() -> Iterator[None]:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
-def _held(load: LoadResult, name: str, operation: str) -> None:
-    """See that every request was served: a refusal would be the cheapest answer of all."""
-    others = {**load.other_statuses, 503: len(load.rejected)}
-    unserved = {status: number for status, number in others.items() if number}
+def _assert_all_served(load: LoadResult, name: str, operation: str) -> None:
+    # A rejection is cheaper than any other response, and would improve the result.
+    statuses = {**load.other_statuses, 503: len(load.rejected)}
+    unserved = {status: count for status, count in statuses.items() if count}
     assert not unserved, f"{name}, {operation}: {unserved}"
 
 
-def stands(
-    stack: ExitStack, peers: Iterable[Peer], database: Database, *, workers: int
-) -> list[Stand]:
-    """All peers, running and warm, after each has shown that it does the work."""
-    found: list[Stand] = []
-    for peer in peers:
-        running = [stack.enter_context(peer.running(database.url)) for _ in range(workers)]
+def start_targets(
+    stack: ExitStack, targets: Iterable[Target], database: Database, *, workers: int
+) -> list[LoadTarget]:
+    """Start all services with `workers` processes each, and check their responses."""
+    started: list[LoadTarget] = []
+    for target in targets:
+        running = [stack.enter_context(target.run(database.url)) for _ in range(workers)]
         smoke.check(f"http://127.0.0.1:{running[0].port}")
-        progress(f"{peer.name} answers as it should")
-        stand = Stand(running[0], running[1] if workers > 1 else None, database)
-        stack.callback(stand.close)
-        found.append(stand)
-    return found
+        progress(f"{target.name} passes the smoke test")
+        load_target = LoadTarget(running[0], running[1] if workers > 1 else None, database)
+        stack.callback(load_target.close)
+        started.append(load_target)
+    return started
 
 
-def costs(
-    those: list[Stand], operations: Iterable[str], rounds: int, count: int = COUNT
+def measure_cpu_time(
+    targets: list[LoadTarget], operations: Iterable[str], rounds: int, count: int = COUNT
 ) -> Iterator[Sample]:
-    """Processor times. What comes first in a round meets another state, so it goes around."""
-    for stand in those:
-        progress(f"processor time, warming {stand.name}")
+    """Measure CPU time. The order of the services rotates, because the first has other caches."""
+    for target in targets:
+        progress(f"CPU time, warming {target.name}")
         for operation in operations:
-            stand.cost(operation, WARM)
-    for turn in range(rounds):
+            target.cpu_time(operation, WARM_UP_COUNT)
+    for number in range(rounds):
         for operation in operations:
-            progress(f"processor time, round {turn + 1} of {rounds}: {operation}")
-            at = turn % len(those)
-            for stand in those[at:] + those[:at]:
-                cost = stand.cost(operation, count)
-                yield Sample(stand.name, operation, "processor", cost.service)
-                yield Sample(stand.name, operation, "database", cost.database)
+            progress(f"CPU time, round {number + 1} of {rounds}: {operation}")
+            first = number % len(targets)
+            for target in targets[first:] + targets[:first]:
+                cpu_time = target.cpu_time(operation, count)
+                yield Sample(target.name, operation, "processor", cpu_time.service)
+                yield Sample(target.name, operation, "database", cpu_time.database)
 
 
-def loads(those: list[Stand], rounds: int) -> Iterator[Sample]:
-    """What each can do at most, and how long requests take at 70% of that."""
-    for turn in range(rounds):
+def measure_load(targets: list[LoadTarget], rounds: int) -> Iterator[Sample]:
+    """Measure throughput at saturation, latency at 70% of it, and memory after all loads."""
+    for number in range(rounds):
         for operation in OPERATIONS:
-            progress(f"rates and latencies, round {turn + 1} of {rounds}: {operation}")
-            for stand in those:
-                rate = stand.saturation(operation, 1)
-                yield Sample(stand.name, operation, "rate of 1", rate)
-                yield Sample(stand.name, operation, "rate of 2", stand.saturation(operation, 2))
-                seconds = stand.latencies(operation, OPEN_LOAD * rate)
-                for share in (50, 95, 99):
-                    value = percentile(seconds, share)
-                    yield Sample(stand.name, operation, f"p{share}", value)
-    for stand in those:
-        yield Sample(stand.name, "mix", "memory", stand.memory())
+            progress(f"rates and latencies, round {number + 1} of {rounds}: {operation}")
+            for target in targets:
+                rate = target.saturation(operation, 1)
+                yield Sample(target.name, operation, "rate of 1", rate)
+                yield Sample(target.name, operation, "rate of 2", target.saturation(operation, 2))
+                latencies = target.latencies(operation, OPEN_LOOP_LOAD * rate)
+                for percent in (50, 95, 99):
+                    value = percentile(latencies, percent)
+                    yield Sample(target.name, operation, f"p{percent}", value)
+    for target in targets:
+        yield Sample(target.name, "mix", "memory", target.memory())
 
 
-def starts(peers: Iterable[Peer], database: Database, rounds: int) -> Iterator[Sample]:
-    """From the start of a process to its first answer."""
-    those = list(peers)
-    for turn in range(rounds):
-        progress(f"starts, round {turn + 1} of {rounds}")
-        for peer in those:
-            with peer.running(database.url) as running:
-                yield Sample(peer.name, "start", "seconds", running.started_within)
+def measure_startup(targets: list[Target], database: Database, rounds: int) -> Iterator[Sample]:
+    """Measure the time from the start of a process to its first response."""
+    for number in range(rounds):
+        progress(f"starts, round {number + 1} of {rounds}")
+        for target in targets:
+            with target.run(database.url) as running:
+                yield Sample(target.name, "start", "seconds", running.startup_time)
 
 
-class Figures(msgspec.Struct, frozen=True):
-    """All samples, and what they come to."""
+class Results(msgspec.Struct, frozen=True):
+    """All samples of a run, and their statistics."""
 
     samples: list[Sample]
 
-    def values(self, peer: str, operation: str, figure: str) -> list[float]:
-        """Every value of one figure."""
+    def values(self, target: str, operation: str, metric: str) -> list[float]:
         return [
             sample.value
             for sample in self.samples
-            if (sample.peer, sample.operation, sample.figure) == (peer, operation, figure)
+            if (sample.target, sample.operation, sample.metric) == (target, operation, metric)
         ]
 
-    def middle(self, peer: str, operation: str, figure: str) -> float:
-        """The median of one figure."""
-        return median(self.values(peer, operation, figure))
+    def median(self, target: str, operation: str, metric: str) -> float:
+        return statistics.median(self.values(target, operation, metric))
 
-    def spread(self, peer: str, operation: str, figure: str) -> float:
-        """The half of the distance between the quarters, as a part of the median."""
-        values = sorted(self.values(peer, operation, figure))
+    def spread(self, target: str, operation: str, metric: str) -> float:
+        """Return half of the interquartile range as a share of the median."""
+        values = sorted(self.values(target, operation, metric))
         quarter = len(values) // 4
         distance = values[-1 - quarter] - values[quarter]
-        return distance / 2 / median(values)
+        return distance / 2 / statistics.median(values)
 
-    def ratio(self, peer: str, to: str, operation: str, figure: str = "processor") -> float:
-        """How many times as much one peer takes as another: the median of the rounds' ratios."""
+    def ratio(
+        self, target: str, reference: str, operation: str, metric: str = "processor"
+    ) -> float:
+        """Return the median of the rounds' ratios of one service to another."""
         pairs = zip(
-            self.values(peer, operation, figure), self.values(to, operation, figure), strict=True
+            self.values(target, operation, metric),
+            self.values(reference, operation, metric),
+            strict=True,
         )
-        return median(ours / theirs for ours, theirs in pairs)
+        return statistics.median(value / reference_value for value, reference_value in pairs)
 
-    def peers(self) -> list[str]:
-        """Their names, in the order of the run."""
-        return list(dict.fromkeys(sample.peer for sample in self.samples))
+    def targets(self) -> list[str]:
+        """Return the names of the services, in the order of the run."""
+        return list(dict.fromkeys(sample.target for sample in self.samples))
 
-    def by_operation(self) -> dict[str, set[str]]:
-        """Which figures there are of each operation."""
-        found: dict[str, set[str]] = defaultdict(set)
+    def metrics_by_operation(self) -> dict[str, set[str]]:
+        metrics: dict[str, set[str]] = defaultdict(set)
         for sample in self.samples:
-            found[sample.operation].add(sample.figure)
-        return dict(found)
+            metrics[sample.operation].add(sample.metric)
+        return dict(metrics)

@@ -1,7 +1,7 @@
-"""Runs every operation that the services of the benchmark share, against one that is running.
+"""Tests every operation of the benchmark against a running service.
 
-The service itself answers 400 where a parameter is wrong, as its contract says; its peers answer
-422, as their frameworks do. All else is the same of all of them.
+For an invalid parameter, Tasks API responds 400 as its contract says. The baselines respond 422,
+as their frameworks do. All other responses are the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
-MEMBERS = [
+PROPERTIES = [
     "id",
     "user_id",
     "title",
@@ -26,14 +26,14 @@ MEMBERS = [
     "updated_at",
     "etag",
 ]
-PROBLEM = {"type", "title", "status", "detail", "errors"}
-PARAMETER = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+PROBLEM_PROPERTIES = {"type", "title", "status", "detail", "errors"}
+INVALID_PARAMETER = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
 Json = dict[str, Any]
 
 
-class Tasks:
-    """The tasks of a user who has none yet."""
+class UserTasks:
+    """The tasks of a new user."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
@@ -41,21 +41,20 @@ class Tasks:
         self.path = f"/api/v1/users/{self.user_id}/tasks"
 
     def send(self, method: str, path: object = "", **options: Any) -> httpx.Response:
-        """Send a request; `path` is that of a task, below those of the user."""
+        """Send a request. `path` is a task id, or empty for the collection."""
         target = f"{self.path}/{path}" if path else self.path
         return self.client.request(method, target, **options)
 
     def create(self, body: Json, **headers: str) -> httpx.Response:
-        """Send a new task."""
         return self.send("POST", json=body, headers=headers)
 
     def patch(self, task: Json, change: Json) -> Json:
-        """Change a task, which must be there."""
+        """Update an existing task and return it."""
         changed = self.send("PATCH", task["id"], json=change, headers=MERGE_PATCH)
         return task_in(changed, HTTPStatus.OK)
 
     def page(self, **query: object) -> Json:
-        """A page of the tasks."""
+        """Return a page of the tasks."""
         response = self.send("GET", params=query)
         assert response.status_code == HTTPStatus.OK, response.text
         page: Json = response.json()
@@ -64,25 +63,25 @@ class Tasks:
             check_task(item)
         return page
 
-    def found(self, q: str) -> list[str]:
-        """The titles of the tasks that a search finds."""
+    def search(self, q: str) -> list[str]:
+        """Return the titles of the tasks that match."""
         return [item["title"] for item in self.page(q=q)["items"]]
 
 
 def check_task(task: Json) -> None:
-    """See that a task has its members, in their order and of their types."""
-    assert list(task) == MEMBERS
+    """Check the properties of a task, their order and their types."""
+    assert list(task) == PROPERTIES
     UUID(task["id"])
     tag = task["etag"]
     assert tag == f'"{UUID(tag.strip(chr(34))).hex}"'
     assert (task["completed_at"] is not None) is task["completed"]
-    instants = [datetime.fromisoformat(task[name]) for name in ("created_at", "updated_at")]
-    assert instants[0].utcoffset() is not None
-    assert instants == sorted(instants)
+    timestamps = [datetime.fromisoformat(task[name]) for name in ("created_at", "updated_at")]
+    assert timestamps[0].utcoffset() is not None
+    assert timestamps == sorted(timestamps)
 
 
 def task_in(response: httpx.Response, status: HTTPStatus) -> Json:
-    """The task in a response."""
+    """Check a response and return its task."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"].startswith("application/json")
     task: Json = response.json()
@@ -94,16 +93,15 @@ def task_in(response: httpx.Response, status: HTTPStatus) -> Json:
 
 
 def check_problem(response: httpx.Response, *statuses: HTTPStatus) -> None:
-    """See that a response is a problem with one of these statuses."""
+    """Check that a response is a problem (RFC 9457) with one of these statuses."""
     assert response.status_code in statuses, response.text
     assert response.headers["content-type"].startswith("application/problem+json")
     problem = response.json()
-    assert set(problem) >= PROBLEM
+    assert set(problem) >= PROBLEM_PROPERTIES
     assert problem["status"] == response.status_code
 
 
-def creating(tasks: Tasks) -> None:
-    """A new task, open or completed."""
+def check_create(tasks: UserTasks) -> None:
     task = task_in(tasks.create({"title": "Buy milk"}), HTTPStatus.CREATED)
     assert task["user_id"] == tasks.user_id
     assert UUID(task["id"]).version == 7
@@ -115,30 +113,29 @@ def creating(tasks: Tasks) -> None:
     assert task["completed_at"] == task["created_at"]
 
 
-def creating_once(tasks: Tasks) -> None:
-    """With an idempotency key there is one task, however often and at once it is sent."""
+def check_idempotent_create(tasks: UserTasks) -> None:
+    """Concurrent requests with one idempotency key create one task."""
     body = {"title": "Once", "description": None, "completed": True}
-    sent = {"Idempotency-Key": uuid4().hex}
+    headers = {"Idempotency-Key": uuid4().hex}
 
     def create(_: int) -> httpx.Response:
-        return tasks.create(body, **sent)
+        return tasks.create(body, **headers)
 
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(create, range(8)))
-    first = next(task_in(a, HTTPStatus.CREATED) for a in answers if a.is_success)
-    for answer in answers:
-        if answer.is_success:
-            assert answer.json() == first
+        responses = list(threads.map(create, range(8)))
+    first = next(task_in(r, HTTPStatus.CREATED) for r in responses if r.is_success)
+    for response in responses:
+        if response.is_success:
+            assert response.json() == first
         else:
-            check_problem(answer, HTTPStatus.CONFLICT)
+            check_problem(response, HTTPStatus.CONFLICT)
     assert task_in(create(0), HTTPStatus.CREATED) == first
     assert task_in(tasks.send("GET", first["id"]), HTTPStatus.OK) == first
     assert len(tasks.page()["items"]) == 1
-    check_problem(tasks.create({"title": "Twice"}, **sent), HTTPStatus.UNPROCESSABLE_ENTITY)
+    check_problem(tasks.create({"title": "Twice"}, **headers), HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
-def reading(tasks: Tasks) -> None:
-    """A task as it was created, or 304."""
+def check_get(tasks: UserTasks) -> None:
     task = task_in(tasks.create({"title": "Read me"}), HTTPStatus.CREATED)
     assert task_in(tasks.send("GET", task["id"]), HTTPStatus.OK) == task
     fresh = tasks.send("GET", task["id"], headers={"If-None-Match": task["etag"]})
@@ -147,46 +144,46 @@ def reading(tasks: Tasks) -> None:
     stale = tasks.send("GET", task["id"], headers={"If-None-Match": f'"{uuid4().hex}"'})
     assert task_in(stale, HTTPStatus.OK) == task
     check_problem(tasks.send("GET", uuid4()), HTTPStatus.NOT_FOUND)
-    assert Tasks(tasks.client).send("GET", task["id"]).status_code == HTTPStatus.NOT_FOUND
+    assert UserTasks(tasks.client).send("GET", task["id"]).status_code == HTTPStatus.NOT_FOUND
 
 
-def listing(tasks: Tasks) -> None:
-    """Three pages, newest first, without a gap or a double."""
+def check_list(tasks: UserTasks) -> None:
+    """Pages are newest first, without gaps or duplicates."""
     assert tasks.page() == {"items": [], "next_cursor": None}
-    made = [tasks.create({"title": f"Task {n}"}).json() for n in range(7)]
-    walked, sizes, query = [], [], {"limit": 3}
+    created = [tasks.create({"title": f"Task {n}"}).json() for n in range(7)]
+    listed, sizes, query = [], [], {"limit": 3}
     while True:
         page = tasks.page(**query)
-        walked += page["items"]
+        listed += page["items"]
         sizes.append(len(page["items"]))
         if page["next_cursor"] is None:
             break
         query = {"limit": 3, "cursor": page["next_cursor"]}
     assert sizes == [3, 3, 1]
-    assert walked == made[::-1]
-    assert tasks.page() == {"items": walked, "next_cursor": None}
-    for wrong in ({"limit": 0}, {"limit": 201}, {"limit": "x"}, {"cursor": "x"}):
-        check_problem(tasks.send("GET", params=wrong), *PARAMETER)
+    assert listed == created[::-1]
+    assert tasks.page() == {"items": listed, "next_cursor": None}
+    for invalid in ({"limit": 0}, {"limit": 201}, {"limit": "x"}, {"cursor": "x"}):
+        check_problem(tasks.send("GET", params=invalid), *INVALID_PARAMETER)
 
 
-def searching(tasks: Tasks) -> None:
-    """Tasks that have every word, or one that begins so, in title or description."""
+def check_search(tasks: UserTasks) -> None:
+    """A match has every word, or a word with that prefix, in its title or description."""
     for title, description in (("Buy Milk", None), ("Buy bread", "and milk"), ("Sleep", "late")):
         tasks.create({"title": title, "description": description})
-    assert tasks.found("milk") == ["Buy bread", "Buy Milk"]
-    assert tasks.found("BUY mil") == ["Buy bread", "Buy Milk"]
-    assert tasks.found("bread milk") == ["Buy bread"]
-    assert tasks.found("milk late") == []
-    assert tasks.found("'") == []
-    assert Tasks(tasks.client).found("milk") == []
+    assert tasks.search("milk") == ["Buy bread", "Buy Milk"]
+    assert tasks.search("BUY mil") == ["Buy bread", "Buy Milk"]
+    assert tasks.search("bread milk") == ["Buy bread"]
+    assert tasks.search("milk late") == []
+    assert tasks.search("'") == []
+    assert UserTasks(tasks.client).search("milk") == []
     first = tasks.page(q="milk", limit=1)
     rest = tasks.page(q="milk", limit=1, cursor=first["next_cursor"])
     assert [item["title"] for item in rest["items"]] == ["Buy Milk"]
     assert rest["next_cursor"] is None
 
 
-def patching(tasks: Tasks) -> None:
-    """The members that are sent change, and the instants move with them."""
+def check_patch(tasks: UserTasks) -> None:
+    """Only the properties in the request change, and the timestamps with them."""
     task = tasks.create({"title": "Patch me", "description": "Now"}).json()
     assert tasks.patch(task, {}) == task
     done = tasks.patch(task, {"completed": True})
@@ -205,8 +202,8 @@ def patching(tasks: Tasks) -> None:
     check_problem(absent, HTTPStatus.NOT_FOUND)
 
 
-def replacing(tasks: Tasks) -> None:
-    """A whole task is created where there was none, else replaced."""
+def check_put(tasks: UserTasks) -> None:
+    """PUT creates a missing task and replaces an existing one."""
     id_ = uuid4()
     body = {"title": "Put", "description": "here", "completed": True}
     new = task_in(tasks.send("PUT", id_, json=body), HTTPStatus.CREATED)
@@ -222,17 +219,16 @@ def replacing(tasks: Tasks) -> None:
     check_problem(tasks.send("PUT", id_, json={"title": "x"}), HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
-def deleting(tasks: Tasks) -> None:
-    """A task is there, and then it is not."""
+def check_delete(tasks: UserTasks) -> None:
     task = tasks.create({"title": "Delete me"}).json()
-    gone = tasks.send("DELETE", task["id"])
-    assert (gone.status_code, gone.content) == (HTTPStatus.NO_CONTENT, b"")
+    deleted = tasks.send("DELETE", task["id"])
+    assert (deleted.status_code, deleted.content) == (HTTPStatus.NO_CONTENT, b"")
     for method in ("DELETE", "GET"):
         check_problem(tasks.send(method, task["id"]), HTTPStatus.NOT_FOUND)
 
 
-def refusing(tasks: Tasks) -> None:
-    """What is wrong is a problem, and nothing is written."""
+def check_invalid_requests(tasks: UserTasks) -> None:
+    """An invalid request is a problem, and changes nothing."""
     bodies: list[Any] = [
         {},
         [],
@@ -247,33 +243,33 @@ def refusing(tasks: Tasks) -> None:
         check_problem(tasks.send("POST", json=body), HTTPStatus.UNPROCESSABLE_ENTITY)
     task = tasks.create({"title": "One"}).json()
     for change in ({"title": None}, {"completed": None}, {"colour": "red"}):
-        refused = tasks.send("PATCH", task["id"], json=change, headers=MERGE_PATCH)
-        check_problem(refused, HTTPStatus.UNPROCESSABLE_ENTITY)
+        response = tasks.send("PATCH", task["id"], json=change, headers=MERGE_PATCH)
+        check_problem(response, HTTPStatus.UNPROCESSABLE_ENTITY)
     json = {"Content-Type": "application/json"}
     for text in ("{", '{"title": "x"'):
         check_problem(tasks.send("POST", content=text, headers=json), HTTPStatus.BAD_REQUEST)
-    check_problem(tasks.send("GET", "no-uuid"), *PARAMETER)
-    check_problem(tasks.client.get("/api/v1/users/-alice/tasks"), *PARAMETER)
-    check_problem(tasks.client.get(f"/api/v1/users/{'x' * 129}/tasks"), *PARAMETER)
+    check_problem(tasks.send("GET", "no-uuid"), *INVALID_PARAMETER)
+    check_problem(tasks.client.get("/api/v1/users/-alice/tasks"), *INVALID_PARAMETER)
+    check_problem(tasks.client.get(f"/api/v1/users/{'x' * 129}/tasks"), *INVALID_PARAMETER)
     check_problem(tasks.client.get("/api/v1/nothing"), HTTPStatus.NOT_FOUND)
     assert tasks.page()["items"] == [task]
 
 
-OPERATIONS: tuple[Callable[[Tasks], None], ...] = (
-    creating,
-    creating_once,
-    reading,
-    listing,
-    searching,
-    patching,
-    replacing,
-    deleting,
-    refusing,
+CHECKS: tuple[Callable[[UserTasks], None], ...] = (
+    check_create,
+    check_idempotent_create,
+    check_get,
+    check_list,
+    check_search,
+    check_patch,
+    check_put,
+    check_delete,
+    check_invalid_requests,
 )
 
 
 def check(url: str) -> None:
-    """Run all of it. Raises AssertionError where an answer is another one."""
+    """Run all checks. Raises AssertionError for an unexpected response."""
     with httpx.Client(base_url=url) as client:
-        for operation in OPERATIONS:
-            operation(Tasks(client))
+        for check_operation in CHECKS:
+            check_operation(UserTasks(client))

@@ -2,7 +2,7 @@
 
 An open loop sends requests on a schedule, regardless of the responses. Latency counts from the time
 when a request was due, so time spent waiting in the generator is included (coordinated omission).
-A closed loop sends the next request when a response is complete, and so finds the capacity.
+A closed loop sends the next request when a response is complete. It measures the capacity.
 See decision D58 for what autocannon cannot show.
 """
 
@@ -32,7 +32,7 @@ class LoadResult:
     rate: float = 0.0
     """Requested rate in requests per second; 0 in a closed loop."""
     duration: float = 0.0
-    """Time until the last request was sent (open loop) or answered (closed loop)."""
+    """Time until the last request was sent (open loop) or its response arrived (closed loop)."""
     accepted: list[float] = field(default_factory=list)
     """Latencies of 2xx and 3xx responses."""
     rejected: list[float] = field(default_factory=list)
@@ -105,7 +105,6 @@ class LoadGenerator:
         self.idle: deque[_Connection] = deque()
 
     def close(self) -> None:
-        """Close all connections."""
         for connection in self.connections.values():
             connection.socket.close()
         self.epoll.close()
@@ -178,7 +177,7 @@ class LoadGenerator:
         return connection
 
     def _receive(self, result: LoadResult, timeout: float) -> bool:
-        """Record the responses that arrive; return False if nothing happens before the timeout."""
+        """Record received responses. Return False if nothing happens before the timeout."""
         events = self.epoll.poll(timeout, 256)
         for number, _ in events:
             connection = self.connections[number]

@@ -1,6 +1,6 @@
-"""What a service does at 1, 3 and 10 times its capacity: `python -m bench.load.overload`.
+"""`task bench:load`: load a service with 1, 3 and 10 times its capacity.
 
-Prints a row after each load, and exits with 1 if a goal is missed.
+Prints a row for each load. Exits with 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -12,56 +12,56 @@ from typing import NamedTuple
 
 from app.settings import Settings
 from bench.load.generator import LoadGenerator, LoadResult, percentile
-from bench.load.workload import loaded_service, memory, mix, processor
+from bench.load.workload import cpu_seconds, loaded_service, memory, mix
 from tests.support.long_task import progress, run
 from tests.support.process import Service
 
-SECONDS = 8.0
-# A load that begins suddenly fills the limit before anything shows that it will last.
+LOAD_SECONDS = 8.0
+# A sudden load fills the concurrency limit before the service can detect an overload.
 FIRST_SECONDS = 1.0
-CLOSED_SECONDS = 4.0
-UNLOADED = 0.1  # of the capacity
-UNLOADED_ANSWERS = 300  # so many make a 99th percentile, if they come in time
-UNLOADED_SECONDS = 30.0
-REQUESTS_AT_MOST = 400_000
-BURSTS = 10  # in a row that must be served completely
-BURST_SECONDS = 0.05  # from the end of a burst to the next one
-BROWSER = 6  # connections that a browser opens to a host
-SILENCE_SECONDS = 1.0
+CLOSED_LOOP_SECONDS = 4.0
+UNLOADED_SHARE = 0.1  # of the capacity
+UNLOADED_REQUESTS = 300  # enough for a 99th percentile
+MAX_UNLOADED_SECONDS = 30.0
+MAX_REQUESTS = 400_000
+BURSTS = 10  # consecutive bursts that must be served completely
+BURST_PAUSE = 0.05  # seconds
+BROWSER_CONNECTIONS = 6  # per host
+PAUSE_SECONDS = 1.0
 
 
 class Goal(NamedTuple):
-    """What the service must do at so many times its capacity."""
+    """The limits at a multiple of the capacity."""
 
-    served: float
-    """Share of the capacity that is accepted, at least."""
-    slower: float
-    """99th percentile of the accepted requests, as a multiple of the unloaded one, at most."""
+    min_served: float
+    """Accepted requests as a share of the capacity."""
+    max_slowdown: float
+    """99th percentile of the accepted requests, as a multiple of the unloaded one."""
 
 
 GOALS = {1: Goal(0.5, 20.0), 3: Goal(0.5, 4.0), 10: Goal(0.0, 10.0)}
-GROWS_AT_MOST = 32 * 2**20  # bytes of the service's memory
+MAX_MEMORY_GROWTH = 32 * 2**20  # bytes
 
 
 class Row(NamedTuple):
-    """What one load did."""
+    """The results of one load."""
 
     name: str
     load: LoadResult
-    grown: int
-    """Bytes by which the service's memory grew, against before all loads."""
-    processor: float
-    """Share of a processor that the service used."""
+    memory_growth: int
+    """Growth of the service's memory since before all loads, in bytes."""
+    cpu_share: float
+    """CPU time of the service as a share of one CPU."""
     recovery: float | None
     """Seconds from the end of the load until bursts within the limit are served completely."""
-    first: float = 0.0
-    """99th percentile of the accepted requests in FIRST_SECONDS, which count nowhere else."""
-    rejected: int = 0
-    """Requests of bursts within the limit that were rejected after a second of silence."""
+    first_p99: float = 0.0
+    """99th percentile of the accepted requests in FIRST_SECONDS. They are in no other value."""
+    rejected_later: int = 0
+    """Rejected requests of bursts within the limit, after a second without load."""
 
     def __str__(self) -> str:
         load, seconds = self.load, self.load.duration
-        figures = [
+        cells = [
             f"{self.name:9}",
             f"{load.rate:8.0f}",
             f"{len(load.send_delays) / seconds:8.0f}",
@@ -69,149 +69,153 @@ class Row(NamedTuple):
             f"{len(load.rejected) / seconds:8.0f}",
             f"{percentile(load.accepted, 50) * 1000:7.1f}",
             f"{percentile(load.accepted, 99) * 1000:7.1f}",
-            f"{self.first * 1000:7.1f}",
+            f"{self.first_p99 * 1000:7.1f}",
             f"{percentile(load.rejected, 99) * 1000:12.1f}",
             f"{percentile(load.send_delays, 99) * 1000:7.1f}",
-            f"{self.processor * 100:7.0f}%",
+            f"{self.cpu_share * 100:7.0f}%",
             f"{load.cpu_time / seconds * 100:8.0f}%",
-            f"{self.grown / 2**20:+7.1f}",
+            f"{self.memory_growth / 2**20:+7.1f}",
             "       -" if self.recovery is None else f"{self.recovery:8.2f}",
-            f"{self.rejected:8}",
+            f"{self.rejected_later:8}",
         ]
-        return " ".join(figures) + (" BEHIND" if load.is_behind else "")
+        return " ".join(cells) + (" BEHIND" if load.is_behind else "")
 
 
-HEAD = (
+HEADER = (
     "load       offered     sent  accepted rejected     p50     p99  first p99 rejected    late "
     "service generator  memory recovery rejected"
 )
 UNITS = (
     "                /s       /s        /s       /s      ms      ms  s p99           ms  p99 ms "
-    "      processor       MiB        s    later"
+    "            CPU       MiB        s    later"
 )
 
 
 def main() -> int:
-    """Measure and judge."""
+    """Return 1 if a goal is missed."""
     limit = int(os.environ.get("MAX_CONCURRENT_REQUESTS") or Settings().max_concurrent_requests)
     progress(f"starting a service with a limit of {limit} concurrent requests")
     with loaded_service(MAX_CONCURRENT_REQUESTS=limit) as (service, _):
         port = int(service.url.rpartition(":")[2])
         generator = LoadGenerator(port, connections=int(os.environ.get("CONNECTIONS") or 4 * limit))
-        generator.closed_loop(mix(service.url, 10_000), 8, CLOSED_SECONDS)  # to warm up
-        capacity = max(_capacity(generator, service, clients) for clients in (4, 8, 16))
+        generator.closed_loop(mix(service.url, 10_000), 8, CLOSED_LOOP_SECONDS)  # warm-up
+        capacity = max(_measure_capacity(generator, service, clients) for clients in (4, 8, 16))
         print(f"capacity   {capacity:.0f} requests/s")
-        print(HEAD, UNITS, sep="\n", flush=True)
+        print(HEADER, UNITS, sep="\n", flush=True)
         before = memory(service.pid)
-        light = capacity * UNLOADED
-        seconds = min(UNLOADED_SECONDS, max(SECONDS, UNLOADED_ANSWERS / light))
-        unloaded = _measured("unloaded", generator, service, light, seconds)
-        unloaded = unloaded._replace(grown=memory(service.pid) - before)
+        light = capacity * UNLOADED_SHARE
+        seconds = min(MAX_UNLOADED_SECONDS, max(LOAD_SECONDS, UNLOADED_REQUESTS / light))
+        unloaded = _measure("unloaded", generator, service, light, seconds)
+        unloaded = unloaded._replace(memory_growth=memory(service.pid) - before)
         print(unloaded, flush=True)
         rows = {0: unloaded}
         for times in GOALS:
-            row = _measured(f"{times} times", generator, service, capacity * times, SECONDS)
+            row = _measure(f"{times} times", generator, service, capacity * times, LOAD_SECONDS)
             row = row._replace(
-                grown=memory(service.pid) - before,
-                recovery=_recovery(generator, service, limit),
-                rejected=_rejected_later(generator, service, limit),
+                memory_growth=memory(service.pid) - before,
+                recovery=_measure_recovery(generator, service, limit),
+                rejected_later=_count_rejected_later(generator, service, limit),
             )
             print(row, flush=True)
             rows[times] = row
         generator.close()
-    faults = list(_faults(rows, capacity))
-    print(*faults, sep="\n")
-    return 1 if faults else 0
+    missed = list(_missed_goals(rows, capacity))
+    print(*missed, sep="\n")
+    return 1 if missed else 0
 
 
-def _capacity(generator: LoadGenerator, service: Service, clients: int) -> float:
-    """Requests per second that so many clients get answered, each waiting for its answers."""
+def _measure_capacity(generator: LoadGenerator, service: Service, clients: int) -> float:
+    """Return the requests per second with clients that wait for their responses."""
     requests = mix(service.url, 20_000)
-    used = processor(service.pid)
-    load = generator.closed_loop(requests, clients, CLOSED_SECONDS)
-    used = processor(service.pid) - used
+    cpu_time = cpu_seconds(service.pid)
+    load = generator.closed_loop(requests, clients, CLOSED_LOOP_SECONDS)
+    cpu_time = cpu_seconds(service.pid) - cpu_time
     rate = len(load.accepted) / load.duration
-    shares = f"service {used / load.duration:.0%}, generator {load.cpu_time / load.duration:.0%}"
-    print(f"closed     {clients} clients {rate:.0f} requests/s, processor: {shares}", flush=True)
+    shares = (
+        f"service {cpu_time / load.duration:.0%}, generator {load.cpu_time / load.duration:.0%}"
+    )
+    print(f"closed     {clients} clients {rate:.0f} requests/s, CPU: {shares}", flush=True)
     return rate
 
 
-def _measured(
+def _measure(
     name: str, generator: LoadGenerator, service: Service, rate: float, seconds: float
 ) -> Row:
-    requests = mix(service.url, min(REQUESTS_AT_MOST, int(rate * seconds)))
+    requests = mix(service.url, min(MAX_REQUESTS, int(rate * seconds)))
     first = generator.open_loop(requests[: int(rate * FIRST_SECONDS)], rate)
-    used = processor(service.pid)
+    cpu_time = cpu_seconds(service.pid)
     load = generator.open_loop(requests, rate)
-    used = processor(service.pid) - used
+    cpu_time = cpu_seconds(service.pid) - cpu_time
     load.other_statuses += first.other_statuses
-    return Row(name, load, 0, used / load.duration, None, first=percentile(first.accepted, 99))
+    first_p99 = percentile(first.accepted, 99)
+    return Row(name, load, 0, cpu_time / load.duration, None, first_p99=first_p99)
 
 
-def _recovery(generator: LoadGenerator, service: Service, limit: int) -> float:
-    """Seconds from the end of a load to the first of BURSTS in a row that are served completely.
+def _measure_recovery(generator: LoadGenerator, service: Service, limit: int) -> float:
+    """Return the seconds from the end of a load to the first of BURSTS complete bursts in a row.
 
-    The bursts begin at once, so that one that is rejected must not prolong the overload.
+    The bursts start immediately, so rejected requests must not prolong the overload.
     """
     burst = mix(service.url, limit)
-    ended, served, since = time.perf_counter(), 0, 0.0
-    while served < BURSTS and time.perf_counter() < ended + 10 * SILENCE_SECONDS:
-        at = time.perf_counter()
+    ended_at, served, recovery = time.perf_counter(), 0, 0.0
+    while served < BURSTS and time.perf_counter() < ended_at + 10 * PAUSE_SECONDS:
+        started_at = time.perf_counter()
         complete = not generator.closed_loop(burst, clients=limit).rejected
-        since = at - ended if complete and served == 0 else since
+        recovery = started_at - ended_at if complete and served == 0 else recovery
         served = served + 1 if complete else 0
-        time.sleep(BURST_SECONDS)
-    return since if served == BURSTS else float("inf")
+        time.sleep(BURST_PAUSE)
+    return recovery if served == BURSTS else float("inf")
 
 
-def _rejected_later(generator: LoadGenerator, service: Service, limit: int) -> int:
-    """How many requests of bursts within the limit are rejected after a short load and silence.
+def _count_rejected_later(generator: LoadGenerator, service: Service, limit: int) -> int:
+    """Count the rejected requests of bursts within the limit, after an overload and a pause.
 
-    The load has more clients than the limit, and each sends without a pause.
+    The overload has more clients than the limit, and each sends without a pause.
     """
     rejected = 0
-    for clients in (limit, min(limit, BROWSER)):
+    for clients in (limit, min(limit, BROWSER_CONNECTIONS)):
         generator.closed_loop(mix(service.url, 100_000), 4 * limit, seconds=1.0)
-        time.sleep(SILENCE_SECONDS)
+        time.sleep(PAUSE_SECONDS)
         burst = mix(service.url, clients)
         for _ in range(BURSTS):
             rejected += len(generator.closed_loop(burst, clients).rejected)
-            time.sleep(BURST_SECONDS)
+            time.sleep(BURST_PAUSE)
     return rejected
 
 
-def _faults(rows: dict[int, Row], capacity: float) -> Iterator[str]:
-    """The goals that were missed."""
-    normal = percentile(rows[0].load.accepted, 99)
+def _missed_goals(rows: dict[int, Row], capacity: float) -> Iterator[str]:
+    unloaded_p99 = percentile(rows[0].load.accepted, 99)
     for times, row in rows.items():
-        yield from _faults_of(row)
+        yield from _missed_limits(row)
         if times in GOALS:
-            yield from _faults_of_speed(row, GOALS[times], capacity, normal)
+            yield from _missed_speed_goals(row, GOALS[times], capacity, unloaded_p99)
     if not rows[max(rows)].load.rejected:
         yield f"{rows[max(rows)].name}: nothing was rejected"
 
 
-def _faults_of(row: Row) -> Iterator[str]:
+def _missed_limits(row: Row) -> Iterator[str]:
     if row.load.other_statuses:
         yield f"{row.name}: neither served nor rejected, by status: {dict(row.load.other_statuses)}"
     if row.load.is_behind:
-        yield f"{row.name}: the generator fell behind, so this load was not offered"
-    if row.grown > GROWS_AT_MOST:
-        yield f"{row.name}: the service grew by {row.grown / 2**20:.0f} MiB"
-    if row.recovery is not None and row.recovery > SILENCE_SECONDS:
+        yield f"{row.name}: the generator fell behind, so the load was lower than requested"
+    if row.memory_growth > MAX_MEMORY_GROWTH:
+        yield f"{row.name}: the memory grew by {row.memory_growth / 2**20:.0f} MiB"
+    if row.recovery is not None and row.recovery > PAUSE_SECONDS:
         yield f"{row.name}: bursts within the limit were rejected for {row.recovery:.2f} s"
-    if row.rejected:
-        yield f"{row.name}: {row.rejected} requests within the limit were rejected later"
+    if row.rejected_later:
+        yield f"{row.name}: {row.rejected_later} requests within the limit were rejected later"
 
 
-def _faults_of_speed(row: Row, goal: Goal, capacity: float, normal: float) -> Iterator[str]:
+def _missed_speed_goals(
+    row: Row, goal: Goal, capacity: float, unloaded_p99: float
+) -> Iterator[str]:
     served = len(row.load.accepted) / row.load.duration / capacity
-    slower = percentile(row.load.accepted, 99) / normal
-    print(f"{row.name}: served {served:.0%} of the capacity, p99 {slower:.1f} x unloaded")
-    if served < goal.served:
-        yield f"{row.name}: less than {goal.served:.0%} of the capacity was served"
-    if slower > goal.slower:
-        yield f"{row.name}: p99 is {slower:.1f} times that without load"
+    slowdown = percentile(row.load.accepted, 99) / unloaded_p99
+    print(f"{row.name}: served {served:.0%} of the capacity, p99 {slowdown:.1f} x unloaded")
+    if served < goal.min_served:
+        yield f"{row.name}: less than {goal.min_served:.0%} of the capacity was served"
+    if slowdown > goal.max_slowdown:
+        yield f"{row.name}: p99 is {slowdown:.1f} times that without load"
 
 
 if __name__ == "__main__":

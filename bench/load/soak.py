@@ -1,4 +1,4 @@
-"""`task bench:soak`: mixed load for half an hour, and the memory of the service meanwhile."""
+"""`task bench:soak`: check the memory of the service under mixed load for half an hour."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bench.load.generator import LoadGenerator, percentile
 from bench.load.workload import loaded_service, memory, mix
 from tests.support.long_task import progress, run
 
-SECONDS = float(os.environ.get("SOAK_SECONDS") or 1800)
+DURATION = float(os.environ.get("SOAK_SECONDS") or 1800)
 CLIENTS = 4
-# Caches fill and the allocator finds its size at first.
-WARM_UP = max(20.0, min(180.0, SECONDS / 6))
-GROWTH_AT_MOST = 0.05
-MOMENTS = 20
+# The memory grows at first, while caches fill.
+WARM_UP = max(20.0, min(180.0, DURATION / 6))
+MAX_GROWTH = 0.05
+MEASUREMENTS = 20
 MIB = 1024 * 1024
 REPORT = Path("reports/soak.md")
 
 
-class Moment(msgspec.Struct, frozen=True):
-    """What was seen at the end of a stretch of the load."""
+class Measurement(msgspec.Struct, frozen=True):
+    """The state at the end of an interval."""
 
     seconds: float
     requests: int
@@ -33,56 +33,57 @@ class Moment(msgspec.Struct, frozen=True):
     memory: int
 
     def row(self) -> str:
-        """A row of the table."""
         return (
             f"| {self.seconds:.0f} | {self.requests} | {self.p99 * 1000:.0f} "
             f"| {self.memory / MIB:.1f} |"
         )
 
 
-def grown(moments: list[Moment]) -> float:
-    """By which part of itself the memory grew after the warm-up, the first moment."""
-    return moments[-1].memory / moments[0].memory - 1
+def memory_growth(measurements: list[Measurement]) -> float:
+    """Return the relative memory growth since the warm-up, which ends at the first measurement."""
+    return measurements[-1].memory / measurements[0].memory - 1
 
 
 def main() -> None:
-    """Load, look, and judge the last look by the one after the warm-up."""
+    """Exit with 1 if the memory grew too much, or if a request was not served."""
     rows = ["| seconds | requests | p99 in ms | MiB |", "| ---: | ---: | ---: | ---: |"]
     print(*rows, sep="\n", flush=True)
-    moments: list[Moment] = []
-    others = Counter[int]()
+    measurements: list[Measurement] = []
+    unserved_by_status = Counter[int]()
     with loaded_service() as (service, _):
         requests = mix(service.url, 20_000)
         generator = LoadGenerator(int(service.url.rpartition(":")[2]))
-        progress(f"loading for {SECONDS:.0f} s, a row for each of {MOMENTS + 1} stretches")
-        started = time.monotonic()
-        while (passed := time.monotonic() - started) < SECONDS:
-            # The first stretch ends with the warm-up, the others are as long as each other.
-            stretch = WARM_UP if not moments else (SECONDS - WARM_UP) / MOMENTS
-            until = passed + min(stretch, SECONDS - passed)
-            count, slow = 0, list[float]()
-            while (left := until - (time.monotonic() - started)) > 0:
-                load = generator.closed_loop(requests, CLIENTS, left)
-                others += load.other_statuses
-                others[503] += len(load.rejected)
+        progress(f"loading for {DURATION:.0f} s, a row for each of {MEASUREMENTS + 1} intervals")
+        started_at = time.monotonic()
+        while (elapsed := time.monotonic() - started_at) < DURATION:
+            # The first interval is the warm-up. The others have equal lengths.
+            interval = WARM_UP if not measurements else (DURATION - WARM_UP) / MEASUREMENTS
+            until = elapsed + min(interval, DURATION - elapsed)
+            count, p99s = 0, list[float]()
+            while (remaining := until - (time.monotonic() - started_at)) > 0:
+                load = generator.closed_loop(requests, CLIENTS, remaining)
+                unserved_by_status += load.other_statuses
+                unserved_by_status[503] += len(load.rejected)
                 count += len(load.accepted)
-                slow.append(percentile(load.accepted, 99))
-            now = time.monotonic() - started
-            moments.append(Moment(now, count, max(slow, default=0.0), memory(service.pid)))
-            rows.append(moments[-1].row())
+                p99s.append(percentile(load.accepted, 99))
+            elapsed = time.monotonic() - started_at
+            measurements.append(
+                Measurement(elapsed, count, max(p99s, default=0.0), memory(service.pid))
+            )
+            rows.append(measurements[-1].row())
             print(rows[-1], flush=True)
         generator.close()
-    growth = grown(moments)
-    refused = {status: number for status, number in others.items() if number}
+    growth = memory_growth(measurements)
+    unserved = {status: number for status, number in unserved_by_status.items() if number}
     verdict = (
-        f"{sum(moment.requests for moment in moments)} requests, others than 2xx: {refused}; "
-        f"memory after the warm-up {moments[0].memory / MIB:.1f} MiB, at the end "
-        f"{moments[-1].memory / MIB:.1f} MiB: {growth:+.1%}, at most {GROWTH_AT_MOST:+.0%}"
+        f"{sum(each.requests for each in measurements)} requests, not served: {unserved}; "
+        f"memory after the warm-up {measurements[0].memory / MIB:.1f} MiB, at the end "
+        f"{measurements[-1].memory / MIB:.1f} MiB: {growth:+.1%}, limit {MAX_GROWTH:+.0%}"
     )
     print(verdict)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text("\n".join([*rows, "", verdict, ""]), "utf-8")
-    sys.exit(bool(refused) or growth > GROWTH_AT_MOST)
+    sys.exit(bool(unserved) or growth > MAX_GROWTH)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The plans of the service's statements over a large table."""
+"""Measurements and query plans with large tables."""

@@ -1,4 +1,4 @@
-"""A large table `tasks`: the same rows each time."""
+"""Reproducible rows for a large table `tasks`."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ stove rope compass mountain hut ridge glacier valley river canoe paddle fishing 
 notary lawyer court appeal deadline
 """.split()  # noqa: SIM905 - a list of 300 quoted words is harder to read
 COMMON = "call"  # in about three of ten tasks
-MIDDLING = "deadline"  # in about one of a hundred
+MEDIUM = "deadline"  # in about one of a hundred
 RARE = "zeppelin"  # in five tasks of the largest user
 RARE_TASKS = 5
-TASKS_OF_OTHERS = 36.9  # on average
-# Zipf's law in Mandelbrot's form.
+MEAN_TASKS_PER_USER = 36.9  # of the small users
+# Zipf-Mandelbrot law.
 _WEIGHTS = list(accumulate(1 / (rank + 8) for rank in range(1, len(WORDS) + 1)))
 
 
 class Size(Struct, frozen=True):
-    """How many tasks two users have, and how many users have 10 to 1,000."""
+    """The numbers of tasks of two users, and the number of users with 10 to 1,000 tasks."""
 
     large: int = 1_000_000
     reverse: int = 100_000
@@ -58,44 +58,44 @@ class Size(Struct, frozen=True):
 
     @classmethod
     def of(cls, rows: int) -> Size:
-        """A table of about so many rows: a tenth of them, a million at most, are one user's."""
+        """Return a size of about `rows`. One user has a tenth of them, at most a million."""
         large, reverse = min(1_000_000, rows // 10), rows // 100
-        return cls(large, reverse, round((rows - large - reverse) / TASKS_OF_OTHERS))
+        return cls(large, reverse, round((rows - large - reverse) / MEAN_TASKS_PER_USER))
 
 
 def tasks(size: Size) -> Iterator[tuple[Any, ...]]:
-    """Rows in the order of their creation, those of all users mixed."""
-    draw = random.Random(SEED)  # noqa: S311 - no secrets here
+    """Yield rows in the order of their creation, with all users mixed."""
+    rng = random.Random(SEED)  # noqa: S311 - no secret
     owners = [LARGE] * size.large + [REVERSE] * size.reverse
     for number in range(size.others):
-        owners += [f"user-{number:04}"] * min(1000, int(10 * (1 - draw.random()) ** -0.8))
-    draw.shuffle(owners)
+        owners += [f"user-{number:04}"] * min(1000, int(10 * (1 - rng.random()) ** -0.8))
+    rng.shuffle(owners)
     step = YEAR / len(owners)
-    number_of_large = 0
+    large_tasks = 0
     for number, owner in enumerate(owners):
-        created = START + step * (number + draw.random())
-        updated = created + timedelta(days=60) * draw.random() ** 3
-        title = _words(draw, 3, 7)
+        created = START + step * (number + rng.random())
+        updated = created + timedelta(days=60) * rng.random() ** 3
+        title = _words(rng, 3, 7)
         if owner == LARGE:
-            number_of_large += 1
-            if number_of_large % (size.large // RARE_TASKS) == 0:
+            large_tasks += 1
+            if large_tasks % (size.large // RARE_TASKS) == 0:
                 title += " " + RARE
-        if draw.random() < 0.3:
-            title += f" #{draw.randrange(100_000)}"
+        if rng.random() < 0.3:
+            title += f" #{rng.randrange(100_000)}"
         yield (
             owner,
-            _uuid7(created, draw),
+            _uuid7(created, rng),
             title.capitalize(),
-            _words(draw, 5, 25) + "." if draw.random() < 0.5 else None,
-            updated if draw.random() < (0.1 if owner == REVERSE else 0.9) else None,
+            _words(rng, 5, 25) + "." if rng.random() < 0.5 else None,
+            updated if rng.random() < (0.1 if owner == REVERSE else 0.9) else None,
             created,
             updated,
-            UUID(int=draw.getrandbits(128)),
+            UUID(int=rng.getrandbits(128)),
         )
 
 
 async def fill(database: asyncpg.Connection[Any], size: Size) -> None:
-    """Put the rows into an empty table, whose indexes are made again afterwards."""
+    """Load the rows into an empty table. The indexes are recreated afterwards."""
     indexes = await database.fetch(
         "SELECT indexname, indexdef FROM pg_indexes "
         "WHERE tablename = 'tasks' AND indexname LIKE 'ix%' ORDER BY indexname"
@@ -113,12 +113,12 @@ async def fill(database: asyncpg.Connection[Any], size: Size) -> None:
     )  # fmt: skip
     for _, definition in indexes:
         await database.execute(definition, timeout=3600)
-    await database.execute("REINDEX INDEX pk_tasks")  # as compact as the others, to compare sizes
+    await database.execute("REINDEX INDEX pk_tasks")  # so that all index sizes are comparable
     await database.execute("VACUUM ANALYZE tasks", timeout=3600)
 
 
 async def sizes(database: asyncpg.Connection[Any]) -> list[tuple[str, int, int]]:
-    """The table and its indexes: name, number of rows, bytes."""
+    """Return the name, row count and bytes of the table and its indexes."""
     rows = await database.fetch(
         "SELECT relname, reltuples::bigint, pg_relation_size(oid) FROM pg_class "
         "WHERE relname = 'tasks' OR oid IN "
@@ -127,12 +127,11 @@ async def sizes(database: asyncpg.Connection[Any]) -> list[tuple[str, int, int]]
     return [tuple(row) for row in rows]
 
 
-def _words(draw: random.Random, fewest: int, most: int) -> str:
-    count = draw.randint(fewest, most)
-    return " ".join(WORDS[bisect(_WEIGHTS, draw.random() * _WEIGHTS[-1])] for _ in range(count))
+def _words(rng: random.Random, minimum: int, maximum: int) -> str:
+    count = rng.randint(minimum, maximum)
+    return " ".join(WORDS[bisect(_WEIGHTS, rng.random() * _WEIGHTS[-1])] for _ in range(count))
 
 
-def _uuid7(at: datetime, draw: random.Random) -> UUID:
-    """An id as the service makes it."""
-    bits = int(at.timestamp() * 1000) << 80 | draw.getrandbits(80)
+def _uuid7(timestamp: datetime, rng: random.Random) -> UUID:
+    bits = int(timestamp.timestamp() * 1000) << 80 | rng.getrandbits(80)
     return UUID(int=bits & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62)

@@ -1,4 +1,4 @@
-"""Explains statements of the repository's and holds their plans against what they must be."""
+"""Explains the statements of the repository and checks their query plans."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ from app.db.config import DatabaseConfig
 from app.db.statements import CompiledStatement, compile_statement
 from app.domain.tasks.repository import TaskRepository
 
-# The way down an index and the leaves a page lies on.
+# Inner blocks of an index, and the leaves of one page.
 INDEX_BUFFERS = 12
-# PostgreSQL may go over to a generic plan after the fifth execution.
+# PostgreSQL may switch to a generic plan after the fifth execution.
 EXECUTIONS = 6
 
-# `service`: as the service has it planned, for its values or as PostgreSQL decides. `generic`: the
-# plan that knows no parameter, which PostgreSQL may decide for.
+# `service`: the plan mode of the service, custom or automatic. `generic`: a plan that is the same
+# for all parameters, which PostgreSQL may choose in automatic mode.
 Mode = Literal["service", "generic"]
 MODES: tuple[Mode, ...] = ("service", "generic")
 Call = Callable[[TaskRepository], Awaitable[object]]
 
 
 class Case(Struct, frozen=True, kw_only=True):
-    """A call of the repository's and what the plan of its statement must be."""
+    """A call of the repository, and the limits of its query plan."""
 
     name: str
     call: Call
-    indexes: frozenset[str] | None = None  # exactly these; None for any
-    rows: int | None = None  # to be touched at most; None for any number
+    indexes: frozenset[str] | None = None  # exactly these; None allows any
+    max_rows: int | None = None  # touched rows; None allows any number
     modes: tuple[Mode, ...] = MODES
     writes: bool = False
-    counts_bytes: bool = False  # the page has a text that is too long for it
+    counts_bytes: bool = False  # the page has texts that exceed its size limit
 
 
 class Plan(Struct, frozen=True):
-    """What PostgreSQL did."""
+    """The executed plan of a statement."""
 
     text: str
     nodes: list[dict[str, Any]]  # outermost first
-    milliseconds: float
-    planning: float
+    execution_time: float  # milliseconds
+    planning_time: float  # milliseconds
 
     @property
     def shape(self) -> str:
-        """The nodes with the indexes they use."""
+        """The nodes and their indexes."""
         return " > ".join(_label(node) for node in self.nodes)
 
     @property
     def indexes(self) -> frozenset[str]:
-        """All indexes that rows were looked for in."""
+        """The indexes that were searched."""
         used = {node["Index Name"] for node in self.nodes if "Index Name" in node}
         return frozenset(used.union(*(n.get("Conflict Arbiter Indexes", []) for n in self.nodes)))
 
     @property
     def rows(self) -> int:
-        """Rows taken from the table, those that a filter threw away included."""
+        """Rows read from the table, including those that a filter removed."""
         scans = [node for node in self.nodes if node["Node Type"].endswith("Scan")]
         return sum(
             _count(node, "Actual Rows")
@@ -72,8 +72,8 @@ class Plan(Struct, frozen=True):
         )
 
     @property
-    def found(self) -> int:
-        """Rows that the search index came up with."""
+    def search_matches(self) -> int:
+        """Rows that the search index returned."""
         return sum(
             _count(node, "Actual Rows")
             for node in self.nodes
@@ -82,7 +82,7 @@ class Plan(Struct, frozen=True):
 
     @property
     def buffers(self) -> int:
-        """Blocks read, from memory or from the disk."""
+        """Blocks read, from memory or disk."""
         return int(self.nodes[0]["Shared Hit Blocks"] + self.nodes[0]["Shared Read Blocks"])
 
     @property
@@ -101,89 +101,97 @@ def _count(node: dict[str, Any], name: str) -> int:
     return round(float(node.get(name, 0)) * int(node.get("Actual Loops", 1)))
 
 
-def faults(case: Case, plan: Plan) -> list[str]:
-    """What is wrong with a plan; nothing when it is as it must be."""
-    found = []
+def find_errors(case: Case, plan: Plan) -> list[str]:
+    """Return the limits that a plan exceeds."""
+    errors = []
     if case.indexes is not None and plan.indexes != case.indexes:
-        found.append(f"uses {', '.join(sorted(plan.indexes)) or 'no index'}")
-    if case.rows is not None:
-        if max(plan.rows, plan.found) > case.rows:
-            found.append(f"touches {plan.rows} rows, found {plan.found}, allowed {case.rows}")
-        most = case.rows + INDEX_BUFFERS * max(1, len(plan.indexes))
-        if plan.buffers > most and not case.writes:
-            found.append(f"reads {plan.buffers} buffers, allowed {most}")
-    return found
+        errors.append(f"uses {', '.join(sorted(plan.indexes)) or 'no index'}")
+    if case.max_rows is not None:
+        if max(plan.rows, plan.search_matches) > case.max_rows:
+            errors.append(
+                f"touches {plan.rows} rows, found {plan.search_matches}, allowed {case.max_rows}"
+            )
+        max_buffers = case.max_rows + INDEX_BUFFERS * max(1, len(plan.indexes))
+        if plan.buffers > max_buffers and not case.writes:
+            errors.append(f"reads {plan.buffers} buffers, allowed {max_buffers}")
+    return errors
 
 
 class _CapturedError(Exception):
-    """Carries a statement out of the repository, which then does not send it."""
+    """Carries a statement out of the repository before it is statement."""
 
 
-def _repository(*answers: list[Any]) -> TaskRepository:
-    """A repository whose first statements are answered with these, and the next one captured."""
-    left = list(answers)
+def _capturing_repository(*results: list[Any]) -> TaskRepository:
+    """Return a repository whose first statements return `results`. The next one is captured."""
+    remaining = list(results)
 
     async def fetch(
         statement: ClauseElement, values: Mapping[str, Any] = {}, **_: object
     ) -> list[Any]:
-        if left:
-            return left.pop()
+        if remaining:
+            return remaining.pop()
         raise _CapturedError(*compile_statement(statement, values))
 
     return TaskRepository(fetch)
 
 
 class Explainer:
-    """Explains what the repository would send, without sending it."""
+    """Explains the statements that the repository would send.
 
-    def __init__(self, plain: asyncpg.Connection[Any]) -> None:
-        """Take a connection that is set as those of the service's pool."""
-        self.plain = plain
+    The connection has the settings of the service's pool.
+    """
+
+    def __init__(self, connection: asyncpg.Connection[Any]) -> None:
+        self.connection = connection
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, connection: DatabaseConfig) -> AsyncIterator[Explainer]:
-        """An explainer for the database."""
-        plain = await asyncpg.connect(**connection.connect_kwargs())
+    async def connect(cls, config: DatabaseConfig) -> AsyncIterator[Explainer]:
+        connection = await asyncpg.connect(**config.connect_kwargs())
         try:
-            yield cls(plain)
+            yield cls(connection)
         finally:
-            await plain.close()
+            await connection.close()
 
     async def explain(self, call: Call, mode: Mode, *, counts_bytes: bool = False) -> Plan:
-        """The plan of a call's statement. Nothing is changed in the table."""
-        sent = await self.statement(call, counts_bytes=counts_bytes)
-        arguments = ", ".join(_literal(value) for value in sent.arguments)
+        """Return the plan of a call's statement. All changes are rolled back."""
+        statement = await self.statement(call, counts_bytes=counts_bytes)
+        arguments = ", ".join(_literal(value) for value in statement.arguments)
         execute = f"EXECUTE explained ({arguments})"
-        usual = "auto" if sent.named else "force_custom_plan"
-        wanted = "force_generic_plan" if mode == "generic" else usual
-        await self.plain.execute(f"SET plan_cache_mode = {wanted}")
-        await self.plain.execute(f"PREPARE explained AS {sent.sql}")
-        answer = ""
+        service_mode = "auto" if statement.named else "force_custom_plan"
+        plan_mode = "force_generic_plan" if mode == "generic" else service_mode
+        await self.connection.execute(f"SET plan_cache_mode = {plan_mode}")
+        await self.connection.execute(f"PREPARE explained AS {statement.sql}")
+        output = ""
         try:
             for _ in range(EXECUTIONS):
-                answer = await self._rolled_back(f"(ANALYZE, BUFFERS, WAL, FORMAT JSON) {execute}")
-            text = await self._rolled_back(
+                output = await self._explain_and_roll_back(
+                    f"(ANALYZE, BUFFERS, WAL, FORMAT JSON) {execute}"
+                )
+            text = await self._explain_and_roll_back(
                 f"(ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF) {execute}"
             )
         finally:
-            await self.plain.execute("DEALLOCATE explained")
-            await self.plain.execute("RESET plan_cache_mode")
-        plan = json.loads(answer)[0]
+            await self.connection.execute("DEALLOCATE explained")
+            await self.connection.execute("RESET plan_cache_mode")
+        plan = json.loads(output)[0]
         return Plan(text, list(_walk(plan["Plan"])), plan["Execution Time"], plan["Planning Time"])
 
     async def statement(self, call: Call, *, counts_bytes: bool = False) -> CompiledStatement:
-        """The statement of a call, which is not sent; of a page that is too long, the second."""
-        marked = [[[True]]] if counts_bytes else []
+        """Return the statement of a call without sending it.
+
+        `counts_bytes` returns the second statement of a page that exceeds its size limit.
+        """
+        first_results = [[[True]]] if counts_bytes else []
         with pytest.raises(_CapturedError) as captured:
-            await call(_repository(*marked))
+            await call(_capturing_repository(*first_results))
         return CompiledStatement(*captured.value.args)
 
-    async def _rolled_back(self, explained: str) -> str:
-        transaction = self.plain.transaction()
+    async def _explain_and_roll_back(self, explained: str) -> str:
+        transaction = self.connection.transaction()
         await transaction.start()
         try:
-            return "\n".join(row[0] for row in await self.plain.fetch(f"EXPLAIN {explained}"))
+            return "\n".join(row[0] for row in await self.connection.fetch(f"EXPLAIN {explained}"))
         finally:
             await transaction.rollback()
 

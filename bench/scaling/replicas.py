@@ -1,7 +1,7 @@
 """`task bench:replicas`: one, two, four and eight processes on one database, through PgBouncer.
 
-The processor time of all of them together is what a larger machine would divide: where it
-stays the same for a request, processes do not stand in each other's way.
+If the CPU time per request, summed over all processes, is constant, the service scales with the
+number of CPUs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from app.db.migrations import upgrade
 from app.settings import Settings
-from bench.compare.data import processor_seconds
+from bench.compare.data import cpu_seconds
 from bench.load.generator import LoadGenerator
 from bench.load.workload import FILL, mix
 from tests.support.long_task import progress, run
@@ -26,30 +26,30 @@ PROCESSES = (1, 2, 4, 8)
 CLIENTS = 32
 REQUESTS = 6_000
 MAJOR = 18
-SESSIONS = """
+COUNT_SESSIONS = """
     SELECT count(*) FROM pg_stat_activity
     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 
 
-class Figures(Struct, frozen=True):
-    """What so many processes did."""
+class Result(Struct, frozen=True):
+    """The result for a number of processes."""
 
     processes: int
-    per_second: float
-    processor: float
-    """Microseconds of all processes for a request."""
-    opened: int
+    requests_per_second: float
+    cpu_time: float
+    """Microseconds per request, summed over all processes."""
+    client_connections: int
     """Connections of the processes to PgBouncer."""
-    sessions: int
+    server_connections: int
     """Connections of PgBouncer to the database."""
 
 
-def measure(url: str, behind: str, processes: int) -> Figures:
-    """Load so many processes evenly."""
+def measure(url: str, direct_url: str, processes: int) -> Result:
+    """Start the processes and divide a load evenly between them."""
     settings = {
         "DATABASE_URL": url,
-        "DATABASE_DIRECT_URL": behind,
+        "DATABASE_DIRECT_URL": direct_url,
         "DATABASE_TRANSACTION_POOLING": "true",
     }
     with ExitStack() as stack:
@@ -64,27 +64,29 @@ def measure(url: str, behind: str, processes: int) -> Figures:
         stack.callback(generator.close)
         generator.closed_loop(mix(services[0].url, REQUESTS // 4, seed=0), CLIENTS)
         requests = mix(services[0].url, REQUESTS)
-        before = _processor(services)
+        cpu_before = _cpu_seconds(services)
         load = generator.closed_loop(requests, CLIENTS)
-        spent = _processor(services) - before
+        cpu_time = _cpu_seconds(services) - cpu_before
         assert len(load.accepted) == REQUESTS, load.other_statuses
-        opened = sum(_opened(service.pid, urlsplit(url).port or 0) for service in services)
-        ((sessions,),) = fetch(behind, SESSIONS)
-    return Figures(
+        client_connections = sum(
+            _count_connections(service.pid, urlsplit(url).port or 0) for service in services
+        )
+        ((server_connections,),) = fetch(direct_url, COUNT_SESSIONS)
+    return Result(
         processes,
         REQUESTS / load.duration,
-        spent / REQUESTS * 1e6,
-        opened,
-        int(str(sessions)),
+        cpu_time / REQUESTS * 1e6,
+        client_connections,
+        int(str(server_connections)),
     )
 
 
-def _processor(services: list[Service]) -> float:
-    return sum(processor_seconds(service.pid) for service in services)
+def _cpu_seconds(services: list[Service]) -> float:
+    return sum(cpu_seconds(service.pid) for service in services)
 
 
-def _opened(pid: int, port: int) -> int:
-    """How many connections a process has to a port (Linux)."""
+def _count_connections(pid: int, port: int) -> int:
+    """Return the number of connections of a process to a port (Linux)."""
     sockets = {
         link.name
         for entry in Path(f"/proc/{pid}/fd").iterdir()
@@ -96,8 +98,7 @@ def _opened(pid: int, port: int) -> int:
     )
 
 
-def all_figures() -> Iterator[Figures]:
-    """One after the other, on one database."""
+def measure_all() -> Iterator[Result]:
     with postgres.running(MAJOR) as server, pgbouncer.running(server) as pooler:
         variables = {"DATABASE_URL": server.url()}
         upgrade(Settings.from_env(variables).database_config())
@@ -108,18 +109,18 @@ def all_figures() -> Iterator[Figures]:
 
 
 def main() -> int:
-    """Print a table; 1 when the database sees more connections than the pooler may have."""
-    print("| processes | requests/s | processor, us/request | to PgBouncer | to PostgreSQL |")
+    """Print a table. Return 1 if the database has more connections than the pooler's limit."""
+    print("| processes | requests/s | CPU, us/request | to PgBouncer | to PostgreSQL |")
     print("| ---: | ---: | ---: | ---: | ---: |")
-    bounded = True
-    for one in all_figures():
+    within_limit = True
+    for result in measure_all():
         print(
-            f"| {one.processes} | {one.per_second:,.0f} | {one.processor:.0f} "
-            f"| {one.opened} | {one.sessions} |",
+            f"| {result.processes} | {result.requests_per_second:,.0f} | {result.cpu_time:.0f} "
+            f"| {result.client_connections} | {result.server_connections} |",
             flush=True,
         )
-        bounded = bounded and one.sessions <= pgbouncer.POOL_SIZE
-    return 0 if bounded else 1
+        within_limit = within_limit and result.server_connections <= pgbouncer.POOL_SIZE
+    return 0 if within_limit else 1
 
 
 if __name__ == "__main__":

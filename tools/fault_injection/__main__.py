@@ -1,8 +1,8 @@
-"""Breaks what the service stands on while it is used: `python -m tools.fault_injection [NAME ...]`.
+"""Inject faults while clients write: `python -m tools.fault_injection [NAME ...]`.
 
-Each fault is injected while clients write, and a ledger is kept of what they were told. What was
-really done is then read from the database. Exit code 1 when a row has anything lost, doubled or
-undocumented. FAULTS_WITHOUT_TOOLS=1 leaves out what this machine has no means for.
+The log of acknowledged writes is compared with an audit table in the database. Exits with 1 if a
+write was lost or duplicated, or if a response is undocumented. FAULTS_WITHOUT_TOOLS=1 skips faults
+that need a program that is not installed.
 """
 
 from __future__ import annotations
@@ -23,209 +23,221 @@ from tests.support.long_task import progress
 from tests.support.long_task import run as run_task
 from tests.support.process import ROOT, until
 from tools.fault_injection.catalogue import FAULTS, Fault
-from tools.fault_injection.environment import Probe, Stage
-from tools.fault_injection.load import ANSWER_SECONDS, CLIENTS, Client, Ledger
+from tools.fault_injection.environment import Environment, Probe
+from tools.fault_injection.load import CLIENTS, MAX_LATENCY, Client, WriteLog
 from tools.fault_injection.postgres import MissingToolError, Postgres
-from tools.fault_injection.verify import hold_service_against, settle
+from tools.fault_injection.verify import reconcile, verify_lists
 
 REPORT = ROOT / "reports" / "faults.md"
-WARM_SECONDS = 1.0
-CALM_SECONDS = 1.0  # without a failure, after which the service counts as recovered
-RECOVERY_SECONDS = 15.0
-NOTICE_SECONDS = 0.3  # after which readiness must have noticed
-LIVENESS_SECONDS = 2.0
-# Where /livez, which does nothing, takes as long, the machine is too busy to hold anything against
-# a limit of one second; the table shows it.
-BUSY_SECONDS = 0.5
-TOLD = 5  # complaints of a kind that are printed
+WARM_UP_SECONDS = 1.0
+RECOVERED_SECONDS = 1.0  # without a failure
+RECOVERY_TIMEOUT = 15.0
+READINESS_DELAY = 0.3  # seconds until readiness must show the fault
+LIVENESS_TIMEOUT = 2.0
+# /livez does no work. If it is slower than this, the machine is too busy for a limit of one second.
+MAX_LIVENESS_LATENCY = 0.5
+MAX_PRINTED = 5  # errors per category
 
 
 @dataclass
 class Row:
-    """What came of one fault."""
+    """The results of one fault."""
 
     fault: Fault
-    ledger: Ledger = field(default_factory=Ledger)
-    seconds: float = 0.0  # that the fault lasted
-    recovered: float | None = None  # seconds from its end to the first write that succeeded
-    ready: float | None = None  # and to the first 200 of /readyz
-    calm: float = 0.0  # and to the last request that failed
+    log: WriteLog = field(default_factory=WriteLog)
+    seconds: float = 0.0  # duration of the fault
+    recovered: float | None = None  # seconds from its end to the first successful write
+    ready: float | None = None  # to the first 200 of /readyz
+    last_failure: float = 0.0  # to the last failed request
     readiness: str = ""
-    lag: float = 0.0  # the longest that /livez took
-    untrue: list[str] = field(default_factory=list)  # what the probes said against the truth
-    missing: str = ""  # the tool without which it could not be injected
-    broken: str = ""  # why the run could not be brought to its end
+    liveness_latency: float = 0.0  # maximum of /livez
+    wrong_readiness: list[str] = field(default_factory=list)  # unexpected probe responses
+    missing_tool: str = ""  # so the fault was not injected
+    failure: str = ""  # why the run failed
 
     @property
-    def is_kept(self) -> bool:
-        """Whether the promise was kept."""
-        ledger = self.ledger
-        wrong = ledger.lost or ledger.doubled or ledger.undocumented or self.untrue
-        return not (wrong or self.broken or self.recovered is None or self.ready is None)
+    def passed(self) -> bool:
+        log = self.log
+        errors = log.lost or log.applied_twice or log.undocumented or self.wrong_readiness
+        return not (errors or self.failure or self.recovered is None or self.ready is None)
 
 
-async def run(faults: Sequence[Fault], postgres: Postgres, folder: Path) -> list[Row]:
-    """The rows of faults that have their scene in common, and so one service, never restarted."""
+async def run(faults: Sequence[Fault], postgres: Postgres, directory: Path) -> list[Row]:
+    """Inject faults with the same setup into one environment. A failure restarts it."""
     rows: list[Row] = []
     while len(rows) < len(faults):
-        begun = len(rows)
+        first = len(rows)
         try:
             if not postgres.is_running:
                 await postgres.start()
-            async with faults[begun].scene.set(postgres, folder) as stage:
-                for fault in faults[begun:]:
+            async with faults[first].setup.open(postgres, directory) as environment:
+                for fault in faults[first:]:
                     rows.append(Row(fault))
                     progress(fault.name)
-                    await postgres.empty()
-                    await _under_load(rows[-1], stage)
-                    print(line(rows[-1]), flush=True)
-        except MissingToolError as lacking:
-            lacked = [Row(fault, missing=str(lacking)) for fault in faults[begun:]]
-            print(*map(line, lacked), sep="\n", flush=True)
-            rows += lacked
-        except Exception as broken:  # noqa: BLE001 - the other faults are still to be seen
-            rows += [Row(faults[begun])] if len(rows) == begun else []
-            rows[-1].broken = f"{type(broken).__name__}: {broken}; {postgres.last_words()}"
-            print(line(rows[-1]), flush=True)
+                    await postgres.delete_all()
+                    await _inject_under_load(rows[-1], environment)
+                    print(format_row(rows[-1]), flush=True)
+        except MissingToolError as error:
+            skipped = [Row(fault, missing_tool=str(error)) for fault in faults[first:]]
+            print(*map(format_row, skipped), sep="\n", flush=True)
+            rows += skipped
+        except Exception as error:  # noqa: BLE001 - the other faults still run
+            rows += [Row(faults[first])] if len(rows) == first else []
+            rows[-1].failure = f"{type(error).__name__}: {error}; {postgres.describe_state()}"
+            print(format_row(rows[-1]), flush=True)
     return rows
 
 
-async def _under_load(row: Row, stage: Stage) -> None:
-    ledger, stopped, probe = row.ledger, asyncio.Event(), Probe()
-    clients = [Client(n, stage.url, ledger, row.fault.allowed) for n in range(CLIENTS)]
+async def _inject_under_load(row: Row, environment: Environment) -> None:
+    log, stopped, probe = row.log, asyncio.Event(), Probe()
+    clients = [Client(n, environment.url, log, row.fault.allowed) for n in range(CLIENTS)]
     load = asyncio.gather(*(client.run(stopped) for client in clients))
-    probing = asyncio.create_task(probe.run(stage.url))
-    process = stage.replica.process_id
-    await asyncio.sleep(WARM_SECONDS)
-    await until(lambda: _all_at_work(clients))
-    began = time.monotonic()
-    await row.fault.inject(stage)
-    ended = time.monotonic()
-    await _until_calm(ledger, probe, ended)
+    probe_task = asyncio.create_task(probe.run(environment.url))
+    pid = environment.replica.pid
+    await asyncio.sleep(WARM_UP_SECONDS)
+    await until(lambda: _have_all_started(clients))
+    started_at = time.monotonic()
+    await row.fault.inject(environment)
+    ended_at = time.monotonic()
+    await _wait_for_recovery(log, probe, ended_at)
     stopped.set()
     await load
-    probing.cancel()
-    row.seconds = ended - began
-    row.recovered = _after(ended, next((at for at in ledger.successes if at > ended), None))
-    row.ready = _after(ended, probe.first("/readyz", ended))
-    row.calm = max(0.0, max(ledger.unknowns, default=0.0) - ended)
-    _judge_probes(row, probe, began, ended)
-    ledger.undocumented += probe.undocumented + stage.complaints
-    if not row.fault.ends_process and stage.replica.process_id != process:
-        ledger.undocumented.append("the service was restarted")
-    if not all(replica.is_running for replica in stage.replicas):
-        ledger.undocumented.append("the service has ended")
-    session = await stage.postgres.connect()
-    await settle(ledger, session)
-    await hold_service_against(ledger, stage.url, session)
-    await session.close()
+    probe_task.cancel()
+    row.seconds = ended_at - started_at
+    row.recovered = _seconds_after(
+        ended_at, next((at for at in log.successes if at > ended_at), None)
+    )
+    row.ready = _seconds_after(ended_at, probe.first_success("/readyz", ended_at))
+    row.last_failure = max(0.0, max(log.unknowns, default=0.0) - ended_at)
+    _check_probes(row, probe, started_at, ended_at)
+    log.undocumented += probe.undocumented + environment.errors
+    if not row.fault.ends_process and environment.replica.pid != pid:
+        log.undocumented.append("the service was restarted")
+    if not all(replica.is_running for replica in environment.replicas):
+        log.undocumented.append("the service has ended")
+    connection = await environment.postgres.connect()
+    await reconcile(log, connection)
+    await verify_lists(log, environment.url, connection)
+    await connection.close()
 
 
-async def _all_at_work(clients: Sequence[Client]) -> bool:
+async def _have_all_started(clients: Sequence[Client]) -> bool:
     return all(client.chain for client in clients)
 
 
-async def _until_calm(ledger: Ledger, probe: Probe, ended: float) -> None:
-    """Wait until requests have succeeded for a while and the service says that it is ready."""
-    while (now := time.monotonic()) < ended + RECOVERY_SECONDS:
-        last = max([ended, *ledger.unknowns])
-        if now > last + CALM_SECONDS and probe.first("/readyz", ended):
+async def _wait_for_recovery(log: WriteLog, probe: Probe, ended_at: float) -> None:
+    """Wait until the service is ready and requests succeed for RECOVERED_SECONDS."""
+    while (now := time.monotonic()) < ended_at + RECOVERY_TIMEOUT:
+        last = max([ended_at, *log.unknowns])
+        if now > last + RECOVERED_SECONDS and probe.first_success("/readyz", ended_at):
             return
         await asyncio.sleep(0.1)
 
 
-def _after(ended: float, at: float | None) -> float | None:
-    return None if at is None else at - ended
+def _seconds_after(ended_at: float, at: float | None) -> float | None:
+    return None if at is None else at - ended_at
 
 
-def _judge_probes(row: Row, probe: Probe, began: float, ended: float) -> None:
-    alive = [(e - b, status) for b, e, path, status in probe.answers if path == "/livez"]
-    row.lag = max((took for took, status in alive if status == 200), default=0.0)
+def _check_probes(row: Row, probe: Probe, started_at: float, ended_at: float) -> None:
+    liveness = [
+        (end - start, status) for start, end, path, status in probe.responses if path == "/livez"
+    ]
+    row.liveness_latency = max(
+        (latency for latency, status in liveness if status == 200), default=0.0
+    )
     if not row.fault.ends_process:
-        wrong = [told for told in alive if told[1] != 200 or told[0] > LIVENESS_SECONDS]
-        row.untrue += [f"/livez was {status} after {took:.2f} s" for took, status in wrong]
-    limit = ANSWER_SECONDS + 2 * row.lag  # the machine delays the request, and its answer
-    late = [(took, name) for took, name in row.ledger.late if took > limit]
-    row.ledger.undocumented += [f"{name}: after {took:.2f} s" for took, name in late]
-    during = probe.statuses("/readyz", began + NOTICE_SECONDS, ended)
+        failed = [
+            (latency, status)
+            for latency, status in liveness
+            if status != 200 or latency > LIVENESS_TIMEOUT
+        ]
+        row.wrong_readiness += [
+            f"/livez was {status} after {latency:.2f} s" for latency, status in failed
+        ]
+    # A busy machine delays both the request and its response.
+    limit = MAX_LATENCY + 2 * row.liveness_latency
+    late = [(latency, name) for latency, name in row.log.late if latency > limit]
+    row.log.undocumented += [f"{name}: after {latency:.2f} s" for latency, name in late]
+    during = probe.statuses("/readyz", started_at + READINESS_DELAY, ended_at)
     row.readiness = f"{sum(status == 503 for status in during)} of {len(during)}"
     if row.fault.ready is False:
-        row.untrue += [f"/readyz was {s} during the fault" for s in during if s != 503]
-    if row.lag > BUSY_SECONDS:
+        row.wrong_readiness += [f"/readyz was {s} during the fault" for s in during if s != 503]
+    if row.liveness_latency > MAX_LIVENESS_LATENCY:
         return
     if row.fault.ready:
-        row.untrue += [f"/readyz was {s} during the fault" for s in during if s != 200]
+        row.wrong_readiness += [f"/readyz was {s} during the fault" for s in during if s != 200]
     if row.ready is not None:
-        later = probe.statuses("/readyz", ended + row.ready, float("inf"))
-        row.untrue += [f"/readyz was {s} after the recovery" for s in later if s != 200]
+        after_recovery = probe.statuses("/readyz", ended_at + row.ready, float("inf"))
+        row.wrong_readiness += [
+            f"/readyz was {s} after the recovery" for s in after_recovery if s != 200
+        ]
 
 
-HEAD = (
-    "| fault | lasted s | acknowledged | unknown | lost | doubled | undocumented "
-    "| not ready during | probes untrue | first write after s | ready after s "
-    "| last failure after s | slowest answer s | slowest /livez s |\n"
+HEADER = (
+    "| fault | lasted s | acknowledged | unknown | lost | duplicated | undocumented "
+    "| not ready during | wrong readiness | first write after s | ready after s "
+    "| last failure after s | slowest response s | slowest /livez s |\n"
     "| --- |" + " ---: |" * 13
 )
 
 
-def line(row: Row) -> str:
-    """A row of the table."""
-    if row.missing:
-        return f"| {row.fault.name} | not injected: {row.missing} |" + " |" * 12
-    ledger = row.ledger
-    counts = (len(found) for found in (ledger.lost, ledger.doubled, ledger.undocumented))
+def format_row(row: Row) -> str:
+    if row.missing_tool:
+        return f"| {row.fault.name} | not injected: {row.missing_tool} |" + " |" * 12
+    log = row.log
+    counts = (len(errors) for errors in (log.lost, log.applied_twice, log.undocumented))
     cells = [
         row.fault.name,
         f"{row.seconds:.1f}",
-        ledger.acknowledged,
-        len(ledger.unknowns),
+        log.acknowledged,
+        len(log.unknowns),
         *counts,
         row.readiness,
-        len(row.untrue),
-        _figure(row.recovered),
-        _figure(row.ready),
-        _figure(row.calm),
-        _figure(ledger.slowest),
-        _figure(row.lag),
+        len(row.wrong_readiness),
+        _format_seconds(row.recovered),
+        _format_seconds(row.ready),
+        _format_seconds(row.last_failure),
+        _format_seconds(log.slowest),
+        _format_seconds(row.liveness_latency),
     ]
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _figure(seconds: float | None) -> str:
+def _format_seconds(seconds: float | None) -> str:
     return "never" if seconds is None else f"{seconds:.2f}"
 
 
-def _complaints(row: Row) -> Iterator[str]:
-    ledger = row.ledger
-    kinds = {
-        "broken off": [row.broken] if row.broken else [],
-        "lost": ledger.lost,
-        "doubled": ledger.doubled,
-        "undocumented": ledger.undocumented,
-        "untrue": row.untrue,
+def _list_errors(row: Row) -> Iterator[str]:
+    log = row.log
+    categories = {
+        "failed": [row.failure] if row.failure else [],
+        "lost": log.lost,
+        "duplicated": log.applied_twice,
+        "undocumented": log.undocumented,
+        "wrong readiness": row.wrong_readiness,
     }
-    for kind, found in kinds.items():
-        yield from (f"- {row.fault.name}, {kind}: {text}" for text in found[:TOLD])
-        if len(found) > TOLD:
-            yield f"- {row.fault.name}, {kind}: {len(found) - TOLD} more"
+    for category, errors in categories.items():
+        yield from (f"- {row.fault.name}, {category}: {text}" for text in errors[:MAX_PRINTED])
+        if len(errors) > MAX_PRINTED:
+            yield f"- {row.fault.name}, {category}: {len(errors) - MAX_PRINTED} more"
 
 
-def verdict(rows: Sequence[Row], *, lenient: bool) -> int:
-    """The exit code: 0 when the promise was kept in every row."""
-    kept = ((lenient if row.missing else row.is_kept) for row in rows)
-    return int(not (rows and all(kept)))
+def exit_code(rows: Sequence[Row], *, skip_missing: bool) -> int:
+    """Return 0 if every fault passed."""
+    passed = ((skip_missing if row.missing_tool else row.passed) for row in rows)
+    return int(not (rows and all(passed)))
 
 
 async def run_all(faults: Sequence[Fault]) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="tasks-faults-") as name:
-        folder = Path(name)
-        postgres = Postgres(folder)
+        directory = Path(name)
+        postgres = Postgres(directory)
         try:
             await postgres.start()
             rows: list[Row] = []
-            print(HEAD, flush=True)
-            for _, alike in groupby(faults, key=attrgetter("scene")):
-                rows += await run(list(alike), postgres, folder)
+            print(HEADER, flush=True)
+            for _, group in groupby(faults, key=attrgetter("setup")):
+                rows += await run(list(group), postgres, directory)
             return rows
         finally:
             postgres.close()
@@ -234,22 +246,24 @@ async def run_all(faults: Sequence[Fault]) -> list[Row]:
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     names = [fault.name for fault in FAULTS]
     parser = argparse.ArgumentParser(prog="python -m tools.fault_injection", description=__doc__)
-    parser.add_argument("fault", nargs="*", help=f"of {', '.join(names)}; all when absent")
+    parser.add_argument("fault", nargs="*", help=f"of {', '.join(names)}; default: all")
     options = parser.parse_args(arguments)
     if unknown := set(options.fault) - set(names):
         parser.error(f"no such fault: {', '.join(sorted(unknown))}")
     chosen = [fault for fault in FAULTS if fault.name in (options.fault or names)]
-    started = time.monotonic()
+    started_at = time.monotonic()
     rows = asyncio.run(run_all(chosen))
-    kept = sum(row.is_kept and not row.missing for row in rows)
-    seconds = time.monotonic() - started
-    summary = f"faults: {kept} of {len(rows)} kept the promise, in {seconds:.0f} s"
-    wrong = [complaint for row in rows for complaint in _complaints(row)]
-    end = [*(["", "What is wrong:", "", *wrong] if wrong else []), "", summary]
+    passed = sum(row.passed and not row.missing_tool for row in rows)
+    seconds = time.monotonic() - started_at
+    summary = f"faults: {passed} of {len(rows)} passed, in {seconds:.0f} s"
+    errors = [error for row in rows for error in _list_errors(row)]
+    footer = [*(["", "Errors:", "", *errors] if errors else []), "", summary]
     REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text("\n".join(["# Faults", "", HEAD, *map(line, rows), *end, ""]), "utf-8")
-    print("\n".join(end))
-    return verdict(rows, lenient=bool(environ.get("FAULTS_WITHOUT_TOOLS")))
+    REPORT.write_text(
+        "\n".join(["# Faults", "", HEADER, *map(format_row, rows), *footer, ""]), "utf-8"
+    )
+    print("\n".join(footer))
+    return exit_code(rows, skip_missing=bool(environ.get("FAULTS_WITHOUT_TOOLS")))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The contract that the answers are held against, and whether it knows safe retries."""
+"""Checks responses against the contract, and whether it has idempotency keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.contract_check import ContractCheck
 
 
 class CompiledCheck(ContractCheck):
-    """The same check, fast enough to stand beside a load: a schema is compiled once."""
+    """The contract check with schemas that are compiled once, because a load needs the CPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,9 +19,9 @@ class CompiledCheck(ContractCheck):
     def faults(self, schema: dict[str, Any], value: Any) -> list[str]:
         validator = self._compiled.get(id(schema))
         if validator is None:
-            whole = {**schema, "components": self.document["components"]}
-            validator = jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
-            # The document holds its schemas, so none of them gives its identity to another.
+            full_schema = {**schema, "components": self.document["components"]}
+            validator = jsonschema_rs.Draft202012Validator(full_schema, validate_formats=True)
+            # The document keeps its schemas alive, so their ids stay unique.
             self._compiled[id(schema)] = validator
         return [f"{error.instance_path}: {error.message}" for error in validator.iter_errors(value)]
 

@@ -1,4 +1,4 @@
-"""What a fault is injected into: a database, a network before it, and the service."""
+"""The environment of a fault: a database, a network and the service."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pathlib import Path
 import httpx
 
 from tests.support.process import Service, serving
-from tools.fault_injection.balancer import Balancer, balanced
+from tools.fault_injection.balancer import Balancer, run_balancer
 from tools.fault_injection.contract import CHECK
 from tools.fault_injection.pooler import Pooler
 from tools.fault_injection.postgres import MissingToolError, Postgres, small_disk
-from tools.fault_injection.proxy import Proxy, proxied
+from tools.fault_injection.proxy import Proxy, run_proxy
 from tools.postgres.processes import free_port
 
-PROBE_SECONDS = 0.1
-PROBE_LIMIT_SECONDS = 10.0
+PROBE_INTERVAL = 0.1
+PROBE_TIMEOUT = 10.0
 FAKETIME = "libfaketime.so.1"
 
 
 class Replica:
-    """One service that can be ended and started again, as an orchestrator does."""
+    """A service that can be stopped and started again."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
         self.port = free_port()
@@ -47,44 +47,44 @@ class Replica:
         self.service = await asyncio.to_thread(self._running.enter_context, context)
 
     @property
-    def process_id(self) -> int:
+    def pid(self) -> int:
         assert self.service
         return self.service.process.pid
 
     def address_space(self) -> int:
-        """How much memory it has mapped, in bytes (Linux)."""
-        pages = Path(f"/proc/{self.process_id}/statm").read_text("ascii").split()[0]
+        """Return the size of the address space in bytes (Linux)."""
+        pages = Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[0]
         return int(pages) * resource.getpagesize()
 
     @property
     def is_running(self) -> bool:
         return self.service is not None and self.service.process.poll() is None
 
-    async def end(self, number: signal.Signals) -> tuple[int, float]:
-        """Send a signal and wait; the exit code, and the seconds it took."""
+    async def send_signal(self, number: signal.Signals) -> tuple[int, float]:
+        """Send a signal and wait. Return the exit code and the seconds until the end."""
         assert self.service
-        began = time.monotonic()
+        started_at = time.monotonic()
         self.service.process.send_signal(number)
-        code = await asyncio.to_thread(self.service.process.wait, 30)
-        return code, time.monotonic() - began
+        exit_code = await asyncio.to_thread(self.service.process.wait, 30)
+        return exit_code, time.monotonic() - started_at
 
     def close(self) -> None:
         self._running.close()
 
 
 @dataclass
-class Stage:
-    """Everything that a fault may lay hands on."""
+class Environment:
+    """Everything that a fault can change."""
 
     postgres: Postgres
     proxy: Proxy
     replicas: list[Replica]
-    url: str  # where the clients send their requests
+    url: str  # of the service or the balancer
     balancer: Balancer | None = None
     pooler: Pooler | None = None
     disk: Path | None = None
-    clock: Path | None = None  # the file by which the time is set
-    complaints: list[str] = field(default_factory=list)  # of the fault itself
+    clock: Path | None = None  # the file that sets the time
+    errors: list[str] = field(default_factory=list)  # found by the fault
 
     @property
     def replica(self) -> Replica:
@@ -93,87 +93,95 @@ class Stage:
 
 @dataclass
 class Probe:
-    """What the probes of a balancer and of an orchestrator were told."""
+    """Probes /readyz and /livez, and records the responses."""
 
-    answers: list[tuple[float, float, str, int]] = field(default_factory=list)
+    responses: list[tuple[float, float, str, int]] = field(default_factory=list)
+    """Start, end, path and status; the status is 0 without a response."""
     undocumented: list[str] = field(default_factory=list)
 
     async def run(self, url: str) -> None:
-        """Ask /readyz and /livez again and again."""
+        """Probe until cancelled."""
         async with (
-            httpx.AsyncClient(base_url=url, timeout=PROBE_LIMIT_SECONDS, trust_env=False) as client,
+            httpx.AsyncClient(base_url=url, timeout=PROBE_TIMEOUT, trust_env=False) as client,
             asyncio.TaskGroup() as group,
         ):
-            group.create_task(self._ask(client, "/readyz"))
-            group.create_task(self._ask(client, "/livez"))
+            group.create_task(self._probe(client, "/readyz"))
+            group.create_task(self._probe(client, "/livez"))
 
-    async def _ask(self, client: httpx.AsyncClient, path: str) -> None:
+    async def _probe(self, client: httpx.AsyncClient, path: str) -> None:
         while True:
-            began, status = time.monotonic(), 0
+            started_at, status = time.monotonic(), 0
             try:
-                # As probes do: a connection for each.
+                # Orchestrators open a connection for each probe.
                 response = await client.get(path, headers={"Connection": "close"})
                 status = response.status_code
                 CHECK.check("GET", path, response)
             except httpx.TransportError:
-                pass  # no status at all
-            except AssertionError as violation:
-                self.undocumented.append(f"GET {path}: {violation}")
-            self.answers.append((began, time.monotonic(), path, status))
-            await asyncio.sleep(PROBE_SECONDS)
+                pass  # no response
+            except AssertionError as error:
+                self.undocumented.append(f"GET {path}: {error}")
+            self.responses.append((started_at, time.monotonic(), path, status))
+            await asyncio.sleep(PROBE_INTERVAL)
 
-    def statuses(self, path: str, since: float, to: float) -> list[int]:
-        """The answers to requests that began and ended between two instants."""
+    def statuses(self, path: str, start: float, end: float) -> list[int]:
+        """Return the statuses of probes that started and ended in an interval."""
         return [
             status
-            for began, ended, asked, status in self.answers
-            if asked == path and since <= began and ended <= to
+            for started_at, ended_at, probed_path, status in self.responses
+            if probed_path == path and start <= started_at and ended_at <= end
         ]
 
-    def first(self, path: str, since: float) -> float | None:
-        """The instant of the first 200 after another."""
+    def first_success(self, path: str, after: float) -> float | None:
+        """Return the time of the first 200 after `after`."""
         return next(
-            (e for _, e, p, s in self.answers if p == path and e > since and s == 200), None
+            (
+                ended_at
+                for _, ended_at, probed_path, status in self.responses
+                if probed_path == path and ended_at > after and status == 200
+            ),
+            None,
         )
 
 
 @dataclass(frozen=True)
-class Scene:
-    """How a stage is set."""
+class Setup:
+    """The options of an environment."""
 
     pooler: bool = False
     replicas: int = 1
-    megabytes: int = 0  # of the database's disk; 0 is the machine's own
-    is_of_log: bool = False  # that disk holds the write-ahead log, and not the tables
+    megabytes: int = 0  # size of the database's disk; 0 is the machine's disk
+    is_log_disk: bool = False  # that disk has the write-ahead log instead of the tables
     service_clock: bool = False
     database_clock: bool = False
 
     @asynccontextmanager
-    async def set(self, postgres: Postgres, folder: Path) -> AsyncIterator[Stage]:
-        """The stage, with the service answering. Raises MissingToolError."""
-        clock, fake = self._clock(folder) if self.has_clock else (None, {})
+    async def open(self, postgres: Postgres, directory: Path) -> AsyncIterator[Environment]:
+        """Start the environment with a running service. Raises MissingToolError."""
+        clock, fake_clock = self._clock(directory) if self.has_clock else (None, {})
         with self._disk(postgres) as disk:
             if self.database_clock:
-                await postgres.shut_down()
-                await postgres.start(fake)
-            if disk and self.is_of_log:
+                await postgres.stop()
+                await postgres.start(fake_clock)
+            if disk and self.is_log_disk:
                 await postgres.move_log(disk)
-            await postgres.prepare(None if self.is_of_log else disk)
+            await postgres.create_schema(None if self.is_log_disk else disk)
             try:
-                async with self._network(postgres, folder) as (pooler, proxy):
+                async with self._network(postgres, directory) as (pooler, proxy):
                     settings: dict[str, object] = {"DATABASE_URL": postgres.url_at(proxy.port)}
-                    settings |= fake if self.service_clock else {}
+                    settings |= fake_clock if self.service_clock else {}
                     settings |= {"DATABASE_TRANSACTION_POOLING": "true"} if pooler else {}
                     async with self._service(settings) as (replicas, url, balancer):
-                        yield Stage(postgres, proxy, replicas, url, balancer, pooler, disk, clock)
+                        yield Environment(
+                            postgres, proxy, replicas, url, balancer, pooler, disk, clock
+                        )
             finally:
-                await self._clear(postgres)
+                await self._restore(postgres)
 
-    async def _clear(self, postgres: Postgres) -> None:
+    async def _restore(self, postgres: Postgres) -> None:
         if self.database_clock:
-            await postgres.shut_down()
+            await postgres.stop()
             await postgres.start()
-        if self.is_of_log:
+        if self.is_log_disk:
             await postgres.move_log(None)
         elif self.megabytes:
             await postgres.drop_tablespace()
@@ -181,25 +189,25 @@ class Scene:
     @contextmanager
     def _disk(self, postgres: Postgres) -> Iterator[Path | None]:
         if self.megabytes:
-            with small_disk(postgres.account, self.megabytes) as disk:
+            with small_disk(postgres.user, self.megabytes) as disk:
                 yield disk
         else:
             yield None
 
     @asynccontextmanager
     async def _network(
-        self, postgres: Postgres, folder: Path
+        self, postgres: Postgres, directory: Path
     ) -> AsyncIterator[tuple[Pooler | None, Proxy]]:
-        """The way from the service to the database."""
+        """Start the proxy, and the pooler if the setup has one."""
         if not self.pooler:
-            async with proxied(postgres.port) as proxy:
+            async with run_proxy(postgres.port) as proxy:
                 yield None, proxy
             return
-        place = folder / f"pooler-{time.monotonic_ns()}"
-        pooler = Pooler(place, postgres.port, postgres.account)
+        pooler_directory = directory / f"pooler-{time.monotonic_ns()}"
+        pooler = Pooler(pooler_directory, postgres.port, postgres.user)
         await pooler.start()
         try:
-            async with proxied(pooler.port) as proxy:
+            async with run_proxy(pooler.port) as proxy:
                 yield pooler, proxy
         finally:
             pooler.stop()
@@ -208,7 +216,7 @@ class Scene:
     async def _service(
         self, settings: Mapping[str, object]
     ) -> AsyncIterator[tuple[list[Replica], str, Balancer | None]]:
-        """The replicas, where their clients find them, and what stands there."""
+        """Start the replicas. Yield them, the URL for clients, and the balancer."""
         replicas = [Replica(settings) for _ in range(self.replicas)]
         try:
             for replica in replicas:
@@ -217,7 +225,7 @@ class Scene:
             if len(ports) == 1:
                 yield replicas, f"http://127.0.0.1:{ports[0]}", None
             else:
-                async with balanced(ports) as balancer:
+                async with run_balancer(ports) as balancer:
                     yield replicas, f"http://127.0.0.1:{balancer.port}", balancer
         finally:
             for replica in replicas:
@@ -227,18 +235,18 @@ class Scene:
     def has_clock(self) -> bool:
         return self.service_clock or self.database_clock
 
-    def _clock(self, folder: Path) -> tuple[Path, dict[str, str]]:
-        """A file that sets the time of a process, and the environment that makes it do so."""
+    def _clock(self, directory: Path) -> tuple[Path, dict[str, str]]:
+        """Return the file that sets the time, and environment variables for libfaketime."""
         library = next(Path("/usr/lib").glob(f"*/faketime/{FAKETIME}"), None)
         if library is None:
             raise MissingToolError("libfaketime is not installed (Debian's package faketime)")
-        file = folder / "clock"
+        file = directory / "clock"
         file.write_text("+0\n", "ascii")
         file.chmod(0o644)
         return file, {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_NO_CACHE": "1",
-            # A clock that is set changes the time of day alone.
+            # Setting a clock changes only the time of day.
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }

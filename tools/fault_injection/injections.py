@@ -1,4 +1,4 @@
-"""The faults: each is begun, lasts for a while, and is over when its function returns."""
+"""A function for each fault. The fault ends when its function returns."""
 
 from __future__ import annotations
 
@@ -12,112 +12,112 @@ from pathlib import Path
 import asyncpg
 
 from tests.support.process import until
-from tools.fault_injection.environment import Replica, Stage
+from tools.fault_injection.environment import Environment, Replica
 from tools.fault_injection.proxy import Hook, Link
 
-Inject = Callable[[Stage], Awaitable[None]]
-GRACE_SECONDS = 10.0  # the service's own, for what is under way at SIGTERM
-LONGER_THAN_THE_LIMIT = 6.0
-READY_SECONDS = 30.0
-HEADROOM_BYTES = 4 << 20
-HITS = 20  # statements that a hook of the proxy meets
-EVERY = 7  # chunks; so that every kind of statement is met
+Inject = Callable[[Environment], Awaitable[None]]
+GRACEFUL_SHUTDOWN_TIMEOUT = 10.0  # of the service
+LONGER_THAN_TIMEOUT = 6.0  # of the service's statements
+READY_TIMEOUT = 30.0
+MEMORY_HEADROOM = 4 << 20
+HOOKED_CHUNKS = 20
+HOOK_INTERVAL = 7  # chunks; a prime number, so that every operation is hooked
 
 # --- PostgreSQL --------------------------------------------------------------------------------
 
 
-async def kill_postgres(stage: Stage) -> None:
-    await stage.postgres.kill()
+async def kill_postgres(environment: Environment) -> None:
+    await environment.postgres.kill()
     await asyncio.sleep(1.5)
-    await stage.postgres.start()
+    await environment.postgres.start()
 
 
-async def restart_postgres(stage: Stage) -> None:
-    await stage.postgres.shut_down()
+async def restart_postgres(environment: Environment) -> None:
+    await environment.postgres.stop()
     await asyncio.sleep(0.5)
-    await stage.postgres.start()
+    await environment.postgres.start()
 
 
-def some(hook: Hook) -> tuple[Hook, asyncio.Event]:
-    """A hook that meets every seventh chunk until it has met enough; then the event is set."""
+def limit_hook(hook: Hook) -> tuple[Hook, asyncio.Event]:
+    """Call a hook for every seventh chunk. Set the event after HOOKED_CHUNKS."""
     done = asyncio.Event()
-    seen = met = 0
+    seen = hooked = 0
 
-    async def counted(link: Link, chunk: bytes) -> bytes:
-        nonlocal seen, met
+    async def limited(link: Link, chunk: bytes) -> bytes:
+        nonlocal seen, hooked
         seen += 1
-        if done.is_set() or seen % EVERY:
+        if done.is_set() or seen % HOOK_INTERVAL:
             return chunk
-        met += 1
-        if met == HITS:
+        hooked += 1
+        if hooked == HOOKED_CHUNKS:
             done.set()
         return await hook(link, chunk)
 
-    return counted, done
+    return limited, done
 
 
-async def in_requests(stage: Stage, hook: Hook) -> None:
-    """Let a hook meet some of what the service sends."""
-    stage.proxy.on_request, done = some(hook)
+async def hook_requests(environment: Environment, hook: Hook) -> None:
+    """Call a hook for some chunks from the service to the database."""
+    environment.proxy.on_request, done = limit_hook(hook)
     await done.wait()
-    stage.proxy.on_request = None
+    environment.proxy.on_request = None
 
 
-async def in_responses(stage: Stage, hook: Hook) -> None:
-    """Let a hook meet some of what the server answers."""
-    stage.proxy.on_response, done = some(hook)
+async def hook_responses(environment: Environment, hook: Hook) -> None:
+    """Call a hook for some chunks from the database to the service."""
+    environment.proxy.on_response, done = limit_hook(hook)
     await done.wait()
-    stage.proxy.on_response = None
+    environment.proxy.on_response = None
 
 
-def terminating(stage: Stage) -> Hook:
-    """A hook that passes a chunk on once its backend is ended."""
+def terminate_backend_hook(environment: Environment) -> Hook:
+    """Return a hook that terminates the backend of a chunk before forwarding it."""
 
     async def hook(link: Link, chunk: bytes) -> bytes:
-        await stage.postgres.terminate(link.server_port)
+        await environment.postgres.terminate(link.server_port)
         return chunk
 
     return hook
 
 
-async def terminate_before(stage: Stage) -> None:
-    """The statement is under way to a backend that is ended before it arrives."""
-    await in_requests(stage, terminating(stage))
+async def terminate_before(environment: Environment) -> None:
+    """Terminate backends before their statements arrive."""
+    await hook_requests(environment, terminate_backend_hook(environment))
 
 
-async def terminate_during(stage: Stage) -> None:
-    """Backends are ended while their statements wait for a lock."""
-    session = await stage.postgres.connect()
+async def terminate_during(environment: Environment) -> None:
+    """Terminate backends while their statements wait for a lock."""
+    connection = await environment.postgres.connect()
     for _ in range(5):
-        async with session.transaction():
-            await session.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
             await asyncio.sleep(0.3)
-            await session.execute(
+            await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name = 'tasks-api' AND wait_event_type = 'Lock'"
             )
         await asyncio.sleep(0.1)
-    await session.close()
+    await connection.close()
 
 
-async def terminate_after(stage: Stage) -> None:
-    """The backend is ended between the statement and its answer, which arrives nevertheless."""
-    await in_responses(stage, terminating(stage))
+async def terminate_after(environment: Environment) -> None:
+    """Terminate backends after their statements. The responses still arrive."""
+    await hook_responses(environment, terminate_backend_hook(environment))
 
 
-async def cut_before_acknowledgement(stage: Stage) -> None:
-    """The statement is executed and committed, and the connection is cut before its answer."""
+async def drop_acknowledgement(environment: Environment) -> None:
+    """Reset connections after the commit, before the response arrives."""
 
     async def hook(link: Link, _: bytes) -> bytes:
         link.reset()
         return b""
 
-    await in_responses(stage, hook)
+    await hook_responses(environment, hook)
 
 
 @contextmanager
-def filled(disk: Path | None) -> Iterator[None]:
-    """A file system without room (ENOSPC)."""
+def full_disk(disk: Path | None) -> Iterator[None]:
+    """Fill a file system (ENOSPC)."""
     assert disk
     filler = disk / "filler"
     with suppress(OSError), filler.open("wb", buffering=0) as file:
@@ -129,58 +129,58 @@ def filled(disk: Path | None) -> Iterator[None]:
     filler.unlink()
 
 
-async def fill_disk(stage: Stage) -> None:
-    """The file system of the tables is full; the write-ahead log has room."""
-    with filled(stage.disk):
+async def fill_disk(environment: Environment) -> None:
+    """Fill the file system of the tables, but not that of the write-ahead log."""
+    with full_disk(environment.disk):
         await asyncio.sleep(5)
 
 
-async def fill_log_disk(stage: Stage) -> None:
-    """That of the write-ahead log is: PostgreSQL ends itself, and is started when there is room."""
-    with filled(stage.disk):
-        await stage.postgres.use_up_log()
+async def fill_log_disk(environment: Environment) -> None:
+    """Fill the file system of the write-ahead log. PostgreSQL ends, and is started afterwards."""
+    with full_disk(environment.disk):
+        await environment.postgres.fill_log()
         await asyncio.sleep(5)
-        stage.complaints += ["PostgreSQL went on"] * stage.postgres.is_running
-    await stage.postgres.start()
+        environment.errors += ["PostgreSQL still runs"] * environment.postgres.is_running
+    await environment.postgres.start()
 
 
-async def use_up_connections(stage: Stage) -> None:
-    """Others take every connection that the server has, the service's too."""
-    taken: list[asyncpg.Connection] = []
-    stage.proxy.refuse()
+async def exhaust_connections(environment: Environment) -> None:
+    """Take all connections of the server, including those of the service."""
+    connections: list[asyncpg.Connection] = []
+    environment.proxy.stop_listening()
     with suppress(asyncpg.TooManyConnectionsError):
         while True:
-            taken.append(await stage.postgres.connect())
-    await stage.proxy.open()
+            connections.append(await environment.postgres.connect())
+    await environment.proxy.open()
     await asyncio.sleep(3)
-    for session in taken:
-        session.terminate()  # all at once: the fault is over with the first
+    for connection in connections:
+        connection.terminate()  # without waiting: the fault ends with the first
 
 
-async def lock_table(stage: Stage) -> None:
-    session = await stage.postgres.connect()
-    async with session.transaction():
-        await session.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
-        await asyncio.sleep(LONGER_THAN_THE_LIMIT)
-    await session.close()
+async def lock_table(environment: Environment) -> None:
+    connection = await environment.postgres.connect()
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
+        await asyncio.sleep(LONGER_THAN_TIMEOUT)
+    await connection.close()
 
 
-async def lock_rows(stage: Stage) -> None:
-    """Every task that is changed step by step is locked, and others are not."""
-    session = await stage.postgres.connect()
-    async with session.transaction():
-        await session.execute("SELECT FROM tasks WHERE title ~ '^(chain|step)' FOR UPDATE")
-        await asyncio.sleep(LONGER_THAN_THE_LIMIT)
-    await session.close()
+async def lock_rows(environment: Environment) -> None:
+    """Lock the tasks of the update chains, and no others."""
+    connection = await environment.postgres.connect()
+    async with connection.transaction():
+        await connection.execute("SELECT FROM tasks WHERE title ~ '^(chain|step)' FOR UPDATE")
+        await asyncio.sleep(LONGER_THAN_TIMEOUT)
+    await connection.close()
 
 
 def suspend(seconds: float) -> Inject:
-    """Connections are cut and refused, as by a compute that was suspended."""
+    """Reset and reject connections, as a suspended compute does."""
 
-    async def inject(stage: Stage) -> None:
-        stage.proxy.refuse()
+    async def inject(environment: Environment) -> None:
+        environment.proxy.stop_listening()
         await asyncio.sleep(seconds)
-        await stage.proxy.open()
+        await environment.proxy.open()
 
     return inject
 
@@ -188,98 +188,99 @@ def suspend(seconds: float) -> Inject:
 # --- the network -------------------------------------------------------------------------------
 
 
-async def reset_connections(stage: Stage) -> None:
+async def reset_connections(environment: Environment) -> None:
     for _ in range(8):
-        stage.proxy.reset()
+        environment.proxy.reset()
         await asyncio.sleep(0.25)
 
 
-async def black_hole(stage: Stage) -> None:
-    stage.proxy.is_black_hole = True
-    await asyncio.sleep(LONGER_THAN_THE_LIMIT)
-    stage.proxy.is_black_hole = False
-    stage.proxy.forget()  # what was dropped is not sent again, so nobody answers on these
+async def black_hole(environment: Environment) -> None:
+    environment.proxy.is_black_hole = True
+    await asyncio.sleep(LONGER_THAN_TIMEOUT)
+    environment.proxy.is_black_hole = False
+    # The dropped bytes are not sent again, so these connections stay silent.
+    environment.proxy.make_half_open()
 
 
-async def delay(stage: Stage) -> None:
-    stage.proxy.delay = 0.1  # there and back
+async def delay(environment: Environment) -> None:
+    environment.proxy.delay = 0.1  # per direction
     await asyncio.sleep(4)
-    stage.proxy.delay = 0.0
+    environment.proxy.delay = 0.0
 
 
-async def squeeze(stage: Stage) -> None:
-    stage.proxy.bytes_per_second = 4000
+async def squeeze(environment: Environment) -> None:
+    environment.proxy.bytes_per_second = 4000
     await asyncio.sleep(5)
-    stage.proxy.bytes_per_second = 0
+    environment.proxy.bytes_per_second = 0
 
 
-async def half_open(stage: Stage) -> None:
-    stage.proxy.forget()
+async def half_open(environment: Environment) -> None:
+    environment.proxy.make_half_open()
 
 
 # --- the pooler --------------------------------------------------------------------------------
 
 
-async def restart_pooler(stage: Stage) -> None:
-    assert stage.pooler
-    stage.pooler.stop()
+async def restart_pooler(environment: Environment) -> None:
+    assert environment.pooler
+    environment.pooler.stop()
     await asyncio.sleep(1)
-    await stage.pooler.start()
+    await environment.pooler.start()
 
 
-async def pause_pooler(stage: Stage) -> None:
-    assert stage.pooler
-    await stage.pooler.order("PAUSE")
-    await asyncio.sleep(LONGER_THAN_THE_LIMIT)
-    await stage.pooler.order("RESUME")
+async def pause_pooler(environment: Environment) -> None:
+    assert environment.pooler
+    await environment.pooler.run_command("PAUSE")
+    await asyncio.sleep(LONGER_THAN_TIMEOUT)
+    await environment.pooler.run_command("RESUME")
 
 
 # --- the service -------------------------------------------------------------------------------
 
 
-async def kill_service(stage: Stage) -> None:
-    await stage.replica.end(signal.SIGKILL)
-    await stage.replica.start()
+async def kill_service(environment: Environment) -> None:
+    await environment.replica.send_signal(signal.SIGKILL)
+    await environment.replica.start()
 
 
-async def stop_cleanly(stage: Stage, replica: Replica) -> None:
-    code, seconds = await replica.end(signal.SIGTERM)
-    if code != 0:
-        stage.complaints.append(f"SIGTERM ended the service with status {code}")
-    if seconds > GRACE_SECONDS:
-        stage.complaints.append(f"SIGTERM took {seconds:.1f} s")
+async def stop_cleanly(environment: Environment, replica: Replica) -> None:
+    exit_code, seconds = await replica.send_signal(signal.SIGTERM)
+    if exit_code != 0:
+        environment.errors.append(f"SIGTERM ended the service with status {exit_code}")
+    if seconds > GRACEFUL_SHUTDOWN_TIMEOUT:
+        environment.errors.append(f"SIGTERM took {seconds:.1f} s")
 
 
-async def terminate_service(stage: Stage) -> None:
+async def terminate_service(environment: Environment) -> None:
     for _ in range(3):
-        await stop_cleanly(stage, stage.replica)
-        await stage.replica.start()
+        await stop_cleanly(environment, environment.replica)
+        await environment.replica.start()
         await asyncio.sleep(0.5)
 
 
-async def roll(stage: Stage) -> None:
-    """Restart one replica after the other: the next when the balancer has taken the last one in."""
-    balancer = stage.balancer
+async def rolling_restart(environment: Environment) -> None:
+    """Restart the replicas in turn, each after the balancer reports the last one ready."""
+    balancer = environment.balancer
     assert balancer
-    for replica in stage.replicas * 2:
-        await stop_cleanly(stage, replica)
+    for replica in environment.replicas * 2:
+        await stop_cleanly(environment, replica)
         await replica.start()
-        await until(balancer.knows_all_ready, READY_SECONDS)
+        await until(balancer.all_ready, READY_TIMEOUT)
 
 
-async def take_memory(stage: Stage) -> None:
-    """The service may have a little more memory than it has, and no more (RLIMIT_AS)."""
-    process = stage.replica.process_id
-    before = resource.prlimit(process, resource.RLIMIT_AS)
-    most = stage.replica.address_space() + HEADROOM_BYTES
-    resource.prlimit(process, resource.RLIMIT_AS, (most, before[1]))
+async def limit_memory(environment: Environment) -> None:
+    """Limit the memory of the service to slightly more than it has (RLIMIT_AS)."""
+    pid = environment.replica.pid
+    before = resource.prlimit(pid, resource.RLIMIT_AS)
+    limit = environment.replica.address_space() + MEMORY_HEADROOM
+    resource.prlimit(pid, resource.RLIMIT_AS, (limit, before[1]))
     await asyncio.sleep(5)
-    resource.prlimit(process, resource.RLIMIT_AS, before)
+    resource.prlimit(pid, resource.RLIMIT_AS, before)
 
 
-async def set_clock_back(stage: Stage) -> None:
-    """An hour back, and the connections are cut, since the pool keeps times too."""
-    assert stage.clock
-    stage.clock.write_text("-3600\n", "ascii")
-    stage.proxy.reset()
+async def set_clock_back(environment: Environment) -> None:
+    """Set the clock back by an hour, and reset the connections, because the pool stores times."""
+    assert environment.clock
+    environment.clock.write_text("-3600\n", "ascii")
+    environment.proxy.reset()
     await asyncio.sleep(3)

@@ -1,10 +1,9 @@
-"""The load: clients that write, and a ledger of what each of them was told."""
+"""The load: clients that write, and a log of the responses."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,74 +15,72 @@ from tests.support.client import tasks_of
 from tools.fault_injection.contract import CHECK, HAS_IDEMPOTENCY_KEY
 
 CLIENTS = 12
-PAUSE_SECONDS = 0.02  # between two requests of a client: about 300 requests a second in all
-REFUSED_SECONDS = 0.2  # after a connection was refused; else the machine does little but that
-ANSWER_SECONDS = 5.0  # the contract's 4 at the database, and what surrounds them
-REPEATED_SECONDS = 60  # longer than any fault lasts
+PAUSE = 0.02  # seconds between two requests of a client, about 300 requests/s for all clients
+RECONNECT_PAUSE = 0.2  # seconds; faster reconnects would take the CPU of the machine
+MAX_LATENCY = 5.0  # seconds; the contract's 4 for the database, and a second for the rest
+MAX_REPEAT_SECONDS = 60  # longer than any fault lasts
 
 
 @dataclass
 class Write:
-    """A write that was sent, under a title that no other request has."""
+    """A write with a unique title."""
 
     title: str
-    change: str  # as the history calls it
+    change: str  # as in the audit table
     acknowledged: bool = False
-    etag: str | None = None  # of the task, where it was acknowledged
+    etag: str | None = None  # of the acknowledged task
     task: str | None = None
-    sent: bool = True  # False where the connection was refused, so that it cannot have happened
-    once: bool = False  # was repeated until acknowledged, and must have happened exactly once
+    sent: bool = True  # False if the connection failed, so the write cannot be applied
+    is_idempotent: bool = False  # repeated until acknowledged, and must be applied exactly once
 
 
 @dataclass
-class Ledger:
-    """What the clients were told, and what was wrong with it."""
+class WriteLog:
+    """The writes of all clients, their responses, and all errors."""
 
     started: float = field(default_factory=time.monotonic)
     writes: list[Write] = field(default_factory=list)
     deletes: dict[str, bool] = field(default_factory=dict)  # task: acknowledged
-    successes: list[float] = field(default_factory=list)  # instants of acknowledged writes
-    unknowns: list[float] = field(default_factory=list)
-    answers: Counter[str] = field(default_factory=Counter)
-    refused: int = 0
+    successes: list[float] = field(default_factory=list)  # times of acknowledged writes
+    unknowns: list[float] = field(default_factory=list)  # times of requests with unknown outcome
     slowest: float = 0.0
-    late: list[tuple[float, str]] = field(default_factory=list)  # seconds, and what was answered
+    late: list[tuple[float, str]] = field(default_factory=list)  # seconds and response
     lost: list[str] = field(default_factory=list)
-    doubled: list[str] = field(default_factory=list)
+    applied_twice: list[str] = field(default_factory=list)
     undocumented: list[str] = field(default_factory=list)
 
     @property
     def acknowledged(self) -> int:
-        """How many writes were."""
+        """The number of acknowledged writes."""
         return len(self.successes)
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a fault may do to the clients' own connections and answers."""
+    """The failures that clients may see during a fault."""
 
-    cuts: bool = False  # the service's process ends without a warning
-    refusals: bool = False  # nobody listens for a while
-    internal_errors: bool = False  # the process itself is short of something
+    connection_lost: bool = False  # the service is killed
+    connection_refused: bool = False  # no process listens for a while
+    internal_errors: bool = False  # the service lacks a resource
 
 
 class Client:
-    """One client with users of its own, so that nobody else changes its tasks."""
+    """A client with its own user, so that no other client changes its tasks."""
 
-    def __init__(self, number: int, url: str, ledger: Ledger, allowed: Allowed) -> None:
-        self.ledger = ledger
+    def __init__(self, number: int, url: str, log: WriteLog, allowed: Allowed) -> None:
+        self.log = log
         self.allowed = allowed
         self.path = tasks_of(f"client-{number}")
         self.number = number
-        self.count = number  # so that not all do the same at once
-        self.tasks: dict[str, str] = {}  # id: etag, of tasks that must be there
+        self.count = number  # so that the clients run different operations
+        self.tasks: dict[str, str] = {}  # id: etag, of tasks that must exist
         self.chain: tuple[str, str, str] | None = None  # id, etag and title
-        self.doubt: Write | None = None  # the step whose outcome is still to be read
-        self.http = httpx.AsyncClient(base_url=url, timeout=3 * ANSWER_SECONDS, trust_env=False)
+        self.unknown_step: Write | None = None  # the last step, if its outcome is unknown
+        self.http = httpx.AsyncClient(base_url=url, timeout=3 * MAX_LATENCY, trust_env=False)
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Write and read until stopped."""
-        kinds: list[Callable[[], Awaitable[None]]] = [
+        operations: list[Callable[[], Awaitable[None]]] = [
             self.create,
             self.put,
             self.advance,
@@ -93,119 +90,116 @@ class Client:
             self.list_page,
         ]
         if HAS_IDEMPOTENCY_KEY:
-            kinds.append(self.create_once)
+            operations.append(self.create_idempotently)
         async with self.http:
             while not stopped.is_set():
-                await kinds[self.count % len(kinds)]()
+                await operations[self.count % len(operations)]()
                 self.count += 1
-                await asyncio.sleep(PAUSE_SECONDS)
+                await asyncio.sleep(PAUSE)
 
-    async def ask(self, method: str, path: str, **options: Any) -> httpx.Response | None:
-        """Send a request; None where its outcome is unknown. What is wrong goes to the ledger."""
-        ledger = self.ledger
-        began = time.monotonic()
+    async def send(self, method: str, path: str, **options: Any) -> httpx.Response | None:
+        """Send a request and log errors. Return None if its outcome is unknown."""
+        log = self.log
+        started_at = time.monotonic()
         try:
             response = await self.http.request(method, path, **options)
         except httpx.ConnectError:
-            ledger.refused += 1
-            if not self.allowed.refusals:
-                ledger.undocumented.append(f"{method}: refused")
-            await asyncio.sleep(REFUSED_SECONDS)
+            if not self.allowed.connection_refused:
+                log.undocumented.append(f"{method}: connection refused")
+            await asyncio.sleep(RECONNECT_PAUSE)
             raise
-        except httpx.TransportError as fault:
-            ledger.unknowns.append(time.monotonic())
-            ledger.answers["cut"] += 1
-            if not self.allowed.cuts:
-                ledger.undocumented.append(f"{method}: {type(fault).__name__} {fault}")
+        except httpx.TransportError as error:
+            log.unknowns.append(time.monotonic())
+            if not self.allowed.connection_lost:
+                log.undocumented.append(f"{method}: {type(error).__name__} {error}")
             return None
-        took = time.monotonic() - began
-        ledger.slowest = max(ledger.slowest, took)
-        ledger.answers[str(response.status_code)] += 1
-        self.hold_against_contract(response, took)
+        latency = time.monotonic() - started_at
+        log.slowest = max(log.slowest, latency)
+        self.check_response(response, latency)
         if response.status_code in {500, 503}:
-            ledger.unknowns.append(time.monotonic())
+            log.unknowns.append(time.monotonic())
             return None
         return response
 
-    def hold_against_contract(self, response: httpx.Response, took: float) -> None:
-        """Note an answer that the contract does not state, that is late, or that blames us."""
+    def check_response(self, response: httpx.Response, latency: float) -> None:
+        """Log a response that is not in the contract, is late, or is an internal error."""
         request = response.request
         name = f"{request.method} {response.status_code}"
         try:
             CHECK.check(request.method, request.url.raw_path.decode("ascii"), response)
-        except AssertionError as violation:
-            self.ledger.undocumented.append(f"{name}: {violation}")
-        if took > ANSWER_SECONDS:
-            self.ledger.late.append((took, name))
+        except AssertionError as error:
+            self.log.undocumented.append(f"{name}: {error}")
+        if latency > MAX_LATENCY:
+            self.log.late.append((latency, name))
         if response.status_code == 500 and not self.allowed.internal_errors:
-            self.ledger.undocumented.append(f"{name}: {response.text}")
+            self.log.undocumented.append(f"{name}: {response.text}")
 
     async def write(self, write: Write, method: str, path: str, **options: Any) -> Any:
-        """Send a write and keep what was answered; the response, None where that is unknown."""
-        self.ledger.writes.append(write)
+        """Send a write and log its outcome. Return None if the outcome is unknown."""
+        self.log.writes.append(write)
         try:
-            response = await self.ask(method, path, **options)
+            response = await self.send(method, path, **options)
         except httpx.ConnectError:
             write.sent = False
             return None
         if response is not None and response.is_success:
             write.acknowledged = True
-            self.ledger.successes.append(time.monotonic())
+            self.log.successes.append(time.monotonic())
             task = response.json()
             write.task, write.etag = task["id"], task["etag"]
         return response
 
-    def title(self, kind: str) -> str:
-        return f"{kind} {self.number} {self.count}"
+    def unique_title(self, operation: str) -> str:
+        return f"{operation} {self.number} {self.count}"
 
     async def create(self) -> None:
-        write = Write(self.title("create"), "INSERT")
+        write = Write(self.unique_title("create"), "INSERT")
         await self.write(write, "POST", self.path, json={"title": write.title})
         if write.task and write.etag:
             self.tasks[write.task] = write.etag
 
-    async def create_once(self) -> None:
-        """Repeat a create under one key until it is acknowledged: exactly one task comes of it."""
-        write = Write(self.title("once"), "INSERT", once=True)
+    async def create_idempotently(self) -> None:
+        """Repeat a create with one key until it is acknowledged. It must create one task."""
+        write = Write(self.unique_title("once"), "INSERT", is_idempotent=True)
         headers = {"Idempotency-Key": f'"{uuid4()}"'}
         body = {"title": write.title}
-        self.ledger.writes.append(write)
-        until = time.monotonic() + REPEATED_SECONDS
-        while time.monotonic() < until:
+        self.log.writes.append(write)
+        deadline = time.monotonic() + MAX_REPEAT_SECONDS
+        while time.monotonic() < deadline:
             try:
-                response = await self.ask("POST", self.path, json=body, headers=headers)
+                response = await self.send("POST", self.path, json=body, headers=headers)
             except httpx.ConnectError:
                 response = None
             if response is not None and response.is_success:
                 write.acknowledged = True
                 write.task, write.etag = response.json()["id"], response.json()["etag"]
-                self.ledger.successes.append(time.monotonic())
+                self.log.successes.append(time.monotonic())
                 self.tasks[response.json()["id"]] = response.json()["etag"]
                 return
             await asyncio.sleep(0.2)
 
     async def put(self) -> None:
-        """Create a task under an id of the client's own."""
+        """Create a task with an id from the client."""
         task = str(uuid4())
-        write = Write(self.title("put"), "INSERT")
+        write = Write(self.unique_title("put"), "INSERT")
         body = {"title": write.title, "description": None, "completed": False}
         await self.write(write, "PUT", f"{self.path}/{task}", json=body)
         if write.etag:
             self.tasks[task] = write.etag
 
     async def advance(self) -> None:
-        """Take the chain one step on: a PATCH that holds only for the tag of the step before."""
+        """Update the task of the chain. Its If-Match has the ETag of the previous step."""
         if self.chain is None:
-            write = Write(self.title("chain"), "INSERT")
+            write = Write(self.unique_title("chain"), "INSERT")
             await self.write(write, "POST", self.path, json={"title": write.title})
             if write.task and write.etag:
                 self.chain = (write.task, write.etag, write.title)
             return
         task, etag, before = self.chain
-        if self.doubt:
-            await self.look_after(task, etag, before, self.doubt)
+        if self.unknown_step:
+            await self.resolve_step(task, etag, before, self.unknown_step)
             return
-        write = Write(self.title("step"), "UPDATE")
+        write = Write(self.unique_title("step"), "UPDATE")
         response = await self.write(
             write,
             "PATCH",
@@ -216,61 +210,62 @@ class Client:
         if write.etag:
             self.chain = (task, write.etag, write.title)
         elif response is not None:
-            self.ledger.lost.append(f"step from {before!r}: {response.status_code}")
+            self.log.lost.append(f"step from {before!r}: {response.status_code}")
             self.chain = None
         elif write.sent:
-            self.doubt = write
+            self.unknown_step = write
 
-    async def look_after(self, task: str, etag: str, before: str, write: Write) -> None:
-        """After an unknown outcome: read which of the two it was, and go on from there."""
+    async def resolve_step(self, task: str, etag: str, before: str, write: Write) -> None:
+        """Read whether a step with unknown outcome was applied, and continue from there."""
         try:
-            response = await self.ask("GET", f"{self.path}/{task}")
+            response = await self.send("GET", f"{self.path}/{task}")
         except httpx.ConnectError:
             response = None
         if response is None:
-            return  # asked again at the next step
-        self.doubt = None
+            return  # tried again at the next step
+        self.unknown_step = None
         if response.status_code != 200:
-            self.ledger.lost.append(f"chain of {before!r}: {response.status_code}")
+            self.log.lost.append(f"chain of {before!r}: {response.status_code}")
             self.chain = None
             return
-        found = response.json()
-        if (found["etag"], found["title"]) != (etag, before) and found["title"] != write.title:
-            self.ledger.lost.append(f"chain of {before!r} is at {found['title']!r}")
-        self.chain = (task, found["etag"], found["title"])
+        current = response.json()
+        new_etag, title = current["etag"], current["title"]
+        if (new_etag, title) != (etag, before) and title != write.title:
+            self.log.lost.append(f"chain of {before!r} is at {title!r}")
+        self.chain = (task, new_etag, title)
 
     async def read(self) -> None:
-        """Read a task that was acknowledged, and hold its tag against the ledger."""
+        """Read an acknowledged task, and compare its ETag."""
         if not self.tasks:
             return
         task, etag = next(reversed(self.tasks.items()))
         try:
-            response = await self.ask("GET", f"{self.path}/{task}")
+            response = await self.send("GET", f"{self.path}/{task}")
         except httpx.ConnectError:
             return
         if response is not None and response.headers.get("etag") != etag:
-            self.ledger.lost.append(f"GET of an acknowledged task: {response.status_code}")
+            self.log.lost.append(f"GET of an acknowledged task: {response.status_code}")
 
     async def list_page(self) -> None:
         try:
-            await self.ask("GET", self.path, params={"limit": 5})
+            await self.send("GET", self.path, params={"limit": 5})
         except httpx.ConnectError:
             return
 
     async def delete(self) -> None:
-        """Delete a task that was acknowledged."""
+        """Delete an acknowledged task."""
         if not self.tasks:
             return
         task = next(iter(self.tasks))
         del self.tasks[task]
         try:
-            response = await self.ask("DELETE", f"{self.path}/{task}")
+            response = await self.send("DELETE", f"{self.path}/{task}")
         except httpx.ConnectError:
             return
-        self.ledger.deletes[task] = response is not None
+        self.log.deletes[task] = response is not None
         if response is None:
             return
         if response.status_code == 204:
-            self.ledger.successes.append(time.monotonic())
+            self.log.successes.append(time.monotonic())
         else:
-            self.ledger.lost.append(f"DELETE of an acknowledged task: {response.status_code}")
+            self.log.lost.append(f"DELETE of an acknowledged task: {response.status_code}")

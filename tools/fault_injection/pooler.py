@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode, with fewer sessions than the service has connections."""
+"""PgBouncer in transaction mode, with fewer server connections than client connections."""
 
 from __future__ import annotations
 
@@ -34,52 +34,53 @@ logfile = {log}
 
 
 class Pooler:
-    """A PgBouncer in front of a PostgreSQL."""
+    """A PgBouncer in front of a PostgreSQL server."""
 
-    def __init__(self, folder: Path, database: int, account: ServerUser | None) -> None:
+    def __init__(self, directory: Path, database_port: int, user: ServerUser | None) -> None:
         program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
         if program is None:
             raise MissingToolError("pgbouncer is not installed (Debian's package of that name)")
         self.port = free_port()
-        self._account = account
+        self._user = user
         self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir()
+        directory.mkdir()
         users, log, configuration = (
-            folder / name for name in ("users.txt", "log", "pgbouncer.ini")
+            directory / name for name in ("users.txt", "log", "pgbouncer.ini")
         )
         users.write_text('"tasks" ""\n', "utf-8")
         log.touch()
         configuration.write_text(
-            CONFIGURATION.format(database=database, port=self.port, users=users, log=log), "utf-8"
+            CONFIGURATION.format(database=database_port, port=self.port, users=users, log=log),
+            "utf-8",
         )
-        for path in (folder, users, log, configuration):
-            chown(path, account)
-        self._words = [program, str(configuration)]
+        for path in (directory, users, log, configuration):
+            chown(path, user)
+        self._argv = [program, str(configuration)]
 
     async def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start PgBouncer, and wait until it accepts connections."""
         self._process = self._spawn()
 
-        async def answers() -> bool:
+        async def is_ready() -> bool:
             try:
-                await self.order("SHOW VERSION")
+                await self.run_command("SHOW VERSION")
             except OSError:
                 return False
             return True
 
-        await until(answers)
+        await until(is_ready)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            self._words,
+            self._argv,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            preexec_fn=make_preexec_fn(self._account),  # noqa: PLW1509 - it takes no locks
+            preexec_fn=make_preexec_fn(self._user),  # noqa: PLW1509 - it takes no locks
         )
 
-    async def order(self, command: str) -> None:
-        """Give a command to its admin console."""
+    async def run_command(self, command: str) -> None:
+        """Run a command of the admin console."""
         console = await asyncpg.connect(f"postgresql://tasks@127.0.0.1:{self.port}/pgbouncer")
         try:
             await console.execute(command)
@@ -87,7 +88,7 @@ class Pooler:
             await console.close()
 
     def stop(self) -> None:
-        """End it at once; its clients are cut."""
+        """Stop PgBouncer immediately. It closes all client connections."""
         assert self._process
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(10)

@@ -1,4 +1,4 @@
-"""A PostgreSQL that can be killed: the embedded one's programs, on a port, without its care."""
+"""A PostgreSQL server on a TCP port that can be killed, with the embedded programs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from app.embedded_postgres.user import ServerUser, choose_user, chown
 from tools.postgres.processes import free_port
 
 MAX_CONNECTIONS = 40
-LOG_SECONDS = 30.0
-# What was really done, whoever asked for it: a row for each change, in the change's transaction.
-HISTORY = """
+FILL_LOG_TIMEOUT = 30.0
+# Audit table: a row for each change, in the same transaction.
+CREATE_HISTORY = """
     CREATE TABLE history (number bigserial, change text, id uuid, title text, etag uuid,
       updated_at timestamptz);
-    CREATE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE FUNCTION record_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
       IF TG_OP = 'DELETE' THEN
         INSERT INTO history (change, id, title, etag, updated_at)
           VALUES (TG_OP, OLD.id, OLD.title, OLD.etag, OLD.updated_at);
@@ -40,43 +40,43 @@ HISTORY = """
       END IF;
       RETURN NULL;
     END $$;
-    CREATE TRIGGER remember AFTER INSERT OR UPDATE OR DELETE ON tasks
-    FOR EACH ROW EXECUTE FUNCTION remember()
+    CREATE TRIGGER record_change AFTER INSERT OR UPDATE OR DELETE ON tasks
+    FOR EACH ROW EXECUTE FUNCTION record_change()
 """
 
 
 class MissingToolError(Exception):
-    """This machine has no means to inject a fault; the message says which."""
+    """A program that a fault needs is missing; the message names it."""
 
 
-def children(process: int) -> list[int]:
-    """The processes that another one has started (Linux)."""
-    told = Path(f"/proc/{process}/task/{process}/children").read_text("ascii")
-    return [int(word) for word in told.split()]
+def child_pids(pid: int) -> list[int]:
+    """Return the child processes of a process (Linux)."""
+    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
+    return [int(child) for child in pids.split()]
 
 
 class Postgres:
-    """One cluster and, while it runs, its server. Writes are durable, as in production."""
+    """A database cluster and its server. Writes are durable, as in production."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.port = free_port()
-        self.account: ServerUser | None = choose_user(
-            folder / "pg18", [embedded_postgres.find_binaries()]
+        self.user: ServerUser | None = choose_user(
+            directory / "pg18", [embedded_postgres.find_binaries()]
         )
-        self._log: IO[bytes] = (folder / "postgres.log").open("wb")
+        self._log: IO[bytes] = (directory / "postgres.log").open("wb")
         self._lock = os.open(os.devnull, os.O_RDONLY)
         self.process: subprocess.Popen[bytes] | None = None
-        chown(folder, self.account)
+        chown(directory, self.user)
         self._server().init_cluster()
 
     @property
     def url(self) -> str:
-        """Straight to the server, past every proxy."""
+        """The URL of the server without a proxy."""
         return self.url_at(self.port)
 
     def url_at(self, port: int) -> str:
-        """The database behind another port."""
+        """Return the URL of the database through another port."""
         return f"postgresql://tasks@127.0.0.1:{port}/tasks"
 
     def _server(self) -> PostgresServer:
@@ -85,92 +85,89 @@ class Postgres:
             "port": str(self.port),
             "unix_socket_directories": "",
             "max_connections": str(MAX_CONNECTIONS),
-            "superuser_reserved_connections": "0",  # the service's user is one
+            "superuser_reserved_connections": "0",  # the service is a superuser
         }
-        cluster = self.folder / "pg18"
+        cluster = self.directory / "pg18"
         address = ServerAddress(self.url, settings, ("--auth=trust",))
         durable = True
         programs = embedded_postgres.find_binaries()
-        return PostgresServer(
-            programs, cluster, durable, self.account, address, self._log, self._lock
-        )
+        return PostgresServer(programs, cluster, durable, self.user, address, self._log, self._lock)
 
     @property
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def last_words(self) -> str:
-        """The end of the server's log, and whether it has ended."""
-        lines = (self.folder / "postgres.log").read_text("utf-8", "replace").splitlines()[-3:]
+    def describe_state(self) -> str:
+        """Return whether the server runs, and the end of its log."""
+        lines = (self.directory / "postgres.log").read_text("utf-8", "replace").splitlines()[-3:]
         return f"PostgreSQL runs: {self.is_running}; {' / '.join(lines)}"
 
     async def start(self, environ: Mapping[str, str] | None = None) -> None:
-        """Start the server and wait until it takes connections. Call it in the main thread."""
+        """Start the server and wait until it accepts connections. Call it in the main thread."""
         server = self._server()
-        words = ("-D", str(server.cluster), *server.options())
-        with patch.dict(os.environ, environ or {}):  # which the server inherits
-            self.process = server.spawn("postgres", *words)
+        argv = ("-D", str(server.cluster), *server.options())
+        with patch.dict(os.environ, environ or {}):  # inherited by the server
+            self.process = server.spawn("postgres", *argv)
         await asyncio.to_thread(server.wait_until_ready, self.process)
 
     async def kill(self) -> None:
-        """Send SIGKILL to the server and to every process of it."""
+        """Send SIGKILL to the server and all its processes."""
         assert self.process
-        pids = children(self.process.pid)
+        pids = child_pids(self.process.pid)
         self.process.kill()
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(self.process.wait)
-        (self.folder / "pg18" / "postmaster.pid").unlink(missing_ok=True)
+        (self.directory / "pg18" / "postmaster.pid").unlink(missing_ok=True)
 
-    async def shut_down(self) -> None:
-        """Stop the server as `pg_ctl stop -m fast` does: open sessions are ended."""
+    async def stop(self) -> None:
+        """Stop the server as `pg_ctl stop -m fast` does. It ends open sessions."""
         if self.process and self.is_running:
             await asyncio.to_thread(stop_server, self.process)
 
     async def connect(self, **options: Any) -> asyncpg.Connection:
-        """A session of the tests' own."""
         settings = {"application_name": "tests"}
         return await asyncpg.connect(self.url, server_settings=settings, timeout=10, **options)
 
-    async def prepare(self, tablespace: Path | None = None) -> None:
-        """Make the schema anew, empty and with a history; in a folder if one is given."""
-        session = await self.connect()
+    async def create_schema(self, tablespace: Path | None = None) -> None:
+        """Recreate the schema with an audit table, with its tables in `tablespace` if given."""
+        connection = await self.connect()
         try:
-            await session.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+            await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
             if tablespace:
-                await session.execute(f"CREATE TABLESPACE small LOCATION '{tablespace}'")
+                await connection.execute(f"CREATE TABLESPACE small LOCATION '{tablespace}'")
             await asyncio.to_thread(upgrade, DatabaseConfig.from_url(self.url))
-            await session.execute(HISTORY)
+            await connection.execute(CREATE_HISTORY)
             if tablespace:
-                await session.execute(
+                await connection.execute(
                     "ALTER TABLE tasks SET TABLESPACE small;"
                     "ALTER TABLE history SET TABLESPACE small"
                 )
         finally:
-            await session.close()
+            await connection.close()
 
-    async def empty(self) -> None:
-        """Forget every task, and that there were any."""
-        session = await self.connect()
-        await session.execute("TRUNCATE tasks, history")
-        await session.close()
+    async def delete_all(self) -> None:
+        """Empty the tasks and the audit table."""
+        connection = await self.connect()
+        await connection.execute("TRUNCATE tasks, history")
+        await connection.close()
 
     async def drop_tablespace(self) -> None:
-        """Forget the folder of `prepare`, and what lay in it."""
-        session = await self.connect()
-        await session.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-        await session.execute("DROP TABLESPACE small")
-        await session.close()
+        """Drop the tablespace of `create_schema` with its tables."""
+        connection = await self.connect()
+        await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        await connection.execute("DROP TABLESPACE small")
+        await connection.close()
 
     async def move_log(self, disk: Path | None) -> None:
-        """Have the write-ahead log on another disk, or among the other files again."""
-        await self.shut_down()
-        log = self.folder / "pg18" / "pg_wal"
+        """Move the write-ahead log to another disk, or back with None."""
+        await self.stop()
+        log = self.directory / "pg18" / "pg_wal"
         new = (disk or log.parent) / "pg_wal.new"
         shutil.copytree(log, new)
         for path in (new, *new.rglob("*")):
-            chown(path, self.account)
+            chown(path, self.user)
         if log.is_symlink():
             log.unlink()
         else:
@@ -181,29 +178,29 @@ class Postgres:
             new.rename(log)
         await self.start()
 
-    async def use_up_log(self) -> None:
-        """Have the server begin new files of its write-ahead log until it has ended."""
-        deadline = time.monotonic() + LOG_SECONDS
+    async def fill_log(self) -> None:
+        """Write to the write-ahead log until the server ends."""
+        deadline = time.monotonic() + FILL_LOG_TIMEOUT
         while self.is_running and time.monotonic() < deadline:
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                session = await self.connect()
+                connection = await self.connect()
                 while True:
-                    await session.execute(
+                    await connection.execute(
                         "SELECT pg_logical_emit_message(false, 'tests', 'more'), pg_switch_wal()"
                     )
             await asyncio.sleep(0.05)
 
     async def terminate(self, port: int) -> None:
-        """End the backend that serves a client's port."""
-        session = await self.connect()
+        """Terminate the backend of a client port."""
+        connection = await self.connect()
         query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE client_port = $1"
         try:
-            await session.fetch(query, port)
+            await connection.fetch(query, port)
         finally:
-            await session.close()
+            await connection.close()
 
     def close(self) -> None:
-        """Stop the server, whatever its state, and forget its files."""
+        """Stop the server if it runs, and close its files."""
         if self.process and self.is_running:
             stop_server(self.process)
         self._log.close()
@@ -211,21 +208,21 @@ class Postgres:
 
 
 @contextmanager
-def small_disk(account: ServerUser | None, megabytes: int) -> Iterator[Path]:
-    """A file system of a few megabytes in memory (tmpfs), which root alone may mount."""
+def small_disk(user: ServerUser | None, megabytes: int) -> Iterator[Path]:
+    """Mount a small file system in memory (tmpfs). Raises MissingToolError unless root may."""
     mount, umount = shutil.which("mount"), shutil.which("umount")
     if os.geteuid() != 0 or mount is None or umount is None:
-        raise MissingToolError("a tmpfs is mounted by root alone")
+        raise MissingToolError("mounting a tmpfs needs root")
     with tempfile.TemporaryDirectory(prefix="tasks-disk-") as name:
         options = ["-t", "tmpfs", "-o", f"size={megabytes}m,mode=0711", "tmpfs", name]
-        done = subprocess.run([mount, *options], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise MissingToolError(f"no tmpfs may be mounted here: {done.stderr.strip()}")
+        result = subprocess.run([mount, *options], capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise MissingToolError(f"a tmpfs cannot be mounted: {result.stderr.strip()}")
         try:
-            folder = Path(name) / "space"
-            folder.mkdir()
-            chown(folder, account)
+            directory = Path(name) / "space"
+            directory.mkdir()
+            chown(directory, user)
             Path(name).chmod(0o755)
-            yield folder
+            yield directory
         finally:
             subprocess.run([umount, "--lazy", name], check=True)

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that misbehaves on request: the network of the fault tests."""
+"""A TCP proxy on loopback that simulates network faults."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 CHUNK = 65536
-# Closes at once with a reset, whatever was still to be sent (SO_LINGER, socket(7)).
+# Close with a reset and discard unsent data (SO_LINGER, socket(7)).
 RESET = struct.pack("ii", 1, 0)
 
 
 class Link:
-    """One connection through the proxy: a client's end and a server's end."""
+    """One connection through the proxy, with its client and server sides."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client = client
         self.server = server
-        self.deaf = False  # what the client sends is dropped, and nothing is closed
+        self.drops_input = False  # drops what the client sends, and closes nothing
 
     @property
     def server_port(self) -> int:
-        """The port by which the server knows this connection."""
+        """The client port of this connection, as the server sees it."""
         port: int = self.server.get_extra_info("sockname")[1]
         return port
 
     def reset(self) -> None:
-        """End both connections with a reset, as a firewall that has forgotten them does."""
-        for end in (self.client, self.server):
-            held = end.get_extra_info("socket")
-            if held is not None and not end.is_closing():
-                held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            end.transport.abort()
+        """Reset both sides, as a firewall without state for the connection does."""
+        for side in (self.client, self.server):
+            side_socket = side.get_extra_info("socket")
+            if side_socket is not None and not side.is_closing():
+                side_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            side.transport.abort()
 
-    def forget(self) -> None:
-        """The server's side is gone and the client is not told: a half-open connection."""
-        self.deaf = True
+    def make_half_open(self) -> None:
+        """Close the server side without a notice to the client."""
+        self.drops_input = True
         self.server.transport.abort()
 
 
-# Sees a chunk before it is passed on, and may return other bytes for it, none at all included.
+# Receives a chunk before it is forwarded. Returns the bytes to forward, which may be empty.
 Hook = Callable[[Link, bytes], Awaitable[bytes]]
 
 
 class Proxy:
-    """Passes bytes on. What is set here holds for every connection, old and new."""
+    """Forwards bytes. The attributes apply to all connections, existing and new."""
 
     def __init__(self, target: int | str) -> None:
-        self.target = target  # a port of loopback, or the path of a unix socket
+        self.target = target  # a port on loopback, or the path of a Unix socket
         self.port = 0
         self.links: set[Link] = set()
-        self.delay = 0.0  # seconds, for each chunk and direction
-        self.bytes_per_second = 0  # in each direction of each connection; 0 is no limit
+        self.delay = 0.0  # seconds per chunk and direction
+        self.bytes_per_second = 0  # per connection and direction; 0 is unlimited
         self.is_black_hole = False
         self.on_request: Hook | None = None
         self.on_response: Hook | None = None
@@ -61,29 +61,28 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Listen, on the port of the last time if there was one."""
+        """Listen, on the same port as before if the proxy was open."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def refuse(self) -> None:
-        """Listen no more, and reset what is open."""
+    def stop_listening(self) -> None:
+        """Stop listening, and reset all connections."""
         if self._server:
             self._server.close()
         self.reset()
 
     def reset(self) -> None:
-        """Reset every connection."""
         for link in list(self.links):
             link.reset()
 
-    def forget(self) -> None:
-        """Make every connection half-open; new ones work."""
+    def make_half_open(self) -> None:
+        """Make all connections half-open. New connections work."""
         for link in list(self.links):
-            link.forget()
+            link.make_half_open()
 
     async def close(self) -> None:
-        """End everything."""
-        self.refuse()
+        """Stop listening and end all connections."""
+        self.stop_listening()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -94,14 +93,16 @@ class Proxy:
         self._tasks.add(task)
         try:
             with suppress(OSError):
-                await self._join(reader, writer)
+                await self._forward_connection(reader, writer)
         except asyncio.CancelledError:
-            pass  # the end of the run; asyncio would report it as a fault of this callback
+            pass  # the end of the run; asyncio would report it as an error of this callback
         finally:
             self._tasks.discard(task)
             writer.close()
 
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         while self.is_black_hole:
             if not await reader.read(CHUNK):
                 return
@@ -110,8 +111,8 @@ class Proxy:
         self.links.add(link)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass(link, reader, to_server, request=True))
-                group.create_task(self._pass(link, from_server, writer, request=False))
+                group.create_task(self._forward(link, reader, to_server, request=True))
+                group.create_task(self._forward(link, from_server, writer, request=False))
         except* OSError:
             pass
         finally:
@@ -123,7 +124,7 @@ class Proxy:
             return await asyncio.open_unix_connection(self.target)
         return await asyncio.open_connection("127.0.0.1", self.target)
 
-    async def _pass(
+    async def _forward(
         self,
         link: Link,
         reader: asyncio.StreamReader,
@@ -132,7 +133,7 @@ class Proxy:
         request: bool,
     ) -> None:
         while chunk := await reader.read(CHUNK):
-            if self.is_black_hole or link.deaf:
+            if self.is_black_hole or link.drops_input:
                 continue
             hook = self.on_request if request else self.on_response
             if hook:
@@ -141,12 +142,12 @@ class Proxy:
             async for piece in self._pieces(chunk):
                 writer.write(piece)
                 await writer.drain()
-        # A side that ends is passed on at once, except where nothing is passed on.
-        if not (link.deaf or self.is_black_hole):
+        # Forward the close of one side immediately, unless nothing is forwarded.
+        if not (link.drops_input or self.is_black_hole):
             writer.close()
 
     async def _pieces(self, chunk: bytes) -> AsyncIterator[bytes]:
-        rate = self.bytes_per_second  # as it is now: it may be lifted meanwhile
+        rate = self.bytes_per_second  # read once: it may change meanwhile
         if not rate:
             yield chunk
             return
@@ -158,11 +159,11 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(target: int | str) -> AsyncIterator[Proxy]:
-    """A proxy in front of a server, open for the length of the block."""
-    made = Proxy(target)
-    await made.open()
+async def run_proxy(target: int | str) -> AsyncIterator[Proxy]:
+    """Run a proxy in front of a server."""
+    proxy = Proxy(target)
+    await proxy.open()
     try:
-        yield made
+        yield proxy
     finally:
-        await made.close()
+        await proxy.close()

@@ -22,9 +22,9 @@ SECONDS = 240
 BENCH = """
 import sys
 from bench.compare import __main__ as bench
-from bench.compare.catalog import OURS, Peer
+from bench.compare.targets import TASKS_API, Target
 from tests.support.long_task import run
-bench.peers = lambda: [Peer(OURS, [sys.executable, "-m", "app", "serve"])]
+bench.list_targets = lambda: [Target(TASKS_API, [sys.executable, "-m", "app", "serve"])]
 sys.argv = ["bench", "--costs", "--rounds", "100"]
 run(bench.main)
 """

@@ -28,7 +28,7 @@ from tests.support.in_process import app_state_of
 from tests.support.lifespan import running
 from tests.support.process import until
 from tests.support.relay import url_via_port
-from tools.fault_injection.proxy import Link, Proxy, proxied
+from tools.fault_injection.proxy import Link, Proxy, run_proxy
 
 pytestmark = pytest.mark.requirement("FR-033", "NFR-015")
 
@@ -51,7 +51,7 @@ async def rival(embedded_server_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def proxy(embedded_server_url: str) -> AsyncIterator[Proxy]:
     """A proxy to the database that can change the data."""
     options = make_url(embedded_server_url).query
-    async with proxied(f"{options['host']}/.s.PGSQL.{options['port']}") as opened:
+    async with run_proxy(f"{options['host']}/.s.PGSQL.{options['port']}") as opened:
         yield opened
 
 

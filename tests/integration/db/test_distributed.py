@@ -117,7 +117,7 @@ async def explainer(database_url: str) -> AsyncIterator[Explainer]:
 
 @pytest.fixture(scope="module")
 async def catalog(explainer: Explainer) -> FunctionCatalog:
-    return await FunctionCatalog.read(explainer.plain)
+    return await FunctionCatalog.read(explainer.connection)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ async def test_distributed_database_accepts_the_statement(
     explainer: Explainer, catalog: FunctionCatalog, name: str, *, counts_bytes: bool
 ) -> None:
     sql = (await explainer.statement(SENT[name], counts_bytes=counts_bytes)).sql
-    errors = find_errors(await analyze(explainer.plain, sql), catalog)
+    errors = find_errors(await analyze(explainer.connection, sql), catalog)
     # The sweep deletes expired keys of all users, so it has no user.
     assert errors == ({"idempotency_keys without a user"} if name == "sweep" else set()), sql
 
@@ -138,7 +138,7 @@ async def test_unsupported_statement_is_detected(
     explainer: Explainer, catalog: FunctionCatalog, name: str
 ) -> None:
     sql, expected = REJECTED[name]
-    assert find_errors(await analyze(explainer.plain, sql), catalog) == expected
+    assert find_errors(await analyze(explainer.connection, sql), catalog) == expected
 
 
 async def test_every_repository_statement_is_covered(explainer: Explainer) -> None:

@@ -18,7 +18,7 @@ from tests.support.client import assert_problem, tasks_of
 from tests.support.database import connect, database_config_for
 from tests.support.in_process import serving
 from tests.support.relay import url_via_port
-from tools.fault_injection.proxy import Link, Proxy, proxied
+from tools.fault_injection.proxy import Link, Proxy, run_proxy
 
 pytestmark = pytest.mark.requirement("NFR-015")
 
@@ -30,7 +30,7 @@ async def proxy(url: str) -> AsyncIterator[Proxy]:
     """A proxy to the database that can fail."""
     target = database_config_for(url).url
     host, port = str(target.host), target.port or 5432
-    async with proxied(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else port) as opened:
+    async with run_proxy(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else port) as opened:
         yield opened
 
 
@@ -61,7 +61,7 @@ async def test_silent_network_failure_fails_only_one_request(proxy: Proxy, url: 
     async with pool(proxy, url, size=4, timeout=1) as database:
         before = await asyncio.gather(*(backend_pid(database, 0.1) for _ in range(4)))
         assert len(set(before)) == 4
-        proxy.forget()
+        proxy.make_half_open()
         assert await seconds_until_rejected(database) < 1.5
         after = await asyncio.gather(*(backend_pid(database, 0.1) for _ in range(4)))
     assert not {*before} & {*after}
@@ -79,7 +79,7 @@ async def test_recently_used_connection_survives_loss_of_another(proxy: Proxy, u
 
 async def test_waiters_fail_immediately_if_no_connection_opens(proxy: Proxy, url: str) -> None:
     async with pool(proxy, url, size=1, timeout=4) as database:
-        proxy.refuse()
+        proxy.stop_listening()
         await seconds_until_rejected(database)  # the retry window for short outages is over
         durations = await asyncio.gather(*(seconds_until_rejected(database) for _ in range(5)))
     assert max(durations) < 1
@@ -87,7 +87,7 @@ async def test_waiters_fail_immediately_if_no_connection_opens(proxy: Proxy, url
 
 async def test_short_outage_between_requests_is_retried(proxy: Proxy, url: str) -> None:
     async with serving(url_via_port(proxy.port, url)) as client:
-        proxy.refuse()
+        proxy.stop_listening()
         await asyncio.sleep(0.1)  # let the end of the connection arrive before the next statement
         pending_request = asyncio.create_task(client.post(ALICE, json={"title": "Buy milk"}))
         await asyncio.sleep(0.3)

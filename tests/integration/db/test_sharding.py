@@ -103,20 +103,20 @@ async def explainer(database_url: str) -> AsyncIterator[Explainer]:
     """An explainer on equal tables that are partitioned into shards."""
     # A pooler would reuse the session with this search path.
     async with Explainer.connect(database_config_for(database_url).direct_config()) as opened:
-        await opened.plain.execute("CREATE SCHEMA sharded")
+        await opened.connection.execute("CREATE SCHEMA sharded")
         for table in TABLES:
-            await opened.plain.execute(
+            await opened.connection.execute(
                 f"CREATE TABLE sharded.{table} (LIKE public.{table} INCLUDING ALL) "
                 "PARTITION BY HASH (user_id)"
             )
             for number in range(SHARDS):
-                await opened.plain.execute(
+                await opened.connection.execute(
                     f"CREATE TABLE sharded.{table}_{number} PARTITION OF sharded.{table} "
                     f"FOR VALUES WITH (MODULUS {SHARDS}, REMAINDER {number})"
                 )
-        await opened.plain.execute("SET search_path TO sharded")
+        await opened.connection.execute("SET search_path TO sharded")
         yield opened
-        await opened.plain.execute("DROP SCHEMA sharded CASCADE")
+        await opened.connection.execute("DROP SCHEMA sharded CASCADE")
 
 
 async def test_every_key_and_b_tree_starts_with_the_user(database: asyncpg.Connection) -> None:
@@ -154,5 +154,7 @@ async def test_page_of_long_texts_touches_one_shard(
 
 
 async def test_statement_without_a_user_would_be_detected(explainer: Explainer) -> None:
-    rows = await explainer.plain.fetch("EXPLAIN (FORMAT JSON) SELECT * FROM tasks WHERE title = ''")
+    rows = await explainer.connection.fetch(
+        "EXPLAIN (FORMAT JSON) SELECT * FROM tasks WHERE title = ''"
+    )
     assert sum(row[0].count('"Relation Name": "tasks_') for row in rows) == SHARDS

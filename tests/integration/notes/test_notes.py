@@ -291,7 +291,7 @@ async def test_an_invalidated_connection_is_replaced(notes: NotesClient) -> None
     await notes.get(NOTE)
     (before,) = database.pool._idle
     async with database.session() as session:
-        await session.connection()  # BEGIN is sent with the first statement
+        _ = await session.connection()  # BEGIN is sent with the first statement
         await session.invalidate()
     assert before.connection.is_closed()
     assert (database.pool.in_use(), database.pool.idle_count()) == (0, 0)

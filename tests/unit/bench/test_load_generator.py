@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from bench.load.generator import RESPONSE_TIMEOUT, LoadGenerator, LoadResult, percentile
-from bench.load.soak import Moment, grown
+from bench.load.soak import Measurement, memory_growth
 
 
 @pytest.mark.requirement("NFR-016")
@@ -31,8 +31,8 @@ def test_generator_reports_that_it_is_behind(sent: int, delay: float, verdict: s
 
 @pytest.mark.requirement("NFR-019")
 def test_growth_counts_from_the_end_of_the_warm_up() -> None:
-    moments = [Moment(1.0, 1, 0.1, memory) for memory in (100, 130, 104)]
-    assert grown(moments) == pytest.approx(0.04)
+    measurements = [Measurement(1.0, 1, 0.1, memory) for memory in (100, 130, 104)]
+    assert memory_growth(measurements) == pytest.approx(0.04)
 
 
 @pytest.mark.requirement("NFR-019")

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from bench.scaling.data import Size
-from bench.scaling.explain import Case, Plan, faults
+from bench.scaling.explain import Case, Plan, find_errors
 from bench.scaling.query_plans import main
 
 SMALL = Size(large=32_000, reverse=8_000, others=60)
@@ -28,10 +28,10 @@ def test_expensive_plan_is_reported() -> None:
         name="list",
         call=lambda tasks: tasks.fetch(text("SELECT 1")),
         indexes=frozenset({"ix_tasks_search"}),
-        rows=51,
+        max_rows=51,
     )
 
-    assert faults(case, Plan("", [scan], 1.0, 1.0)) == [
+    assert find_errors(case, Plan("", [scan], 1.0, 1.0)) == [
         "uses no index",
         "touches 951 rows, found 0, allowed 51",
         "reads 707 buffers, allowed 63",

@@ -6,36 +6,43 @@ import pytest
 
 from bench.scaling.data import Size
 from bench.scaling.explain import Plan
-from bench.scaling.report import Cost, Figures, Without, chart_data, missed, text
+from bench.scaling.report import (
+    Cost,
+    IndexEffect,
+    TableResult,
+    chart_data,
+    find_regressions,
+    render,
+)
 
 pytestmark = pytest.mark.requirement("NFR-021")
 
 
-def table(rows: int, **medians: float) -> Figures:
+def table(rows: int, **medians: float) -> TableResult:
     costs = {"list, first page": Cost(1.0, 2.0, 3)}
     costs |= {name.replace("_", ", "): Cost(p50, 2 * p50, 3) for name, p50 in medians.items()}
     sizes = {"tasks": rows * 400}
     wal = {"create": 1200, "update": 1300, "delete": 90}
-    indexes = {"ix_tasks_search": Without((30, 4_000), (1200, 800))}
-    return Figures(rows=rows, loaded=1.0, costs=costs, sizes=sizes, wal=wal, indexes=indexes)
+    indexes = {"ix_tasks_search": IndexEffect((30, 4_000), (1200, 800))}
+    return TableResult(rows=rows, load_time=1.0, costs=costs, sizes=sizes, wal=wal, indexes=indexes)
 
 
 def test_latency_growth_up_to_the_limit_is_accepted() -> None:
-    assert list(missed([table(10, get=1.0), table(100, get=1.5)])) == []
+    assert list(find_regressions([table(10, get=1.0), table(100, get=1.5)])) == []
 
 
 def test_latency_growth_above_the_limit_is_reported() -> None:
-    reported = list(missed([table(10, get=1.0), table(50, get=9.0), table(100, get=1.6)]))
-    assert reported == ["get: 1.60 times as long, allowed 1.5"]
+    reported = list(find_regressions([table(10, get=1.0), table(50, get=9.0), table(100, get=1.6)]))
+    assert reported == ["get: 1.60 times as long, limit 1.5"]
 
 
 def test_operation_missing_from_smallest_table_is_compared_with_first_page() -> None:
-    reported = list(missed([table(10), table(100, deep=1.6)]))
-    assert reported == ["deep: 1.60 times as long, allowed 1.5"]
+    reported = list(find_regressions([table(10), table(100, deep=1.6)]))
+    assert reported == ["deep: 1.60 times as long, limit 1.5"]
 
 
 def test_report_shows_tables_side_by_side() -> None:
-    lines = text([table(10, get=1.0), table(100_000, get=1.25)]).splitlines()
+    lines = render([table(10, get=1.0), table(100_000, get=1.25)]).splitlines()
     assert "| operation | 10 | 100,000 | p50, last / first |" in lines
     assert "| get | 1.00 / 2.00, 3 | 1.25 / 2.50, 3 | 1.25 |" in lines
     assert "| log, create | 1,200 | 1,200 |" in lines

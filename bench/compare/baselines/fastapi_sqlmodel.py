@@ -1,5 +1,5 @@
-"""FastAPI over SQLModel: a session for each request, entities, response models."""
-# ruff: noqa: INP001 - a program of its own, not a module of a package
+"""FastAPI with SQLModel: a session per request, entities and response models."""
+# ruff: noqa: INP001 - a program, not a module of a package
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from uuid_utils.compat import uuid7
 
 WORD = re.compile(r"[^\W_]+")
-CREATE_ONCE = Path(__file__).with_name("create_once.sql").read_text("utf-8")
+CREATE_IDEMPOTENTLY = Path(__file__).with_name("create_idempotently.sql").read_text("utf-8")
 
 
 # --- models ---
@@ -73,14 +73,14 @@ class Task(SQLModel, table=True):
     etag: UUID = Field(default_factory=uuid4)
 
 
-# Not loaded with the entity, which has no use for it.
+# Not a column of the entity, so it is not loaded.
 SEARCH = column("search", TSVECTOR)
-# Strictly forward, whatever the clock does.
-LATER = func.greatest(func.now(), col(Task.updated_at) + timedelta(microseconds=1))
+# Always after the last change, even if the clock was set back.
+NEXT_UPDATED_AT = func.greatest(func.now(), col(Task.updated_at) + timedelta(microseconds=1))
 
 
 class TaskPublic(SQLModel):
-    """A task as it is answered."""
+    """The representation of a task."""
 
     id: UUID
     user_id: str
@@ -93,8 +93,7 @@ class TaskPublic(SQLModel):
     etag: UUID
 
     @field_serializer("etag")
-    def quoted(self, etag: UUID) -> str:
-        """The entity tag of a version."""
+    def format_etag(self, etag: UUID) -> str:
         return entity_tag(etag)
 
 
@@ -126,7 +125,7 @@ class TaskReplace(SQLModel):
 
 
 class TaskUpdate(SQLModel):
-    """The members to change; what they are by default is never read."""
+    """The properties to change. The defaults are never read."""
 
     model_config = {"extra": "forbid"}
 
@@ -136,11 +135,10 @@ class TaskUpdate(SQLModel):
 
 
 def entity_tag(version: UUID) -> str:
-    """The entity tag of a version."""
     return f'"{version.hex}"'
 
 
-# --- what operations depend on ---
+# --- dependencies ---
 
 engine = create_async_engine(
     make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+asyncpg"),
@@ -150,7 +148,6 @@ engine = create_async_engine(
 
 
 async def get_session() -> AsyncGenerator[AsyncSession]:
-    """A session for one request."""
     async with AsyncSession(engine) as session:
         yield session
 
@@ -159,7 +156,7 @@ SessionDep = Annotated[AsyncSession, Depends(get_session)]
 UserId = Annotated[str, InPath(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:|@+-]{0,127}$")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 SearchText = Annotated[str | None, Query(min_length=1, max_length=200)]
-HeaderField = Annotated[str | None, Header()]
+HeaderValue = Annotated[str | None, Header()]
 
 
 # --- operations ---
@@ -175,11 +172,11 @@ async def list_tasks(
     cursor: str | None = None,
     q: SearchText = None,
 ) -> dict[str, Any]:
-    """A page, newest first."""
+    """List a page of tasks, newest first."""
     key = (col(Task.created_at), col(Task.id))
     statement = select(Task).where(Task.user_id == user_id)
     if cursor is not None:
-        statement = statement.where(tuple_(*key) < position_of(cursor))
+        statement = statement.where(tuple_(*key) < parse_cursor(cursor))
     if q is not None:
         query = cast(func.lower(tsquery(user_id, q)), TSQUERY)
         statement = statement.where(SEARCH.op("@@")(query))
@@ -190,21 +187,21 @@ async def list_tasks(
 
 
 def tsquery(user_id: str, text: str) -> str:
-    """A tsquery for words that begin so; each lexeme has the mark of its user in front."""
-    mark = sha256(user_id.encode()).hexdigest()[:8]
-    return " & ".join(f"'{mark}{word}':*" for word in WORD.findall(text))
+    """Return a tsquery for word prefixes. Each lexeme starts with the prefix of its user."""
+    prefix = sha256(user_id.encode()).hexdigest()[:8]
+    return " & ".join(f"'{prefix}{word}':*" for word in WORD.findall(text))
 
 
 position = TypeAdapter(tuple[AwareDatetime, UUID])
 
 
 def cursor_after(task: Task) -> str:
-    """The cursor of the page after a task."""
+    """Return the cursor of the page after a task."""
     return urlsafe_b64encode(position.dump_json((task.created_at, task.id))).decode()
 
 
-def position_of(cursor: str) -> tuple[datetime, UUID]:
-    """The sort key in a cursor. Raises HTTPException."""
+def parse_cursor(cursor: str) -> tuple[datetime, UUID]:
+    """Return the sort key in a cursor. Raises HTTPException."""
     try:
         return position.validate_json(urlsafe_b64decode(cursor))
     except ValueError:
@@ -217,11 +214,11 @@ async def create_task(
     user_id: UserId,
     new: TaskCreate,
     response: Response,
-    idempotency_key: HeaderField = None,
+    idempotency_key: HeaderValue = None,
 ) -> Task:
-    """Store a new task; with an idempotency key, once."""
+    """Create a task. With an idempotency key, repetitions return the same task."""
     if idempotency_key is not None:
-        task = await create_once(session, user_id, idempotency_key, new)
+        task = await create_idempotently(session, user_id, idempotency_key, new)
     else:
         completed_at: Any = func.now() if new.completed else None
         task = Task(
@@ -233,23 +230,25 @@ async def create_task(
         session.add(task)
         await session.commit()
         await session.refresh(task)
-    set_created(response, task)
+    set_created_headers(response, task)
     return task
 
 
-def set_created(response: Response, task: Task) -> None:
-    """Say where a new task is."""
+def set_created_headers(response: Response, task: Task) -> None:
+    """Set the headers of a created task."""
     path = f"/api/v1/users/{quote(task.user_id, safe=':@+')}/tasks/{task.id}"
     response.headers["Location"] = path
     response.headers["ETag"] = entity_tag(task.etag)
 
 
-async def create_once(session: AsyncSession, user_id: str, key: str, new: TaskCreate) -> Task:
-    """The task that this key has made, now or before. Raises HTTPException."""
+async def create_idempotently(
+    session: AsyncSession, user_id: str, key: str, new: TaskCreate
+) -> Task:
+    """Return the task of this key, new or existing. Raises HTTPException."""
     digest = blake2b(new.model_dump_json().encode(), digest_size=32).digest()
     values = (digest, uuid7(), uuid4(), new.title, new.description, new.completed)
     connection = await session.connection()
-    row = (await connection.exec_driver_sql(CREATE_ONCE, (user_id, key, *values))).first()
+    row = (await connection.exec_driver_sql(CREATE_IDEMPOTENTLY, (user_id, key, *values))).first()
     await session.commit()
     if row is None:
         raise HTTPException(409, "A request with this key is being served.")
@@ -274,10 +273,10 @@ async def get_task(
     user_id: UserId,
     task_id: UUID,
     response: Response,
-    if_none_match: HeaderField = None,
+    if_none_match: HeaderValue = None,
 ) -> Task | Response:
-    """One task, or 304."""
-    task = await existing(session, user_id, task_id)
+    """Get a task, or respond 304."""
+    task = await load_task(session, user_id, task_id)
     etag = entity_tag(task.etag)
     if if_none_match == etag:
         return Response(status_code=304, headers={"ETag": etag})
@@ -285,8 +284,8 @@ async def get_task(
     return task
 
 
-async def existing(session: AsyncSession, user_id: str, task_id: UUID) -> Task:
-    """A task that is there. Raises HTTPException."""
+async def load_task(session: AsyncSession, user_id: str, task_id: UUID) -> Task:
+    """Load a task. Raises HTTPException if it does not exist."""
     task = await session.get(Task, (user_id, task_id))
     if task is None:
         raise HTTPException(404, "This user has no task with this ID.")
@@ -297,7 +296,7 @@ async def existing(session: AsyncSession, user_id: str, task_id: UUID) -> Task:
 async def replace_task(
     session: SessionDep, user_id: UserId, task_id: UUID, new: TaskReplace, response: Response
 ) -> Task:
-    """Store a whole task under the id in the path."""
+    """Replace a task, or create it with the id in the path."""
     statement = insert(Task).values(
         user_id=user_id,
         id=task_id,
@@ -311,8 +310,8 @@ async def replace_task(
         set_={
             "title": statement.excluded.title,
             "description": statement.excluded.description,
-            "completed_at": completed_since(completed=new.completed),
-            "updated_at": LATER,
+            "completed_at": new_completed_at(completed=new.completed),
+            "updated_at": NEXT_UPDATED_AT,
             "etag": statement.excluded.etag,
         },
     )
@@ -322,26 +321,26 @@ async def replace_task(
     response.headers["ETag"] = entity_tag(task.etag)
     if task.created_at == task.updated_at:
         response.status_code = 201
-        set_created(response, task)
+        set_created_headers(response, task)
     return task
 
 
-def completed_since(*, completed: bool) -> ColumnElement[datetime] | None:
-    """What `completed_at` becomes: a task that is completed already stays so since then."""
-    return func.coalesce(col(Task.completed_at), LATER) if completed else None
+def new_completed_at(*, completed: bool) -> ColumnElement[datetime] | None:
+    """Return the new `completed_at`. A completed task keeps its timestamp."""
+    return func.coalesce(col(Task.completed_at), NEXT_UPDATED_AT) if completed else None
 
 
 @router.patch("/{task_id}", response_model=TaskPublic)
 async def update_task(
     session: SessionDep, user_id: UserId, task_id: UUID, change: TaskUpdate, response: Response
 ) -> Task:
-    """Change the members that were sent."""
-    task = await existing(session, user_id, task_id)
+    """Change the properties in the request."""
+    task = await load_task(session, user_id, task_id)
     changes = change.model_dump(exclude_unset=True)
     if changes:
         if "completed" in changes:
-            changes["completed_at"] = completed_since(completed=changes.pop("completed"))
-        task.sqlmodel_update(changes, update={"updated_at": LATER, "etag": uuid4()})
+            changes["completed_at"] = new_completed_at(completed=changes.pop("completed"))
+        task.sqlmodel_update(changes, update={"updated_at": NEXT_UPDATED_AT, "etag": uuid4()})
         session.add(task)
         await session.commit()
         await session.refresh(task)
@@ -351,8 +350,7 @@ async def update_task(
 
 @router.delete("/{task_id}", status_code=204)
 async def delete_task(session: SessionDep, user_id: UserId, task_id: UUID) -> None:
-    """Delete a task for good."""
-    await session.delete(await existing(session, user_id, task_id))
+    await session.delete(await load_task(session, user_id, task_id))
     await session.commit()
 
 
@@ -361,7 +359,7 @@ async def delete_task(session: SessionDep, user_id: UserId, task_id: UUID) -> No
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-    """Close the connections at the application's end."""
+    """Close the connections at shutdown."""
     yield
     await engine.dispose()
 
@@ -370,40 +368,40 @@ app = FastAPI(title="Tasks API", lifespan=lifespan)
 app.include_router(router)
 
 
-def problem(status: int, detail: str, faults: list[dict[str, str]]) -> JSONResponse:
-    """A problem (RFC 9457)."""
+def problem(status: int, detail: str, errors: list[dict[str, str]]) -> JSONResponse:
+    """Create a problem response (RFC 9457)."""
     content = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "errors": faults,
+        "errors": errors,
     }
     return JSONResponse(content, status, media_type="application/problem+json")
 
 
 @app.exception_handler(StarletteHTTPException)
-async def on_http_exception(_: Request, refused: StarletteHTTPException) -> JSONResponse:
-    """Answer what an operation, or the framework, refuses."""
-    return problem(refused.status_code, refused.detail, [])
+async def on_http_exception(_: Request, exception: StarletteHTTPException) -> JSONResponse:
+    """Convert an HTTP exception to a problem."""
+    return problem(exception.status_code, exception.detail, [])
 
 
 @app.exception_handler(RequestValidationError)
-async def on_invalid_request(_: Request, invalid: RequestValidationError) -> JSONResponse:
-    """Answer a request that is not JSON, or breaks its schema."""
-    errors = invalid.errors()
-    if errors[0]["type"] == "json_invalid":
+async def on_invalid_request(_: Request, exception: RequestValidationError) -> JSONResponse:
+    """Convert validation errors to a problem."""
+    raw_errors = exception.errors()
+    if raw_errors[0]["type"] == "json_invalid":
         return problem(400, "The body is not JSON.", [])
-    faults = [
+    errors = [
         {"pointer": "/" + "/".join(map(str, error["loc"])), "detail": error["msg"]}
-        for error in errors
+        for error in raw_errors
     ]
-    return problem(422, "The request breaks its schema.", faults)
+    return problem(422, "The request breaks its schema.", errors)
 
 
 if __name__ == "__main__":
     uvicorn.run(
-        # The name under which a worker has this very module already.
+        # A worker process has imported this module under the name `__main__`.
         "__main__:app",
         port=int(os.environ["PORT"]),
         workers=int(os.environ.get("WORKERS", "1")),

@@ -1,5 +1,5 @@
--- Stores an idempotency key and its task together. The one row that comes back is what the key
--- stands for, from now or from before; none comes back while another request has the key.
+-- Stores an idempotency key and its task in one statement, and returns the row of the key, new or
+-- existing. Returns no row while another request holds the lock of the key.
 --
 -- $1 user_id, $2 key, $3 payload_digest, $4 id, $5 etag, $6 title, $7 description, $8 completed
 WITH lock AS (
@@ -24,7 +24,7 @@ stored AS (
         created_at, created_at, etag
     FROM claimed
 ),
-forgotten AS (
+deleted_expired AS (
     DELETE FROM idempotency_keys
     WHERE user_id = $1::text AND key IN (
         SELECT key FROM idempotency_keys

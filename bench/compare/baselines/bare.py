@@ -1,6 +1,6 @@
-"""The limit of language and driver: an ASGI application of msgspec and asyncpg alone."""
-# ruff: noqa: INP001 - a program of its own, not a module of a package
-# ruff: noqa: S608 - statements are put together from the text of this file alone
+"""The lower limit of language and driver: an ASGI application with msgspec and asyncpg only."""
+# ruff: noqa: INP001 - a program, not a module of a package
+# ruff: noqa: S608 - statements contain only text of this file
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WORD = re.compile(r"[^\W_]+")
 
 Title = Annotated[str, Meta(min_length=1, max_length=500)]
 Description = Annotated[str, Meta(max_length=16384)]
-Instant = Annotated[datetime, Meta(tz=True)]
+Timestamp = Annotated[datetime, Meta(tz=True)]
 
 
 class Task(msgspec.Struct):
@@ -76,7 +76,7 @@ class TaskReplace(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TaskPatch(msgspec.Struct, forbid_unknown_fields=True):
-    """The members to change."""
+    """The properties to change."""
 
     title: Title | UnsetType = UNSET
     description: Description | UnsetType | None = UNSET
@@ -95,13 +95,13 @@ encode = msgspec.json.Encoder().encode
 decode_create = msgspec.json.Decoder(TaskCreate).decode
 decode_replace = msgspec.json.Decoder(TaskReplace).decode
 decode_patch = msgspec.json.Decoder(TaskPatch).decode
-decode_position = msgspec.json.Decoder(tuple[Instant, UUID]).decode
+decode_position = msgspec.json.Decoder(tuple[Timestamp, UUID]).decode
 
 
-# --- requests and answers ---
+# --- requests and responses ---
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """A response."""
 
     status: int
@@ -109,22 +109,21 @@ class Answer(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class Refused(Exception):
-    """A request that is answered with a problem (RFC 9457)."""
+class ProblemError(Exception):
+    """A problem (RFC 9457) to send as the response."""
 
-    def __init__(self, status: int, detail: str, *faults: str) -> None:
+    def __init__(self, status: int, detail: str, *errors: str) -> None:
         self.status = status
         self.problem = {
             "type": "about:blank",
             "title": HTTPStatus(status).phrase,
             "status": status,
             "detail": detail,
-            "errors": [{"detail": fault} for fault in faults],
+            "errors": [{"detail": error} for error in errors],
         }
 
-    def answer(self) -> Answer:
-        """The problem."""
-        return Answer(self.status, encode(self.problem), (PROBLEM,))
+    def to_response(self) -> Response:
+        return Response(self.status, encode(self.problem), (PROBLEM,))
 
 
 class Request:
@@ -136,23 +135,23 @@ class Request:
         self.pool: asyncpg.Pool = scope["state"]["pool"]
 
     def header(self, name: bytes) -> str | None:
-        """The value of a header field."""
+        """Return the value of a header, or None."""
         for key, value in self.scope["headers"]:
             if key == name:
                 return str(value, "latin-1")
         return None
 
     def query(self) -> ListQuery:
-        """The query of a list. Raises Refused."""
+        """Parse the query of a list. Raises ProblemError."""
         text = str(self.scope["query_string"], "latin-1")
         pairs = dict(parse_qsl(text, keep_blank_values=True))
         try:
             return msgspec.convert(pairs, ListQuery, strict=False)
-        except msgspec.ValidationError as fault:
-            raise invalid_parameter(str(fault)) from None
+        except msgspec.ValidationError as error:
+            raise invalid_parameter(str(error)) from None
 
     async def body(self, decode: Callable[[bytes], BodyT]) -> BodyT:
-        """The body, decoded. Raises Refused."""
+        """Read and decode the body. Raises ProblemError."""
         raw, more = b"", True
         while more:
             message = await self.receive()
@@ -160,44 +159,40 @@ class Request:
             more = message.get("more_body", False)
         try:
             return decode(raw)
-        except msgspec.ValidationError as fault:
-            raise Refused(422, "Invalid request body.", str(fault)) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as fault:
-            raise Refused(400, f"The request body is not valid JSON: {fault}") from None
+        except msgspec.ValidationError as error:
+            raise ProblemError(422, "Invalid request body.", str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ProblemError(400, f"The request body is not valid JSON: {error}") from None
 
 
 JSON = (b"content-type", b"application/json")
 PROBLEM = (b"content-type", b"application/problem+json")
 
 
-def current(task: Task) -> Answer:
-    """A task as it is now."""
-    return Answer(200, encode(task), (JSON, (b"etag", task.etag.encode())))
+def task_response(task: Task) -> Response:
+    return Response(200, encode(task), (JSON, (b"etag", task.etag.encode())))
 
 
-def created(task: Task) -> Answer:
-    """A new task."""
+def created_response(task: Task) -> Response:
     location = f"/api/v1/users/{quote(task.user_id, safe=':@+')}/tasks/{task.id}"
-    fields = (JSON, (b"etag", task.etag.encode()), (b"location", location.encode()))
-    return Answer(201, encode(task), fields)
+    headers = (JSON, (b"etag", task.etag.encode()), (b"location", location.encode()))
+    return Response(201, encode(task), headers)
 
 
-def invalid_parameter(fault: str) -> Refused:
-    """A part of the URL breaks its schema."""
-    return Refused(422, "Invalid parameter.", fault)
+def invalid_parameter(detail: str) -> ProblemError:
+    return ProblemError(422, "Invalid parameter.", detail)
 
 
-def task_not_found() -> Refused:
-    """The user has no such task."""
-    return Refused(404, "This user has no task with this ID.")
+def task_not_found() -> ProblemError:
+    return ProblemError(404, "This user has no task with this ID.")
 
 
 # --- statements ---
 
 COLUMNS = "id, user_id, title, description, completed, completed_at, created_at, updated_at, etag"
-# Strictly forward, whatever the clock does.
-LATER = "greatest(now(), tasks.updated_at + interval '1 microsecond')"
-COMPLETED_AT = f"CASE WHEN {{}} THEN coalesce(tasks.completed_at, {LATER}) END"
+# Always after the last change, even if the clock was set back.
+NEXT_UPDATED_AT = "greatest(now(), tasks.updated_at + interval '1 microsecond')"
+COMPLETED_AT = f"CASE WHEN {{}} THEN coalesce(tasks.completed_at, {NEXT_UPDATED_AT}) END"
 
 SELECT = f"SELECT {COLUMNS} FROM tasks WHERE user_id = $1 AND id = $2"
 _INSERT = """
@@ -212,32 +207,34 @@ UPSERT = f"""
     SET title = excluded.title,
         description = excluded.description,
         completed_at = {COMPLETED_AT.format("$6")},
-        updated_at = {LATER},
+        updated_at = {NEXT_UPDATED_AT},
         etag = excluded.etag
     RETURNING {COLUMNS}
 """
 DELETE = "DELETE FROM tasks WHERE user_id = $1 AND id = $2 RETURNING id"
-CREATE_ONCE = Path(__file__).with_name("create_once.sql").read_text("utf-8")
+CREATE_IDEMPOTENTLY = Path(__file__).with_name("create_idempotently.sql").read_text("utf-8")
 
-CHANGES = {
+PATCH_ASSIGNMENTS = {
     "title": "title = {}",
     "description": "description = {}",
     "completed": f"completed_at = {COMPLETED_AT}",
 }
 
 
-def update(members: Iterable[str]) -> str:
-    """The statement that changes these members; their values are its parameters from $4 on."""
-    changes = [CHANGES[name].format(f"${n}") for n, name in enumerate(members, start=4)]
+def update_statement(properties: Iterable[str]) -> str:
+    """Return the statement that changes these properties. Their values start at $4."""
+    changes = [
+        PATCH_ASSIGNMENTS[name].format(f"${n}") for n, name in enumerate(properties, start=4)
+    ]
     return f"""
-        UPDATE tasks SET {", ".join(changes)}, updated_at = {LATER}, etag = $3
+        UPDATE tasks SET {", ".join(changes)}, updated_at = {NEXT_UPDATED_AT}, etag = $3
         WHERE user_id = $1 AND id = $2
         RETURNING {COLUMNS}
     """
 
 
-def task_of(row: asyncpg.Record | None) -> Task:
-    """The task in a row of COLUMNS. Raises Refused where there is no row."""
+def task_from_row(row: asyncpg.Record | None) -> Task:
+    """Return the task in a row of COLUMNS. Raises ProblemError if there is no row."""
     if row is None:
         raise task_not_found()
     values: Any = (*row[:-1], f'"{row[-1].hex}"')
@@ -245,22 +242,22 @@ def task_of(row: asyncpg.Record | None) -> Task:
 
 
 def tsquery(user_id: str, text: str) -> str:
-    """A tsquery for words that begin so; each lexeme has the mark of its user in front."""
-    mark = sha256(user_id.encode()).hexdigest()[:8]
-    return " & ".join(f"'{mark}{word}':*" for word in WORD.findall(text))
+    """Return a tsquery for word prefixes. Each lexeme starts with the prefix of its user."""
+    prefix = sha256(user_id.encode()).hexdigest()[:8]
+    return " & ".join(f"'{prefix}{word}':*" for word in WORD.findall(text))
 
 
 # --- operations ---
 
 
-async def list_tasks(request: Request, user_id: str) -> Answer:
-    """A page, newest first."""
+async def list_tasks(request: Request, user_id: str) -> Response:
+    """List a page of tasks, newest first."""
     query = request.query()
     conditions = ["user_id = $1"]
     values: list[Any] = [user_id, query.limit + 1]
     if query.cursor is not None:
         conditions.append("(created_at, id) < ($3, $4)")
-        values += position_of(query.cursor)
+        values += parse_cursor(query.cursor)
     if query.q is not None:
         values.append(tsquery(user_id, query.q))
         conditions.append(f"search @@ lower(${len(values)})::tsquery")
@@ -268,47 +265,47 @@ async def list_tasks(request: Request, user_id: str) -> Answer:
         SELECT {COLUMNS} FROM tasks WHERE {" AND ".join(conditions)}
         ORDER BY created_at DESC, id DESC LIMIT $2
     """
-    tasks = [task_of(row) for row in await request.pool.fetch(statement, *values)]
+    tasks = [task_from_row(row) for row in await request.pool.fetch(statement, *values)]
     page = TaskPage(tasks[: query.limit], None)
     if len(tasks) > query.limit:
         page.next_cursor = cursor_after(page.items[-1])
-    return Answer(200, encode(page), (JSON,))
+    return Response(200, encode(page), (JSON,))
 
 
 def cursor_after(task: Task) -> str:
-    """The cursor of the page after a task."""
+    """Return the cursor of the page after a task."""
     return urlsafe_b64encode(encode((task.created_at, task.id))).decode()
 
 
-def position_of(cursor: str) -> tuple[datetime, UUID]:
-    """The sort key in a cursor. Raises Refused."""
+def parse_cursor(cursor: str) -> tuple[datetime, UUID]:
+    """Return the sort key in a cursor. Raises ProblemError."""
     try:
         return decode_position(urlsafe_b64decode(cursor))
     except (ValueError, msgspec.DecodeError):
         raise invalid_parameter("cursor is not of this service") from None
 
 
-async def create_task(request: Request, user_id: str) -> Answer:
-    """Store a new task; with an idempotency key, once."""
+async def create_task(request: Request, user_id: str) -> Response:
+    """Create a task. With an idempotency key, repetitions return the same task."""
     new = await request.body(decode_create)
     key = request.header(b"idempotency-key")
     if key is not None:
-        return created(await create_once(request.pool, user_id, key, new))
+        return created_response(await create_idempotently(request.pool, user_id, key, new))
     row = await request.pool.fetchrow(
         INSERT, user_id, uuid7(), uuid4(), new.title, new.description, new.completed
     )
-    return created(task_of(row))
+    return created_response(task_from_row(row))
 
 
-async def create_once(pool: asyncpg.Pool, user_id: str, key: str, new: TaskCreate) -> Task:
-    """The task that this key has made, now or before. Raises Refused."""
+async def create_idempotently(pool: asyncpg.Pool, user_id: str, key: str, new: TaskCreate) -> Task:
+    """Return the task of this key, new or existing. Raises ProblemError."""
     digest = blake2b(encode(new), digest_size=32).digest()
     values = (digest, uuid7(), uuid4(), new.title, new.description, new.completed)
-    row = await pool.fetchrow(CREATE_ONCE, user_id, key, *values)
+    row = await pool.fetchrow(CREATE_IDEMPOTENTLY, user_id, key, *values)
     if row is None:
-        raise Refused(409, "A request with this key is being served.")
+        raise ProblemError(409, "A request with this key is being served.")
     if row["payload_digest"] != digest:
-        raise Refused(422, "This key was sent with another body before.")
+        raise ProblemError(422, "This key was sent with another body before.")
     return Task(
         id=row["task_id"],
         user_id=user_id,
@@ -322,47 +319,46 @@ async def create_once(pool: asyncpg.Pool, user_id: str, key: str, new: TaskCreat
     )
 
 
-async def get_task(request: Request, user_id: str, task_id: UUID) -> Answer:
-    """One task, or 304."""
-    task = task_of(await request.pool.fetchrow(SELECT, user_id, task_id))
+async def get_task(request: Request, user_id: str, task_id: UUID) -> Response:
+    """Get a task, or respond 304."""
+    task = task_from_row(await request.pool.fetchrow(SELECT, user_id, task_id))
     if request.header(b"if-none-match") == task.etag:
-        return Answer(304, headers=((b"etag", task.etag.encode()),))
-    return current(task)
+        return Response(304, headers=((b"etag", task.etag.encode()),))
+    return task_response(task)
 
 
-async def replace_task(request: Request, user_id: str, task_id: UUID) -> Answer:
-    """Store a whole task under the id in the path."""
+async def replace_task(request: Request, user_id: str, task_id: UUID) -> Response:
+    """Replace a task, or create it with the id in the path."""
     new = await request.body(decode_replace)
     row = await request.pool.fetchrow(
         UPSERT, user_id, task_id, uuid4(), new.title, new.description, new.completed
     )
-    task = task_of(row)
-    return created(task) if task.created_at == task.updated_at else current(task)
+    task = task_from_row(row)
+    return created_response(task) if task.created_at == task.updated_at else task_response(task)
 
 
-async def update_task(request: Request, user_id: str, task_id: UUID) -> Answer:
-    """Change the members that were sent."""
+async def update_task(request: Request, user_id: str, task_id: UUID) -> Response:
+    """Change the properties in the request."""
     sent = msgspec.structs.asdict(await request.body(decode_patch))
     changes = {name: value for name, value in sent.items() if value is not UNSET}
     if changes:
         row = await request.pool.fetchrow(
-            update(changes), user_id, task_id, uuid4(), *changes.values()
+            update_statement(changes), user_id, task_id, uuid4(), *changes.values()
         )
     else:
         row = await request.pool.fetchrow(SELECT, user_id, task_id)
-    return current(task_of(row))
+    return task_response(task_from_row(row))
 
 
-async def delete_task(request: Request, user_id: str, task_id: UUID) -> Answer:
-    """Delete a task for good."""
+async def delete_task(request: Request, user_id: str, task_id: UUID) -> Response:
     if await request.pool.fetchrow(DELETE, user_id, task_id) is None:
         raise task_not_found()
-    return Answer(204)
+    return Response(204)
 
 
 # --- the application ---
 
-Operation = Callable[..., Awaitable[Answer]]
+Operation = Callable[..., Awaitable[Response]]
 COLLECTION: dict[str, Operation] = {"GET": list_tasks, "POST": create_task}
 ITEM: dict[str, Operation] = {
     "GET": get_task,
@@ -372,31 +368,31 @@ ITEM: dict[str, Operation] = {
 }
 
 
-async def respond(scope: Message, receive: Receive) -> Answer:
-    """Find the operation and run it. Raises Refused."""
+async def respond(scope: Message, receive: Receive) -> Response:
+    """Route a request to its operation. Raises ProblemError."""
     parameters: tuple[Any, ...]
     match scope["path"].split("/"):
         case ["", "api", "v1", "users", user, "tasks"]:
-            operations, parameters = COLLECTION, (user_id_of(user),)
+            operations, parameters = COLLECTION, (parse_user_id(user),)
         case ["", "api", "v1", "users", user, "tasks", task]:
-            operations, parameters = ITEM, (user_id_of(user), task_id_of(task))
+            operations, parameters = ITEM, (parse_user_id(user), parse_task_id(task))
         case _:
-            raise Refused(404, "No resource exists at this path.")
+            raise ProblemError(404, "No resource exists at this path.")
     operation = operations.get(scope["method"])
     if operation is None:
-        raise Refused(405, "This path does not have this method.")
+        raise ProblemError(405, "This path does not have this method.")
     return await operation(Request(scope, receive), *parameters)
 
 
-def user_id_of(segment: str) -> str:
-    """The user in the path. Raises Refused."""
+def parse_user_id(segment: str) -> str:
+    """Check the user id in the path. Raises ProblemError."""
     if not USER_ID.fullmatch(segment):
         raise invalid_parameter("user_id has another form")
     return segment
 
 
-def task_id_of(segment: str) -> UUID:
-    """The task in the path. Raises Refused."""
+def parse_task_id(segment: str) -> UUID:
+    """Parse the task id in the path. Raises ProblemError."""
     try:
         return UUID(segment)
     except ValueError:
@@ -406,11 +402,11 @@ def task_id_of(segment: str) -> UUID:
 async def app(scope: Message, receive: Receive, send: Send) -> None:
     """The ASGI application."""
     if scope["type"] == "lifespan":
-        return await live(scope, receive, send)
+        return await run_lifespan(scope, receive, send)
     try:
         status, body, headers = await respond(scope, receive)
-    except Refused as refused:
-        status, body, headers = refused.answer()
+    except ProblemError as error:
+        status, body, headers = error.to_response()
     if body:
         headers = (*headers, (b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -418,12 +414,12 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
     return None
 
 
-async def live(scope: Message, receive: Receive, send: Send) -> None:
-    """Have a pool from the application's start to its end."""
+async def run_lifespan(scope: Message, receive: Receive, send: Send) -> None:
+    """Open the pool at startup and close it at shutdown."""
     size = int(os.environ.get("POOL_SIZE", "10"))
     await receive()
     async with asyncpg.create_pool(
-        os.environ["DATABASE_URL"], min_size=size, max_size=size, reset=leave_as_it_is
+        os.environ["DATABASE_URL"], min_size=size, max_size=size, reset=skip_reset
     ) as pool:
         scope["state"]["pool"] = pool
         await send({"type": "lifespan.startup.complete"})
@@ -431,13 +427,13 @@ async def live(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def leave_as_it_is(_: object) -> None:
-    """Reset a connection after its use: no statement here leaves anything behind."""
+async def skip_reset(_: object) -> None:
+    """Do nothing after the use of a connection: no statement here changes its state."""
 
 
 if __name__ == "__main__":
     uvicorn.run(
-        # The name under which a worker has this very module already.
+        # A worker process has imported this module under the name `__main__`.
         "__main__:app",
         port=int(os.environ["PORT"]),
         workers=int(os.environ.get("WORKERS", "1")),

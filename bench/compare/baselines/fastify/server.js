@@ -1,4 +1,4 @@
-// Fastify over postgres.js: such a service in the other language that many are written in.
+// Fastify with postgres.js: the same service in JavaScript.
 
 import cluster from 'node:cluster';
 import { createHash, randomUUID } from 'node:crypto';
@@ -85,7 +85,7 @@ const taskPage = {
 
 // --- the database ---
 
-// A folder of sockets stands in the query; a URL without a host is none to the parser.
+// The socket directory is in the query. The parser rejects a URL without a host.
 const url = new URL(DATABASE_URL.replace('@/', '@localhost/'));
 
 const sql = postgres({
@@ -96,13 +96,13 @@ const sql = postgres({
   password: decodeURIComponent(url.password),
   max: Number(POOL_SIZE),
   connection: { TimeZone: 'UTC' },
-  onnotice: () => {}, // a search without a word would be one, and be printed
+  onnotice: () => {}, // a search without words causes a notice, which would be printed
   types: {
-    // A Date has milliseconds; the columns, and so the cursors, have microseconds.
+    // A Date has milliseconds, but the columns and the cursors have microseconds.
     date: {
       to: 1184,
       from: [1184],
-      serialize: (instant) => instant,
+      serialize: (timestamp) => timestamp,
       parse: (value) => `${value.slice(0, -'+00'.length).replace(' ', 'T')}Z`,
     },
   },
@@ -110,55 +110,55 @@ const sql = postgres({
 
 const columns = sql`
   id, user_id, title, description, completed, completed_at, created_at, updated_at, etag`;
-// Strictly forward, whatever the clock does.
+// Always after the last change, even if the clock was set back.
 const later = sql`greatest(now(), tasks.updated_at + interval '1 microsecond')`;
-const createOnceText = readFileSync(new URL('../create_once.sql', import.meta.url), 'utf8');
+const createIdempotentlySql = readFileSync(new URL('../create_idempotently.sql', import.meta.url), 'utf8');
 
 const entityTag = (version) => `"${version.replaceAll('-', '')}"`;
 const taskOf = (row) => ({ ...row, etag: entityTag(row.etag) });
 
-/** What `completed_at` becomes: a task that is completed already stays so since then. */
-const completedSince = (done) =>
+/** The new `completed_at`. A completed task keeps its timestamp. */
+const newCompletedAt = (done) =>
   sql`case when ${done} then coalesce(tasks.completed_at, ${later}) end`;
 
-/** The assignments for the members that were sent, each with a comma behind it. */
-const changes = (sent) => sql`
-  ${'title' in sent ? sql`title = ${sent.title},` : sql``}
-  ${'description' in sent ? sql`description = ${sent.description},` : sql``}
-  ${'completed' in sent ? sql`completed_at = ${completedSince(sent.completed)},` : sql``}`;
+/** The assignments for the properties in the request, each with a trailing comma. */
+const patchAssignments = (patch) => sql`
+  ${'title' in patch ? sql`title = ${patch.title},` : sql``}
+  ${'description' in patch ? sql`description = ${patch.description},` : sql``}
+  ${'completed' in patch ? sql`completed_at = ${newCompletedAt(patch.completed)},` : sql``}`;
 
-/** A tsquery for words that begin so; each lexeme has the mark of its user in front. */
+/** A tsquery for word prefixes. Each lexeme starts with the prefix of its user. */
 function tsquery(user_id, q) {
-  const mark = createHash('sha256').update(user_id).digest('hex').slice(0, 8);
+  const prefix = createHash('sha256').update(user_id).digest('hex').slice(0, 8);
   const words = q.match(/[\p{L}\p{N}]+/gu) ?? [];
-  return words.map((word) => `'${mark}${word}':*`).join(' & ');
+  return words.map((word) => `'${prefix}${word}':*`).join(' & ');
 }
 
 const cursorAfter = ({ created_at, id }) =>
   Buffer.from(`${created_at}|${id}`).toString('base64url');
 
 /** The sort key in a cursor. */
-function positionOf(cursor) {
+function parseCursor(cursor) {
   const [createdAt, id] = Buffer.from(cursor, 'base64url').toString().split('|');
   if (Number.isNaN(Date.parse(createdAt)) || !new RegExp(uuid.pattern).test(id)) {
-    throw new Refused(422, 'This cursor is not of this service.');
+    throw new ProblemError(422, 'This cursor is not of this service.');
   }
   return { createdAt, id };
 }
 
 // --- problems ---
 
-/** Why a request is answered with a problem. */
-class Refused extends Error {
+/** A problem to send as the response. */
+class ProblemError extends Error {
   constructor(statusCode, message) {
     super(message);
     this.statusCode = statusCode;
   }
 }
 
-const taskNotFound = () => new Refused(404, 'This user has no task with this ID.');
+const taskNotFound = () => new ProblemError(404, 'This user has no task with this ID.');
 
-/** Answer a problem (RFC 9457). */
+/** Sends a problem (RFC 9457). */
 function sendProblem(reply, status, detail, errors = []) {
   const body = { type: 'about:blank', title: STATUS_CODES[status], status, detail, errors };
   return reply.code(status).type('application/problem+json').send(body);
@@ -188,7 +188,7 @@ function sendCreated(reply, made) {
 async function listTasks(request) {
   const { user_id } = request.params;
   const { limit, cursor, q } = request.query;
-  const after = cursor === undefined ? null : positionOf(cursor);
+  const after = cursor === undefined ? null : parseCursor(cursor);
   const rows = await sql`
     select ${columns} from tasks where user_id = ${user_id}
     ${after ? sql`and (created_at, id) < (${after.createdAt}, ${after.id})` : sql``}
@@ -202,7 +202,7 @@ async function createTask(request, reply) {
   const { user_id } = request.params;
   const key = request.headers['idempotency-key'];
   if (key !== undefined) {
-    return sendCreated(reply, await createOnce(user_id, key, request.body));
+    return sendCreated(reply, await createIdempotently(user_id, key, request.body));
   }
   const { title, description, completed } = request.body;
   const [row] = await sql`
@@ -214,22 +214,22 @@ async function createTask(request, reply) {
   return sendCreated(reply, taskOf(row));
 }
 
-/** The task that this key has made, now or before. */
-async function createOnce(user_id, key, { title, description, completed }) {
+/** Returns the task of this key, new or existing. */
+async function createIdempotently(user_id, key, { title, description, completed }) {
   const payload = [title, description, completed];
   const digest = createHash('sha256').update(JSON.stringify(payload)).digest();
   const values = [user_id, key, digest, uuidv7(), randomUUID(), ...payload];
-  const [row] = await sql.unsafe(createOnceText, values, { prepare: true });
+  const [row] = await sql.unsafe(createIdempotentlySql, values, { prepare: true });
   if (row === undefined) {
-    throw new Refused(409, 'A request with this key is being served.');
+    throw new ProblemError(409, 'A request with this key is being served.');
   }
   if (!digest.equals(row.payload_digest)) {
-    throw new Refused(422, 'This key was sent with another body before.');
+    throw new ProblemError(422, 'This key was sent with another body before.');
   }
   const { task_id: id, created_at, etag } = row;
   const completed_at = completed ? created_at : null;
-  const instants = { completed_at, created_at, updated_at: created_at };
-  return taskOf({ id, user_id, title, description, completed, ...instants, etag });
+  const timestamps = { completed_at, created_at, updated_at: created_at };
+  return taskOf({ id, user_id, title, description, completed, ...timestamps, etag });
 }
 
 const selectTask = (user_id, task_id) => sql`
@@ -259,7 +259,7 @@ async function replaceTask(request, reply) {
     on conflict (user_id, id) do update
     set title = excluded.title,
         description = excluded.description,
-        completed_at = ${completedSince(completed)},
+        completed_at = ${newCompletedAt(completed)},
         updated_at = ${later},
         etag = excluded.etag
     returning ${columns}`;
@@ -273,7 +273,7 @@ async function updateTask(request, reply) {
     ? selectTask(user_id, task_id)
     : sql`
         update tasks
-        set ${changes(request.body)} updated_at = ${later}, etag = ${randomUUID()}
+        set ${patchAssignments(request.body)} updated_at = ${later}, etag = ${randomUUID()}
         where user_id = ${user_id} and id = ${task_id}
         returning ${columns}`);
   if (row === undefined) {
@@ -294,10 +294,10 @@ async function deleteTask(request, reply) {
 
 // --- the application ---
 
-// Longer than a user may be, so that it is the schema that refuses a longer one.
+// Longer than a user id may be, so that the schema rejects a longer one.
 const app = Fastify({ routerOptions: { maxParamLength: 1024 } });
 
-// A body is taken at its word; in a URL everything is text.
+// Types are converted only in the URL, where every value is text.
 const strict = new Ajv({ useDefaults: true });
 const coercing = new Ajv({ useDefaults: true, coerceTypes: true });
 app.setValidatorCompiler(({ schema, httpPart }) =>

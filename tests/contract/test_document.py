@@ -1,4 +1,4 @@
-"""The contract as a document: valid, complete with examples, and of one mind with the structs."""
+"""The contract is valid OpenAPI, has examples, and agrees with the structs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ REQUESTS = {"createTask", "replaceTask", "updateTask"}
 
 
 def operations() -> list[dict[str, Any]]:
-    """Every operation of every path."""
     return [
         operation
         for item in DOCUMENT["paths"].values()
@@ -45,7 +44,7 @@ def operations() -> list[dict[str, Any]]:
 
 
 def media_types() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every body of every request and response, and where it is."""
+    """Yield the media types of every request and response, with the operation and status."""
     for operation in operations():
         name = operation["operationId"]
         for media_type in operation.get("requestBody", {}).get("content", {}).values():
@@ -56,12 +55,12 @@ def media_types() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.requirement("NFR-003")
-def test_the_document_is_openapi() -> None:
+def test_document_is_valid_openapi() -> None:
     validate(DOCUMENT)
 
 
 @pytest.mark.requirement("FR-043")
-def test_each_operation_is_a_handler_of_the_same_name() -> None:
+def test_operation_id_matches_the_handler_name() -> None:
     names = {
         str(handler.operation_id): handler.fn.__name__
         for route in Router("/", route_handlers=ROUTE_HANDLERS).routes
@@ -75,7 +74,7 @@ def test_each_operation_is_a_handler_of_the_same_name() -> None:
 
 
 @pytest.mark.requirement("FR-043")
-def test_each_operation_has_one_tag_and_a_camel_case_id() -> None:
+def test_operation_has_one_tag_and_a_camel_case_id() -> None:
     for operation in operations():
         assert re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", operation["operationId"])
         assert len(operation["tags"]) == 1
@@ -83,22 +82,20 @@ def test_each_operation_has_one_tag_and_a_camel_case_id() -> None:
 
 
 @pytest.mark.requirement("FR-032")
-def test_parameters_stand_with_operations_where_the_page_lets_people_fill_them_in() -> None:
+def test_parameters_are_declared_on_operations() -> None:
     assert [path for path, item in DOCUMENT["paths"].items() if "parameters" in item] == []
 
 
 @pytest.mark.requirement("NFR-003")
 @pytest.mark.parametrize(("where", "media_type"), list(media_types()))
-def test_each_body_has_examples_and_they_fit_its_schema(
-    where: str, media_type: dict[str, Any]
-) -> None:
+def test_body_examples_are_valid(where: str, media_type: dict[str, Any]) -> None:
     values = [example["value"] for example in media_type["examples"].values()]
     assert values, where
     assert [CHECK.faults(media_type["schema"], value) for value in values] == [[]] * len(values)
 
 
 @pytest.mark.requirement("NFR-003")
-def test_the_examples_of_parameters_and_header_fields_fit_their_schemas() -> None:
+def test_parameter_and_header_examples_are_valid() -> None:
     components = DOCUMENT["components"]
     for parameter in components["parameters"].values():
         for example in parameter.get("examples", {}).values():
@@ -109,13 +106,11 @@ def test_the_examples_of_parameters_and_header_fields_fit_their_schemas() -> Non
 
 @pytest.mark.requirement("NFR-003")
 @pytest.mark.parametrize(("where", "media_type"), list(media_types()))
-def test_the_examples_of_each_body_decode_into_its_struct(
-    where: str, media_type: dict[str, Any]
-) -> None:
+def test_body_examples_decode_into_the_struct(where: str, media_type: dict[str, Any]) -> None:
     struct = STRUCTS[media_type["schema"]["$ref"].rpartition("/")[2]]
     for example in media_type["examples"].values():
         decoded = msgspec.json.decode(msgspec.json.encode(example["value"]), type=struct)
-        # A response's example is whole: nothing that it leaves out came from a default.
+        # An example of a response must not omit properties that have a default.
         again = msgspec.to_builtins(decoded, str_keys=True)
         assert where in REQUESTS or set(again) == set(example["value"])
 
@@ -129,15 +124,15 @@ def test_successes_are_inline_and_errors_are_references() -> None:
 
 
 @pytest.mark.requirement("FR-043")
-def test_each_component_has_a_name_of_its_own() -> None:
-    # typed-openapi keeps all kinds of component in one namespace.
+def test_component_names_are_unique() -> None:
+    # typed-openapi keeps the components of all types in one namespace.
     names = [name.lower() for group in DOCUMENT["components"].values() for name in group]
     assert sorted(names) == sorted(set(names))
 
 
 @pytest.mark.requirement("FR-043")
-def test_the_schema_of_a_parameter_has_no_description_of_its_own() -> None:
-    # Converters to MCP tools take it for the parameter's.
+def test_parameter_schemas_have_no_description() -> None:
+    # Converters to MCP tools use it as the description of the parameter.
     parameters = DOCUMENT["components"]["parameters"]
     schemas = {name: CHECK.resolve(it["schema"]) for name, it in parameters.items()}
     assert [name for name, schema in schemas.items() if "description" in schema] == []
@@ -146,14 +141,14 @@ def test_the_schema_of_a_parameter_has_no_description_of_its_own() -> None:
 
 @pytest.mark.requirement("FR-043")
 def test_examples_of_parameters_survive_conversion() -> None:
-    # Postman's converter breaks a false example, and sends a plus sign as it stands.
+    # Postman's converter corrupts the example `false`, and does not encode a plus sign.
     parameters = DOCUMENT["components"]["parameters"].values()
     values = [it["value"] for each in parameters for it in each.get("examples", {}).values()]
     assert [value for value in values if not value or "+" in str(value)] == []
 
 
 @pytest.mark.requirement("FR-043")
-def test_the_description_fits_on_a_page_and_longer_texts_are_tags() -> None:
+def test_description_is_short_and_lists_the_guide_tags() -> None:
     # Generators copy the description into every file.
     assert len(DOCUMENT["info"]["description"].encode()) <= 2500
     used = {tag for operation in operations() for tag in operation["tags"]}
@@ -165,7 +160,7 @@ def test_the_description_fits_on_a_page_and_longer_texts_are_tags() -> None:
 
 
 @pytest.mark.requirement("FR-001")
-def test_what_creates_a_task_links_to_what_can_be_done_with_it() -> None:
+def test_created_task_links_to_its_operations() -> None:
     created = [
         CHECK.resolve(operation["responses"]["201"])
         for operation in operations()

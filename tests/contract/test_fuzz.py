@@ -155,8 +155,8 @@ def test_injected_faults_are_found(database_url: str, tmp_path: Path) -> None:
     assert set(outcome.failures) == {
         "Missing required response headers",
         "Schema-violating request accepted",
-        "Custom check failed: `refused_as_expected`",
-        "Custom check failed: `tasks_are_where_they_were_put`",
+        "Custom check failed: `invalid_request_is_rejected`",
+        "Custom check failed: `task_exists_until_deletion`",
     }
     # A deployed service has other users: only users of the fuzz run may be changed.
     targets = {each.target for each in recorded(tmp_path / "round-0" / RECORD) if each.accepted}

@@ -1,7 +1,8 @@
-"""Which database the tests use, and how: the service as it is told, tests past any pooler.
+"""Choose the database of the tests.
 
-Without DATABASE_URL each worker starts a server of its own. With it, each makes databases of its
-own there; the service then gets every DATABASE_ variable of whoever runs the tests.
+Without DATABASE_URL each worker starts a server. With it, each worker creates databases on that
+server, and the service gets all DATABASE_ variables of the environment. The tests connect directly,
+without the pooler.
 """
 
 from __future__ import annotations

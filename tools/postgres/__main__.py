@@ -44,7 +44,7 @@ def tls_variables() -> Iterator[dict[str, str]]:
             postgres.TLS_MAJOR, authority.issue_cert("localhost", "127.0.0.1")
         ) as server,
     ):
-        ca_file = Path(folder) / "ca_file.pem"
+        ca_file = Path(folder) / "ca.pem"
         authority.cert_pem.write_to_path(str(ca_file))
         yield {"DATABASE_URL": server.url(f"?sslmode=verify-full&sslrootcert={ca_file}")}
 

@@ -205,7 +205,7 @@ class Scenario:
         status, output = self._command("doctor", DATABASE_CA_FILE="")
         assert status == 1
         assert "certificate verify failed" in output
-        print(f"certifi's ca_file    {output.splitlines()[-1]}")
+        print(f"certifi's roots    {output.splitlines()[-1]}")
         self._proxy.connections.clear()
 
     def _check_serve(self, service: process.Service) -> None:
@@ -254,7 +254,7 @@ class Scenario:
 async def scenario(folder: Path, compute: Postgres, pooler: Postgres) -> None:
     """Run the scenario with the proxy in front of both servers."""
     authority = trustme.CA()
-    ca_file = folder / "ca_file.pem"
+    ca_file = folder / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
     servers = {f"{ENDPOINT}.{DOMAIN}": compute, f"{ENDPOINT}-pooler.{DOMAIN}": pooler}
     hosts = folder / "hosts"

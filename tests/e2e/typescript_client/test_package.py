@@ -202,7 +202,7 @@ def test_empty_list_is_one_page(use: Use) -> None:
 
 
 def test_break_requests_no_further_page(use: Use) -> None:
-    assert use("leftEarly") == 1
+    assert use("breakEarly") == 1
 
 
 def test_iteration_can_be_aborted(use: Use) -> None:
@@ -300,7 +300,7 @@ def test_origin_that_is_not_allowed_cannot_use_the_api(
     messages: list[str] = []
     page.on("console", lambda message: messages.append(message.text))
     page.goto(foreign_origin)
-    assert in_page(page, "fromAbroad", places) == [{"name": "TypeError"}] * 3
+    assert in_page(page, "fromForeignOrigin", places) == [{"name": "TypeError"}] * 3
     page.close()
     assert len([text for text in messages if "blocked by CORS policy" in text]) == 3
     tasks = httpx.get(f"{places['service']}/api/v1/users/abroad/tasks").json()

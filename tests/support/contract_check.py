@@ -98,7 +98,7 @@ class ContractCheck:
             node = target
         return node
 
-    def faults(self, schema: dict[str, Any], value: Any) -> list[str]:
+    def schema_errors(self, schema: dict[str, Any], value: Any) -> list[str]:
         """Validate a value, including its formats, and return the error messages."""
         validator = jsonschema_rs.Draft202012Validator(
             {**schema, "components": self.document["components"]}, validate_formats=True
@@ -142,7 +142,7 @@ class ContractCheck:
                 continue
             schema = self.resolve(header.get("schema", {}))
             parsed = int(value) if schema.get("type") == "integer" else value
-            errors = self.faults(schema, parsed)
+            errors = self.schema_errors(schema, parsed)
             self._require(not errors, f"{name}: {errors}")
         known = {name.lower() for name in declared} | COMMON_HEADERS
         undeclared = {
@@ -167,7 +167,7 @@ class ContractCheck:
             value = json.loads(response.content)
         else:
             value = yaml.load(response.content, LOADER)  # noqa: S506 - LOADER is a safe loader
-        errors = self.faults(contents[media_type]["schema"], value)
+        errors = self.schema_errors(contents[media_type]["schema"], value)
         self._require(not errors, f"body: {errors}")
         if media_type == "application/problem+json":
             problem_types = self._problem_types(spec) | self.common_problem_types

@@ -1,4 +1,4 @@
-"""`/docs` in a real browser. Run by `task check:docs-page`; needs chromium."""
+"""Tests of `/docs` in Chromium. Run by `task check:docs-page`."""
 
 from __future__ import annotations
 

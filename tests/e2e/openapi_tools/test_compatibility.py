@@ -82,7 +82,7 @@ COMPATIBLE: dict[str, Edits] = {
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """The contract as release 1.2.3."""
+    """Write the contract as release 1.2.3."""
     path = tmp_path / "1.2.3.yaml"
     path.write_text(edited({"/info/version": "1.2.3"}), "utf-8")
     return path

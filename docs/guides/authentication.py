@@ -82,7 +82,7 @@ class OwnTasksOnly:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
                 keys = await asyncio.to_thread(self._client.get_signing_keys)
-        except Exception as error:  # noqa: BLE001 - whatever failed, cached keys go on working
+        except Exception as error:  # noqa: BLE001 - cached keys remain valid after any error
             log.warning("key server unavailable", cause=f"{type(error).__name__}: {error}")
             if self._tried_at - self._fetched_at >= KEYS_MAX_AGE:
                 self._keys = {}

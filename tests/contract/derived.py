@@ -1,10 +1,10 @@
 """The contract that the code implies: `python -m tests.contract.derived > FILE`.
 
-It is written from what runs: the routes of the application, the parameters and bodies that its
-handlers read, the answers that they return, the kinds of problem that they declare. What an OpenAPI
-keyword cannot say, or what generators would misread, `openapi.yaml` says in words of one form, and
-so does this document: a default is "50 when absent", a further media type "may also be declared
-as", kinds of problem and limits are rows of the tables of two tags.
+It is derived from the routes of the application, the parameters and bodies of its handlers, their
+responses and the problem types that they declare. Some facts have no OpenAPI keyword, or one that
+generators misread. `openapi.yaml` states these facts in fixed phrases, and so does this document: a
+default is "50 when absent", a further media type "may also be declared as". Problem types and
+limits are rows of the tables of two tags.
 """
 
 from __future__ import annotations
@@ -37,10 +37,9 @@ PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 REFERENCE = "#/components/schemas/"
 VARIABLE = re.compile(r"\{(\w+)\}")
 NULL = {"type": "null"}
-# In the code the exception has the short name, and the struct of its body the long one.
 COMPONENT_NAMES = {Problem.__name__: "Problem"}
-# What is answered where no operation is found, and by a component composed into the service.
-OUTSIDE = (
+# Problems outside operations: from the protocol, the router, and plug-in guards and middleware.
+PROBLEMS_OUTSIDE_OPERATIONS = (
     problems.MalformedRequest,
     problems.PathNotFound,
     problems.MethodNotAllowed,
@@ -84,7 +83,7 @@ LIMITS = {
 
 
 def derive() -> dict[str, Any]:
-    """An OpenAPI document of all that the code says about the API."""
+    """Return an OpenAPI document of what the code implies about the API."""
     application = Litestar(route_handlers=asgi.ROUTE_HANDLERS, openapi_config=None)
     writer = _Writer()
     handlers = [
@@ -96,7 +95,7 @@ def derive() -> dict[str, Any]:
         for method in handler.http_methods
     ]
     paths: dict[str, Any] = {}
-    # The framework keeps handlers in no order of its own.
+    # The order of the framework's handlers is not stable.
     for path, method, handler in sorted(handlers, key=lambda entry: entry[:2]):
         paths.setdefault(path, {})[method] = writer.operation(handler)
     _add_links(paths)
@@ -111,35 +110,35 @@ def derive() -> dict[str, Any]:
         "security": [],
         "tags": [
             *({"name": tag} for tag in sorted(tags)),
-            {"name": "errors", "description": "\n".join(_kinds())},
-            {"name": "limits", "description": "\n".join(_limits())},
+            {"name": "errors", "description": "\n".join(_problem_type_rows())},
+            {"name": "limits", "description": "\n".join(_limit_rows())},
         ],
         "paths": paths,
         "components": {"schemas": writer.components},
     }
 
 
-def _kinds() -> Iterator[str]:
-    for kind in problems.PROBLEM_TYPES:
-        yield f"| `{kind.type}` | {int(kind.status)} | |"
+def _problem_type_rows() -> Iterator[str]:
+    for problem_type in problems.PROBLEM_TYPES:
+        yield f"| `{problem_type.type}` | {int(problem_type.status)} | |"
     yield f"| `{problems.HTTPProblem.type}` | 4xx | |"
 
 
-def _limits() -> Iterator[str]:
+def _limit_rows() -> Iterator[str]:
     for what, limit in LIMITS.items():
         yield f"| {what} | {limit:.12g} |"
 
 
 class _Writer:
-    """Writes operations, and gathers the components that they refer to."""
+    """Writes operations, and collects the components that they refer to."""
 
     def __init__(self) -> None:
         self.components: dict[str, Any] = {}
 
     def operation(self, handler: HTTPRouteHandler) -> dict[str, Any]:
-        declared = _operation(handler)
+        declared = _declared_operation(handler)
         parameters = declared.parameters
-        written: dict[str, Any] = {
+        converted: dict[str, Any] = {
             "operationId": handler.operation_id,
             "tags": handler.resolve_tags(),
             "parameters": [
@@ -150,36 +149,40 @@ class _Writer:
             "responses": dict(self._responses(handler)),
         }
         if declared.body is not None:
-            media_type, *others = declared.body.media_types
+            media_type, *other_media_types = declared.body.media_types
             content = {media_type: {"schema": self._schema(declared.body.struct)}}
-            written["requestBody"] = {"required": True, "content": content}
-            written["description"] = " ".join(f"may also be declared as `{it}`" for it in others)
-        return written
+            converted["requestBody"] = {"required": True, "content": content}
+            converted["description"] = " ".join(
+                f"may also be declared as `{other}`" for other in other_media_types
+            )
+        return converted
 
-    def _parameters(self, place: str, struct: type[msgspec.Struct]) -> Iterator[dict[str, Any]]:
+    def _parameters(self, location: str, struct: type[msgspec.Struct]) -> Iterator[dict[str, Any]]:
         for field in msgspec.structs.fields(struct):
             absent = field.default in (msgspec.NODEFAULT, None)
             yield {
                 "name": field.encode_name,
-                "in": place,
+                "in": location,
                 "required": field.required,
                 "description": "" if absent else _when_absent(field.default),
                 "schema": _without_null(self._schema(field.type)),
             }
 
     def _responses(self, handler: HTTPRouteHandler) -> Iterator[tuple[str, dict[str, Any]]]:
-        declared = _operation(handler)
+        declared = _declared_operation(handler)
         if declared.returns is type(None):
             yield str(handler.status_code), {"headers": self._headers([CommonHeaders])}
         else:
             for answer in get_args(declared.returns) or [declared.returns]:
                 yield str(int(answer.status)), self._success(answer)
-        kinds = list(declared.raises)
+        problem_types = list(declared.raises)
         if not {path.encode() for path in handler.paths} & protocol.HEALTH_PATHS:
-            kinds.append(problems.Overloaded)  # by the server, before the handler runs
-        for status in {int(kind.status) for kind in kinds}:
-            yield str(status), self._refusal([kind for kind in kinds if kind.status == status])
-        yield "default", self._refusal(OUTSIDE)
+            # The server rejects requests before the handler runs.
+            problem_types.append(problems.Overloaded)
+        for status in {int(problem_type.status) for problem_type in problem_types}:
+            of_status = [each for each in problem_types if each.status == status]
+            yield str(status), self._problem_response(of_status)
+        yield "default", self._problem_response(PROBLEMS_OUTSIDE_OPERATIONS)
 
     def _success(self, answer: type[APIResponse[Any]]) -> dict[str, Any]:
         response: dict[str, Any] = {"headers": self._headers([CommonHeaders, answer.headers_type])}
@@ -191,13 +194,18 @@ class _Writer:
             response["links"] = answer.openapi_links  # completed when all paths are known
         return response
 
-    def _refusal(self, kinds: Iterable[type[ProblemError]]) -> dict[str, Any]:
+    def _problem_response(self, problem_types: Iterable[type[ProblemError]]) -> dict[str, Any]:
         content = {
             "schema": self._schema(Problem, response=True),
-            "examples": {kind.__name__: {"value": {"type": kind.type}} for kind in kinds},
+            "examples": {
+                problem_type.__name__: {"value": {"type": problem_type.type}}
+                for problem_type in problem_types
+            },
         }
         return {
-            "headers": self._headers([CommonHeaders, *(kind.headers_type for kind in kinds)]),
+            "headers": self._headers(
+                [CommonHeaders, *(problem_type.headers_type for problem_type in problem_types)]
+            ),
             "content": {MEDIA_TYPE: content},
         }
 
@@ -216,28 +224,28 @@ class _Writer:
             [type_], ref_template=REFERENCE + "{name}"
         )
         for name, component in components.items():
-            written = _written(component, response=response)
-            before = self.components.setdefault(COMPONENT_NAMES.get(name, name), written)
-            assert before == written, f"{name} is not the same in requests and responses"
-        return _written(schema, response=response)
+            converted = _converted(component, response=response)
+            before = self.components.setdefault(COMPONENT_NAMES.get(name, name), converted)
+            assert before == converted, f"{name} is not the same in requests and responses"
+        return _converted(schema, response=response)
 
 
-def _operation(handler: HTTPRouteHandler) -> Operation:
+def _declared_operation(handler: HTTPRouteHandler) -> Operation:
     function: Any = handler.fn
     declared: Operation = function.operation
     return declared
 
 
-def _written(node: Any, *, response: bool) -> Any:
-    """What msgspec says of a type, in the contract's way of writing."""
+def _converted(node: Any, *, response: bool) -> Any:
+    """Convert a schema from msgspec to the conventions of the contract."""
     if isinstance(node, list):
-        return [_written(item, response=response) for item in node]
+        return [_converted(item, response=response) for item in node]
     if not isinstance(node, dict):
         return node
     schema = {
-        key: {name: _written(child, response=response) for name, child in value.items()}
+        key: {name: _converted(child, response=response) for name, child in value.items()}
         if key == "properties"
-        else _written(value, response=response)
+        else _converted(value, response=response)
         for key, value in node.items()
         if key not in {"title", "description", "default"}
     }
@@ -266,7 +274,7 @@ def _rewritten(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a parameter or header field that may be absent: absence is not null."""
+    """Remove null from the schema of an optional parameter or header: absence is not null."""
     if isinstance(schema.get("type"), list):
         return {**schema, "type": schema["type"][0]}
     return schema
@@ -277,7 +285,7 @@ def _when_absent(default: object) -> str:
 
 
 def _add_links(paths: Mapping[str, Any]) -> None:
-    """Link what creates something to every operation on the path of what was created."""
+    """Link each response that creates a resource to the operations on the resource's path."""
     responses = [
         response
         for item in paths.values()
@@ -286,9 +294,9 @@ def _add_links(paths: Mapping[str, Any]) -> None:
         if "links" in response
     ]
     for response in responses:
-        members: dict[str, str] = response["links"]
-        (path,) = (path for path in paths if set(VARIABLE.findall(path)) == set(members))
-        parameters = {name: f"$response.body#/{member}" for name, member in members.items()}
+        properties: dict[str, str] = response["links"]
+        (path,) = (path for path in paths if set(VARIABLE.findall(path)) == set(properties))
+        parameters = {name: f"$response.body#/{member}" for name, member in properties.items()}
         response["links"] = {
             operation["operationId"]: {
                 "operationId": operation["operationId"],

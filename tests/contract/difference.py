@@ -1,19 +1,17 @@
-"""Where `openapi.yaml` and the contract that the code implies differ.
+"""Compare `openapi.yaml` with the contract that the code implies.
 
-`python -m tests.contract.difference` prints every place.
+`python -m tests.contract.difference` prints every difference. Both documents are normalised, and
+the results must be equal:
 
-Both documents are read by the same rules, and what is left must be equal. What the rules even out:
-
-- Prose and examples are the contract's alone, and so are tags that no operation has. Only what
-  `derived` says in words too is read from them: defaults, further media types, kinds of problem,
-  limits.
-- References to parameters, header fields and responses are followed, and so are those to schemas
-  that the code has no class for, such as `Title`: whether a thing that is the same in two places is
-  written once is a matter of writing. The place of a difference is where the thing stands.
-- Nothing depends on the order of keys, parameters, `tags`, `required`, `enum`
-  and `type`; `required: false` and an empty `required` say nothing.
+- Prose, examples and tags without operations are ignored. Only the phrases that `derived` also
+  writes are read: defaults, further media types, problem types and limits.
+- References to parameters, headers and responses are followed, and so are references to schemas
+  without a class in the code, such as `Title`. A difference is reported at the referenced
+  component.
+- The order of keys, parameters, `tags`, `required`, `enum` and `type` is ignored. So are
+  `required: false` and an empty `required`.
 - Parameters of a path are parameters of each of its operations.
-- `const` is an enumeration of one value: msgspec knows no other.
+- `const` is an `enum` with one value, as msgspec writes it.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from app.openapi.document import OpenAPIDocument
 from tests.contract.derived import derive
 
 PROSE = {"description", "summary", "title", "license", "contact", "example", "examples"}
-# Below these keys stand names, not keywords.
+# The keys below these keywords are names, not keywords.
 NAMING = {
     "paths",
     "responses",
@@ -39,24 +37,24 @@ NAMING = {
     "parameters",
 }
 UNORDERED = {"required", "enum", "type", "tags"}
-KIND_ROW = re.compile(r"^ *\| `(/problems/[a-z-]+|about:blank)` \| (\w+) \|", re.MULTILINE)
+PROBLEM_TYPE_ROW = re.compile(r"^ *\| `(/problems/[a-z-]+|about:blank)` \| (\w+) \|", re.MULTILINE)
 LIMIT_ROW = re.compile(r"^ *\| ([a-z][^|`]+) \| (\d+(?:\.\d+)?) \|$", re.MULTILINE)
-# The tags that describe what no keyword can say, each with a table, and how a row of it is read.
-TABLES = {"errors": ("kinds of problem", KIND_ROW), "limits": ("limits", LIMIT_ROW)}
-# What is read from words or examples, and where they stand.
-SAID_IN = {
+# Tags with a table, each with what its rows contain and the pattern of a row.
+TABLES = {"errors": ("problem types", PROBLEM_TYPE_ROW), "limits": ("limits", LIMIT_ROW)}
+# What is read from prose or examples, and the keyword that contains it.
+FACT_KEYWORDS = {
     "default value": "description",
     "other media types": "description",
-    "kinds of problem": "examples",
+    "problem types": "examples",
 }
 DEFAULT = re.compile(r"`?([\w.]+)`? when absent")
 ALSO = re.compile(r"may also be declared as `([^`]+)`")
 
 
 class Difference(NamedTuple):
-    """One place at which contract and code say different things; None is nothing at all.
+    """A difference between contract and code. None means absent.
 
-    `path` is the way to it from the top, with every reference followed.
+    `path` is the path from the root of the document, with every reference followed.
     """
 
     pointer: str
@@ -65,24 +63,24 @@ class Difference(NamedTuple):
     path: str
 
     def __str__(self) -> str:
-        way = f" (by way of {self.path})" if self.path != self.pointer else ""
-        return f"{self.pointer}{way}: the contract says {self.contract}, the code {self.code}"
+        via = f" (via {self.path})" if self.path != self.pointer else ""
+        return f"{self.pointer}{via}: the contract has {self.contract}, the code {self.code}"
 
 
 class Node(NamedTuple):
-    """A part of a document that was read, and the JSON Pointer (RFC 6901) of where it stands."""
+    """A normalised part of a document, and its JSON Pointer (RFC 6901)."""
 
     pointer: str
     value: Any
 
     @property
     def is_list_of_objects(self) -> bool:
-        """Whether its items have places of their own that a difference may be in."""
+        """Return whether a difference can be reported for a single item."""
         items = self.value if isinstance(self.value, list) else ()
         return any(isinstance(item.value, dict) for item in items)
 
     def plain(self) -> Any:
-        """The value without pointers."""
+        """Return the value without pointers."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
@@ -90,44 +88,47 @@ class Node(NamedTuple):
         return self.value
 
 
-def found() -> list[Difference]:
-    """Every difference between `openapi.yaml` and the code, by place."""
+def find_differences() -> list[Difference]:
+    """Return every difference between `openapi.yaml` and the code."""
     return differences(OpenAPIDocument.load().document, derive())
 
 
 def differences(contract: Mapping[str, Any], code: Mapping[str, Any]) -> list[Difference]:
-    """Every difference between two documents, by place; each place once."""
+    """Return every difference between two documents, without duplicates."""
     classes = set(code["components"]["schemas"]) | {
         name
         for name, schema in contract["components"]["schemas"].items()
         if "properties" in schema or len(schema.get("enum", ())) > 1
     }
     reader = _Reader(contract, classes)
-    all_of_them = _compared(reader.document(), _Reader(code, classes).document(), "")
+    differing = _compare(reader.document(), _Reader(code, classes).document(), "")
     unused = [
         Difference(place, "is there", "refers to it nowhere", place) for place in reader.unused()
     ]
-    by_place = {(it.pointer, it.contract, it.code): it for it in [*all_of_them, *unused]}
-    return list(by_place.values())
+    unique = {
+        (difference.pointer, difference.contract, difference.code): difference
+        for difference in [*differing, *unused]
+    }
+    return list(unique.values())
 
 
-def _compared(contract: Node, code: Node, path: str) -> list[Difference]:
-    ours, theirs = contract.value, code.value
-    if contract.is_list_of_objects and code.is_list_of_objects and len(ours) == len(theirs):
-        ours, theirs = dict(enumerate(ours)), dict(enumerate(theirs))
-    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+def _compare(contract: Node, code: Node, path: str) -> list[Difference]:
+    left, right = contract.value, code.value
+    if contract.is_list_of_objects and code.is_list_of_objects and len(left) == len(right):
+        left, right = dict(enumerate(left)), dict(enumerate(right))
+    if not (isinstance(left, dict) and isinstance(right, dict)):
         if contract.plain() == code.plain():
             return []
         return [Difference(contract.pointer, str(contract.plain()), str(code.plain()), path)]
     differ: list[Difference] = []
-    for key in sorted(ours.keys() | theirs.keys()):
-        way = _child(path, str(key))
-        if key in ours and key in theirs:
-            differ += _compared(ours[key], theirs[key], way)
+    for key in sorted(left.keys() | right.keys()):
+        child_path = _child(path, str(key))
+        if key in left and key in right:
+            differ += _compare(left[key], right[key], child_path)
         else:
-            says = str(ours[key].plain()) if key in ours else None
-            does = str(theirs[key].plain()) if key in theirs else None
-            differ.append(Difference(_place(contract, key), says, does, way))
+            contract_value = str(left[key].plain()) if key in left else None
+            code_value = str(right[key].plain()) if key in right else None
+            differ.append(Difference(_place(contract, key), contract_value, code_value, child_path))
     return differ
 
 
@@ -140,7 +141,7 @@ class _Reader:
         self.followed: set[str] = set()
 
     def document(self) -> Node:
-        """The whole, with the tables of its tags and with the schemas of classes."""
+        """Return the document with the tables of its tags and the schemas of classes."""
         schemas = self.source["components"]["schemas"]
         whole = {key: value for key, value in self.source.items() if key != "components"}
         read: Node = self._keywords(whole, "")
@@ -168,7 +169,7 @@ class _Reader:
                 yield what, Node(place, rows)
 
     def unused(self) -> list[str]:
-        """The components that nothing read refers to."""
+        """Return the pointers of components without references."""
         return [
             pointer
             for group, members in self.source["components"].items()
@@ -177,20 +178,20 @@ class _Reader:
         ]
 
     def _keywords(self, node: Any, pointer: str) -> Node:
-        """A value whose keys, where it has some, are OpenAPI's or JSON Schema's."""
+        """Normalise a value whose keys are keywords of OpenAPI or JSON Schema."""
         if isinstance(node, list):
             items = [self._keywords(item, f"{pointer}/{at}") for at, item in enumerate(node)]
             return Node(pointer, items)
         if not isinstance(node, dict):
             return Node(pointer, node)
         if "$ref" in node:
-            return self._referred(node, pointer)
+            return self._follow_reference(node, pointer)
         read = {
             ("enum" if key == "const" else key): self._keyword(key, value, _child(pointer, key))
             for key, value in node.items()
             if key not in PROSE and (key != "required" or value)
         }
-        return Node(pointer, read | _words(node, pointer))
+        return Node(pointer, read | _facts(node, pointer))
 
     def _keyword(self, key: str, value: Any, pointer: str) -> Node:
         if key in NAMING:
@@ -203,68 +204,70 @@ class _Reader:
         return read
 
     def _names(self, key: str, value: Any, pointer: str) -> Node:
-        """A value whose keys are names; the parameters of an operation have some too."""
+        """Normalise a value whose keys are names, or a list of parameters."""
         if isinstance(value, list):
             read = [self._keywords(item, f"{pointer}/{at}") for at, item in enumerate(value)]
             return Node(pointer, {_name_of(parameter): parameter for parameter in read})
         members = {name: self._keywords(it, _child(pointer, name)) for name, it in value.items()}
         if key == "paths":
-            members = {path: _with_its_parameters(item) for path, item in members.items()}
+            members = {path: _with_path_parameters(item) for path, item in members.items()}
         return Node(pointer, members)
 
-    def _referred(self, node: Mapping[str, Any], pointer: str) -> Node:
-        """What a reference leads to, with what stands beside it; a class stays a reference."""
+    def _follow_reference(self, node: Mapping[str, Any], pointer: str) -> Node:
+        """Follow a reference, unless its target has a class. Keep its sibling keywords."""
         target = str(node["$ref"]).removeprefix("#")
         self.followed.add(target)
-        beside = self._keywords({key: it for key, it in node.items() if key != "$ref"}, pointer)
+        siblings = self._keywords({key: it for key, it in node.items() if key != "$ref"}, pointer)
         group, name = target.split("/")[-2:]
         if group == "schemas" and name in self.classes:
             place = f"{pointer}/$ref"
-            return Node(pointer, {"$ref": Node(place, name), **beside.value})
-        found = self._keywords(self.source["components"][group][name], target)
-        return Node(target, {**found.value, **beside.value})
+            return Node(pointer, {"$ref": Node(place, name), **siblings.value})
+        component = self._keywords(self.source["components"][group][name], target)
+        return Node(target, {**component.value, **siblings.value})
 
 
-def _words(node: Mapping[str, Any], pointer: str) -> dict[str, Node]:
-    """What a part of a document says in words, or by its examples, of what `derived` says too."""
-    words = str(node.get("description", ""))
+def _facts(node: Mapping[str, Any], pointer: str) -> dict[str, Node]:
+    """Read the facts that a node states in prose or examples."""
+    description = str(node.get("description", ""))
     place = f"{pointer}/description"
-    said: dict[str, Node] = {}
-    if ("in" in node or "type" in node) and (default := DEFAULT.search(words)):
-        said["default value"] = Node(place, default[1])
+    facts: dict[str, Node] = {}
+    if ("in" in node or "type" in node) and (default := DEFAULT.search(description)):
+        facts["default value"] = Node(place, default[1])
     if "responses" in node:
-        said["other media types"] = _set(place, ALSO.findall(words))
+        facts["other media types"] = _set(place, ALSO.findall(description))
     if pointer.endswith("/application~1problem+json"):
-        kinds = [example["value"]["type"] for example in node.get("examples", {}).values()]
-        said["kinds of problem"] = _set(f"{pointer}/examples", kinds)
-    return said
+        problem_types = [example["value"]["type"] for example in node.get("examples", {}).values()]
+        facts["problem types"] = _set(f"{pointer}/examples", problem_types)
+    return facts
 
 
 def _set(pointer: str, texts: Iterable[str]) -> Node:
-    """Texts that all stand in one place, in whatever order."""
+    """Return texts with the same pointer as an ordered list."""
     return Node(pointer, [Node(pointer, text) for text in sorted(set(texts))])
 
 
 def _name_of(parameter: Node) -> str:
-    """What tells a parameter from the others of an operation."""
+    """Return the location and name, which identify a parameter of an operation."""
     return f"{parameter.value['in'].value} {parameter.value['name'].value}"
 
 
-def _with_its_parameters(item: Node) -> Node:
-    """A path's operations, each with the parameters that the path has for all of them."""
+def _with_path_parameters(item: Node) -> Node:
+    """Add the parameters of a path to each of its operations."""
     none = Node(f"{item.pointer}/parameters", {})
     shared = item.value.pop("parameters", none)
     for operation in item.value.values():
-        own = operation.value.get("parameters", none)
-        operation.value["parameters"] = Node(own.pointer, {**shared.value, **own.value})
+        parameters = operation.value.get("parameters", none)
+        operation.value["parameters"] = Node(
+            parameters.pointer, {**shared.value, **parameters.value}
+        )
     return item
 
 
 def _place(node: Node, key: str) -> str:
-    """Where something stands on one side alone: in words, in a list, or under its own key."""
-    if key in SAID_IN:
-        return _child(node.pointer, SAID_IN[key])
-    if node.pointer.endswith("/description") or " " in key:  # a row of a table, a parameter
+    """Return the pointer of a fact that only one document has."""
+    if key in FACT_KEYWORDS:
+        return _child(node.pointer, FACT_KEYWORDS[key])
+    if node.pointer.endswith("/description") or " " in key:  # a table row or a parameter
         return node.pointer
     return _child(node.pointer, key)
 
@@ -274,8 +277,8 @@ def _child(pointer: str, key: str) -> str:
 
 
 def main() -> int:
-    """Print every difference; the exit code is 1 when there is one."""
-    differ = found()
+    """Print every difference. Return 1 if there is one."""
+    differ = find_differences()
     for difference in differ:
         print(difference)  # noqa: T201 - a command line prints
     print(f"{len(differ)} differences between the contract and the code")  # noqa: T201

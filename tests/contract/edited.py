@@ -1,7 +1,7 @@
 """Compares the contract with edited copies of the code: `python -m tests.contract.edited`.
 
-Each copy is imported by a fork of its own, from a process that has the libraries already. Prints,
-for each of `EDITS`, the JSON Pointers of the differences, or the fault that the copy died of.
+Each copy is imported in a separate fork of a process that has already imported the libraries. For
+each of `EDITS`, it prints the JSON Pointers of the differences, or the traceback of the import.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.contract.mutations import EDITS
 
 ROOT = Path(__file__).parents[2]
-# What `app` imports, and takes seconds.
+# Libraries of `app` that take seconds to import.
 LIBRARIES = (
     "advanced_alchemy.repository",
     "jsonschema_rs",
@@ -32,27 +32,27 @@ LIBRARIES = (
 
 
 def main() -> None:
-    """Print what becomes of every edit."""
+    """Print the result of every edit."""
     for library in LIBRARIES:
         importlib.import_module(library)
     fork = multiprocessing.get_context("fork")
     with fork.Pool(processes=2, maxtasksperchild=1) as pool:
-        json.dump(pool.map(places, range(len(EDITS)), chunksize=1), sys.stdout)
+        json.dump(pool.map(find_pointers, range(len(EDITS)), chunksize=1), sys.stdout)
 
 
-def places(number: int) -> list[str]:
-    """The places where the contract and the code with one edit differ."""
-    file, text, instead, _ = EDITS[number]
+def find_pointers(number: int) -> list[str]:
+    """Return the pointers of the differences between the contract and the edited code."""
+    file, text, replacement, _ = EDITS[number]
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "app", Path(folder) / "app")
         shutil.copy(ROOT / "openapi.yaml", folder)
         source = (Path(folder) / file).read_text("utf-8")
-        (Path(folder) / file).write_text(source.replace(text, instead), "utf-8")
+        (Path(folder) / file).write_text(source.replace(text, replacement), "utf-8")
         sys.path.insert(0, folder)
         try:
             difference = importlib.import_module("tests.contract.difference")
-            return [found.pointer for found in difference.found()]
-        except Exception:  # noqa: BLE001 - whatever it is, the test shall show it
+            return [it.pointer for it in difference.find_differences()]
+        except Exception:  # noqa: BLE001 - the test shows any error
             return [traceback.format_exc()]
 
 

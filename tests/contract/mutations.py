@@ -1,4 +1,4 @@
-"""Single changes of the contract and of the code that the comparison of the two must tell."""
+"""Single changes to the contract and to the code that the comparison must detect."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ERRORS = "/tags/5/description"
 LIMITS = "/tags/10/description"
 
 Change = tuple[str, str, Any]
-"""What to do at which JSON Pointer, with which value; `move` takes the new name of a member."""
+"""An operation, its JSON Pointer and its value. The value of `move` is the new name."""
 
-# One change of openapi.yaml each, and the place that is then told (where None: the same place).
+# Changes to openapi.yaml, each with the reported pointer (None: the pointer of the change).
 CHANGES: list[tuple[Change, str | None]] = [
     (("replace", "/openapi", "3.1.1"), None),
     (("replace", "/info/version", "9.0.0"), None),
@@ -136,7 +136,7 @@ CHANGES: list[tuple[Change, str | None]] = [
     ),
     (("add", f"{SCHEMAS}/Label", {"type": "string"}), None),
 ]
-# The tables of two tags: the place, the old and the new text.
+# Changes to the tables of two tags: pointer, old text, new text.
 ROWS = [
     (LIMITS, "| bytes of a body | 131072 |", "| bytes of a body | 65536 |"),
     (LIMITS, "| errors listed in a problem | 100 |", ""),
@@ -145,7 +145,7 @@ ROWS = [
 ]
 
 
-# One edit of the code each: file, text, what to write instead, and the place in the contract.
+# Edits of the code: file, text, replacement, and the reported pointer.
 EDITS = [
     (
         "app/domain/tasks/schemas.py",
@@ -388,25 +388,25 @@ EDITS = [
 ]
 
 
-def applied(change: Change, document: dict[str, Any]) -> dict[str, Any]:
-    """The document with one change; KeyError or IndexError where its place does not exist."""
+def apply_change(change: Change, document: dict[str, Any]) -> dict[str, Any]:
+    """Return a changed copy. Raise KeyError or IndexError if the pointer does not exist."""
     operation, pointer, value = change
     changed = copy.deepcopy(document)
     *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
-    place: Any = changed
+    node: Any = changed
     for part in parents:
-        place = place[int(part) if isinstance(place, list) else part]
-    key: Any = int(last) if isinstance(place, list) else last
-    if operation == "add" and isinstance(place, list):
-        place.insert(key, value)
+        node = node[int(part) if isinstance(node, list) else part]
+    key: Any = int(last) if isinstance(node, list) else last
+    if operation == "add" and isinstance(node, list):
+        node.insert(key, value)
     elif operation == "add":
-        assert key not in place
-        place[key] = value
+        assert key not in node
+        node[key] = value
     elif operation == "replace":
-        assert place[key] != value
-        place[key] = value
+        assert node[key] != value
+        node[key] = value
     else:
-        before = place.pop(key)
+        before = node.pop(key)
         if operation == "move":
-            place[value] = before
+            node[value] = before
     return changed

@@ -1,4 +1,4 @@
-"""The contract and the code imply each other, and the comparison of the two bites."""
+"""The contract and the code imply each other, and the comparison detects each mutation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.openapi.document import OPENAPI_PATH, OpenAPIDocument
 from tests.contract import difference
 from tests.contract.derived import derive
 from tests.contract.difference import differences
-from tests.contract.mutations import CHANGES, EDITS, PARAMETERS, ROWS, TASKS, Change, applied
+from tests.contract.mutations import CHANGES, EDITS, PARAMETERS, ROWS, TASKS, Change, apply_change
 
 ROOT = OPENAPI_PATH.parent
 DOCUMENT = OpenAPIDocument.load().document
@@ -26,11 +26,11 @@ DERIVED = derive()
 
 @pytest.fixture(scope="module")
 def edited() -> list[list[str]]:
-    """What the comparison tells of each edit of the code."""
+    """Return the pointers that the comparison reports for each edit of the code."""
     command = [sys.executable, "-m", "tests.contract.edited"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-    told: list[list[str]] = json.loads(run.stdout)
-    return told
+    pointers: list[list[str]] = json.loads(run.stdout)
+    return pointers
 
 
 @pytest.mark.requirement("NFR-007")
@@ -39,33 +39,33 @@ def test_contract_and_code_do_not_differ() -> None:
 
 
 @pytest.mark.requirement("NFR-007")
-def test_the_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_reports_no_differences(capsys: pytest.CaptureFixture[str]) -> None:
     assert difference.main() == 0
     assert capsys.readouterr().out == "0 differences between the contract and the code\n"
 
 
 @pytest.mark.requirement("NFR-007")
-def test_a_difference_is_told_with_its_place_and_the_way_to_it(
+def test_difference_is_printed_with_its_pointer_and_path(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = f"{PARAMETERS}/Limit/schema/maximum"
-    way = f"{TASKS}/get/parameters/query limit/schema/maximum"
-    document = applied(("replace", limit, 500), DOCUMENT)
-    document = applied(("replace", "/openapi", "3.1.1"), document)
+    path = f"{TASKS}/get/parameters/query limit/schema/maximum"
+    document = apply_change(("replace", limit, 500), DOCUMENT)
+    document = apply_change(("replace", "/openapi", "3.1.1"), document)
     monkeypatch.setattr(difference, "derive", lambda: DERIVED)
     monkeypatch.setattr(
         OpenAPIDocument, "load", lambda: OpenAPIDocument(msgspec.json.encode(document))
     )
     assert difference.main() == 1
     assert capsys.readouterr().out.splitlines() == [
-        "/openapi: the contract says 3.1.1, the code 3.1.0",
-        f"{limit} (by way of {way}): the contract says 500, the code 200",
+        "/openapi: the contract has 3.1.1, the code 3.1.0",
+        f"{limit} (via {path}): the contract has 500, the code 200",
         "2 differences between the contract and the code",
     ]
 
 
 @pytest.mark.requirement("NFR-007", "NFR-014")
-def test_there_are_as_many_mutations_as_promised() -> None:
+def test_number_of_mutations_is_sufficient() -> None:
     assert len(CHANGES) + len(ROWS) >= 40
     assert len(EDITS) >= 20
 
@@ -74,18 +74,18 @@ def test_there_are_as_many_mutations_as_promised() -> None:
 @pytest.mark.parametrize(
     ("change", "place"), CHANGES, ids=[f"{change[0]} {change[1]}" for change, _ in CHANGES]
 )
-def test_a_changed_contract_is_told_with_its_place(change: Change, place: str | None) -> None:
-    found = differences(applied(change, DOCUMENT), DERIVED)
+def test_contract_change_is_reported(change: Change, place: str | None) -> None:
+    found = differences(apply_change(change, DOCUMENT), DERIVED)
     assert (place or change[1]) in {it.pointer for it in found}
 
 
 @pytest.mark.requirement("NFR-007")
-@pytest.mark.parametrize(("place", "row", "instead"), ROWS)
-def test_a_changed_row_of_a_table_is_told(place: str, row: str, instead: str) -> None:
+@pytest.mark.parametrize(("place", "row", "replacement"), ROWS)
+def test_table_row_change_is_reported(place: str, row: str, replacement: str) -> None:
     tag = DOCUMENT["tags"][int(place.split("/")[2])]
     assert tag["description"].count(row) == 1
-    text = tag["description"].replace(row, instead)
-    found = differences(applied(("replace", place, text), DOCUMENT), DERIVED)
+    text = tag["description"].replace(row, replacement)
+    found = differences(apply_change(("replace", place, text), DOCUMENT), DERIVED)
     assert {it.pointer for it in found} == {place}
 
 
@@ -93,23 +93,23 @@ def test_a_changed_row_of_a_table_is_told(place: str, row: str, instead: str) ->
 @pytest.mark.parametrize(
     ("number", "place"),
     [(number, place) for number, (_, _, _, place) in enumerate(EDITS)],
-    ids=[f"{file}: {text.strip()} -> {instead.strip()}" for file, text, instead, _ in EDITS],
+    ids=[
+        f"{file}: {text.strip()} -> {replacement.strip()}" for file, text, replacement, _ in EDITS
+    ],
 )
-def test_changed_code_is_told_with_its_place(
-    edited: list[list[str]], number: int, place: str
-) -> None:
+def test_code_change_is_reported(edited: list[list[str]], number: int, place: str) -> None:
     assert place in edited[number]
 
 
 @pytest.mark.requirement("NFR-007")
-def test_each_edit_of_the_code_finds_its_text() -> None:
-    for file, text, instead, _ in EDITS:
+def test_text_of_each_edit_exists() -> None:
+    for file, text, replacement, _ in EDITS:
         assert text in (ROOT / file).read_text("utf-8")
-        assert text != instead
+        assert text != replacement
 
 
 @pytest.mark.requirement("NFR-007")
-def test_the_frameworks_own_document_agrees_as_far_as_it_goes() -> None:
+def test_framework_document_has_the_same_operations() -> None:
     config = OpenAPIConfig(title="Tasks API", version="1.0.0")
     application = Litestar(route_handlers=ROUTE_HANDLERS, openapi_config=config)
     generated = application.openapi_schema.to_schema()["paths"]

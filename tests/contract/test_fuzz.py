@@ -1,4 +1,4 @@
-"""The running service against the contract: a short run of what `task fuzz` does at length."""
+"""A short fuzz run against the contract. `task fuzz` does a long one."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ REPORT: dict[str, Any] = {
     "baseline": None,
     "exit_code": 0,
 }
-# One of each kind; without its witnesses in the record it must be named as never reached.
-LACKING = {
+# One item of each kind of coverage. Without its exchanges it must be reported as never reached.
+REMOVED_ITEMS = {
     Item("listTasks", PARAMETERS, "query limit given twice"),
     Item("listTasks", POSITIVE, "query limit maximum 200"),
     Item("createTask", POSITIVE, "body /title maxLength 500"),
@@ -60,7 +60,7 @@ LACKING = {
 
 
 @pytest.mark.requirement("NFR-003", "NFR-013")
-def test_the_service_keeps_the_contract(
+def test_service_conforms_to_the_contract(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     environ = {"FUZZ_EXAMPLES": "10", "FUZZ_SEED": str(SEED), "FUZZ_CASES": "500"}
@@ -70,38 +70,39 @@ def test_the_service_keeps_the_contract(
     assert (tmp_path / "round-0" / "junit.xml").exists()
     assert "## Never reached\n" in (tmp_path / "coverage.md").read_text("utf-8")
     exchanges = list(recorded(tmp_path / "round-0" / RECORD))
-    # The hooks do their work: without them no cursor and no tag would ever hold.
-    reached = {(exchange.status, name) for exchange in exchanges for name in _sent(exchange)}
+    # Only the hooks send valid cursors and current ETags.
+    reached = {
+        (exchange.status, name) for exchange in exchanges for name in _parameter_names(exchange)
+    }
     assert reached >= {
         (200, "cursor"),
         (304, "if-none-match"),
         (200, "if-match"),
         (412, "if-match"),
     }
-    _assert_that_what_lacks_is_missed(exchanges)
+    _assert_removed_items_are_reported(exchanges)
 
 
-def _sent(exchange: Exchange) -> set[str]:
-    """The names of the parameters and header fields of a request."""
+def _parameter_names(exchange: Exchange) -> set[str]:
     pairs = [*exchange.query, *exchange.headers.items()]
     return {name.lower() for name, value in pairs if value != "*"}
 
 
-def _assert_that_what_lacks_is_missed(exchanges: list[Exchange]) -> None:
+def _assert_removed_items_are_reported(exchanges: list[Exchange]) -> None:
     reader = Reader(OpenAPIDocument.load().document)
-    without = [exchange for exchange in exchanges if not reader.shown(exchange) & LACKING]
+    without = [exchange for exchange in exchanges if not reader.shown(exchange) & REMOVED_ITEMS]
     assert 0 < len(without) < len(exchanges)
     coverage = measure(without, reader)
-    assert coverage.missing >= LACKING
-    for item in LACKING:
+    assert coverage.missing >= REMOVED_ITEMS
+    for item in REMOVED_ITEMS:
         assert f"\n- {item.operation}, {item.column}: {item.what}\n" in report(coverage)
-    # The boundaries come from one phase: without it too little is reached.
+    # Only the coverage phase tests limits, so without it the coverage is too low.
     without = [exchange for exchange in exchanges if exchange.phase != "coverage"]
     assert measure(without, reader).shortcomings()
 
 
 def without_etag(app: ASGIApp) -> ASGIApp:
-    """A fault of a response: a header field that the contract requires is left out."""
+    """Inject a fault: remove a required response header."""
 
     async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
         async def strip(message: Message) -> None:
@@ -115,7 +116,7 @@ def without_etag(app: ASGIApp) -> ASGIApp:
 
 
 def without_query(app: ASGIApp) -> ASGIApp:
-    """A fault of reading: query parameters are not looked at, whatever they are."""
+    """Inject a fault: ignore query parameters."""
 
     async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
         scope["query_string"] = b""
@@ -124,8 +125,8 @@ def without_query(app: ASGIApp) -> ASGIApp:
     return faulty
 
 
-def without_memory(app: ASGIApp) -> ASGIApp:
-    """A fault of the store: it does not find what it was given."""
+def without_stored_tasks(app: ASGIApp) -> ASGIApp:
+    """Inject a fault: do not find stored tasks."""
 
     async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("method") == "GET" and UUID.fullmatch(scope["path_params"].get("task_id", "")):
@@ -135,17 +136,17 @@ def without_memory(app: ASGIApp) -> ASGIApp:
     return faulty
 
 
-def serve_wrongly() -> None:
-    """Serve as `python -m app serve` does, but with the faults above; in a process of its own."""
-    faulty = partial(create_app, middleware=[without_etag, without_query, without_memory])
+def serve_with_faults() -> None:
+    """Run `python -m app serve` with the faults above. Call it in a separate process."""
+    faulty = partial(create_app, middleware=[without_etag, without_query, without_stored_tasks])
     with patch.object(cli, "create_app", faulty), patch.object(sys, "argv", ["faulty", "serve"]):
         cli.main()
 
 
 @pytest.mark.requirement("NFR-003", "FR-045")
-@pytest.mark.usefixtures("database")  # for what it does afterwards: it empties the database
-def test_faults_are_found(database_url: str, tmp_path: Path) -> None:
-    program = "from tests.contract import test_fuzz; test_fuzz.serve_wrongly()"
+@pytest.mark.usefixtures("database")  # it truncates the database afterwards
+def test_injected_faults_are_found(database_url: str, tmp_path: Path) -> None:
+    program = "from tests.contract import test_fuzz; test_fuzz.serve_with_faults()"
     command = [sys.executable, "-c", program]
     with serving(tmp_path, database_url=database_url, command=command) as url:
         environ = {"FUZZ_URL": url, "FUZZ_EXAMPLES": "1", "FUZZ_SEED": str(SEED)}
@@ -154,17 +155,17 @@ def test_faults_are_found(database_url: str, tmp_path: Path) -> None:
     assert set(outcome.failures) == {
         "Missing required response headers",
         "Schema-violating request accepted",
-        "Custom check failed: `refused_as_expected`",
-        "Custom check failed: `tasks_are_where_they_were_put`",
+        "Custom check failed: `invalid_request_is_rejected`",
+        "Custom check failed: `task_exists_until_deletion`",
     }
-    # It might have been anybody's service: no user was touched but those of the fuzz.
+    # A deployed service has other users: only users of the fuzz run may be changed.
     targets = {each.target for each in recorded(tmp_path / "round-0" / RECORD) if each.accepted}
     users = {target.split("/")[4] for target in targets if target.startswith("/api/")}
     assert len(users) > 5
-    assert {user for user in users if not user.startswith(USERS)} <= {"tasks"}  # no user at all
+    assert {user for user in users if not user.startswith(USERS)} <= {"tasks"}  # an empty user
 
 
-def test_a_run_that_tested_nothing_proves_nothing() -> None:
+def test_run_without_tests_fails() -> None:
     coverage = measure([], Reader(OpenAPIDocument.load().document))
     outcome = judge([REPORT], coverage, least=20000)
     assert outcome.exit_code == 1
@@ -178,16 +179,14 @@ def test_a_run_that_tested_nothing_proves_nothing() -> None:
     ]
 
 
-def test_a_service_that_does_not_start_says_why(tmp_path: Path) -> None:
+def test_startup_error_of_the_service_is_reported(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "raise SystemExit('no database')"]
     with pytest.raises(ServiceError, match="no database"), serving(tmp_path, command=command):
         pass  # pragma: no cover - not reached
 
 
-def test_a_run_that_does_not_end_says_where_it_stands(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
+def test_hanging_run_prints_its_stacks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, never responds
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(UnfinishedError, match="no report in 2 attempts, seed 7"):
             fuzz(url, examples=1, seed=7, users=USERS, folder=tmp_path, seconds=4)

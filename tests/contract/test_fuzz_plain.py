@@ -1,4 +1,4 @@
-"""The published schemathesis.toml: no hooks, a reason for each setting, and no failures."""
+"""The published schemathesis.toml has no hooks, explains each setting and finds no failures."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ CASES = re.compile(r"^ +(\d+) generated, \1 passed$", re.MULTILINE)
 
 
 @pytest.mark.requirement("FR-045")
-def test_it_has_no_hooks_and_turns_no_check_and_no_phase_off() -> None:
+def test_configuration_has_no_hooks_and_disables_nothing() -> None:
     assert set(PUBLISHED) == {"request-timeout", "checks", "operations"}
     settings = [PUBLISHED["checks"], *(each["checks"] for each in PUBLISHED["operations"])]
     assert [set(each) for each in settings] == [{"positive_data_acceptance"}] * len(settings)
 
 
 @pytest.mark.requirement("FR-045")
-def test_each_group_of_settings_has_its_reason_above_it() -> None:
+def test_settings_have_a_comment_with_the_reason() -> None:
     groups = TEXT.strip().split("\n\n")[1:]
     assert len(groups) == 2 + len(PUBLISHED["operations"])
     assert [group.startswith("# ") for group in groups] == [True] * len(groups)
 
 
 @pytest.mark.requirement("FR-045")
-def test_its_statuses_are_documented_for_its_operations() -> None:
+def test_expected_statuses_are_documented() -> None:
     documented = {
         operation["operationId"]: set(operation["responses"])
         for item in OpenAPIDocument.load().document["paths"].values()
@@ -46,7 +46,7 @@ def test_its_statuses_are_documented_for_its_operations() -> None:
 
 
 @pytest.mark.requirement("FR-045")
-def test_a_run_as_users_make_it_has_no_failures(capfd: pytest.CaptureFixture[str]) -> None:
+def test_run_without_hooks_has_no_failures(capfd: pytest.CaptureFixture[str]) -> None:
     code = plain.main(["--seed=1", "--max-examples=1", "--phases=examples,coverage"])
     printed = capfd.readouterr().out
     assert code == 0, printed

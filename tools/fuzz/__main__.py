@@ -1,12 +1,14 @@
-"""Fuzzes a running service against the contract: `python -m tools.fuzz [FOLDER]`.
+"""Fuzz a running service against the contract: `python -m tools.fuzz [FOLDER]`.
 
-FUZZ_EXAMPLES, FUZZ_SEED and FUZZ_URL choose the examples for each operation, the run to repeat and
-a deployed service. Without FUZZ_URL the service is started here, on an empty database of its own.
-FUZZ_ROUNDS repeats the whole with further seeds: what Schemathesis finds in answers it uses again,
-so that one long run gets ever slower and comes back to the same.
-The ids of all users begin with FUZZ_USERS, at a deployed service with `fuzz-`.
-A run with fewer than FUZZ_CASES cases fails, and so does one that exercised too little of the
-contract; `coverage.md` in the folder says what.
+- FUZZ_EXAMPLES: number of examples per operation (100).
+- FUZZ_SEED: seed of a run to repeat (random).
+- FUZZ_URL: a deployed service (default: start one on an empty database).
+- FUZZ_ROUNDS: number of runs, each with another seed (1). Schemathesis reuses values from
+  responses, so a single long run slows down and repeats requests.
+- FUZZ_USERS: prefix of all user IDs (`fuzz-` for a deployed service).
+- FUZZ_CASES: minimum number of cases (1). A run with fewer cases fails.
+
+A run also fails if it covers too little of the contract. `coverage.md` in FOLDER has the details.
 """
 
 # ruff: noqa: T201 - a command line prints
@@ -42,22 +44,22 @@ ROOT = Path(__file__).parents[2]
 REPORTS = ROOT / "reports" / "fuzz"
 SERVICE = (sys.executable, "-m", "app", "serve")
 RECORD = "exchanges.ndjson.gz"
-EXAMPLES = "100"
+DEFAULT_EXAMPLES = "100"
 USERS = "fuzz-"
 SEEDS = 2**32
-START_SECONDS = 60
-STOP_SECONDS = 30
-# Several times what two busy cores need.
-RUN_SECONDS = 150
-RUN_SECONDS_EACH = 4
-# Schemathesis itself stood still once, with a seed that in some hundred other runs did not.
+START_TIMEOUT = 60
+STOP_TIMEOUT = 30
+# Several times the duration on two busy cores.
+RUN_TIMEOUT = 150
+RUN_TIMEOUT_PER_EXAMPLE = 4
+# Schemathesis hung once, with a seed that worked in about a hundred other runs.
 ATTEMPTS = 2
 ADDRESS = re.compile(r"^Tasks API +(http://\S+)/api/v1$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run showed."""
+    """The result of a run."""
 
     exit_code: int
     summary: str
@@ -66,18 +68,18 @@ class Outcome:
 
 
 class ServiceError(Exception):
-    """The service did not start; the message is what it wrote."""
+    """The service did not start. The message contains its log."""
 
 
 class UnfinishedError(Exception):
-    """Schemathesis ended without a report, or did not end; the message says how often."""
+    """Schemathesis wrote no report or did not end. The message has the number of attempts."""
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> Outcome:
     parser = argparse.ArgumentParser(prog="python -m tools.fuzz", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=REPORTS, help="for the reports")
     folder: Path = parser.parse_args(arguments).folder.absolute()
-    examples = int(environ.get("FUZZ_EXAMPLES") or EXAMPLES)
+    examples = int(environ.get("FUZZ_EXAMPLES") or DEFAULT_EXAMPLES)
     seed = int(environ.get("FUZZ_SEED") or secrets.randbelow(SEEDS))
     url = environ.get("FUZZ_URL")
     users = environ.get("FUZZ_USERS") or (USERS if url else "")
@@ -105,21 +107,21 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> Outcome:
 def serving(
     folder: Path, *, database_url: str | None = None, command: Sequence[str] = SERVICE
 ) -> Iterator[str]:
-    """The address of a service that runs for the length of the block; its log goes to `folder`.
+    """Start a service, write its log to `folder`, and yield its URL.
 
     Without a database URL it gets an embedded PostgreSQL, which is deleted afterwards. DATABASE_URL
-    of the environment is never used: it may be somebody's data.
+    of the environment is never used, because that database may contain real data.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "service.log"
     with tempfile.TemporaryDirectory(prefix="tasks-fuzz-") as data, path.open("wb") as log:
-        # Without a database, what is said of one is said of somebody else's.
-        kept = {
+        # The DATABASE_ variables of the environment describe another database.
+        inherited = {
             name: value
             for name, value in os.environ.items()
             if database_url or not name.startswith("DATABASE_")
         }
-        environ = kept | {
+        environ = inherited | {
             "HOST": "127.0.0.1",
             "PORT": "0",
             "DATABASE_URL": database_url or "",
@@ -132,17 +134,17 @@ def serving(
             yield _address(process, path)
         finally:
             process.terminate()
-            killer = threading.Timer(STOP_SECONDS, process.kill)
+            killer = threading.Timer(STOP_TIMEOUT, process.kill)
             killer.start()
             process.wait()
             killer.cancel()
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < deadline:
-        if found := ADDRESS.search(log.read_text("utf-8")):
-            return found[1]
+        if match := ADDRESS.search(log.read_text("utf-8")):
+            return match[1]
         time.sleep(0.05)
     raise ServiceError(f"The service did not start:\n{log.read_text('utf-8')}")
 
@@ -150,13 +152,13 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 def fuzz(
     url: str, *, examples: int, seed: int, users: str, folder: Path, seconds: float | None = None
 ) -> dict[str, Any]:
-    """Run Schemathesis on the service at `url`; a record and reports go to `folder`.
+    """Run Schemathesis on the service at `url`, and return its report with its exit code.
 
-    Gives its own report, with its exit code. A run that is not done after `seconds`, by default a
-    time that no run should need, writes the stacks of its threads, is ended and made once more.
-    Schemathesis's own `--max-time` is no bound: it makes a run go on until the time is spent.
+    The record and the reports are written to `folder`. After `seconds`, a run prints the stacks of
+    its threads, is ended and repeated. Schemathesis's option `--max-time` is not a timeout: a run
+    continues until the time has passed.
 
-    Raises UnfinishedError where no attempt ends with a report.
+    Raises UnfinishedError if no attempt writes a report.
     """
     folder.mkdir(parents=True, exist_ok=True)
     result = folder / "run.json"
@@ -173,9 +175,9 @@ def fuzz(
         f"--report-json-path={result}",
     ]
     environ = os.environ | {
-        "PYTHONHASHSEED": "0",  # so that no set has another order in the next run with this seed
+        "PYTHONHASHSEED": "0",  # the order of sets must not differ between runs with the same seed
         "FUZZ_RECORD": str(folder / RECORD),
-        "FUZZ_SECONDS": str(seconds or RUN_SECONDS + RUN_SECONDS_EACH * examples),
+        "FUZZ_SECONDS": str(seconds or RUN_TIMEOUT + RUN_TIMEOUT_PER_EXAMPLE * examples),
         "FUZZ_USERS": users,
     }
     for attempt in range(1, ATTEMPTS + 1):
@@ -188,32 +190,32 @@ def fuzz(
             check=False,
             preexec_fn=make_preexec_fn(None),
         )
-        if written := result.read_bytes():  # it is made at the beginning and filled at the end
+        if written := result.read_bytes():  # created empty at the start, written at the end
             return {**json.loads(written), "exit_code": finished.returncode}
         print(f"Schemathesis has no report after attempt {attempt} of {ATTEMPTS}.", file=sys.stderr)
     raise UnfinishedError(f"Schemathesis made no report in {ATTEMPTS} attempts, seed {seed}")
 
 
 def judge(runs: Sequence[Mapping[str, Any]], coverage: Coverage, *, least: int) -> Outcome:
-    """Whether the runs prove anything, by their own reports (`--report json`) and their record."""
+    """Return the outcome of runs from their JSON reports and the coverage."""
     cases = sum(run["test_cases"]["generated"] for run in runs)
     failures = tuple(failure["title"] for run in runs for failure in run["failures"])
-    found = [text for run in runs for text in _shortcomings(run)] + coverage.shortcomings()
+    problems = [text for run in runs for text in _shortcomings(run)] + coverage.shortcomings()
     if cases < least:
-        found.append(f"only {cases} of {least} cases were made")
+        problems.append(f"only {cases} of {least} cases were made")
     summary = (
         f"fuzz: {cases} cases, {coverage.requests} of them different requests, {len(failures)} "
-        f"failures, {len(found)} shortcomings, seed {runs[0]['seed']}; {coverage.summary}"
+        f"failures, {len(problems)} shortcomings, seed {runs[0]['seed']}; {coverage.summary}"
     )
     exit_code = max(run["exit_code"] for run in runs)
-    return Outcome(exit_code or int(bool(found)), summary, failures, tuple(found))
+    return Outcome(exit_code or int(bool(problems)), summary, failures, tuple(problems))
 
 
 def _shortcomings(run: Mapping[str, Any]) -> list[str]:
     operations = {f"{method} {path}" for path, method, _ in OpenAPIDocument.load().operations()}
     tested: int = run["operations"]["tested"]
     failures = [failure["title"] for failure in run["failures"]]
-    warnings = [kind for kind, found in run["warnings"].items() if found]
+    warnings = [name for name, operations in run["warnings"].items() if operations]
     unfinished = [name for name, phase in run["phases"].items() if phase["status"] != "success"]
     accepting = {
         operation

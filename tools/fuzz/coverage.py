@@ -1,8 +1,8 @@
-"""What a recorded run exercised of the contract, as figures and as a report.
+"""Measure and report how much of the contract a recorded run covered.
 
-The record is what `fuzz_hooks.py` writes, a line for each exchange. What there is to exercise is
-read from the contract. An item that only a fault, a malformed byte stream or another component can
-bring about is named with the test that does, and the totals are given with and without these.
+`hooks.py` records each exchange. The expected items are read from the contract. Some items require
+a fault, a malformed byte stream or a plug-in. These are listed with the test that covers them, and
+the totals are given with and without them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tools.fuzz.exchanges import Exchange
 from tools.fuzz.exercised import NEGATIVE, PARAMETERS, POSITIVE, RESPONSES, Item, Reader
 
 COLUMNS = (PARAMETERS, POSITIVE, NEGATIVE, RESPONSES)
-LEAST = 95  # percent
-# What no client brings about by what it sends to a service that is well, and where it is tested.
+MIN_SHARE = 95  # percent
+# Items that no request to a healthy service can cause, and the tests that cover them.
 ELSEWHERE = {
     "408": "tests/integration/http/test_slow_clients.py",
     "409": "tests/integration/tasks/test_idempotency.py",
@@ -37,17 +37,17 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Coverage:
-    """What there is to exercise, and which phases did so."""
+    """The expected items, and the phases that reached each one."""
 
     expected: set[Item]
     reached: dict[Item, set[str]]
     cases: Counter[str]
     requests: int
-    """How many of the requests differ."""
+    """Number of distinct requests."""
 
     @property
     def elsewhere(self) -> set[Item]:
-        """What is tested elsewhere, and was not reached here."""
+        """Return the missing items that other tests cover."""
         return {item for item in self.missing if item.what.split()[0] in ELSEWHERE}
 
     @property
@@ -55,9 +55,9 @@ class Coverage:
         return self.expected - self.reached.keys()
 
     def share(self, column: str, *, everything: bool) -> float:
-        """How much of a column was reached, in percent."""
-        wanted = self.expected if everything else self.expected - self.elsewhere
-        items = {item for item in wanted if item.column == column}
+        """Return the reached share of a column in percent."""
+        expected = self.expected if everything else self.expected - self.elsewhere
+        items = {item for item in expected if item.column == column}
         return 100 * len(items & self.reached.keys()) / len(items)
 
     @property
@@ -66,17 +66,17 @@ class Coverage:
         return f"exercised: {', '.join(shares)}"
 
     def shortcomings(self) -> list[str]:
-        """The columns in which too little was reached."""
+        """Report the columns with too little coverage."""
         shares = {column: self.share(column, everything=False) for column in COLUMNS}
         return [
-            f"coverage: {column} {share:.1f}%, less than {LEAST}%"
+            f"coverage: {column} {share:.1f}%, less than {MIN_SHARE}%"
             for column, share in shares.items()
-            if share < LEAST
+            if share < MIN_SHARE
         ]
 
 
 def measure(exchanges: Iterable[Exchange], reader: Reader) -> Coverage:
-    """Hold every exchange against the contract."""
+    """Check every exchange against the contract."""
     expected = reader.expected()
     reached: dict[Item, set[str]] = defaultdict(set)
     cases: Counter[str] = Counter()
@@ -91,7 +91,7 @@ def measure(exchanges: Iterable[Exchange], reader: Reader) -> Coverage:
 
 
 def report(coverage: Coverage) -> str:
-    """The coverage as Markdown."""
+    """Format the coverage as Markdown."""
     names = sorted({item.operation for item in coverage.expected})
     rows = [[name, *(_count(coverage, name, column) for column in COLUMNS)] for name in names]
     for title, everything in (("all but what is tested elsewhere", False), ("everything", True)):
@@ -104,18 +104,18 @@ def report(coverage: Coverage) -> str:
     missing = coverage.missing - coverage.elsewhere
     return "\n".join(
         [
-            "# What the fuzz exercised of the contract",
+            "# Coverage of the contract",
             "",
             *_table(["operation", *COLUMNS], rows),
             "",
-            *_table(["phase", "exchanges", "items reached", "by this phase alone"], phases),
+            *_table(["phase", "exchanges", "items reached", "only by this phase"], phases),
             "",
             "## Never reached",
-            *[f"- {_named(item)}" for item in sorted(missing)],
+            *[f"- {_describe(item)}" for item in sorted(missing)],
             "",
             "## Never reached here, and tested elsewhere",
             *[
-                f"- {_named(item)}: `{ELSEWHERE[item.what.split()[0]]}`"
+                f"- {_describe(item)}: `{ELSEWHERE[item.what.split()[0]]}`"
                 for item in sorted(coverage.elsewhere)
             ],
             "",
@@ -138,5 +138,5 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
-def _named(item: Item) -> str:
+def _describe(item: Item) -> str:
     return f"{item.operation}, {item.column}: {item.what}"

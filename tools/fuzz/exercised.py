@@ -1,4 +1,4 @@
-"""What there is to exercise of the contract, and what an exchange with the service shows of it."""
+"""List the items of the contract that a run can cover, and those that an exchange covers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ POSITIVE = "keywords +"
 NEGATIVE = "keywords -"
 RESPONSES = "responses"
 WHOLE = "(any operation)"
-# The kinds of problems stand in a table of the contract's description alone.
+# Only a table in the contract's prose lists the problem types.
 PROBLEM_TYPE = re.compile(r"^\| `(/problems/[a-z-]+|about:blank)` \|", re.MULTILINE)
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 BOOLEANS = {"true": True, "false": False}
-NO_METHOD = 405
-UNSUPPORTED = 415
+METHOD_NOT_ALLOWED = 405
+UNSUPPORTED_MEDIA_TYPE = 415
 
 
 class Item(NamedTuple):
-    """One thing of the contract that a run can exercise."""
+    """An item of the contract that a run can cover."""
 
     operation: str
     column: str
@@ -38,38 +38,35 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of an operation."""
-
     name: str
-    place: str
+    location: str
     required: bool
     keywords: Keywords
 
     def __str__(self) -> str:
-        return f"{self.place} {self.name}"
+        return f"{self.location} {self.name}"
 
     def read(self, text: str) -> Any:
-        """The value that a text stands for; the text itself where it stands for none."""
-        kind = self.keywords.schema.get("type")
-        if kind == "integer" and INTEGER.fullmatch(text):
+        """Convert a string to the type of the parameter; return the string if it is invalid."""
+        type_name = self.keywords.schema.get("type")
+        if type_name == "integer" and INTEGER.fullmatch(text):
             return int(text)
-        return BOOLEANS.get(text, text) if kind == "boolean" else text
+        return BOOLEANS.get(text, text) if type_name == "boolean" else text
 
     def can_break(self, rule: Rule) -> bool:
-        """Whether a value can break the rule: all are texts, and in a path none is empty."""
+        """Return whether a string can break the rule. A path parameter cannot be empty."""
         if rule.keyword == "type":
             return bool(rule.limit != "string")
-        return (self.place, rule.keyword, rule.limit) != ("path", "minLength", 1)
+        return (self.location, rule.keyword, rule.limit) != ("path", "minLength", 1)
 
 
 class Operation:
-    """An operation of the contract, and what there is to exercise of it."""
+    """An operation of the contract without references, and its items."""
 
     def __init__(self, path: str, method: str, node: Document, parameters: list[Document]) -> None:
-        """Take an operation without references, and the parameters of it and of its path."""
         self.name: str = node["operationId"]
         self.method = method
-        self.form = re.compile(re.sub(r"\\\{([^}]+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)))
+        self.pattern = re.compile(re.sub(r"\\\{([^}]+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)))
         self.parameters = [
             Parameter(
                 each["name"], each["in"], each.get("required", False), Keywords(each["schema"])
@@ -78,18 +75,18 @@ class Operation:
         ]
         content = node.get("requestBody", {}).get("content", {})
         self.bodies = {name: Keywords(media["schema"]) for name, media in content.items()}
-        self.answers = {
+        self.responses = {
             (status, media_type): Keywords(media.get("schema", {}))
             for status, response in node["responses"].items()
             for media_type, media in response.get("content", {"": {}}).items()
         }
-        self.statuses = {status for status, _ in self.answers}
+        self.statuses = {status for status, _ in self.responses}
 
     def item(self, column: str, what: object) -> Item:
         return Item(self.name, column, str(what))
 
     def expected(self) -> Iterator[Item]:
-        """Everything there is to exercise."""
+        """Yield every item of the operation."""
         yield self.item(PARAMETERS, "an undeclared query parameter")
         for parameter in self.parameters:
             yield from self._expected_of(parameter)
@@ -101,7 +98,7 @@ class Operation:
             for rule in keywords.rules:
                 yield self.item(POSITIVE, f"body {rule}")
                 yield self.item(NEGATIVE, f"body {rule.broken()}")
-        for (status, media_type), keywords in self.answers.items():
+        for (status, media_type), keywords in self.responses.items():
             yield self.item(RESPONSES, f"{status} {media_type}".strip())
             for what in nullable(keywords) if status.startswith("2") else []:
                 yield self.item(RESPONSES, f"{status} {what}")
@@ -110,7 +107,7 @@ class Operation:
         yield self.item(PARAMETERS, f"{parameter} sent")
         if not parameter.required:
             yield self.item(PARAMETERS, f"{parameter} left out")
-        if parameter.place == "query":
+        if parameter.location == "query":
             yield self.item(PARAMETERS, f"{parameter} given twice")
         for rule in parameter.keywords.rules:
             yield self.item(POSITIVE, f"{parameter} {rule}")
@@ -118,34 +115,34 @@ class Operation:
                 yield self.item(NEGATIVE, f"{parameter} {rule.broken()}")
 
     def shown(self, exchange: Exchange, segments: dict[str, str]) -> Iterator[Item]:
-        """What an exchange with this operation shows."""
+        """Yield the items that an exchange covers."""
         for parameter in self.parameters:
-            place, name = parameter.place, parameter.name
-            texts = [segments[name]] if place == "path" else exchange.sent(place, name)
-            yield from self._shown_of(parameter, texts, exchange)
-        declared = {each.name for each in self.parameters if each.place == "query"}
+            location, name = parameter.location, parameter.name
+            values = [segments[name]] if location == "path" else exchange.sent(location, name)
+            yield from self._shown_of(parameter, values, exchange)
+        declared = {each.name for each in self.parameters if each.location == "query"}
         if {name for name, _ in exchange.query if name in exchange.named} - declared:
             yield self.item(PARAMETERS, "an undeclared query parameter")
         if self.bodies:
             yield from self._shown_of_body(exchange)
-        yield from self._shown_of_answer(exchange)
+        yield from self._shown_of_response(exchange)
 
     def _shown_of(
-        self, parameter: Parameter, texts: list[str], exchange: Exchange
+        self, parameter: Parameter, values: list[str], exchange: Exchange
     ) -> Iterator[Item]:
-        refused = parameter.name in exchange.named
-        if len(texts) > 1 and refused:
+        rejected = parameter.name in exchange.named
+        if len(values) > 1 and rejected:
             yield self.item(PARAMETERS, f"{parameter} given twice")
-        if not texts and exchange.accepted:
+        if not values and exchange.accepted:
             yield self.item(PARAMETERS, f"{parameter} left out")
-        if len(texts) != 1:
+        if len(values) != 1:
             return
-        value = parameter.read(texts[0])
+        value = parameter.read(values[0])
         if exchange.accepted:
             yield self.item(PARAMETERS, f"{parameter} sent")
             for rule in parameter.keywords.touched(value):
                 yield self.item(POSITIVE, f"{parameter} {rule}")
-        elif refused:
+        elif rejected:
             for breach in parameter.keywords.breaches(value):
                 yield self.item(NEGATIVE, f"{parameter} {breach.rule}")
 
@@ -155,7 +152,7 @@ class Operation:
             yield self.item(NEGATIVE, "body left out")
         elif media_type in self.bodies:
             yield from self._shown_of_value(media_type, exchange)
-        elif exchange.status == UNSUPPORTED:
+        elif exchange.status == UNSUPPORTED_MEDIA_TYPE:
             yield self.item(NEGATIVE, "body of another media type")
 
     def _shown_of_value(self, media_type: str, exchange: Exchange) -> Iterator[Item]:
@@ -172,17 +169,17 @@ class Operation:
             if breach.pointer in exchange.pointed:
                 yield self.item(NEGATIVE, f"body {breach.rule}")
 
-    def _shown_of_answer(self, exchange: Exchange) -> Iterator[Item]:
+    def _shown_of_response(self, exchange: Exchange) -> Iterator[Item]:
         status = str(exchange.status) if str(exchange.status) in self.statuses else "default"
         yield self.item(RESPONSES, f"{status} {exchange.media_type}".strip())
-        keywords = self.answers.get((status, exchange.media_type))
+        keywords = self.responses.get((status, exchange.media_type))
         if status.startswith("2") and keywords and exchange.document is not None:
             for what in nulls(keywords, exchange.document):
                 yield self.item(RESPONSES, f"{status} {what}")
 
 
 class Reader:
-    """Reads from exchanges what they show of a contract."""
+    """Reads the covered items of a contract from exchanges."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -201,36 +198,38 @@ class Reader:
         self.problem = next(
             keywords
             for operation in self.operations
-            for (_, media_type), keywords in operation.answers.items()
+            for (_, media_type), keywords in operation.responses.items()
             if media_type == PROBLEM
         )
 
     def expected(self) -> set[Item]:
-        """Everything there is to exercise of the contract."""
+        """Return every item of the contract."""
         items = {item for operation in self.operations for item in operation.expected()}
-        kinds = [*self.types, *(f"problem {what}" for what in nullable(self.problem))]
-        return items | {Item(WHOLE, RESPONSES, what) for what in kinds}
+        names = [*self.types, *(f"problem {what}" for what in nullable(self.problem))]
+        return items | {Item(WHOLE, RESPONSES, what) for what in names}
 
     def shown(self, exchange: Exchange) -> set[Item]:
-        """What an exchange shows, of what there is to exercise."""
+        """Return the items that an exchange covers."""
         path = exchange.target.partition("?")[0]
         found: set[Item] = set()
-        here = [(each, match) for each in self.operations if (match := each.form.fullmatch(path))]
-        for operation, match in here:
+        matching = [
+            (each, match) for each in self.operations if (match := each.pattern.fullmatch(path))
+        ]
+        for operation, match in matching:
             if operation.method == exchange.method:
                 segments = {name: unquote(text) for name, text in match.groupdict().items()}
                 found |= set(operation.shown(exchange, segments))
-            elif exchange.status == NO_METHOD:
-                # A method that none of the path's operations has is answered for all of them.
+            elif exchange.status == METHOD_NOT_ALLOWED:
+                # A 405 response counts for every operation of the path.
                 found.add(operation.item(RESPONSES, f"default {exchange.media_type}"))
         if exchange.problem:
-            kinds = [exchange.problem["type"]]
-            kinds += [f"problem {what}" for what in nulls(self.problem, exchange.problem)]
-            found |= {Item(WHOLE, RESPONSES, what) for what in kinds}
+            names = [exchange.problem["type"]]
+            names += [f"problem {what}" for what in nulls(self.problem, exchange.problem)]
+            found |= {Item(WHOLE, RESPONSES, what) for what in names}
         return found
 
     def _inlined(self, node: Any) -> Any:
-        """The node with what its references name in their place."""
+        """Replace the references in a node with their targets."""
         if isinstance(node, list):
             return [self._inlined(item) for item in node]
         if not isinstance(node, dict):
@@ -244,13 +243,13 @@ class Reader:
 
 
 def nullable(keywords: Keywords) -> list[str]:
-    """Both states of every member that may be null."""
+    """Return both states of every nullable property."""
     paths = [rule.path for rule in keywords.rules if is_null(rule)]
     return [_state(path, null=null) for path in paths for null in (True, False)]
 
 
 def nulls(keywords: Keywords, value: Any) -> set[str]:
-    """The states that are seen in a value."""
+    """Return the null states in a value."""
     optional = {rule.path for rule in keywords.rules if is_null(rule)}
     return {
         _state(rule.path, null=is_null(rule))

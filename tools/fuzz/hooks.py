@@ -1,6 +1,6 @@
-"""What the contract says but Schemathesis cannot know (`hooks` in schemathesis.toml)."""
+"""Schemathesis hooks for rules of the contract that no schema expresses (schemathesis.toml)."""
 
-# ruff: noqa: ARG001 - Schemathesis hands every hook all its arguments
+# ruff: noqa: ARG001 - Schemathesis passes all arguments to every hook
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ import requests
 import schemathesis
 from hypothesis import strategies as st
 
-SECONDS = 10
-DAY = 86_400.0  # for a run by hand
+TIMEOUT = 10
+DAY = 86_400.0  # for a manual run
 RECORD = os.environ.get("FUZZ_RECORD", os.devnull)
-LARGEST = 16384  # bytes of an answer that is recorded; the contract itself has several times that
-TAGS_AT_MOST = 1024  # characters: maxLength of ETagList
-KEY_AT_MOST = 255  # characters: maxLength of IdempotencyKey
-BODY_AT_MOST = 131072  # bytes
-USERS = os.environ.get("FUZZ_USERS", "")  # what the ids of all users begin with
+MAX_RECORDED_BYTES = 16384  # bytes of a recorded response; the contract is several times as large
+MAX_ETAG_LIST_LENGTH = 1024  # characters: maxLength of ETagList
+MAX_KEY_LENGTH = 255  # characters: maxLength of IdempotencyKey
+MAX_BODY_BYTES = 131072  # bytes
+USERS = os.environ.get("FUZZ_USERS", "")  # prefix of all user IDs
 USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:|@+-]*")
-USER_AT_MOST = 128  # characters
+MAX_USER_LENGTH = 128  # characters
 CONDITIONS = {"PUT": "If-Match", "PATCH": "If-Match", "DELETE": "If-Match", "GET": "If-None-Match"}
 
-# From a thread that needs no lock of the interpreter, wherever the others stand.
+# The dump runs in a thread that does not need the GIL.
 faulthandler.dump_traceback_later(float(os.environ.get("FUZZ_SECONDS", DAY)), exit=True)
 
-# Schemathesis 4.32 has Hypothesis climb towards requests that are accepted, which is one request
-# over and over: of 1609 to replaceTask 152 differed. There is no setting for it.
+# Schemathesis 4.32 makes Hypothesis maximise accepted requests, which repeats one request: of 1609
+# requests to replaceTask, 152 were distinct. No setting disables it.
 hypothesis.target = lambda *_, **__: 0
 
 LINES: IO[str] = gzip.open(RECORD, "wt", compresslevel=1, encoding="ascii")  # noqa: SIM115
@@ -45,8 +45,8 @@ atexit.register(LINES.close)
 
 OPAQUE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='"'))
 TAG = st.builds('{}"{}"'.format, st.sampled_from(["", "W/"]), OPAQUE)
-THERE: dict[tuple[str, str], bool] = {}  # whether a task is there, by user and id
-# Whether it must have been there before an answer, and is afterwards.
+EXISTING: dict[tuple[str, str], bool] = {}  # whether a task exists, by user and ID
+# Whether the task exists before and after a response with this status.
 PRESENCE = {
     200: (True, True),
     201: (False, True),
@@ -54,11 +54,11 @@ PRESENCE = {
     304: (True, True),
     404: (False, False),
 }
-KEYS: set[tuple[str, str]] = set()  # idempotency keys that made a task, with the path
-# What this run's own keys end with: a key is kept for a day, and so outlives a run.
-SHORTEST: set[tuple[str, str]] = set()
+KEYS: set[tuple[str, str]] = set()  # path and idempotency key of each created task
+# The suffix of the keys of this run. The service keeps a key for longer than a run.
+ONE_CHARACTER_KEYS: set[tuple[str, str]] = set()
 OWN_KEY = f".{secrets.token_hex(4)}"
-EXPECTED: dict[str, int] = {}  # the status for each request that is made here
+EXPECTED: dict[str, int] = {}  # status by ID of a case added here
 schemathesis.openapi.format(
     "entity-tags", st.just("*") | st.lists(TAG, min_size=1, max_size=3).map(", ".join)
 )
@@ -66,10 +66,10 @@ schemathesis.openapi.format(
 
 @schemathesis.hook
 def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
-    """Give the schema of entity tags a format, so that every phase has valid ones.
+    """Give the schema of ETag lists a format, so that every phase generates valid ones.
 
-    In header fields the coverage phase of Schemathesis 4.32 knows letters and digits alone. Where a
-    pattern wants more, such as a tag's quotes, it sends an invalid value and calls it valid.
+    The coverage phase of Schemathesis 4.32 generates header values of letters and digits only. If a
+    pattern requires other characters, it treats its invalid value as valid.
     """
     raw_schema["components"]["schemas"]["ETagList"]["format"] = "entity-tags"
 
@@ -78,63 +78,63 @@ def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, 
 def before_call(
     context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]
 ) -> None:
-    """Put what only the service can make in the place of what was invented.
+    """Replace generated values with values that only the service can create.
 
-    Requests that are meant to be refused stay as they are, but for the user.
+    In negative test cases, only the user ID is changed.
     """
     user = unquote(str(case.path_parameters.get("user_id", "")))
-    if USER_ID.fullmatch(user) and len(user) <= USER_AT_MOST and not user.startswith(USERS):
-        # Not encoded again: Schemathesis looks anew whether what a hook sets fits the schema.
-        case.path_parameters["user_id"] = (USERS + user)[:USER_AT_MOST]
-    if len(user) % 2:  # of no operation's parameters, so none of these cases is about it
+    if USER_ID.fullmatch(user) and len(user) <= MAX_USER_LENGTH and not user.startswith(USERS):
+        # Not percent-encoded: Schemathesis validates the values of hooks against the schema.
+        case.path_parameters["user_id"] = (USERS + user)[:MAX_USER_LENGTH]
+    if len(user) % 2:  # no operation declares this header
         case.headers["traceparent"] = f"00-{'4bf92f35' * 4}-{'00f067aa' * 2}-01"
     if case.meta is not None and case.meta.generation.mode.is_positive:
         if "cursor" in case.query:
             case.query = _with_real_cursor(case)
         key = str(case.headers.get("Idempotency-Key", ""))
-        if (user, key) in SHORTEST or len(key) > 1:
-            # The coverage phase sends one key with every body; those are to be accepted.
+        if (user, key) in ONE_CHARACTER_KEYS or len(key) > 1:
+            # The coverage phase sends the same key with different bodies.
             is_coverage = case.meta.phase.name.value == "coverage"
             end = f".{secrets.token_hex(8)}" if is_coverage else OWN_KEY
-            case.headers["Idempotency-Key"] = key[: KEY_AT_MOST - len(end)] + end
-        elif key:  # of a single character, the shortest there may be
-            SHORTEST.add((user, key))
+            case.headers["Idempotency-Key"] = key[: MAX_KEY_LENGTH - len(end)] + end
+        elif key:  # one character, the minimum length
+            ONE_CHARACTER_KEYS.add((user, key))
         name = CONDITIONS.get(case.method, "")
-        # The half with an even length, so that the same case is the same in every run.
+        # Half of the cases, chosen by length so that runs with one seed are equal.
         if len(case.headers.get(name, "*")) % 2 == 0:
             _add_current_tag(case, name)
 
 
 def _with_real_cursor(case: schemathesis.Case[Any]) -> dict[str, Any]:
-    """The query with a cursor made for it, or without one where it has no second page.
+    """Return the query with a valid cursor, or without a cursor if there is no second page.
 
-    A cursor is valid for one user, filters, sort and order. One that was invented, or that a link
-    brought from another query, is 400 though it fits its schema.
+    A cursor is valid for one user and one set of filters, sort and order. A generated cursor, or
+    one from another query, gets 400 although it fits its schema.
     """
     query = {name: value for name, value in case.query.items() if name != "cursor"}
     first = case.derive(query={**query, "limit": 1}).as_transport_kwargs()
-    # Few of the lists asked for would have a second page of themselves.
-    found: dict[str, Any] = {
+    # Most of the generated queries would have no second page.
+    matching_task: dict[str, Any] = {
         "title": str(query.get("q", "-")),
         "completed": query.get("completed") in {True, "true"},
     }
     for _ in range(2):
-        requests.post(first["url"], json=found, timeout=SECONDS)
-    response = requests.request(**first, timeout=SECONDS)
-    # Where even this is refused, so will be the case, and that is then a failure.
+        requests.post(first["url"], json=matching_task, timeout=TIMEOUT)
+    response = requests.request(**first, timeout=TIMEOUT)
+    # If this request is rejected, the case is also rejected and reported as a failure.
     cursor = response.json()["next_cursor"] if response.ok else None
     return query if cursor is None else {**query, "cursor": cursor}
 
 
 def _add_current_tag(case: schemathesis.Case[Any], name: str) -> None:
-    """Add the tag that holds now, where there is one: an invented one never holds."""
+    """Add the current ETag of the task, if it exists. A generated ETag never matches."""
     url = case.as_transport_kwargs()["url"]
-    tag = requests.get(url, timeout=SECONDS).headers.get("ETag")
+    tag = requests.get(url, timeout=TIMEOUT).headers.get("ETag")
     tags = f"{case.headers[name]}, {tag}"
-    if tag is not None and len(tags) <= TAGS_AT_MOST:
+    if tag is not None and len(tags) <= MAX_ETAG_LIST_LENGTH:
         case.headers[name] = tags
         if name == "If-Match":
-            # Beside it `If-None-Match: *` never holds; the other half keeps both.
+            # With a matching If-Match, `If-None-Match: *` is always false.
             case.headers.pop("If-None-Match", None)
 
 
@@ -142,41 +142,41 @@ def _add_current_tag(case: schemathesis.Case[Any], name: str) -> None:
 def before_add_examples(
     context: schemathesis.HookContext, examples: list[schemathesis.Case[Any]]
 ) -> None:
-    """Add requests that every operation must refuse and that Schemathesis 4.32 never makes."""
-    sound = examples[0]
-    for status, changed in _refused(sound):
-        case = sound.operation.Case(
-            path_parameters={**sound.path_parameters, **changed.pop("path_parameters", {})},
-            **{"body": sound.body, "media_type": sound.media_type, **changed},
+    """Add invalid requests that Schemathesis 4.32 never generates."""
+    valid = examples[0]
+    for status, changed in _invalid_requests(valid):
+        case = valid.operation.Case(
+            path_parameters={**valid.path_parameters, **changed.pop("path_parameters", {})},
+            **{"body": valid.body, "media_type": valid.media_type, **changed},
         )
         EXPECTED[case.id] = status
         examples.append(case)
 
 
-def _refused(sound: schemathesis.Case[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """What to change in a sound request, and the status that must answer it."""
+def _invalid_requests(valid: schemathesis.Case[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the changes that make a valid request invalid, with the expected status."""
     yield HTTPStatus.BAD_REQUEST, {"query": {"undeclared": "1"}}
-    if "user_id" in sound.path_parameters:
+    if "user_id" in valid.path_parameters:
         yield HTTPStatus.NOT_FOUND, {"path_parameters": {"user_id": ""}}
-    if isinstance(sound.body, dict):
-        yield HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"body": {"title": "x" * BODY_AT_MOST}}
-    for parameter in sound.operation.iter_parameters():
+    if isinstance(valid.body, dict):
+        yield HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"body": {"title": "x" * MAX_BODY_BYTES}}
+    for parameter in valid.operation.iter_parameters():
         if parameter.name in {"If-Match", "If-None-Match"}:
-            # In quotes, so that the length is all that is wrong with it.
-            tag = f'"{"x" * (TAGS_AT_MOST - 1)}"'
+            # In quotes, so that only the length is invalid.
+            tag = f'"{"x" * (MAX_ETAG_LIST_LENGTH - 1)}"'
             yield HTTPStatus.BAD_REQUEST, {"headers": {parameter.name: tag}}
         if parameter.name == "Idempotency-Key":
-            key = "x" * (KEY_AT_MOST + 1)
+            key = "x" * (MAX_KEY_LENGTH + 1)
             yield HTTPStatus.BAD_REQUEST, {"headers": {parameter.name: key}}
         if parameter.name == "q":
             yield HTTPStatus.BAD_REQUEST, {"query": {"q": ["one", "two"]}}
 
 
 @schemathesis.check
-def refused_as_expected(
+def invalid_request_is_rejected(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
-    """Requests of `before_add_examples` are answered as they must be."""
+    """Check the status of the requests of `before_add_examples`."""
     expected = EXPECTED.get(case.id, response.status_code)
     assert response.status_code == expected, f"{response.status_code} instead of {expected}"
 
@@ -187,13 +187,13 @@ def after_call(
     case: schemathesis.Case[Any],
     response: schemathesis.Response,
 ) -> None:
-    """Record the exchange for `fuzz_coverage.py`, a line for each.
+    """Record the exchange for `coverage.py`, as one line of JSON.
 
-    Schemathesis's own reports keep the contract's document thousands of times, and HAR and VCR
-    replace what is not UTF-8.
+    Schemathesis's reports would contain the contract thousands of times. HAR and VCR replace bytes
+    that are not UTF-8.
     """
     sent, answer = response.request, response.content or b""
-    # Text, bytes or nothing, as JSON is the only kind of body.
+    # All bodies are JSON, so the body is text, bytes or None.
     body: Any = sent.body.encode() if isinstance(sent.body, str) else sent.body
     line = {
         "phase": "explicit" if case.meta is None else case.meta.phase.name.value,
@@ -203,7 +203,7 @@ def after_call(
         "body": None if body is None else body.decode("utf-8", "surrogateescape"),
         "status": response.status_code,
         "media_type": response.headers.get("content-type", [""])[0].partition(";")[0],
-        "answer": answer.decode("utf-8", "replace") if len(answer) <= LARGEST else None,
+        "answer": answer.decode("utf-8", "replace") if len(answer) <= MAX_RECORDED_BYTES else None,
     }
     LINES.write(json.dumps(line) + "\n")
 
@@ -212,7 +212,7 @@ def after_call(
 def precondition_was_sent(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
-    """412 answers a precondition alone; schemathesis.toml allows it for whole operations."""
+    """Check that only requests with a precondition get 412."""
     sent = {name.lower() for name in response.request.headers}
     if response.status_code == HTTPStatus.PRECONDITION_FAILED:
         assert sent & {"if-match", "if-none-match"}, "412 to a request without a precondition"
@@ -222,14 +222,14 @@ def precondition_was_sent(
 def keys_make_one_task(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
-    """A sound request is refused for its idempotency key only when that was sent before."""
+    """Check that a valid request gets 422 only for an idempotency key that was used before."""
     if response.status_code != HTTPStatus.UNPROCESSABLE_ENTITY:
         return
     reused = b"/problems/idempotency-key-reused" in (response.content or b"")
-    sound = case.meta is not None and case.meta.generation.mode.is_positive
-    assert reused or not sound, "a body that fits its schema was refused"
+    valid = case.meta is not None and case.meta.generation.mode.is_positive
+    assert reused or not valid, "a body that fits its schema was rejected"
     if reused and not _may_be_of_another_run(response):
-        assert _key(response) in KEYS, "the key is new, and was said to be reused"
+        assert _key(response) in KEYS, "a new key was reported as reused"
 
 
 def _may_be_of_another_run(response: schemathesis.Response) -> bool:
@@ -243,28 +243,30 @@ def _key(response: schemathesis.Response) -> tuple[str, str] | None:
 
 
 @schemathesis.check
-def tasks_are_where_they_were_put(
+def task_exists_until_deletion(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
-    """A task is found from its creation to its deletion and never outside that time.
+    """Check that a task exists from its creation to its deletion, and only then.
 
-    Schemathesis's own checks follow its links alone, and `ensure_resource_availability` gives up
-    where an operation has a parameter that the link does not set, such as `If-Match`.
+    Schemathesis's checks follow only links. `ensure_resource_availability` skips operations with a
+    parameter that the link does not set, such as `If-Match`.
     """
     code, sent = response.status_code, response.request
     created = code == HTTPStatus.CREATED
-    of_a_task = "task_id" in case.path_parameters and sent.method == case.operation.method.upper()
-    if code not in PRESENCE or not (created or of_a_task):
+    is_task_request = (
+        "task_id" in case.path_parameters and sent.method == case.operation.method.upper()
+    )
+    if code not in PRESENCE or not (created or is_task_request):
         return
     key = _key(response) if created else None
     if key in KEYS or (created and _may_be_of_another_run(response)):
-        return  # the answer of a creation before, whatever became of its task
+        return  # the replayed response of an earlier request
     if key is not None:
         KEYS.add(key)
     location = response.headers.get("location", [""])[0]
     path = urlsplit(location if created else str(sent.url)).path
     user, _, task = unquote(path).rpartition("/")
     before, after = PRESENCE[code]
-    was = THERE.get((user, task.lower()), before)
-    THERE[user, task.lower()] = after
-    assert was == before, f"{code} though the task {'is' if was else 'is not'} there"
+    existed = EXISTING.get((user, task.lower()), before)
+    EXISTING[user, task.lower()] = after
+    assert existed == before, f"{code}, but the task {'exists' if existed else 'does not exist'}"

@@ -1,8 +1,8 @@
-"""The rules in a JSON Schema, and which of them a value touches or breaks.
+"""Find the rules in a JSON Schema, and the rules that a value touches or breaks.
 
-A rule is one keyword at one place. The members of an enum and the types in a list are a rule each,
-and so is each required member. A limit is touched by the value exactly at it, and broken, as it is
-counted here, by the value one past it.
+A rule is one keyword at one path. Each value of an `enum`, each type of a `type` list and each name
+in `required` is a separate rule. The value at a limit touches the rule. Only the value one past the
+limit counts as breaking it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Schema = dict[str, Any]
 Path = tuple[str, ...]
 
 ANNOTATIONS = {"title", "description", "default", "deprecated", "example", "examples", "$comment"}
-EACH = "*"  # stands in a path for every item of an array
+EACH = "*"  # every item of an array in a path
 TYPES: dict[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
     "boolean": lambda value: isinstance(value, bool),
@@ -42,7 +42,7 @@ TOUCHED: dict[str, Callable[[Any, Any], bool]] = {
     "required": lambda name, value: isinstance(value, dict) and name in value,
     "additionalProperties": lambda _, value: isinstance(value, dict),
 }
-# By how much, and in which measure, a value is past a limit when it is just past it.
+# The value or length that is one past a limit.
 PAST: dict[str, Callable[[Any], Any]] = {
     "minLength": lambda limit: limit - 1,
     "maxLength": lambda limit: limit + 1,
@@ -54,41 +54,41 @@ PAST: dict[str, Callable[[Any], Any]] = {
 
 
 class UnknownKeywordError(Exception):
-    """A keyword that is not counted yet; without this it would be left out in silence."""
+    """A keyword that this module does not support."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One keyword of a schema, at the place to which the path leads from the schema's root."""
+    """One keyword of a schema, at a path from the root of the schema."""
 
     path: Path
     keyword: str
     limit: Any
 
     def __str__(self) -> str:
-        place = "".join(f"/{name}" for name in self.path)
+        location = "".join(f"/{name}" for name in self.path)
         shown = "" if self.keyword in {"pattern", "additionalProperties"} else self.limit
-        return f"{place} {self.keyword} {'' if shown is None else shown}".strip()
+        return f"{location} {self.keyword} {'' if shown is None else shown}".strip()
 
     def touched_by(self, value: Any) -> bool:
-        """Whether a valid value shows the rule: it is at the limit, or has what is required."""
+        """Return whether a valid value is at the limit or has the required property."""
         return any(TOUCHED[self.keyword](self.limit, part) for part in _parts(value, self.path))
 
     def broken(self) -> Rule:
-        """The rule as it is broken: a value that is not in an enum is in none of its members."""
+        """Return the broken rule. The rules of an `enum` or `type` list are broken together."""
         return Rule(self.path, self.keyword, None) if self.keyword in {"type", "enum"} else self
 
 
 @dataclass(frozen=True)
 class Breach:
-    """A rule that a value breaks, just past its limit, and the pointer that an answer must name."""
+    """A broken rule, and the JSON Pointer that the response must report."""
 
     rule: Rule
     pointer: str
 
 
 class Keywords:
-    """The rules of one schema, which has no references."""
+    """The rules of a schema without references."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
@@ -96,21 +96,23 @@ class Keywords:
         self._validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
 
     def touched(self, value: Any) -> set[Rule]:
-        """The rules that a value shows; none of them unless it is valid."""
+        """Return the rules that a value touches; none if it is invalid."""
         if not self._validator.is_valid(value):
             return set()
         return {rule for rule in self.rules if rule.touched_by(value)}
 
     def breaches(self, value: Any) -> Iterator[Breach]:
-        """Every rule that a value breaks, where it breaks a limit by the least there is."""
+        """Yield every rule that a value breaks by the smallest possible amount."""
         for error in self._validator.iter_errors(value):
-            *way, keyword = (str(part) for part in error.schema_path)
-            limit = _follow(self.schema, [*way, keyword])
+            *schema_path, keyword = (str(part) for part in error.schema_path)
+            limit = _follow(self.schema, [*schema_path, keyword])
             names = _names(error)
-            rule = Rule(_path(way), keyword, names[0] if keyword == "required" else limit).broken()
+            rule = Rule(
+                _path(schema_path), keyword, names[0] if keyword == "required" else limit
+            ).broken()
             if _just_past(keyword, limit, _follow(value, error.instance_path)):
-                for more in [[name] for name in names] or [[]]:
-                    yield Breach(rule, _pointer([*error.instance_path, *more]))
+                for suffix in [[name] for name in names] or [[]]:
+                    yield Breach(rule, _pointer([*error.instance_path, *suffix]))
 
 
 def _rules(schema: Schema, path: Path) -> Iterator[Rule]:
@@ -121,15 +123,15 @@ def _rules(schema: Schema, path: Path) -> Iterator[Rule]:
         elif keyword == "items":
             yield from _rules(limit, (*path, EACH))
         elif keyword in TOUCHED:
-            several = isinstance(limit, list) and keyword in {"type", "enum", "required"}
-            for one in limit if several else [limit]:
+            is_list = isinstance(limit, list) and keyword in {"type", "enum", "required"}
+            for one in limit if is_list else [limit]:
                 yield Rule(path, keyword, one)
         elif keyword not in ANNOTATIONS:
             raise UnknownKeywordError(f"{keyword} at /{'/'.join(path)}")
 
 
 def _names(error: jsonschema_rs.ValidationError) -> list[str]:
-    """The members at fault, where the library reports the object that they belong to."""
+    """Return the invalid properties if the library reports only their object."""
     kind = error.kind
     if isinstance(kind, jsonschema_rs.ValidationErrorKind.Required):
         return [str(kind.property)]
@@ -145,9 +147,9 @@ def _just_past(keyword: str, limit: Any, value: Any) -> bool:
     return bool(measure == PAST[keyword](limit))
 
 
-def _path(way: list[str]) -> Path:
-    """The members on the way that a schema path takes: `properties` before each of them."""
-    steps = iter(way)
+def _path(schema_path: list[str]) -> Path:
+    """Return the property names in a schema path, without the keywords between them."""
+    steps = iter(schema_path)
     return tuple(EACH if step == "items" else next(steps) for step in steps)
 
 
@@ -162,7 +164,7 @@ def _follow(node: Any, path: Any) -> Any:
 
 
 def _parts(value: Any, path: Path) -> Iterator[Any]:
-    """The values to which a path leads: none, one, or with arrays on the way any number."""
+    """Yield the values at a path: any number if the path crosses arrays."""
     if not path:
         yield value
     elif path[0] == EACH and isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Runs Schemathesis as users do: `python -m tools.fuzz.plain [ARGUMENTS]`.
+"""Run Schemathesis without hooks: `python -m tools.fuzz.plain [ARGUMENTS]`.
 
-It uses the `schemathesis.toml` at the top of the repository, which has no hooks, and a service that
-it starts on an empty database. The arguments are passed on.
+It uses `schemathesis.toml` in the root of the repository, and a service that it starts on an empty
+database. The arguments are passed to Schemathesis.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tools.fuzz.__main__ import ROOT, serving
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Fuzz; the exit code is Schemathesis's own, which prints the number of cases and failures."""
+    """Run Schemathesis and return its exit code."""
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     with tempfile.TemporaryDirectory(prefix="tasks-plain-") as logs, serving(Path(logs)) as url:
         command = [str(program), "run", "openapi.yaml", f"--url={url}", *arguments]
-        progress("Schemathesis, as users run it")
-        prepare = make_preexec_fn(None)  # the kernel ends it with this process (Linux)
+        progress("Schemathesis without hooks")
+        prepare = make_preexec_fn(None)  # Linux ends it with this process
         return subprocess.run(command, cwd=ROOT, check=False, preexec_fn=prepare).returncode
 
 

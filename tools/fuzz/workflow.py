@@ -1,7 +1,7 @@
-"""Runs the shell commands of the workflow for deployed instances, as they stand there.
+"""Run the shell commands of the workflow for deployed instances.
 
-`python -m tools.fuzz.workflow` does so against a service that it starts. The actions
-between the commands are what it cannot run: they check out, set up Python and keep the reports.
+`python -m tools.fuzz.workflow` runs them against a service that it starts. It does not run the
+actions between the commands, which check out, set up Python and upload the reports.
 """
 
 from __future__ import annotations
@@ -20,26 +20,29 @@ import yaml
 from tools.fuzz.__main__ import REPORTS, ROOT, serving
 
 WORKFLOW = ROOT / ".github" / "workflows" / "fuzz-deployed.yml"
-# As a runner starts it for a step that names no shell of its own.
+# The runner's default shell.
 SHELL = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c")
 INPUT = re.compile(r"\$\{\{ inputs\.([a-z]+) \}\}")
-SECONDS = 1800
+TIMEOUT = 1800
 
 
 def load() -> dict[str, Any]:
-    """The workflow; `on` is a key that YAML 1.1 reads as true."""
+    """Load the workflow. YAML 1.1 reads its key `on` as true."""
     workflow: dict[Any, Any] = yaml.safe_load(WORKFLOW.read_text("utf-8"))
     return {"on" if key is True else key: value for key, value in workflow.items()}
 
 
-def run(folder: Path, environ: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
-    """Run every command in `folder`, with these inputs; raise CalledProcessError where one fails.
+def run(folder: Path, environ: Mapping[str, str], overrides: Mapping[str, str]) -> list[str]:
+    """Run every command in `folder` with these inputs, and return the commands.
 
-    An input that is not given has its default, as in a call from another workflow.
+    Other inputs have their default, as in a call from another workflow. Raises CalledProcessError
+    if a command fails.
     """
     workflow = load()
     declared = workflow["on"]["workflow_call"]["inputs"]
-    inputs = {name: one.get("default") for name, one in declared.items()} | dict(given)
+    inputs = {name: declaration.get("default") for name, declaration in declared.items()} | dict(
+        overrides
+    )
     commands = []
     for step in workflow["jobs"]["fuzz"]["steps"]:
         if "run" in step:
@@ -52,7 +55,7 @@ def run(folder: Path, environ: Mapping[str, str], given: Mapping[str, str]) -> l
                 cwd=folder,
                 env={**environ, **added},
                 check=True,
-                timeout=SECONDS,
+                timeout=TIMEOUT,
             )
             commands.append(step["run"])
     return commands
@@ -65,11 +68,11 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="tasks-workflow-") as fresh,
         serving(Path(fresh) / "service") as url,
     ):
-        # What the workflow's Python is: one in which nothing is installed yet.
+        # Like the workflow's Python, without installed packages.
         venv.create(Path(fresh) / "python", with_pip=True)
         path = f"{Path(fresh) / 'python' / 'bin'}{os.pathsep}{os.environ['PATH']}"
         run(ROOT, os.environ | {"PATH": path}, {"url": url, "examples": "10"})
-    # What the last action of the workflow keeps.
+    # The last action of the workflow uploads it.
     assert coverage.exists(), "no report was written"
 
 

@@ -1,4 +1,4 @@
-"""Serves the contract's examples on PORT: `python -m tools.openapi.mock`."""
+"""Serve the contract's examples on PORT: `python -m tools.openapi.mock`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from contextlib import suppress
 from tools.openapi.node import CONTRACT, ENVIRONMENT, command
 
 PORT = "4010"
-WATCH_SECONDS = 0.2
+WATCH_INTERVAL = 0.2
 
 
 def main() -> int:
     port = os.environ.get("PORT") or PORT
     parent = os.getppid()
-    words = command("prism", "mock", "--host=127.0.0.1", f"--port={port}", str(CONTRACT))
-    with subprocess.Popen(words, env=ENVIRONMENT) as prism:
+    argv = command("prism", "mock", "--host=127.0.0.1", f"--port={port}", str(CONTRACT))
+    with subprocess.Popen(argv, env=ENVIRONMENT) as prism:
         try:
-            # Neither is left behind by the other, nor by a task runner that was killed.
+            # Prism must not outlive this process or a killed task runner.
             while prism.poll() is None and os.getppid() == parent:
-                time.sleep(WATCH_SECONDS)
+                time.sleep(WATCH_INTERVAL)
         finally:
             prism.terminate()
     return prism.returncode

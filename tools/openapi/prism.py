@@ -1,4 +1,4 @@
-"""Prism as a process, on a free port, for the length of a block."""
+"""Run Prism on a free port."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from tests.support.process import eventually
 from tools.openapi.node import CONTRACT, ENVIRONMENT, ROOT, command
 
 HOST = "127.0.0.1"
-SECONDS = 20
+TIMEOUT = 20
 
 
 @contextmanager
-def proxy_before(upstream: int) -> Iterator[httpx.Client]:
-    """A client whose exchanges with the service on this port pass through Prism."""
+def proxy_for(upstream: int) -> Iterator[httpx.Client]:
+    """Yield a client that reaches the service on this port through Prism."""
     port = free_port()
     options = [f"--host={HOST}", f"--port={port}", "--verboseLevel=error"]
-    words = command("prism", "proxy", *options, str(CONTRACT), f"http://{HOST}:{upstream}")
-    with running(words, port) as client:
+    argv = command("prism", "proxy", *options, str(CONTRACT), f"http://{HOST}:{upstream}")
+    with running(argv, port) as client:
         yield client
 
 
 @contextmanager
-def running(words: list[str], port: int, **variables: str) -> Iterator[httpx.Client]:
-    """A client of a program that listens on this port; the program ends with the block."""
+def running(argv: list[str], port: int, **variables: str) -> Iterator[httpx.Client]:
+    """Start a program that is_listening on this port, and yield its client."""
 
-    def answers() -> bool:
+    def is_ready() -> bool:
         assert process.poll() is None
-        return listens(port)
+        return is_listening(port)
 
-    process = subprocess.Popen(words, cwd=ROOT, env={**ENVIRONMENT, **variables})
+    process = subprocess.Popen(argv, cwd=ROOT, env={**ENVIRONMENT, **variables})
     try:
-        eventually(answers)
-        with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=SECONDS) as client:
+        eventually(is_ready)
+        with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=TIMEOUT) as client:
             yield client
     finally:
         process.terminate()
-        process.wait(SECONDS)
+        process.wait(TIMEOUT)
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server((HOST, 0)) as chosen:
-        port: int = chosen.getsockname()[1]
+    """Return a free port."""
+    with socket.create_server((HOST, 0)) as probe:
+        port: int = probe.getsockname()[1]
         return port
 
 
-def listens(port: int) -> bool:
-    """Whether somebody listens on a port."""
-    with socket.socket() as tried:
-        return tried.connect_ex((HOST, port)) == 0
+def is_listening(port: int) -> bool:
+    """Return whether a program is_listening on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0

@@ -1,1 +1,1 @@
-"""Real servers to run the suite against: PgBouncer, and PostgreSQL with TLS (Debian's packages)."""
+"""Servers for the test suite: PgBouncer, and PostgreSQL with TLS (Debian's packages)."""

@@ -1,4 +1,4 @@
-"""The suite on servers that are like those in production: `python -m tools.postgres pgbouncer`."""
+"""Run the tests on production-like servers: `python -m tools.postgres pgbouncer`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from app.db.migrations import upgrade
 from app.settings import Settings
 from tests.support import process
 from tools.postgres import pgbouncer, postgres
-from tools.postgres.skips import LEFT_OUT
+from tools.postgres.skips import SKIPS
 
-SUITE_SECONDS = 3600.0
+SUITE_TIMEOUT = 3600.0
 
 
 @contextmanager
-def pooled() -> Iterator[dict[str, str]]:
-    """The variables that lead through PgBouncer, and past it."""
+def pgbouncer_variables() -> Iterator[dict[str, str]]:
+    """Yield the variables for PgBouncer and for a direct connection."""
     major = int(os.environ.get("TEST_POSTGRES") or 18)
     with postgres.running(major) as server, pgbouncer.running(server) as pooler:
         yield {
@@ -35,8 +35,8 @@ def pooled() -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def encrypted() -> Iterator[dict[str, str]]:
-    """The variables that lead to a PostgreSQL which takes TLS alone, with roots of our own."""
+def tls_variables() -> Iterator[dict[str, str]]:
+    """Yield the variables for a PostgreSQL that requires TLS, with a test CA."""
     authority = trustme.CA()
     with (
         TemporaryDirectory() as folder,
@@ -44,38 +44,38 @@ def encrypted() -> Iterator[dict[str, str]]:
             postgres.TLS_MAJOR, authority.issue_cert("localhost", "127.0.0.1")
         ) as server,
     ):
-        roots = Path(folder) / "roots.pem"
-        authority.cert_pem.write_to_path(str(roots))
-        yield {"DATABASE_URL": server.url(f"?sslmode=verify-full&sslrootcert={roots}")}
+        ca_file = Path(folder) / "ca.pem"
+        authority.cert_pem.write_to_path(str(ca_file))
+        yield {"DATABASE_URL": server.url(f"?sslmode=verify-full&sslrootcert={ca_file}")}
 
 
-BACKENDS = {"pgbouncer": pooled, "tls": encrypted}
+BACKENDS = {"pgbouncer": pgbouncer_variables, "tls": tls_variables}
 
 
 def suite(backend: str, variables: Mapping[str, str], arguments: list[str]) -> int:
-    """Run pytest to its end; its exit status."""
-    left_out = LEFT_OUT[backend]
-    for name, reason in left_out.items():
-        print(f"left out: {name}: {reason}")
-    words = [sys.executable, "-m", "pytest", *(arguments or ["-n", "2"])]
-    words += [f"--deselect={name}" for name in left_out]
+    """Run pytest and return its exit status."""
+    skipped = SKIPS[backend]
+    for name, reason in skipped.items():
+        print(f"skipped: {name}: {reason}")
+    argv = [sys.executable, "-m", "pytest", *(arguments or ["-n", "2"])]
+    argv += [f"--deselect={name}" for name in skipped]
     return subprocess.run(
-        words, cwd=process.ROOT, env={**os.environ, **variables}, check=False, timeout=SUITE_SECONDS
+        argv, cwd=process.ROOT, env={**os.environ, **variables}, check=False, timeout=SUITE_TIMEOUT
     ).returncode
 
 
 def cases(backend: str) -> int:
-    """Run the tests that are about this backend alone; the exit status."""
+    """Run the tests that are only for this backend, and return the exit status."""
     files = {
         "tls": ["tests/integration/db/test_tls_modes.py"],
         "pgbouncer": ["tests/integration/db/test_session_pooler.py"],
     }
-    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files[backend]]
-    return subprocess.run(words, cwd=process.ROOT, check=False, timeout=SUITE_SECONDS).returncode
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files[backend]]
+    return subprocess.run(argv, cwd=process.ROOT, check=False, timeout=SUITE_TIMEOUT).returncode
 
 
 def fuzz(variables: Mapping[str, str]) -> int:
-    """Fuzz a service on the backend, the short form; the exit status."""
+    """Run a short fuzz test of a service on the backend, and return the exit status."""
     settings = Settings.from_env(variables)
     upgrade(settings.database_config())
     with process.serving(**variables) as service:
@@ -84,21 +84,21 @@ def fuzz(variables: Mapping[str, str]) -> int:
             cwd=process.ROOT,
             env={**os.environ, "FUZZ_URL": service.url},
             check=False,
-            timeout=SUITE_SECONDS,
+            timeout=SUITE_TIMEOUT,
         ).returncode
 
 
 def main() -> int:
-    """Run the suite; unless it was narrowed, the backend's own cases and a fuzz run: 1 if red."""
+    """Run the suite. Without pytest arguments, also run the backend's tests and a fuzz test."""
     parser = argparse.ArgumentParser(prog="python -m tools.postgres", description=__doc__)
     parser.add_argument("backend", choices=BACKENDS)
-    parser.add_argument("pytest", nargs=argparse.REMAINDER, help="arguments of pytest's")
-    given = parser.parse_args()
-    with BACKENDS[given.backend]() as variables:
-        failed = [suite(given.backend, variables, given.pytest)]
-        if not given.pytest:
-            failed += [cases(given.backend), fuzz(variables)]
-    print(f"{given.backend}: {'red' if any(failed) else 'green'}")
+    parser.add_argument("pytest", nargs=argparse.REMAINDER, help="arguments of pytest")
+    options = parser.parse_args()
+    with BACKENDS[options.backend]() as variables:
+        failed = [suite(options.backend, variables, options.pytest)]
+        if not options.pytest:
+            failed += [cases(options.backend), fuzz(variables)]
+    print(f"{options.backend}: {'red' if any(failed) else 'green'}")
     return int(any(failed))
 
 

@@ -1,8 +1,8 @@
-"""A stand-in for Neon, and the URL of its console, verbatim: `python -m tools.postgres.neon`.
+"""Test the service with a simulated Neon and its URL: `python -m tools.postgres.neon`.
 
-TLS with an authority of ours, and a proxy that reads the server's name from the handshake: behind
-the name with `-pooler` is PgBouncer, behind the one without it PostgreSQL. It refuses who sends no
-name, and answers as Neon's does while the compute is suspended.
+A proxy with a test CA routes by the server name of the TLS handshake (SNI). The name with `-pooler`
+leads to PgBouncer, the name without it to PostgreSQL. Like Neon's proxy, it rejects connections
+without a name, and all connections while the compute is suspended.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ URL = (
     "?sslmode=require&channel_binding=require"
 )
 ADDRESS = "127.77.0.1"
-PORT = 5432  # a verbatim URL has none
+PORT = 5432  # Neon's URL has no port
 ALICE = tasks_of("alice")
-# Neon's proxy gives every error of its own this state (proxy/src/stream.rs of neondatabase/neon).
+# Messages of Neon's proxy, with SQLSTATE XX000 (proxy/src/stream.rs of neondatabase/neon).
 NO_ENDPOINT = "Endpoint ID is not specified."
 SUSPENDED = "Couldn't connect to compute node"
-RECYCLE_SECONDS = 2
+POOL_RECYCLE = 2
 
 
-def refusal(message: str) -> bytes:
-    """An ErrorResponse with SQLSTATE XX000."""
+def error_response(message: str) -> bytes:
+    """Encode an ErrorResponse with SQLSTATE XX000."""
     fields = b"SERROR\0VERROR\0CXX000\0M" + message.encode() + b"\0\0"
     return b"E" + struct.pack("!I", len(fields) + 4) + fields
 
 
 class Proxy:
-    """What clients talk to; counts connections and bytes by the name they asked for."""
+    """A TLS proxy that routes by SNI. It counts connections by name, and bytes."""
 
-    def __init__(self, certificate: trustme.LeafCert, behind: dict[str, Postgres]) -> None:
+    def __init__(self, certificate: trustme.LeafCert, servers: dict[str, Postgres]) -> None:
         self._certificate = certificate
-        self._behind = behind
+        self._servers = servers
         self._tasks: set[asyncio.Task[None] | None] = set()
         self.connections: Counter[str] = Counter()
         self.bytes = 0
@@ -65,7 +65,7 @@ class Proxy:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Take connections for the length of the block."""
+        """Accept connections."""
         server = await asyncio.start_server(self._serve, ADDRESS, PORT)
         try:
             yield
@@ -97,11 +97,11 @@ class Proxy:
         self.connections[name] += 1
         (length,) = struct.unpack("!I", first := await reader.readexactly(4))
         first += await reader.readexactly(length - 4)
-        if name not in self._behind or self.is_suspended:
-            writer.write(refusal(SUSPENDED if self.is_suspended else NO_ENDPOINT))
+        if name not in self._servers or self.is_suspended:
+            writer.write(error_response(SUSPENDED if self.is_suspended else NO_ENDPOINT))
             await writer.drain()
             return
-        server = self._behind[name]
+        server = self._servers[name]
         from_server, to_server = await asyncio.open_connection(server.host, server.port)
         to_server.write(first)
         self.bytes += len(first)
@@ -120,8 +120,8 @@ class Proxy:
 
 
 @contextmanager
-def machines() -> Iterator[tuple[Postgres, Postgres]]:
-    """The compute and its pooler, with the role and the database of the URL."""
+def start_servers() -> Iterator[tuple[Postgres, Postgres]]:
+    """Start PostgreSQL and PgBouncer with the role and the database of the URL."""
     with postgres.running(int(os.environ.get("TEST_POSTGRES") or 18)) as compute:
         process.execute(
             compute.url(),
@@ -132,111 +132,111 @@ def machines() -> Iterator[tuple[Postgres, Postgres]]:
             yield compute, pooler
 
 
-def with_names(hosts: Path, words: Sequence[str]) -> list[str]:
-    """The words of a program to which the names in a file of hosts are known.
+def with_hosts(hosts: Path, argv: Sequence[str]) -> list[str]:
+    """Return the command line of a program that resolves names with this hosts file.
 
-    It gets a mount namespace of its own, where that file lies over /etc/hosts; nobody else sees it.
-    Who is not root needs user namespaces, which most kernels allow.
+    The file is mounted over /etc/hosts in a separate mount namespace. Without root, this requires
+    user namespaces, which most kernels allow.
     """
-    rights = [] if os.geteuid() == 0 else ["--map-root-user"]
+    options = [] if os.geteuid() == 0 else ["--map-root-user"]
     script = 'mount --bind "$0" /etc/hosts && exec "$@"'
-    return ["unshare", "--mount", *rights, "sh", "-c", script, str(hosts), *words]
+    return ["unshare", "--mount", *options, "sh", "-c", script, str(hosts), *argv]
 
 
 class Scenario:
-    """What is tried, in order; each part raises AssertionError, or tells what it saw."""
+    """The checks, in order. Each one raises AssertionError or prints its result."""
 
-    def __init__(self, proxy: Proxy, hosts: Path, roots: Path) -> None:
+    def __init__(self, proxy: Proxy, hosts: Path, ca_file: Path) -> None:
         self._proxy = proxy
         self._hosts = hosts
         self._settings = {
             "DATABASE_URL": URL,
-            "DATABASE_CA_FILE": roots,
-            "DATABASE_POOL_RECYCLE": RECYCLE_SECONDS,
+            "DATABASE_CA_FILE": ca_file,
+            "DATABASE_POOL_RECYCLE": POOL_RECYCLE,
             "LOG_FORMAT": "json",
             "PORT": 0,
         }
 
     def run(self) -> None:
-        """All of it."""
+        """Run all checks."""
         print(f"DATABASE_URL={URL}")
-        self._nameless()
-        self._migrate()
-        self._untrusted()
-        words = with_names(self._hosts, process.command("serve"))
-        with process.launch_service(words, self._settings) as service:
+        self._check_missing_name()
+        self._check_migrate()
+        self._check_untrusted_ca()
+        argv = with_hosts(self._hosts, process.command("serve"))
+        with process.launch_service(argv, self._settings) as service:
             service.await_alive()
-            self._serve(service)
-            self._idle(service)
-            self._suspend(service)
+            self._check_serve(service)
+            self._check_idle(service)
+            self._check_suspended(service)
             assert service.stop() == 0
             assert "password" not in (service.out + service.err).replace("password@", "")
 
-    def _nameless(self) -> None:
+    def _check_missing_name(self) -> None:
         async def connect() -> None:
             context = ssl.create_default_context()
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
             await asyncpg.connect(host=ADDRESS, user="user", database="neondb", ssl=context)
 
-        with pytest.raises(asyncpg.InternalServerError, match=NO_ENDPOINT) as refused:
+        with pytest.raises(asyncpg.InternalServerError, match=NO_ENDPOINT) as rejected:
             asyncio.run(connect())
-        print(f"no server name     refused: {refused.value}")
+        print(f"no server name     rejected: {rejected.value}")
         self._proxy.connections.clear()
 
-    def _command(self, name: str, **others: object) -> tuple[int, str]:
-        words = with_names(self._hosts, process.command(name))
-        with process.launch_service(words, {**self._settings, **others}) as done:
+    def _command(self, name: str, **overrides: object) -> tuple[int, str]:
+        argv = with_hosts(self._hosts, process.command(name))
+        with process.launch_service(argv, {**self._settings, **overrides}) as done:
             status = done.process.wait(process.START_TIMEOUT)
             return status, done.out + done.err
 
-    def _migrate(self) -> None:
-        status, told = self._command("migrate")
-        assert status == 0, told
+    def _check_migrate(self) -> None:
+        status, output = self._command("migrate")
+        assert status == 0, output
         assert dict(self._proxy.connections) == {f"{ENDPOINT}.{DOMAIN}": 1}
-        print(f"task migrate       {told.splitlines()[-1]}; one connection, past the pooler")
+        print(f"task migrate       {output.splitlines()[-1]}; one connection, without the pooler")
         self._proxy.connections.clear()
-        status, told = self._command("doctor")
-        assert status == 0, told
+        status, output = self._command("doctor")
+        assert status == 0, output
         assert set(self._proxy.connections) == {f"{ENDPOINT}-pooler.{DOMAIN}"}
-        print(f"task doctor        {told.splitlines()[-1]}; through the pooler")
+        print(f"task doctor        {output.splitlines()[-1]}; through the pooler")
 
-    def _untrusted(self) -> None:
-        status, told = self._command("doctor", DATABASE_CA_FILE="")
+    def _check_untrusted_ca(self) -> None:
+        status, output = self._command("doctor", DATABASE_CA_FILE="")
         assert status == 1
-        assert "certificate verify failed" in told
-        print(f"certifi's roots    {told.splitlines()[-1]}")
+        assert "certificate verify failed" in output
+        print(f"certifi's roots    {output.splitlines()[-1]}")
         self._proxy.connections.clear()
 
-    def _serve(self, service: process.Service) -> None:
+    def _check_serve(self, service: process.Service) -> None:
         assert httpx.get(f"{service.url}/readyz").status_code == 200
-        made = httpx.post(service.url + ALICE, json={"title": "Buy milk"})
-        assert made.status_code == 201
+        created = httpx.post(service.url + ALICE, json={"title": "Buy milk"})
+        assert created.status_code == 201
         listed = httpx.get(service.url + ALICE)
         assert [task["title"] for task in listed.json()["items"]] == ["Buy milk"]
         assert set(self._proxy.connections) == {f"{ENDPOINT}-pooler.{DOMAIN}"}
-        print("task serve         ready; create 201, list 200; through the pooler alone")
+        print("task serve         ready; create 201, list 200; only through the pooler")
 
-    def _idle(self, service: process.Service) -> None:
+    def _check_idle(self, service: process.Service) -> None:
         before = (self._proxy.connections.total(), self._proxy.bytes)
-        seconds = RECYCLE_SECONDS * 2 + 1
-        until = time.monotonic() + seconds
-        asked = 0
-        while time.monotonic() < until:
+        seconds = POOL_RECYCLE * 2 + 1
+        deadline = time.monotonic() + seconds
+        requests = 0
+        while time.monotonic() < deadline:
             assert httpx.get(f"{service.url}/livez").status_code == 200
-            asked += 1
+            requests += 1
             time.sleep(0.1)
         after = (self._proxy.connections.total(), self._proxy.bytes)
         assert after == before
         print(
-            f"idle               {seconds} s, {asked} x /livez, recycled after "
+            f"idle               {seconds} s, {requests} x /livez, recycled after "
             f"{DEFAULT_MAX_LIFETIME} s: 0 connections, 0 bytes"
         )
 
-    def _suspend(self, service: process.Service) -> None:
+    def _check_suspended(self, service: process.Service) -> None:
         self._proxy.is_suspended = True
-        answers = Counter(httpx.get(service.url + ALICE, timeout=6).status_code for _ in range(5))
-        assert set(answers) == {503}
+        statuses = Counter(httpx.get(service.url + ALICE, timeout=6).status_code for _ in range(5))
+        assert set(statuses) == {503}
         assert httpx.get(f"{service.url}/readyz", timeout=6).status_code == 503
         lines = [line for line in service.out.splitlines() if SUSPENDED in line]
         assert len(lines) == 1, service.out
@@ -246,27 +246,27 @@ class Scenario:
         assert httpx.get(service.url + ALICE, timeout=6).status_code == 200
         milliseconds = (time.monotonic() - started) * 1000
         print(
-            f"suspended          {dict(answers)} and one line of log: {SUSPENDED}; started again: "
+            f"suspended          {dict(statuses)} and one line of log: {SUSPENDED}; started again: "
             f"first request 200 after {milliseconds:.0f} ms"
         )
 
 
 async def scenario(folder: Path, compute: Postgres, pooler: Postgres) -> None:
-    """Run the scenario with the proxy in front of the two."""
+    """Run the scenario with the proxy in front of both servers."""
     authority = trustme.CA()
-    roots = folder / "roots.pem"
-    authority.cert_pem.write_to_path(str(roots))
-    behind = {f"{ENDPOINT}.{DOMAIN}": compute, f"{ENDPOINT}-pooler.{DOMAIN}": pooler}
+    ca_file = folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    servers = {f"{ENDPOINT}.{DOMAIN}": compute, f"{ENDPOINT}-pooler.{DOMAIN}": pooler}
     hosts = folder / "hosts"
-    hosts.write_text(f"127.0.0.1 localhost\n{ADDRESS} {' '.join(behind)}\n")
-    proxy = Proxy(authority.issue_cert(f"*.{DOMAIN}"), behind)
+    hosts.write_text(f"127.0.0.1 localhost\n{ADDRESS} {' '.join(servers)}\n")
+    proxy = Proxy(authority.issue_cert(f"*.{DOMAIN}"), servers)
     async with proxy.listening():
-        await asyncio.to_thread(Scenario(proxy, hosts, roots).run)
+        await asyncio.to_thread(Scenario(proxy, hosts, ca_file).run)
 
 
 def main() -> int:
-    """Print what was seen; an AssertionError is what was not."""
-    with TemporaryDirectory() as folder, machines() as (compute, pooler):
+    """Run the checks and print the results."""
+    with TemporaryDirectory() as folder, start_servers() as (compute, pooler):
         asyncio.run(scenario(Path(folder), compute, pooler))
     print("neon: green")
     return 0

@@ -1,4 +1,4 @@
-"""PgBouncer at its strictest: no prepared statements, few connections."""
+"""Start PgBouncer with strict settings: no prepared statements, few connections."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tools.postgres.processes import daemon, folder, free_port, is_listening, wr
 POOL_SIZE = 4  # for each user and database, fewer than the ten connections of one service
 
 
-def program() -> Path:
-    """Debian's PgBouncer. Raises FileNotFoundError."""
-    found = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
-    if found is None:
+def find_program() -> Path:
+    """Return the path of Debian's PgBouncer. Raise FileNotFoundError if it is missing."""
+    path_of_program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
+    if path_of_program is None:
         raise FileNotFoundError("pgbouncer is not installed (Debian's package of that name)")
-    return Path(found)
+    return Path(path_of_program)
 
 
 @contextmanager
-def running(behind: Postgres, mode: str = "transaction") -> Iterator[Postgres]:
-    """A pooler in front of every database of a server, for the length of the block."""
-    with folder(program()) as (path, account):
+def running(server: Postgres, mode: str = "transaction") -> Iterator[Postgres]:
+    """Start a pooler for every database of a server, and yield its address."""
+    with folder(find_program()) as (path, account):
         port = free_port()
         users = write(path / "users.txt", f'"tasks" "{PASSWORD}"\n', account)
         log = path / "pgbouncer.log"
@@ -35,27 +35,27 @@ def running(behind: Postgres, mode: str = "transaction") -> Iterator[Postgres]:
             "unix_socket_dir": "",
             "auth_type": "scram-sha-256",
             "auth_file": users,
-            # Users are looked up in the database, as Neon's are.
+            # As at Neon, users are looked up in the database.
             "auth_query": "SELECT usename, passwd FROM pg_shadow WHERE usename = $1",
             "default_pool_size": POOL_SIZE,
             "max_client_conn": 500,
             "server_idle_timeout": 5,
             "server_login_retry": 0,
             "query_wait_timeout": 30,
-            "ignore_startup_parameters": "extra_float_digits",  # no other, as Neon's
+            "ignore_startup_parameters": "extra_float_digits",  # as at Neon, no other parameter
             "log_connections": 0,
             "log_disconnections": 0,
         }
         lines = [
             "[databases]",
-            f"* = host={behind.host} port={behind.port} auth_user=tasks",
+            f"* = host={server.host} port={server.port} auth_user=tasks",
             "[pgbouncer]",
             *(f"{name} = {value}" for name, value in settings.items()),
             "",
         ]
         configuration = write(path / "pgbouncer.ini", "\n".join(lines), account)
         with daemon(
-            [str(program()), str(configuration)],
+            [str(find_program()), str(configuration)],
             account,
             log,
             lambda: is_listening("127.0.0.1", port),

@@ -1,4 +1,4 @@
-"""A PostgreSQL that listens on loopback and asks for a password, with TLS or without."""
+"""Start a PostgreSQL on loopback with password authentication, with or without TLS."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import trustme
 from app.embedded_postgres import find_binaries
 from tools.postgres.processes import daemon, finish, folder, free_port, is_listening, write
 
-PASSWORD = "a b%c/d"  # noqa: S105 - anybody's; it must be encoded in a URL
+PASSWORD = "a b%c/d"  # noqa: S105 - a dummy that must be encoded in a URL
 ENCODED = "a%20b%25c%2Fd"
-TLS_MAJOR = 15  # Debian's: the wheel's is built without TLS
+TLS_MAJOR = 15  # Debian's version: the wheel is built without TLS
 
 
 class Postgres(NamedTuple):
-    """Where a server is."""
+    """The address of a server."""
 
     host: str
     port: int
 
     def url(self, query: str = "") -> str:
-        """Its URL; `query` has its question mark."""
+        """Return the URL of a database. `query` starts with a question mark."""
         return f"postgresql://tasks:{ENCODED}@{self.host}:{self.port}/postgres{query}"
 
 
 @contextmanager
 def running(major: int, certificate: trustme.LeafCert | None = None) -> Iterator[Postgres]:
-    """A server for the length of the block; with a certificate it takes TLS and nothing else."""
+    """Start a server and yield its address. With a certificate it requires TLS."""
     programs = find_binaries(major)
     with folder(programs / "postgres") as (path, account):
         log = path / "postgres.log"
@@ -56,13 +56,13 @@ def running(major: int, certificate: trustme.LeafCert | None = None) -> Iterator
             write(cluster / "server.key", certificate.private_key_pem.bytes().decode(), account)
             write(cluster / "pg_hba.conf", "hostssl all all all scram-sha-256\n", account)
             settings["ssl"] = "on"
-        words = [word for item in settings.items() for word in ("-c", "=".join(item))]
+        options = [part for item in settings.items() for part in ("-c", "=".join(item))]
         port = int(settings["port"])
-        server = [str(programs / "postgres"), "-D", str(cluster), *words]
+        server = [str(programs / "postgres"), "-D", str(cluster), *options]
         with daemon(server, account, log, lambda: is_listening("127.0.0.1", port)):
             yield Postgres("localhost" if certificate else "127.0.0.1", port)
 
 
 def has_tls() -> bool:
-    """Whether Debian's PostgreSQL is installed."""
+    """Return whether Debian's PostgreSQL is installed."""
     return shutil.which("postgres", path=f"/usr/lib/postgresql/{TLS_MAJOR}/bin") is not None

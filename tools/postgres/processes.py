@@ -1,4 +1,4 @@
-"""Programs that refuse to run as root, started as somebody else and always stopped."""
+"""Start and stop programs that cannot run as root, as another user."""
 
 from __future__ import annotations
 
@@ -13,83 +13,83 @@ from pathlib import Path
 
 from app.embedded_postgres.user import ServerUser, choose_user, chown, make_preexec_fn
 
-READY_SECONDS = 30.0
-STOP_SECONDS = 10.0
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 10.0
 
 
 @contextmanager
 def folder(*programs: Path) -> Iterator[tuple[Path, ServerUser | None]]:
-    """A folder for a daemon's files, and whom it runs as; removed afterwards."""
+    """Yield a temporary folder for a daemon's files, and the user that it runs as."""
     with tempfile.TemporaryDirectory(prefix="tasks-backend-") as name:
         path = Path(name)
-        account = choose_user(path / "none", [path.parent, *programs])
-        chown(path, account)
-        yield path, account
+        user = choose_user(path / "none", [path.parent, *programs])
+        chown(path, user)
+        yield path, user
 
 
-def write(path: Path, text: str, account: ServerUser | None) -> Path:
-    """A file that the daemon alone may read: keys and passwords are among them."""
+def write(path: Path, text: str, user: ServerUser | None) -> Path:
+    """Write a file that only the daemon can read, because some contain keys or passwords."""
     path.touch(mode=0o600)
     path.write_text(text, "utf-8")
-    chown(path, account)
+    chown(path, user)
     return path
 
 
-def finish(words: Sequence[str], account: ServerUser | None, log: Path) -> None:
-    """Run a program to its end. Raises CalledProcessError when it fails."""
+def finish(argv: Sequence[str], user: ServerUser | None, log: Path) -> None:
+    """Run a program. Raise CalledProcessError if it fails."""
     with log.open("ab") as out:
         subprocess.run(
-            words,
+            argv,
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             cwd="/",
-            timeout=READY_SECONDS,
-            preexec_fn=make_preexec_fn(account),
+            timeout=START_TIMEOUT,
+            preexec_fn=make_preexec_fn(user),
         )
 
 
 @contextmanager
 def daemon(
-    words: Sequence[str], account: ServerUser | None, log: Path, ready: Callable[[], bool]
+    argv: Sequence[str], user: ServerUser | None, log: Path, is_ready: Callable[[], bool]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program in the foreground for the length of the block, ready at its start."""
+    """Start a program in the foreground, wait until it is ready, and yield it."""
     with log.open("ab") as out:
         process = subprocess.Popen(
-            words,
+            argv,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             cwd="/",
             start_new_session=True,
-            preexec_fn=make_preexec_fn(account),  # noqa: PLW1509 - it takes no locks
+            preexec_fn=make_preexec_fn(user),  # noqa: PLW1509 - the function takes no locks
         )
     try:
-        deadline = time.monotonic() + READY_SECONDS
-        while not ready():
+        deadline = time.monotonic() + START_TIMEOUT
+        while not is_ready():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{words[0]} did not start:\n{log.read_text('utf-8')}")
+                raise RuntimeError(f"{argv[0]} did not start:\n{log.read_text('utf-8')}")
             time.sleep(0.05)
         yield process
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on at the moment."""
+    """Return a free port."""
     with socket.create_server((host, 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
 def is_listening(host: str, port: int) -> bool:
-    """Whether somebody takes connections there."""
+    """Return whether a program accepts connections there."""
     with suppress(OSError), socket.create_connection((host, port), 1):
         return True
     return False

@@ -16,14 +16,15 @@ export type { Options } from './generated/index.js';
 export type { TaskList } from './list.js';
 export { ProblemError } from './problem.js';
 
-/** Where the service is, and what goes with every request: headers, credentials, a `fetch`. */
+/** The address of the service, and the options of every request: headers, credentials, a `fetch`. */
 export type TasksApiConfig = Omit<Config, 'baseUrl' | 'responseStyle' | 'throwOnError'> & {
-  /** The service's address, such as `https://tasks.example.com`, or on a page of its own `/`. */
+  /** The address of the service, such as `https://tasks.example.com`, or `/` for the page's origin. */
   baseUrl: string;
   /**
-   * How often a request is sent again (0 when absent). Every request is where the service is
-   * overloaded. GET, PUT, and POST with an `Idempotency-Key`, also are after a network error, 502,
-   * 503 and 504. Waits for `Retry-After` and a random time. A `fetch` given to a single call has no retries.
+   * Maximum number of retries of a request (default 0). If the service is overloaded, every request
+   * is retried. After a network error, 502, 503 or 504, only GET, PUT, and POST with an
+   * `Idempotency-Key` are retried. Each retry waits for `Retry-After` and a random time. Calls with
+   * a `fetch` option are not retried.
    */
   retries?: number;
 };
@@ -31,7 +32,7 @@ export type TasksApiConfig = Omit<Config, 'baseUrl' | 'responseStyle' | 'throwOn
 /** The filters and the order of a list. */
 export type TaskQuery = Omit<NonNullable<ListTasksData['query']>, 'cursor'>;
 
-/** Every operation of the contract. What is not a success is thrown as a `ProblemError`. */
+/** Every operation of the contract. Error responses are thrown as a `ProblemError`. */
 export class TasksApi extends Operations {
   constructor({ baseUrl, retries = 0, ...config }: TasksApiConfig) {
     if (!baseUrl) {
@@ -47,14 +48,14 @@ export class TasksApi extends Operations {
       }),
     );
     client.interceptors.error.use((error, response, request) => {
-      // An Error comes from fetch itself; what an abort throws can be anything.
-      const isAnswer = response && !request?.signal.aborted && !(error instanceof Error);
-      return isAnswer ? new ProblemError(response, error) : error;
+      // `fetch` throws an Error, and an abort throws its reason, which can be any value.
+      const isResponse = response && !request?.signal.aborted && !(error instanceof Error);
+      return isResponse ? new ProblemError(response, error) : error;
     });
     super({ client });
   }
 
-  /** One page of a list. An empty `q` is left out: a search field that is empty filters nothing. */
+  /** Returns one page of a list. An empty `q` is ignored. */
   override listTasks<ThrowOnError extends boolean = true>(
     options: Options<ListTasksData, ThrowOnError>,
   ) {
@@ -62,7 +63,7 @@ export class TasksApi extends Operations {
     return super.listTasks<ThrowOnError>({ ...options, query });
   }
 
-  /** Every task of a list, page after page as they are needed; `limit` is the size of a page. */
+  /** Iterates over every task of a list and fetches pages on demand. `limit` is the page size. */
   allTasks(
     options: Omit<Options<ListTasksData, true>, 'query'> & { query?: TaskQuery },
   ): TaskList {
@@ -72,7 +73,7 @@ export class TasksApi extends Operations {
     }, options.signal);
   }
 
-  /** The task as it is now, and the very same object where it has not changed. */
+  /** Returns the current task, or the same object if it has not changed. */
   async refresh(task: Task, options: { signal?: AbortSignal } = {}): Promise<Task> {
     const { path } = ifUnchanged(task);
     try {
@@ -84,7 +85,7 @@ export class TasksApi extends Operations {
     }
   }
 
-  /** The contract as YAML, which is text: no parser comes with this package. */
+  /** Returns the contract as YAML text. This package has no YAML parser. */
   override getContractYaml<ThrowOnError extends boolean = true>(
     options?: Options<GetContractYamlData, ThrowOnError>,
   ) {
@@ -92,7 +93,7 @@ export class TasksApi extends Operations {
   }
 }
 
-/** The task's path, on the condition that nobody has changed the task since; else 412. */
+/** Options for a request that fails with 412 if the task has changed since it was read. */
 export function ifUnchanged(task: Task) {
   return {
     path: { user_id: task.user_id, task_id: task.id },
@@ -100,7 +101,7 @@ export function ifUnchanged(task: Task) {
   };
 }
 
-/** A replacement of the task with these changes, on the condition of `ifUnchanged`. */
+/** Options for `replaceTask` with these changes, which fails with 412 like `ifUnchanged`. */
 export function toReplace(task: Task, changes: Partial<TaskReplace> = {}) {
   const { title, description, completed } = task;
   return { ...ifUnchanged(task), body: { title, description, completed, ...changes } };

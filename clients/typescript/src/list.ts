@@ -1,7 +1,7 @@
 import type { Task, TaskPage } from './generated/index.js';
 
 /**
- * Every task of a list, page after page as they are needed. It keeps its position: after an error
+ * Iterates over every task of a list and fetches pages on demand. It keeps its position: after an error
  * or a `break`, another `for await` over the same object continues with the next task.
  */
 export class TaskList implements AsyncIterableIterator<Task> {
@@ -19,7 +19,7 @@ export class TaskList implements AsyncIterableIterator<Task> {
   }
 
   next(): Promise<IteratorResult<Task, undefined>> {
-    // One call at a time: two must not read the same page.
+    // Calls run one after the other, so that two do not read the same page.
     const next = this.#last.then(() => this.#next());
     this.#last = next.catch(() => undefined);
     return next;

@@ -1,8 +1,8 @@
 import type { FieldError, Problem } from './generated/index.js';
 
 /**
- * The answer to a request that did not succeed. It is the contract's `Problem`, and where another
- * server answered something else, such as a proxy's HTML, its members are made from the response.
+ * An error response. It has the properties of the contract's `Problem`. If the response is not a
+ * problem, such as HTML from a proxy, the properties are derived from the response.
  */
 export class ProblemError extends Error implements Problem {
   override readonly name = 'ProblemError';
@@ -13,29 +13,29 @@ export class ProblemError extends Error implements Problem {
   readonly instance: string;
   readonly trace_id: string | null;
   readonly errors: Array<FieldError>;
-  /** `X-Request-ID`, which finds the request in the service's log. */
+  /** `X-Request-ID`, which identifies the request in the service's log. */
   readonly requestId: string | null;
   /** `Retry-After`, in seconds from now. */
   readonly retryAfter: number | null;
 
   constructor(
     readonly response: Response,
-    /** The body as it came: JSON that was parsed, else text. */
+    /** The body: parsed JSON, or text. */
     readonly body: unknown,
   ) {
-    const given = problemIn(response, body);
-    const title = text(given.title) ?? (response.statusText || `HTTP ${response.status}`);
-    const detail = text(given.detail) ?? '';
-    const fault = firstFault(given.errors);
-    super([title, detail && `: ${detail}`, fault && ` (${fault})`].join(''));
-    this.type = text(given.type) ?? 'about:blank';
+    const problem = problemIn(response, body);
+    const title = text(problem.title) ?? (response.statusText || `HTTP ${response.status}`);
+    const detail = text(problem.detail) ?? '';
+    const error = formatFirstError(problem.errors);
+    super([title, detail && `: ${detail}`, error && ` (${error})`].join(''));
+    this.type = text(problem.type) ?? 'about:blank';
     this.title = title;
     this.status = response.status;
     this.detail = detail;
     this.requestId = response.headers.get('X-Request-ID');
-    this.instance = text(given.instance) ?? this.requestId ?? '';
-    this.trace_id = text(given.trace_id) ?? null;
-    this.errors = Array.isArray(given.errors) ? (given.errors as Array<FieldError>) : [];
+    this.instance = text(problem.instance) ?? this.requestId ?? '';
+    this.trace_id = text(problem.trace_id) ?? null;
+    this.errors = Array.isArray(problem.errors) ? (problem.errors as Array<FieldError>) : [];
     this.retryAfter = seconds(response.headers.get('Retry-After'));
   }
 }
@@ -46,11 +46,11 @@ function problemIn(response: Response, body: unknown): Partial<Record<keyof Prob
   return isProblem ? (body ?? {}) : {};
 }
 
-/** The place and the detail of the first of `errors`, if there is one. */
-function firstFault(errors: unknown): string {
-  const fault: unknown = Array.isArray(errors) ? errors[0] : undefined;
-  if (typeof fault !== 'object' || fault === null) return '';
-  const { pointer, parameter, detail } = fault as Partial<Record<keyof FieldError, unknown>>;
+/** Formats the location and detail of the first error, if there is one. */
+function formatFirstError(errors: unknown): string {
+  const error: unknown = Array.isArray(errors) ? errors[0] : undefined;
+  if (typeof error !== 'object' || error === null) return '';
+  const { pointer, parameter, detail } = error as Partial<Record<keyof FieldError, unknown>>;
   return [text(pointer) ?? text(parameter), text(detail)].filter(Boolean).join(': ');
 }
 

@@ -1,13 +1,13 @@
 import { seconds } from './problem.js';
 
-const FIRST_WAIT = 500; // milliseconds: the most that the first retry waits beyond `Retry-After`
-const LONGEST_WAIT = 60; // seconds: a longer `Retry-After` is an answer for the caller
+const FIRST_WAIT = 500; // milliseconds: maximum random wait of the first retry, added to `Retry-After`
+const LONGEST_WAIT = 60; // seconds: with a longer `Retry-After`, the response is returned
 const UNAVAILABLE = [502, 503, 504];
 
 /**
- * A `fetch` that sends a request up to `retries` more times. It does so where nothing was done
- * (`/problems/overloaded`, `/problems/idempotency-key-in-use`), and, for requests that may be
- * repeated, where the outcome is unknown: no response, 502, 503 or 504.
+ * Returns a `fetch` with up to `retries` retries. It retries requests that had no effect
+ * (`/problems/overloaded`, `/problems/idempotency-key-in-use`). Without a response, and after 502,
+ * 503 or 504, the outcome is unknown, so it retries only repeatable requests.
  */
 export function retrying(send: typeof fetch, retries: number): typeof fetch {
   return async (input, init) => {
@@ -16,17 +16,17 @@ export function retrying(send: typeof fetch, retries: number): typeof fetch {
     for (let retry = 0; ; retry += 1) {
       const outcome = await attempt(send, request);
       const { response } = outcome;
-      const nothingDone = await isUndone(response);
-      const repeat = nothingDone || (isOutage(response) && isRepeatable(request));
+      const hadNoEffect = await isRejected(response);
+      const repeat = hadNoEffect || (isOutage(response) && isRepeatable(request));
       const wait = seconds(response?.headers.get('Retry-After') ?? null) ?? 0;
       if (!repeat || retry >= retries || wait > LONGEST_WAIT) {
-        // An earlier attempt may have made the change, and with it the precondition false.
-        const hidesUnknown = nothingDone || response?.status === 412;
-        return answer(unknown && hidesUnknown ? unknown : outcome);
+        // An earlier attempt may have succeeded, so that the precondition is now false.
+        const hidesUnknown = hadNoEffect || response?.status === 412;
+        return responseOf(unknown && hidesUnknown ? unknown : outcome);
       }
-      discard(nothingDone ? outcome : unknown);
-      if (!nothingDone) unknown = outcome;
-      // Clients that were rejected together must not come back together.
+      discard(hadNoEffect ? outcome : unknown);
+      if (!hadNoEffect) unknown = outcome;
+      // Clients that were rejected together must not retry together.
       await sleep(wait * 1000 + Math.random() * FIRST_WAIT * 2 ** retry, request.signal);
     }
   };
@@ -43,17 +43,17 @@ async function attempt(send: typeof fetch, request: Request): Promise<Outcome> {
   }
 }
 
-function answer({ response, error }: Outcome): Response {
+function responseOf({ response, error }: Outcome): Response {
   if (response) return response;
   throw error;
 }
 
-/** An unread body would keep the connection. */
+/** Cancels the body, because an unread body would keep the connection open. */
 function discard(outcome: Outcome | undefined): void {
   outcome?.response?.body?.cancel().catch(() => undefined);
 }
 
-async function isUndone(response: Response | undefined): Promise<boolean> {
+async function isRejected(response: Response | undefined): Promise<boolean> {
   if (response?.status !== 503 && response?.status !== 409) return false;
   const body = await response.clone().text();
   return /"type":\s*"\/problems\/(overloaded|idempotency-key-in-use)"/.test(body);

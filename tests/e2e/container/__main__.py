@@ -1,9 +1,9 @@
-"""Builds the image into the store of the checks: `task build:container`."""
+"""Build the image into the test store: `task build:container`."""
 
 from __future__ import annotations
 
-from tests.e2e.container.engine import build, make_base
+from tests.e2e.container.engine import build, build_base
 
 if __name__ == "__main__":
-    make_base()
+    build_base()
     build()

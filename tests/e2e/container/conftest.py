@@ -1,4 +1,4 @@
-"""The image of `task build:container`, and a cell with its root and a database of the tests."""
+"""Fixtures for the image of `task build:container`, a sandbox and a test database."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from tests.e2e.container.engine import IMAGE, buildah, inspect, working_container
-from tests.e2e.container.sandbox import SOCKETS, Cell
+from tests.e2e.container.sandbox import SOCKETS, Sandbox
 from tests.support.process import scratch_database
 
 
 @pytest.fixture(scope="session")
 def image() -> dict[str, Any]:
-    """What is recorded of the image."""
+    """Return the metadata of the image."""
     return inspect(IMAGE)
 
 
 @pytest.fixture(scope="session")
 def container(image: dict[str, Any]) -> Iterator[str]:
-    """A working container of the image."""
+    """Yield a working container of the image."""
     assert image
     with working_container(IMAGE) as name:
         yield name
@@ -31,14 +31,14 @@ def container(image: dict[str, Any]) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def root(container: str) -> Iterator[Path]:
-    """The files of the image."""
+    """Yield the root folder of the image."""
     yield Path(buildah("mount", container))
     buildah("umount", container)
 
 
 @pytest.fixture(scope="session")
 def sockets(server_url: str) -> Path:
-    """The folder of the database's socket, opened to the image's user."""
+    """Return the folder of the database's socket, accessible to the image's user."""
     folder = Path(str(make_url(server_url).query["host"]))
     folder.chmod(0o711)
     (folder / ".s.PGSQL.5432").chmod(0o666)
@@ -46,13 +46,13 @@ def sockets(server_url: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cell(root: Path, sockets: Path, image: dict[str, Any]) -> Cell:
-    """Where the image's programs run."""
-    return Cell(root, sockets, image["Docker"]["config"])
+def sandbox(root: Path, sockets: Path, image: dict[str, Any]) -> Sandbox:
+    """Return the sandbox for the image's programs."""
+    return Sandbox(root, sockets, image["Docker"]["config"])
 
 
 @pytest.fixture
 def url(server_url: str, sockets: Path) -> Iterator[str]:
-    """An empty database, as it is named inside."""
+    """Yield the URL of an empty database in the sandbox."""
     with scratch_database(server_url) as scratch:
         yield scratch.replace(quote(str(sockets), safe=""), quote(SOCKETS, safe=""))

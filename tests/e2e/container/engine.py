@@ -1,6 +1,7 @@
-"""Buildah with a store of its own, and a base made from Debian's packages: neither pulls anything.
+"""Run Buildah with a separate store, and build a base image from Debian's packages.
 
-Isolation is a chroot, which works where the kernel refuses an OCI runtime, such as in a container.
+No image is pulled. The isolation is a chroot, which also works without an OCI runtime, such as in a
+container.
 """
 
 from __future__ import annotations
@@ -23,30 +24,30 @@ BASE = os.environ.get("CONTAINER_BASE") or "localhost/tasks-api-base"
 IMAGE = "localhost/tasks-api"
 SUITE = "bookworm"
 CERTIFICATES = "/run/certificates.pem"
-SECONDS = 900  # a base from Debian's packages takes three minutes on two busy cores
-# What the machine's pip may have been told of the way to its index; from the weakest place on.
-PLACES = ("global", "user", "site", ":env:")
+TIMEOUT = 900  # seconds; the base image takes three minutes on two busy cores
+# pip's options for its index, from the lowest precedence to the highest.
+SOURCES = ("global", "user", "site", ":env:")
 OPTIONS = ("index-url", "proxy", "trusted-host", "cert")
 
 
-def run(*words: str | Path) -> str:
-    """What a program prints; AssertionError with all that it said when it fails."""
+def run(*argv: str | Path) -> str:
+    """Run a program and return its output. Raise AssertionError with the output if it fails."""
     done = subprocess.run(
-        words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS
+        argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
-    assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"{argv}\n{done.stdout}{done.stderr}"
     return done.stdout.strip()
 
 
-def buildah(*words: str | Path) -> str:
-    """The output of a Buildah command."""
+def buildah(*argv: str | Path) -> str:
+    """Run a Buildah command and return its output."""
     assert shutil.which("buildah"), "buildah is not installed"
-    return run("buildah", "--root", STORE / "store", "--runroot", STORE / "run", *words)
+    return run("buildah", "--root", STORE / "store", "--runroot", STORE / "run", *argv)
 
 
 @contextmanager
 def working_container(image: str) -> Iterator[str]:
-    """The name of a container made from an image, removed at the end."""
+    """Create a container from an image, yield its name, and remove it."""
     name = buildah("from", "--pull-never", image)
     try:
         yield name
@@ -54,8 +55,8 @@ def working_container(image: str) -> Iterator[str]:
         buildah("rm", name)
 
 
-def make_base() -> None:
-    """Import a minimal Debian with its Python, unless the store has it."""
+def build_base() -> None:
+    """Import a minimal Debian with its Python, unless it is in the store."""
     if buildah("images", "--quiet", "--filter", f"reference={BASE}"):
         return
     assert BASE.startswith("localhost/"), f"{BASE} is not in {STORE}"
@@ -67,22 +68,24 @@ def make_base() -> None:
 
 
 def pip_options() -> dict[str, str]:
-    """What the machine's pip knows of the way to its index; without any, pip's defaults hold."""
-    said = run("pip", "config", "list")
+    """Return the options of the local pip for its index; empty with pip's defaults."""
+    configuration = run("pip", "config", "list")
     return {
         option: value
-        for place in PLACES
-        for option, value in re.findall(rf"^{place}\.([\w-]+)='(.*)'$", said, re.MULTILINE)
+        for source in SOURCES
+        for option, value in re.findall(
+            rf"^{source}\.([\w-]+)='(.*)'$", configuration, re.MULTILINE
+        )
         if option in OPTIONS
     }
 
 
 def build() -> None:
-    """Build the image from the Containerfile; the way to the index is lent, not copied."""
+    """Build the image from the Containerfile. pip's options are mounted, not copied."""
     options = pip_options()
-    lent: list[str] = []
+    volumes: list[str] = []
     if "cert" in options:
-        lent = ["--volume", f"{options['cert']}:{CERTIFICATES}:ro"]
+        volumes = ["--volume", f"{options['cert']}:{CERTIFICATES}:ro"]
         options["cert"] = CERTIFICATES
     with tempfile.NamedTemporaryFile("w", encoding="utf-8") as pip_conf:
         pip_conf.writelines(
@@ -91,13 +94,13 @@ def build() -> None:
         pip_conf.flush()
         buildah(
             *("bud", "--isolation", "chroot", "--layers", "--file", "Containerfile"),
-            *("--format", "docker"),  # the one that has health checks
+            *("--format", "docker"),  # the format with health checks
             *("--build-arg", f"BASE={BASE}", "--secret", f"id=pip.conf,src={pip_conf.name}"),
-            *(*lent, "--tag", IMAGE, "."),
+            *(*volumes, "--tag", IMAGE, "."),
         )
 
 
 def inspect(image: str) -> dict[str, Any]:
-    """All that is recorded of an image."""
-    found: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", image))
-    return found
+    """Return the metadata of an image."""
+    metadata: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", image))
+    return metadata

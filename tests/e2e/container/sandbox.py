@@ -1,7 +1,7 @@
-"""A program in the image's root as an engine would run it, with what util-linux has.
+"""Run a program in the image's root as a container engine would, with util-linux.
 
-Its user and environment are the image's, the root is read-only, and the program is process 1 of a
-namespace of its own. The network is the machine's, so addresses are given: loopback alone.
+It has the image's user and environment, a read-only root, and is process 1 of its PID namespace. It
+shares the host's network, so services must listen only on loopback.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support.process import Service, eventually, launch_service
 
-# Where the folder of the database's socket is seen inside.
+# The folder of the database's socket in the sandbox.
 SOCKETS = "/mnt"
 ENTER = """
 root=$1 sockets=$2; shift 2
@@ -26,67 +26,67 @@ mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 exec chroot "$@"
 """
-SECONDS = 60
+TIMEOUT = 60
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Where programs of an image run."""
+class Sandbox:
+    """Runs programs of an image."""
 
     root: Path
     sockets: Path
     config: Mapping[str, Any]
 
-    def words(self, *command: str, **settings: object) -> list[str]:
-        """The words that run a command with these settings beside the image's own."""
-        own = [f"{name}={value}" for name, value in settings.items()]
+    def argv(self, *command: str, **settings: object) -> list[str]:
+        """Return the command line for a command with these environment variables added."""
+        variables = [f"{name}={value}" for name, value in settings.items()]
         return [
             *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", ENTER, "enter"),
             *(str(self.root), str(self.sockets)),
             *(f"--userspec={self.config['User']}", "--groups=", str(self.root)),
-            *("env", "-i", "-C", self.config["WorkingDir"], *self.config["Env"], *own),
+            *("env", "-i", "-C", self.config["WorkingDir"], *self.config["Env"], *variables),
             *command,
         ]
 
     def service(self, *command: str) -> list[str]:
-        """The image's own command line, with another command than its own where one is given."""
+        """Return the image's command line, with another command if one is given."""
         return [*self.config["Entrypoint"], *(command or self.config["Cmd"])]
 
     def run(self, *command: str, **settings: object) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+        """Run a command and return its result."""
         return subprocess.run(
-            self.words(*command, **settings),
+            self.argv(*command, **settings),
             capture_output=True,
             text=True,
             check=False,
-            timeout=SECONDS,
+            timeout=TIMEOUT,
         )
 
     @contextmanager
     def started(self, *command: str, **settings: object) -> Iterator[tuple[Service, int]]:
-        """A program, with its number outside; do not use the one that it tells, which is 1."""
-        with launch_service(self.words(*command, **settings), {}) as service:
-            number = process_1(service.process.pid)
-            eventually(lambda: name(number) == command[0])
-            yield service, number
+        """Start a program and yield it with its PID on the host (inside, the PID is 1)."""
+        with launch_service(self.argv(*command, **settings), {}) as service:
+            pid = find_process_1(service.process.pid)
+            eventually(lambda: program_of(pid) == command[0])
+            yield service, pid
 
     @contextmanager
     def serving(self, **settings: object) -> Iterator[tuple[Service, int]]:
-        """The image's own command, answering on a free port of loopback."""
-        own = {"HOST": "127.0.0.1", "PORT": 0, **settings}
-        with self.started(*self.service(), **own) as (service, number):
+        """Start the image's command on a free port of loopback, and wait until it responds."""
+        variables = {"HOST": "127.0.0.1", "PORT": 0, **settings}
+        with self.started(*self.service(), **variables) as (service, pid):
             service.await_alive()
-            yield service, number
+            yield service, pid
 
 
-def process_1(entered: int) -> int:
-    """The number, outside, of the process 1 that `unshare` with this number starts."""
-    children = Path(f"/proc/{entered}/task/{entered}/children")
+def find_process_1(unshare_pid: int) -> int:
+    """Return the host PID of process 1 in the namespace of an `unshare` process."""
+    children = Path(f"/proc/{unshare_pid}/task/{unshare_pid}/children")
     eventually(lambda: children.read_text("ascii"))
     [child] = children.read_text("ascii").split()
     return int(child)
 
 
-def name(number: int) -> str:
-    """The name of the program that a process runs now."""
-    return Path(f"/proc/{number}/comm").read_text("ascii").strip()
+def program_of(pid: int) -> str:
+    """Return the name of the program that a process runs."""
+    return Path(f"/proc/{pid}/comm").read_text("ascii").strip()

@@ -1,4 +1,4 @@
-"""Chromium as the machine has it, driven by Playwright, which brings none of its own."""
+"""Run the installed Chromium with Playwright."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from playwright.sync_api import Browser, sync_playwright
 
 CHROMIUM = os.environ.get("CHROMIUM") or "chromium"
-# Playwright turns off most of what a browser wants for itself; the rest finds no other host, and
-# neither would a page.
+# Playwright disables most background requests of a browser. The others, and those of a page, can
+# resolve no other host.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -24,7 +24,7 @@ FLAGS = [
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A headless browser with a profile that is thrown away."""
+    """Start a headless browser with a temporary profile."""
     program = shutil.which(CHROMIUM)
     assert program, f"{CHROMIUM} is not installed; CHROMIUM names another"
     with sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""`/docs` in a real browser. Run by `task check:docs-page`; needs chromium."""
+"""Tests of `/docs` in Chromium. Run by `task check:docs-page`."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ FAILED = {"type": "/problems/precondition-failed"}
 
 
 class Trial(NamedTuple):
-    """What is filled in, and the status and some members of the body that the page then shows."""
+    """The parameters and body to send, and the expected status and properties of the response."""
 
     name: str
     fields: dict[str, str]
     body: str | None
     status: int
-    members: dict[str, Any]
+    properties: dict[str, Any]
 
 
-# {id} and {etag} are those of a task of alice's.
+# {id} and {etag} are those of the fixture `task`.
 TRIALS = [
     Trial("listTasks", {"user_id": "nobody", "limit": "1"}, None, 200, {"items": []}),
     Trial(
@@ -80,46 +80,46 @@ TRIALS = [
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with a database of its own."""
+    """Start a service with a separate database."""
     with serving(DATA_DIR=tmp_path_factory.mktemp("service") / "data") as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def context() -> Iterator[BrowserContext]:
-    """One browser for all pages, which need not read the scripts anew each time."""
+    """Start one browser for all pages, which then share its cache."""
     with chromium() as browser:
         yield browser.new_context(viewport={"width": 1280, "height": 1000})
 
 
 @contextmanager
-def opened(context: BrowserContext, service: Service) -> Iterator[DocsPage]:
-    """The page; whatever is done there, it asks no other host and has no fault."""
+def open_docs(context: BrowserContext, service: Service) -> Iterator[DocsPage]:
+    """Open the page. At the end, check that it had no errors and used no other host."""
     docs = DocsPage(context.new_page(), service.url)
     yield docs
     expect(docs.page.locator(".errors-wrapper")).to_have_count(0)
     docs.page.close()
     assert [url for url in docs.requested if not url.startswith(f"{service.url}/")] == []
-    assert docs.faults == []
+    assert docs.errors == []
 
 
 @pytest.fixture(scope="module")
 def shown(context: BrowserContext, service: Service) -> Iterator[DocsPage]:
-    """The page as it opens, only looked at."""
-    with opened(context, service) as docs:
+    """Return a page that is only read, for all tests of the module."""
+    with open_docs(context, service) as docs:
         yield docs
 
 
 @pytest.fixture
 def docs(context: BrowserContext, service: Service) -> Iterator[DocsPage]:
-    """The page, opened anew, to do something there."""
-    with opened(context, service) as page:
+    """Return a new page."""
+    with open_docs(context, service) as page:
         yield page
 
 
 @pytest.fixture
 def task(service: Service) -> dict[str, str]:
-    """A task of alice's."""
+    """Create a task for alice."""
     created = httpx.post(f"{service.url}{tasks_of('alice')}", json={"title": "Buy milk"})
     stored: dict[str, str] = created.json()
     return stored
@@ -131,19 +131,19 @@ def task(service: Service) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("name", "summary", "path"), OPERATIONS, ids=[name for name, _, _ in OPERATIONS]
 )
-def test_an_operation_is_shown(shown: DocsPage, name: str, summary: str, path: str) -> None:
+def test_operation_is_shown(shown: DocsPage, name: str, summary: str, path: str) -> None:
     block = shown.operation(name)
     expect(block).to_contain_text(summary)
     expect(block.locator(f".opblock-summary-path[data-path='{path}']")).to_be_visible()
 
 
-def test_the_contract_is_shown_with_its_title_and_no_error(shown: DocsPage) -> None:
+def test_title_and_guide_are_shown(shown: DocsPage) -> None:
     expect(shown.page).to_have_title("Tasks API")
     expect(shown.page.get_by_role("heading", name="A first session")).to_be_visible()
     expect(shown.page.locator("body")).not_to_contain_text("Failed to load")
 
 
-def test_the_operations_are_at_the_top(shown: DocsPage) -> None:
+def test_operations_are_above_the_guide(shown: DocsPage) -> None:
     top = shown.page.locator(".opblock").first.bounding_box()
     assert top is not None
     assert top["y"] < 1000
@@ -154,7 +154,7 @@ def test_the_operations_are_at_the_top(shown: DocsPage) -> None:
     assert guide["y"] > last["y"]
 
 
-def test_every_tag_is_described(shown: DocsPage) -> None:
+def test_tags_are_described(shown: DocsPage) -> None:
     for tag in OpenAPIDocument.load().document["tags"]:
         name = tag["name"]
         described = shown.page.locator(f".opblock-tag[data-tag='{name}'], #guide section#{name}")
@@ -162,9 +162,7 @@ def test_every_tag_is_described(shown: DocsPage) -> None:
         expect(described).to_be_visible()
 
 
-def test_a_script_that_is_not_the_services_own_does_not_run(
-    context: BrowserContext, service: Service
-) -> None:
+def test_inline_script_is_blocked(context: BrowserContext, service: Service) -> None:
     docs = DocsPage(context.new_page(), service.url)
     docs.page.evaluate(
         """() => {
@@ -174,19 +172,19 @@ def test_a_script_that_is_not_the_services_own_does_not_run(
         }"""
     )
     expect(docs.page).to_have_title("Tasks API")
-    [fault] = docs.faults
-    assert "Content Security Policy" in fault
+    [error] = docs.errors
+    assert "Content Security Policy" in error
     docs.page.close()
 
 
-def test_the_service_itself_leads_to_the_page(context: BrowserContext, service: Service) -> None:
+def test_root_redirects_to_the_docs(context: BrowserContext, service: Service) -> None:
     page = context.new_page()
     page.goto(f"{service.url}/")
     assert page.url == f"{service.url}/docs"
     page.close()
 
 
-def test_the_type_of_a_problem_is_a_page(context: BrowserContext, service: Service) -> None:
+def test_problem_type_is_a_page(context: BrowserContext, service: Service) -> None:
     problem = httpx.get(f"{service.url}{tasks_of('alice')}?x=1").json()
     page = context.new_page()
     page.goto(service.url + problem["type"])
@@ -197,12 +195,10 @@ def test_the_type_of_a_problem_is_a_page(context: BrowserContext, service: Servi
     page.close()
 
 
-def test_the_page_asks_for_the_contract_and_its_own_files_alone(
-    shown: DocsPage, service: Service
-) -> None:
+def test_page_requests_only_its_files_and_the_contract(shown: DocsPage, service: Service) -> None:
     expect(shown.page.locator(".opblock")).to_have_count(len(OPERATIONS))
-    # Time for what it might still ask for. The browser's own word that all is quiet did not come
-    # within half a minute on a busy machine, once.
+    # Wait for late requests. The browser's event for an idle network once took over 30 s on a busy
+    # machine.
     shown.page.wait_for_timeout(1000)
     shown.page.screenshot(path=REPORTS / "docs.png", full_page=True)
     assert sorted(shown.requested) == [
@@ -214,44 +210,44 @@ def test_the_page_asks_for_the_contract_and_its_own_files_alone(
     ]
 
 
-# --- tried -------------------------------------------------------------------------------------
+# --- try it out --------------------------------------------------------------------------------
 
 
-def test_every_operation_is_tried() -> None:
+def test_trials_cover_every_operation() -> None:
     assert {trial.name for trial in TRIALS} == {name for name, _, _ in OPERATIONS}
 
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: f"{trial.name}-{trial.status}")
-def test_an_operation_is_tried(docs: DocsPage, task: dict[str, str], trial: Trial) -> None:
-    given = {field: value.format_map(task) for field, value in trial.fields.items()}
-    answer = docs.tried(trial.name, given, trial.body)
-    assert answer.status == str(trial.status), answer
-    assert "x-request-id: " in answer.headers
-    body = json.loads(answer.body) if trial.members else {}
-    assert trial.members.items() <= body.items()
+def test_operation_can_be_executed(docs: DocsPage, task: dict[str, str], trial: Trial) -> None:
+    parameters = {field: value.format_map(task) for field, value in trial.fields.items()}
+    response = docs.try_operation(trial.name, parameters, trial.body)
+    assert response.status == str(trial.status), response
+    assert "x-request-id: " in response.headers
+    body = json.loads(response.body) if trial.properties else {}
+    assert trial.properties.items() <= body.items()
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in OPERATIONS])
-def test_what_the_page_proposes_can_be_sent(docs: DocsPage, name: str) -> None:
-    answer = docs.executed(docs.opened(name))
-    # The task of the examples is in no database; nothing else may be wrong with them.
-    assert answer.status in {"200", "201", "404", "412"}
-    assert (answer.status in {"404", "412"}) == (
+def test_examples_of_the_page_can_be_sent(docs: DocsPage, name: str) -> None:
+    response = docs.execute(docs.open_operation(name))
+    # The task of the examples does not exist. Otherwise the examples are valid.
+    assert response.status in {"200", "201", "404", "412"}
+    assert (response.status in {"404", "412"}) == (
         name in {"getTask", "updateTask", "deleteTask", "replaceTask"}
     )
 
 
-def test_a_patch_is_sent_as_one(docs: DocsPage, task: dict[str, str]) -> None:
-    given = {"user_id": "alice", "task_id": task["id"], "If-Match": task["etag"]}
-    answer = docs.tried("updateTask", given, '{"completed": true}')
-    assert answer.sent["method"] == "PATCH"
-    assert answer.sent["content-type"] == MERGE_PATCH
-    assert answer.sent["if-match"] == task["etag"]
-    assert json.loads(answer.body)["etag"] != task["etag"]
-    assert "etag: " in answer.headers
+def test_patch_is_sent_as_merge_patch(docs: DocsPage, task: dict[str, str]) -> None:
+    parameters = {"user_id": "alice", "task_id": task["id"], "If-Match": task["etag"]}
+    response = docs.try_operation("updateTask", parameters, '{"completed": true}')
+    assert response.sent["method"] == "PATCH"
+    assert response.sent["content-type"] == MERGE_PATCH
+    assert response.sent["if-match"] == task["etag"]
+    assert json.loads(response.body)["etag"] != task["etag"]
+    assert "etag: " in response.headers
     docs.operation("updateTask").screenshot(path=REPORTS / "docs-tried.png")
 
 
-def test_the_contract_is_shown_as_it_is_served(docs: DocsPage, service: Service) -> None:
-    answer = docs.tried("getContractYaml", {})
-    assert answer.body.split() == httpx.get(f"{service.url}/openapi.yaml").text.split()
+def test_contract_is_shown_unchanged(docs: DocsPage, service: Service) -> None:
+    response = docs.try_operation("getContractYaml", {})
+    assert response.body.split() == httpx.get(f"{service.url}/openapi.yaml").text.split()

@@ -1,9 +1,9 @@
-"""Generate the clients, compile them and run each against a service.
+"""Generate the clients, compile them, and run each one against a service.
 
 Command: `python -m tests.e2e.generated_clients`.
 
-The service is started here, with a database of its own. CLIENTS_WITHOUT_TOOLCHAIN=1 lets a target
-pass whose toolchain this machine does not have; without it such a target is red like any other.
+The program starts the service with a separate database. By default, a target without its toolchain
+fails. With CLIENTS_WITHOUT_TOOLCHAIN=1 it passes.
 """
 
 # ruff: noqa: T201 - a command line prints
@@ -24,7 +24,7 @@ from tests.e2e.generated_clients.targets import TARGETS
 from tools.fuzz.__main__ import serving
 
 REPORTS = ROOT / "reports" / "clients"
-AT_ONCE = 2  # the cores of a small machine
+MAX_WORKERS = 2  # the cores of a small machine
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -33,33 +33,38 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         prog="python -m tests.e2e.generated_clients", description=__doc__
     )
     parser.add_argument("target", nargs="*", help=f"of {', '.join(names)}; all when absent")
-    parser.add_argument("--contract", type=Path, default=ROOT / "openapi.yaml", help="a file")
+    parser.add_argument("--contract", type=Path, default=ROOT / "openapi.yaml", help="the contract")
     options = parser.parse_args(arguments)
     if unknown := set(options.target) - set(names):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
-    chosen = [target for target in TARGETS if target.name in (options.target or names)]
+    targets = [target for target in TARGETS if target.name in (options.target or names)]
     started = time.monotonic()
-    with serving(REPORTS) as url, ThreadPoolExecutor(AT_ONCE) as pool:
+    with serving(REPORTS) as url, ThreadPoolExecutor(MAX_WORKERS) as pool:
         contract = options.contract.absolute()
-        results = list(pool.map(lambda target: run(target, contract, url, REPORTS), chosen))
-    report = "\n".join(told(results, time.monotonic() - started))
+        results = list(pool.map(lambda target: run(target, contract, url, REPORTS), targets))
+    report = "\n".join(format_report(results, time.monotonic() - started))
     (REPORTS.parent / "clients.md").write_text(f"# Generated clients\n\n{report}\n", "utf-8")
     print(report)
-    return verdict(results, lenient=bool(environ.get("CLIENTS_WITHOUT_TOOLCHAIN")))
+    return exit_code(results, lenient=bool(environ.get("CLIENTS_WITHOUT_TOOLCHAIN")))
 
 
-def verdict(results: Sequence[Result], *, lenient: bool) -> int:
-    """The exit code: 0 when all are green, or lack a toolchain where that was asked for."""
+def exit_code(results: Sequence[Result], *, lenient: bool) -> int:
+    """Return 0 if all targets are green or, with `lenient`, lack a toolchain."""
     passing = (result.green or (lenient and result.lacks_toolchain) for result in results)
     return int(not (results and all(passing)))
 
 
-def told(results: Sequence[Result], seconds: float) -> Iterator[str]:
-    """The table, then warnings with their explanations, then complaints."""
+def format_report(results: Sequence[Result], seconds: float) -> Iterator[str]:
+    """Yield the table, the warnings with their explanations, and the errors."""
     yield "| generator | versions | generated | compiled | scenario | warnings | seconds |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for result in results:
-        cells = [result.target.name, result.versions, *result.stages.values(), result.heard]
+        cells = [
+            result.target.name,
+            result.versions,
+            *result.stages.values(),
+            result.warning_summary,
+        ]
         yield f"| {' | '.join(cells)} | {result.seconds:.0f} |"
     explained: dict[str, list[str]] = {}
     for result in results:
@@ -67,17 +72,17 @@ def told(results: Sequence[Result], seconds: float) -> Iterator[str]:
             explained.setdefault(f"- {line}\n  {why or 'NOT EXPLAINED'}", []).append(
                 result.target.name
             )
-    yield "\nWarnings of the generators, each with its explanation:\n"
+    yield "\nWarnings of the generators, with their explanations:\n"
     yield from (f"{text} ({', '.join(names)})" for text, names in explained.items())
-    complaints = [(result.target.name, text) for result in results for text in result.complaints]
-    if complaints:
-        yield "\nWhat is wrong:\n"
-        yield from (f"- {name}: {text}" for name, text in complaints)
+    errors = [(result.target.name, text) for result in results for text in result.errors]
+    if errors:
+        yield "\nErrors:\n"
+        yield from (f"- {name}: {text}" for name, text in errors)
     green = sum(result.green for result in results)
     yield f"\nclients: {green} of {len(results)} green in {seconds:.0f} s"
 
 
 if __name__ == "__main__":
-    # As Ctrl-C does it: by way of the blocks above, which stop what they started.
+    # Raise KeyboardInterrupt, so that the `with` blocks stop their processes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:], os.environ))

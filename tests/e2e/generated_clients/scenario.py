@@ -1,8 +1,7 @@
-"""The one scenario: what every generated client has to see, in this order and with these values.
+"""The scenario that every generated client must pass: its steps, in order, with their values.
 
-Each target's program does the steps with the client that was generated for it and prints one JSON
-object a step, of values that it read through the client's own types. They are compared here, so
-that a step that is left out or answered otherwise is red in every language alike.
+The program of each target runs the steps with its generated client. For each step it prints a JSON
+object with values that it read through the client's types. This module compares them.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ STEPS: tuple[dict[str, Any], ...] = (
         "completed_at": None,
     },
     {"step": "read", "status": 200, "title": TITLES[0], "same": True},
-    # Five tasks in pages of two, oldest first: every page is walked, each task is seen once.
+    # Five tasks in pages of two, oldest first. Each task is listed once.
     {"step": "list", "pages": 3, "titles": list(TITLES)},
-    # A patch of one member leaves the others as they are, and null clears.
+    # A patch changes only the given properties. Null clears a property.
     {"step": "set", "status": 200, "title": TITLES[0], "description": "Three litres"},
     {
         "step": "leave",
@@ -36,45 +35,45 @@ STEPS: tuple[dict[str, Any], ...] = (
         "dated": True,
     },
     {"step": "clear", "status": 200, "title": TITLES[0], "description": None, "completed": True},
-    # The first entity tag is stale by now.
+    # The first ETag is no longer current.
     {"step": "conflict", "status": 412, "type": "/problems/precondition-failed", "errors": 0},
     {"step": "fault", "status": 422, "type": "/problems/invalid-body", "pointer": "/title"},
     {"step": "missing", "status": 404, "type": "/problems/task-not-found"},
-    # With the tag of "clear": the patch that was refused has changed nothing.
+    # With the ETag of "clear": the rejected patch has changed nothing.
     {"step": "delete", "status": 204},
 )
-# What the service itself lists afterwards.
-LEFT = TITLES[1:]
+# The titles that the service lists afterwards.
+REMAINING_TITLES = TITLES[1:]
 
 
-def disagreements(output: str, left: Sequence[str]) -> list[str]:
-    """Every way in which a run differs from the scenario, in words."""
-    seen = [_parsed(line) for line in output.splitlines()]
-    return [*_compared(seen), *_remains(left)]
+def find_errors(output: str, remaining: Sequence[str]) -> list[str]:
+    """Return every difference between a run and the scenario."""
+    seen = [_parse(line) for line in output.splitlines()]
+    return [*_step_errors(seen), *_title_errors(remaining)]
 
 
-def _compared(seen: Iterable[Any]) -> list[str]:
+def _step_errors(seen: Iterable[Any]) -> list[str]:
     pairs = enumerate(zip_longest(STEPS, seen), 1)
     return [
-        f"step {number}: {shown(found)} instead of {shown(wanted)}"
-        for number, (wanted, found) in pairs
-        if wanted != found
+        f"step {number}: {format_step(actual)} instead of {format_step(expected)}"
+        for number, (expected, actual) in pairs
+        if expected != actual
     ]
 
 
-def _remains(left: Sequence[str]) -> list[str]:
-    if tuple(left) == LEFT:
+def _title_errors(remaining: Sequence[str]) -> list[str]:
+    if tuple(remaining) == REMAINING_TITLES:
         return []
-    return [f"the service has {list(left)} afterwards instead of {list(LEFT)}"]
+    return [f"the service has {list(remaining)} afterwards instead of {list(REMAINING_TITLES)}"]
 
 
-def _parsed(line: str) -> Any:
+def _parse(line: str) -> Any:
     try:
         return json.loads(line)
     except ValueError:
         return line
 
 
-def shown(step: Any) -> str:
-    """A step on one line."""
+def format_step(step: Any) -> str:
+    """Format a step on one line."""
     return "nothing" if step is None else json.dumps(step)

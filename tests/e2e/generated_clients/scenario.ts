@@ -1,4 +1,4 @@
-// What the scenarios in TypeScript share: where the service is, how a step is told, and the types
+// Shared by the TypeScript scenarios: the service's URL, the output of a step, and the types
 // that a client must have. The steps and their values are in scenario.py.
 
 export const url = variable("TASKS_URL");
@@ -19,7 +19,7 @@ export function fail(seen: unknown): never {
   throw new Error(`not what the step is about: ${JSON.stringify(seen)}`);
 }
 
-// true only for types that are the same in every modifier; `string` and `string | null` are not.
+// true only for identical types, including modifiers; `string` and `string | null` differ.
 export type Same<A, B> =
   (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 

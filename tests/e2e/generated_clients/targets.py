@@ -1,4 +1,4 @@
-"""The generators: how each is run, how its client is compiled, and what may be heard of it."""
+"""The generators, with their commands and their expected output."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass, field, replace
 
 Command = tuple[str, ...]
 
-# Lines that every run prints and that warn of nothing.
+# Ordinary output, which is no warning.
 DONATE = r"#[# ].*|#+"
 CHECKED = r"Success: no issues found in \d+ source files?"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A generator; its folder has its configuration, its scenario and, generated, its client.
+    """A generator. Its folder has its configuration, its scenario and its generated client.
 
     `{contract}` in a command is the file to generate from. Commands run in the target's folder.
     """
 
     name: str
-    packages: tuple[str, ...]  # their versions are told
+    packages: tuple[str, ...]  # whose versions are reported
     generate: Command
     compile: tuple[Command, ...]
     scenario: Command
-    needs: tuple[str, ...] = ("node",)  # programs; without them there is no toolchain
+    needs: tuple[str, ...] = ("node",)  # programs of the toolchain
     ordinary: tuple[str, ...] = ()
     explained: Mapping[str, str] = field(default_factory=dict)
 
@@ -32,7 +32,7 @@ class Target:
 def typescript(
     name: str, packages: tuple[str, ...], generate: Command, ordinary: tuple[str, ...] = ()
 ) -> Target:
-    """A target whose client is checked by tsc, bundled as a page's would be, and run by Node."""
+    """Return a target whose client is checked by tsc, bundled by esbuild, and run by Node."""
     bundle = ("esbuild", "scenario.ts", "--bundle", "--platform=node", "--format=esm")
     return Target(
         name,
@@ -46,11 +46,11 @@ def typescript(
 
 OPENAPI_GENERATOR: Mapping[str, str] = {
     r"OpenAPI 3\.1 support is still in beta": (
-        "said of every 3.1 document; the client is compiled and run here to know"
+        "printed for every 3.1 document; this check compiles and runs the client"
     ),
     r"Failed to get the schema name: null": (
-        "it asks each named example for a `$ref` before it reads it; the examples are inline, and "
-        "nothing that is generated comes from them"
+        "printed for each inline example, as it has no `$ref`; the generated code does not use "
+        "the examples"
     ),
 }
 
@@ -58,7 +58,7 @@ OPENAPI_GENERATOR: Mapping[str, str] = {
 def openapi_generator(
     name: str, generator: str, *options: str
 ) -> tuple[str, tuple[str, ...], Command]:
-    """The name, packages and command of a target of openapi-generator."""
+    """Return the name, packages and command of a target of openapi-generator."""
     run = ("openapi-generator-cli", "generate", "-g", generator, "-i", "{contract}")
     return name, ("openapi-generator-cli",), (*run, "-o", "generated", *options)
 
@@ -111,7 +111,7 @@ TARGETS = (
     Target(
         *openapi_generator("openapi-generator-python", "python", "-c", "config.yaml"),
         (
-            # As strict as the generator's own configuration; its code does not bear more.
+            # The generator's configuration: its code does not pass strict mode.
             ("mypy", "--config-file=generated/pyproject.toml", "generated/tasks_api"),
             ("mypy", "--config-file=", "--strict", "--follow-imports=silent", "scenario.py"),
         ),

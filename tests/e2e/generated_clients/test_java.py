@@ -1,7 +1,7 @@
-"""The HTTP client of the JDK, with its defaults, against the running service.
+"""The JDK's HTTP client works with the service, with its default settings.
 
-It offers an upgrade to HTTP/2 with the first request to a host. CLIENTS_WITHOUT_TOOLCHAIN=1 lets
-the test pass where there is no JDK; without it a missing JDK is a failure.
+It offers an upgrade to HTTP/2 with the first request to a host. Without a JDK the test fails, or
+passes with CLIENTS_WITHOUT_TOOLCHAIN=1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from tools.fuzz.__main__ import serving
 
 SOURCE = Path(__file__).parent / "java/DefaultClient.java"
-SECONDS = 120
+TIMEOUT = 120
 STEPS = [
     *("POST 201", "GET 200", "PATCH 200", "GET 200", "DELETE 204"),
     *("POST 201", "PATCH 200", "DELETE 204"),
@@ -25,7 +25,7 @@ STEPS = [
 
 
 @pytest.mark.requirement("FR-035", "NFR-011")
-def test_the_default_client_of_java_does_every_step(tmp_path: Path) -> None:
+def test_default_java_client_completes_every_step(tmp_path: Path) -> None:
     java = shutil.which("java")
     if not (java and shutil.which("javac")):
         assert os.environ.get("CLIENTS_WITHOUT_TOOLCHAIN"), "no toolchain: java, javac not found"
@@ -37,9 +37,9 @@ def test_the_default_client_of_java_does_every_step(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=SECONDS,
+            timeout=TIMEOUT,
         )
-    print(run.stdout)  # noqa: T201 - shown with -s, as the task has it
+    print(run.stdout)  # noqa: T201 - shown with `pytest -s`
     assert run.returncode == 0, run.stderr
     lines = [line.split() for line in run.stdout.splitlines()]
     assert [f"{method} {status}" for method, _, status, _ in lines] == STEPS

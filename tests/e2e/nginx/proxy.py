@@ -1,4 +1,4 @@
-"""nginx with `deploy/nginx.conf` on a free port, in front of two, under a folder of its own."""
+"""Run nginx with `deploy/nginx.conf` on a free port, in front of two replicas."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 class BehindNginx(PageContractCheck):
-    """The contract, and `Server`, which nginx names itself in."""
+    """Checks the contract, and allows nginx's header `Server`."""
 
     def check(self, method: str, raw_path: str, response: httpx.Response) -> str | None:
         headers = [(name, value) for name, value in response.headers.items() if name != "server"]
@@ -29,39 +29,39 @@ class BehindNginx(PageContractCheck):
 
 
 class Front(LiveServer):
-    """nginx, listening."""
+    """A running nginx."""
 
     contract = BehindNginx()
 
 
 @contextmanager
 def nginx(folder: Path, replicas: tuple[int, int], origin: str) -> Iterator[LiveServer]:
-    """nginx in front of two ports, with pages of one origin; ended whatever happens."""
+    """Start nginx in front of two ports, with one allowed CORS origin."""
     assert PROGRAM, "nginx is not installed"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     text = CONFIGURATION.read_text("utf-8")
-    for written, here in zip((8080, 8001, 8002), (port, *replicas), strict=True):
-        assert text.count(f"127.0.0.1:{written}") == 1
-        text = text.replace(f"127.0.0.1:{written}", f"127.0.0.1:{here}")
+    for original, actual in zip((8080, 8001, 8002), (port, *replicas), strict=True):
+        assert text.count(f"127.0.0.1:{original}") == 1
+        text = text.replace(f"127.0.0.1:{original}", f"127.0.0.1:{actual}")
     before = "map $http_origin $cors_origin {\n"
     assert text.count(before) == 1
     text = text.replace(before, f'{before}"{origin}" $http_origin;\n')
     (folder / "nginx.conf").write_text(text, "utf-8")
-    words = [PROGRAM, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
-    own = "user root; " if os.geteuid() == 0 else ""  # the folder is nobody else's
+    argv = [PROGRAM, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
+    user = "user root; " if os.geteuid() == 0 else ""  # only root can read the folder
     process = subprocess.Popen(
-        [*words, "-g", f"{own}daemon off;"], cwd=folder, stdin=subprocess.DEVNULL
+        [*argv, "-g", f"{user}daemon off;"], cwd=folder, stdin=subprocess.DEVNULL
     )
 
-    def listens() -> bool:
+    def is_listening() -> bool:
         assert process.poll() is None
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return True
         return False
 
     try:
-        eventually(listens)
+        eventually(is_listening)
         yield Front(port)
     finally:
         process.terminate()

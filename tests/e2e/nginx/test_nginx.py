@@ -1,4 +1,4 @@
-"""Two replicas behind nginx with `deploy/nginx.conf`: `task check:nginx`, needs nginx."""
+"""Tests of two replicas behind nginx with `deploy/nginx.conf`. Run by `task check:nginx`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ pytestmark = [pytest.mark.requirement("NFR-017"), pytest.mark.usefixtures("datab
 ALICE = tasks_of("alice")
 JSON = "Content-Type: application/json"
 SMALL = b'{"title": "Buy milk"}'
-OF_ONE_ADDRESS = 100  # limit_conn
+MAX_CONNECTIONS_PER_ADDRESS = 100  # limit_conn
 PAGE = "https://app.example"
 
 
 class Balanced(NamedTuple):
-    """nginx, and the replicas behind it."""
+    """nginx and its two replicas."""
 
     front: LiveServer
     replicas: tuple[Service, Service]
@@ -57,36 +57,36 @@ def front(balanced: Balanced) -> LiveServer:
     return balanced.front
 
 
-def assert_is(response: httpx.Response, status: int, kind: str | None) -> None:
-    """A problem of nginx's own: of a kind of the service's, or of none."""
-    assert_has_fields(response)
+def assert_nginx_problem(response: httpx.Response, status: int, slug: str | None) -> None:
+    """Check a problem from nginx, with a problem type of the service or about:blank."""
+    assert_common_headers(response)
     assert response.status_code == response.json()["status"] == status
-    assert response.json()["type"] == (f"/problems/{kind}" if kind else "about:blank")
+    assert response.json()["type"] == (f"/problems/{slug}" if slug else "about:blank")
     assert response.headers["vary"] == "Origin"
 
 
-def assert_has_fields(response: httpx.Response) -> None:
-    """What every response has: also those of nginx's own."""
+def assert_common_headers(response: httpx.Response) -> None:
+    """Check the headers that every problem has, also one from nginx."""
     assert response.headers["x-request-id"] == response.json()["instance"]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["cache-control"] == "private, no-cache"
     assert response.headers["content-type"] == "application/problem+json"
 
 
-# --- what passes through -------------------------------------------------------------------------
+# --- forwarded responses -------------------------------------------------------------------------
 
 
-def test_an_answer_passes_through_as_it_is(front: LiveServer) -> None:
-    answered = front.call("POST", ALICE, JSON, "X-Request-ID: mine", body=SMALL)
-    assert answered.status_code == 201
-    assert answered.headers["x-request-id"] == "mine"
-    found = front.call("GET", answered.headers["location"])
-    assert (found.status_code, found.json()) == (200, answered.json())
-    assert found.headers["etag"] == answered.json()["etag"]
+def test_response_is_forwarded_unchanged(front: LiveServer) -> None:
+    response = front.call("POST", ALICE, JSON, "X-Request-ID: mine", body=SMALL)
+    assert response.status_code == 201
+    assert response.headers["x-request-id"] == "mine"
+    found = front.call("GET", response.headers["location"])
+    assert (found.status_code, found.json()) == (200, response.json())
+    assert found.headers["etag"] == response.json()["etag"]
 
 
 @pytest.mark.parametrize(
-    ("method", "target", "status", "kind"),
+    ("method", "target", "status", "slug"),
     [
         ("GET", "/nope", 404, "path-not-found"),
         ("GET", "//livez", 404, "path-not-found"),
@@ -94,21 +94,21 @@ def test_an_answer_passes_through_as_it_is(front: LiveServer) -> None:
         ("DELETE", ALICE, 405, "method-not-allowed"),
     ],
 )
-def test_a_problem_passes_through_as_it_is(
-    front: LiveServer, method: str, target: str, status: int, kind: str
+def test_problem_is_forwarded_unchanged(
+    front: LiveServer, method: str, target: str, status: int, slug: str
 ) -> None:
-    refused = front.call(method, target, "X-Request-ID: mine")
-    assert_problem(refused, status, kind)
-    assert refused.headers["x-request-id"] == "mine"
+    rejected = front.call(method, target, "X-Request-ID: mine")
+    assert_problem(rejected, status, slug)
+    assert rejected.headers["x-request-id"] == "mine"
 
 
-@pytest.mark.parametrize("given", ["", "a b", "x" * 129])
-def test_a_request_id_that_is_none_is_replaced(front: LiveServer, given: str) -> None:
-    answered = front.call("GET", "/livez", f"X-Request-ID: {given}")
-    assert len(answered.headers["x-request-id"]) == 32
+@pytest.mark.parametrize("request_id", ["", "a b", "x" * 129])
+def test_invalid_request_id_is_replaced(front: LiveServer, request_id: str) -> None:
+    response = front.call("GET", "/livez", f"X-Request-ID: {request_id}")
+    assert len(response.headers["x-request-id"]) == 32
 
 
-def test_a_request_without_a_host_is_passed_on(front: LiveServer) -> None:
+def test_request_without_host_is_forwarded(front: LiveServer) -> None:
     assert front.exchange(b"GET /livez HTTP/1.0\r\n\r\n").status_code == 200
 
 
@@ -117,7 +117,7 @@ def test_a_request_without_a_host_is_passed_on(front: LiveServer) -> None:
 
 @pytest.fixture
 def browser(front: LiveServer) -> Iterator[httpx.Client]:
-    """A client that accepts compressed answers."""
+    """Yield a client that accepts compressed responses."""
     headers = {"Accept-Encoding": "gzip"}
     with httpx.Client(base_url=f"http://127.0.0.1:{front.port}", headers=headers) as client:
         yield client
@@ -128,14 +128,14 @@ def browser(front: LiveServer) -> Iterator[httpx.Client]:
     [("/openapi.yaml", "application/yaml"), ("/openapi.json", "application/json")],
 )
 def test_json_and_yaml_are_compressed(browser: httpx.Client, path: str, media_type: str) -> None:
-    answered = browser.get(path)
-    assert answered.headers["content-type"].partition(";")[0] == media_type
-    assert answered.headers["content-encoding"] == "gzip"
-    assert answered.headers["vary"] == "Accept-Encoding, Origin"
-    assert answered.num_bytes_downloaded < len(answered.content) / 2
+    response = browser.get(path)
+    assert response.headers["content-type"].partition(";")[0] == media_type
+    assert response.headers["content-encoding"] == "gzip"
+    assert response.headers["vary"] == "Accept-Encoding, Origin"
+    assert response.num_bytes_downloaded < len(response.content) / 2
 
 
-def test_a_change_is_conditional_on_the_etag_property_of_a_compressed_answer(
+def test_etag_property_of_a_compressed_response_works_in_if_match(
     browser: httpx.Client,
 ) -> None:
     long = {"title": "Buy milk", "description": "and bread, " * 200}
@@ -154,26 +154,26 @@ def test_a_change_is_conditional_on_the_etag_property_of_a_compressed_answer(
     assert browser.patch(path, headers={"If-Match": etag}, json=patch).status_code == 412
 
 
-# --- nginx's own answers -------------------------------------------------------------------------
+# --- responses of nginx --------------------------------------------------------------------------
 
-HELD = ("Host: tasks.test", "X-Request-ID: mine", f"Origin: {PAGE}")
+COMMON_HEADERS = ("Host: tasks.test", "X-Request-ID: mine", f"Origin: {PAGE}")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 GET = "GET /livez HTTP/1.1"
 TLS = bytes.fromhex("16030100a5010000a10303").decode("latin-1") + "a" * 160
 
 
-def raw(line: str, *fields: str) -> bytes:
-    """A request with this line, which need not be one."""
-    return "\r\n".join([line, *HELD, *fields, "", ""]).encode("latin-1")
+def raw(line: str, *headers: str) -> bytes:
+    """Encode a request with this request line, which may be invalid."""
+    return "\r\n".join([line, *COMMON_HEADERS, *headers, "", ""]).encode("latin-1")
 
 
-def shortened(value: object) -> str | None:
-    """A long text as the name of a case."""
+def shorten(value: object) -> str | None:
+    """Shorten a long text for the ID of a test case."""
     return ascii(value[:40]) if isinstance(value, str) else None
 
 
 @pytest.mark.parametrize(
-    ("line", "status", "kind"),
+    ("line", "status", "slug"),
     [
         ("GET /users/50%/tasks HTTP/1.1", 400, "malformed-request"),
         ("GET /%00 HTTP/1.1", 400, "malformed-request"),
@@ -188,19 +188,19 @@ def shortened(value: object) -> str | None:
         ("GET /" + "a" * 40_000 + " HTTP/1.1", 431, "header-fields-too-large"),
         ("GET /livez HTTP/3.0", 505, None),
     ],
-    ids=shortened,
+    ids=shorten,
 )
-def test_a_request_line_that_cannot_be_read_is_a_problem(
-    front: LiveServer, line: str, status: int, kind: str | None
+def test_invalid_request_line_is_a_problem(
+    front: LiveServer, line: str, status: int, slug: str | None
 ) -> None:
-    refused = front.exchange(raw(line))
-    assert_is(refused, status, kind)
-    # nginx has not read the header fields: it knows neither the request's id nor its origin.
-    assert len(refused.headers["x-request-id"]) == 32
+    rejected = front.exchange(raw(line))
+    assert_nginx_problem(rejected, status, slug)
+    # nginx has not read the headers, so it knows neither the request ID nor the origin.
+    assert len(rejected.headers["x-request-id"]) == 32
 
 
 @pytest.mark.parametrize(
-    ("line", "field", "status", "kind"),
+    ("line", "header", "status", "slug"),
     [
         ("TRACE /livez HTTP/1.1", "A: a", 405, "method-not-allowed"),
         ("CONNECT /livez HTTP/1.1", "A: a", 405, "method-not-allowed"),
@@ -212,20 +212,20 @@ def test_a_request_line_that_cannot_be_read_is_a_problem(
         (f"POST {ALICE} HTTP/1.1", "Content-Length: 131073", 413, "content-too-large"),
         ("GET /.problem HTTP/1.1", "A: a", 404, "path-not-found"),
     ],
-    ids=shortened,
+    ids=shorten,
 )
-def test_a_page_can_read_every_other_answer_of_nginx(
-    front: LiveServer, line: str, field: str, status: int, kind: str | None
+def test_other_nginx_problems_have_cors_headers(
+    front: LiveServer, line: str, header: str, status: int, slug: str | None
 ) -> None:
     method, target, _ = line.split()
-    traced = raw(line, f"traceparent: 00-{TRACE}-b7ad6b7169203331-01", field)
-    refused = front.exchange(traced, method=method, target=target)
-    assert_is(refused, status, kind)
-    assert refused.headers["x-request-id"] == "mine"
-    assert refused.json()["trace_id"] == TRACE
-    assert refused.headers["access-control-allow-origin"] == PAGE
+    traced = raw(line, f"traceparent: 00-{TRACE}-b7ad6b7169203331-01", header)
+    rejected = front.exchange(traced, method=method, target=target)
+    assert_nginx_problem(rejected, status, slug)
+    assert rejected.headers["x-request-id"] == "mine"
+    assert rejected.json()["trace_id"] == TRACE
+    assert rejected.headers["access-control-allow-origin"] == PAGE
     exposed = "ETag, Location, Retry-After, X-Request-ID"
-    assert refused.headers["access-control-expose-headers"] == exposed
+    assert rejected.headers["access-control-expose-headers"] == exposed
     foreign = traced.replace(PAGE.encode(), b"https://evil.example")
     hidden = front.exchange(foreign, method=method, target=target)
     assert hidden.status_code == status
@@ -233,91 +233,91 @@ def test_a_page_can_read_every_other_answer_of_nginx(
 
 
 @pytest.mark.parametrize("path", [*OpenAPIDocument.load().document["paths"], "/docs"])
-def test_nginx_refuses_trace_with_the_methods_that_the_service_has(
-    front: LiveServer, path: str
-) -> None:
+def test_trace_is_rejected_with_the_allowed_methods(front: LiveServer, path: str) -> None:
     target = path.format(user_id="alice", task_id="0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
-    refused = front.call("TRACE", target)
-    assert refused.headers["allow"] == front.call("OPTIONS", target).headers["allow"]
+    rejected = front.call("TRACE", target)
+    assert rejected.headers["allow"] == front.call("OPTIONS", target).headers["allow"]
 
 
-def test_a_body_that_is_too_large_is_the_same_problem_before_it_arrives(front: LiveServer) -> None:
-    refused = front.exchange(
+def test_too_large_body_is_rejected_before_it_is_sent(front: LiveServer) -> None:
+    rejected = front.exchange(
         request("POST", ALICE, JSON, "X-Request-ID: mine", "Content-Length: 131073"),
         method="POST",
         target=ALICE,
     )
-    assert_problem(refused, 413, "content-too-large")
-    assert_has_fields(refused)
-    assert refused.headers["x-request-id"] == "mine"
+    assert_problem(rejected, 413, "content-too-large")
+    assert_common_headers(rejected)
+    assert rejected.headers["x-request-id"] == "mine"
 
 
-# --- abuse ---------------------------------------------------------------------------------------
+# --- slow clients --------------------------------------------------------------------------------
 
 
-def answered(connections: list[socket.socket]) -> list[socket.socket]:
-    """Those on which something has come."""
+def with_response(connections: list[socket.socket]) -> list[socket.socket]:
+    """Return the connections that have received data."""
     return select.select(connections, [], [], 0)[0]
 
 
-def test_slow_bodies_reach_no_replica_and_one_address_has_only_so_many(
+def test_slow_bodies_are_buffered_and_limited_per_address(
     balanced: Balanced, record_property: Callable[[str, object], None]
 ) -> None:
     front, replicas = balanced
     before = [memory(service.pid) for service in replicas]
-    head = request("POST", ALICE, JSON, "Content-Length: 21")
+    headers = request("POST", ALICE, JSON, "Content-Length: 21")
     with ExitStack() as stack:
-        slow = [stack.enter_context(front.connect()) for _ in range(OF_ONE_ADDRESS + 10)]
+        slow = [
+            stack.enter_context(front.connect()) for _ in range(MAX_CONNECTIONS_PER_ADDRESS + 10)
+        ]
         for connection in slow:
-            connection.sendall(head)
-        # nginx's processes take them in an order of their own.
-        eventually(lambda: len(answered(slow)) == len(slow) - OF_ONE_ADDRESS)
-        hasty = answered(slow)
-        refused = [read_response(connection, "POST") for connection in hasty]
-        next(connection for connection in slow if connection not in hasty).close()
+            connection.sendall(headers)
+        # nginx's workers accept connections in any order.
+        eventually(lambda: len(with_response(slow)) == len(slow) - MAX_CONNECTIONS_PER_ADDRESS)
+        responded = with_response(slow)
+        rejected = [read_response(connection, "POST") for connection in responded]
+        next(connection for connection in slow if connection not in responded).close()
         time.sleep(0.2)
         assert front.call("GET", ALICE).status_code == 200
-    for response in refused:
+    for response in rejected:
         assert_problem(response, 503, "overloaded")
-        assert_has_fields(response)
+        assert_common_headers(response)
         assert response.headers["retry-after"] == "1"
-    grown = [memory(service.pid) - was for service, was in zip(replicas, before, strict=True)]
-    record_property("memory of each replica behind nginx, slow bodies in front of it", grown)
-    assert max(grown) < 2**20
+    growth = [memory(service.pid) - was for service, was in zip(replicas, before, strict=True)]
+    record_property("memory growth of each replica during slow bodies", growth)
+    assert max(growth) < 2**20
 
 
 @pytest.mark.parametrize(
     "sent", [b"GET /livez HTTP/1.1\r\nX: a", request("POST", ALICE, JSON, "Content-Length: 21")]
 )
-def test_what_stops_is_closed_in_time(
+def test_stalled_request_is_closed(
     front: LiveServer, sent: bytes, record_property: Callable[[str, object], None]
 ) -> None:
     with front.connect() as connection:
         connection.settimeout(20)
         connection.sendall(sent)
         started = time.monotonic()
-        with suppress(ConnectionResetError):  # what is left unsent is dropped with it
+        with suppress(ConnectionResetError):  # unsent data resets the connection
             assert connection.recv(1) == b""
         seconds = time.monotonic() - started
-    record_property("seconds until nginx closes what has stopped", round(seconds, 1))
+    record_property("seconds until nginx closes a stalled request", round(seconds, 1))
     assert 9 < seconds < 15
 
 
-def test_idle_connections_in_thousands_hinder_nobody(balanced: Balanced) -> None:
+def test_idle_connections_do_not_block_requests(balanced: Balanced) -> None:
     front, replicas = balanced
     before = [memory(service.pid) for service in replicas]
     with ExitStack() as stack:
-        for _ in range(900):  # below what a process may open by default
+        for _ in range(900):  # below the default limit of open files
             stack.enter_context(socket.create_connection(("127.0.0.1", front.port)))
         assert front.call("GET", ALICE).status_code == 200
-        grown = [memory(service.pid) - was for service, was in zip(replicas, before, strict=True)]
-    assert max(grown) < 2**20
+        growth = [memory(service.pid) - was for service, was in zip(replicas, before, strict=True)]
+    assert max(growth) < 2**20
 
 
-# --- replicas that go away: last, as they do not come back ---------------------------------------
+# --- stopped replicas: last, because they are not restarted --------------------------------------
 
 
-async def test_without_one_replica_the_other_serves_and_without_both_it_is_502(
+async def test_failover_to_one_replica_and_502_without_replicas(
     balanced: Balanced, database: asyncpg.Connection
 ) -> None:
     front, (one, two) = balanced
@@ -328,9 +328,9 @@ async def test_without_one_replica_the_other_serves_and_without_both_it_is_502(
     two.stop(signal.SIGKILL)
     with front.connect() as connection:
         connection.sendall(request("GET", ALICE, "X-Request-ID: mine"))
-        answered = read_response(connection)
-    assert answered.status_code == 502
-    assert answered.json()["type"] == "about:blank"
-    assert_has_fields(answered)
-    assert answered.headers["x-request-id"] == "mine"
-    assert answered.headers["retry-after"] == "1"
+        response = read_response(connection)
+    assert response.status_code == 502
+    assert response.json()["type"] == "about:blank"
+    assert_common_headers(response)
+    assert response.headers["x-request-id"] == "mine"
+    assert response.headers["retry-after"] == "1"

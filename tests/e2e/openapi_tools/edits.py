@@ -1,4 +1,4 @@
-"""Single changes to a copy of the contract, to see what a check makes of them."""
+"""Edit a copy of the contract, to test a check."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from tools.openapi.node import CONTRACT
 
 Edits = Mapping[str, Any]
 GONE: Any = object()
-DOCUMENT: dict[str, Any] = yaml.load(CONTRACT.read_bytes(), LOADER)  # noqa: S506 - a safe one
+DOCUMENT: dict[str, Any] = yaml.load(CONTRACT.read_bytes(), LOADER)  # noqa: S506 - LOADER is a safe loader
 
 
 def edited(edits: Edits) -> str:
-    """The contract as YAML with a value set, appended (`-`) or taken away at each JSON Pointer."""
+    """Return the contract as YAML with a value set, appended (`-`) or removed at each pointer."""
     changed: Any = copy.deepcopy(DOCUMENT)
     for pointer, value in edits.items():
-        *way, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
+        *parents, last = (
+            part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]
+        )
         node = changed
-        for part in way:
+        for part in parents:
             node = node[int(part) if isinstance(node, list) else part]
         _put(node, last, value)
     return yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
@@ -32,8 +34,8 @@ def _put(node: Any, key: str, value: Any) -> None:
     if key == "-":
         node.append(value)
         return
-    place = int(key) if isinstance(node, list) else key
+    index = int(key) if isinstance(node, list) else key
     if value is GONE:
-        del node[place]
+        del node[index]
     else:
-        node[place] = value
+        node[index] = value

@@ -82,7 +82,7 @@ COMPATIBLE: dict[str, Edits] = {
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """The contract as release 1.2.3."""
+    """Write the contract as release 1.2.3."""
     path = tmp_path / "1.2.3.yaml"
     path.write_text(edited({"/info/version": "1.2.3"}), "utf-8")
     return path
@@ -95,7 +95,7 @@ def errors(base: Path, edits: Edits, version: str) -> list[str]:
     return list(version_errors(base, revision))
 
 
-def test_the_version_allows_the_changes_since_the_last_release() -> None:
+def test_version_allows_the_changes_since_the_last_release() -> None:
     found = "\n".join(version_errors(last_release(), CONTRACT))
     assert not found, found
 
@@ -108,14 +108,14 @@ def test_released_contracts_are_unchanged() -> None:
     assert versions == [path.stem for path in files]
 
 
-def test_the_last_release_has_the_highest_version(tmp_path: Path) -> None:
+def test_last_release_has_the_highest_version(tmp_path: Path) -> None:
     for name in ("1.9.0.yaml", "1.10.0.yaml", "1.2.11.yaml", "README.md"):
         (tmp_path / name).touch()
     assert last_release(tmp_path).name == "1.10.0.yaml"
 
 
 @pytest.mark.parametrize(("edits", "version"), RATED.values(), ids=RATED)
-def test_a_change_requires_a_version(base: Path, edits: Edits, version: str) -> None:
+def test_change_requires_a_version(base: Path, edits: Edits, version: str) -> None:
     error, change = errors(base, edits, "1.2.3")
     assert f"({version})" in error
     assert change.startswith("#/paths/")
@@ -123,12 +123,12 @@ def test_a_change_requires_a_version(base: Path, edits: Edits, version: str) -> 
 
 
 @pytest.mark.parametrize(("edits", "words"), UNRATED.values(), ids=UNRATED)
-def test_a_breaking_change_without_a_rule_is_reported(base: Path, edits: Edits, words: str) -> None:
+def test_breaking_change_without_a_rule_is_reported(base: Path, edits: Edits, words: str) -> None:
     (error,) = errors(base, edits, "1.3.0")
     assert words in error
 
 
-def test_a_major_version_allows_breaking_changes_without_a_rule(base: Path) -> None:
+def test_major_version_allows_breaking_changes(base: Path) -> None:
     edits = {
         f"{LIVEZ}/get/requestBody": BODY,
         f"{HEADERS}/Location/required": False,
@@ -139,5 +139,5 @@ def test_a_major_version_allows_breaking_changes_without_a_rule(base: Path) -> N
 
 
 @pytest.mark.parametrize("edits", COMPATIBLE.values(), ids=COMPATIBLE)
-def test_a_compatible_change_requires_no_major_version(base: Path, edits: Edits) -> None:
+def test_compatible_change_requires_no_major_version(base: Path, edits: Edits) -> None:
     assert errors(base, edits, "1.3.0") == []

@@ -1,4 +1,4 @@
-"""Two linters find nothing in the contract, and would."""
+"""Two linters find no error in the contract, and find each injected error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ITEM = f"{LIST}~1{{task_id}}"
 SCHEMAS = "/components/schemas"
 REPORTS = ROOT / "reports"
 
-# For each linter a change to the contract and the rule that must speak up.
+# For each linter, changes to the contract by the rule that must report them.
 SPECTRAL: dict[str, Edits] = {
     "oas3-schema": {"/paths/~1livez/get/responses/200/description": GONE},
     "operation-operationId-unique": {f"{ITEM}/get/operationId": "listTasks"},
@@ -56,7 +56,7 @@ REDOCLY: dict[str, Edits] = {
 
 
 def spectral(*paths: Path) -> list[set[str]]:
-    """For each file the rules that Spectral finds broken, of whatever severity."""
+    """Return the rules that Spectral reports for each file, with any severity."""
     findings = json.loads(run("spectral", "lint", "--format=json", "--quiet", *map(str, paths)))
     return [
         {found["code"] for found in findings if Path(found["source"]) == path} for path in paths
@@ -64,25 +64,25 @@ def spectral(*paths: Path) -> list[set[str]]:
 
 
 def redocly(*paths: Path) -> list[set[str]]:
-    """For each file the rules that Redocly finds broken, of whatever severity."""
+    """Return the rules that Redocly reports for each file, with any severity."""
     printed = run(
         "redocly", "lint", "--format=json", "--config=tools/openapi/redocly.yaml", *map(str, paths)
     )
-    # One JSON text for each file, with nothing between them.
+    # Redocly prints one JSON text per file, without a separator.
     reports = json.loads(f"[{printed.replace('}{', '},{')}]")
     return [{problem["ruleId"] for problem in report["problems"]} for report in reports]
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Inside the repository: Spectral's overrides go by the path from there."""
+    """Yield a folder in the repository, as Spectral's overrides use relative paths."""
     REPORTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=REPORTS) as name:
         yield Path(name)
 
 
 def copies(folder: Path, cases: Mapping[str, Edits]) -> Iterator[Path]:
-    """A changed copy of the contract for each case, under the name that the overrides go by."""
+    """Write an edited copy of the contract for each case, with the file name of the original."""
     for number, edits in enumerate(cases.values()):
         path = folder / str(number) / CONTRACT.name
         path.parent.mkdir()
@@ -90,25 +90,25 @@ def copies(folder: Path, cases: Mapping[str, Edits]) -> Iterator[Path]:
         yield path
 
 
-def test_spectral_finds_nothing() -> None:
+def test_spectral_finds_no_error() -> None:
     assert spectral(CONTRACT) == [set()]
 
 
-def test_redocly_finds_nothing() -> None:
+def test_redocly_finds_no_error() -> None:
     assert redocly(CONTRACT) == [set()]
 
 
-def test_the_configuration_of_redocly_is_right() -> None:
+def test_configuration_of_redocly_is_valid() -> None:
     assert "valid" in run(
         "redocly", "check-config", "--config=tools/openapi/redocly.yaml", "--lint-config=error"
     )
 
 
-def test_spectral_finds_each_single_fault(folder: Path) -> None:
+def test_spectral_finds_each_injected_error(folder: Path) -> None:
     cases = {**SPECTRAL, "nothing": {}}
     assert spectral(*copies(folder, cases)) == [{rule} for rule in SPECTRAL] + [set()]
 
 
-def test_redocly_finds_each_single_fault(folder: Path) -> None:
+def test_redocly_finds_each_injected_error(folder: Path) -> None:
     cases = {**REDOCLY, "nothing": {}}
     assert redocly(*copies(folder, cases)) == [{rule} for rule in REDOCLY] + [set()]

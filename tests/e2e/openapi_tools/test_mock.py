@@ -1,4 +1,4 @@
-"""The mock answers every operation with the contract's own examples."""
+"""The mock responds to every operation with examples of the contract."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.contract.test_responses import PLAIN, documented
 from tests.support.contract_check import ContractCheck
 from tests.support.process import eventually
-from tools.openapi.prism import free_port, listens, running
+from tools.openapi.prism import free_port, is_listening, running
 
 pytestmark = pytest.mark.requirement("FR-044")
 
@@ -24,7 +24,7 @@ OPERATIONS = {
     for method, operation in item.items()
     if method != "parameters"
 }
-# Prism has no serializer for YAML, and refuses to answer with an object in it.
+# Prism has no serializer for YAML.
 YAML = "getContractYaml"
 PAGES = {
     name: example["value"]
@@ -36,22 +36,22 @@ MOCK = [sys.executable, "-m", "tools.openapi.mock"]
 
 @pytest.fixture(scope="module")
 def mock() -> Iterator[httpx.Client]:
-    """A client of what `task mock` runs."""
+    """Yield a client of the program that `task mock` runs."""
     port = free_port()
     with running(MOCK, port, PORT=str(port)) as client:
         yield client
 
 
 def send(mock: httpx.Client, **request: Any) -> httpx.Response:
-    """An exchange whose response is held against the contract."""
+    """Send a request and check its response against the contract."""
     response = mock.request(**request)
-    response.headers.pop("Keep-Alive")  # of the connection, as Node's server has it
+    response.headers.pop("Keep-Alive")  # Node's server adds it
     CHECK.check(request["method"], request["url"], response)
     return response
 
 
 def examples(operation: str, status: str) -> list[Any]:
-    """The bodies that the contract shows for a response, as they are written in a test."""
+    """Return the examples of a response's body."""
     response = CHECK.resolve(OPERATIONS[operation]["responses"][status])
     return [
         example["value"]
@@ -61,13 +61,13 @@ def examples(operation: str, status: str) -> list[Any]:
 
 
 def body(response: httpx.Response) -> Any:
-    """What was answered: a value where it is JSON, else the text."""
+    """Return the parsed body if it is JSON, otherwise the text."""
     is_json = response.headers.get("content-type", "").endswith("json")
     return json.loads(response.content) if is_json else response.text
 
 
 @pytest.mark.parametrize("operation", [it for it in PLAIN if it != YAML])
-def test_each_operation_answers_an_example(mock: httpx.Client, operation: str) -> None:
+def test_operation_returns_an_example(mock: httpx.Client, operation: str) -> None:
     response = send(mock, **PLAIN[operation])
     success = min(OPERATIONS[operation]["responses"])
     assert response.status_code == int(success)
@@ -77,14 +77,16 @@ def test_each_operation_answers_an_example(mock: httpx.Client, operation: str) -
 @pytest.mark.parametrize(
     ("operation", "status"), [it for it in documented() if it != (YAML, "200")]
 )
-def test_each_response_can_be_asked_for(mock: httpx.Client, operation: str, status: str) -> None:
+def test_response_is_selected_by_its_status(
+    mock: httpx.Client, operation: str, status: str
+) -> None:
     headers = {**PLAIN[operation].get("headers", {}), "Prefer": f"code={status}"}
     response = send(mock, **{**PLAIN[operation], "headers": headers})
     assert response.status_code == int(status)
     assert body(response) in examples(operation, status)
 
 
-def test_the_document_is_mocked_as_json_but_not_as_yaml(mock: httpx.Client) -> None:
+def test_document_is_mocked_only_as_json(mock: httpx.Client) -> None:
     assert mock.get("/openapi.json").json() == {"openapi": "3.1.0"}
     assert (
         mock.get("/openapi.yaml").json()["title"] == "Cannot find serializer for application/yaml"
@@ -92,20 +94,20 @@ def test_the_document_is_mocked_as_json_but_not_as_yaml(mock: httpx.Client) -> N
 
 
 @pytest.mark.parametrize(("name", "value"), PAGES.items())
-def test_each_example_can_be_asked_for(mock: httpx.Client, name: str, value: Any) -> None:
+def test_example_is_selected_by_its_name(mock: httpx.Client, name: str, value: Any) -> None:
     response = send(mock, **PLAIN["listTasks"], headers={"Prefer": f"example={name}"})
     assert response.json() == value
 
 
-def test_a_request_that_breaks_the_contract_is_refused(mock: httpx.Client) -> None:
+def test_invalid_request_is_rejected(mock: httpx.Client) -> None:
     response = mock.post(PLAIN["createTask"]["url"], json={"titel": "Buy milk"})
     assert response.status_code == 422
     assert response.json() in examples("createTask", "422")
 
 
-def test_it_ends_with_whom_it_was_started_by() -> None:
+def test_mock_ends_with_its_parent() -> None:
     port = free_port()
     program = f"import subprocess, time; subprocess.Popen({MOCK!r}); time.sleep(60)"
     with running([sys.executable, "-c", program], port, PORT=str(port)):
-        assert listens(port)
-    eventually(lambda: not listens(port))
+        assert is_listening(port)
+    eventually(lambda: not is_listening(port))

@@ -1,11 +1,11 @@
-"""A second opinion: Prism stands between a client and the service and finds nothing wrong.
+"""Prism, as a proxy between a client and the service, finds no violation of the contract.
 
-It shares no code with the checks of the other tests, nor with Schemathesis. Requests that are meant
-to be refused are let through, so that their answers are looked at too; what Prism has against a
-request is then exactly what was put into it.
+It shares no code with the other contract tests or with Schemathesis. It forwards invalid requests
+too, so that their responses are also checked. For these, it must report exactly the intended
+violations of the request.
 
-What it cannot see: a parameter that is not declared, HEAD (which it answers itself, with 500), and
-bodies that are not JSON, at which it hangs.
+Prism does not detect undeclared parameters. It responds to HEAD with 500, and hangs on bodies that
+are not JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.contract.test_responses import (
     fail,
 )
 from tests.support.live import serve_in_thread
-from tools.openapi.prism import proxy_before
+from tools.openapi.prism import proxy_for
 
 pytestmark = pytest.mark.requirement("NFR-010")
 
@@ -41,7 +41,7 @@ LONG = json.dumps({**WHOLE, "title": "x" * 131_072}).encode()
 MISSING = ("request.body", "required")
 UNKNOWN = ("request.body", "additionalProperties")
 TOO_LONG = ("request.body.title", "maxLength")
-# What Prism must have against the request of this status, on top of nothing.
+# The violations that Prism must report for the request with this status.
 INTENDED: dict[str, set[tuple[str, str]]] = {
     "413": {TOO_LONG},
     "415": {("request", "415")},
@@ -49,39 +49,39 @@ INTENDED: dict[str, set[tuple[str, str]]] = {
 }
 INTENDED_FOR_ONE = {
     ("updateTask", "422"): {UNKNOWN},
-    # Prism has no parser for YAML: to it the document is a string.
+    # Prism has no parser for YAML, so the document is a string.
     ("getContractYaml", "200"): {("response.body", "type")},
 }
-# Spaces alone are too large as well, but not JSON.
-OTHERWISE = {"413": {"content": LONG, "headers": JSON}}
+# The too large body must be JSON here.
+CHANGED_HERE = {"413": {"content": LONG, "headers": JSON}}
 
 
 def violations(response: httpx.Response) -> set[tuple[str, str]]:
-    """What Prism has against a request and its response: where, and by which keyword."""
+    """Return the location and keyword of each violation that Prism reports."""
     found = json.loads(response.headers.get("sl-violations", "[]"))
     return {(".".join(each["location"]), str(each.get("code"))) for each in found}
 
 
 @pytest.fixture(scope="module")
 def proxy(settings: Settings) -> Iterator[httpx.Client]:
-    """A client behind a proxy of the service."""
-    with serve_in_thread(settings) as live, proxy_before(live.port) as client:
+    """Yield a client that reaches the service through Prism."""
+    with serve_in_thread(settings) as live, proxy_for(live.port) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def without_database() -> Iterator[httpx.Client]:
-    """The same where the database is away."""
-    with serve_in_thread(NOWHERE) as live, proxy_before(live.port) as client:
+    """Yield a client of a service without a database."""
+    with serve_in_thread(NOWHERE) as live, proxy_for(live.port) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def failing(settings: Settings) -> Iterator[httpx.Client]:
-    """The same with a fault in every operation."""
+    """Yield a client of a service in which every operation fails."""
     with (
         serve_in_thread(settings, guards=[fail]) as live,
-        proxy_before(live.port) as client,
+        proxy_for(live.port) as client,
     ):
         yield client
 
@@ -91,11 +91,11 @@ STATUSES = {"503": "without_database", "500": "failing"}
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize(("operation", "status"), documented())
-def test_each_documented_response_passes(
+def test_documented_response_passes(
     request: pytest.FixtureRequest, proxy: httpx.Client, operation: str, status: str
 ) -> None:
     client: httpx.Client = request.getfixturevalue(STATUSES.get(status, "proxy"))
-    changes = CHANGED_FOR_ONE.get((operation, status), {**CHANGED, **OTHERWISE}.get(status, {}))
+    changes = CHANGED_FOR_ONE.get((operation, status), {**CHANGED, **CHANGED_HERE}.get(status, {}))
     sent = {**PLAIN[operation], **changes}
     sent.pop("json" if "content" in changes else "", None)
     assert violations(proxy.put(ONE, json=WHOLE)) == set()
@@ -106,7 +106,7 @@ def test_each_documented_response_passes(
 
 
 @pytest.mark.usefixtures("database")
-def test_a_walk_through_a_list_passes(proxy: httpx.Client) -> None:
+def test_pagination_passes(proxy: httpx.Client) -> None:
     query = {
         "limit": "1",
         "completed": "false",
@@ -133,18 +133,18 @@ def test_a_walk_through_a_list_passes(proxy: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_a_life_of_a_task_passes(proxy: httpx.Client) -> None:
-    unseen = proxy.put(ONE, json=WHOLE, headers={"If-None-Match": "*"})
-    tag = {"If-Match": unseen.headers["ETag"]}
+def test_lifecycle_of_a_task_passes(proxy: httpx.Client) -> None:
+    created = proxy.put(ONE, json=WHOLE, headers={"If-None-Match": "*"})
+    tag = {"If-Match": created.headers["ETag"]}
     described = proxy.patch(ONE, content=b'{"description": "Two"}', headers={**PATCH, **tag})
-    late = proxy.patch(ONE, content=b'{"completed": true}', headers={**PATCH, **tag})
+    conflict = proxy.patch(ONE, content=b'{"completed": true}', headers={**PATCH, **tag})
     cleared = proxy.patch(ONE, content=b'{"description": null}', headers=PATCH)
     done = proxy.patch(ONE, content=b'{"completed": true}', headers=JSON)
     same = proxy.get(ONE, headers={"If-None-Match": done.headers["ETag"]})
     deleted = proxy.delete(ONE, headers={"If-Match": done.headers["ETag"]})
-    answers = [unseen, described, late, cleared, done, same, deleted]
-    assert [answer.status_code for answer in answers] == [201, 200, 412, 200, 200, 304, 204]
-    assert [violations(answer) for answer in answers] == [set()] * len(answers)
+    responses = [created, described, conflict, cleared, done, same, deleted]
+    assert [response.status_code for response in responses] == [201, 200, 412, 200, 200, 304, 204]
+    assert [violations(response) for response in responses] == [set()] * len(responses)
 
 
 @pytest.mark.usefixtures("database")
@@ -173,7 +173,7 @@ def test_a_life_of_a_task_passes(proxy: httpx.Client) -> None:
         ),
     ],
 )
-def test_service_and_proxy_refuse_the_same(
+def test_service_and_proxy_reject_the_same_requests(
     proxy: httpx.Client, sent: dict[str, Any], status: int, intended: set[tuple[str, str]]
 ) -> None:
     response = proxy.request(**{"method": "GET", **sent})
@@ -181,43 +181,43 @@ def test_service_and_proxy_refuse_the_same(
     assert violations(response) == intended
 
 
-# --- it bites ------------------------------------------------------------------------------------
+# --- the check finds errors ------------------------------------------------------------------
 
 
-def wrongly(app: ASGIApp) -> ASGIApp:
-    """Answers as right as ever, but for what the request itself asks to have spoilt."""
+def inject_fault(app: ASGIApp) -> ASGIApp:
+    """Change responses as the `X-Fault` header of the request describes."""
 
     async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
-        asked = dict(scope["headers"]).get(b"x-fault", b"{}")
-        fault: dict[str, Any] = json.loads(asked)
+        header = dict(scope["headers"]).get(b"x-fault", b"{}")
+        fault: dict[str, Any] = json.loads(header)
 
-        async def spoil(message: Any) -> None:
+        async def send_changed(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message["status"] = fault.get("status", message["status"])
-                fields = {name.decode(): value for name, value in message["headers"]}
-                fields |= {name: text.encode() for name, text in fault.get("fields", {}).items()}
+                headers = {name.decode(): value for name, value in message["headers"]}
+                headers |= {name: text.encode() for name, text in fault.get("headers", {}).items()}
                 message["headers"] = [
                     (name.encode(), value)
-                    for name, value in fields.items()
+                    for name, value in headers.items()
                     if value and name != "content-length"
                 ]
             elif "members" in fault:
                 body = {**json.loads(message["body"]), **fault["members"]}
-                kept = {name: value for name, value in body.items() if value != "GONE"}
-                message["body"] = json.dumps(kept).encode()
+                remaining = {name: value for name, value in body.items() if value != "GONE"}
+                message["body"] = json.dumps(remaining).encode()
             await send(message)
 
-        await app(scope, receive, spoil)
+        await app(scope, receive, send_changed)
 
     return faulty
 
 
 @pytest.fixture(scope="module")
-def spoiling(settings: Settings) -> Iterator[httpx.Client]:
-    """A client behind a proxy of a service that answers wrongly."""
+def faulty_service(settings: Settings) -> Iterator[httpx.Client]:
+    """Yield a client of a service with injected faults."""
     with (
-        serve_in_thread(settings, middleware=[wrongly]) as live,
-        proxy_before(live.port) as client,
+        serve_in_thread(settings, middleware=[inject_fault]) as live,
+        proxy_for(live.port) as client,
     ):
         yield client
 
@@ -232,21 +232,21 @@ def spoiling(settings: Settings) -> Iterator[httpx.Client]:
         ({"members": {"title": "x" * 501}}, {("response.body.title", "maxLength")}),
         ({"members": {"etag": "x" * 34}}, {("response.body.etag", "pattern")}),
         ({"members": {"created_at": "today"}}, {("response.body.created_at", "format")}),
-        ({"fields": {"etag": ""}}, {("response.header", "required")}),
+        ({"headers": {"etag": ""}}, {("response.header", "required")}),
         (
-            {"fields": {"x-content-type-options": "guess"}},
+            {"headers": {"x-content-type-options": "guess"}},
             {("response.header.x-content-type-options", "const")},
         ),
         (
-            {"fields": {"content-type": "text/html"}},
+            {"headers": {"content-type": "text/html"}},
             {("response", "None"), ("response.body", "type")},
         ),
         ({"status": 299}, {("response.body", "required")}),  # `default` is a Problem
     ],
 )
-def test_a_fault_of_a_response_is_found(
-    spoiling: httpx.Client, fault: dict[str, Any], where: set[tuple[str, str]]
+def test_invalid_response_is_found(
+    faulty_service: httpx.Client, fault: dict[str, Any], where: set[tuple[str, str]]
 ) -> None:
-    spoiling.put(ONE, json=WHOLE)
-    assert violations(spoiling.get(ONE)) == set()
-    assert violations(spoiling.get(ONE, headers={"X-Fault": json.dumps(fault)})) == where
+    faulty_service.put(ONE, json=WHOLE)
+    assert violations(faulty_service.get(ONE)) == set()
+    assert violations(faulty_service.get(ONE, headers={"X-Fault": json.dumps(fault)})) == where

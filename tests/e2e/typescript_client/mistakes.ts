@@ -1,4 +1,4 @@
-// What the compiler refuses; where it does not, the comment above the line is an error.
+// Type errors. If the compiler accepts a line, the comment above it is an error.
 import { ProblemError, TasksApi, ifUnchanged, toReplace, type Task } from 'tasks-api-client';
 
 const api = new TasksApi({ baseUrl: 'http://127.0.0.1:8000' });
@@ -11,11 +11,11 @@ export async function mistakes() {
   await api.createTask({ path, body: {} });
   // @ts-expect-error: a task has no colour
   await api.createTask({ path, body: { title: 'Buy milk', colour: 'red' } });
-  // @ts-expect-error: a list belongs to a user
+  // @ts-expect-error: a list needs a user
   await api.listTasks({});
-  // @ts-expect-error: lists have no such order
+  // @ts-expect-error: invalid order
   await api.listTasks({ path, query: { order: 'random' } });
-  // @ts-expect-error: the cursors are the package's own affair
+  // @ts-expect-error: the package manages the cursors
   api.allTasks({ path, query: { cursor: 'x' } });
   // @ts-expect-error: no such filter
   api.allTasks({ path, query: { done: true } });
@@ -27,13 +27,13 @@ export async function mistakes() {
   task.description.length;
   // @ts-expect-error: a status is a number
   error.status === '412';
-  // @ts-expect-error: a fault has a pointer or a parameter
+  // @ts-expect-error: a field error has a pointer or a parameter
   error.errors[0].path;
-  // @ts-expect-error: not every problem says how long to wait
+  // @ts-expect-error: not every problem has a retry delay
   error.retryAfter + 1;
-  // @ts-expect-error: there is one way to be told of an error, and one shape of an answer
+  // @ts-expect-error: the response style and error style are fixed
   new TasksApi({ baseUrl: '/', responseStyle: 'data' });
-  // @ts-expect-error: there is no service without an address
+  // @ts-expect-error: a base URL is required
   new TasksApi({});
   // @ts-expect-error: a replacement has no colour
   toReplace(task, { colour: 'red' });

@@ -1,4 +1,4 @@
-"""Another origin: serves a folder, and answers as the proxies of this world do."""
+"""Serve a folder on another origin, and simulate error responses of proxies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from threading import Event, Thread
 
 PROBLEM = "application/problem+json; charset=utf-8"
-# What stands behind /proxy/KIND: status, header fields, body.
-ANSWERS = {
+# The responses of /proxy/NAME: status, headers, body.
+RESPONSES = {
     "html": (502, {"Content-Type": "text/html", "Retry-After": "7"}, "<h1>Bad Gateway</h1>"),
     "json": (403, {"Content-Type": "application/json"}, '{"title": "no", "errors": ["no"]}'),
     "empty": (504, {}, ""),
@@ -26,32 +26,32 @@ class _Handler(SimpleHTTPRequestHandler):
     closing: Event
 
     def do_GET(self) -> None:
-        kind = self.path.removeprefix("/proxy/").removesuffix("/livez")
-        if kind == "never":
+        name = self.path.removeprefix("/proxy/").removesuffix("/livez")
+        if name == "never":
             self.closing.wait(20)
-        elif kind in {"stuck", "cut"}:
-            self._answer(502, {"Content-Length": "9"}, "")
-            self.closing.wait(20 if kind == "stuck" else 0)
-        elif kind in ANSWERS:
-            self._answer(*ANSWERS[kind])
+        elif name in {"stuck", "cut"}:
+            self._respond(502, {"Content-Length": "9"}, "")
+            self.closing.wait(20 if name == "stuck" else 0)
+        elif name in RESPONSES:
+            self._respond(*RESPONSES[name])
         else:
             super().do_GET()
 
-    def _answer(self, status: int, fields: dict[str, str], body: str) -> None:
+    def _respond(self, status: int, headers: dict[str, str], body: str) -> None:
         self.send_response(status)
-        ours = {"X-Request-ID": REQUEST_ID, "Content-Length": str(len(body))}
-        for name, value in {**ours, **fields}.items():
-            self.send_header(name, value)
+        defaults = {"X-Request-ID": REQUEST_ID, "Content-Length": str(len(body))}
+        for header, value in {**defaults, **headers}.items():
+            self.send_header(header, value)
         self.end_headers()
         self.wfile.write(body.encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is inherited
-        """Keep quiet."""
+        """Log nothing."""
 
 
 @contextmanager
 def site(folder: Path) -> Iterator[str]:
-    """The origin that serves a folder."""
+    """Serve a folder, and yield its origin."""
     closing = Event()
     handler = type("Handler", (_Handler,), {"closing": closing})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))

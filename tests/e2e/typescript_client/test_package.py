@@ -1,4 +1,4 @@
-"""The TypeScript client as its users install it. Run by `task check:typescript-client`."""
+"""Tests of the installed TypeScript client. Run by `task check:typescript-client`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from app.openapi.document import METHODS, OpenAPIDocument
-from tests.e2e.typescript_client.conftest import NODE, Places, Use, compiled, in_page, run
+from tests.e2e.typescript_client.conftest import NODE, URLs, Use, compile_project, in_page, run
 from tests.e2e.typescript_client.site import REQUEST_ID
 from tests.support.process import ROOT
 
@@ -26,7 +26,7 @@ TASK = "/api/v1/users/alice/tasks/1"
 # --- the package -------------------------------------------------------------------------------
 
 
-def test_the_package_needs_no_other_and_has_the_contracts_version(project: Path) -> None:
+def test_package_has_no_dependencies_and_the_contract_version(project: Path) -> None:
     installed = project / "node_modules"
     manifest = json.loads((installed / "tasks-api-client/package.json").read_text("utf-8"))
     assert [path.name for path in installed.iterdir() if path.is_dir()] == ["tasks-api-client"]
@@ -40,19 +40,19 @@ def test_the_package_needs_no_other_and_has_the_contracts_version(project: Path)
     [("--module", "nodenext"), ("--module", "esnext", "--moduleResolution", "bundler")],
     ids=["node", "bundler"],
 )
-def test_a_strict_project_compiles_and_its_mistakes_are_found(
+def test_strict_project_compiles_and_type_errors_are_found(
     project: Path, options: tuple[str, ...]
 ) -> None:
-    assert compiled(project, "--noEmit", *options) == ""
+    assert compile_project(project, "--noEmit", *options) == ""
     assert (project / "mistakes.ts").read_text("utf-8").count("@ts-expect-error") == 15
 
 
-def test_the_example_in_the_guide_compiles_and_runs(project: Path, places: Places) -> None:
+def test_example_in_the_guide_compiles_and_runs(project: Path, places: URLs) -> None:
     [example] = EXAMPLE.findall((ROOT / "docs/guides/typescript-client.md").read_text("utf-8"))
     assert example.count("http://127.0.0.1:8000") == 1
     source = example.replace("http://127.0.0.1:8000", places["service"])
     (project / "example.ts").write_text(source, "utf-8")
-    compiled(project, "--module", "nodenext")
+    compile_project(project, "--module", "nodenext")
     assert run(NODE, "example.js", folder=project).splitlines() == [
         "Buy milk",
         "Precondition failed, it is completed: true",
@@ -62,7 +62,7 @@ def test_the_example_in_the_guide_compiles_and_runs(project: Path, places: Place
 # --- operations --------------------------------------------------------------------------------
 
 
-def test_every_operation_answers(use: Use) -> None:
+def test_every_operation_succeeds(use: Use) -> None:
     answer = use("everyOperation")
     statuses = {
         operation["operationId"]: int(min(operation["responses"]))
@@ -80,13 +80,13 @@ def test_every_operation_answers(use: Use) -> None:
     }
 
 
-def test_header_fields_can_be_read(use: Use) -> None:
+def test_response_headers_can_be_read(use: Use) -> None:
     answer = use("headerFields")
     assert re.fullmatch("[0-9a-f-]{36}", answer.pop("requestId"))
     assert answer == {"isTheTag": True, "location": TASK}
 
 
-def test_a_task_is_read_again_only_where_it_has_changed(use: Use) -> None:
+def test_refresh_reads_only_a_changed_task(use: Use) -> None:
     answer = use("refreshed")
     assert answer["isTheSame"] is True
     assert answer["completed"] == [False, True]
@@ -94,7 +94,7 @@ def test_a_task_is_read_again_only_where_it_has_changed(use: Use) -> None:
     assert answer["gone"]["status"] == 404
 
 
-def test_a_task_is_replaced_with_what_it_has_and_what_changes(use: Use) -> None:
+def test_to_replace_keeps_unchanged_properties(use: Use) -> None:
     assert use("replaced") == {
         "done": {"title": "Buy milk", "description": "Two litres", "completed": True},
         "same": True,
@@ -102,12 +102,12 @@ def test_a_task_is_replaced_with_what_it_has_and_what_changes(use: Use) -> None:
     }
 
 
-def test_a_missing_base_url_is_an_error_that_says_so(use: Use) -> None:
+def test_missing_base_url_is_an_error(use: Use) -> None:
     message = "TasksApi needs a baseUrl, such as 'http://127.0.0.1:8000'"
     assert use("withoutBaseUrl") == [message, message]
 
 
-def test_a_base_url_may_end_with_a_slash(use: Use) -> None:
+def test_base_url_may_end_with_a_slash(use: Use) -> None:
     assert use("slashAtTheEnd") == "alive"
 
 
@@ -123,7 +123,7 @@ def test_a_base_url_may_end_with_a_slash(use: Use) -> None:
         (422, "invalid-body", ["/title", "/title", "/colour"]),
     ],
 )
-def test_a_problem_arrives_typed(use: Use, status: int, slug: str, errors: list[str]) -> None:
+def test_problem_is_typed(use: Use, status: int, slug: str, errors: list[str]) -> None:
     problem = use("problems")[str(status)]
     assert problem["name"] == "ProblemError"
     assert problem["status"] == status
@@ -135,11 +135,11 @@ def test_a_problem_arrives_typed(use: Use, status: int, slug: str, errors: list[
     assert problem["retryAfter"] is None
 
 
-def test_a_problem_is_the_same_where_it_is_not_thrown(use: Use) -> None:
+def test_problem_can_be_returned_instead_of_thrown(use: Use) -> None:
     assert use("returnedProblem") == {"isProblemError": True, "status": 400, "data": None}
 
 
-def test_a_problem_says_how_long_to_wait(use: Use) -> None:
+def test_problem_has_the_retry_delay(use: Use) -> None:
     problems = use("withoutDatabase")
     assert [problem["type"] for problem in problems] == [
         "/problems/not-ready",
@@ -158,7 +158,7 @@ def test_a_problem_says_how_long_to_wait(use: Use) -> None:
         ("nonsense", 503, "Service Unavailable", "string", None),
     ],
 )
-def test_an_error_of_a_proxy_becomes_a_problem(
+def test_proxy_error_becomes_a_problem(
     use: Use, kind: str, status: int, title: str, body: str, wait: int | None
 ) -> None:
     assert use("behindAProxy")[kind] == {
@@ -178,41 +178,41 @@ def test_an_error_of_a_proxy_becomes_a_problem(
     }
 
 
-def test_a_date_becomes_seconds(use: Use) -> None:
+def test_date_in_retry_after_becomes_seconds(use: Use) -> None:
     assert use("behindAProxy")["date"]["retryAfter"] > 1_000_000_000
 
 
-def test_where_nobody_answers_to_the_end_the_error_is_that_of_fetch(use: Use) -> None:
+def test_network_error_is_the_error_of_fetch(use: Use) -> None:
     assert use("withoutService") == [{"name": "TypeError"}, {"name": "TypeError"}]
 
 
 # --- lists -------------------------------------------------------------------------------------
 
 
-def test_all_pages_are_walked(use: Use) -> None:
+def test_all_pages_are_read(use: Use) -> None:
     assert use("pages") == {"all": [f"Task {number}" for number in range(1, 6)], "requests": 3}
 
 
-def test_filters_and_order_hold_on_every_page(use: Use) -> None:
+def test_filters_and_order_apply_to_every_page(use: Use) -> None:
     assert use("filteredPages") == {"done": ["Task 4", "Task 2"], "requests": 2}
 
 
-def test_an_empty_list_is_one_page(use: Use) -> None:
+def test_empty_list_is_one_page(use: Use) -> None:
     assert use("noPages") == {"all": [], "requests": 1}
 
 
-def test_who_leaves_early_asks_for_no_further_page(use: Use) -> None:
-    assert use("leftEarly") == 1
+def test_break_requests_no_further_page(use: Use) -> None:
+    assert use("breakEarly") == 1
 
 
-def test_a_walk_can_be_aborted(use: Use) -> None:
+def test_iteration_can_be_aborted(use: Use) -> None:
     assert use("aborted") == {
         "inAPage": {"name": "AbortError", "seen": 1, "requests": 1},
         "betweenPages": {"name": "AbortError", "seen": 2, "requests": 2},
     }
 
 
-def test_a_request_can_be_aborted(use: Use) -> None:
+def test_request_can_be_aborted(use: Use) -> None:
     assert use("abortedOnTheWay") == [
         {"name": "AbortError"},
         {"name": "AbortError"},
@@ -220,25 +220,25 @@ def test_a_request_can_be_aborted(use: Use) -> None:
     ]
 
 
-def test_an_empty_search_is_left_out(use: Use) -> None:
+def test_empty_search_is_omitted(use: Use) -> None:
     assert use("emptySearch") == {"page": 2, "all": 5, "given": {"q": "", "limit": 2}}
 
 
-def test_a_walk_continues_after_an_error_and_after_a_break(use: Use) -> None:
+def test_iteration_resumes_after_an_error_or_break(use: Use) -> None:
     assert use("resumed") == {
         "found": [f"Task {number}" for number in range(1, 6)],
         "ends": [NONE, "ProblemError", "TypeError", NONE, NONE],
     }
 
 
-def test_tasks_that_are_asked_for_at_the_same_time_are_different(use: Use) -> None:
+def test_concurrent_next_calls_return_different_tasks(use: Use) -> None:
     assert use("atTheSameTime") == [f"Task {number}" for number in range(1, 6)] + [None]
 
 
 # --- retries -----------------------------------------------------------------------------------
 
 
-def test_requests_are_sent_again_where_that_is_safe(use: Use) -> None:
+def test_only_safe_requests_are_retried(use: Use) -> None:
     safe = ["get", "put", "keyed"]
     every = ["get", "put", "patch", "post", "keyed", "delete"]
     assert use("sentAgain") == {
@@ -250,7 +250,7 @@ def test_requests_are_sent_again_where_that_is_safe(use: Use) -> None:
     }
 
 
-def test_requests_are_sent_again_only_on_demand_and_not_for_ever(use: Use) -> None:
+def test_retries_are_optional_and_limited(use: Use) -> None:
     assert use("notSentAgain") == {
         "byDefault": [503, 1],
         "inTheEnd": [503, 3],
@@ -258,50 +258,50 @@ def test_requests_are_sent_again_only_on_demand_and_not_for_ever(use: Use) -> No
     }
 
 
-def test_a_retry_waits_as_long_as_it_was_told_and_a_random_time(use: Use) -> None:
+def test_retry_waits_for_retry_after_and_a_random_time(use: Use) -> None:
     waits = use("waits")
-    least = [1000, 1000, 0, 0]
+    minimum = [1000, 1000, 0, 0]
     assert all(
         low < wait < low + 500 * 2**at
-        for at, (low, wait) in enumerate(zip(least, waits, strict=True))
+        for at, (low, wait) in enumerate(zip(minimum, waits, strict=True))
     )
     assert len(waits) == len({wait % 1000 for wait in waits}) == 4
 
 
-def test_waiting_for_a_retry_can_be_aborted(use: Use) -> None:
+def test_wait_for_a_retry_can_be_aborted(use: Use) -> None:
     assert use("abortedWaiting") == {"name": "AbortError", "requests": 1, "early": "AbortError"}
 
 
-def test_a_task_that_is_created_with_a_key_is_created_once(use: Use) -> None:
+def test_retried_create_with_a_key_creates_one_task(use: Use) -> None:
     assert use("keyedOnce") == ["Buy milk"]
 
 
-def test_a_precondition_that_the_request_itself_broke_is_not_reported(use: Use) -> None:
+def test_412_caused_by_an_earlier_attempt_is_not_reported(use: Use) -> None:
     assert use("replacedUnseen") == {"name": "TypeError", "last": "TypeError", "completed": True}
 
 
-def test_a_burst_beyond_the_limit_is_served_in_the_end(use: Use) -> None:
+def test_burst_above_the_limit_succeeds_with_retries(use: Use) -> None:
     assert use("burst") == 50
 
 
 # --- another origin ----------------------------------------------------------------------------
 
 
-def test_the_page_is_on_another_origin(page: Page, places: Places) -> None:
+def test_page_is_on_another_origin(page: Page, places: URLs) -> None:
     assert page.evaluate("location.origin") not in places["service"]
     in_page(page, "problems", places)
     page.screenshot(path=SCREENSHOT, full_page=True)
 
 
-def test_an_origin_that_is_not_allowed_reads_and_writes_nothing(
-    browser: Browser, foreign_origin: str, places: Places
+def test_origin_that_is_not_allowed_cannot_use_the_api(
+    browser: Browser, foreign_origin: str, places: URLs
 ) -> None:
     page = browser.new_page()
-    refused: list[str] = []
-    page.on("console", lambda message: refused.append(message.text))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
     page.goto(foreign_origin)
-    assert in_page(page, "fromAbroad", places) == [{"name": "TypeError"}] * 3
+    assert in_page(page, "fromForeignOrigin", places) == [{"name": "TypeError"}] * 3
     page.close()
-    assert len([text for text in refused if "blocked by CORS policy" in text]) == 3
+    assert len([text for text in messages if "blocked by CORS policy" in text]) == 3
     tasks = httpx.get(f"{places['service']}/api/v1/users/abroad/tasks").json()
     assert tasks == {"items": [], "next_cursor": None}

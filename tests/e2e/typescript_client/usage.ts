@@ -1,12 +1,12 @@
-// What a project does with the package: each function is run in Node and in Chromium alike, and
-// answers JSON that a test looks at.
+// Uses of the package. Each function runs in Node and in Chromium, and returns JSON that a test
+// checks.
 import { ProblemError, TasksApi, ifUnchanged, toReplace } from 'tasks-api-client';
 import type { FieldError, Problem, Task, TaskQuery } from 'tasks-api-client';
 
-/** The addresses of the service, of one without its database, of one that serves one request at a time, of a proxy, and of nobody. */
-export type Places = { service: string; down: string; narrow: string; proxy: string; nobody: string };
+/** URLs: a service, one without a database, one with a concurrency limit of 1, a proxy, and a closed port. */
+export type URLs = { service: string; down: string; narrow: string; proxy: string; nobody: string };
 
-/** A user without tasks, on a service, and how many requests were made for the user. */
+/** Returns a new user of a service, with a log of the user's requests. */
 function arrive(baseUrl: string) {
   const path = { user_id: crypto.randomUUID() };
   const requests: unknown[] = [];
@@ -20,7 +20,7 @@ function arrive(baseUrl: string) {
   return { api, path, requests };
 }
 
-/** An error as a program sees it; of what it reads, every type is known to the compiler. */
+/** Returns the properties of an error. The compiler knows the type of each one. */
 async function thrownBy(call: Promise<unknown>) {
   try {
     await call;
@@ -55,7 +55,7 @@ async function titles(tasks: AsyncIterable<Task>) {
   return found;
 }
 
-export async function everyOperation({ service }: Places) {
+export async function everyOperation({ service }: URLs) {
   const { api, path } = arrive(service);
   const createTask = await api.createTask({ path, body: { title: 'Buy milk' } });
   const created: Task = createTask.data;
@@ -71,11 +71,11 @@ export async function everyOperation({ service }: Places) {
   const getReadiness = await api.getReadiness();
   const getContractYaml = await api.getContractYaml();
   const getContractJson = await api.getContractJson();
-  const answers = {
+  const results = {
     createTask, getTask, updateTask, listTasks, replaceTask, deleteTask,
     getLiveness, getReadiness, getContractYaml, getContractJson,
   };
-  const statuses = Object.entries(answers).map(([name, { response }]) => [name, response.status]);
+  const statuses = Object.entries(results).map(([name, { response }]) => [name, response.status]);
   return {
     statuses: Object.fromEntries(statuses),
     titles: [created.title, getTask.data.title, listTasks.data.items[0]?.title, replaceTask.data.title],
@@ -86,7 +86,7 @@ export async function everyOperation({ service }: Places) {
   };
 }
 
-export async function headerFields({ service }: Places) {
+export async function headerFields({ service }: URLs) {
   const { api, path } = arrive(service);
   const { data, response } = await api.createTask({ path, body: { title: 'Buy milk' } });
   return {
@@ -96,7 +96,7 @@ export async function headerFields({ service }: Places) {
   };
 }
 
-export async function problems({ service }: Places) {
+export async function problems({ service }: URLs) {
   const { api, path } = arrive(service);
   const { data: task } = await api.createTask({ path, body: { title: 'Buy milk' } });
   await api.updateTask({ ...ifUnchanged(task), body: { completed: true } });
@@ -110,7 +110,7 @@ export async function problems({ service }: Places) {
   };
 }
 
-export async function returnedProblem({ service }: Places) {
+export async function returnedProblem({ service }: URLs) {
   const { api, path } = arrive(service);
   const query = { limit: 0 };
   const { data, error } = await api.listTasks({ path, query, throwOnError: false });
@@ -118,27 +118,27 @@ export async function returnedProblem({ service }: Places) {
   return { isProblemError: problem instanceof ProblemError, status: problem?.status, data: data ?? null };
 }
 
-export async function withoutDatabase({ down }: Places) {
+export async function withoutDatabase({ down }: URLs) {
   const { api, path } = arrive(down);
   return [await thrownBy(api.getReadiness()), await thrownBy(api.listTasks({ path }))];
 }
 
-export async function behindAProxy({ proxy }: Places) {
-  const answers: Record<string, unknown> = {};
-  for (const kind of ['html', 'json', 'empty', 'partial', 'date', 'nonsense']) {
-    answers[kind] = await thrownBy(new TasksApi({ baseUrl: `${proxy}/${kind}` }).getLiveness());
+export async function behindAProxy({ proxy }: URLs) {
+  const results: Record<string, unknown> = {};
+  for (const name of ['html', 'json', 'empty', 'partial', 'date', 'nonsense']) {
+    results[name] = await thrownBy(new TasksApi({ baseUrl: `${proxy}/${name}` }).getLiveness());
   }
-  return answers;
+  return results;
 }
 
-export async function withoutService({ nobody, proxy }: Places) {
+export async function withoutService({ nobody, proxy }: URLs) {
   return [
     await thrownBy(new TasksApi({ baseUrl: nobody }).getLiveness()),
     await thrownBy(new TasksApi({ baseUrl: `${proxy}/cut` }).getLiveness()),
   ];
 }
 
-/** Five tasks, of which the even ones are completed. */
+/** Creates five tasks. Those with an even number are completed. */
 async function five(service: string) {
   const visit = arrive(service);
   for (const number of [1, 2, 3, 4, 5]) {
@@ -149,63 +149,63 @@ async function five(service: string) {
   return visit;
 }
 
-export async function pages({ service }: Places) {
+export async function pages({ service }: URLs) {
   const { api, path, requests } = await five(service);
   const query: TaskQuery = { limit: 2, order: 'asc' };
   const all = await titles(api.allTasks({ path, query }));
   return { all, requests: requests.length };
 }
 
-export async function filteredPages({ service }: Places) {
+export async function filteredPages({ service }: URLs) {
   const { api, path, requests } = await five(service);
   const query = { limit: 1, completed: true, q: 'task', sort: 'updated_at' } as const;
   const done = await titles(api.allTasks({ path, query }));
   return { done, requests: requests.length };
 }
 
-export async function noPages({ service }: Places) {
+export async function noPages({ service }: URLs) {
   const { api, path, requests } = arrive(service);
   return { all: await titles(api.allTasks({ path })), requests: requests.length };
 }
 
-export async function leftEarly({ service }: Places) {
+export async function breakEarly({ service }: URLs) {
   const { api, path, requests } = await five(service);
   for await (const _ of api.allTasks({ path, query: { limit: 2 } })) break;
   return requests.length;
 }
 
-/** The walk is given up at the task with this number of five, in pages of two. */
+/** Aborts an iteration over five tasks, in pages of two, at the task with this number. */
 async function abortedAt(number: number, service: string) {
   const { api, path, requests } = await five(service);
   const controller = new AbortController();
   const { signal } = controller;
   let seen = 0;
-  const walk = async () => {
+  const iterate = async () => {
     for await (const _ of api.allTasks({ path, query: { limit: 2 }, signal })) {
       seen += 1;
       if (seen === number) controller.abort();
     }
   };
-  const { name } = await thrownBy(walk());
+  const { name } = await thrownBy(iterate());
   return { name, seen, requests: requests.length };
 }
 
-export async function aborted({ service }: Places) {
+export async function aborted({ service }: URLs) {
   return { inAPage: await abortedAt(1, service), betweenPages: await abortedAt(2, service) };
 }
 
-/** Aborted before there is an answer, and while its body is awaited, for a reason or for none. */
-export async function abortedOnTheWay({ proxy }: Places) {
-  const abortedAt = (kind: string, reason?: string) => {
+/** Aborts a request before the response, and before the body, with and without a reason. */
+export async function abortedOnTheWay({ proxy }: URLs) {
+  const abortedAt = (name: string, reason?: string) => {
     const controller = new AbortController();
-    const api = new TasksApi({ baseUrl: `${proxy}/${kind}` });
+    const api = new TasksApi({ baseUrl: `${proxy}/${name}` });
     setTimeout(() => controller.abort(reason), 500);
     return thrownBy(api.getLiveness({ signal: controller.signal }));
   };
   return Promise.all([abortedAt('never'), abortedAt('stuck'), abortedAt('stuck', 'too slow')]);
 }
 
-export async function refreshed({ service }: Places) {
+export async function refreshed({ service }: URLs) {
   const { api, path } = arrive(service);
   const { data: task } = await api.createTask({ path, body: { title: 'Buy milk' } });
   const same = await api.refresh(task);
@@ -223,8 +223,8 @@ export async function refreshed({ service }: Places) {
   };
 }
 
-/** What a page on an origin that is not allowed would like to do to this user. */
-export async function fromAbroad({ service }: Places) {
+/** Sends requests from an origin that is not allowed. */
+export async function fromForeignOrigin({ service }: URLs) {
   const api = new TasksApi({ baseUrl: service });
   const path = { user_id: 'abroad' };
   return [
@@ -234,7 +234,7 @@ export async function fromAbroad({ service }: Places) {
   ];
 }
 
-export async function emptySearch({ service }: Places) {
+export async function emptySearch({ service }: URLs) {
   const { api, path } = await five(service);
   const query = { q: '', limit: 2 };
   const { data } = await api.listTasks({ path, query });
@@ -250,11 +250,11 @@ export async function withoutBaseUrl() {
   return [error, undefinedUrl].map((each) => (each instanceof TypeError ? each.message : 'no error'));
 }
 
-export async function slashAtTheEnd({ service }: Places) {
+export async function slashAtTheEnd({ service }: URLs) {
   return (await new TasksApi({ baseUrl: `${service}/` }).getLiveness()).data.status;
 }
 
-export async function replaced({ service }: Places) {
+export async function replaced({ service }: URLs) {
   const { api, path } = arrive(service);
   const body = { title: 'Buy milk', description: 'Two litres' };
   const { data: task } = await api.createTask({ path, body });
@@ -264,14 +264,14 @@ export async function replaced({ service }: Places) {
   return { done: { title, description, completed }, same: task.id === done.id, again: again.status };
 }
 
-// --- errors on the way -----------------------------------------------------------------------
+// --- network errors --------------------------------------------------------------------------
 
-/** What comes instead of the response of a request: a problem, a status, or no response. */
-type Refusal = { status: number; type?: string; after?: string };
-type Failure = Refusal | 'no response' | 'lost response';
+/** An injected failure of a request: a problem, a status, or no response. */
+type ProblemFailure = { status: number; type?: string; after?: string };
+type Failure = ProblemFailure | 'no response' | 'lost response';
 
-/** A user whose requests meet these failures, one each, before they reach the service. */
-function unlucky(baseUrl: string, failures: Failure[], retries?: number) {
+/** Returns a user whose first requests fail like this. */
+function withFailures(baseUrl: string, failures: Failure[], retries?: number) {
   const path = { user_id: crypto.randomUUID() };
   const sent: string[] = [];
   const api = new TasksApi({
@@ -293,12 +293,12 @@ function unlucky(baseUrl: string, failures: Failure[], retries?: number) {
   return { api, path, sent };
 }
 
-/** What a call answers while timers fire at once, and the times that it asked to wait. */
+/** Runs a call with immediate timers, and returns its result and its requested delays. */
 async function withoutWaiting<T>(call: () => Promise<T>) {
   const waits: number[] = [];
   const { setTimeout } = globalThis;
   const soon = (run: () => void, milliseconds: number, ...rest: unknown[]) => {
-    // Node's own fetch has timers too.
+    // Node's fetch also uses timers.
     if (!new Error().stack?.includes('retry.js')) return setTimeout(run, milliseconds, ...rest);
     waits.push(milliseconds);
     return setTimeout(run, 0);
@@ -311,16 +311,16 @@ async function withoutWaiting<T>(call: () => Promise<T>) {
   }
 }
 
-const OVERLOADED: Refusal = { status: 503, type: '/problems/overloaded', after: '1' };
-const IN_USE: Refusal = { status: 409, type: '/problems/idempotency-key-in-use', after: '1' };
-const UNAVAILABLE: Refusal = { status: 503, type: '/problems/database-unavailable', after: '1' };
+const OVERLOADED: ProblemFailure = { status: 503, type: '/problems/overloaded', after: '1' };
+const IN_USE: ProblemFailure = { status: 409, type: '/problems/idempotency-key-in-use', after: '1' };
+const UNAVAILABLE: ProblemFailure = { status: 503, type: '/problems/database-unavailable', after: '1' };
 
-/** For each kind of request and each failure, whether it was sent again. */
-export async function sentAgain({ service }: Places) {
+/** Returns the operations that are retried, for each failure. */
+export async function sentAgain({ service }: URLs) {
   const failures = { OVERLOADED, IN_USE, UNAVAILABLE, gateway: { status: 502 }, network: 'no response' } as const;
-  const answers: Record<string, string[]> = {};
+  const results: Record<string, string[]> = {};
   for (const [name, failure] of Object.entries(failures)) {
-    const { api, path, sent } = unlucky(service, [], 2);
+    const { api, path, sent } = withFailures(service, [], 2);
     const { data: task } = await api.createTask({ path, body: { title: 'Buy milk' } });
     const one = { path: { ...path, task_id: task.id } };
     const body = { title: 'Buy tea' };
@@ -334,40 +334,40 @@ export async function sentAgain({ service }: Places) {
         api.createTask({ path, body, headers: { 'Idempotency-Key': crypto.randomUUID() } }),
       delete: (api: TasksApi) => api.deleteTask(one),
     };
-    answers[name] = [];
-    for (const [kind, call] of Object.entries(calls)) {
-      const { api, sent } = unlucky(service, [failure, failure], 2);
+    results[name] = [];
+    for (const [operation, call] of Object.entries(calls)) {
+      const { api, sent } = withFailures(service, [failure, failure], 2);
       const { result } = await withoutWaiting(() => thrownBy(call(api)));
-      if (sent.length === 3 && result.name === 'nothing was thrown') answers[name].push(kind);
-      else if (sent.length !== 1) answers[name].push(`${kind}: ${sent.length} requests, ${result.name}`);
+      if (sent.length === 3 && result.name === 'nothing was thrown') results[name].push(operation);
+      else if (sent.length !== 1) results[name].push(`${operation}: ${sent.length} requests, ${result.name}`);
     }
   }
-  return answers;
+  return results;
 }
 
-export async function notSentAgain({ service }: Places) {
-  const { api, path, sent } = unlucky(service, [OVERLOADED]);
-  const refused = await thrownBy(api.listTasks({ path }));
-  const given = unlucky(service, [UNAVAILABLE, UNAVAILABLE, UNAVAILABLE], 2);
+export async function notSentAgain({ service }: URLs) {
+  const { api, path, sent } = withFailures(service, [OVERLOADED]);
+  const rejected = await thrownBy(api.listTasks({ path }));
+  const given = withFailures(service, [UNAVAILABLE, UNAVAILABLE, UNAVAILABLE], 2);
   const { result } = await withoutWaiting(() => thrownBy(given.api.listTasks({ path: given.path })));
-  const long = unlucky(service, [{ ...UNAVAILABLE, after: '3600' }], 2);
+  const long = withFailures(service, [{ ...UNAVAILABLE, after: '3600' }], 2);
   const tooLong = await thrownBy(long.api.listTasks({ path: long.path }));
   return {
-    byDefault: [refused.status, sent.length],
+    byDefault: [rejected.status, sent.length],
     inTheEnd: [result.status, given.sent.length],
     tooLong: [tooLong.status, long.sent.length],
   };
 }
 
-export async function waits({ service }: Places) {
+export async function waits({ service }: URLs) {
   const failures: Failure[] = [OVERLOADED, OVERLOADED, 'no response', 'no response'];
-  const { api, path } = unlucky(service, failures, 4);
+  const { api, path } = withFailures(service, failures, 4);
   const { waits } = await withoutWaiting(() => api.listTasks({ path }));
   return waits;
 }
 
-export async function abortedWaiting({ service }: Places) {
-  const { api, path, sent } = unlucky(service, [{ ...OVERLOADED, after: '30' }], 2);
+export async function abortedWaiting({ service }: URLs) {
+  const { api, path, sent } = withFailures(service, [{ ...OVERLOADED, after: '30' }], 2);
   const controller = new AbortController();
   setTimeout(() => controller.abort(), 200);
   const { name } = await thrownBy(api.listTasks({ path, signal: controller.signal }));
@@ -376,30 +376,30 @@ export async function abortedWaiting({ service }: Places) {
   return { name, requests, early: early.name };
 }
 
-export async function keyedOnce({ service }: Places) {
-  const { api, path } = unlucky(service, ['lost response'], 2);
+export async function keyedOnce({ service }: URLs) {
+  const { api, path } = withFailures(service, ['lost response'], 2);
   const headers = { 'Idempotency-Key': crypto.randomUUID() };
   await withoutWaiting(() => api.createTask({ path, headers, body: { title: 'Buy milk' } }));
   return titles(api.allTasks({ path }));
 }
 
-/** The change is made, its response is lost, and the precondition fails on the change itself. */
-export async function replacedUnseen({ service }: Places) {
-  const { api, path } = unlucky(service, []);
+/** Loses the response of a successful change, so that the precondition of its retry fails. */
+export async function replacedUnseen({ service }: URLs) {
+  const { api, path } = withFailures(service, []);
   const { data: task } = await api.createTask({ path, body: { title: 'Buy milk' } });
   const change = toReplace(task, { completed: true });
-  const lost = unlucky(service, ['lost response', OVERLOADED], 2);
+  const lost = withFailures(service, ['lost response', OVERLOADED], 2);
   const { result } = await withoutWaiting(() => thrownBy(lost.api.replaceTask(change)));
-  const lostAgain = unlucky(service, ['no response', OVERLOADED], 1);
+  const lostAgain = withFailures(service, ['no response', OVERLOADED], 1);
   const { result: last } = await withoutWaiting(() => thrownBy(lostAgain.api.replaceTask(change)));
   return { name: result.name, last: last.name, completed: (await api.refresh(task)).completed };
 }
 
 /**
- * Fifty at once to a service that takes one at a time. To a page a rejected preflight is a network
- * error, so that only a key makes its requests repeatable.
+ * Sends fifty concurrent requests to a service with a concurrency limit of 1. In a page, a rejected
+ * preflight is a network error, so only requests with an idempotency key are retried.
  */
-export async function burst({ narrow }: Places) {
+export async function burst({ narrow }: URLs) {
   const path = { user_id: crypto.randomUUID() };
   const api = new TasksApi({ baseUrl: narrow, retries: 50 });
   const numbers = [...Array(50).keys()];
@@ -411,13 +411,13 @@ export async function burst({ narrow }: Places) {
   return (await titles(api.allTasks({ path, query: { limit: 200 } }))).length;
 }
 
-export async function resumed({ service }: Places) {
+export async function resumed({ service }: URLs) {
   const { path } = await five(service);
   const failures: Failure[] = [];
-  const { api } = unlucky(service, failures);
+  const { api } = withFailures(service, failures);
   const list = api.allTasks({ path, query: { limit: 2, order: 'asc' } });
   const found: string[] = [];
-  const walk = async () => {
+  const iterate = async () => {
     for await (const task of list) {
       found.push(task.title);
       if (found.length === 1) break;
@@ -425,11 +425,11 @@ export async function resumed({ service }: Places) {
     }
   };
   const ends = [];
-  for (const _ of [1, 2, 3, 4, 5]) ends.push((await thrownBy(walk())).name);
+  for (const _ of [1, 2, 3, 4, 5]) ends.push((await thrownBy(iterate())).name);
   return { found, ends };
 }
 
-export async function atTheSameTime({ service }: Places) {
+export async function atTheSameTime({ service }: URLs) {
   const { api, path } = await five(service);
   const list = api.allTasks({ path, query: { limit: 2, order: 'asc' } });
   const results = await Promise.all([1, 2, 3, 4, 5, 6].map(() => list.next()));

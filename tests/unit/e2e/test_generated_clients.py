@@ -11,9 +11,9 @@ import pytest
 
 from app.openapi.document import OpenAPIDocument
 from tests.e2e.generated_clients import matrix
-from tests.e2e.generated_clients.__main__ import told, verdict
-from tests.e2e.generated_clients.matrix import NO_TOOLCHAIN, STAGES, Result, heard, run
-from tests.e2e.generated_clients.scenario import LEFT, STEPS, disagreements
+from tests.e2e.generated_clients.__main__ import exit_code, format_report
+from tests.e2e.generated_clients.matrix import NO_TOOLCHAIN, STAGES, Result, check_warnings, run
+from tests.e2e.generated_clients.scenario import REMAINING_TITLES, STEPS, find_errors
 from tests.e2e.generated_clients.targets import TARGETS, Target
 
 pytestmark = pytest.mark.requirement("NFR-011")
@@ -35,14 +35,14 @@ GREEN = dict.fromkeys(STAGES, "ok")
 # --- steps -------------------------------------------------------------------------------------
 
 
-def test_complete_output_has_no_disagreements() -> None:
-    assert disagreements("\n".join(OUTPUT), LEFT) == []
+def test_complete_output_has_no_errors() -> None:
+    assert find_errors("\n".join(OUTPUT), REMAINING_TITLES) == []
 
 
 @pytest.mark.parametrize("number", range(len(STEPS)))
 def test_missing_step_is_reported(number: int) -> None:
     shorter = OUTPUT[:number] + OUTPUT[number + 1 :]
-    assert disagreements("\n".join(shorter), LEFT)
+    assert find_errors("\n".join(shorter), REMAINING_TITLES)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,10 @@ def test_changed_value_in_a_step_is_reported(
     number: int, property_name: str, value: object
 ) -> None:
     other = json.dumps({**STEPS[number], property_name: f"not {value}"})
-    (complaint,) = disagreements("\n".join([*OUTPUT[:number], other, *OUTPUT[number + 1 :]]), LEFT)
-    assert complaint.startswith(f"step {number + 1}: {other} instead of ")
+    (error,) = find_errors(
+        "\n".join([*OUTPUT[:number], other, *OUTPUT[number + 1 :]]), REMAINING_TITLES
+    )
+    assert error.startswith(f"step {number + 1}: {other} instead of ")
 
 
 @pytest.mark.parametrize(
@@ -67,13 +69,16 @@ def test_changed_value_in_a_step_is_reported(
     ids=["nothing", "prose", "a step twice", "another order"],
 )
 def test_unexpected_output_is_reported(lines: list[str]) -> None:
-    assert disagreements("\n".join(lines), LEFT)
+    assert find_errors("\n".join(lines), REMAINING_TITLES)
 
 
-@pytest.mark.parametrize("left", [(), LEFT[:-1], (*LEFT, "Too late"), LEFT[::-1]])
-def test_wrong_final_tasks_are_reported(left: tuple[str, ...]) -> None:
-    (complaint,) = disagreements("\n".join(OUTPUT), left)
-    assert complaint.startswith("the service has ")
+@pytest.mark.parametrize(
+    "remaining",
+    [(), REMAINING_TITLES[:-1], (*REMAINING_TITLES, "Too late"), REMAINING_TITLES[::-1]],
+)
+def test_wrong_final_tasks_are_reported(remaining: tuple[str, ...]) -> None:
+    (error,) = find_errors("\n".join(OUTPUT), remaining)
+    assert error.startswith("the service has ")
 
 
 # --- warnings ----------------------------------------------------------------------------------
@@ -81,22 +86,22 @@ def test_wrong_final_tasks_are_reported(left: tuple[str, ...]) -> None:
 
 def test_explained_warning_is_listed_with_its_explanation() -> None:
     output = "made in 3 s\n\n\x1b[33m3.1 is beta\x1b[0m\n"
-    assert heard(TARGET, output) == ([], {"3.1 is beta": "it always says so"})
+    assert check_warnings(TARGET, output) == ([], {"3.1 is beta": "it always says so"})
 
 
 def test_other_line_is_an_unexplained_warning() -> None:
-    complaints, warnings = heard(TARGET, "3.1 is beta\nmade in a hurry\n")
-    assert complaints == ["a warning that is not explained: made in a hurry"]
+    errors, warnings = check_warnings(TARGET, "3.1 is beta\nmade in a hurry\n")
+    assert errors == ["unexplained warning: made in a hurry"]
     assert warnings["made in a hurry"] == ""
 
 
 def test_unused_explanation_is_reported() -> None:
-    assert heard(TARGET, "made in 3 s\n")[0] == ["an explanation of what was not said: beta"]
+    assert check_warnings(TARGET, "made in 3 s\n")[0] == ["explanation without a warning: beta"]
 
 
 def test_without_ordinary_lines_every_line_is_a_warning() -> None:
-    assert heard(replace(TARGET, ordinary=(), explained={}), "Done")[0] == [
-        "a warning that is not explained: Done"
+    assert check_warnings(replace(TARGET, ordinary=(), explained={}), "Done")[0] == [
+        "unexplained warning: Done"
     ]
 
 
@@ -111,9 +116,9 @@ def run_target(tmp_path: Path, target: Target) -> Result:
 def test_missing_toolchain_is_reported_and_fails(tmp_path: Path) -> None:
     result = run_target(tmp_path, replace(TARGET, needs=("a-compiler-that-nobody-has",)))
     assert list(result.stages.values()) == [NO_TOOLCHAIN, "not run", "not run"]
-    assert result.complaints == ["no toolchain: a-compiler-that-nobody-has not found"]
-    assert verdict([result], lenient=False) == 1
-    assert verdict([result], lenient=True) == 0
+    assert result.errors == ["no toolchain: a-compiler-that-nobody-has not found"]
+    assert exit_code([result], lenient=False) == 1
+    assert exit_code([result], lenient=True) == 0
 
 
 @pytest.mark.parametrize(
@@ -132,12 +137,12 @@ def test_failed_command_ends_the_run_as_red(
     monkeypatch.setattr(matrix, "HERE", create_target(tmp_path))
     result = run_target(tmp_path / "logs", replace(target, needs=()))
     assert list(result.stages.values()) == stages
-    assert verdict([result], lenient=True) == 1
+    assert exit_code([result], lenient=True) == 1
 
 
 def test_command_timeout_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matrix, "HERE", create_target(tmp_path))
-    monkeypatch.setattr(matrix, "COMMAND_SECONDS", 0.1)
+    monkeypatch.setattr(matrix, "COMMAND_TIMEOUT", 0.1)
     result = run_target(tmp_path / "logs", replace(TARGET, generate=("sleep", "60"), needs=()))
     assert result.stages["generated"] == "red"
 
@@ -153,17 +158,17 @@ def create_target(folder: Path) -> Path:
 # --- the report ----------------------------------------------------------------------------------
 
 
-def test_green_requires_every_stage_and_no_complaint() -> None:
+def test_green_requires_every_stage_and_no_error() -> None:
     result = Result(TARGET, "1", dict(GREEN))
-    assert verdict([result], lenient=False) == 0
-    assert verdict([result, Result(TARGET, "1", dict(GREEN), ["but"])], lenient=True) == 1
-    assert verdict([result, Result(TARGET, "1")], lenient=True) == 1
-    assert verdict([], lenient=True) == 1
+    assert exit_code([result], lenient=False) == 0
+    assert exit_code([result, Result(TARGET, "1", dict(GREEN), ["but"])], lenient=True) == 1
+    assert exit_code([result, Result(TARGET, "1")], lenient=True) == 1
+    assert exit_code([], lenient=True) == 1
 
 
 def test_report_lists_each_target_and_warning() -> None:
     warned = Result(TARGET, "zod 4", dict(GREEN), ["but"], {"beta": "always", "new": ""}, 7)
-    report = "\n".join(told([warned, Result(TARGET, "zod 4", dict(GREEN))], 8))
+    report = "\n".join(format_report([warned, Result(TARGET, "zod 4", dict(GREEN))], 8))
     assert "| some | zod 4 | ok | ok | ok | 1 not explained | 7 |" in report
     assert "| some | zod 4 | ok | ok | ok | 0 explained | 0 |" in report
     assert "- beta\n  always (some)" in report

@@ -75,13 +75,13 @@ const conflict = await updateTask({
   headers: { "If-Match": task.etag },
   body: { title: "Too late" },
 });
-// The SDK validates what succeeds; a problem is typed, and its schema is there to be used.
+// The SDK validates successful responses. Problems are only typed, so validate them here.
 const stale = zProblem.parse(conflict.error ?? fail(conflict.data));
 step("conflict", { status: stale.status, type: stale.type, errors: stale.errors.length });
 
-const refused = await createTask({ path: { user_id: user }, body: { title: "" } });
-const faulty = refused.error ?? fail(refused.data);
-step("fault", { status: faulty.status, type: faulty.type, pointer: faulty.errors[0]?.pointer });
+const rejected = await createTask({ path: { user_id: user }, body: { title: "" } });
+const invalid = rejected.error ?? fail(rejected.data);
+step("fault", { status: invalid.status, type: invalid.type, pointer: invalid.errors[0]?.pointer });
 
 const unknown = await getTask({ path: { ...path, task_id: absent } });
 const missing = unknown.error ?? fail(unknown.data);

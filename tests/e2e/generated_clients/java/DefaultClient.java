@@ -4,7 +4,7 @@ import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse.BodyHandlers;
 
-/** Every step with the JDK's client and its defaults: on plain HTTP it offers an upgrade to HTTP/2. */
+/** Runs every step with the JDK's client and its defaults: on plain HTTP it offers an upgrade to HTTP/2. */
 class DefaultClient {
     static String url;
 
@@ -21,13 +21,13 @@ class DefaultClient {
     public static void main(String[] arguments) throws Exception {
         url = arguments[0];
         String tasks = "/api/v1/users/java/tasks";
-        // A client for each step: each one's first request offers the upgrade.
+        // One client per step, because the first request of a client offers the upgrade.
         String task = send(HttpClient.newHttpClient(), "POST", tasks, "{\"title\": \"Buy milk\"}", 201);
         send(HttpClient.newHttpClient(), "GET", task, null, 200);
         send(HttpClient.newHttpClient(), "PATCH", task, "{\"completed\": true}", 200);
         send(HttpClient.newHttpClient(), "GET", tasks, null, 200);
         send(HttpClient.newHttpClient(), "DELETE", task, null, 204);
-        // And one client for all: its further requests go over the connection that it kept.
+        // One client for all steps, whose later requests reuse its connection.
         var client = HttpClient.newHttpClient();
         String other = send(client, "POST", tasks, "{\"title\": \"Buy bread\"}", 201);
         send(client, "PATCH", other, "{\"completed\": true}", 200);

@@ -1,4 +1,4 @@
-// The scenario with openapi-generator's Go client: net/http and nothing from outside.
+// The scenario with openapi-generator's Go client, which uses only net/http.
 package main
 
 import (
@@ -31,15 +31,15 @@ func check(err error) {
 	}
 }
 
-// The problem that a call was answered with; the scenario ends where there is none.
-func refusal(err error) tasks.Problem {
-	var refused *tasks.GenericOpenAPIError
-	if !errors.As(err, &refused) {
-		log.Fatalf("not refused: %v", err)
+// problemOf returns the problem of a failed call, or ends the scenario if there is none.
+func problemOf(err error) tasks.Problem {
+	var rejected *tasks.GenericOpenAPIError
+	if !errors.As(err, &rejected) {
+		log.Fatalf("not rejected: %v", err)
 	}
-	problem, typed := refused.Model().(tasks.Problem)
+	problem, typed := rejected.Model().(tasks.Problem)
 	if !typed {
-		log.Fatalf("no problem: %s", refused.Body())
+		log.Fatalf("no problem: %s", rejected.Body())
 	}
 	return problem
 }
@@ -105,19 +105,19 @@ func main() {
 	patch = tasks.NewTaskPatch()
 	patch.SetTitle("Too late")
 	_, _, err = api.UpdateTask(ctx, user, task.Id).TaskPatch(*patch).IfMatch(task.Etag).Execute()
-	problem := refusal(err)
+	problem := problemOf(err)
 	step("conflict", seen{
 		"status": problem.Status, "type": problem.Type, "errors": len(problem.Errors),
 	})
 
 	_, _, err = api.CreateTask(ctx, user).TaskCreate(*tasks.NewTaskCreate("")).Execute()
-	problem = refusal(err)
+	problem = problemOf(err)
 	step("fault", seen{
 		"status": problem.Status, "type": problem.Type, "pointer": problem.Errors[0].Pointer.Get(),
 	})
 
 	_, _, err = api.GetTask(ctx, user, absent).Execute()
-	problem = refusal(err)
+	problem = problemOf(err)
 	step("missing", seen{"status": problem.Status, "type": problem.Type})
 
 	response, err = api.DeleteTask(ctx, user, task.Id).IfMatch(after.Etag).Execute()

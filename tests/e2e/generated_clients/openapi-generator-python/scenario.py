@@ -24,14 +24,14 @@ def step(name: str, **seen: object) -> None:
     print(json.dumps({"step": name, **seen}))
 
 
-def refusal(call: Callable[[], object]) -> Problem:
+def problem_of(call: Callable[[], object]) -> Problem:
     try:
-        answer = call()
-    except ApiException as refused:
-        if not isinstance(refused.data, Problem):
+        response = call()
+    except ApiException as error:
+        if not isinstance(error.data, Problem):
             raise
-        return refused.data
-    raise AssertionError(answer)
+        return error.data
+    raise AssertionError(response)
 
 
 created = api.create_task_with_http_info(
@@ -71,41 +71,41 @@ while pages == 0 or cursor is not None:
     pages += 1
 step("list", pages=pages, titles=titles)
 
-changed = api.update_task_with_http_info(USER, task.id, TaskPatch(description="Three litres"))
-after = changed.data
-step("set", status=changed.status_code, title=after.title, description=after.description)
-changed = api.update_task_with_http_info(USER, task.id, TaskPatch(completed=True))
-after = changed.data
+updated = api.update_task_with_http_info(USER, task.id, TaskPatch(description="Three litres"))
+after = updated.data
+step("set", status=updated.status_code, title=after.title, description=after.description)
+updated = api.update_task_with_http_info(USER, task.id, TaskPatch(completed=True))
+after = updated.data
 step(
     "leave",
-    status=changed.status_code,
+    status=updated.status_code,
     description=after.description,
     completed=after.completed,
     dated=isinstance(after.completed_at, datetime),
 )
-changed = api.update_task_with_http_info(USER, task.id, TaskPatch(description=None))
-after = changed.data
+updated = api.update_task_with_http_info(USER, task.id, TaskPatch(description=None))
+after = updated.data
 step(
     "clear",
-    status=changed.status_code,
+    status=updated.status_code,
     title=after.title,
     description=after.description,
     completed=after.completed,
 )
 
-problem = refusal(
+problem = problem_of(
     lambda: api.update_task(USER, task.id, TaskPatch(title="Too late"), if_match=task.etag)
 )
 assert_type(problem.status, int)
 step("conflict", status=problem.status, type=problem.type, errors=len(problem.errors))
 
-# The models refuse an empty title themselves; the service is asked without them.
+# The models reject an empty title, so this request bypasses their validation.
 empty = TaskCreate.model_construct(title="")
-problem = refusal(lambda: api.create_task(USER, empty))
+problem = problem_of(lambda: api.create_task(USER, empty))
 assert_type(problem.errors[0].pointer, str | None)
 step("fault", status=problem.status, type=problem.type, pointer=problem.errors[0].pointer)
 
-problem = refusal(lambda: api.get_task(USER, ABSENT))
+problem = problem_of(lambda: api.get_task(USER, ABSENT))
 step("missing", status=problem.status, type=problem.type)
 
 deleted = api.delete_task_with_http_info(USER, task.id, if_match=after.etag)

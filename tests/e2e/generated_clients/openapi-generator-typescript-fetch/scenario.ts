@@ -3,7 +3,7 @@ import type { PatchType, ProblemType, Same } from "../scenario";
 import { Configuration, ProblemFromJSON, ResponseError, TasksApi } from "./generated";
 import type { Problem, Task, TaskPatch } from "./generated";
 
-// This generator renames members to camel case and makes instants Dates.
+// This generator renames properties to camel case and converts date-times to Date.
 interface DatedTask {
   id: string;
   userId: string;
@@ -24,7 +24,7 @@ holds<Same<Problem, TracedProblem>>();
 
 const api = new TasksApi(new Configuration({ basePath: url }));
 
-async function refusal(promise: Promise<unknown>): Promise<Problem> {
+async function problemOf(promise: Promise<unknown>): Promise<Problem> {
   try {
     return fail(await promise);
   } catch (error) {
@@ -47,9 +47,9 @@ step("create", {
   completed_at: task.completedAt,
 });
 
-const answer = await api.getTaskRaw(target);
-const read = await answer.value();
-step("read", { status: answer.raw.status, title: read.title, same: read.etag === task.etag });
+const response = await api.getTaskRaw(target);
+const read = await response.value();
+step("read", { status: response.raw.status, title: read.title, same: read.etag === task.etag });
 
 for (const title of ["Task 2", "Task 3", "Task 4", "Task 5"]) {
   await api.createTask({ userId: user, taskCreate: { title } });
@@ -92,15 +92,15 @@ step("clear", {
   completed: cleared.completed,
 });
 
-const stale = await refusal(
+const stale = await problemOf(
   api.updateTask({ ...target, ifMatch: task.etag, taskPatch: { title: "Too late" } }),
 );
 step("conflict", { status: stale.status, type: stale.type, errors: stale.errors.length });
 
-const faulty = await refusal(api.createTask({ userId: user, taskCreate: { title: "" } }));
-step("fault", { status: faulty.status, type: faulty.type, pointer: faulty.errors[0]?.pointer });
+const invalid = await problemOf(api.createTask({ userId: user, taskCreate: { title: "" } }));
+step("fault", { status: invalid.status, type: invalid.type, pointer: invalid.errors[0]?.pointer });
 
-const missing = await refusal(api.getTask({ userId: user, taskId: absent }));
+const missing = await problemOf(api.getTask({ userId: user, taskId: absent }));
 step("missing", { status: missing.status, type: missing.type });
 
 const deleted = await api.deleteTaskRaw({ ...target, ifMatch: cleared.etag });

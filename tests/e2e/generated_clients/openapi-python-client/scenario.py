@@ -37,7 +37,7 @@ def problem_of(parsed: object) -> Problem:
     return parsed
 
 
-assert replace_task  # an operation with a parameter that the generator does not know is left out
+assert replace_task  # the generator omits operations with an unsupported parameter
 
 created = create_task.sync_detailed(
     USER, client=client, body=TaskCreate(title="Buy milk", description="Two litres")
@@ -60,13 +60,13 @@ step(
     completed_at=task.completed_at,
 )
 
-answer = get_task.sync_detailed(USER, task.id, client=client)
-assert isinstance(answer.parsed, Task)
+response = get_task.sync_detailed(USER, task.id, client=client)
+assert isinstance(response.parsed, Task)
 step(
     "read",
-    status=answer.status_code,
-    title=answer.parsed.title,
-    same=answer.parsed.etag == task.etag,
+    status=response.status_code,
+    title=response.parsed.title,
+    same=response.parsed.etag == task.etag,
 )
 
 for title in ("Task 2", "Task 3", "Task 4", "Task 5"):
@@ -84,25 +84,25 @@ while cursor is not None:
     pages += 1
 step("list", pages=pages, titles=titles)
 
-changed = update_task.sync_detailed(
+updated = update_task.sync_detailed(
     USER, task.id, client=client, body=TaskPatch(description="Three litres")
 )
-after = task_of(changed.parsed)
-step("set", status=changed.status_code, title=after.title, description=after.description)
-changed = update_task.sync_detailed(USER, task.id, client=client, body=TaskPatch(completed=True))
-after = task_of(changed.parsed)
+after = task_of(updated.parsed)
+step("set", status=updated.status_code, title=after.title, description=after.description)
+updated = update_task.sync_detailed(USER, task.id, client=client, body=TaskPatch(completed=True))
+after = task_of(updated.parsed)
 step(
     "leave",
-    status=changed.status_code,
+    status=updated.status_code,
     description=after.description,
     completed=after.completed,
     dated=isinstance(after.completed_at, datetime),
 )
-changed = update_task.sync_detailed(USER, task.id, client=client, body=TaskPatch(description=None))
-after = task_of(changed.parsed)
+updated = update_task.sync_detailed(USER, task.id, client=client, body=TaskPatch(description=None))
+after = task_of(updated.parsed)
 step(
     "clear",
-    status=changed.status_code,
+    status=updated.status_code,
     title=after.title,
     description=after.description,
     completed=after.completed,

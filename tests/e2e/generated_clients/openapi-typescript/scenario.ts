@@ -73,12 +73,12 @@ const conflict = await client.PATCH(item, {
 const stale = conflict.error ?? fail(conflict.data);
 step("conflict", { status: stale.status, type: stale.type, errors: stale.errors.length });
 
-const refused = await client.POST(collection, {
+const rejected = await client.POST(collection, {
   params: { path: { user_id: user } },
   body: { title: "" },
 });
-const faulty = refused.error ?? fail(refused.data);
-step("fault", { status: faulty.status, type: faulty.type, pointer: faulty.errors[0]?.pointer });
+const invalid = rejected.error ?? fail(rejected.data);
+step("fault", { status: invalid.status, type: invalid.type, pointer: invalid.errors[0]?.pointer });
 
 const unknown = await client.GET(item, { params: { path: { ...path, task_id: absent } } });
 const missing = unknown.error ?? fail(unknown.data);

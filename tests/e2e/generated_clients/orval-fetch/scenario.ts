@@ -69,10 +69,10 @@ if (conflict.status !== 412) fail(conflict.data);
 const stale: Problem = conflict.data;
 step("conflict", { status: stale.status, type: stale.type, errors: stale.errors.length });
 
-const refused = await createTask(user, { title: "" });
-if (refused.status !== 422) fail(refused.data);
-const faulty: Problem = refused.data;
-step("fault", { status: faulty.status, type: faulty.type, pointer: faulty.errors[0]?.pointer });
+const rejected = await createTask(user, { title: "" });
+if (rejected.status !== 422) fail(rejected.data);
+const invalid: Problem = rejected.data;
+step("fault", { status: invalid.status, type: invalid.type, pointer: invalid.errors[0]?.pointer });
 
 const unknown = await getTask(user, absent);
 if (unknown.status !== 404) fail(unknown.data);

@@ -4,7 +4,7 @@ export default defineConfig({
   tasks: {
     input: {
       target: process.env["CONTRACT"] ?? "../../../openapi.yaml",
-      // The contract as YAML is an object, and the generated code takes it for a text.
+      // The generated code would treat the YAML document as a string.
       filters: { mode: "exclude", tags: ["contract"] },
     },
     output: {

@@ -16,13 +16,13 @@ holds<Same<Task, TaskType>>();
 holds<Same<TaskPatch, PatchType>>();
 holds<Same<Problem, ProblemType>>();
 
-// As the hooks do it, without a page: they hand the same options to the same observers.
+// Without a page, pass the options of the hooks to the observers that the hooks use.
 const client = new QueryClient({ defaultOptions: { queries: { retry: false } } });
 const creation = new MutationObserver(client, getCreateTaskMutationOptions());
 const updating = new MutationObserver(client, getUpdateTaskMutationOptions());
 const deletion = new MutationObserver(client, getDeleteTaskMutationOptions());
 
-async function refusal<E extends Error>(promise: Promise<unknown>): Promise<E> {
+async function errorOf<E extends Error>(promise: Promise<unknown>): Promise<E> {
   try {
     return fail(await promise);
   } catch (error) {
@@ -80,15 +80,15 @@ step("clear", {
 });
 
 const late = updating.mutate({ ...target, data: { title: "Too late" }, headers: { "If-Match": task.etag } });
-const stale = (await refusal<UpdateTaskMutationError>(late)).info ?? fail("no problem");
+const stale = (await errorOf<UpdateTaskMutationError>(late)).info ?? fail("no problem");
 step("conflict", { status: stale.status, type: stale.type, errors: stale.errors.length });
 
 const empty = creation.mutate({ userId: user, data: { title: "" } });
-const faulty = (await refusal<CreateTaskMutationError>(empty)).info ?? fail("no problem");
-step("fault", { status: faulty.status, type: faulty.type, pointer: faulty.errors[0]?.pointer });
+const invalid = (await errorOf<CreateTaskMutationError>(empty)).info ?? fail("no problem");
+step("fault", { status: invalid.status, type: invalid.type, pointer: invalid.errors[0]?.pointer });
 
 const unknown = client.fetchQuery(getGetTaskQueryOptions(user, absent));
-const missing = (await refusal<GetTaskQueryError>(unknown)).info ?? fail("no problem");
+const missing = (await errorOf<GetTaskQueryError>(unknown)).info ?? fail("no problem");
 step("missing", { status: missing.status, type: missing.type });
 
 const deleted = await deletion.mutate({ ...target, headers: { "If-Match": cleared.etag } });

@@ -266,7 +266,7 @@ async def rejecting_table(database: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 @pytest.mark.requirement("FR-028", "FR-036", "FR-041")
-@pytest.mark.usefixtures("refusing")
+@pytest.mark.usefixtures("rejecting_table")
 @pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
 @pytest.mark.parametrize("level", [LogLevel.DEBUG, LogLevel.ERROR])
 async def test_rejected_row_is_neither_logged_nor_returned(
@@ -313,7 +313,7 @@ async def test_exception_is_logged_with_stack_and_request_id(
     assert exception_entry["trace_id"] == entry["trace_id"] == problem["trace_id"] == TRACE
     assert exception_entry["level"] == "error"
     assert "Traceback (most recent call last)" in exception_entry["exception"]
-    assert "test_logs.py" in exception_entry["exception"]
+    assert "test_logging.py" in exception_entry["exception"]
     assert exception_entry["exception"].rstrip().endswith(f"ZeroDivisionError: {len(SECRET)}")
     assert (entry["status"], entry["route"]) == (500, "/faulty")
 

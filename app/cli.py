@@ -1,4 +1,4 @@
-"""The command line: `serve`, `migrate`, `doctor`."""
+"""Command line of the Tasks API: `serve`, `migrate` and `doctor`."""
 
 from __future__ import annotations
 

@@ -206,6 +206,7 @@ async def test_a_session_checks_out_without_a_statement(notes: NotesClient) -> N
     await notes.get(NOTE)
     (pooled,) = database.pool._idle
     adapted = pooled.adapted
+    assert adapted is not None
     await notes.get(NOTE)
     assert database.pool._idle == [pooled]
     assert pooled.adapted is adapted

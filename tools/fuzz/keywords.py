@@ -16,7 +16,16 @@ import jsonschema_rs
 Schema = dict[str, Any]
 Path = tuple[str, ...]
 
-ANNOTATIONS = {"title", "description", "default", "deprecated", "example", "examples", "$comment"}
+ANNOTATIONS = {
+    "title",
+    "description",
+    "default",
+    "deprecated",
+    "example",
+    "examples",
+    "$comment",
+    "x-pattern-message",
+}
 EACH = "*"  # every item of an array in a path
 TYPES: dict[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,

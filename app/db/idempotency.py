@@ -56,7 +56,7 @@ class IdempotencyKeyRecord(DefaultBase):
     user_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     key: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     payload_digest: Mapped[bytes]
-    # The column is older than the second resource.
+    # The column name is older than the second resource.
     resource_id: Mapped[UUID] = mapped_column("task_id")
     etag: Mapped[UUID]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))

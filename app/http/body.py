@@ -67,7 +67,7 @@ class JSONBody(Generic[StructT]):
         return decoded
 
     def _check_media_type(self, request: Request[Any, Any, Any]) -> None:
-        # Two headers may differ, and another server may use the other one.
+        # Two headers may differ, and a proxy may use a different one than this service.
         types = request.headers.getall("content-type", [])
         if len(types) != 1:
             self._unsupported_media_type("Content-Type", "must be sent once")
@@ -99,8 +99,8 @@ class JSONBody(Generic[StructT]):
 def _parse_strict_json(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """Parse a body as JSON without a schema. Integral numbers become integers.
 
-    Raises MalformedBody for invalid JSON, for duplicate property names (RFC 8259, section 4), of
-    which msgspec silently keeps the last, and for bodies that are nested too deeply.
+    Raises MalformedBody for invalid JSON and for bodies that are nested too deeply. Also raises it
+    for duplicate property names (RFC 8259, section 4), of which msgspec silently keeps the last.
     """
     try:
         value = json.loads(

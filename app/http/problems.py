@@ -63,7 +63,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 # In the order of the contract's table: by status, then by definition. Each subclass adds itself.
 PROBLEM_TYPES: list[type[ProblemError]] = []
-# What a client can do, where several problem types share it.
+# Advice that several problem types share.
 RETRY = "Retry after the number of seconds in `Retry-After`."
 READ_FIRST = "A write may or may not have been applied. Read the resource before you retry."
 

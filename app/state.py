@@ -1,4 +1,4 @@
-"""What every request may use, made once by `create_app`."""
+"""The application state. `create_app` creates it once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.openapi.document import OpenAPIDocument
 
 
 class AppState(msgspec.Struct, frozen=True):
-    """The parts of one application. None of them holds anything that a replica would lack."""
+    """The objects that all requests share. They contain no state that replicas must share."""
 
     openapi: OpenAPIDocument
     database: Database
@@ -23,6 +23,6 @@ class AppState(msgspec.Struct, frozen=True):
 
 
 def app_state(request: Request[Any, Any, Any]) -> AppState:
-    """The parts of the application that received this request."""
-    found: AppState = request.app.state.core
-    return found
+    """Return the state of the application that received this request."""
+    state: AppState = request.app.state.core
+    return state

@@ -1,1 +1,1 @@
-"""PostgreSQL: configuration, pool, statements, errors, migrations. Knows no resource."""
+"""PostgreSQL: configuration, pool, statements, errors, migrations. It imports no resource."""

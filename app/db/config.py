@@ -1,4 +1,4 @@
-"""A database URL as providers print it, turned into what asyncpg takes (research/0007)."""
+"""Database configuration: parses a libpq URL into arguments for asyncpg (research/0007)."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg"}
-# "allow" and "prefer" fall back to plain text when an attacker asks for it, so they are refused.
+# "allow" and "prefer" are rejected: an attacker can make them fall back to plain text.
 VERIFYING_SSLMODES = {"require", "verify-ca", "verify-full"}
 CHANNEL_BINDING = {"disable", "prefer", "require"}
 
 MAX_PORT = 65_535
 _POOLER_HOST = re.compile(r"^([^/.]+)-pooler(?=\.|\Z)")
-# The sign may be escaped once more than the URL asks for.
+# Some clients percent-encode the equals sign twice.
 _ENDPOINT = re.compile(r"endpoint(=|%3d)[a-z0-9.-]+", re.IGNORECASE)
 
 
 class DatabaseUrlError(ValueError):
-    """The URL cannot be used; the message names the part at fault and never holds the password."""
+    """The URL is invalid. The message names the invalid part and never contains the password."""
 
 
 class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the database is and how to talk to it."""
+    """The address of the database and the options of its connections.
+
+    `transaction_pooling` is set if a transaction pooler is between the service and the database.
+    `direct` is the configuration of the same database without the pooler, if it is known.
+    """
 
     url: URL
     ssl_context: ssl.SSLContext | None
     transaction_pooling: bool
-    direct: DatabaseConfig | None = None  # the same database past the pooler, where it was named
+    direct: DatabaseConfig | None = None
 
     @classmethod
     def from_url(
@@ -45,12 +49,15 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
         transaction_pooling: bool = False,
         ca_file: Path | None = None,
     ) -> DatabaseConfig:
-        """Read a libpq URL; `transaction_pooling` means that a transaction pooler is in between.
+        """Parse a libpq URL. Raises DatabaseUrlError.
 
-        A host that has `-pooler` in its first label, as Neon's poolers have, counts as one too.
-        TLS is verified like libpq's `verify-full` unless the database is on this machine or the
-        URL says `sslmode=disable`; `verify=False` turns the check off for `require` only.
-        `ca_file` is the file of root certificates where the URL names none, else certifi's.
+        A host with `-pooler` at the end of its first label also sets `transaction_pooling`. Neon's
+        poolers have such hosts.
+
+        TLS is verified like libpq's `verify-full`. A database on this machine and
+        `sslmode=disable` are exceptions. `verify=False` disables verification for
+        `sslmode=require` only. `ca_file` contains the root certificates if the URL names none. The
+        default is certifi's file.
         """
         parsed = _parse_url(url.strip())
         query = {key: _reject_repeated(key, value) for key, value in parsed.query.items()}
@@ -78,9 +85,10 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def direct_config(self) -> DatabaseConfig:
-        """The same database past the pooler, for what needs a session: migrations.
+        """Return the configuration without the pooler. Migrations need it for their session.
 
-        Still a pooler's where neither Neon's host names nor `direct` say what is behind it.
+        `transaction_pooling` stays set if neither `direct` nor a Neon host name shows the database
+        behind the pooler.
         """
         if self.direct is not None:
             return self.direct.direct_config()
@@ -91,7 +99,7 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def connect_kwargs(self, statement_timeout: float = 0) -> dict[str, Any]:
-        """All keyword arguments for `asyncpg.connect`; `statement_timeout` as in `connect_args`."""
+        """Return all keyword arguments for `asyncpg.connect`."""
         return {
             "host": self.url.host,
             "port": self.url.port,
@@ -99,26 +107,26 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
             "password": self.url.password,
             "database": self.url.database,
             **self.connect_args(statement_timeout),
-            "statement_cache_size": 0,  # app/db/pool.py keeps statements, and says which have names
+            "statement_cache_size": 0,  # app/db/pool.py has its own statement cache
         }
 
     def session_args(self) -> dict[str, Any]:
-        """The least of them: startup parameters that every pooler takes; enough for migrations."""
+        """Return TLS and the startup parameters that every pooler accepts. Migrations use these."""
         args: dict[str, Any] = {
             "ssl": self.ssl_context or False,
             "server_settings": {"application_name": "tasks-api", "timezone": "UTC"},
         }
         if self.transaction_pooling:
-            # Named statements belong to one server connection, which a transaction pooler
-            # changes under our feet; without them asyncpg parses and binds in one batch.
+            # A named statement belongs to one server connection, and a transaction pooler may
+            # change that between transactions.
             args["statement_cache_size"] = 0
         return args
 
     def connect_args(self, statement_timeout: float = 0) -> dict[str, Any]:
-        """Keyword arguments for `asyncpg.connect`, beside the URL's own parts.
+        """Return the keyword arguments for `asyncpg.connect` that are not parts of the URL.
 
-        The server ends a statement after `statement_timeout` seconds, 0 for never; a pooler
-        refuses to be told so.
+        The server cancels a statement after `statement_timeout` seconds (0: no limit). Poolers
+        reject this parameter, so it is not sent to them.
         """
         args = self.session_args()
         if not self.transaction_pooling:
@@ -133,7 +141,7 @@ def _parse_url(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        # The message of either may hold the whole text.
+        # Both exceptions may quote the whole URL, which contains the password.
         msg = "must be a URL such as postgresql://user:password@host/database"
         raise DatabaseUrlError(msg) from None
     if url.drivername not in SCHEMES:
@@ -162,21 +170,21 @@ def _parse_port(port: str | int | None) -> int | None:
 
 
 def _check_options(options: str) -> None:
-    # Neon reads the endpoint from here where a client sends no server name; asyncpg sends it.
+    # Neon reads the endpoint from here if a client sends no TLS server name. asyncpg sends it.
     if options and not _ENDPOINT.fullmatch(options):
         msg = "has options other than endpoint"
         raise DatabaseUrlError(msg)
 
 
 def _check_channel_binding(value: str) -> None:
-    # asyncpg has none. It would tie the password to the certificate, which is verified.
+    # asyncpg does not support channel binding. The certificate is verified instead.
     if value not in CHANNEL_BINDING:
         msg = "channel_binding must be disable, prefer or require"
         raise DatabaseUrlError(msg)
 
 
 def is_resolvable(host: str) -> bool:
-    """Whether name resolution takes a host; it raises UnicodeError for others."""
+    """Return whether name resolution accepts a host. Otherwise it raises UnicodeError."""
     try:
         return host.encode("idna").isascii()
     except UnicodeError:
@@ -185,7 +193,7 @@ def is_resolvable(host: str) -> bool:
 
 def _check_host(host: str) -> None:
     if "@" in host:
-        # Otherwise the rest of the password would be taken for the host, and shown.
+        # The host would be the rest of the password, and messages show the host.
         msg = "has an unescaped @ before the host; write it as %40"
         raise DatabaseUrlError(msg)
     if "," in host:
@@ -216,15 +224,15 @@ def _ssl_context(
         msg = "sslmode must be disable, require, verify-ca or verify-full"
         raise DatabaseUrlError(msg)
     try:
-        # Slim images have no certificate store, hence certifi's.
+        # Slim container images have no certificate store.
         context = ssl.create_default_context(
             cafile=certifi.where() if ca_file in {"", "system"} else ca_file
         )
     except OSError:
         msg = "sslrootcert, or DATABASE_CA_FILE, cannot be read"
         raise DatabaseUrlError(msg) from None
-    # Python 3.13 is stricter than libpq: it refuses authorities without keyUsage, as plain `openssl
-    # req -x509` makes them, and trusts a root that another authority has signed.
+    # Python 3.13 differs from libpq in two points. It rejects authorities without keyUsage, which
+    # `openssl req -x509` creates. It also trusts a root that another authority has signed.
     context.verify_flags &= ~(ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN)
     if mode == "require" and not verify:
         context.check_hostname = False

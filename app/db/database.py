@@ -1,4 +1,4 @@
-"""The database: its pool, and what its errors mean."""
+"""The database: statements and sessions on the pool, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from app.db.pool import ConnectError, ConnectionPool, QueryError, is_connection_
 from app.db.statements import compile_statement
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
 
-# Known here so that a request need not read the migrations; a test compares it with their head.
+# A constant, so that a request need not read the migrations. A test compares the two.
 SCHEMA_REVISION = "0002"
 
 REVISION = text(
     "SELECT version_num, current_setting('transaction_read_only')::boolean FROM alembic_version"
 )
-# What the service needs on the table of each model; docs/guides/postgresql.md, "Roles", grants it.
+# Needed on the table of each model. docs/guides/postgresql.md, "Roles", grants them.
 TABLE_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
-# Reads catalogs that every role may read. Without USAGE on a schema its tables are not found.
+# Every role may read these catalogs. Without USAGE on a schema, to_regclass finds no table in it.
 MISSING_PRIVILEGES = text(
     """
     SELECT privilege || ' on ' || name
@@ -47,36 +47,41 @@ MISSING_PRIVILEGES = text(
     """
 )
 
-# Below the five minutes after which Neon suspends.
+# In seconds. Neon suspends a database after five minutes.
 DEFAULT_MAX_LIFETIME = 240
 
 UNDEFINED_TABLE = "42P01"
-# Beside what belongs to a connection and passes with it, by class, then by code (PostgreSQL's
-# documentation, appendix A): what passes by itself, or once the operator has done their part.
-# 53 resources (too many connections, disk full), 57 operator intervention (shutdown, statement
-# timeout); deadlock, lock timeout, a schema not yet migrated, a privilege not granted.
+# Errors that a retry or the operator resolves, besides connection errors (PostgreSQL's
+# documentation, appendix A). Class 53: insufficient resources, such as a full disk. Class 57:
+# operator intervention, such as shutdown and statement timeout. Codes: serialization failure,
+# deadlock, lock timeout, a schema that is not yet migrated, a privilege that is not granted.
 TRANSIENT_SQLSTATE_CLASSES = {"53", "57"}
 TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03", UNDEFINED_TABLE, "42703", "3D000", "42501"}
 
 
 def is_schema_compatible(revision: str | None) -> bool:
-    """Whether a schema at this revision is the one that this version needs, or a later one.
+    """Return whether a schema revision is the one that this version needs, or a later one.
 
-    Later versions' migrations leave it what it needs (CONTRIBUTING.md, "Migrations"): while new
-    replicas replace old ones, both serve.
+    Migrations of later versions stay compatible (CONTRIBUTING.md, "Migrations"): during a rolling
+    update, old and new replicas use the same schema.
     """
     return revision is not None and revision >= SCHEMA_REVISION
 
 
 class DatabaseError(Exception):
-    """The database refused a statement of ours.
+    """The database rejected a statement, which is a bug of the service.
 
-    Carries no text of the driver's: its details quote the row.
+    The message contains no text of the driver, because its details quote the row.
     """
 
 
 class Database:
-    """A pool of connections, for single statements and for sessions."""
+    """A connection pool for single statements and for sessions.
+
+    `timeout` limits, in seconds, all work for one request, including the wait for a connection.
+    The server cancels a statement after `statement_timeout` seconds, also if the service no longer
+    runs. A connection older than `max_lifetime` seconds is replaced before its next use.
+    """
 
     def __init__(
         self,
@@ -87,11 +92,6 @@ class Database:
         statement_timeout: float = 0,
         max_lifetime: int = DEFAULT_MAX_LIFETIME,
     ) -> None:
-        """`timeout` bounds, in seconds, all that one request does here, waiting included.
-
-        The server itself ends a statement after `statement_timeout`, also when nobody is left to
-        cancel it. A connection older than `max_lifetime` is replaced before it is used.
-        """
         self.timeout = timeout
         self.outage_logger = OutageLogger()
         self.pool = ConnectionPool(
@@ -111,26 +111,28 @@ class Database:
         timeout: float | None = None,
         started_at: float | None = None,
     ) -> list[Record]:
-        """The rows of a statement, which is a transaction of its own.
+        """Execute a statement in its own transaction and return its rows.
 
-        Raises DatabaseUnavailable if the database cannot be reached or `timeout` seconds (default:
-        the limit of a request) have passed since `started_at` on the monotonic clock (default:
-        now), InvalidBody if a constraint that a model gives a pointer is violated, and
-        DatabaseError for any other error.
+        The time limit is `timeout` seconds (default: the limit of a request), counted from
+        `started_at` on the monotonic clock (default: now).
+
+        Raises DatabaseUnavailable if the database is unreachable or too slow. Raises InvalidBody
+        if a constraint is violated for which the model declares a pointer. Raises DatabaseError
+        for other errors.
         """
-        seconds = timeout or self.timeout
+        remaining = timeout or self.timeout
         if started_at is not None:
-            seconds -= monotonic() - started_at
+            remaining -= monotonic() - started_at
         with self._translate_errors:
-            text, arguments, named = compile_statement(statement, values)
-            return await self.pool.fetch(text, arguments, seconds, named=named)
+            sql, arguments, named = compile_statement(statement, values)
+            return await self.pool.fetch(sql, arguments, remaining, named=named)
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[AsyncSession]:
-        """A session in one transaction, committed at the end of the block, else rolled back.
+        """Open a session in one transaction. Commit it after the block, or roll it back on errors.
 
-        This is the only place that opens and ends transactions. Raises as `fetch` does, the time
-        being that of the whole block.
+        No other code opens or ends transactions. Raises the exceptions of `fetch`. The time limit
+        applies to the whole block.
         """
         with self._translate_errors:
             started_at = monotonic()
@@ -151,14 +153,14 @@ class Database:
                     SESSION_CONNECTION.reset(token)
 
     async def schema_revision(self, timeout: float | None = None) -> str | None:
-        """The schema's revision, None where there is none yet.
+        """Return the schema's revision, or None if there is no schema.
 
-        Raises as `fetch` does, and ReadOnlyDatabaseError where the database takes no writes.
+        Raises the exceptions of `fetch`, and ReadOnlyDatabaseError if the database rejects writes.
         """
         with self._translate_errors:
             try:
-                text, arguments, _ = compile_statement(REVISION, {})
-                rows = await self.pool.fetch(text, arguments, timeout or self.timeout)
+                sql, arguments, _ = compile_statement(REVISION, {})
+                rows = await self.pool.fetch(sql, arguments, timeout or self.timeout)
             except QueryError as error:
                 if not isinstance(error.cause, pg.UndefinedTableError):
                     raise
@@ -166,13 +168,16 @@ class Database:
         revision, is_read_only = rows[0] if rows else (None, False)
         if is_read_only:
             self.pool.replace_connections()
-            fault = ReadOnlyDatabaseError()
-            self.outage_logger.record(fault)
-            raise fault
+            read_only_error = ReadOnlyDatabaseError()
+            self.outage_logger.record(read_only_error)
+            raise read_only_error
         return revision
 
     async def missing_privileges(self) -> list[str]:
-        """The privileges that the role lacks, such as `DELETE on tasks`. Raises as `fetch` does."""
+        """Return the privileges that the role lacks, such as `DELETE on tasks`.
+
+        Raises the exceptions of `fetch`.
+        """
         tables = metadata_registry.get().tables
         needed = [("alembic_version", "SELECT"), *product(tables, TABLE_PRIVILEGES)]
         names, privileges = zip(*needed, strict=True)
@@ -180,18 +185,18 @@ class Database:
         return [privilege for (privilege,) in await self.fetch(MISSING_PRIVILEGES, values)]
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close the pool."""
         await self.pool.close()
 
 
 class _ErrorTranslator:
-    """Turns what the pool raises inside of it into what that means to a client."""
+    """Context manager that replaces the pool's exceptions by those that a client receives."""
 
-    def __init__(self, outage: OutageLogger) -> None:
-        self._outage = outage
+    def __init__(self, outage_logger: OutageLogger) -> None:
+        self._outage_logger = outage_logger
 
     def __enter__(self) -> None:
-        """Nothing is known yet."""
+        pass
 
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
@@ -200,16 +205,16 @@ class _ErrorTranslator:
             error = error.cause
         elif not isinstance(error, QueryError | TimeoutError):
             return
-        meant = translate_error(error.cause) if isinstance(error, QueryError) else None
-        if meant is None or isinstance(meant, DatabaseUnavailable):
-            self._outage.record(error)
-        raise meant or DatabaseUnavailable from None
+        translated = translate_error(error.cause) if isinstance(error, QueryError) else None
+        if translated is None or isinstance(translated, DatabaseUnavailable):
+            self._outage_logger.record(error)
+        raise translated or DatabaseUnavailable from None
 
 
 def translate_error(error: BaseException) -> Exception:
-    """The exception that a driver's error stands for, with nothing of the driver's text."""
+    """Return the exception for an error of the driver, without the driver's text."""
     code = str(getattr(error, "sqlstate", None) or "")
-    cause = getattr(error, "constraint_name", None)
+    constraint = getattr(error, "constraint_name", None)
     if not code:  # the connection broke
         return DatabaseUnavailable()
     if (
@@ -218,8 +223,8 @@ def translate_error(error: BaseException) -> Exception:
         or is_connection_error(error)
     ):
         return DatabaseUnavailable()
-    pointer = constraint_pointer(cause)
+    pointer = constraint_pointer(constraint)
     if pointer is not None:
         errors = [FieldError(pointer=pointer, detail="violates a database constraint")]
         return InvalidBody(errors=errors)
-    return DatabaseError(f"SQLSTATE {code}, constraint {cause}")
+    return DatabaseError(f"SQLSTATE {code}, constraint {constraint}")

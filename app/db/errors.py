@@ -1,4 +1,4 @@
-"""Why the database is away: in words for the operator, at most once in a while."""
+"""Log messages for an unavailable database, without passwords or values of rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.logging import log
 
 LOG_REPEAT_INTERVAL = 30.0
 MAX_LOGGED_CAUSES = 8
-# The one message about a statement that is repeated: it names a table or the like, and no value.
+# The only logged message about a statement: it names an object such as a table, and no value.
 _DENIED = re.compile(r'permission denied for [a-z]+ [\w."$-]+', re.ASCII)
 
 
@@ -21,29 +21,28 @@ class ReadOnlyDatabaseError(Exception):
     """The database takes no writes: a standby, or `default_transaction_read_only`."""
 
     def __str__(self) -> str:
-        """In the words of the log."""
         return "the database is read-only"
 
 
 def describe_error(error: BaseException) -> str:
-    """What a fault says, with no password and nothing of a row.
+    """Describe an error for the log, without passwords or values of rows.
 
-    The server's words are kept where it refused a connection. Those about a statement may quote a
-    row, so its code stands for them.
+    The server's message is included if it rejected a connection. A message about a statement may
+    quote a row, so its SQLSTATE and class are used instead.
     """
     if isinstance(error, QueryError):
         code = getattr(error.cause, "sqlstate", None)
         denied = _DENIED.fullmatch(str(error.cause.args[0])) if error.cause.args else None
-        words = denied[0] if denied else type(error.cause).__name__
-        return f"SQLSTATE {code}, {words}" if code else words
+        message = denied[0] if denied else type(error.cause).__name__
+        return f"SQLSTATE {code}, {message}" if code else message
     if isinstance(error, pg.PostgresError):
-        words = error.args[0] if error.args else "no message"
+        message = error.args[0] if error.args else "no message"
         detail = getattr(error, "detail", None)
-        return f"SQLSTATE {error.sqlstate}, {words}" + (f" ({detail})" if detail else "")
+        return f"SQLSTATE {error.sqlstate}, {message}" + (f" ({detail})" if detail else "")
     if isinstance(error, ssl.SSLError):
         unverified = getattr(error, "verify_message", None)
-        words = f"certificate verify failed: {unverified}" if unverified else error.reason
-        return f"TLS: {words}"
+        message = f"certificate verify failed: {unverified}" if unverified else error.reason
+        return f"TLS: {message}"
     if isinstance(error, PoolTimeoutError):
         return "no connection of the pool was free in time"
     if isinstance(error, TimeoutError) and error.errno is None:
@@ -54,10 +53,10 @@ def describe_error(error: BaseException) -> str:
 
 
 class OutageLogger:
-    """Tells the log why the database is away.
+    """Logs why the database is unavailable.
 
-    A cause is told once in `AGAIN_SECONDS`, and no more than `MAX_LOGGED_CAUSES` of them: thousands
-    of requests may fail of the same one.
+    Thousands of requests may fail for the same cause. Each cause is therefore logged once per
+    `LOG_REPEAT_INTERVAL` seconds, and at most `MAX_LOGGED_CAUSES` causes in that time.
     """
 
     def __init__(self) -> None:
@@ -66,11 +65,13 @@ class OutageLogger:
         self._last_logged: dict[str, float] = {}
 
     def record(self, error: BaseException) -> None:
-        """Remember a fault's cause, and log it unless that was done a moment ago."""
+        """Store the cause of an error, and log it unless it was logged recently."""
         self.cause = describe_error(error)
         now = monotonic()
         self._last_logged = {
-            told: at for told, at in self._last_logged.items() if now - at < LOG_REPEAT_INTERVAL
+            cause: logged_at
+            for cause, logged_at in self._last_logged.items()
+            if now - logged_at < LOG_REPEAT_INTERVAL
         }
         if (
             self.silenced

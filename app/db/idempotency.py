@@ -40,7 +40,7 @@ from app.db.statements import FetchCallable
 from app.http.problems import IdempotencyKeyInUse, IdempotencyKeyReused
 
 TTL_HOURS = 24
-EXPIRED_PER_CREATE = 10  # more than are made, so the expired ones of a user become fewer
+EXPIRED_PER_CREATE = 10  # more than one, so that the number of a user's expired keys decreases
 SWEEP_LIMIT = 10_000
 
 _NOW = func.now()
@@ -56,7 +56,7 @@ class IdempotencyKeyRecord(DefaultBase):
     user_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     key: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     payload_digest: Mapped[bytes]
-    # Named before there were other resources than tasks.
+    # The column name is older than the second resource.
     resource_id: Mapped[UUID] = mapped_column("task_id")
     etag: Mapped[UUID]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
@@ -73,8 +73,8 @@ _USER_ID = bindparam("owner", type_=Key.user_id.type)
 _KEY = bindparam("key", type_=Key.key.type)
 _COLUMNS = (Key.payload_digest, Key.resource_id, Key.etag, Key.created_at)
 
-# Waits for nobody, unlike the unique index, and ends with the statement, which behind a pooler is
-# all that a connection can be counted on for.
+# This lock never waits, unlike the unique index. It ends with the statement: behind a transaction
+# pooler the next statement may use another connection.
 _lock = select(
     func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)).label("held")
 ).cte("lock")
@@ -96,7 +96,7 @@ _claimed = (
             name: _insert_key.excluded[name]
             for name in ("payload_digest", "task_id", "etag", "created_at")
         },
-        # `_EXPIRED` by functions that are IMMUTABLE, which a distributed PostgreSQL wants here.
+        # `_EXPIRED` with IMMUTABLE functions, which distributed PostgreSQL requires here.
         where=Key.created_at
         < func.timezone(_UTC, func.timezone(_UTC, _insert_key.excluded.created_at) - _TTL),
     )
@@ -119,11 +119,11 @@ _deleted_expired = (
 )
 _existing = select(*_COLUMNS).where(Key.user_id == _USER_ID, Key.key == _KEY, ~_EXPIRED)
 
-# One row: what the key stands for, made now or before. None while another request has the lock or
-# has ended since this statement began, so that its row cannot be seen.
+# One row: the claim of the key, new or existing. No row while another request has the lock, or if
+# that request committed after this statement's snapshot.
 CLAIM_KEY = union_all(select(_claimed), _existing).add_cte(_deleted_expired)
 
-# Without a lock of its own, which a distributed PostgreSQL does not accept for many users.
+# No row locks: distributed PostgreSQL does not accept them for several users.
 DELETE_EXPIRED_KEYS = delete(Key).where(
     tuple_(Key.user_id, Key.key).in_(
         select(Key.user_id, Key.key).where(_EXPIRED).limit(SWEEP_LIMIT)
@@ -135,10 +135,10 @@ def create_statement(
     model: type[DefaultBase],
     values: Callable[[CTE], Mapping[str, ColumnElement[Any]]],
 ) -> ClauseElement:
-    """One statement that claims a key and inserts a row of `model`. Its rows are `CLAIM_KEY`'s.
+    """Build a statement that claims a key and inserts a row of `model`.
 
-    `values` gets the claimed key, of which there is no row if the key was used before, and gives
-    the columns of the new row.
+    It returns the rows of `CLAIM_KEY`. `values` maps the claimed key to the columns of the new row.
+    The claimed key has no row if the key was used before.
     """
     columns = values(_claimed)
     inserted = insert(model).from_select(
@@ -149,7 +149,7 @@ def create_statement(
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """What an idempotency key stands for: the resource that its first request created."""
+    """The resource that the first request with an idempotency key created."""
 
     id: UUID
     etag: UUID
@@ -157,7 +157,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 def read_claim(rows: Sequence[Any], payload_digest: bytes) -> Claim:
-    """The claim in the rows of `CLAIM_KEY`.
+    """Return the claim in the rows of `CLAIM_KEY`.
 
     Raises IdempotencyKeyInUse and IdempotencyKeyReused.
     """
@@ -170,23 +170,23 @@ def read_claim(rows: Sequence[Any], payload_digest: bytes) -> Claim:
 
 
 async def delete_expired_keys(fetch: FetchCallable) -> None:
-    """Delete expired keys of users who create nothing more. Others' go with their new ones."""
+    """Delete expired keys of inactive users. Each creation deletes expired keys of its own user."""
     await fetch(DELETE_EXPIRED_KEYS)
 
 
 def idempotency_params(
     user_id: str, key: str, payload: msgspec.Struct, *, collection: str = ""
 ) -> dict[str, Any]:
-    """The parameters `owner`, `key`, `payload_digest` and `lock` of `CLAIM_KEY`.
+    """Return the parameters `owner`, `key`, `payload_digest` and `lock` of `CLAIM_KEY`.
 
-    `collection` tells resources with equal payloads apart. It is empty for tasks, whose keys were
-    stored before there was another resource.
+    `collection` distinguishes resources with equal payloads. It is empty for tasks, whose stored
+    keys are older than the second resource.
     """
-    # Of the decoded payload: whitespace and the order of properties make no difference.
+    # Digest of the decoded payload: whitespace and the order of properties make no difference.
     payload_digest = blake2b(
         msgspec.json.encode(payload), digest_size=32, person=collection.encode()[:16]
     ).digest()
-    # 64 bits: if two keys have the same lock, one of two requests is told to retry.
+    # If two keys have the same 64 bits, one of two concurrent requests receives 409 and retries.
     lock = blake2b(f"{user_id} {key}".encode(), digest_size=8).digest()
     return {
         "owner": user_id,

@@ -1,4 +1,4 @@
-"""Alembic, called from the service."""
+"""Schema migrations with Alembic, and the check of the schema at startup."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from app.http.problems import DatabaseUnavailable
 
 SCRIPT_LOCATION = Path(__file__).parents[2] / "migrations"
 
-# Of a schema without USAGE the server does not say that it may not be used (3F000).
+# Without USAGE on a schema, the server reports that the schema does not exist (3F000).
 _NOT_PERMITTED = {"42501", "3F000"}
 MIGRATION_PRIVILEGES = "USAGE and CREATE on the schema, and its tables must belong to it"
 GUIDE = 'docs/guides/postgresql.md, "Roles"'
 
-REVISION_TIMEOUT = 15.0  # a suspended database takes a moment
+REVISION_TIMEOUT = 15.0  # a suspended database may take seconds to start
 
-
-# Turkish and full mappings, with a final sigma or two characters for one, lower these otherwise.
+# Turkish and full case mappings lower these differently: a final sigma, two characters for one.
 CASE_SAMPLES, EXPECTED_LOWERED = (
     "TITLE \u0130 \u039f\u0394\u039f\u03a3 \u00c9",
     "title i \u03bf\u03b4\u03bf\u03c3 \u00e9",
@@ -36,11 +35,14 @@ CREATE DATABASE tasks TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LO
 
 
 class MigrationError(Exception):
-    """The schema could not be migrated; the message is written for a person."""
+    """The schema could not be migrated. The message is for the operator."""
 
 
 def require_simple_case_mapping(lowered: str) -> None:
-    """Raise MigrationError where `lowered` is not what CASES are in lower case."""
+    """Raise MigrationError unless `lowered` is EXPECTED_LOWERED.
+
+    `lowered` is what the database returns for `lower(CASE_SAMPLES)`.
+    """
     if lowered != EXPECTED_LOWERED:
         raise MigrationError(
             LOCALE_MESSAGE.replace("\n", " ").format(CASE_SAMPLES, lowered, EXPECTED_LOWERED)
@@ -48,16 +50,15 @@ def require_simple_case_mapping(lowered: str) -> None:
 
 
 def upgrade(config: DatabaseConfig) -> None:
-    """Bring a database's schema to the newest revision.
+    """Upgrade a database's schema to the newest revision. Raises MigrationError.
 
-    Several processes may do so at once: they wait for each other, and the later ones find
-    nothing to do.
+    Several processes may call this concurrently: a lock orders them.
     """
-    # Alembic takes longer to import than the service needs to start on a database that is ready.
+    # Deferred: importing Alembic takes longer than the rest of the startup.
     from advanced_alchemy.alembic.commands import AlembicCommands  # noqa: PLC0415
 
     if config.direct_config().transaction_pooling:
-        # The lock by which processes take turns belongs to a session, which it does not keep.
+        # The migration lock belongs to a session, which a transaction pooler does not keep.
         msg = "Migrations need a direct connection. Set DATABASE_DIRECT_URL to the database itself."
         raise MigrationError(msg)
     commands = AlembicCommands(create_migration_config(config, str(SCRIPT_LOCATION)))
@@ -76,27 +77,27 @@ def upgrade(config: DatabaseConfig) -> None:
 
 
 def _remedy(error: DBAPIError) -> str:
-    """What a role must be given for a migration that it was not permitted."""
+    """Describe the privileges that the role needs, if they were the cause of an error."""
     if getattr(error.driver_exception, "sqlstate", None) not in _NOT_PERMITTED:
         return ""
     return f". The role needs {MIGRATION_PRIVILEGES} ({GUIDE})."
 
 
 def has_compatible_schema(config: DatabaseConfig) -> bool:
-    """Whether the schema is one that this version can use."""
+    """Return whether this version can use the schema. Raises MigrationError."""
     return is_schema_compatible(get_revision(config))
 
 
 def get_revision(config: DatabaseConfig) -> str | None:
-    """The schema's revision, None without a schema.
+    """Return the schema's revision, or None if there is no schema.
 
-    Raises MigrationError, which tells the cause, when the database does not answer, is read-only,
-    or does not grant what serving needs.
+    Raises MigrationError with the cause if the database is unavailable or read-only, or if the
+    role lacks a privilege that the service needs.
     """
 
     async def fetch_revision() -> str | None:
         database = Database(config, pool_size=1, timeout=REVISION_TIMEOUT)
-        database.outage_logger.silenced = True  # told below, once
+        database.outage_logger.silenced = True  # the exception below has the cause
         try:
             if missing := await database.missing_privileges():
                 msg = f"The role lacks {', '.join(missing)} ({GUIDE})."

@@ -1,4 +1,4 @@
-"""The columns that every resource has, and what the models declare for other modules."""
+"""The base model of every resource, and the JSON Pointers of the models' constraints."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _UTC = text("'UTC'")
 def after(
     timestamp: InstrumentedAttribute[datetime] | ColumnElement[datetime],
 ) -> ColumnElement[datetime]:
-    """One microsecond after a timestamp.
+    """Add one microsecond to a timestamp.
 
-    In UTC because distributed PostgreSQL accepts only IMMUTABLE functions of a column:
+    Computed in UTC, because distributed PostgreSQL accepts only IMMUTABLE functions of a column:
     `timestamptz + interval` depends on the session's time zone (research/0053).
     """
     local = func.timezone(_UTC, timestamp) + text("interval '1 microsecond'")
@@ -57,7 +57,7 @@ class ResourceRecord(DefaultBase):
 
 
 def constraint_pointer(name: str | None) -> str | None:
-    """The JSON Pointer that a model declares for its constraint or unique index of this name."""
+    """Return the JSON Pointer that a model declares for a constraint or unique index, or None."""
     checks = (
         check
         for key in metadata_registry

@@ -1,4 +1,4 @@
-"""Repositories: what a resource's own repository builds on.
+"""Base classes of the repositories.
 
 `ResourceRepository` is for ordinary resources, `StatementRepository` for those whose CPU time per
 request matters (research/0059).
@@ -32,7 +32,7 @@ RecordT = TypeVar("RecordT", bound=ResourceRecord)
 
 
 class ChangeStatement(Protocol):
-    """Gives the statement of a conditional change."""
+    """Builds the statement of a conditional change."""
 
     def __call__(self, *, any_etag: bool) -> ClauseElement:
         """`any_etag` is false for a statement with the condition `etag_matches`."""
@@ -40,18 +40,18 @@ class ChangeStatement(Protocol):
 
 
 def etag_matches(column: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
-    """The condition that a row has one of the ETags in the parameter `etags`."""
+    """Build the condition that a row has one of the ETags in the parameter `etags`."""
     return column == func.any(bindparam("etags", type_=ARRAY(Uuid)))
 
 
 class StatementRepository:
-    """A resource whose operations are one prepared statement each, on the pool.
+    """A repository whose operations are one prepared statement each.
 
-    It has no session and holds nothing of a request, so one instance serves all of them.
+    It has no session and no state of a request, so one instance handles all requests.
     """
 
     not_found: ClassVar[type[ProblemError]]
-    by_id: ClassVar[ClauseElement]  # reads the row that the statement of a change is about
+    by_id: ClassVar[ClauseElement]  # reads the row that a change names
 
     def __init__(self, fetch: FetchCallable) -> None:
         self.fetch = fetch
@@ -62,9 +62,10 @@ class StatementRepository:
         values: Mapping[str, Any],
         if_match: ETagCondition | None,
     ) -> Record:
-        """The row that a conditional update or delete returns.
+        """Execute a conditional update or delete, and return its row.
 
-        If it finds no row, a second statement tells 404 from 412, within the time that is left.
+        If no row matches, a second statement distinguishes 404 from 412. Both statements share one
+        time limit.
 
         Raises `not_found` and PreconditionFailed.
         """
@@ -80,7 +81,7 @@ class StatementRepository:
 
 
 class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
-    """A resource on Advanced Alchemy's repository: one for each request, on its own session.
+    """Advanced Alchemy's repository for one resource. Each request has an instance and a session.
 
     `Database.session` opens the session and commits it. All inherited methods may be called.
     """
@@ -88,15 +89,15 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
     not_found: ClassVar[type[ProblemError]]
 
     def __init__(self, *, session: AsyncSession, **options: Any) -> None:  # noqa: ANN401 - the library's
-        # `Database.session` translates exceptions. The library would turn every error of the driver
-        # into a conflict (research/0006). INSERT and UPDATE return what the database computed.
+        # `Database.session` translates exceptions. The library would report every error of the
+        # driver as a conflict (research/0006). INSERT and UPDATE return computed columns.
         options = {"wrap_exceptions": False, "auto_refresh": False, **options}
         super().__init__(session=session, **options)
 
     async def find(
         self, user_id: str, id_: UUID, *, if_match: ETagCondition | None = None, lock: bool = False
     ) -> RecordT:
-        """One row, locked until the end of the transaction if it is to be changed.
+        """Return one row. `lock` locks it until the end of the transaction.
 
         Raises `not_found` and PreconditionFailed.
         """
@@ -114,7 +115,7 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
         after: CursorPosition | None,
         *filters: ColumnElement[bool],
     ) -> tuple[list[RecordT], CursorPosition | None]:
-        """The newest rows after a position, and the next position; None after the last page."""
+        """Return the newest rows after a position, and the next position or None."""
         model = self.model_type
         key = (model.created_at, model.id)
         if after is not None:
@@ -165,7 +166,7 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
         if_match: ETagCondition | None,
         must_not_exist: bool,
     ) -> tuple[RecordT, bool]:
-        """Insert or replace a row, and whether it is new. Raises PreconditionFailed."""
+        """Insert or replace a row. Return it and whether it is new. Raises PreconditionFailed."""
         # There may be no row to lock, so its ID is locked.
         lock = blake2b(f"{user_id} {id_}".encode(), digest_size=8).digest()
         await self.session.execute(

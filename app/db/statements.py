@@ -1,7 +1,7 @@
-"""SQLAlchemy's statements, as the driver takes them.
+"""Compiles SQLAlchemy statements to SQL and arguments for asyncpg.
 
-SQLAlchemy writes a statement once for the life of the process; what it does around each execution
-costs several times as much as the statement (research/0044).
+Each statement is compiled once per process. SQLAlchemy's own execution takes several times the CPU
+time of the statement (research/0044).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from asyncpg import Record
 from sqlalchemy import ClauseElement, Dialect
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
-# More than there are statements of the service's own: each set of a list's filters is one.
+# More than the number of statements: each set of filters of a list is one.
 COMPILED_CACHE_SIZE = 2048
 
 # `Database.fetch`: a statement, its values, `timeout` and `started_at`.
@@ -22,13 +22,12 @@ FetchCallable = Callable[..., Awaitable[list[Record]]]
 
 _DIALECT: Dialect = dialect()  # type: ignore[no-untyped-call]
 
-
-# An execution option of statements whose good plan depends on the values (research/0053).
+# Execution option of statements whose best plan depends on the values (research/0053).
 UNNAMED = {"unnamed": True}
 
 
 class CompiledStatement(NamedTuple):
-    """What the server gets: `named` where it may plan the statement once for all values."""
+    """SQL and arguments. `named` is set if PostgreSQL may plan it once for all values."""
 
     sql: str
     arguments: list[Any]
@@ -36,7 +35,7 @@ class CompiledStatement(NamedTuple):
 
 
 class _Template(NamedTuple):
-    """A statement as the driver takes it."""
+    """A compiled statement without the values of its parameters."""
 
     sql: str
     parameter_order: tuple[str, ...]
@@ -47,13 +46,13 @@ class _Template(NamedTuple):
 @lru_cache(COMPILED_CACHE_SIZE)
 def _compile(statement: ClauseElement) -> _Template:
     compiled: Any = statement.compile(dialect=_DIALECT)
-    constants = {name: value for name, value in compiled.params.items() if value is not None}
+    literals = {name: value for name, value in compiled.params.items() if value is not None}
     named = not compiled.execution_options.get("unnamed", False)
-    return _Template(str(compiled), tuple(compiled.positiontup), constants, named)
+    return _Template(str(compiled), tuple(compiled.positiontup), literals, named)
 
 
 def compile_statement(statement: ClauseElement, values: Mapping[str, Any]) -> CompiledStatement:
-    """The text and the arguments that the server gets."""
-    text, names, constants, named = _compile(statement)
-    given = {**constants, **values} if constants else values
-    return CompiledStatement(text, [given[name] for name in names], named)
+    """Compile a statement, and put `values` in the order of its parameters."""
+    sql, parameter_order, literals, named = _compile(statement)
+    parameters = {**literals, **values} if literals else values
+    return CompiledStatement(sql, [parameters[name] for name in parameter_order], named)

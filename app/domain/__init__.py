@@ -1,1 +1,1 @@
-"""One package for each resource, with the same file names in each."""
+"""One package for each resource, with the same module names in each."""

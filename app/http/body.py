@@ -31,10 +31,12 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
 class JSONBody(Generic[StructT]):
-    """The request body of one operation. Its struct has the name of its component schema."""
+    """The request body of one operation: its struct and the media types that a client may declare.
+
+    The struct has the name of its component schema.
+    """
 
     def __init__(self, struct: type[StructT], *media_types: str) -> None:
-        """Take the struct and the media types that a client may declare."""
         self.struct = struct
         self.media_types = media_types
         self._decoder = msgspec.json.Decoder(struct)
@@ -65,7 +67,7 @@ class JSONBody(Generic[StructT]):
         return decoded
 
     def _check_media_type(self, request: Request[Any, Any, Any]) -> None:
-        # Two headers may differ, and another server may use the other one.
+        # Two headers may differ, and a proxy may use a different one than this service.
         types = request.headers.getall("content-type", [])
         if len(types) != 1:
             self._unsupported_media_type("Content-Type", "must be sent once")
@@ -97,8 +99,8 @@ class JSONBody(Generic[StructT]):
 def _parse_strict_json(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """Parse a body as JSON without a schema. Integral numbers become integers.
 
-    Raises MalformedBody for invalid JSON, for duplicate property names (RFC 8259, section 4), of
-    which msgspec silently keeps the last, and for bodies that are nested too deeply.
+    Raises MalformedBody for invalid JSON and for bodies that are nested too deeply. Also raises it
+    for duplicate property names (RFC 8259, section 4), of which msgspec silently keeps the last.
     """
     try:
         value = json.loads(
@@ -137,13 +139,13 @@ def _exceeds_max_depth(value: Json) -> bool:
     """Return whether a decoded value is nested more deeply than the contract allows."""
     level: list[Json] = [value]
     for _ in range(MAX_DEPTH + 1):
-        containers = [one for one in level if isinstance(one, _CONTAINERS)]
+        containers = [value for value in level if isinstance(value, _CONTAINERS)]
         if not containers:
             return False
         level = [
             child
-            for one in containers
-            for child in (one.values() if isinstance(one, dict) else one)
+            for container in containers
+            for child in (container.values() if isinstance(container, dict) else container)
         ]
     return True
 

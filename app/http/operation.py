@@ -116,12 +116,14 @@ def operation(
             except ProblemError as problem:
                 if type(problem) in bound.raises:
                     raise
-                kind = type(problem).__name__
-                msg = f"undeclared problem: {bound.name} raised {kind}, which is not in its raises"
+                raised = type(problem).__name__
+                msg = (
+                    f"undeclared problem: {bound.name} raised {raised}, which is not in its raises"
+                )
                 raise UndeclaredProblemError(msg) from problem
 
         update_wrapper(handler, function)
-        # Litestar reads these two. The bound operation is for whoever describes the API.
+        # Litestar reads `__annotations__` and `__signature__`. The contract tests read `operation`.
         handler.__annotations__ = {"request": Request[Any, Any, Any], "return": bound.returns}
         parameters = [inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY)]
         if bound.is_method:
@@ -133,7 +135,7 @@ def operation(
 
 
 def _selector(indexes: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """A function that returns the values at these indexes."""
+    """Return a function that selects the values at these indexes."""
     if len(indexes) > 1:
         return itemgetter(*indexes)
     return lambda values: [values[index] for index in indexes]  # itemgetter needs two for a tuple

@@ -1,8 +1,8 @@
-"""Cursors: a position in one list, opaque and tamper-evident (contract, "Lists").
+"""Pagination cursors: opaque, tamper-evident positions in a list (contract, "Lists").
 
-A cursor is the URL-safe base64 of 42 bytes, a multiple of three so that no bit is left over that
-could be changed unnoticed: the timestamp of the last item in microseconds (8), its ID (16) and a
-keyed digest (18) over both, the scope of the list and the query.
+A cursor is the URL-safe base64 of 42 bytes: the timestamp of the last item in microseconds (8), its
+ID (16) and a keyed digest (18). The digest covers both, the scope of the list and the query. 42 is
+a multiple of three, so base64 has no unused bits, which could be changed without detection.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ DEFAULT_LIMIT = 50
 DIGEST_BYTES = 18
 _POSITION = struct.Struct(">q16s")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Every replica needs the same key, so there is one even where none is set. It is no secret, and
-# need not be: a forged cursor can only name a place in the list that its bearer may read anyway.
+# All replicas need the same key, also if none is configured. It need not be secret: a forged cursor
+# can only name a position in a list that its client may read anyway.
 _DEFAULT_KEY = b"tasks-api: not a secret"
 
 Limit = Annotated[int, Meta(ge=1, le=200)]
@@ -43,7 +43,7 @@ CursorToken = Annotated[
 
 
 class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Query parameters of every list; a resource adds its filters in a subclass."""
+    """Query parameters of every list. A resource adds its filters in a subclass."""
 
     limit: Limit = DEFAULT_LIMIT
     cursor: CursorToken | None = None
@@ -57,28 +57,29 @@ class CursorPosition(msgspec.Struct, frozen=True):
 
 
 class CursorCodec:
-    """Makes and reads cursors under one key.
+    """Encodes and decodes cursors with one key.
 
-    `scope` names the list that a cursor belongs to: the user of a list of tasks, and the path of
-    the collection for any other resource. Users and paths differ, since a path has slashes.
+    All replicas share `secret`. None selects the public default key.
+
+    `scope` identifies the list of a cursor. It is the user ID for a list of tasks, and the path of
+    the collection for other resources. User IDs and paths differ, because paths have slashes.
     """
 
     def __init__(self, secret: str | None) -> None:
-        """Take the key that all replicas share; None for the public one."""
         key = _DEFAULT_KEY if secret is None else secret.encode()
-        # BLAKE2b takes 64 bytes of key at most; a digest of the key serves for any length.
+        # BLAKE2b accepts keys of at most 64 bytes; a digest of the key allows any length.
         self._key = blake2b(key, person=b"cursor key 1").digest()
 
     def encode(self, scope: str, query: PageQuery, position: CursorPosition) -> str:
-        """The cursor for the page after `position`."""
+        """Return the cursor of the page after `position`."""
         micros = (position.sort_value - _EPOCH) // timedelta(microseconds=1)
         packed = _POSITION.pack(micros, position.id.bytes)
         return urlsafe_b64encode(packed + self._digest(scope, query, packed)).decode()
 
     def decode(self, scope: str, query: PageQuery) -> CursorPosition | None:
-        """The position in the query's cursor, None where it has none.
+        """Return the position in the query's cursor, or None without a cursor.
 
-        Raises InvalidCursor for every cursor that `encode` did not make for this scope and query.
+        Raises InvalidCursor unless `encode` returned the cursor for this scope and query.
         """
         if query.cursor is None:
             return None
@@ -90,11 +91,11 @@ class CursorCodec:
         try:
             return CursorPosition(_EPOCH + timedelta(microseconds=micros), UUID(bytes=id_))
         except OverflowError:
-            # Well signed, with the public key, but by somebody else.
+            # A forged cursor with a valid digest: the default key is public.
             raise _invalid_cursor() from None
 
     def _digest(self, scope: str, query: PageQuery, packed: bytes) -> bytes:
-        # The size of a page may change on the way; everything else decides what the list is.
+        # A client may change `limit` between pages. All other parameters identify the list.
         bound = msgspec.structs.replace(query, cursor=None, limit=1)
         message = msgspec.json.encode((scope, bound)) + packed
         return blake2b(message, key=self._key, digest_size=DIGEST_BYTES).digest()

@@ -20,7 +20,7 @@ from msgspec.structs import fields
 from app.http.problems import MAX_ERRORS, MAX_NAME_LENGTH, FieldError, InvalidParameter
 from app.http.validation import PATTERN_MESSAGE, describe_mismatch
 
-# `\Z`, not `$`: Python's `$` lets a trailing newline through, ECMA 262's does not.
+# `\Z`, not `$`: Python's `$` also matches before a trailing newline, ECMA 262's does not.
 ETagList = Annotated[
     str,
     Meta(
@@ -95,10 +95,9 @@ class IfNoneMatchHeaders(msgspec.Struct, frozen=True):
 
 
 class Parameters(Generic[PathT, QueryT, HeadersT]):
-    """The parameters of one operation."""
+    """The parameters of one operation: one struct for each location, or `NoParameters`."""
 
     def __init__(self, path: type[PathT], query: type[QueryT], headers: type[HeadersT]) -> None:
-        """Take one struct for each place; `Nothing` where there are no parameters."""
         self.path = _ParameterLocation(path)
         self.query = _ParameterLocation(query)
         self.headers = _ParameterLocation(headers)
@@ -114,13 +113,13 @@ class Parameters(Generic[PathT, QueryT, HeadersT]):
         return path, query, headers
 
     def _header_pairs(self, raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-        wanted = self.headers.header_names
-        if not wanted:
+        header_names = self.headers.header_names
+        if not header_names:
             return []
         return [
-            (wanted[name], value.decode("latin-1").strip(" \t"))
+            (header_names[name], value.decode("latin-1").strip(" \t"))
             for name, value in raw
-            if name in wanted
+            if name in header_names
         ]
 
 
@@ -243,5 +242,5 @@ def _parse_datetime(raw: str) -> datetime:
     try:
         return local.astimezone(UTC)
     except OverflowError:
-        # Before year 1 or after 9999 in UTC. No task is there, so the limit is equivalent.
+        # Outside the years 1 to 9999 in UTC. No task is there, so the limit filters the same tasks.
         return MIN_DATETIME if local.year == 1 else MAX_DATETIME

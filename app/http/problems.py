@@ -63,7 +63,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 # In the order of the contract's table: by status, then by definition. Each subclass adds itself.
 PROBLEM_TYPES: list[type[ProblemError]] = []
-# What a client can do, where several problem types share it.
+# Advice that several problem types share.
 RETRY = "Retry after the number of seconds in `Retry-After`."
 READ_FIRST = "A write may or may not have been applied. Read the resource before you retry."
 
@@ -71,8 +71,8 @@ READ_FIRST = "A write may or may not have been applied. Read the resource before
 class ProblemError(Exception):
     """An exception that becomes an error response.
 
-    `detail` and `headers` replace those of the problem type for this occurrence. Without `detail`
-    the first of `errors` is named.
+    `detail` and `headers` replace those of the problem type for this occurrence. Without `detail`,
+    the text names the first of `errors`.
     """
 
     type: str
@@ -86,7 +86,7 @@ class ProblemError(Exception):
         slug = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
         cls.type = vars(cls).get("type", f"/problems/{slug}")
         if cls.type.startswith("/problems/"):
-            insort(PROBLEM_TYPES, cls, key=lambda kind: kind.status)
+            insort(PROBLEM_TYPES, cls, key=lambda problem_type: problem_type.status)
 
     def __init__(
         self,

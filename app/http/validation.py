@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.json import schema_components
 
-# The annotation that states a `pattern` in words. Code and contract have the same one.
+# The annotation with the message of a `pattern`. Code and contract contain the same message.
 PATTERN_MESSAGE = "x-pattern-message"
 _NULL = {"type": "null"}
 _TYPES = {

@@ -23,7 +23,7 @@ from app.http.validation import describe_keyword
 
 OPENAPI_PATH = Path(__file__).parents[2] / "openapi.yaml"
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
-# libyaml's loader where PyYAML was built with it: ten times faster at start-up.
+# If PyYAML was built with libyaml, its loader is ten times faster.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PROBLEM = re.compile(r"^ *\| `/problems/([a-z-]+)` \| \d{3} \| (.+) \|$", re.MULTILINE)
 
@@ -83,27 +83,27 @@ class OpenAPIDocument:
         """Raise RouteMismatchError unless the routes are exactly the contract's operations."""
         implemented = set(_operations_of(routes))
         differences = [
-            f"{method} {path} ({operation_id}) is only in {where}"
-            for where, some in (
+            f"{method} {path} ({operation_id}) is only in {source}"
+            for source, operations in (
                 ("the contract", self.operations() - implemented),
                 ("the code", implemented - self.operations()),
             )
-            for path, method, operation_id in sorted(some)
+            for path, method, operation_id in sorted(operations)
         ]
         if differences:
             raise RouteMismatchError("\n".join(differences))
 
     def check_no_route_conflicts(self, routes: Iterable[BaseRoute]) -> None:
-        """Raise RouteMismatchError if another route has a path of the contract."""
-        own = self.operations()
-        forms = {_normalize_path(path) for path, _, _ in own}
-        shadows = [
+        """Raise RouteMismatchError if any other route has a path of the contract."""
+        declared = self.operations()
+        paths = {_normalize_path(path) for path, _, _ in declared}
+        conflicts = [
             f"{method} {path} ({operation_id}) conflicts with a path of the contract"
-            for path, method, operation_id in sorted(set(_operations_of(routes)) - own)
-            if _normalize_path(path) in forms
+            for path, method, operation_id in sorted(set(_operations_of(routes)) - declared)
+            if _normalize_path(path) in paths
         ]
-        if shadows:
-            raise RouteMismatchError("\n".join(shadows))
+        if conflicts:
+            raise RouteMismatchError("\n".join(conflicts))
 
     def validate(self, schema: str, value: object) -> list[FieldError]:
         """Validate a decoded JSON value against the component schema of this name.

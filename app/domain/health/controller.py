@@ -1,4 +1,4 @@
-"""Liveness and readiness, for balancers and orchestrators."""
+"""Health checks for load balancers and orchestrators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.http.problems import DatabaseUnavailable, NotReady
 from app.http.responses import APIResponse
 from app.state import AppState
 
-READINESS_TIMEOUT = 1.0
+READINESS_TIMEOUT = 1.0  # seconds
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class HealthResponse(APIResponse[Health]):
-    """The process, or the service, is well."""
+    """The process is alive, or the service is ready."""
 
     status = HTTP_200_OK
 
@@ -34,14 +34,14 @@ class HealthResponse(APIResponse[Health]):
 @get("/livez", operation_id="getLiveness", tags=["health"])
 @operation()
 async def get_liveness() -> HealthResponse:
-    """Answer that the process answers; the database is not asked, so it may stay asleep."""
+    """Return 200 without a database query, so that a suspended database stays suspended."""
     return HealthResponse(Health("alive"))
 
 
 @get("/readyz", operation_id="getReadiness", tags=["health"])
 @operation(raises=[NotReady])
 async def get_readiness(state: AppState) -> HealthResponse:
-    """Answer whether the database takes writes and its schema is the one needed, or a later one."""
+    """Return 200 if the database accepts writes and its schema is compatible."""
     try:
         revision = await state.database.schema_revision(READINESS_TIMEOUT)
     except DatabaseUnavailable:

@@ -1,1 +1,1 @@
-"""Everything about tasks: handlers, structs, rules and SQL."""
+"""The task resource: handlers, schemas, validation rules and SQL."""

@@ -1,4 +1,4 @@
-"""The operations on tasks."""
+"""The handlers of the task operations."""
 
 from __future__ import annotations
 
@@ -37,31 +37,29 @@ from app.state import AppState
 
 
 class TaskPageResponse(APIResponse[TaskPage]):
-    """A page of tasks."""
+    """200 with a page of tasks."""
 
     status = HTTP_200_OK
 
 
 class TaskResponse(APIResponse[Task]):
-    """The task as it is now."""
+    """200 with a task and its ETag."""
 
     status = HTTP_200_OK
     headers_type = ETagHeaders
 
     def __init__(self, task: Task) -> None:
-        """Answer a task."""
         super().__init__(task, ETagHeaders(task.etag))
 
 
 class TaskCreatedResponse(APIResponse[Task]):
-    """The task is new."""
+    """201 with a new task, its ETag and its location."""
 
     status = HTTP_201_CREATED
     headers_type = CreatedHeaders
     openapi_links: ClassVar = {"user_id": "user_id", "task_id": "id"}
 
     def __init__(self, task: Task) -> None:
-        """Answer a new task."""
         location = f"/api/v1/users/{quote(task.user_id, safe=':@+')}/tasks/{task.id}"
         super().__init__(task, CreatedHeaders(task.etag, location))
 
@@ -77,7 +75,7 @@ class TaskController(Controller):
     async def list_tasks(
         self, state: AppState, path: UserPath, query: ListTasksQuery
     ) -> TaskPageResponse:
-        """Answer one page."""
+        """Return one page of tasks."""
         after = state.cursor_codec.decode(path.user_id, query)
         items, position = await state.task_repository.list_tasks(path.user_id, query, after)
         next_cursor = None
@@ -90,7 +88,7 @@ class TaskController(Controller):
     async def create_task(
         self, state: AppState, path: UserPath, headers: CreateTaskHeaders, data: TaskCreate
     ) -> TaskCreatedResponse:
-        """Store a new task."""
+        """Create a task."""
         task = await state.task_repository.create_task(path.user_id, data, headers.idempotency_key)
         return TaskCreatedResponse(task)
 
@@ -99,7 +97,7 @@ class TaskController(Controller):
     async def get_task(
         self, state: AppState, path: TaskPath, headers: IfNoneMatchHeaders
     ) -> TaskResponse | NotModifiedResponse:
-        """Answer one task, or 304."""
+        """Return one task, or 304."""
         task = await state.task_repository.get_task(path.user_id, path.task_id)
         if is_not_modified(headers.if_none_match, task.etag):
             return NotModifiedResponse(task.etag)
@@ -110,7 +108,7 @@ class TaskController(Controller):
     async def replace_task(
         self, state: AppState, path: TaskPath, headers: ReplaceTaskHeaders, data: TaskReplace
     ) -> TaskCreatedResponse | TaskResponse:
-        """Replace a task, or create it under the id in the path."""
+        """Replace a task, or create it with the ID in the path."""
         task = await state.task_repository.replace_task(
             path.user_id,
             path.task_id,
@@ -131,7 +129,7 @@ class TaskController(Controller):
         headers: IfMatchHeaders,
         data: Annotated[TaskPatch, MERGE_PATCH, JSON],
     ) -> TaskResponse:
-        """Change the members that were sent."""
+        """Change the properties in the body."""
         if_match = ETagCondition.parse(headers.if_match)
         task = await state.task_repository.update_task(
             path.user_id, path.task_id, data, if_match=if_match
@@ -141,6 +139,6 @@ class TaskController(Controller):
     @delete("/{task_id:str}", operation_id="deleteTask")
     @operation(raises=[TaskNotFound, PreconditionFailed, DatabaseUnavailable])
     async def delete_task(self, state: AppState, path: TaskPath, headers: IfMatchHeaders) -> None:
-        """Delete a task for good."""
+        """Delete a task permanently."""
         if_match = ETagCondition.parse(headers.if_match)
         await state.task_repository.delete_task(path.user_id, path.task_id, if_match=if_match)

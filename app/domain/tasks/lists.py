@@ -1,9 +1,9 @@
-"""The statements that read a page of a list, and how much a page may hold (contract, "Lists").
+"""The statements that read a page of tasks, and the size limits of a page (contract, "Lists").
 
-A page is limited by its number of tasks and by its bytes. A row whose description is too long for a
-full page comes without it and is marked; then the page is read again by a statement that counts the
-bytes and stops. That one takes half as much again, so it is not used for every page
-(research/0053).
+A page is limited by its number of tasks and by its bytes. The first statement omits descriptions
+that are too long for a full page, and marks their rows. If a row is marked, a second statement
+reads the page again and stops at the limit of bytes. It takes half as much time again, so it is not
+used for every page (research/0053).
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ FILTERS = {
     "created_before": TaskRecord.created_at < bindparam("created_before"),
     "updated_after": TaskRecord.updated_at > bindparam("updated_after"),
     "updated_before": TaskRecord.updated_at < bindparam("updated_before"),
-    # Each lexeme holds its user, so one index serves both (data-model.md, "Search").
+    # Each lexeme starts with its user's prefix, so one index covers both (data-model.md, "Search").
     "q": TaskRecord.search.op("@@")(cast(func.lower(bindparam("q", type_=Text)), TSQUERY)),
 }
-# With these filters one index has what is looked for in the order that is asked for, whatever the
-# values are. With others the shorter way depends on the values.
+# With only these filters, one index returns the rows in the requested order for all values. With
+# other filters the best plan depends on the values.
 INDEXED = {
     TaskSort.CREATED_AT: {"completed", "created_after", "created_before"},
     TaskSort.UPDATED_AT: {"completed", "updated_after", "updated_before"},
@@ -66,11 +66,11 @@ Columns = tuple[Any, ...]
 
 MAX_PAGE_BYTES = 1_048_576
 MAX_TITLE_BYTES = 2_000
-# As JSON, at most: of a page beside its tasks, of a task beside its texts, of a character.
+# Maximum sizes as JSON: a page without its tasks, a task without its texts, a character.
 PAGE_OVERHEAD_BYTES, TASK_OVERHEAD_BYTES, MAX_CHARACTER_BYTES = 128, 640, 6
 
 _TOO_LONG = func.octet_length(TaskRecord.description) > bindparam("longest", type_=Integer)
-# The last column marks a row that is not on the page as it stands.
+# The last column marks a row whose description was omitted.
 _COLUMNS_WITHOUT_LONG_TEXTS = [
     case((_TOO_LONG, null()), else_=column).label(column.name)
     if column is TaskRecord.description
@@ -81,7 +81,7 @@ _COLUMNS_WITHOUT_LONG_TEXTS.append(_TOO_LONG.label("marked"))
 
 
 def max_description_bytes(limit: int) -> int:
-    """The bytes of a description of which a page of `limit` tasks can hold as many."""
+    """Return the size, in bytes, up to which descriptions fit into a full page of `limit` tasks."""
     return MAX_PAGE_BYTES // (limit + 1) - MAX_TITLE_BYTES
 
 
@@ -94,10 +94,10 @@ def list_statement(
     has_cursor: bool,
     counts_bytes: bool = False,
 ) -> ClauseElement:
-    """The statement for one set of filters; there are 1,024."""
+    """Build the statement for one set of filters. There are 1,024 statements."""
     key = (getattr(TaskRecord, sort), TaskRecord.id)
     conditions = [TaskRecord.user_id == bindparam("owner"), *(FILTERS[f] for f in sorted(filters))]
-    # A task is not changed before it is made, so a bound on one instant may bound the other.
+    # `updated_at` is never before `created_at`, so a bound of one may also bound the other.
     if sort is TaskSort.CREATED_AT and "updated_before" in filters:
         conditions.append(TaskRecord.created_at < bindparam("updated_before"))
     if sort is TaskSort.UPDATED_AT and "created_after" in filters:
@@ -116,7 +116,7 @@ def list_statement(
 
 
 def _limit_bytes(page: Select[*Columns], sort: TaskSort, order: SortOrder) -> Select[*Columns]:
-    """A page up to its first task, marked, that has no room."""
+    """Limit a page to the tasks that fit, and add the first task that does not, marked."""
     rows = page.subquery("page").c
     ordering = _order_by((rows[sort], rows.id), order)
     octets = func.octet_length(rows.title) + func.coalesce(func.octet_length(rows.description), 0)
@@ -136,13 +136,13 @@ def _order_by(key: tuple[Any, ...], order: SortOrder) -> list[ColumnElement[Any]
 
 
 def truncate_page(tasks: list[Task]) -> list[Task]:
-    """The first tasks of a page that have room in it as JSON."""
-    room = MAX_PAGE_BYTES - PAGE_OVERHEAD_BYTES
+    """Return the first tasks that fit into a page as JSON."""
+    remaining_bytes = MAX_PAGE_BYTES - PAGE_OVERHEAD_BYTES
     characters = sum(len(task.title) + len(task.description or "") for task in tasks)
-    if MAX_CHARACTER_BYTES * characters + TASK_OVERHEAD_BYTES * len(tasks) <= room:
+    if MAX_CHARACTER_BYTES * characters + TASK_OVERHEAD_BYTES * len(tasks) <= remaining_bytes:
         return tasks
     for number, task in enumerate(tasks):
-        room -= len(msgspec.json.encode(task)) + 1
-        if room < 0:
+        remaining_bytes -= len(msgspec.json.encode(task)) + 1
+        if remaining_bytes < 0:
             return tasks[:number]
     return tasks

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.models import ResourceRecord
 
-# Kept in step with the migrations by `alembic check` and by a comparison of both schemas.
+# `alembic check` and a test compare this module with the migrations.
 NON_BLANK_PATTERN = (
     r"[^\u0001\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]"
 )
@@ -42,8 +42,8 @@ class TaskRecord(ResourceRecord):
     )
 
     __table_args__ = (
-        # The contract has the same limits, so a request that breaks one is rejected before. If the
-        # two ever differ, the client still gets 422 with the pointer.
+        # The contract has the same limits, so invalid requests are rejected before. If the two ever
+        # differ, the client receives 422 with the pointer.
         CheckConstraint(r"user_id ~ '^[A-Za-z0-9][A-Za-z0-9._:|@+-]{0,127}$'", name="user_id_form"),
         CheckConstraint(
             "char_length(title) BETWEEN 1 AND 500", name="title_length", info={"pointer": "/title"}

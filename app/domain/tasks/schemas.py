@@ -1,4 +1,4 @@
-"""The structs of the contract's components about tasks, under the same names."""
+"""The structs of the task operations. Components of the contract have the same names."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from app.http.pagination import CursorToken, PageQuery
 from app.http.parameters import AnyETag, ETagList, IdempotencyKey, Timestamp, UserId
 from app.http.validation import PATTERN_MESSAGE
 
-# `\s` means different sets in Python and ECMA 262: the second class gives back what either takes
-# though it is no white space. Spelled out, the set would hold U+2028, which no generated JavaScript
-# survives (research/0033).
+# `\s` differs between Python and ECMA 262. The second class adds the characters that only one of
+# them includes and that are not white space. A complete list would contain U+2028, which breaks
+# generated JavaScript (research/0033).
 Title = Annotated[
     str,
     Meta(
@@ -38,7 +38,7 @@ SearchQuery = Annotated[
 
 
 class TaskSort(StrEnum):
-    """What a list is ordered by; each value is the name of a column."""
+    """The sort key of a list. Each value is the name of a column."""
 
     CREATED_AT = "created_at"
     UPDATED_AT = "updated_at"
@@ -52,7 +52,7 @@ class SortOrder(StrEnum):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A task as it is stored. Text is exact; instants are UTC in microseconds."""
+    """A stored task. Text is unchanged; timestamps are in UTC with microseconds."""
 
     id: UUID
     user_id: UserId
@@ -65,10 +65,10 @@ class Task(msgspec.Struct, frozen=True):
     etag: EntityTag
 
 
-# Encoded without its defaults: a member that is added later does not change what older requests
-# come to, and so a retry of one is still the same request.
+# `omit_defaults` keeps payload digests stable: a property that is added later does not change the
+# digest of an older request, so its retry is still recognized.
 class TaskCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A new task."""
+    """The body of `createTask`."""
 
     title: Title
     description: Description | None = None
@@ -76,7 +76,7 @@ class TaskCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
 
 class TaskReplace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole task."""
+    """The body of `replaceTask`."""
 
     title: Title
     description: Description | None
@@ -84,7 +84,7 @@ class TaskReplace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TaskPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The members to change; UNSET leaves one as it is (RFC 7396)."""
+    """The properties to change. UNSET leaves a property unchanged (RFC 7396)."""
 
     title: Title | UnsetType = UNSET
     description: Description | UnsetType | None = UNSET
@@ -92,7 +92,7 @@ class TaskPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TaskPage(msgspec.Struct, frozen=True):
-    """A page of a list; `next_cursor` is None on the last one."""
+    """A page of a list. `next_cursor` is None on the last page."""
 
     items: Annotated[list[Task], Meta(max_length=200)]
     next_cursor: CursorToken | None

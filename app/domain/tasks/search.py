@@ -1,7 +1,7 @@
-"""Words, as the search knows them (contract, "Search").
+"""Tokenizes search queries (contract, "Search").
 
-The database cuts tasks into words by the generated column `search` of the first migration; this
-module cuts a query by the same separators. A test compares the two over random text.
+The generated column `search` tokenizes tasks in the database. This module uses the same separators
+for queries. A test compares the two with random text.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from hashlib import sha256
 
-# Inclusive ranges of code points, in the contract's order.
+# Inclusive ranges of code points, in the order of the contract.
 SEPARATORS = (
     (0x0000, 0x002F),
     (0x003A, 0x0040),
@@ -35,23 +35,23 @@ _TOKEN = re.compile(
 
 
 def tokenize(text: str) -> list[str]:
-    """The words of a text, in the letter case they have in it."""
+    """Return the words of a text, in their original letter case."""
     return _TOKEN.findall(text)
 
 
 def build_tsquery(user_id: str, text: str) -> str | None:
-    """The text of a PostgreSQL tsquery that wants each word of the user's as a prefix.
+    """Build a PostgreSQL tsquery that matches each word of `text` as a prefix, or None.
 
-    None without words. Words hold no quote and no backslash, both being separators, so quoting
-    them is enough.
+    None means that the text has no words. Quotes and backslashes are separators, so words need no
+    escaping.
     """
-    mark = user_prefix(user_id)
-    return " & ".join(f"'{mark}{word}':*" for word in tokenize(text)) or None
+    prefix = user_prefix(user_id)
+    return " & ".join(f"'{prefix}{word}':*" for word in tokenize(text)) or None
 
 
 def user_prefix(user_id: str) -> str:
-    """What each of a user's lexemes in `search` begins with.
+    """Return the prefix of each lexeme of a user in the column `search`.
 
-    Two users may share one; every statement is filtered by the user as well.
+    Two users may have the same prefix, so every statement also filters by the user.
     """
     return sha256(user_id.encode()).hexdigest()[:8]

@@ -515,7 +515,9 @@ def _ignores_tags(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         repository,
         "_update_statement",
-        lambda fields, **_: original(fields, any_etag=True),
+        lambda fields, *, completed, any_etag: original(  # noqa: ARG005 - what is broken
+            fields, completed=completed, any_etag=True
+        ),
     )
 
 

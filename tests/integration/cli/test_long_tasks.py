@@ -48,8 +48,8 @@ TASKS = {
     "bench": BENCH_ARGUMENTS,
     "faults": Task(["-m", "tools.fault_injection", "suspended-30s"], r" s  suspended-30s", 2),
     "fuzz": Task(["-m", "tools.fuzz", "{folder}"], r"Schemathesis, seed", 3),
-    "fuzz:plain": Task(["-m", "tools.fuzz.plain"], r"as users run it", 3),
-    "growth": Task(["-m", "bench.scaling"], r"loaded in", 1),
+    "fuzz:plain": Task(["-m", "tools.fuzz.plain"], r"Schemathesis without hooks", 3),
+    "scaling": Task(["-m", "bench.scaling"], r"loaded in", 1),
     "soak": Task(["-m", "bench.load.soak"], r"loading for", 2),
 }
 

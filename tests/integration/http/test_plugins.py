@@ -318,8 +318,8 @@ def test_all_conflicting_routes_are_reported(settings: Settings) -> None:
             route_handlers=[route_with_another_parameter_name, other_method_on_a_contract_path],
         )
     assert str(raised.value).splitlines() == [
-        "GET /api/v1/users/{name}/tasks (other) stands on a path of the contract",
-        "POST /livez (createTask) stands on a path of the contract",
+        "GET /api/v1/users/{name}/tasks (other) conflicts with a path of the contract",
+        "POST /livez (createTask) conflicts with a path of the contract",
     ]
 
 
@@ -354,8 +354,8 @@ def renamed_parameter(paths: dict[str, Any]) -> None:
     paths["/api/v1/users/{user}/tasks"] = paths.pop("/api/v1/users/{user_id}/tasks")
 
 
-EXTRA_IN_CODE = "is in the code alone"
-EXTRA_IN_CONTRACT = "is in the contract alone"
+EXTRA_IN_CODE = "is only in the code"
+EXTRA_IN_CONTRACT = "is only in the contract"
 LIVENESS = f"GET /livez (getLiveness) {EXTRA_IN_CODE}"
 
 

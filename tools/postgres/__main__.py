@@ -67,8 +67,8 @@ def suite(backend: str, variables: Mapping[str, str], arguments: list[str]) -> i
 def cases(backend: str) -> int:
     """Run the tests that are only for this backend, and return the exit status."""
     files = {
-        "tls": ["tests/integration/db/test_tls_modes.py"],
-        "pgbouncer": ["tests/integration/db/test_session_pooler.py"],
+        "tls": ["tests/e2e/postgres/test_tls_modes.py"],
+        "pgbouncer": ["tests/e2e/postgres/test_session_pooler.py"],
     }
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files[backend]]
     return subprocess.run(argv, cwd=process.ROOT, check=False, timeout=SUITE_TIMEOUT).returncode

@@ -84,8 +84,10 @@ async def assert_unavailable(client: ContractClient, operation: str) -> None:
     response = await client.request(method, path, json=body)
     duration = monotonic() - started
     problem = assert_problem(response, 503, "database-unavailable")
-    detail = "Try again shortly. If this was a write, it may or may not have happened."
-    assert problem["detail"] == detail
+    assert problem["detail"] == (
+        "The database is unavailable or did not respond in time. "
+        "If this was a write, it may or may not have been applied."
+    )
     assert response.headers["retry-after"] == "1"
     assert duration < RESPONSE_TIMEOUT, f"{operation} took {duration:.2f} s"
 

@@ -188,10 +188,11 @@ def test_missing_privilege_is_reported_and_the_service_starts(granted: str, priv
 def test_doctor_reports_all_missing_privileges(granted: str) -> None:
     tables = ", ".join(["alembic_version", *TABLES])
     execute(granted, f"REVOKE ALL ON {tables} FROM tasks_serve")
+    by_table = sorted(SERVING, key=lambda privilege: privilege.partition(" on ")[2])
     result = doctor(granted)
     assert result.returncode == 1
     [line] = [line for line in result.stdout.splitlines() if line.startswith("database")]
-    assert line == f"database   given. The role lacks {', '.join(SERVING)} {GUIDE}"
+    assert line == f"database   DATABASE_URL. The role lacks {', '.join(by_table)} {GUIDE}"
     assert "Traceback" not in result.stdout + result.stderr
 
 
@@ -210,7 +211,7 @@ def test_missing_connect_privilege_is_reported(granted: str) -> None:
     result = doctor(granted)
     assert result.returncode == 1
     assert result.stdout.splitlines()[-1] == (
-        f"database   given. The database cannot be reached: {NO_CONNECT}"
+        f"database   DATABASE_URL. The database cannot be reached: {NO_CONNECT}"
     )
     assert "Traceback" not in result.stdout + result.stderr
 

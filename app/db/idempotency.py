@@ -121,7 +121,8 @@ _existing = select(*_COLUMNS).where(Key.user_id == _USER_ID, Key.key == _KEY, ~_
 
 # One row: the claim of the key, new or existing. No row while another request has the lock, or if
 # that request committed after this statement's snapshot.
-CLAIM_KEY = union_all(select(_claimed), _existing).add_cte(_deleted_expired)
+_claim = union_all(select(_claimed), _existing)
+CLAIM_KEY = _claim.add_cte(_deleted_expired)
 
 # No row locks: distributed PostgreSQL does not accept them for several users.
 DELETE_EXPIRED_KEYS = delete(Key).where(
@@ -144,8 +145,7 @@ def create_statement(
     inserted = insert(model).from_select(
         list(columns), select(*columns.values()).select_from(_claimed)
     )
-    claim = union_all(select(_claimed), _existing)
-    return claim.add_cte(inserted.cte("stored"), _deleted_expired)
+    return _claim.add_cte(inserted.cte("stored"), _deleted_expired)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -174,6 +174,12 @@ async def delete_expired_keys(fetch: FetchCallable) -> None:
     await fetch(DELETE_EXPIRED_KEYS)
 
 
+def advisory_lock_key(user_id: str, name: object) -> int:
+    """Return the 64-bit key of PostgreSQL's advisory lock for something that a user named."""
+    digest = blake2b(f"{user_id} {name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
 def idempotency_params(
     user_id: str, key: str, payload: msgspec.Struct, *, collection: str = ""
 ) -> dict[str, Any]:
@@ -186,11 +192,10 @@ def idempotency_params(
     payload_digest = blake2b(
         msgspec.json.encode(payload), digest_size=32, person=collection.encode()[:16]
     ).digest()
-    # If two keys have the same 64 bits, one of two concurrent requests receives 409 and retries.
-    lock = blake2b(f"{user_id} {key}".encode(), digest_size=8).digest()
     return {
         "owner": user_id,
         "key": key,
         "payload_digest": payload_digest,
-        "lock": int.from_bytes(lock, "big", signed=True),
+        # If two keys have the same lock, one of two concurrent requests receives 409 and retries.
+        "lock": advisory_lock_key(user_id, key),
     }

@@ -7,7 +7,6 @@ request matters (research/0059).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import blake2b
 from time import monotonic
 from typing import Any, ClassVar, Protocol, TypeVar
 from uuid import UUID, uuid4
@@ -21,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 from uuid_utils.compat import uuid7
 
-from app.db.idempotency import CLAIM_KEY, idempotency_params, read_claim
+from app.db.idempotency import CLAIM_KEY, advisory_lock_key, idempotency_params, read_claim
 from app.db.models import ResourceRecord
 from app.db.statements import FetchCallable
 from app.http.etags import ETagCondition, format_etag
@@ -168,10 +167,8 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
     ) -> tuple[RecordT, bool]:
         """Insert or replace a row. Return it and whether it is new. Raises PreconditionFailed."""
         # There may be no row to lock, so its ID is locked.
-        lock = blake2b(f"{user_id} {id_}".encode(), digest_size=8).digest()
-        await self.session.execute(
-            select(func.pg_advisory_xact_lock(int.from_bytes(lock, "big", signed=True)))
-        )
+        lock = func.pg_advisory_xact_lock(advisory_lock_key(user_id, id_))
+        await self.session.execute(select(lock))
         if not await self.exists(user_id=user_id, id=id_):
             if if_match is not None:
                 raise PreconditionFailed

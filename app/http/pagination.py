@@ -76,6 +76,12 @@ class CursorCodec:
         packed = _POSITION.pack(micros, position.id.bytes)
         return urlsafe_b64encode(packed + self._digest(scope, query, packed)).decode()
 
+    def next_cursor(
+        self, scope: str, query: PageQuery, position: CursorPosition | None
+    ) -> str | None:
+        """Return the cursor of the next page, or None after the last page."""
+        return None if position is None else self.encode(scope, query, position)
+
     def decode(self, scope: str, query: PageQuery) -> CursorPosition | None:
         """Return the position in the query's cursor, or None without a cursor.
 

@@ -78,9 +78,7 @@ class TaskController(Controller):
         """Return one page of tasks."""
         after = state.cursor_codec.decode(path.user_id, query)
         items, position = await state.task_repository.list_tasks(path.user_id, query, after)
-        next_cursor = None
-        if position is not None:
-            next_cursor = state.cursor_codec.encode(path.user_id, query, position)
+        next_cursor = state.cursor_codec.next_cursor(path.user_id, query, position)
         return TaskPageResponse(TaskPage(items, next_cursor))
 
     @post(operation_id="createTask")

@@ -14,9 +14,9 @@ import pytest
 from app.asgi import create_app
 from app.db.config import DatabaseConfig
 from app.db.database import SCHEMA_REVISION
-from app.db.migrations import MigrationError, get_revision, upgrade
+from app.db.migrations import MigrationError, get_revision
 from tests.support.client import ContractClient, assert_problem
-from tests.support.database import connect, database_config_for, settings_for
+from tests.support.database import connect, settings_for
 from tests.support.lifespan import running
 from tests.support.process import scratch_database, until
 
@@ -43,14 +43,6 @@ def black_hole() -> Iterator[str]:
 def empty_url(server_url: str) -> Iterator[str]:
     """A database without a schema."""
     with scratch_database(server_url) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def migrated_url(server_url: str) -> Iterator[str]:
-    """A migrated database, to change its revision."""
-    with scratch_database(server_url) as url:
-        upgrade(database_config_for(url))
         yield url
 
 
@@ -99,9 +91,9 @@ async def test_silent_database_is_not_ready_after_a_second(black_hole: str) -> N
 
 
 @pytest.mark.requirement("FR-035")
-async def test_locked_schema_is_not_ready_after_a_second(migrated_url: str) -> None:
-    other = await connect(migrated_url)
-    async with serving(migrated_url) as client:
+async def test_locked_schema_is_not_ready_after_a_second(url: str) -> None:
+    other = await connect(url)
+    async with serving(url) as client:
         await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
         started = monotonic()
         response = await client.get("/readyz")
@@ -118,9 +110,9 @@ async def test_locked_schema_is_not_ready_after_a_second(migrated_url: str) -> N
 
 
 @pytest.fixture
-async def version(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
+async def version(url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection to a database whose revision is restored after the test."""
-    connection = await connect(migrated_url)
+    connection = await connect(url)
     rows = [tuple(row) for row in await connection.fetch("SELECT version_num FROM alembic_version")]
     yield connection
     await connection.execute("TRUNCATE alembic_version")
@@ -138,9 +130,9 @@ async def version(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
     ids=["behind", "none"],
 )
 async def test_older_schema_is_not_ready(
-    migrated_url: str, version: asyncpg.Connection, change: str
+    url: str, version: asyncpg.Connection, change: str
 ) -> None:
-    async with serving(migrated_url, 4) as client:
+    async with serving(url, 4) as client:
         await version.execute(change)
         response = await client.get("/readyz")
     assert assert_problem(response, 503, "not-ready")["detail"] == BEHIND
@@ -148,18 +140,16 @@ async def test_older_schema_is_not_ready(
 
 
 @pytest.mark.requirement("FR-035", "FR-039")
-async def test_newer_schema_is_ready(migrated_url: str, version: asyncpg.Connection) -> None:
-    async with serving(migrated_url, 4) as client:
+async def test_newer_schema_is_ready(url: str, version: asyncpg.Connection) -> None:
+    async with serving(url, 4) as client:
         await version.execute("UPDATE alembic_version SET version_num = '9999'")
         assert (await client.get("/readyz")).status_code == 200
 
 
 @pytest.mark.requirement("FR-035", "FR-039")
-async def test_service_becomes_ready_after_migration(
-    migrated_url: str, version: asyncpg.Connection
-) -> None:
+async def test_service_becomes_ready_after_migration(url: str, version: asyncpg.Connection) -> None:
     await version.execute("UPDATE alembic_version SET version_num = '0000'")
-    async with serving(migrated_url, 4) as client:
+    async with serving(url, 4) as client:
         assert (await client.get("/readyz")).status_code == 503
         await version.execute("UPDATE alembic_version SET version_num = $1", SCHEMA_REVISION)
         assert (await client.get("/readyz")).status_code == 200

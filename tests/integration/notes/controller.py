@@ -100,9 +100,7 @@ class NoteController(Controller):
         after = state.cursor_codec.decode(scope, query)
         async with notes_of(state) as notes:
             page, position = await notes.page(path.user_id, query, after)
-        next_cursor = None
-        if position is not None:
-            next_cursor = state.cursor_codec.encode(scope, query, position)
+        next_cursor = state.cursor_codec.next_cursor(scope, query, position)
         return NotePageResponse(NotePage([to_note(record) for record in page], next_cursor))
 
     @post(operation_id="createNote")

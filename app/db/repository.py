@@ -166,6 +166,8 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
         must_not_exist: bool,
     ) -> tuple[RecordT, bool]:
         """Insert or replace a row. Return it and whether it is new. Raises PreconditionFailed."""
+        if if_match is not None and must_not_exist:
+            raise PreconditionFailed(PreconditionFailed.contradictory)
         # There may be no row to lock, so its ID is locked.
         lock = func.pg_advisory_xact_lock(advisory_lock_key(user_id, id_))
         await self.session.execute(select(lock))
@@ -174,7 +176,7 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
                 raise PreconditionFailed
             return await self.add(self.model_type(user_id=user_id, id=id_, **values)), True
         if must_not_exist:
-            raise PreconditionFailed
+            raise PreconditionFailed(PreconditionFailed.exists)
         return await self.change(user_id, id_, values, if_match), False
 
     async def remove(self, user_id: str, id_: UUID, if_match: ETagCondition | None) -> None:

@@ -84,7 +84,12 @@ async def test_a_note_is_put_under_an_id(notes: NotesClient) -> None:
     )
     made = await notes.put(NOTE, json=MILK, headers=absent)
     assert made.status_code == 201
-    assert_problem(await notes.put(NOTE, json=MILK, headers=absent), 412, "precondition-failed")
+    exists = await notes.put(NOTE, json=MILK, headers=absent)
+    problem = assert_problem(exists, 412, "precondition-failed")
+    assert problem["detail"].startswith("If-None-Match is not satisfied")
+    both = await notes.put(NOTE, json=MILK, headers={**absent, "If-Match": made.headers["etag"]})
+    problem = assert_problem(both, 412, "precondition-failed")
+    assert problem["detail"].startswith("If-Match and If-None-Match are never satisfied together")
     put = await notes.put(NOTE, json={"text": "New"}, headers={"If-Match": made.headers["etag"]})
     assert (put.status_code, put.json()["text"]) == (200, "New")
     assert put.headers["etag"] != made.headers["etag"]

@@ -280,16 +280,20 @@ async def test_a_read_only_database_is_503_and_has_its_connections_replaced(
 ) -> None:
     await notes.put(NOTE, json=MILK)
     pool = app_state_of(notes).database.pool
-    (before,) = pool._idle
     connection = await connect(notes_url)
     name = await connection.fetchval("SELECT current_database()")
-    await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    await before.connection.execute("SET default_transaction_read_only = on")
-    assert_problem(await notes.put(NOTE, json={"text": "New"}), 503, "database-unavailable")
+    async with pool.connection(1) as in_use:
+        await notes.get(NOTE)
+        (before,) = pool._idle
+        await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await before.connection.execute("SET default_transaction_read_only = on")
+        assert_problem(await notes.put(NOTE, json={"text": "New"}), 503, "database-unavailable")
     await connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     await connection.close()
     assert (await notes.put(NOTE, json={"text": "New"})).status_code == 200
     assert before not in pool._idle
+    # It was not idle at the failure, so no other rule replaces it.
+    assert in_use not in pool._idle
 
 
 async def test_an_invalidated_connection_is_replaced(notes: NotesClient) -> None:

@@ -98,7 +98,8 @@ def create_migration_config(config: DatabaseConfig, script_location: str) -> SQL
         ),
         alembic_config=AlembicAsyncConfig(
             script_config="",
-            script_location=script_location,
+            # Alembic's configuration interpolates `%`.
+            script_location=script_location.replace("%", "%%"),
             version_table_name="alembic_version",
             render_as_batch=False,
             compare_type=True,

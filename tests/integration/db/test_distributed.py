@@ -5,7 +5,7 @@ The query trees and the volatilities come from PostgreSQL (research/0053).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from itertools import product
 from typing import Any
 
@@ -14,10 +14,11 @@ import pytest
 from sqlalchemy import ColumnElement, Executable
 
 from app.db import idempotency
-from app.db.idempotency import delete_expired_keys
+from app.db.idempotency import CLAIM_KEY, delete_expired_keys, idempotency_params
 from app.db.statements import _compile
 from app.domain.tasks import repository
-from app.domain.tasks.schemas import TaskPatch
+from app.domain.tasks.repository import TaskRepository
+from app.domain.tasks.schemas import TaskCreate, TaskPatch
 from bench.scaling.explain import Call, Explainer
 from tests.integration.db.test_sharding import CALLS, MATCHING, TASK
 from tests.support.database import database_config_for
@@ -33,7 +34,17 @@ def patching(patch: TaskPatch, *, matching: bool) -> Call:
     )
 
 
-SENT: dict[str, Call] = {**CALLS, "sweep": lambda tasks: delete_expired_keys(tasks.fetch)}
+def claiming(tasks: TaskRepository) -> Awaitable[object]:
+    """Send the claim of a key that ordinary resources send as a statement of its own."""
+    params = idempotency_params("alice", "key", TaskCreate("New"))
+    return tasks.fetch(CLAIM_KEY, params | {"resource_id": TASK, "new_etag": TASK})
+
+
+SENT: dict[str, Call] = {
+    **CALLS,
+    "sweep": lambda tasks: delete_expired_keys(tasks.fetch),
+    "claim": claiming,
+}
 for title, description, completed, matching in product(
     ({}, {"title": "New"}), ({}, {"description": None}),
     ({}, {"completed": True}, {"completed": False}), (False, True),

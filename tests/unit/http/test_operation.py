@@ -119,7 +119,7 @@ async def get_without_authorization() -> None:
     raise NotAuthorizedException
 
 
-FRAMEWORK = Litestar(
+LITESTAR = Litestar(
     route_handlers=[
         NoteController,
         get_state,
@@ -129,11 +129,11 @@ FRAMEWORK = Litestar(
         get_without_authorization,
     ],
     exception_handlers=EXCEPTION_HANDLERS,
-    state=State({"core": NotesState("notes")}),
+    state=State({"app_state": NotesState("notes")}),
     openapi_config=None,
     logging_config=None,
 )
-APP = HTTPMiddleware(FRAMEWORK, FRAMEWORK.routes, CORSPolicy(()))
+APP = HTTPMiddleware(LITESTAR, LITESTAR.routes, CORSPolicy(()))
 
 
 async def send(method: str, path: str, **options: Any) -> httpx.Response:
@@ -227,7 +227,7 @@ def test_operation_without_parts_has_no_parameters_and_no_body() -> None:
 def test_litestar_sees_only_the_request() -> None:
     (handler,) = (
         handler
-        for route in FRAMEWORK.routes
+        for route in LITESTAR.routes
         if route.path == "/state"
         for handler in getattr(route, "route_handlers", [])
         if handler.operation_id
@@ -307,7 +307,9 @@ async def test_undeclared_problem_is_an_internal_error(
 
 async def test_subclass_of_a_declared_problem_is_undeclared() -> None:
     class Gone(InvalidCursor):
-        """A type of its own."""
+        """A type of its own, which is not part of the contract."""
+
+        type = "about:blank"
 
     async def raising() -> None:
         raise Gone
@@ -317,7 +319,7 @@ async def test_subclass_of_a_declared_problem_is_undeclared() -> None:
         "path_params": {},
         "query_string": b"",
         "headers": [],
-        "litestar_app": FRAMEWORK,
+        "litestar_app": LITESTAR,
     }
     with pytest.raises(UndeclaredProblemError):
         await operation(raises=[InvalidCursor])(raising)(request=Request(scope))

@@ -71,44 +71,44 @@ def create_app(
     )
     secret = settings.cursor_secret
     cursor_codec = CursorCodec(None if secret is None else secret.get_secret_value())
-    core = AppState(contract, database, TaskRepository(database.fetch), cursor_codec)
-    framework = Litestar(
+    state = AppState(contract, database, TaskRepository(database.fetch), cursor_codec)
+    litestar = Litestar(
         route_handlers=[operations, *page_routes(), *route_handlers],
         guards=list(guards),
         middleware=middleware,
         exception_handlers=EXCEPTION_HANDLERS,
         request_max_body_size=MAX_BODY_BYTES,
         lifespan=[_lifespan],
-        state=State({"core": core}),
+        state=State({"app_state": state}),
         openapi_config=None,
         logging_config=None,
         debug=False,
     )
-    contract.check_no_route_conflicts(framework.routes)
+    contract.check_no_route_conflicts(litestar.routes)
     pool = PoolStats(database.pool.in_use, database.pool.idle_count, database.pool.max_size)
     metrics = None if settings.metrics_port is None else Metrics(pool)
-    return HTTPMiddleware(framework, framework.routes, CORSPolicy(settings.cors_origins), metrics)
+    return HTTPMiddleware(litestar, litestar.routes, CORSPolicy(settings.cors_origins), metrics)
 
 
 @asynccontextmanager
 async def _lifespan(app: Litestar) -> AsyncGenerator[None]:
-    core: AppState = app.state.core
-    await _prepare_database(core)
+    state: AppState = app.state.app_state
+    await _prepare_database(state)
     try:
         yield
     finally:
-        await core.database.close()
+        await state.database.close()
 
 
-async def _prepare_database(core: AppState) -> None:
+async def _prepare_database(state: AppState) -> None:
     """Open a connection, log missing privileges and delete expired idempotency keys.
 
     A failure is logged and does not stop the service: `/readyz` reports an unavailable database.
     """
     try:
-        if missing := await core.database.missing_privileges():
+        if missing := await state.database.missing_privileges():
             log.warning("privileges missing", privileges=missing)
-        await delete_expired_keys(core.database.fetch)
+        await delete_expired_keys(state.database.fetch)
     except DatabaseUnavailable:
         pass  # already logged
     except Exception as error:  # noqa: BLE001 - no failure may stop the service

@@ -24,5 +24,5 @@ class AppState(msgspec.Struct, frozen=True):
 
 def app_state(request: Request[Any, Any, Any]) -> AppState:
     """Return the state of the application that received this request."""
-    state: AppState = request.app.state.core
+    state: AppState = request.app.state.app_state
     return state

@@ -76,7 +76,7 @@ _COLUMNS = (Key.payload_digest, Key.resource_id, Key.etag, Key.created_at)
 # This lock never waits, unlike the unique index. It ends with the statement: behind a transaction
 # pooler the next statement may use another connection.
 _lock = select(
-    func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)).label("held")
+    func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)).label("acquired")
 ).cte("lock")
 _new_key = {
     "user_id": _USER_ID,
@@ -87,7 +87,7 @@ _new_key = {
     "created_at": _NOW,
 }
 _insert_key = insert(Key).from_select(
-    list(_new_key), select(*_new_key.values()).select_from(_lock).where(_lock.c.held)
+    list(_new_key), select(*_new_key.values()).select_from(_lock).where(_lock.c.acquired)
 )
 _claimed = (
     _insert_key.on_conflict_do_update(
@@ -115,7 +115,7 @@ _deleted_expired = (
             .with_for_update(skip_locked=True)
         ),
     )
-    .cte("forgotten")
+    .cte("deleted_expired")
 )
 _existing = select(*_COLUMNS).where(Key.user_id == _USER_ID, Key.key == _KEY, ~_EXPIRED)
 
@@ -145,7 +145,7 @@ def create_statement(
     inserted = insert(model).from_select(
         list(columns), select(*columns.values()).select_from(_claimed)
     )
-    return _claim.add_cte(inserted.cte("stored"), _deleted_expired)
+    return _claim.add_cte(inserted.cte("inserted"), _deleted_expired)
 
 
 class Claim(msgspec.Struct, frozen=True):

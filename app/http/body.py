@@ -88,7 +88,7 @@ class JSONBody(Generic[StructT]):
     def _raise_validation_errors(self, request: Request[Any, Any, Any], raw: bytes) -> StructT:
         """Validate a body that does not fit its struct against the contract's schema."""
         value = _parse_strict_json(raw)
-        document = request.app.state.core.openapi
+        document = request.app.state.app_state.openapi
         errors: list[FieldError] = document.validate(self.struct.__name__, value)
         if errors:
             raise InvalidBody(errors=errors)

@@ -110,7 +110,7 @@ def operation(
         async def handler(*owner: object, request: Request[Any, Any, Any]) -> ResponseT:
             path, query, headers = parse_parameters(request)
             data = None if body is None else await body.parse(request)
-            parts = (request.app.state.core, path, query, headers, data)
+            parts = (request.app.state.app_state, path, query, headers, data)
             try:
                 return await function(*owner, *select(parts))
             except ProblemError as problem:

@@ -24,5 +24,5 @@ async def serving(url: str, **settings: Any) -> AsyncIterator[ContractClient]:
 def app_state_of(client: ContractClient) -> AppState:
     """Return the state of the application of a client."""
     transport: Any = client._transport
-    core: AppState = transport.app.app.state.core
-    return core
+    state: AppState = transport.app.app.state.app_state
+    return state

@@ -69,7 +69,9 @@ MAX_TITLE_BYTES = 2_000
 # Maximum sizes as JSON: a page without its tasks, a task without its texts, a character.
 PAGE_OVERHEAD_BYTES, TASK_OVERHEAD_BYTES, MAX_CHARACTER_BYTES = 128, 640, 6
 
-_TOO_LONG = func.octet_length(TaskRecord.description) > bindparam("longest", type_=Integer)
+_TOO_LONG = func.octet_length(TaskRecord.description) > bindparam(
+    "max_description_bytes", type_=Integer
+)
 # The last column marks a row whose description was omitted.
 _COLUMNS_WITHOUT_LONG_TEXTS = [
     case((_TOO_LONG, null()), else_=column).label(column.name)
@@ -77,7 +79,7 @@ _COLUMNS_WITHOUT_LONG_TEXTS = [
     else column
     for column in COLUMNS
 ]
-_COLUMNS_WITHOUT_LONG_TEXTS.append(_TOO_LONG.label("marked"))
+_COLUMNS_WITHOUT_LONG_TEXTS.append(_TOO_LONG.label("is_omitted"))
 
 
 def max_description_bytes(limit: int) -> int:
@@ -108,7 +110,7 @@ def list_statement(
             tuple_(*key) > position if order is SortOrder.ASC else tuple_(*key) < position
         )
     columns = COLUMNS if counts_bytes else _COLUMNS_WITHOUT_LONG_TEXTS
-    statement = select(*columns).where(*conditions).limit(bindparam("most"))
+    statement = select(*columns).where(*conditions).limit(bindparam("row_limit"))
     statement = statement.order_by(*_order_by(key, order))
     if counts_bytes:
         statement = _limit_bytes(statement, sort, order)
@@ -123,9 +125,9 @@ def _limit_bytes(page: Select[*Columns], sort: TaskSort, order: SortOrder) -> Se
     total = cast(func.sum(octets).over(order_by=ordering, rows=(None, 0)), BigInteger)
     summed = select(*rows, octets.label("octets"), total.label("total")).subquery("summed").c
     columns = [column for column in summed if column.name not in {"octets", "total"}]
-    marked: ColumnElement[bool] = summed.total > MAX_PAGE_BYTES
+    is_omitted: ColumnElement[bool] = summed.total > MAX_PAGE_BYTES
     return (
-        select(*columns, marked.label("marked"))
+        select(*columns, is_omitted.label("is_omitted"))
         .where(summed.total - summed.octets <= MAX_PAGE_BYTES)
         .order_by(*_order_by((summed[sort], summed.id), order))
     )

@@ -134,7 +134,7 @@ class TaskRepository(StatementRepository):
     ) -> tuple[list[Task], CursorPosition | None]:
         """Return a page, and the position of the next page or None."""
         filters = {name: value for name in FILTERS if (value := getattr(query, name)) is not None}
-        values: dict[str, Any] = {"owner": user_id, "most": query.limit + 1, **filters}
+        values: dict[str, Any] = {"owner": user_id, "row_limit": query.limit + 1, **filters}
         if query.q is not None:
             values["q"] = build_tsquery(user_id, query.q)
             if values["q"] is None:
@@ -154,7 +154,7 @@ class TaskRepository(StatementRepository):
         started_at = monotonic()
         has_cursor = "after" in values
         statement = list_statement(filters, query.sort, query.order, has_cursor=has_cursor)
-        values["longest"] = max_description_bytes(query.limit)
+        values["max_description_bytes"] = max_description_bytes(query.limit)
         rows = await self.fetch(statement, values)
         if not any(row[-1] for row in rows):
             return rows

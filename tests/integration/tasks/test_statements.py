@@ -35,9 +35,9 @@ OTHER_TAG = {"If-Match": f'"{"0" * 32}"'}
 
 
 def app_state_of(app: HTTPMiddleware) -> AppState:
-    framework: Any = app.app
-    core: AppState = framework.state.core
-    return core
+    litestar: Any = app.app
+    state: AppState = litestar.state.app_state
+    return state
 
 
 class Seen(NamedTuple):

@@ -66,7 +66,7 @@ async def post_patch(request: Request[Any, Any, Any]) -> Response[Counter]:
 LITESTAR_APP = Litestar(
     route_handlers=[post_json, post_patch],
     exception_handlers=EXCEPTION_HANDLERS,
-    state=State({"core": BodyState(CONTRACT)}),
+    state=State({"app_state": BodyState(CONTRACT)}),
     openapi_config=None,
     logging_config=None,
 )

@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.db.config import DatabaseConfig
 from app.db.engine import SESSION_CONNECTION, create_session_config
 from app.db.errors import OutageLogger, ReadOnlyDatabaseError
-from app.db.models import constraint_pointer
+from app.db.models import constraint_info
 from app.db.pool import ConnectError, ConnectionPool, QueryError, is_connection_error
 from app.db.statements import compile_statement
-from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
+from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody, ProblemError
 
 # A constant, so that a request need not read the migrations. A test compares the two.
 SCHEMA_REVISION = "0002"
@@ -116,9 +116,9 @@ class Database:
         The time limit is `timeout` seconds (default: the limit of a request), counted from
         `started_at` on the monotonic clock (default: now).
 
-        Raises DatabaseUnavailable if the database is unreachable or too slow. Raises InvalidBody
-        if a constraint is violated for which the model declares a pointer. Raises DatabaseError
-        for other errors.
+        Raises DatabaseUnavailable if the database is unreachable or too slow. Raises InvalidBody,
+        or the problem that the model declares, if a constraint with a pointer is violated. Raises
+        DatabaseError for other errors.
         """
         remaining = timeout or self.timeout
         if started_at is not None:
@@ -223,8 +223,9 @@ def translate_error(error: BaseException) -> Exception:
         or is_connection_error(error)
     ):
         return DatabaseUnavailable()
-    pointer = constraint_pointer(constraint)
-    if pointer is not None:
-        errors = [FieldError(pointer=pointer, detail="violates a database constraint")]
-        return InvalidBody(errors=errors)
+    declared = constraint_info(constraint)
+    if "pointer" in declared:
+        detail = declared.get("detail", "violates a database constraint")
+        problem: type[ProblemError] = declared.get("problem", InvalidBody)
+        return problem(errors=[FieldError(pointer=declared["pointer"], detail=detail)])
     return DatabaseError(f"SQLSTATE {code}, constraint {constraint}")

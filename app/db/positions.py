@@ -8,10 +8,13 @@ unlikely.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from secrets import randbelow
+from typing import Annotated
 from uuid import UUID
 
+from msgspec import Meta
 from sqlalchemy import BigInteger, ColumnElement, Text, cast, extract, func, text
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -20,12 +23,21 @@ MAX_LENGTH = 64
 # Microseconds since the year 1 have 18 decimal digits.
 TIME_LENGTH = 18
 ID_LENGTH = 8  # of 32 hexadecimal digits
+Position = Annotated[
+    str, Meta(min_length=1, max_length=MAX_LENGTH, pattern=r"^[0-9A-Za-z]+\Z")
+]
 _BASE = len(DIGITS)
 _VALUES = {digit: value for value, digit in enumerate(DIGITS)}
 _MIN_DATETIME = datetime(1, 1, 1, tzinfo=UTC)
 _UNIX_EPOCH_SECONDS = (datetime(1970, 1, 1, tzinfo=UTC) - _MIN_DATETIME) // timedelta(seconds=1)
 # A gap needs this many free positions for one move, so that two concurrent moves rarely collide.
 _MIN_ROOM = _BASE**3
+
+
+# Numbers of siblings on each side of a gap, and lengths of positions, that `respace` tries.
+WINDOWS = (16, 32, 64, 128, 250)
+MAX_WINDOW = WINDOWS[-1]
+RESPACED_LENGTHS = (32, 40, 52, 60)
 
 
 class NoRoomError(Exception):
@@ -78,6 +90,33 @@ def positions_between(
                 _to_digits(low + 1 + index * room + room // 4 + randbelow(room // 2), length)
                 for index in range(count)
             ]
+    raise NoRoomError
+
+
+def respace(
+    preceding: Sequence[tuple[UUID, str]], following: Sequence[tuple[UUID, str]]
+) -> tuple[str, dict[UUID, str]]:
+    """Make room between two siblings: return the position for the gap, and the changed ones.
+
+    `preceding` ends and `following` begins at the gap. Both are ascending. If they have more than
+    MAX_WINDOW siblings, the outermost keep their positions. Raises NoRoomError.
+    """
+    for max_length in RESPACED_LENGTHS:
+        for window in WINDOWS:
+            left, right = preceding[-window:], following[:window]
+            outer_left, outer_right = preceding[:-window], following[window:]
+            try:
+                positions = positions_between(
+                    outer_left[-1][1] if outer_left else None,
+                    outer_right[0][1] if outer_right else None,
+                    len(left) + 1 + len(right),
+                    max_length,
+                )
+            except NoRoomError:
+                continue
+            own = positions.pop(len(left))
+            ids = [id_ for id_, _ in (*left, *right)]
+            return own, dict(zip(ids, positions, strict=True))
     raise NoRoomError
 
 

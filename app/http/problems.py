@@ -200,6 +200,15 @@ class IdempotencyKeyInUse(ProblemError):
     headers_type = RetryAfterHeaders
 
 
+class ReferenceNotFound(ProblemError):
+    """The body refers to a resource that does not exist."""
+
+    status = HTTPStatus.CONFLICT
+    title = "Reference not found"
+    detail = "The request refers to something that does not exist. Nothing was changed."
+    advice = "Check the property that `errors` names. What it refers to may have been deleted."
+
+
 class PreconditionFailed(ProblemError):
     """`If-Match` or `If-None-Match` is not satisfied; `detail` names the header."""
 

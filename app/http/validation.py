@@ -22,6 +22,7 @@ _TYPES = {
 }
 _FORMATS = {
     "uuid": "a UUID with hyphens",
+    "date": "a date from 0001-01-01 to 9999-12-31",
     "date-time": "a date-time with an offset, such as 2026-01-01T00:00:00Z (in a URL, + is %2B)",
 }
 
@@ -32,6 +33,8 @@ def describe_keyword(schema: Mapping[str, Any], keyword: str) -> str:
         return f"must {_describe_size(schema, keyword)}"
     if keyword == "pattern":
         return str(schema.get(PATTERN_MESSAGE, "has an invalid format"))
+    if keyword == "uniqueItems":
+        return "must not contain an item twice"
     if keyword in {"type", "format", "enum", "const", "minimum", "maximum"}:
         return f"must be {_describe_value(schema)}"
     return "is invalid"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from collections.abc import Mapping
+from datetime import datetime, time
+from functools import lru_cache, partial
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,10 +12,12 @@ from uuid import UUID, uuid4
 import msgspec
 from asyncpg import Record
 from sqlalchemy import (
+    ARRAY,
     CTE,
     Boolean,
     ClauseElement,
     ColumnElement,
+    Uuid,
     bindparam,
     case,
     delete,
@@ -23,64 +27,96 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
 
 from app.db.idempotency import create_statement, idempotency_params, read_claim
 from app.db.models import after
-from app.db.repository import StatementRepository, etag_matches
-from app.domain.tasks.lists import (
+from app.db.repository import ChangeStatement, StatementRepository, etag_matches
+from app.db.positions import initial_position
+from app.domain.tasks.due import due_at, timezone_names
+from app.domain.tasks.filters import PRIORITIES, filter_params
+from app.domain.tasks.models import NEXT_UPDATED_AT, NOW, TaskRecord
+from app.domain.tasks.pages import (
     COLUMNS,
-    FILTERS,
+    count_statement,
     list_statement,
-    max_description_bytes,
+    max_text_bytes,
     truncate_page,
 )
-from app.domain.tasks.models import TaskRecord
-from app.domain.tasks.problems import TaskNotFound
+from app.domain.tasks.problems import HierarchyConflict, TaskNotFound
 from app.domain.tasks.schemas import (
+    MAX_COUNT,
+    MAX_LABELS,
+    CountTasksQuery,
+    Due,
+    LabelCount,
+    LabelList,
     ListTasksQuery,
+    Priority,
     Task,
+    TaskCount,
     TaskCreate,
+    TaskMove,
     TaskPatch,
     TaskReplace,
+    TaskSort,
 )
-from app.domain.tasks.search import build_tsquery
+from app.domain.tasks.siblings import Place, Siblings
 from app.http.etags import ETagCondition, format_etag
 from app.http.pagination import CursorPosition
-from app.http.problems import PreconditionFailed
+from app.http.problems import FieldError, PreconditionFailed, ProblemError, ReferenceNotFound
 
 BY_ID = (TaskRecord.user_id == bindparam("owner"), TaskRecord.id == bindparam("task"))
 ETAG_MATCHES = etag_matches(TaskRecord.etag)
-NOW = func.now()
-_AFTER_UPDATED_AT = after(TaskRecord.updated_at)
-# Strictly increasing, even if the clock is set back or two changes have the same microsecond.
-NEXT_UPDATED_AT = func.greatest(NOW, _AFTER_UPDATED_AT)
+PRIORITY_NAMES = tuple(Priority)
+STATEMENT_CACHE_SIZE = 1024
+
+# The columns that each property of a body sets. Their parameters have the prefix `new_`.
+PROPERTY_COLUMNS = {
+    "title": ("title",),
+    "description": ("description",),
+    "list_id": ("list_id",),
+    "parent_id": ("parent_id", "depth"),
+    "priority": ("priority",),
+    "due": ("due_date", "due_time", "due_timezone"),
+    "labels": ("labels",),
+}
+MOVED_COLUMNS = frozenset({"list_id", "parent_id", "depth", "position"})
+_SET_COLUMNS = [name for names in PROPERTY_COLUMNS.values() for name in names]
+
+
+def _new(column: str) -> ColumnElement[Any]:
+    return bindparam(f"new_{column}", type_=getattr(TaskRecord, column).type)
+
 
 # Built once at import. A request only supplies parameters.
 SELECT = select(*COLUMNS).where(*BY_ID)
-DELETE = delete(TaskRecord).where(*BY_ID).returning(TaskRecord.id)
-DELETE_MATCHING = DELETE.where(ETAG_MATCHES)
+SELECT_SEVERAL = select(*COLUMNS).where(
+    TaskRecord.user_id == bindparam("owner"),
+    TaskRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
+)
 _COMPLETED = bindparam("new_completed", type_=Boolean)
 _INSERT = insert(TaskRecord).values(
     user_id=bindparam("owner"),
     id=bindparam("task"),
-    title=bindparam("new_title"),
-    description=bindparam("new_description"),
     completed_at=case((_COMPLETED, NOW)),
     created_at=NOW,
     updated_at=NOW,
     etag=bindparam("new_etag"),
+    **{column: _new(column) for column in _SET_COLUMNS},
 )
 _KEY = [TaskRecord.user_id, TaskRecord.id]
 INSERT = _INSERT.returning(*COLUMNS)
 INSERT_IF_ABSENT = _INSERT.on_conflict_do_nothing(index_elements=_KEY).returning(*COLUMNS)
 # The rejected row has the value of `now()`, which is not IMMUTABLE and thus not accepted here.
-_NEXT_UPDATED_AT_ON_CONFLICT = func.greatest(_INSERT.excluded.updated_at, _AFTER_UPDATED_AT)
+_NEXT_UPDATED_AT_ON_CONFLICT = func.greatest(
+    _INSERT.excluded.updated_at, after(TaskRecord.updated_at)
+)
 UPSERT = _INSERT.on_conflict_do_update(
     index_elements=_KEY,
     set_={
-        "title": _INSERT.excluded.title,
-        "description": _INSERT.excluded.description,
+        **{column: _INSERT.excluded[column] for column in _SET_COLUMNS},
         "completed_at": case(
             (_COMPLETED, func.coalesce(TaskRecord.completed_at, _NEXT_UPDATED_AT_ON_CONFLICT))
         ),
@@ -90,26 +126,46 @@ UPSERT = _INSERT.on_conflict_do_update(
 ).returning(*COLUMNS)
 
 
+def _delete_statement(*conditions: ColumnElement[bool]) -> ClauseElement:
+    """Build the statement that deletes a task with its subtasks and returns the task's ID."""
+    deleted = delete(TaskRecord).where(*BY_ID, *conditions).returning(TaskRecord.id).cte("deleted")
+    subtask = aliased(TaskRecord)
+    subtasks = delete(subtask).where(
+        subtask.user_id == bindparam("owner"), subtask.parent_id.in_(select(deleted.c.id))
+    )
+    return select(deleted.c.id).add_cte(subtasks.cte("deleted_subtasks"))
+
+
+DELETE = _delete_statement()
+DELETE_MATCHING = _delete_statement(ETAG_MATCHES)
+_LABEL = func.unnest(func.string_to_array(TaskRecord.labels, ",")).column_valued("label")
+LABELS = (
+    select(_LABEL, func.count())
+    .select_from(TaskRecord, _LABEL)
+    .where(
+        TaskRecord.user_id == bindparam("owner"), ~TaskRecord.completed, TaskRecord.labels != ""
+    )
+    .group_by(_LABEL)
+    .order_by(_LABEL.collate("C"))
+    .limit(MAX_LABELS + 1)
+)
+
+
 def _claimed_values(claimed: CTE) -> dict[str, ColumnElement[Any]]:
     """Return the columns of a task that is created with an idempotency key."""
     created_at = claimed.c.created_at
     return {
         "user_id": bindparam("owner", type_=TaskRecord.user_id.type),
         "id": claimed.c.resource_id,
-        "title": bindparam("new_title", type_=TaskRecord.title.type),
-        "description": bindparam("new_description", type_=TaskRecord.description.type),
         "completed_at": case((bindparam("new_completed", type_=Boolean), created_at)),
         "created_at": created_at,
         "updated_at": created_at,
         "etag": claimed.c.etag,
+        **{column: _new(column) for column in _SET_COLUMNS},
     }
 
 
 CREATE_IDEMPOTENTLY = create_statement(TaskRecord, _claimed_values)
-PATCH_ASSIGNMENTS: dict[str, ColumnElement[Any]] = {
-    "title": bindparam("new_title"),
-    "description": bindparam("new_description"),
-}
 # `completed_at` is never after the next change, so `least` keeps it. `least` ignores NULL like
 # `coalesce`, in which distributed PostgreSQL does not accept `now()`.
 COMPLETED_AT_ASSIGNMENTS: dict[bool, ColumnElement[Any]] = {
@@ -133,48 +189,63 @@ class TaskRepository(StatementRepository):
         self, user_id: str, query: ListTasksQuery, after: CursorPosition | None
     ) -> tuple[list[Task], CursorPosition | None]:
         """Return a page, and the position of the next page or None."""
-        filters = {name: value for name in FILTERS if (value := getattr(query, name)) is not None}
-        values: dict[str, Any] = {"owner": user_id, "row_limit": query.limit + 1, **filters}
-        if query.q is not None:
-            values["q"] = build_tsquery(user_id, query.q)
-            if values["q"] is None:
-                return [], None
+        params = filter_params(user_id, query)
+        if params is None:
+            return [], None
+        filters = frozenset(params)
+        params |= {"owner": user_id, "row_limit": query.limit + 1}
         if after is not None:
-            values |= {"after": after.sort_value, "after_id": after.id}
-        rows = await self._fetch_page(query, frozenset(filters), values)
+            params |= {"after": after.sort_value, "after_id": after.id}
+        rows = await self._fetch_page(query, filters, params)
         page = truncate_page([_to_task(row) for row in rows[: query.limit] if not row[-1]])
         if len(page) == len(rows):
             return page, None
-        return page, CursorPosition(getattr(page[-1], query.sort), page[-1].id)
+        return page, CursorPosition(_sort_value(page[-1], query.sort), page[-1].id)
 
     async def _fetch_page(
-        self, query: ListTasksQuery, filters: frozenset[str], values: dict[str, Any]
+        self, query: ListTasksQuery, filters: frozenset[str], params: dict[str, Any]
     ) -> list[Record]:
         """Return the rows of a page and one more. The last column marks a row that does not fit."""
         started_at = monotonic()
-        has_cursor = "after" in values
+        has_cursor = "after" in params
         statement = list_statement(filters, query.sort, query.order, has_cursor=has_cursor)
-        values["max_description_bytes"] = max_description_bytes(query.limit)
-        rows = await self.fetch(statement, values)
+        params["max_text_bytes"] = max_text_bytes(query.limit)
+        rows = await self.fetch(statement, params)
         if not any(row[-1] for row in rows):
             return rows
         statement = list_statement(
             filters, query.sort, query.order, has_cursor=has_cursor, counts_bytes=True
         )
-        return await self.fetch(statement, values, started_at=started_at)
+        return await self.fetch(statement, params, started_at=started_at)
+
+    async def count_tasks(self, user_id: str, query: CountTasksQuery) -> TaskCount:
+        """Count tasks, up to MAX_COUNT."""
+        params = filter_params(user_id, query)
+        if params is None:
+            return TaskCount(0, is_capped=False)
+        statement = count_statement(frozenset(params))
+        params |= {"owner": user_id, "row_limit": MAX_COUNT + 1}
+        ((count,),) = await self.fetch(statement, params)
+        return TaskCount(min(count, MAX_COUNT), is_capped=count > MAX_COUNT)
+
+    async def list_labels(self, user_id: str) -> LabelList:
+        """Return the labels of open tasks, up to MAX_LABELS."""
+        rows = await self.fetch(LABELS, {"owner": user_id})
+        labels = [LabelCount(label, count) for label, count in rows[:MAX_LABELS]]
+        return LabelList(labels, is_capped=len(rows) > MAX_LABELS)
 
     # Instead of `create`: 3.0 ms; here 0.2 ms, or 0.3 ms with a key.
     async def create_task(self, user_id: str, data: TaskCreate, key: str | None) -> Task:
         """Create a task with a new ID, at most once for an idempotency key.
 
-        Raises IdempotencyKeyInUse and IdempotencyKeyReused.
+        Raises ReferenceNotFound, HierarchyConflict, IdempotencyKeyInUse and IdempotencyKeyReused.
         """
         values = _bind_params(user_id, uuid7(), data)
         if key is None:
-            (row,) = await self.fetch(INSERT, values)
+            (row,) = await self._write(INSERT, values)
             return _to_task(row)
         values |= idempotency_params(user_id, key, data) | {"resource_id": values["task"]}
-        rows = await self.fetch(CREATE_IDEMPOTENTLY, values)
+        rows = await self._write(CREATE_IDEMPOTENTLY, values)
         claim = read_claim(rows, values["payload_digest"])
         return Task(
             id=claim.id,
@@ -183,6 +254,13 @@ class TaskRepository(StatementRepository):
             description=data.description,
             completed=data.completed,
             completed_at=claim.created_at if data.completed else None,
+            list_id=values["new_list_id"],
+            parent_id=values["new_parent_id"],
+            priority=data.priority,
+            due=data.due,
+            due_at=due_at(data.due),
+            labels=tuple(sorted(data.labels)),
+            position=initial_position(claim.created_at, claim.id),
             created_at=claim.created_at,
             updated_at=claim.created_at,
             etag=format_etag(claim.etag),
@@ -191,10 +269,10 @@ class TaskRepository(StatementRepository):
     # Instead of `find`: 2.4 ms; here 0.1 ms.
     async def get_task(self, user_id: str, task_id: UUID) -> Task:
         """Return one task. Raises TaskNotFound."""
-        task = await self._fetch_one(SELECT, {"owner": user_id, "task": task_id})
-        if task is None:
+        rows = await self.fetch(SELECT, {"owner": user_id, "task": task_id})
+        if not rows:
             raise TaskNotFound
-        return task
+        return _to_task(rows[0])
 
     # Instead of `put`: 8.5 ms; here 0.2 ms.
     async def replace_task(
@@ -208,7 +286,7 @@ class TaskRepository(StatementRepository):
     ) -> Task:
         """Replace or create a task. If it is new, `created_at` and `updated_at` are equal.
 
-        Raises PreconditionFailed.
+        Raises PreconditionFailed, ReferenceNotFound and HierarchyConflict.
         """
         values = _bind_params(user_id, task_id, data)
         statement: ClauseElement
@@ -217,24 +295,26 @@ class TaskRepository(StatementRepository):
         elif must_not_exist:
             raise PreconditionFailed(PreconditionFailed.contradictory)
         else:
-            properties = frozenset(PATCH_ASSIGNMENTS)
             statement = _update_statement(
-                properties, completed=data.completed, any_etag=if_match.any
+                frozenset(_SET_COLUMNS), completed=data.completed, any_etag=if_match.any
             )
             values["etags"] = if_match.strong
-        task = await self._fetch_one(statement, values)
-        if task is None:
+        rows = await self._write(statement, values)
+        if not rows:
             raise PreconditionFailed(PreconditionFailed.exists if must_not_exist else None)
-        return task
+        return _to_task(rows[0])
 
     # Instead of `change`: 4.6 ms; here 0.2 ms.
     async def update_task(
         self, user_id: str, task_id: UUID, patch: TaskPatch, *, if_match: ETagCondition | None
     ) -> Task:
-        """Change the properties in the patch. Raises TaskNotFound and PreconditionFailed."""
+        """Change the properties in the patch.
+
+        Raises TaskNotFound, PreconditionFailed, ReferenceNotFound and HierarchyConflict.
+        """
         sent = {
             name: value
-            for name in PATCH_ASSIGNMENTS
+            for name in PROPERTY_COLUMNS
             if (value := getattr(patch, name)) is not msgspec.UNSET
         }
         completed = None if patch.completed is msgspec.UNSET else patch.completed
@@ -244,44 +324,193 @@ class TaskRepository(StatementRepository):
                 raise PreconditionFailed
             return current
         values: dict[str, Any] = {"owner": user_id, "task": task_id, "new_etag": uuid4()}
-        values |= {f"new_{name}": value for name, value in sent.items()}
-        statement = partial(_update_statement, frozenset(sent), completed=completed)
+        values |= _column_params(sent)
+        columns = frozenset(column for name in sent for column in PROPERTY_COLUMNS[name])
+        statement = partial(_update_statement, columns, completed=completed)
         return _to_task(await self._change(statement, values, if_match))
 
     # Instead of `remove`: 5.5 ms; here 0.2 ms.
     async def delete_task(
         self, user_id: str, task_id: UUID, *, if_match: ETagCondition | None
     ) -> None:
-        """Delete a task. Raises TaskNotFound and PreconditionFailed."""
+        """Delete a task and its subtasks. Raises TaskNotFound and PreconditionFailed."""
         values = {"owner": user_id, "task": task_id}
-        await self._change(_delete_statement, values, if_match)
+        await self._change(_delete, values, if_match)
 
-    async def _fetch_one(self, statement: ClauseElement, values: dict[str, Any]) -> Task | None:
-        rows = await self.fetch(statement, values)
-        return _to_task(rows[0]) if rows else None
+    async def move_task(
+        self, user_id: str, task_id: UUID, move: TaskMove, *, if_match: ETagCondition | None
+    ) -> Task:
+        """Place a task after another task of the same list, inbox or parent, or first.
+
+        Raises TaskNotFound, PreconditionFailed, ReferenceNotFound and HierarchyConflict.
+        """
+        after_id = None if move.after_id is None else UUID(move.after_id)
+        rows = await self.fetch(SELECT_SEVERAL, {"owner": user_id, "ids": [task_id, after_id]})
+        tasks = {row["id"]: row for row in rows}
+        if task_id not in tasks:
+            raise TaskNotFound
+        current = tasks[task_id]
+        if if_match is not None and not if_match.matches_strong(format_etag(current["etag"])):
+            raise PreconditionFailed
+        values: dict[str, Any] = {"owner": user_id, "task": task_id, "new_etag": uuid4()}
+        values |= _place_params(current, move)
+        place = Place.of(values["new_list_id"], values["new_parent_id"])
+        neighbor = None
+        if after_id is not None:
+            row = tasks.get(after_id)
+            is_sibling = row and Place.of(row["list_id"], row["parent_id"]) == place
+            if row is None or not is_sibling or after_id == task_id:
+                detail = "this user has no other task with this ID in this place"
+                raise ReferenceNotFound(errors=[FieldError(pointer="/after_id", detail=detail)])
+            neighbor = _to_task(row).position, after_id
+        siblings = Siblings(self.fetch, user_id, task_id, place)
+        values["new_position"] = await siblings.position_after(neighbor)
+        statement = partial(_update_statement, MOVED_COLUMNS, completed=None)
+        return _to_task(await self._change(statement, values, if_match))
+
+    async def _write(self, statement: ClauseElement, values: dict[str, Any]) -> list[Record]:
+        """Execute an INSERT or UPDATE that may set a parent."""
+        try:
+            return await self.fetch(statement, values)
+        except HierarchyConflict as conflict:
+            raise await self._explain(conflict, values) from None
+
+    async def _change(
+        self,
+        statement: ChangeStatement,
+        values: Mapping[str, Any],
+        if_match: ETagCondition | None,
+    ) -> Record:
+        try:
+            return await super()._change(statement, values, if_match)
+        except HierarchyConflict as conflict:
+            raise await self._explain(conflict, values) from None
+
+    async def _explain(
+        self, conflict: HierarchyConflict, values: Mapping[str, Any]
+    ) -> ProblemError:
+        """Return why the foreign key rejected a parent: it does not distinguish the causes."""
+        if conflict.errors[0].pointer != "/parent_id":
+            return conflict
+        parent_id = values["new_parent_id"]
+        rows = await self.fetch(SELECT, {"owner": values["owner"], "task": parent_id})
+        if parent_id == values["task"]:
+            detail = "a task cannot be its own subtask"
+        elif not rows:
+            detail = "this user has no task with this ID"
+            return ReferenceNotFound(errors=[FieldError(pointer="/parent_id", detail=detail)])
+        elif rows[0]["parent_id"] is not None:
+            return conflict
+        else:
+            detail = "a task with subtasks cannot be a subtask"
+        return HierarchyConflict(errors=[FieldError(pointer="/parent_id", detail=detail)])
 
 
 def _to_task(row: Record) -> Task:
-    values: Any = (*row[:8], format_etag(row[8]))
-    return Task(*values)
+    (
+        id_, user_id, title, description, completed, completed_at, list_id, parent_id, priority,
+        due_date, due_time, due_timezone, labels, position, created_at, updated_at, etag,
+    ) = row[:17]  # fmt: skip
+    due = None
+    if due_date is not None:
+        due = Due(due_date, due_time and due_time.isoformat("minutes"), due_timezone)
+    return Task(
+        id_,
+        user_id,
+        title,
+        description,
+        completed,
+        completed_at,
+        list_id,
+        parent_id,
+        PRIORITY_NAMES[priority],
+        due,
+        due_at(due),
+        tuple(labels.split(",")) if labels else (),
+        position or initial_position(created_at, id_),
+        created_at,
+        updated_at,
+        format_etag(etag),
+    )
+
+
+def _sort_value(task: Task, sort: TaskSort) -> datetime | int | str:
+    """Return the value of the sort expression for a task."""
+    if sort is TaskSort.DUE:
+        if task.due is None:
+            return datetime.max
+        return datetime.combine(task.due.date, time.fromisoformat(task.due.time or "23:59:59"))
+    if sort is TaskSort.PRIORITY:
+        return PRIORITIES[task.priority]
+    value: datetime | str = getattr(task, sort)
+    return value
 
 
 def _bind_params(user_id: str, task_id: UUID, data: TaskCreate | TaskReplace) -> dict[str, Any]:
-    return {
+    params = _column_params({name: getattr(data, name) for name in PROPERTY_COLUMNS})
+    params |= {
         "owner": user_id,
         "task": task_id,
-        "new_title": data.title,
-        "new_description": data.description,
         "new_completed": data.completed,
         "new_etag": uuid4(),
     }
+    return params
 
 
-@cache
+def _column_params(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of the columns that these properties set.
+
+    Raises ReferenceNotFound for an unknown time zone.
+    """
+    params = {f"new_{name}": value for name, value in properties.items()}
+    if "list_id" in properties:
+        params["new_list_id"] = _to_uuid(properties["list_id"])
+    if "parent_id" in properties:
+        params["new_parent_id"] = _to_uuid(properties["parent_id"])
+        params["new_depth"] = int(properties["parent_id"] is not None)
+    if "priority" in properties:
+        params["new_priority"] = PRIORITIES[properties["priority"]]
+    if "labels" in properties:
+        params["new_labels"] = ",".join(sorted(properties["labels"]))
+    if "due" in properties:
+        params |= _due_params(params.pop("new_due"))
+    return params
+
+
+def _due_params(due: Due | None) -> dict[str, Any]:
+    if due is None:
+        return dict.fromkeys(("new_due_date", "new_due_time", "new_due_timezone"))
+    if due.timezone is not None and due.timezone not in timezone_names():
+        detail = "is not the name of an IANA time zone"
+        raise ReferenceNotFound(errors=[FieldError(pointer="/due/timezone", detail=detail)])
+    return {
+        "new_due_date": due.date,
+        "new_due_time": None if due.time is None else time.fromisoformat(due.time),
+        "new_due_timezone": due.timezone,
+    }
+
+
+def _place_params(current: Record, move: TaskMove) -> dict[str, Any]:
+    """Return the list and the parent after a move."""
+    if move.list_id is msgspec.UNSET and move.parent_id is msgspec.UNSET:
+        return {f"new_{name}": current[name] for name in ("list_id", "parent_id", "depth")}
+    return _column_params(
+        {
+            name: None if (value := getattr(move, name)) is msgspec.UNSET else value
+            for name in ("list_id", "parent_id")
+        }
+    )
+
+
+def _to_uuid(value: str | None) -> UUID | None:
+    return None if value is None else UUID(value)
+
+
+@lru_cache(STATEMENT_CACHE_SIZE)
 def _update_statement(
-    properties: frozenset[str], *, completed: bool | None, any_etag: bool
+    columns: frozenset[str], *, completed: bool | None, any_etag: bool
 ) -> ClauseElement:
-    assignments = {name: PATCH_ASSIGNMENTS[name] for name in properties}
+    assignments = {column: _new(column) for column in columns}
     if completed is not None:
         assignments["completed_at"] = COMPLETED_AT_ASSIGNMENTS[completed]
     conditions = BY_ID if any_etag else (*BY_ID, ETAG_MATCHES)
@@ -293,5 +522,5 @@ def _update_statement(
     )
 
 
-def _delete_statement(*, any_etag: bool) -> ClauseElement:
+def _delete(*, any_etag: bool) -> ClauseElement:
     return DELETE if any_etag else DELETE_MATCHING

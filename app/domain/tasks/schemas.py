@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
@@ -9,9 +10,18 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from app.db.positions import Position
 from app.http.etags import EntityTag
 from app.http.pagination import CursorToken, PageQuery
-from app.http.parameters import AnyETag, ETagList, IdempotencyKey, Timestamp, UserId
+from app.http.parameters import (
+    AnyETag,
+    ETagList,
+    IdempotencyKey,
+    IdOrNone,
+    ResourceId,
+    Timestamp,
+    UserId,
+)
 from app.http.validation import PATTERN_MESSAGE
 
 # `\s` differs between Python and ECMA 262. The second class adds the characters that only one of
@@ -35,13 +45,86 @@ Description = Annotated[
 SearchQuery = Annotated[
     str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z", extra_json_schema=NO_NUL)
 ]
+LocalTime = Annotated[
+    str,
+    Meta(
+        min_length=5,
+        max_length=5,
+        pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z",
+        extra_json_schema={PATTERN_MESSAGE: "must be a time from 00:00 to 23:59"},
+    ),
+]
+TimezoneName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_+/-]+\Z",
+        extra_json_schema={PATTERN_MESSAGE: "must contain only letters, digits and _ + / -"},
+    ),
+]
+# A comma separates labels in a query. ECMA 262 counts U+FEFF as white space, Python does not.
+_LABEL = (
+    r"[^\s,\x00-\x1F\x7F-\x9F\uFEFF]"
+    r"([^,\x00-\x1F\x7F-\x9F]*[^\s,\x00-\x1F\x7F-\x9F\uFEFF])?"
+)
+Label = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        pattern=rf"^{_LABEL}\Z",
+        extra_json_schema={
+            PATTERN_MESSAGE: "must contain no comma and no control character, and not begin or "
+            "end with white space"
+        },
+    ),
+]
+Labels = Annotated[
+    tuple[Label, ...], Meta(max_length=50, extra_json_schema={"uniqueItems": True})
+]
+LabelFilter = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=649,
+        pattern=rf"^{_LABEL}(,{_LABEL}){{0,9}}\Z",
+        extra_json_schema={PATTERN_MESSAGE: "must be one to ten labels with commas between them"},
+    ),
+]
+PriorityFilter = Annotated[
+    str,
+    Meta(
+        min_length=3,
+        max_length=64,
+        pattern=r"^(none|low|medium|high|urgent)(,(none|low|medium|high|urgent))*\Z",
+        extra_json_schema={
+            PATTERN_MESSAGE: "must be priorities with commas between them, such as high,urgent"
+        },
+    ),
+]
+MAX_COUNT = 10_000
+MAX_LABELS = 1_000
+
+
+class Priority(StrEnum):
+    """How important a task is, in ascending order. The database stores the index."""
+
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    URGENT = "urgent"
 
 
 class TaskSort(StrEnum):
-    """The sort key of a list. Each value is the name of a column."""
+    """The sort key of a list of tasks."""
 
     CREATED_AT = "created_at"
     UPDATED_AT = "updated_at"
+    DUE = "due"
+    PRIORITY = "priority"
+    POSITION = "position"
 
 
 class SortOrder(StrEnum):
@@ -49,6 +132,18 @@ class SortOrder(StrEnum):
 
     ASC = "asc"
     DESC = "desc"
+
+
+class Due(msgspec.Struct, frozen=True):
+    """When a task is due (contract, tag `organizing`)."""
+
+    date: date
+    time: LocalTime | None
+    timezone: TimezoneName | None
+
+
+class DueInput(Due, frozen=True, forbid_unknown_fields=True):
+    """`Due` in a request."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -60,35 +155,76 @@ class Task(msgspec.Struct, frozen=True):
     description: Description | None
     completed: bool
     completed_at: Timestamp | None
+    list_id: UUID | None
+    parent_id: UUID | None
+    priority: Priority
+    due: Due | None
+    due_at: Timestamp | None
+    labels: Labels
+    position: Position
     created_at: Timestamp
     updated_at: Timestamp
     etag: EntityTag
 
 
+class _UniqueLabels(msgspec.Struct, frozen=True):
+    """The body of a request with labels."""
+
+    def __post_init__(self) -> None:
+        """Reject repeated labels, which msgspec does not check."""
+        labels = self.labels  # type: ignore[attr-defined]
+        if labels and len(set(labels)) < len(labels):
+            msg = "labels are repeated"
+            raise ValueError(msg)
+
+
 # `omit_defaults` keeps payload digests stable: a property that is added later does not change the
 # digest of an older request, so its retry is still recognized.
-class TaskCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class TaskCreate(_UniqueLabels, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of `createTask`."""
 
     title: Title
     description: Description | None = None
     completed: bool = False
+    list_id: ResourceId | None = None
+    parent_id: ResourceId | None = None
+    priority: Priority = Priority.NONE
+    due: DueInput | None = None
+    labels: Labels = ()
 
 
-class TaskReplace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TaskReplace(_UniqueLabels, frozen=True, forbid_unknown_fields=True):
     """The body of `replaceTask`."""
 
     title: Title
     description: Description | None
     completed: bool
+    list_id: ResourceId | None = None
+    parent_id: ResourceId | None = None
+    priority: Priority = Priority.NONE
+    due: DueInput | None = None
+    labels: Labels = ()
 
 
-class TaskPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TaskPatch(_UniqueLabels, frozen=True, forbid_unknown_fields=True):
     """The properties to change. UNSET leaves a property unchanged (RFC 7396)."""
 
     title: Title | UnsetType = UNSET
     description: Description | UnsetType | None = UNSET
     completed: bool | UnsetType = UNSET
+    list_id: ResourceId | UnsetType | None = UNSET
+    parent_id: ResourceId | UnsetType | None = UNSET
+    priority: Priority | UnsetType = UNSET
+    due: DueInput | UnsetType | None = UNSET
+    labels: Labels | UnsetType = UNSET
+
+
+class TaskMove(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `moveTask`. UNSET for both `list_id` and `parent_id` keeps the place."""
+
+    after_id: ResourceId | None
+    list_id: ResourceId | UnsetType | None = UNSET
+    parent_id: ResourceId | UnsetType | None = UNSET
 
 
 class TaskPage(msgspec.Struct, frozen=True):
@@ -105,15 +241,48 @@ class TaskPath(msgspec.Struct, frozen=True):
     task_id: UUID
 
 
-class ListTasksQuery(PageQuery, frozen=True, kw_only=True):
-    """Query parameters of `listTasks`."""
+class TaskCount(msgspec.Struct, frozen=True):
+    """A number of tasks, and whether there are more."""
+
+    count: Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+    is_capped: bool
+
+
+class LabelCount(msgspec.Struct, frozen=True):
+    """A label, and the number of open tasks that have it."""
+
+    label: Label
+    open_tasks: Annotated[int, Meta(ge=1)]
+
+
+class LabelList(msgspec.Struct, frozen=True):
+    """The labels of a user, and whether there are more."""
+
+    items: Annotated[list[LabelCount], Meta(max_length=MAX_LABELS)]
+    is_capped: bool
+
+
+class CountTasksQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Query parameters of `countTasks`: the filters of a list."""
 
     completed: bool | None = None
+    list_id: IdOrNone | None = None
+    parent_id: IdOrNone | None = None
+    priority: PriorityFilter | None = None
+    labels: LabelFilter | None = None
+    has_due: bool | None = None
+    due_after: date | None = None
+    due_before: date | None = None
     q: SearchQuery | None = None
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
     updated_after: Timestamp | None = None
     updated_before: Timestamp | None = None
+
+
+class ListTasksQuery(PageQuery, CountTasksQuery, frozen=True, kw_only=True):
+    """Query parameters of `listTasks`."""
+
     sort: TaskSort = TaskSort.CREATED_AT
     order: SortOrder = SortOrder.DESC
 

@@ -32,6 +32,7 @@ LOCK = 7_230_711_301
 RELEASED = {
     "0001_tasks.py": "5713d409556d693f23600a48a4dba4d06054e83d65fa4aed8cedc70f41dc5169",
     "0002_idempotency_keys.py": "5a909f7cfd309bbf7315688c0c81c0d4879eaa4d26d1bbb6081e022c45e08b70",
+    "0003_lists.py": "e717f0cb0d5d2c45e9ae4fadb0dbbdea9fb841a0c5af252de1e8ac93ae24a07b",
 }
 # Every object of a schema, with its definition as text.
 CATALOG = """

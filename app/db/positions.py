@@ -3,7 +3,7 @@
 A position is a fraction in base 62, without the point. A resource that was never moved has the
 position of its creation, which the database computes from `created_at` and `id`. A move stores a
 position between those of two siblings. Random digits make equal positions of concurrent moves
-unlikely.
+unlikely. If a gap has become too small, `respace` plans new positions for the siblings around it.
 """
 
 from __future__ import annotations
@@ -11,37 +11,70 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from secrets import randbelow
-from typing import Annotated
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from msgspec import Meta
-from sqlalchemy import BigInteger, ColumnElement, Text, cast, extract, func, text
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import BigInteger, ColumnElement, Text, cast, extract, func, literal_column, text
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
+
+from app.db.models import ResourceRecord
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 MAX_LENGTH = 64
 # Microseconds since the year 1 have 18 decimal digits.
 TIME_LENGTH = 18
 ID_LENGTH = 8  # of 32 hexadecimal digits
-Position = Annotated[
-    str, Meta(min_length=1, max_length=MAX_LENGTH, pattern=r"^[0-9A-Za-z]+\Z")
-]
+MAX_NEIGHBORS = 500  # that one move may change
 _BASE = len(DIGITS)
 _VALUES = {digit: value for value, digit in enumerate(DIGITS)}
 _MIN_DATETIME = datetime(1, 1, 1, tzinfo=UTC)
 _UNIX_EPOCH_SECONDS = (datetime(1970, 1, 1, tzinfo=UTC) - _MIN_DATETIME) // timedelta(seconds=1)
 # A gap needs this many free positions for one move, so that two concurrent moves rarely collide.
 _MIN_ROOM = _BASE**3
-
-
-# Numbers of siblings on each side of a gap, and lengths of positions, that `respace` tries.
-WINDOWS = (16, 32, 64, 128, 250)
-MAX_WINDOW = WINDOWS[-1]
-RESPACED_LENGTHS = (32, 40, 52, 60)
+# How many siblings on each side of a gap are respaced, and how long their positions may become.
+# The first combination that has room is used.
+_WINDOWS = (16, 32, 64, 128, MAX_NEIGHBORS // 2)
+_TARGET_LENGTHS = (32, 40, 52, 60)
 
 
 class NoRoomError(Exception):
     """No position of at most the requested length lies between two positions."""
+
+
+class PositionedRecord(ResourceRecord):
+    """A row that has a place among its siblings."""
+
+    __abstract__ = True
+
+    # NULL until the first move.
+    stored_position: Mapped[str | None] = mapped_column(
+        "position", Text(collation="C"), sort_order=1
+    )
+
+    @hybrid_property
+    def position(self) -> str:
+        """The position, also of a resource that was never moved."""
+        return self.stored_position or initial_position(self.created_at, self.id)
+
+    @position.inplace.expression
+    @classmethod
+    def _position_expression(cls) -> ColumnElement[str]:
+        return position_expression(cls.stored_position, cls.created_at, cls.id)
+
+
+class Sibling(NamedTuple):
+    """A resource and its position."""
+
+    id: UUID
+    position: str
+
+
+class Respacing(NamedTuple):
+    """The positions that make room for a move."""
+
+    position: str  # of the moved resource
+    neighbors: dict[UUID, str]  # the new position of each sibling that changes
 
 
 def initial_position(created_at: datetime, id_: UUID) -> str:
@@ -51,23 +84,28 @@ def initial_position(created_at: datetime, id_: UUID) -> str:
 
 
 def position_expression(
-    position: InstrumentedAttribute[str | None],
-    created_at: InstrumentedAttribute[datetime],
-    id_: InstrumentedAttribute[UUID],
+    position: InstrumentedAttribute[str | None] | Mapped[str | None],
+    created_at: InstrumentedAttribute[datetime] | Mapped[datetime],
+    id_: InstrumentedAttribute[UUID] | Mapped[UUID],
 ) -> ColumnElement[str]:
-    """Build the SQL of a position. It is IMMUTABLE, so that an index may contain it."""
-    seconds = extract("epoch", func.timezone(text("'UTC'"), created_at)) + _UNIX_EPOCH_SECONDS
-    micros = cast(cast(seconds * 1_000_000, BigInteger), Text)
-    initial = func.lpad(micros, TIME_LENGTH, "0").op("||")(func.right(cast(id_, Text), ID_LENGTH))
-    return func.coalesce(position, initial).collate("C")
+    """Build the SQL of a position. It is IMMUTABLE and has no parameters, as an index requires."""
+    seconds: ColumnElement[Any] = extract("epoch", func.timezone(text("'UTC'"), created_at))
+    seconds = seconds + literal_column(str(_UNIX_EPOCH_SECONDS))
+    micros = cast(cast(seconds * literal_column("1000000"), BigInteger), Text)
+    padded = func.lpad(micros, literal_column(str(TIME_LENGTH)), literal_column("'0'"))
+    suffix = func.right(cast(id_, Text), literal_column(str(ID_LENGTH)))
+    return func.coalesce(position, padded.op("||")(suffix)).collate("C")
 
 
-def position_between(before: str | None, after: str | None, max_length: int = MAX_LENGTH) -> str:
-    """Return a position between those of two siblings. None stands for no sibling on that side.
+def position_between(before: str | None, after: str | None, *, current: str) -> str:
+    """Return the position of a resource that moves between two siblings.
 
-    Raises NoRoomError.
+    None stands for no sibling on that side. Without any sibling, the resource keeps its `current`
+    position. Raises NoRoomError.
     """
-    (position,) = positions_between(before, after, 1, max_length)
+    if before is None and after is None:
+        return current
+    (position,) = positions_between(before, after, 1)
     return position
 
 
@@ -76,13 +114,15 @@ def positions_between(
 ) -> list[str]:
     """Return `count` positions between those of two siblings, ascending and evenly spaced.
 
-    At an end, positions continue in steps of one microsecond. They then stay short, however many
-    moves there are. Raises NoRoomError.
+    One of the siblings may be None, for an end. There, positions continue in steps of one
+    microsecond: they stay short, however many moves there are. Raises NoRoomError.
     """
     if before is None or after is None:
         return _positions_at_end(before, after, count)
+    low = high = 0
     for length in range(1, max_length + 1):
-        low, high = _to_integer(before, length), _to_integer(after, length)
+        low = low * _BASE + _digit(before, length)
+        high = high * _BASE + _digit(after, length)
         room = (high - low - 1) // count  # for each position
         if room >= _MIN_ROOM:
             return [
@@ -93,35 +133,18 @@ def positions_between(
     raise NoRoomError
 
 
-def respace(
-    preceding: Sequence[tuple[UUID, str]], following: Sequence[tuple[UUID, str]]
-) -> tuple[str, dict[UUID, str]]:
-    """Make room between two siblings: return the position for the gap, and the changed ones.
+def respace(before: Sequence[Sibling], after: Sequence[Sibling]) -> Respacing:
+    """Plan a move into a gap that is too small: new positions for the siblings around it.
 
-    `preceding` ends and `following` begins at the gap. Both are ascending. If they have more than
-    MAX_WINDOW siblings, the outermost keep their positions. Raises NoRoomError.
+    `before` and `after` are the siblings on both sides of the gap in ascending order, without the
+    moved resource. Each has at most `MAX_NEIGHBORS // 2 + 1` siblings, and fewer only if there are
+    no others on that side. The order of the siblings stays the same. Raises NoRoomError.
     """
-    for max_length in RESPACED_LENGTHS:
-        for window in WINDOWS:
-            left, right = preceding[-window:], following[:window]
-            outer_left, outer_right = preceding[:-window], following[window:]
-            try:
-                positions = positions_between(
-                    outer_left[-1][1] if outer_left else None,
-                    outer_right[0][1] if outer_right else None,
-                    len(left) + 1 + len(right),
-                    max_length,
-                )
-            except NoRoomError:
-                continue
-            own = positions.pop(len(left))
-            ids = [id_ for id_, _ in (*left, *right)]
-            return own, dict(zip(ids, positions, strict=True))
-    raise NoRoomError
+    raise NotImplementedError
 
 
 def _positions_at_end(before: str | None, after: str | None, count: int) -> list[str]:
-    anchor = _to_integer(before or after or "V", TIME_LENGTH)
+    anchor = _to_integer(before or after or "", TIME_LENGTH)
     steps = range(1, count + 1) if before else range(-count, 0)
     if not 0 < anchor + steps[0] <= anchor + steps[-1] < _BASE**TIME_LENGTH:
         raise NoRoomError
@@ -131,11 +154,16 @@ def _positions_at_end(before: str | None, after: str | None, count: int) -> list
     ]
 
 
+def _digit(position: str, number: int) -> int:
+    """Return the digit with this number, counted from 1. Missing digits are zeros."""
+    return _VALUES[position[number - 1]] if number <= len(position) else 0
+
+
 def _to_integer(position: str, length: int) -> int:
-    """Return the first `length` digits as an integer. Missing digits are zeros."""
+    """Return the first `length` digits as an integer."""
     value = 0
-    for digit in position[:length].ljust(length, DIGITS[0]):
-        value = value * _BASE + _VALUES[digit]
+    for number in range(1, length + 1):
+        value = value * _BASE + _digit(position, number)
     return value
 
 

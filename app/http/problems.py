@@ -201,12 +201,12 @@ class IdempotencyKeyInUse(ProblemError):
 
 
 class ReferenceNotFound(ProblemError):
-    """The body refers to a resource that does not exist."""
+    """The body refers to something that does not exist. Each occurrence names the property."""
 
     status = HTTPStatus.CONFLICT
     title = "Reference not found"
-    detail = "The request refers to something that does not exist. Nothing was changed."
-    advice = "Check the property that `errors` names. What it refers to may have been deleted."
+    detail = "The request body refers to a resource or time zone that does not exist; see `errors`."
+    advice = "Check the ID or name in each property that `errors` lists."
 
 
 class PreconditionFailed(ProblemError):

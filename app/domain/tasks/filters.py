@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from msgspec import UNSET
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
@@ -21,11 +23,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from app.domain.tasks.models import DUE_EXPRESSION, LABELS_EXPRESSION, TaskRecord
-from app.domain.tasks.schemas import CountTasksQuery, Priority
+from app.domain.tasks.schemas import CountTasksQuery, ListTasksQuery, Priority
 from app.domain.tasks.search import build_tsquery, user_prefix
 
 NONE = "none"
-_TIMES = ("created_after", "created_before", "updated_after", "updated_before")
 PRIORITIES = {priority.value: number for number, priority in enumerate(Priority)}
 DUE: ColumnElement[Any] = literal_column(DUE_EXPRESSION, DateTime())
 _HAS_DUE = TaskRecord.due_date.is_not(None)
@@ -46,8 +47,8 @@ FILTERS: dict[str, ColumnElement[bool]] = {
     "has_due": _HAS_DUE,
     "has_no_due": TaskRecord.due_date.is_(None),
     # Conditions on the expression of the index, equivalent to conditions on the date.
-    "due_after": and_(DUE >= cast(bindparam("due_after", type_=Date) + 1, DateTime), _HAS_DUE),
-    "due_before": DUE < cast(bindparam("due_before", type_=Date), DateTime),
+    "due_after": and_(cast(bindparam("due_after", type_=Date) + 1, DateTime) <= DUE, _HAS_DUE),
+    "due_before": cast(bindparam("due_before", type_=Date), DateTime) > DUE,
     "created_after": TaskRecord.created_at > bindparam("created_after"),
     "created_before": TaskRecord.created_at < bindparam("created_before"),
     "updated_after": TaskRecord.updated_at > bindparam("updated_after"),
@@ -59,26 +60,36 @@ FILTERS: dict[str, ColumnElement[bool]] = {
 PLACES = frozenset({"in_list", "in_inbox", "subtask_of"})
 
 
-def filter_params(user_id: str, query: CountTasksQuery) -> dict[str, Any] | None:
+def filter_params(user_id: str, query: CountTasksQuery | ListTasksQuery) -> dict[str, Any] | None:
     """Return the filters of a query with their parameters, or None if nothing can match."""
-    params = {
-        name: value
-        for name in ("completed", "due_after", "due_before", *_TIMES)
-        if (value := getattr(query, name)) is not None
-    }
-    if query.list_id is not None:
-        params |= {"in_inbox": None} if query.list_id == NONE else {"in_list": UUID(query.list_id)}
-    if query.parent_id is not None:
-        is_none = query.parent_id == NONE
-        params |= {"no_subtask": None} if is_none else {"subtask_of": UUID(query.parent_id)}
-    if query.priority is not None:
-        params["priorities"] = [PRIORITIES[name] for name in query.priority.split(",")]
-    if query.labels is not None:
-        params["labels"] = [f"{user_prefix(user_id)}:{label}" for label in query.labels.split(",")]
-    if query.has_due is not None:
-        params |= {"has_due" if query.has_due else "has_no_due": None}
-    if query.q is not None:
-        params["q"] = build_tsquery(user_id, query.q)
-        if params["q"] is None:
-            return None
-    return params
+    params: dict[str, Any] = {}
+    for name in CountTasksQuery.__struct_fields__:
+        value = getattr(query, name)
+        if value is not None and value is not UNSET:
+            convert = _CONVERTERS.get(name)
+            params |= {name: value} if convert is None else convert(user_id, value)
+    return None if params.get("q", "") is None else params
+
+
+def _list_params(_: str, list_id: str) -> dict[str, Any]:
+    return {"in_inbox": None} if list_id == NONE else {"in_list": UUID(list_id)}
+
+
+def _parent_params(_: str, parent_id: str) -> dict[str, Any]:
+    return {"no_subtask": None} if parent_id == NONE else {"subtask_of": UUID(parent_id)}
+
+
+def _label_params(user_id: str, labels: str) -> dict[str, Any]:
+    prefix = user_prefix(user_id)
+    return {"labels": [f"{prefix}:{label}" for label in labels.split(",")]}
+
+
+# The other parameters of the contract are parameters of the statement.
+_CONVERTERS: dict[str, Callable[[str, Any], dict[str, Any]]] = {
+    "list_id": _list_params,
+    "parent_id": _parent_params,
+    "priority": lambda _, names: {"priorities": [PRIORITIES[name] for name in names.split(",")]},
+    "labels": _label_params,
+    "has_due": lambda _, has_due: {"has_due" if has_due else "has_no_due": None},
+    "q": lambda user_id, q: {"q": build_tsquery(user_id, q)},
+}

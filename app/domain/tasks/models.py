@@ -20,8 +20,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.models import ResourceRecord, after
-from app.db.positions import position_expression
+from app.db.models import after
+from app.db.positions import PositionedRecord
 from app.domain.tasks.problems import HierarchyConflict
 from app.http.problems import ReferenceNotFound
 
@@ -47,14 +47,16 @@ DUE_EXPRESSION = (
     "'infinity'::timestamp without time zone)"
 )
 # Each label with the prefix of its user, so that one index covers both. Labels have no commas.
-_USER_PREFIX = "(\"left\"(encode(sha256(decode(user_id, 'escape'::text)), 'hex'::text), 8) || ':'::text)"
+_USER_PREFIX = (
+    "(\"left\"(encode(sha256(decode(user_id, 'escape'::text)), 'hex'::text), 8) || ':'::text)"
+)
 LABELS_EXPRESSION = (
     f"string_to_array({_USER_PREFIX} || "
     f"replace(labels, ','::text, (','::text || {_USER_PREFIX})), ','::text)"
 )
 
 
-class TaskRecord(ResourceRecord):
+class TaskRecord(PositionedRecord):
     """A row of `tasks`. Not loaded as an entity: statements return columns."""
 
     __tablename__ = "tasks"
@@ -77,8 +79,6 @@ class TaskRecord(ResourceRecord):
     due_timezone: Mapped[str | None] = mapped_column(Text, sort_order=5)
     # Sorted and joined by commas.
     labels: Mapped[str] = mapped_column(Text, server_default=text("''"), sort_order=5)
-    # None until the first move. The position then follows from `created_at` and `id`.
-    position: Mapped[str | None] = mapped_column(Text(collation="C"), sort_order=5)
 
     __table_args__ = (
         # The contract has the same limits, so invalid requests are rejected before. If the two ever
@@ -115,6 +115,7 @@ class TaskRecord(ResourceRecord):
             name="due_has_date",
             info={"pointer": "/due"},
         ),
+        CheckConstraint("position ~ '^[0-9A-Za-z]{1,64}$'", name="position_form"),
         UniqueConstraint("user_id", "id", "depth", name="uq_tasks_user_id_id_depth"),
         ForeignKeyConstraint(
             ["user_id", "list_id"],
@@ -157,9 +158,14 @@ class TaskRecord(ResourceRecord):
 NOW = func.now()
 # Strictly increasing, even if the clock is set back or two changes have the same microsecond.
 NEXT_UPDATED_AT = func.greatest(NOW, after(TaskRecord.updated_at))
-POSITION = position_expression(TaskRecord.position, TaskRecord.created_at, TaskRecord.id)
 DUE = text(DUE_EXPRESSION)
-Index("ix_tasks_user_id_completed_due_id", TaskRecord.user_id, TaskRecord.completed, DUE, TaskRecord.id)
+Index(
+    "ix_tasks_user_id_completed_due_id",
+    TaskRecord.user_id,
+    TaskRecord.completed,
+    DUE,
+    TaskRecord.id,
+)
 Index(
     "ix_tasks_user_id_completed_priority_id",
     TaskRecord.user_id,
@@ -173,7 +179,7 @@ Index(
     TaskRecord.user_id,
     TaskRecord.list_id,
     TaskRecord.completed,
-    POSITION,
+    TaskRecord.position,
     TaskRecord.id,
     postgresql_where=TaskRecord.list_id.is_not(None),
 )
@@ -181,7 +187,7 @@ Index(
     "ix_tasks_inbox",
     TaskRecord.user_id,
     TaskRecord.completed,
-    POSITION,
+    TaskRecord.position,
     TaskRecord.id,
     postgresql_where=TaskRecord.list_id.is_(None) & TaskRecord.parent_id.is_(None),
 )
@@ -190,7 +196,7 @@ Index(
     TaskRecord.user_id,
     TaskRecord.parent_id,
     TaskRecord.completed,
-    POSITION,
+    TaskRecord.position,
     TaskRecord.id,
     postgresql_where=TaskRecord.parent_id.is_not(None),
 )

@@ -33,7 +33,7 @@ from sqlalchemy import (
 
 from app.db.statements import UNNAMED
 from app.domain.tasks.filters import DUE, FILTERS, PLACES
-from app.domain.tasks.models import POSITION, TaskRecord
+from app.domain.tasks.models import TaskRecord
 from app.domain.tasks.schemas import SortOrder, Task, TaskSort
 
 # In the order in which the repository reads them.
@@ -51,7 +51,7 @@ COLUMNS = (
     TaskRecord.due_time,
     TaskRecord.due_timezone,
     TaskRecord.labels,
-    TaskRecord.position,
+    TaskRecord.stored_position,
     TaskRecord.created_at,
     TaskRecord.updated_at,
     TaskRecord.etag,
@@ -61,7 +61,7 @@ SORT_KEYS: dict[TaskSort, ColumnElement[Any]] = {
     TaskSort.UPDATED_AT: TaskRecord.updated_at.expression,
     TaskSort.DUE: DUE,
     TaskSort.PRIORITY: TaskRecord.priority.expression,
-    TaskSort.POSITION: POSITION,
+    TaskSort.POSITION: TaskRecord.position.expression,
 }
 # With only these filters, one index returns the rows in the requested order for all values. With
 # other filters the best plan depends on the values.
@@ -86,7 +86,7 @@ PAGE_OVERHEAD_BYTES, TASK_OVERHEAD_BYTES, MAX_CHARACTER_BYTES = 128, 1_280, 6
 _TEXT_BYTES = func.octet_length(TaskRecord.labels) + func.coalesce(
     func.octet_length(TaskRecord.description), 0
 )
-_TOO_LONG = _TEXT_BYTES > bindparam("max_text_bytes", type_=Integer)
+_TOO_LONG = bindparam("max_text_bytes", type_=Integer) < _TEXT_BYTES
 # The last column marks a row whose description was omitted.
 _COLUMNS_WITHOUT_LONG_TEXTS = [
     case((_TOO_LONG, null()), else_=column).label(column.name)
@@ -154,12 +154,21 @@ def _merge(
 ) -> Select[*Columns]:
     """Read a page of open and a page of completed tasks, and keep the first rows of both."""
     columns = (*columns, key.label("sort_key"))
-    rows = union_all(
-        *(
-            _page(columns, key, [*conditions, TaskRecord.completed == literal_column(value)], order)
-            for value in ("false", "true")
+    rows = (
+        union_all(
+            *(
+                _page(
+                    columns,
+                    key,
+                    [*conditions, TaskRecord.completed == literal_column(value)],
+                    order,
+                )
+                for value in ("false", "true")
+            )
         )
-    ).subquery("merged").c
+        .subquery("merged")
+        .c
+    )
     ordering = _order_by((rows.sort_key, rows.id), order)
     returned = [column for column in rows if with_key or column.name != "sort_key"]
     return select(*returned).order_by(*ordering).limit(bindparam("row_limit"))

@@ -9,8 +9,8 @@ from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
-import msgspec
 from asyncpg import Record
+from msgspec import UNSET
 from sqlalchemy import (
     ARRAY,
     CTE,
@@ -32,8 +32,8 @@ from uuid_utils.compat import uuid7
 
 from app.db.idempotency import create_statement, idempotency_params, read_claim
 from app.db.models import after
+from app.db.positions import Sibling, initial_position
 from app.db.repository import ChangeStatement, StatementRepository, etag_matches
-from app.db.positions import initial_position
 from app.domain.tasks.due import due_at, timezone_names
 from app.domain.tasks.filters import PRIORITIES, filter_params
 from app.domain.tasks.models import NEXT_UPDATED_AT, NOW, TaskRecord
@@ -82,7 +82,7 @@ PROPERTY_COLUMNS = {
     "due": ("due_date", "due_time", "due_timezone"),
     "labels": ("labels",),
 }
-MOVED_COLUMNS = frozenset({"list_id", "parent_id", "depth", "position"})
+MOVED_COLUMNS = frozenset({"list_id", "parent_id", "depth", "stored_position"})
 _SET_COLUMNS = [name for names in PROPERTY_COLUMNS.values() for name in names]
 
 
@@ -138,15 +138,16 @@ def _delete_statement(*conditions: ColumnElement[bool]) -> ClauseElement:
 
 DELETE = _delete_statement()
 DELETE_MATCHING = _delete_statement(ETAG_MATCHES)
-_LABEL = func.unnest(func.string_to_array(TaskRecord.labels, ",")).column_valued("label")
+_USED_LABELS = (
+    select(func.unnest(func.string_to_array(TaskRecord.labels, ",")).label("label"))
+    .where(TaskRecord.user_id == bindparam("owner"), ~TaskRecord.completed, TaskRecord.labels != "")
+    .subquery("used")
+    .c.label
+)
 LABELS = (
-    select(_LABEL, func.count())
-    .select_from(TaskRecord, _LABEL)
-    .where(
-        TaskRecord.user_id == bindparam("owner"), ~TaskRecord.completed, TaskRecord.labels != ""
-    )
-    .group_by(_LABEL)
-    .order_by(_LABEL.collate("C"))
+    select(_USED_LABELS, func.count())
+    .group_by(_USED_LABELS)
+    .order_by(_USED_LABELS.collate("C"))
     .limit(MAX_LABELS + 1)
 )
 
@@ -313,11 +314,9 @@ class TaskRepository(StatementRepository):
         Raises TaskNotFound, PreconditionFailed, ReferenceNotFound and HierarchyConflict.
         """
         sent = {
-            name: value
-            for name in PROPERTY_COLUMNS
-            if (value := getattr(patch, name)) is not msgspec.UNSET
+            name: value for name in PROPERTY_COLUMNS if (value := getattr(patch, name)) is not UNSET
         }
-        completed = None if patch.completed is msgspec.UNSET else patch.completed
+        completed = None if patch.completed is UNSET else patch.completed
         if not sent and completed is None:
             current = await self.get_task(user_id, task_id)
             if if_match is not None and not if_match.matches_strong(current.etag):
@@ -362,9 +361,11 @@ class TaskRepository(StatementRepository):
             if row is None or not is_sibling or after_id == task_id:
                 detail = "this user has no other task with this ID in this place"
                 raise ReferenceNotFound(errors=[FieldError(pointer="/after_id", detail=detail)])
-            neighbor = _to_task(row).position, after_id
+            neighbor = Sibling(after_id, _position(row))
         siblings = Siblings(self.fetch, user_id, task_id, place)
-        values["new_position"] = await siblings.position_after(neighbor)
+        values["new_stored_position"] = await siblings.position_after(
+            neighbor, current=_position(current)
+        )
         statement = partial(_update_statement, MOVED_COLUMNS, completed=None)
         return _to_task(await self._change(statement, values, if_match))
 
@@ -434,6 +435,10 @@ def _to_task(row: Record) -> Task:
     )
 
 
+def _position(row: Record) -> str:
+    return row["position"] or initial_position(row["created_at"], row["id"])
+
+
 def _sort_value(task: Task, sort: TaskSort) -> datetime | int | str:
     """Return the value of the sort expression for a task."""
     if sort is TaskSort.DUE:
@@ -491,15 +496,16 @@ def _due_params(due: Due | None) -> dict[str, Any]:
 
 
 def _place_params(current: Record, move: TaskMove) -> dict[str, Any]:
-    """Return the list and the parent after a move."""
-    if move.list_id is msgspec.UNSET and move.parent_id is msgspec.UNSET:
-        return {f"new_{name}": current[name] for name in ("list_id", "parent_id", "depth")}
-    return _column_params(
-        {
-            name: None if (value := getattr(move, name)) is msgspec.UNSET else value
-            for name in ("list_id", "parent_id")
-        }
-    )
+    """Return the parameters of the list and the parent after a move."""
+    list_id, parent_id = current["list_id"], current["parent_id"]
+    if move.list_id is not UNSET or move.parent_id is not UNSET:
+        list_id = None if move.list_id is UNSET else _to_uuid(move.list_id)
+        parent_id = None if move.parent_id is UNSET else _to_uuid(move.parent_id)
+    return {
+        "new_list_id": list_id,
+        "new_parent_id": parent_id,
+        "new_depth": int(parent_id is not None),
+    }
 
 
 def _to_uuid(value: str | None) -> UUID | None:

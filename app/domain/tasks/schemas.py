@@ -10,7 +10,6 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from app.db.positions import Position
 from app.http.etags import EntityTag
 from app.http.pagination import CursorToken, PageQuery
 from app.http.parameters import (
@@ -80,9 +79,7 @@ Label = Annotated[
         },
     ),
 ]
-Labels = Annotated[
-    tuple[Label, ...], Meta(max_length=50, extra_json_schema={"uniqueItems": True})
-]
+Labels = Annotated[tuple[Label, ...], Meta(max_length=50, extra_json_schema={"uniqueItems": True})]
 LabelFilter = Annotated[
     str,
     Meta(
@@ -103,6 +100,7 @@ PriorityFilter = Annotated[
         },
     ),
 ]
+Position = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z]+\Z")]
 MAX_COUNT = 10_000
 MAX_LABELS = 1_000
 
@@ -263,28 +261,44 @@ class LabelList(msgspec.Struct, frozen=True):
 
 
 class CountTasksQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Query parameters of `countTasks`: the filters of a list."""
+    """Query parameters of `countTasks`: the filters of `listTasks`."""
 
     completed: bool | None = None
-    list_id: IdOrNone | None = None
-    parent_id: IdOrNone | None = None
-    priority: PriorityFilter | None = None
-    labels: LabelFilter | None = None
-    has_due: bool | None = None
-    due_after: date | None = None
-    due_before: date | None = None
     q: SearchQuery | None = None
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
     updated_after: Timestamp | None = None
     updated_before: Timestamp | None = None
+    list_id: IdOrNone | UnsetType = UNSET
+    parent_id: IdOrNone | UnsetType = UNSET
+    priority: PriorityFilter | UnsetType = UNSET
+    labels: LabelFilter | UnsetType = UNSET
+    has_due: bool | UnsetType = UNSET
+    due_after: date | UnsetType = UNSET
+    due_before: date | UnsetType = UNSET
 
 
-class ListTasksQuery(PageQuery, CountTasksQuery, frozen=True, kw_only=True):
-    """Query parameters of `listTasks`."""
+class ListTasksQuery(PageQuery, frozen=True, kw_only=True):
+    """Query parameters of `listTasks`.
 
+    UNSET is not part of the digest of a cursor, so cursors of contract 1.0.0 stay valid.
+    """
+
+    completed: bool | None = None
+    q: SearchQuery | None = None
+    created_after: Timestamp | None = None
+    created_before: Timestamp | None = None
+    updated_after: Timestamp | None = None
+    updated_before: Timestamp | None = None
     sort: TaskSort = TaskSort.CREATED_AT
     order: SortOrder = SortOrder.DESC
+    list_id: IdOrNone | UnsetType = UNSET
+    parent_id: IdOrNone | UnsetType = UNSET
+    priority: PriorityFilter | UnsetType = UNSET
+    labels: LabelFilter | UnsetType = UNSET
+    has_due: bool | UnsetType = UNSET
+    due_after: date | UnsetType = UNSET
+    due_before: date | UnsetType = UNSET
 
 
 class CreateTaskHeaders(msgspec.Struct, frozen=True):

@@ -7,10 +7,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
-from asyncpg import Record
 from sqlalchemy import (
     ARRAY,
     ClauseElement,
+    ColumnElement,
     Text,
     Uuid,
     bindparam,
@@ -22,11 +22,14 @@ from sqlalchemy import (
     update,
 )
 
-from app.db.positions import MAX_WINDOW, NoRoomError, position_between, respace
+from app.db.positions import MAX_NEIGHBORS, NoRoomError, Sibling, position_between, respace
 from app.db.statements import FetchCallable
 from app.domain.tasks.filters import FILTERS
-from app.domain.tasks.models import NEXT_UPDATED_AT, POSITION, TaskRecord
+from app.domain.tasks.models import NEXT_UPDATED_AT, TaskRecord
 
+# Positions are read on both sides of a gap, and one more to know where the changed ones end.
+_WINDOW = MAX_NEIGHBORS // 2 + 1
+_POSITION: ColumnElement[str] = TaskRecord.position.expression
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 _LOCKED = (
     select(TaskRecord.id)
@@ -51,7 +54,7 @@ RESPACE = (
         TaskRecord.id == _NEW.c.id,
         TaskRecord.id.in_(select(_LOCKED.c.id)),
     )
-    .values(position=_NEW.c.position, etag=_NEW.c.etag, updated_at=NEXT_UPDATED_AT)
+    .values(stored_position=_NEW.c.position, etag=_NEW.c.etag, updated_at=NEXT_UPDATED_AT)
 )
 
 
@@ -77,29 +80,27 @@ class Siblings:
         self._params = {"owner": user_id, "task": task_id, place.filter: place.id}
         self._place = place
 
-    async def position_after(self, neighbor: tuple[str, UUID] | None) -> str:
+    async def position_after(self, neighbor: Sibling | None, *, current: str) -> str:
         """Return a position directly after a sibling, or before all if it is None.
 
-        If there is no room, up to 2 * MAX_WINDOW siblings get new positions.
+        `current` is the position of the task, which it keeps without siblings. If there is no room,
+        up to MAX_NEIGHBORS siblings get new positions.
         """
         following = await self._read(neighbor, limit=1, is_forward=True)
-        before = None if neighbor is None else neighbor[0]
-        after = following[0]["position"] if following else None
+        before = neighbor and neighbor.position
+        after = following[0].position if following else None
         try:
-            return position_between(before, after)
+            return position_between(before, after, current=current)
         except NoRoomError:
             return await self._respace(neighbor)
 
-    async def _respace(self, neighbor: tuple[str, UUID] | None) -> str:
-        following = await self._read(neighbor, limit=MAX_WINDOW + 1, is_forward=True)
-        preceding = []
+    async def _respace(self, neighbor: Sibling | None) -> str:
+        following = await self._read(neighbor, limit=_WINDOW, is_forward=True)
+        preceding: list[Sibling] = []
         if neighbor is not None:
-            preceding = await self._read(neighbor, limit=MAX_WINDOW, is_forward=False)
-            preceding = [{"position": neighbor[0], "id": neighbor[1]}, *preceding]
-        position, changed = respace(
-            [(row["id"], row["position"]) for row in reversed(preceding)],
-            [(row["id"], row["position"]) for row in following],
-        )
+            nearest = await self._read(neighbor, limit=_WINDOW - 1, is_forward=False)
+            preceding = [*reversed(nearest), neighbor]
+        position, changed = respace(preceding, following)
         params = {
             **self._params,
             "ids": list(changed),
@@ -109,16 +110,14 @@ class Siblings:
         await self._fetch(RESPACE, params)
         return position
 
-    async def _read(
-        self, start: tuple[str, UUID] | None, *, limit: int, is_forward: bool
-    ) -> list[Record]:
+    async def _read(self, start: Sibling | None, *, limit: int, is_forward: bool) -> list[Sibling]:
         statement = _siblings_statement(
             self._place.filter, has_start=start is not None, is_forward=is_forward
         )
         params = {**self._params, "row_limit": limit}
         if start is not None:
-            params |= {"start": start[0], "start_id": start[1]}
-        return await self._fetch(statement, params)
+            params |= {"start": start.position, "start_id": start.id}
+        return [Sibling(*row) for row in await self._fetch(statement, params)]
 
 
 @cache
@@ -130,23 +129,27 @@ def _siblings_statement(place: str, *, has_start: bool, is_forward: bool) -> Cla
         TaskRecord.id != bindparam("task"),
     ]
     if has_start:
-        item = tuple_(POSITION, TaskRecord.id)
-        start = tuple_(bindparam("start", type_=POSITION.type), bindparam("start_id", type_=Uuid))
+        item = tuple_(_POSITION, TaskRecord.id)
+        start = tuple_(bindparam("start", type_=_POSITION.type), bindparam("start_id", type_=Uuid))
         conditions.append(item > start if is_forward else item < start)
 
     def ordered(*key: Any) -> list[Any]:  # noqa: ANN401 - SQLAlchemy's columns
         return [column.asc() if is_forward else column.desc() for column in key]
 
     # The indexes have `completed` before the position.
-    rows = union_all(
-        *(
-            select(TaskRecord.id, POSITION.label("position"))
-            .where(*conditions, TaskRecord.completed == literal_column(value))
-            .order_by(*ordered(POSITION, TaskRecord.id))
-            .limit(bindparam("row_limit"))
-            for value in ("false", "true")
+    rows = (
+        union_all(
+            *(
+                select(TaskRecord.id, _POSITION.label("position"))
+                .where(*conditions, TaskRecord.completed == literal_column(value))
+                .order_by(*ordered(_POSITION, TaskRecord.id))
+                .limit(bindparam("row_limit"))
+                for value in ("false", "true")
+            )
         )
-    ).subquery("siblings").c
+        .subquery("siblings")
+        .c
+    )
     return (
         select(rows.id, rows.position)
         .order_by(*ordered(rows.position, rows.id))

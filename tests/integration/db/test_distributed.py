@@ -167,5 +167,5 @@ async def test_every_repository_statement_is_covered(explainer: Explainer) -> No
 
 async def test_schema_has_no_sequences_and_no_triggers(database: asyncpg.Connection) -> None:
     sequences = "SELECT count(*) FROM pg_class WHERE relkind = 'S'"
-    triggers = "SELECT count(*) FROM pg_trigger"
+    triggers = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"
     assert await database.fetchval(sequences) == await database.fetchval(triggers) == 0

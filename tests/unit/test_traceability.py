@@ -76,7 +76,7 @@ def first_number(component: str) -> int:
 def disagreements(specs: Mapping[str, str], citations: set[str]) -> list[str]:
     """Return the differences between the specifications, by component, and the tests."""
     definitions = {component: defined(spec) for component, spec in specs.items()}
-    known = set().union(*definitions.values())
+    known = {id_ for ids in definitions.values() for id_ in ids}
     return [
         *(f"{id_} is not cited by a test" for id_ in sorted(known - citations)),
         *(f"{id_} is cited but not defined" for id_ in sorted(citations - known)),
@@ -115,7 +115,7 @@ def test_specifications_and_tests_agree() -> None:
         for path in files
         if not {"generated", "node_modules"} & set(path.parts)
     ]
-    citations = set().union(*map(cited, sources))
+    citations = {id_ for source in sources for id_ in cited(source)}
     specs = {component.name: read_specification(component) for component in COMPONENTS}
     assert disagreements(specs, citations) == []
 

@@ -136,6 +136,10 @@ class TaskSort(StrEnum):
     POSITION = "position"
 
 
+# The types of the sort values, for cursors. Without an entry, it is a timestamp.
+SORT_TYPES: dict[TaskSort, type[int | str]] = {TaskSort.PRIORITY: int, TaskSort.POSITION: str}
+
+
 class SortOrder(StrEnum):
     """The direction of a list."""
 
@@ -176,20 +180,16 @@ class Task(msgspec.Struct, frozen=True):
     etag: EntityTag
 
 
-class _UniqueLabels(msgspec.Struct, frozen=True):
-    """The body of a request with labels."""
-
-    def __post_init__(self) -> None:
-        """Reject repeated labels, which msgspec does not check."""
-        labels = self.labels  # type: ignore[attr-defined]
-        if labels and len(set(labels)) < len(labels):
-            msg = "labels are repeated"
-            raise ValueError(msg)
+def _check_unique(labels: Labels | UnsetType) -> None:
+    """Reject repeated labels, which msgspec does not check. Raises ValueError."""
+    if labels and len(set(labels)) < len(labels):
+        msg = "labels are repeated"
+        raise ValueError(msg)
 
 
 # `omit_defaults` keeps payload digests stable: a property that is added later does not change the
 # digest of an older request, so its retry is still recognized.
-class TaskCreate(_UniqueLabels, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class TaskCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of `createTask`."""
 
     title: Title
@@ -201,8 +201,12 @@ class TaskCreate(_UniqueLabels, frozen=True, forbid_unknown_fields=True, omit_de
     due: DueInput | None = None
     labels: Labels = ()
 
+    def __post_init__(self) -> None:
+        """Check what the types do not express."""
+        _check_unique(self.labels)
 
-class TaskReplace(_UniqueLabels, frozen=True, forbid_unknown_fields=True):
+
+class TaskReplace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `replaceTask`."""
 
     title: Title
@@ -214,8 +218,12 @@ class TaskReplace(_UniqueLabels, frozen=True, forbid_unknown_fields=True):
     due: DueInput | None = None
     labels: Labels = ()
 
+    def __post_init__(self) -> None:
+        """Check what the types do not express."""
+        _check_unique(self.labels)
 
-class TaskPatch(_UniqueLabels, frozen=True, forbid_unknown_fields=True):
+
+class TaskPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The properties to change. UNSET leaves a property unchanged (RFC 7396)."""
 
     title: Title | UnsetType = UNSET
@@ -226,6 +234,10 @@ class TaskPatch(_UniqueLabels, frozen=True, forbid_unknown_fields=True):
     priority: Priority | UnsetType = UNSET
     due: DueInput | UnsetType | None = UNSET
     labels: Labels | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        """Check what the types do not express."""
+        _check_unique(self.labels)
 
 
 class TaskMove(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

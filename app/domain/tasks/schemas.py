@@ -94,7 +94,6 @@ Labels = Annotated[tuple[Label, ...], Meta(max_length=50, extra_json_schema={"un
 LabelFilter = Annotated[
     str,
     Meta(
-        min_length=1,
         max_length=649,
         pattern=rf"^{_LABEL}(,{_LABEL}){{0,9}}\Z",
         extra_json_schema={PATTERN_MESSAGE: "must be one to ten labels with commas between them"},
@@ -103,7 +102,6 @@ LabelFilter = Annotated[
 PriorityFilter = Annotated[
     str,
     Meta(
-        min_length=3,
         max_length=64,
         pattern=r"^(none|low|medium|high|urgent)(,(none|low|medium|high|urgent))*\Z",
         extra_json_schema={

@@ -118,6 +118,7 @@ class OpenAPIDocument:
             self._validators[schema] = jsonschema_rs.Draft202012Validator(
                 root,
                 mask="value",
+                validate_formats=True,
                 # Matches in linear time; the default engine may backtrack.
                 pattern_options=jsonschema_rs.RegexOptions(),
             )

@@ -65,9 +65,9 @@ class PositionedRecord(ResourceRecord):
 
     __abstract__ = True
 
-    # NULL until the first move.
+    # NULL until the first move. The library expects the key of a column to be its attribute.
     stored_position: Mapped[str | None] = mapped_column(
-        "position", Text(collation="C"), sort_order=1
+        "position", Text(collation="C"), key="stored_position", sort_order=1
     )
 
     @hybrid_property

@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 
 from tests.support.client import ContractClient
+from tests.support.process import until
 
 ALICE = "/api/v1/users/alice/lists"
 BOB = "/api/v1/users/bob/lists"
@@ -31,3 +32,11 @@ async def names(client: ContractClient, path: str = ALICE, **query: Any) -> list
 async def rows(database: asyncpg.Connection) -> list[dict[str, Any]]:
     """Return the stored lists of all users."""
     return [dict(row) for row in await database.fetch("SELECT * FROM lists ORDER BY user_id, id")]
+
+
+async def until_blocked(connection: asyncpg.Connection) -> None:
+    """Wait until a statement of the service waits for the transaction of this connection."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+    )
+    await until(lambda: connection.fetchval(query))

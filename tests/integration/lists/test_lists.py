@@ -10,10 +10,9 @@ import asyncpg
 import pytest
 
 from app.db.positions import initial_position
-from tests.integration.lists.support import ALICE, BOB, create, rows
+from tests.integration.lists.support import ALICE, BOB, create, rows, until_blocked
 from tests.support.client import FOREIGN_TAG, ContractClient, assert_problem, tasks_of
 from tests.support.database import connect
-from tests.support.process import until
 
 ID = UUID("0198c5a2-9c40-7d11-8a3e-51b6c2d4e9f0")
 PATH = f"{ALICE}/{ID}"
@@ -294,7 +293,7 @@ async def test_list_that_is_deleted_at_the_same_moment_is_created(
     await transaction.start()
     await other.execute("DELETE FROM lists WHERE id = $1", ID)
     replacing = asyncio.create_task(client.put(PATH, json=PRIVATE))
-    await _until_blocked(other)
+    await until_blocked(other)
     await transaction.commit()
     await other.close()
     assert (await replacing).status_code == 201
@@ -412,7 +411,7 @@ async def test_delete_waits_for_a_task_that_is_added_at_the_same_moment(
     await transaction.start()
     await other.execute("INSERT INTO members VALUES ('alice', $1)", ID)
     deleting = asyncio.create_task(client.delete(PATH))
-    await _until_blocked(other)
+    await until_blocked(other)
     await (transaction.commit() if committed else transaction.rollback())
     await other.close()
     assert (await deleting).status_code == status
@@ -449,11 +448,3 @@ async def test_other_errors_of_a_delete_are_not_hidden(
     finally:
         await database.execute("DROP TRIGGER refuse ON lists; DROP FUNCTION refuse")
     assert (await client.get(PATH)).status_code == 200
-
-
-async def _until_blocked(connection: asyncpg.Connection) -> None:
-    """Wait until a statement of the service waits for the transaction of this connection."""
-    query = (
-        "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-    )
-    await until(lambda: connection.fetchval(query))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, time
+from datetime import UTC, datetime, time
 from functools import lru_cache, partial
 from time import monotonic
 from typing import Any
@@ -65,6 +65,7 @@ from app.domain.tasks.schemas import (
 from app.domain.tasks.siblings import Place, Siblings
 from app.http.etags import ETagCondition, format_etag
 from app.http.pagination import CursorPosition
+from app.http.parameters import MAX_DATETIME
 from app.http.problems import FieldError, PreconditionFailed, ProblemError, ReferenceNotFound
 
 BY_ID = (TaskRecord.user_id == bindparam("owner"), TaskRecord.id == bindparam("task"))
@@ -197,6 +198,8 @@ class TaskRepository(StatementRepository):
         params |= {"owner": user_id, "row_limit": query.limit + 1}
         if after is not None:
             params |= {"after": after.sort_value, "after_id": after.id}
+            if query.sort is TaskSort.DUE:
+                params["after"] = after.sort_value.replace(tzinfo=None)
         rows = await self._fetch_page(query, filters, params)
         page = truncate_page([_to_task(row) for row in rows[: query.limit] if not row[-1]])
         if len(page) == len(rows):
@@ -440,11 +443,12 @@ def _position(row: Record) -> str:
 
 
 def _sort_value(task: Task, sort: TaskSort) -> datetime | int | str:
-    """Return the value of the sort expression for a task."""
+    """Return the value of the sort expression for a task. That of a due date counts as UTC."""
     if sort is TaskSort.DUE:
         if task.due is None:
-            return datetime.max
-        return datetime.combine(task.due.date, time.fromisoformat(task.due.time or "23:59:59"))
+            return MAX_DATETIME
+        local_time = time.fromisoformat(task.due.time or "23:59:59")
+        return datetime.combine(task.due.date, local_time, UTC)
     if sort is TaskSort.PRIORITY:
         return PRIORITIES[task.priority]
     value: datetime | str = getattr(task, sort)

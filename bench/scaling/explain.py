@@ -217,4 +217,4 @@ def _text(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "{" + ",".join("NULL" if item is None else _text(item) for item in value) + "}"
     # The driver sends this value as infinity.
-    return "infinity" if value == datetime.max else str(value)
+    return "infinity" if value == datetime.max else str(value)  # noqa: DTZ901 - a local time

@@ -92,7 +92,7 @@ EVERY_FILTER = {name: value for query in VALUES.values() for name, value in quer
 SORT_VALUES: dict[TaskSort, Any] = {
     TaskSort.CREATED_AT: AT,
     TaskSort.UPDATED_AT: AT,
-    TaskSort.DUE: datetime.max,  # of a task without a due date
+    TaskSort.DUE: datetime.max,  # noqa: DTZ901 - of a task without a due date
     TaskSort.PRIORITY: 3,
     TaskSort.POSITION: "V",
 }

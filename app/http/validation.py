@@ -29,6 +29,8 @@ _FORMATS = {
 
 def describe_keyword(schema: Mapping[str, Any], keyword: str) -> str:
     """Describe what `keyword` of `schema` requires of a value."""
+    if "Length" in keyword and "format" in schema:
+        keyword = "format"  # says more than a length
     if keyword in {"minLength", "maxLength", "minItems", "maxItems"}:
         return f"must {_describe_size(schema, keyword)}"
     if keyword == "oneOf":  # of an object and null

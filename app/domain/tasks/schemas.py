@@ -46,7 +46,14 @@ SearchQuery = Annotated[
 ]
 # Python has no year 0.
 CalendarDate = Annotated[
-    date, Meta(extra_json_schema={"pattern": "^(000[1-9]|00[1-9]|0[1-9]|[1-9])"})
+    date,
+    Meta(
+        extra_json_schema={
+            "minLength": 10,
+            "maxLength": 10,
+            "pattern": "^(000[1-9]|00[1-9]|0[1-9]|[1-9])",
+        }
+    ),
 ]
 LocalTime = Annotated[
     str,
@@ -254,7 +261,7 @@ class LabelCount(msgspec.Struct, frozen=True):
     """A label, and the number of open tasks that have it."""
 
     label: Label
-    open_tasks: Annotated[int, Meta(ge=1)]
+    open_tasks: Annotated[int, Meta(ge=1, le=2_147_483_647)]
 
 
 class LabelList(msgspec.Struct, frozen=True):

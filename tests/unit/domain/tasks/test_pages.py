@@ -30,7 +30,7 @@ ORDERS = [(SortOrder.ASC, ">"), (SortOrder.DESC, "<")]
 MERGED = {
     TaskSort.DUE: (r"COALESCE\(due_date .*?'infinity'::\w+ without time zone\)", "TIMESTAMP "),
     TaskSort.PRIORITY: (r"tasks\.priority", "SMALLINT"),
-    TaskSort.POSITION: (r'coalesce\(tasks\.position, .*?\) COLLATE "C"', 'VARCHAR COLLATE "C"'),
+    TaskSort.POSITION: (r"coalesce\(tasks\.position, .*?", 'VARCHAR COLLATE "C"'),
 }
 LONGEST_CURSOR = "x" * 132
 LONGEST = Task(

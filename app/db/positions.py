@@ -65,9 +65,9 @@ class PositionedRecord(ResourceRecord):
 
     __abstract__ = True
 
-    # NULL until the first move.
+    # NULL until the first move. The library expects the key of a column to be its attribute.
     stored_position: Mapped[str | None] = mapped_column(
-        "position", Text(collation="C"), sort_order=1
+        "position", Text(collation="C"), key="stored_position", sort_order=1
     )
 
     @hybrid_property
@@ -118,7 +118,7 @@ def position_expression(
 def position_between(before: str | None, after: str | None, *, current: str) -> str:
     """Return the position of a resource that moves between two siblings.
 
-    None stands for no sibling on that side. Without any sibling, the resource keeps its `current`
+    None means no sibling on that side. Without any sibling, the resource keeps its `current`
     position. Raises NoRoomError.
     """
     if before is None and after is None:

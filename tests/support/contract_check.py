@@ -25,10 +25,10 @@ COMMON_HEADERS = {
 }
 UNDECLARED_METHODS = {"HEAD", "OPTIONS"}
 NO_BODY = {204, 304}
-# Parts of regular expressions, Python's types, and msgspec's own messages.
+# Parts of regular expressions, Python's types, and msgspec's own messages. A list is a resource.
 INTERNALS = re.compile(
     r"\\[dswxZ]|\[\^|\]\*|\]\+|\(\?|\bregex\b|\bExpected\b"
-    r"|\b(str|int|float|bool|dict|list|NoneType)\b"
+    r"|\b(str|int|float|bool|dict|NoneType)\b"
 )
 NAMES_FIRST_ERROR = {
     "/problems/invalid-parameter",

@@ -198,7 +198,12 @@ def _limit_bytes(page: Select[*Columns], order: SortOrder) -> Select[*Columns]:
 def count_statement(filters: frozenset[str]) -> ClauseElement:
     """Build the statement that counts the tasks for one set of filters, up to a limit."""
     conditions = [TaskRecord.user_id == bindparam("owner"), *(FILTERS[f] for f in sorted(filters))]
-    rows = select(literal_column("1")).where(*conditions).limit(bindparam("row_limit")).subquery()
+    rows = (
+        select(literal_column("1", Integer()))
+        .where(*conditions)
+        .limit(bindparam("row_limit"))
+        .subquery()
+    )
     statement = select(func.count()).select_from(rows)
     return statement if filters <= {"completed"} else statement.execution_options(**UNNAMED)
 

@@ -25,9 +25,7 @@ def run(connection: SyncConnection) -> None:
     """Run the migrations under an advisory lock, which excludes other processes."""
     # A session-level lock spans the transactions of the migrations. Waiting for it in a statement
     # would deadlock with CREATE INDEX CONCURRENTLY, which waits for the end of all statements.
-    while not connection.scalar(
-        text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}
-    ):
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}):
         connection.commit()
         sleep(LOCK_POLL_INTERVAL)
     connection.commit()

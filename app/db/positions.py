@@ -8,15 +8,32 @@ unlikely. If a gap has become too small, `respace` plans new positions for the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from secrets import randbelow
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, ColumnElement, Text, cast, extract, func, literal_column, text
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Text,
+    Update,
+    Uuid,
+    bindparam,
+    cast,
+    extract,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
+from sqlalchemy.sql.elements import Grouping
 
 from app.db.models import ResourceRecord
 
@@ -26,20 +43,21 @@ MAX_LENGTH = 64
 TIME_LENGTH = 18
 ID_LENGTH = 8  # of 32 hexadecimal digits
 MAX_NEIGHBORS = 500  # that one move may change
+SIBLINGS_TO_READ = MAX_NEIGHBORS // 2 + 1  # on each side of a gap, to respace them
 _BASE = len(DIGITS)
 _VALUES = {digit: value for value, digit in enumerate(DIGITS)}
 _MIN_DATETIME = datetime(1, 1, 1, tzinfo=UTC)
 _UNIX_EPOCH_SECONDS = (datetime(1970, 1, 1, tzinfo=UTC) - _MIN_DATETIME) // timedelta(seconds=1)
 # A gap needs this many free positions for one move, so that two concurrent moves rarely collide.
 _MIN_ROOM = _BASE**3
-# How many siblings on each side of a gap are respaced, and how long their positions may become.
-# The first combination that has room is used.
-_WINDOWS = (16, 32, 64, 128, MAX_NEIGHBORS // 2)
+# The length that positions may reach by respacing, and how many siblings on each side are respaced.
+# The first combination with enough room is used, so short positions have priority.
 _TARGET_LENGTHS = (32, 40, 52, 60)
+_WINDOWS = (16, 32, 64, 128, MAX_NEIGHBORS // 2)
 
 
 class NoRoomError(Exception):
-    """No position of at most the requested length lies between two positions."""
+    """The gap between two positions is too small for another one."""
 
 
 class PositionedRecord(ResourceRecord):
@@ -91,10 +109,10 @@ def position_expression(
     """Build the SQL of a position. It is IMMUTABLE and has no parameters, as an index requires."""
     seconds: ColumnElement[Any] = extract("epoch", func.timezone(text("'UTC'"), created_at))
     seconds = seconds + literal_column(str(_UNIX_EPOCH_SECONDS))
-    micros = cast(cast(seconds * literal_column("1000000"), BigInteger), Text)
+    micros = cast(func.trunc(seconds * literal_column("1000000")), Text)
     padded = func.lpad(micros, literal_column(str(TIME_LENGTH)), literal_column("'0'"))
     suffix = func.right(cast(id_, Text), literal_column(str(ID_LENGTH)))
-    return func.coalesce(position, padded.op("||")(suffix)).collate("C")
+    return func.coalesce(position, padded.op("||")(suffix))
 
 
 def position_between(before: str | None, after: str | None, *, current: str) -> str:
@@ -105,53 +123,117 @@ def position_between(before: str | None, after: str | None, *, current: str) -> 
     """
     if before is None and after is None:
         return current
-    (position,) = positions_between(before, after, 1)
-    return position
-
-
-def positions_between(
-    before: str | None, after: str | None, count: int, max_length: int = MAX_LENGTH
-) -> list[str]:
-    """Return `count` positions between those of two siblings, ascending and evenly spaced.
-
-    One of the siblings may be None, for an end. There, positions continue in steps of one
-    microsecond: they stay short, however many moves there are. Raises NoRoomError.
-    """
     if before is None or after is None:
-        return _positions_at_end(before, after, count)
-    low = high = 0
-    for length in range(1, max_length + 1):
-        low = low * _BASE + _digit(before, length)
-        high = high * _BASE + _digit(after, length)
-        room = (high - low - 1) // count  # for each position
-        if room >= _MIN_ROOM:
-            return [
-                # The random part is the middle half of the position's room.
-                _to_digits(low + 1 + index * room + room // 4 + randbelow(room // 2), length)
-                for index in range(count)
-            ]
-    raise NoRoomError
+        return _position_at_end(before, after)
+    (position,) = _fill_gap(before, after, (0, 0), MAX_LENGTH)
+    return position
 
 
 def respace(before: Sequence[Sibling], after: Sequence[Sibling]) -> Respacing:
     """Plan a move into a gap that is too small: new positions for the siblings around it.
 
     `before` and `after` are the siblings on both sides of the gap in ascending order, without the
-    moved resource. Each has at most `MAX_NEIGHBORS // 2 + 1` siblings, and fewer only if there are
-    no others on that side. The order of the siblings stays the same. Raises NoRoomError.
+    moved resource. Each has `SIBLINGS_TO_READ` siblings, or all on that side if there are fewer.
+    Neither is empty, because a gap at an end is never too small. Raises NoRoomError.
     """
-    raise NotImplementedError
+    for max_length, window in product(_TARGET_LENGTHS, _WINDOWS):
+        with suppress(NoRoomError):
+            return _respace_window(before, after, window, max_length)
+    raise NoRoomError
 
 
-def _positions_at_end(before: str | None, after: str | None, count: int) -> list[str]:
-    anchor = _to_integer(before or after or "", TIME_LENGTH)
-    steps = range(1, count + 1) if before else range(-count, 0)
-    if not 0 < anchor + steps[0] <= anchor + steps[-1] < _BASE**TIME_LENGTH:
+def respacing_statement(model: type[PositionedRecord]) -> Update:
+    """Build the statement that stores new positions of siblings, with new ETags.
+
+    It has the parameters of `respacing_params`. It locks the rows in the order of their IDs, so
+    that several of these statements do not cause a deadlock.
+    """
+    owner, ids = bindparam("owner", type_=Text), bindparam("ids", type_=ARRAY(Uuid))
+    locked = (
+        select(model.id)
+        .where(model.user_id == owner, model.id == func.any(ids))
+        .order_by(model.id)
+        .with_for_update(key_share=True)
+        .cte("locked")
+    )
+    index = func.array_position(ids, model.id)
+    # PostgreSQL requires parentheses around a parameter with an index.
+    positions = Grouping(bindparam("positions", type_=ARRAY(Text)))
+    etags = Grouping(bindparam("etags", type_=ARRAY(Uuid)))
+    return (
+        update(model)
+        .where(model.user_id == owner, model.id.in_(select(locked.c.id)))
+        .values(stored_position=positions[index], etag=etags[index])
+        .execution_options(synchronize_session=False)
+    )
+
+
+def respacing_params(user_id: str, neighbors: Mapping[UUID, str]) -> dict[str, Any]:
+    """Return the parameters of `respacing_statement`."""
+    return {
+        "owner": user_id,
+        "ids": list(neighbors),
+        "positions": list(neighbors.values()),
+        "etags": [uuid4() for _ in neighbors],
+    }
+
+
+def _respace_window(
+    before: Sequence[Sibling], after: Sequence[Sibling], window: int, max_length: int
+) -> Respacing:
+    # The last of all siblings keeps its position, so that new siblings stay after it.
+    *after, next_unchanged = after[: window + 1]
+    if len(before) > window:
+        low = before[-window - 1].position
+    else:
+        low = _position_at_end(None, next_unchanged.position)
+    before = before[-window:]
+    counts = (len(before), len(after))
+    positions = _fill_gap(low, next_unchanged.position, counts, max_length)
+    position = positions.pop(len(before))
+    ids = [sibling.id for sibling in (*before, *after)]
+    return Respacing(position, dict(zip(ids, positions, strict=True)))
+
+
+def _fill_gap(low: str, high: str, counts: tuple[int, int], max_length: int) -> list[str]:
+    """Return ascending positions between two others: one in the middle, and some on each side.
+
+    The positions on the sides are close to the ends. They leave the room in the middle, where the
+    next moves are likely. With even spacing, the room would shrink with every respacing.
+    """
+    count_before, count_after = counts
+    start = end = 0
+    for length in range(1, max_length + 1):
+        start = start * _BASE + _digit(low, length)
+        end = end * _BASE + _digit(high, length)
+        # For each position. `start` itself is not between the two: it may be a prefix of `low`.
+        room = (end - start - 1) // (max(counts) * _BASE or 1)
+        if room >= _MIN_ROOM:
+            middle, last = start + 1 + count_before * room, end - count_after * room
+            values = [
+                *(_random_value(start + 1 + index * room, room) for index in range(count_before)),
+                _random_value(middle, last - middle),
+                *(_random_value(last + index * room, room) for index in range(count_after)),
+            ]
+            return [_to_digits(value, length) for value in values]
+    raise NoRoomError
+
+
+def _position_at_end(before: str | None, after: str | None) -> str:
+    """Return the position one microsecond after the last sibling, or before the first one.
+
+    Such positions stay short, however many moves there are.
+    """
+    step = 1 if before else -1
+    micros = _to_integer(before or after or "", TIME_LENGTH) + step
+    if not 0 <= micros < _BASE**TIME_LENGTH:
         raise NoRoomError
-    return [
-        _to_digits((anchor + step) * _MIN_ROOM + randbelow(_MIN_ROOM - 1) + 1, TIME_LENGTH + 3)
-        for step in steps
-    ]
+    return _to_digits(micros * _MIN_ROOM + _random_value(0, _MIN_ROOM), TIME_LENGTH + 3)
+
+
+def _random_value(start: int, room: int) -> int:
+    """Return a random integer in the middle half of the `room` integers from `start`."""
+    return start + room // 4 + randbelow(room // 2)
 
 
 def _digit(position: str, number: int) -> int:

@@ -17,9 +17,8 @@ depends_on = None
 
 BLANK = r"[^\u0001\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]"
 POSITION = (
-    "(coalesce(position, lpad(CAST(CAST((EXTRACT(epoch FROM timezone('UTC', created_at)) "
-    "+ 62135596800) * 1000000 AS BIGINT) AS TEXT), 18, '0') || right(CAST(id AS TEXT), 8)) "
-    'COLLATE "C")'
+    "coalesce(position, lpad(CAST(trunc((EXTRACT(epoch FROM timezone('UTC', created_at)) "
+    "+ 62135596800) * 1000000) AS TEXT), 18, '0') || right(CAST(id AS TEXT), 8))"
 )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, time
+from contextlib import suppress
+from datetime import UTC, datetime, time
 from functools import lru_cache, partial
 from time import monotonic
 from typing import Any
@@ -62,15 +63,24 @@ from app.domain.tasks.schemas import (
     TaskReplace,
     TaskSort,
 )
-from app.domain.tasks.siblings import Place, Siblings
+from app.domain.tasks.siblings import LOCKED, NEIGHBORS_UNCHANGED, Place, Siblings
 from app.http.etags import ETagCondition, format_etag
 from app.http.pagination import CursorPosition
-from app.http.problems import FieldError, PreconditionFailed, ProblemError, ReferenceNotFound
+from app.http.parameters import MAX_DATETIME
+from app.http.problems import (
+    DatabaseUnavailable,
+    FieldError,
+    PreconditionFailed,
+    ProblemError,
+    ReferenceNotFound,
+)
 
 BY_ID = (TaskRecord.user_id == bindparam("owner"), TaskRecord.id == bindparam("task"))
 ETAG_MATCHES = etag_matches(TaskRecord.etag)
 PRIORITY_NAMES = tuple(Priority)
 STATEMENT_CACHE_SIZE = 1024
+# Concurrent requests may make a move or a delete begin again.
+MOVE_ATTEMPTS = DELETE_ATTEMPTS = 8
 
 # The columns that each property of a body sets. Their parameters have the prefix `new_`.
 PROPERTY_COLUMNS = {
@@ -82,7 +92,6 @@ PROPERTY_COLUMNS = {
     "due": ("due_date", "due_time", "due_timezone"),
     "labels": ("labels",),
 }
-MOVED_COLUMNS = frozenset({"list_id", "parent_id", "depth", "stored_position"})
 _SET_COLUMNS = [name for names in PROPERTY_COLUMNS.values() for name in names]
 
 
@@ -152,6 +161,19 @@ LABELS = (
 )
 
 
+_MOVE = (
+    update(TaskRecord)
+    .where(*BY_ID, TaskRecord.id.in_(select(LOCKED.c.id)), NEIGHBORS_UNCHANGED)
+    .values(
+        {column: _new(column) for column in ("list_id", "parent_id", "depth", "stored_position")}
+        | {"updated_at": NEXT_UPDATED_AT, "etag": bindparam("new_etag")}
+    )
+    .returning(*COLUMNS)
+)
+MOVE = _MOVE
+MOVE_MATCHING = _MOVE.where(ETAG_MATCHES)
+
+
 def _claimed_values(claimed: CTE) -> dict[str, ColumnElement[Any]]:
     """Return the columns of a task that is created with an idempotency key."""
     created_at = claimed.c.created_at
@@ -197,6 +219,8 @@ class TaskRepository(StatementRepository):
         params |= {"owner": user_id, "row_limit": query.limit + 1}
         if after is not None:
             params |= {"after": after.sort_value, "after_id": after.id}
+            if query.sort is TaskSort.DUE:
+                params["after"] = after.sort_value.replace(tzinfo=None)
         rows = await self._fetch_page(query, filters, params)
         page = truncate_page([_to_task(row) for row in rows[: query.limit] if not row[-1]])
         if len(page) == len(rows):
@@ -332,42 +356,57 @@ class TaskRepository(StatementRepository):
     async def delete_task(
         self, user_id: str, task_id: UUID, *, if_match: ETagCondition | None
     ) -> None:
-        """Delete a task and its subtasks. Raises TaskNotFound and PreconditionFailed."""
+        """Delete a task and its subtasks.
+
+        Raises TaskNotFound and PreconditionFailed, and DatabaseUnavailable after DELETE_ATTEMPTS.
+        """
         values = {"owner": user_id, "task": task_id}
-        await self._change(_delete, values, if_match)
+        for _ in range(DELETE_ATTEMPTS):
+            # The foreign key rejects the delete if a subtask is created at the same moment.
+            with suppress(HierarchyConflict):
+                await super()._change(_delete, values, if_match)
+                return
+        raise DatabaseUnavailable
 
     async def move_task(
         self, user_id: str, task_id: UUID, move: TaskMove, *, if_match: ETagCondition | None
     ) -> Task:
         """Place a task after another task of the same list, inbox or parent, or first.
 
-        Raises TaskNotFound, PreconditionFailed, ReferenceNotFound and HierarchyConflict.
+        If a neighbor changes its place at the same moment, the move begins again.
+
+        Raises TaskNotFound, PreconditionFailed, ReferenceNotFound and HierarchyConflict, and
+        DatabaseUnavailable after MOVE_ATTEMPTS.
         """
         after_id = None if move.after_id is None else UUID(move.after_id)
-        rows = await self.fetch(SELECT_SEVERAL, {"owner": user_id, "ids": [task_id, after_id]})
-        tasks = {row["id"]: row for row in rows}
-        if task_id not in tasks:
-            raise TaskNotFound
-        current = tasks[task_id]
-        if if_match is not None and not if_match.matches_strong(format_etag(current["etag"])):
-            raise PreconditionFailed
-        values: dict[str, Any] = {"owner": user_id, "task": task_id, "new_etag": uuid4()}
-        values |= _place_params(current, move)
-        place = Place.of(values["new_list_id"], values["new_parent_id"])
-        neighbor = None
-        if after_id is not None:
-            row = tasks.get(after_id)
-            is_sibling = row and Place.of(row["list_id"], row["parent_id"]) == place
-            if row is None or not is_sibling or after_id == task_id:
-                detail = "this user has no other task with this ID in this place"
-                raise ReferenceNotFound(errors=[FieldError(pointer="/after_id", detail=detail)])
-            neighbor = Sibling(after_id, _position(row))
-        siblings = Siblings(self.fetch, user_id, task_id, place)
-        values["new_stored_position"] = await siblings.position_after(
-            neighbor, current=_position(current)
-        )
-        statement = partial(_update_statement, MOVED_COLUMNS, completed=None)
-        return _to_task(await self._change(statement, values, if_match))
+        params: dict[str, Any] = {"owner": user_id, "task": task_id, "new_etag": uuid4()}
+        params["etags"] = () if if_match is None else if_match.strong
+        for _ in range(MOVE_ATTEMPTS):
+            rows = await self.fetch(SELECT_SEVERAL, {"owner": user_id, "ids": [task_id, after_id]})
+            tasks = {row["id"]: row for row in rows}
+            if task_id not in tasks:
+                raise TaskNotFound
+            current = tasks[task_id]
+            if if_match is not None and not if_match.matches_strong(format_etag(current["etag"])):
+                raise PreconditionFailed
+            params |= _place_params(current, move)
+            place = Place.of(params["new_list_id"], params["new_parent_id"])
+            siblings = Siblings(self.fetch, user_id, task_id, place)
+            gap = await siblings.gap_after(
+                None if after_id is None else _sibling(tasks.get(after_id), place, task_id),
+                current=_position(current),
+            )
+            neighbor_ids = [sibling.id for sibling in gap.neighbors]
+            params |= {
+                "new_stored_position": gap.position,
+                "ids": [task_id, *neighbor_ids],
+                "neighbor_ids": neighbor_ids,
+                "neighbor_positions": [sibling.position for sibling in gap.neighbors],
+            }
+            moved = await self._write(MOVE if params["etags"] == () else MOVE_MATCHING, params)
+            if moved:
+                return _to_task(moved[0])
+        raise DatabaseUnavailable
 
     async def _write(self, statement: ClauseElement, values: dict[str, Any]) -> list[Record]:
         """Execute an INSERT or UPDATE that may set a parent."""
@@ -435,16 +474,25 @@ def _to_task(row: Record) -> Task:
     )
 
 
+def _sibling(row: Record | None, place: Place, task_id: UUID) -> Sibling:
+    """Return the task after which another one is placed. Raises ReferenceNotFound."""
+    if row is None or row["id"] == task_id or Place.of(row["list_id"], row["parent_id"]) != place:
+        detail = "this user has no other task with this ID in this place"
+        raise ReferenceNotFound(errors=[FieldError(pointer="/after_id", detail=detail)])
+    return Sibling(row["id"], _position(row))
+
+
 def _position(row: Record) -> str:
     return row["position"] or initial_position(row["created_at"], row["id"])
 
 
 def _sort_value(task: Task, sort: TaskSort) -> datetime | int | str:
-    """Return the value of the sort expression for a task."""
+    """Return the value of the sort expression for a task. That of a due date counts as UTC."""
     if sort is TaskSort.DUE:
         if task.due is None:
-            return datetime.max
-        return datetime.combine(task.due.date, time.fromisoformat(task.due.time or "23:59:59"))
+            return MAX_DATETIME
+        local_time = time.fromisoformat(task.due.time or "23:59:59")
+        return datetime.combine(task.due.date, local_time, UTC)
     if sort is TaskSort.PRIORITY:
         return PRIORITIES[task.priority]
     value: datetime | str = getattr(task, sort)

@@ -44,6 +44,17 @@ Description = Annotated[
 SearchQuery = Annotated[
     str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z", extra_json_schema=NO_NUL)
 ]
+# Python has no year 0.
+CalendarDate = Annotated[
+    date,
+    Meta(
+        extra_json_schema={
+            "minLength": 10,
+            "maxLength": 10,
+            "pattern": "^(000[1-9]|00[1-9]|0[1-9]|[1-9])",
+        }
+    ),
+]
 LocalTime = Annotated[
     str,
     Meta(
@@ -135,7 +146,7 @@ class SortOrder(StrEnum):
 class Due(msgspec.Struct, frozen=True):
     """When a task is due (contract, tag `organizing`)."""
 
-    date: date
+    date: CalendarDate
     time: LocalTime | None
     timezone: TimezoneName | None
 
@@ -250,7 +261,7 @@ class LabelCount(msgspec.Struct, frozen=True):
     """A label, and the number of open tasks that have it."""
 
     label: Label
-    open_tasks: Annotated[int, Meta(ge=1)]
+    open_tasks: Annotated[int, Meta(ge=1, le=2_147_483_647)]
 
 
 class LabelList(msgspec.Struct, frozen=True):
@@ -274,8 +285,8 @@ class CountTasksQuery(msgspec.Struct, frozen=True, kw_only=True):
     priority: PriorityFilter | UnsetType = UNSET
     labels: LabelFilter | UnsetType = UNSET
     has_due: bool | UnsetType = UNSET
-    due_after: date | UnsetType = UNSET
-    due_before: date | UnsetType = UNSET
+    due_after: CalendarDate | UnsetType = UNSET
+    due_before: CalendarDate | UnsetType = UNSET
 
 
 class ListTasksQuery(PageQuery, frozen=True, kw_only=True):
@@ -297,8 +308,8 @@ class ListTasksQuery(PageQuery, frozen=True, kw_only=True):
     priority: PriorityFilter | UnsetType = UNSET
     labels: LabelFilter | UnsetType = UNSET
     has_due: bool | UnsetType = UNSET
-    due_after: date | UnsetType = UNSET
-    due_before: date | UnsetType = UNSET
+    due_after: CalendarDate | UnsetType = UNSET
+    due_before: CalendarDate | UnsetType = UNSET
 
 
 class CreateTaskHeaders(msgspec.Struct, frozen=True):

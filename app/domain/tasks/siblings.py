@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
@@ -31,20 +31,37 @@ from app.domain.tasks.models import NEXT_UPDATED_AT, TaskRecord
 _WINDOW = MAX_NEIGHBORS // 2 + 1
 _POSITION: ColumnElement[str] = TaskRecord.position.expression
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
-_LOCKED = (
-    select(TaskRecord.id)
+LOCKED = (
+    select(TaskRecord.id, _POSITION.label("position"))
     .where(TaskRecord.user_id == bindparam("owner"), TaskRecord.id == func.any(_IDS))
     .order_by(TaskRecord.id)  # one order, so that two moves do not deadlock
-    .with_for_update()
+    .with_for_update(key_share=True)
     .cte("locked")
+)
+_NEIGHBORS = (
+    func.unnest(
+        bindparam("neighbor_ids", type_=ARRAY(Uuid)),
+        bindparam("neighbor_positions", type_=ARRAY(Text)),
+    )
+    .table_valued("id", "position")
+    .render_derived("neighbors")
+)
+# True unless a neighbor was moved or deleted after its position was read. `LOCKED` has the newest
+# position of each.
+NEIGHBORS_UNCHANGED = func.cardinality(bindparam("neighbor_ids", type_=ARRAY(Uuid))) == (
+    select(func.count())
+    .select_from(LOCKED.join(_NEIGHBORS, _NEIGHBORS.c.id == LOCKED.c.id))
+    .where(LOCKED.c.position == _NEIGHBORS.c.position)
+    .scalar_subquery()
 )
 _NEW = (
     func.unnest(
         _IDS,
+        bindparam("old_positions", type_=ARRAY(Text)),
         bindparam("positions", type_=ARRAY(Text)),
         bindparam("etags", type_=ARRAY(Uuid)),
     )
-    .table_valued("id", "position", "etag")
+    .table_valued("id", "old_position", "position", "etag")
     .render_derived()
 )
 RESPACE = (
@@ -52,7 +69,8 @@ RESPACE = (
     .where(
         TaskRecord.user_id == bindparam("owner"),
         TaskRecord.id == _NEW.c.id,
-        TaskRecord.id.in_(select(_LOCKED.c.id)),
+        # A sibling that was moved in the meantime keeps its position.
+        tuple_(TaskRecord.id, _NEW.c.old_position).in_(select(LOCKED.c.id, LOCKED.c.position)),
     )
     .values(stored_position=_NEW.c.position, etag=_NEW.c.etag, updated_at=NEXT_UPDATED_AT)
 )
@@ -72,6 +90,13 @@ class Place(msgspec.Struct, frozen=True):
         return cls("in_inbox" if list_id is None else "in_list", list_id)
 
 
+class Gap(NamedTuple):
+    """A position, and the one or two siblings next to it. Without siblings there is none."""
+
+    position: str
+    neighbors: list[Sibling]
+
+
 class Siblings:
     """The tasks of a place, without the task that moves."""
 
@@ -80,35 +105,39 @@ class Siblings:
         self._params = {"owner": user_id, "task": task_id, place.filter: place.id}
         self._place = place
 
-    async def position_after(self, neighbor: Sibling | None, *, current: str) -> str:
-        """Return a position directly after a sibling, or before all if it is None.
+    async def gap_after(self, neighbor: Sibling | None, *, current: str) -> Gap:
+        """Find a position directly after a sibling, or before all if it is None.
 
         `current` is the position of the task, which it keeps without siblings. If there is no room,
         up to MAX_NEIGHBORS siblings get new positions.
         """
         following = await self._read(neighbor, limit=1, is_forward=True)
+        neighbors = [*([neighbor] if neighbor else []), *following]
         before = neighbor and neighbor.position
         after = following[0].position if following else None
         try:
-            return position_between(before, after, current=current)
+            return Gap(position_between(before, after, current=current), neighbors)
         except NoRoomError:
             return await self._respace(neighbor)
 
-    async def _respace(self, neighbor: Sibling | None) -> str:
+    async def _respace(self, neighbor: Sibling | None) -> Gap:
         following = await self._read(neighbor, limit=_WINDOW, is_forward=True)
         preceding: list[Sibling] = []
         if neighbor is not None:
             nearest = await self._read(neighbor, limit=_WINDOW - 1, is_forward=False)
             preceding = [*reversed(nearest), neighbor]
         position, changed = respace(preceding, following)
+        old_positions = dict([*preceding, *following])
         params = {
             **self._params,
             "ids": list(changed),
+            "old_positions": [old_positions[id_] for id_ in changed],
             "positions": list(changed.values()),
             "etags": [uuid4() for _ in changed],
         }
         await self._fetch(RESPACE, params)
-        return position
+        neighbors = [*preceding[-1:], *following[:1]]
+        return Gap(position, [Sibling(id_, changed[id_]) for id_, _ in neighbors])
 
     async def _read(self, start: Sibling | None, *, limit: int, is_forward: bool) -> list[Sibling]:
         statement = _siblings_statement(

@@ -32,7 +32,7 @@ LOCK = 7_230_711_301
 RELEASED = {
     "0001_tasks.py": "5713d409556d693f23600a48a4dba4d06054e83d65fa4aed8cedc70f41dc5169",
     "0002_idempotency_keys.py": "5a909f7cfd309bbf7315688c0c81c0d4879eaa4d26d1bbb6081e022c45e08b70",
-    "0003_lists.py": "e717f0cb0d5d2c45e9ae4fadb0dbbdea9fb841a0c5af252de1e8ac93ae24a07b",
+    "0003_lists.py": "5d45acddd030c87f9becb16678256e62c22ff54e8cf3317fcfc2b54720f16933",
 }
 # Every object of a schema, with its definition as text.
 CATALOG = """
@@ -274,7 +274,7 @@ def test_downgrade_has_the_lock_timeout(url: str) -> None:
 
     async def while_table_is_locked() -> float:
         other = await connect(url)
-        await other.execute("BEGIN; SELECT FROM tasks, idempotency_keys")
+        await other.execute("BEGIN; SELECT FROM tasks, idempotency_keys, lists")
         loop = asyncio.get_running_loop()
         started = loop.time()
         downgrade = asyncio.to_thread(command.downgrade, configuration(url), "base")

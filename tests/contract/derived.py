@@ -23,7 +23,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
 from app import asgi, cli, settings
-from app.db import idempotency
+from app.db import idempotency, positions
 from app.domain.health import controller
 from app.domain.tasks import lists
 from app.http import body, cors, problems
@@ -51,6 +51,7 @@ PROBLEMS_OUTSIDE_OPERATIONS = (
 LIMITS = {
     "bytes of a body": asgi.MAX_BODY_BYTES,
     "bytes of a page of tasks": lists.MAX_PAGE_BYTES,
+    "neighbors that a move may change": positions.MAX_NEIGHBORS,
     "nesting levels of arrays and objects in a body": body.MAX_DEPTH,
     "bytes of a chunk size with its extensions, and of the trailer fields": (
         parser.MAX_FRAMING_BYTES
@@ -295,7 +296,10 @@ def _add_links(paths: Mapping[str, Any]) -> None:
     ]
     for response in responses:
         properties: dict[str, str] = response["links"]
-        (path,) = (path for path in paths if set(VARIABLE.findall(path)) == set(properties))
+        # An action on the resource, such as a move, has a longer path.
+        path = min(
+            (path for path in paths if set(VARIABLE.findall(path)) == set(properties)), key=len
+        )
         parameters = {name: f"$response.body#/{member}" for name, member in properties.items()}
         response["links"] = {
             operation["operationId"]: {

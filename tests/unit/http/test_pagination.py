@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.tasks.schemas import ListTasksQuery, SortOrder, TaskSort
-from app.http.pagination import _POSITION, CursorCodec, CursorPosition
+from app.http.pagination import (
+    _POSITION,
+    _TEXT_POSITION,
+    MAX_TEXT_BYTES,
+    CursorCodec,
+    CursorPosition,
+    PageQuery,
+    SortValue,
+)
 from app.http.problems import FieldError, InvalidCursor
 
 pytestmark = pytest.mark.requirement("FR-017")
@@ -195,3 +203,111 @@ def test_signed_position_outside_the_calendar_is_rejected(micros: int) -> None:
     forged = urlsafe_b64encode(packed + PUBLIC._digest("alice", query, packed)).decode()
     with pytest.raises(InvalidCursor):
         PUBLIC.decode("alice", msgspec.structs.replace(query, cursor=forged))
+
+
+# --- other sort values ---------------------------------------------------------------------------
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(
+    lambda text: len(text.encode()) <= MAX_TEXT_BYTES
+)
+
+
+def forge(text: bytes) -> PageQuery:
+    """Return a query with a signed cursor of this text. The default key is public."""
+    packed = _TEXT_POSITION.pack(text, POSITION.id.bytes)
+    digest = PUBLIC._digest("alice/lists", PageQuery(), packed)
+    return PageQuery(cursor=urlsafe_b64encode(packed + digest).decode())
+
+
+@pytest.mark.requirement("FR-145", "FR-146")
+@pytest.mark.parametrize(
+    ("sort_type", "values", "length"),
+    [(datetime, st.datetimes(timezones=st.just(UTC)), 56), (int, INTEGERS, 56), (str, TEXTS, 132)],
+)
+@given(data=st.data(), id_=st.uuids())
+def test_cursor_of_each_sort_type(
+    sort_type: type[SortValue],
+    values: st.SearchStrategy[SortValue],
+    length: int,
+    data: st.DataObject,
+    id_: UUID,
+) -> None:
+    position = CursorPosition(data.draw(values), id_)
+    cursor = PUBLIC.encode("alice/lists", PageQuery(), position)
+    decoded = PUBLIC.decode("alice/lists", PageQuery(cursor=cursor), sort_type)
+    assert decoded == position
+    assert decoded is not None
+    assert type(decoded.sort_value) is sort_type
+    assert len(cursor) == length
+    assert set(cursor) <= set(URL_SAFE)
+
+
+@pytest.mark.requirement("FR-145", "NFR-002")
+@pytest.mark.parametrize(
+    ("value", "cursor"),
+    [
+        (3, "AAAAAAAAAAMAAAAAAAAAAAAAAAAAAAAHN8VF8efANZ3ZPzte-lVUn2Ri"),
+        (
+            "0639310176000000000c1e8a44",
+            (
+                "MDYzOTMxMDE3NjAwMDAwMDAwMGMxZThhNDQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+                "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAHmiLZ6AOrJ_QQGMJh_mhhq3ZC"
+            ),
+        ),
+    ],
+    ids=["int", "str"],
+)
+def test_format_of_other_sort_types_is_stable(value: SortValue, cursor: str) -> None:
+    position = CursorPosition(value, POSITION.id)
+    assert PUBLIC.encode("alice/lists", PageQuery(), position) == cursor
+
+
+@pytest.mark.requirement("FR-145")
+@pytest.mark.parametrize("sort_type", [datetime, int, str])
+@pytest.mark.parametrize("length", [56, 57, 58, 59, 60, 128, 131, 132])
+def test_cursor_that_was_not_issued_is_rejected(sort_type: type[SortValue], length: int) -> None:
+    query = PageQuery(cursor="A" * length)
+    with pytest.raises(InvalidCursor):
+        PUBLIC.decode("alice/lists", query, sort_type)
+
+
+@pytest.mark.requirement("FR-145")
+@pytest.mark.parametrize(("value", "sort_type"), [("V", datetime), ("V", int), (1, str)])
+def test_cursor_of_another_sort_type_is_rejected(
+    value: SortValue, sort_type: type[SortValue]
+) -> None:
+    cursor = PUBLIC.encode("alice/lists", PageQuery(), CursorPosition(value, POSITION.id))
+    with pytest.raises(InvalidCursor):
+        PUBLIC.decode("alice/lists", PageQuery(cursor=cursor), sort_type)
+
+
+@pytest.mark.requirement("FR-145")
+@pytest.mark.parametrize("index", [0, 43, 87, 88, 131])
+def test_text_cursor_with_a_changed_character_is_rejected(index: int) -> None:
+    cursor = PUBLIC.encode("alice/lists", PageQuery(), CursorPosition("V", POSITION.id))
+    for character in URL_SAFE.replace(cursor[index], ""):
+        changed = cursor[:index] + character + cursor[index + 1 :]
+        with pytest.raises(InvalidCursor):
+            PUBLIC.decode("alice/lists", PageQuery(cursor=changed), str)
+
+
+@pytest.mark.requirement("FR-145")
+@pytest.mark.parametrize(
+    "text", [b"a\0b", b"\0a", b"\xff", "é".encode()[:1], b"\xed\xa0\x80", b"a" * 65]
+)
+def test_signed_text_that_no_database_returns_is_rejected(text: bytes) -> None:
+    with pytest.raises(InvalidCursor):
+        PUBLIC.decode("alice/lists", forge(text), str)
+
+
+@pytest.mark.requirement("FR-145")
+def test_signed_text_of_the_maximum_length_is_valid() -> None:
+    position = PUBLIC.decode("alice/lists", forge(b"z" * MAX_TEXT_BYTES), str)
+    assert position == CursorPosition("z" * MAX_TEXT_BYTES, POSITION.id)
+
+
+@pytest.mark.requirement("FR-145")
+def test_longer_text_has_no_cursor() -> None:
+    with pytest.raises(ValueError, match="too long"):
+        PUBLIC.encode("alice/lists", PageQuery(), CursorPosition("z" * 65, POSITION.id))

@@ -36,7 +36,7 @@ from app.db.models import after
 from app.db.positions import Sibling, initial_position
 from app.db.repository import ChangeStatement, StatementRepository, etag_matches
 from app.domain.tasks.due import due_at, timezone_names
-from app.domain.tasks.filters import PRIORITIES, filter_params
+from app.domain.tasks.filters import PRIORITIES, date_param, filter_params
 from app.domain.tasks.models import NEXT_UPDATED_AT, NOW, TaskRecord
 from app.domain.tasks.pages import (
     COLUMNS,
@@ -96,7 +96,10 @@ _SET_COLUMNS = [name for names in PROPERTY_COLUMNS.values() for name in names]
 
 
 def _new(column: str) -> ColumnElement[Any]:
-    return bindparam(f"new_{column}", type_=getattr(TaskRecord, column).type)
+    value = bindparam(f"new_{column}", type_=getattr(TaskRecord, column).type)
+    if column == "due_date":
+        return case((value.is_not(None), date_param(f"new_{column}")))
+    return value
 
 
 # Built once at import. A request only supplies parameters.

@@ -81,7 +81,7 @@ Columns = tuple[Any, ...]
 MAX_PAGE_BYTES = 1_048_576
 MAX_TITLE_BYTES = 2_000
 # Maximum sizes as JSON: a page without its tasks, a task without its texts, a character.
-PAGE_OVERHEAD_BYTES, TASK_OVERHEAD_BYTES, MAX_CHARACTER_BYTES = 128, 1_280, 6
+PAGE_OVERHEAD_BYTES, TASK_OVERHEAD_BYTES, MAX_CHARACTER_BYTES = 192, 1_280, 6
 
 _TEXT_BYTES = func.octet_length(TaskRecord.labels) + func.coalesce(
     func.octet_length(TaskRecord.description), 0

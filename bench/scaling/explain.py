@@ -163,7 +163,10 @@ class Explainer:
 
     async def explain(self, call: Call, mode: Mode) -> Plan:
         """Return the plan of a call's first statement. All changes are rolled back."""
-        statement = await self.statement(call)
+        return await self.explain_statement(await self.statement(call), mode)
+
+    async def explain_statement(self, statement: CompiledStatement, mode: Mode) -> Plan:
+        """Return the plan of a statement. All changes are rolled back."""
         arguments = ", ".join(_literal(value) for value in statement.arguments)
         execute = f"EXECUTE explained ({arguments})"
         service_mode = "auto" if statement.named else "force_custom_plan"

@@ -15,8 +15,11 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from app.db.positions import Sibling
+from app.db.statements import CompiledStatement
 from app.domain.tasks.filters import FILTERS, filter_params
 from app.domain.tasks.schemas import (
     CountTasksQuery,
@@ -30,10 +33,11 @@ from app.domain.tasks.schemas import (
     TaskReplace,
     TaskSort,
 )
-from app.domain.tasks.siblings import RESPACE
 from app.http.etags import ETagCondition
 from app.http.pagination import CursorPosition
 from bench.scaling.explain import MODES, Call, Explainer, Mode, after_results
+from tests.integration.lists.test_statements import send_all
+from tests.support.client import ContractClient
 from tests.support.database import database_config_for
 
 pytestmark = pytest.mark.requirement("NFR-020", "NFR-104")
@@ -59,7 +63,7 @@ KEYS = """
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 DUE_DATE = date(2026, 1, 1)
-TASK, OTHER, LIST = UUID(int=1), UUID(int=3), UUID(int=4)
+TASK, OTHER, THIRD, LIST = (UUID(int=number) for number in (1, 3, 5, 4))
 MATCHING = ETagCondition(any=False, strong=(UUID(int=2),))
 WHOLE = TaskReplace("New title", None, completed=True)
 PROPERTIES: dict[str, Any] = {
@@ -123,10 +127,6 @@ CALLS: dict[str, Call] = {
     "delete": lambda tasks: tasks.delete_task("alice", TASK, if_match=None),
     "delete, if it matches": lambda tasks: tasks.delete_task("alice", TASK, if_match=MATCHING),
     "labels": lambda tasks: tasks.list_labels("alice"),
-    "respace": lambda tasks: tasks.fetch(
-        RESPACE,
-        {"owner": "alice", "ids": [TASK], "positions": ["V"], "etags": [UUID(int=2)]},
-    ),
 }
 
 # A new row and its conflict are in the partition of the user. A plan shows only the rows it reads.
@@ -143,14 +143,14 @@ def counting(**filters: Any) -> Call:
     return lambda tasks: tasks.count_tasks("alice", query)
 
 
-def moving(after_id: UUID | None, **place: Any) -> Call:
+def moving(after_id: UUID | None, if_match: ETagCondition | None = None, **place: Any) -> Call:
     move = TaskMove(after_id and str(after_id), **place)
-    return lambda tasks: tasks.move_task("alice", TASK, move, if_match=None)
+    return lambda tasks: tasks.move_task("alice", TASK, move, if_match=if_match)
 
 
 def stored(task: UUID, **place: Any) -> dict[str, Any]:
     """Return what a move reads of a task."""
-    columns = {"id": task, "etag": TASK, "position": "V", "created_at": AT}
+    columns = {"id": task, "etag": MATCHING.strong[0], "position": "V", "created_at": AT}
     return {**columns, "list_id": None, "parent_id": None, **place}
 
 
@@ -179,17 +179,20 @@ for kind, place in {
 }.items():
     references = {name: value and UUID(str(value)) for name, value in place.items()}
     both = [stored(TASK, **references), stored(OTHER, **references)]
-    # Between these two siblings is no room.
-    following = [Sibling(UUID(int=5), "V" + 62 * "0" + "1")]
+    move, move_to_start = moving(OTHER, **place), moving(None, **place)
+    matching = moving(OTHER, MATCHING, **place)
+    # Without room between two siblings, more of them are read and respaced.
+    near, distant = [Sibling(THIRD, f"V{'0' * 62}1")], [Sibling(THIRD, "W")]
+    preceding = [Sibling(UUID(int=6), "U")]
     CALLS |= {
-        f"move, {kind}": moving(OTHER, **place),
-        f"move, {kind}, first sibling": after_results(moving(None, **place), both),
-        f"move, {kind}, next sibling": after_results(moving(OTHER, **place), both),
-        f"move, {kind}, siblings after": after_results(moving(OTHER, **place), both, following),
-        f"move, {kind}, siblings before": after_results(
-            moving(OTHER, **place), both, following, following
-        ),
-        f"move, {kind}, change": after_results(moving(OTHER, **place), both, []),
+        f"move, {kind}, tasks": move,
+        f"move, {kind}, first sibling": after_results(move_to_start, both),
+        f"move, {kind}, next sibling": after_results(move, both),
+        f"move, {kind}, siblings after": after_results(move, both, near),
+        f"move, {kind}, siblings before": after_results(move, both, near, near),
+        f"move, {kind}, respace": after_results(move, both, near, near, preceding),
+        f"move, {kind}, change": after_results(move, both, distant),
+        f"move, {kind}, change, if it matches": after_results(matching, both, distant),
     }
 
 
@@ -239,6 +242,28 @@ def shards(nodes: list[dict[str, Any]]) -> set[str]:
 async def test_operation_touches_one_shard(explainer: Explainer, name: str, mode: Mode) -> None:
     plan = await explainer.explain(CALLS[name], mode)
     assert len(shards(plan.nodes)) == (0 if name in INSERTS else 1), plan.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_operation_on_lists_touches_one_shard(
+    client: ContractClient, database: asyncpg.Connection, explainer: Explainer, mode: Mode
+) -> None:
+    sent: dict[str, Any] = {}
+
+    def record(_: Any, __: Any, sql: str, parameters: Any, *___: Any) -> None:
+        sent[sql] = parameters
+
+    event.listen(Engine, "before_cursor_execute", record)
+    try:
+        await send_all(client, database)
+    finally:
+        event.remove(Engine, "before_cursor_execute", record)
+    on_tables = {sql: values for sql, values in sent.items() if "user_id" in sql}
+    assert len(on_tables) > 10
+    for sql, values in on_tables.items():
+        statement = CompiledStatement(sql, list(values), named=True)
+        plan = await explainer.explain_statement(statement, mode)
+        assert len(shards(plan.nodes)) == (0 if sql.startswith("INSERT") else 1), plan.text
 
 
 async def test_statement_without_a_user_would_be_detected(explainer: Explainer) -> None:

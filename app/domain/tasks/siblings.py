@@ -135,7 +135,7 @@ class Siblings:
         }
         await self._fetch(RESPACE, params)
         neighbors = [*preceding[-1:], *following[:1]]
-        return Gap(position, [Sibling(id_, changed[id_]) for id_, _ in neighbors])
+        return Gap(position, [Sibling(id_, changed.get(id_, old)) for id_, old in neighbors])
 
     async def _read(self, start: Sibling | None, *, limit: int, is_forward: bool) -> list[Sibling]:
         statement = _siblings_statement(

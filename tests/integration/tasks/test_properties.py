@@ -97,8 +97,9 @@ async def test_property_is_stored_and_returned(
 async def test_columns_of_a_task_with_every_property(
     client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    properties = {"list_id": str(LIST), "priority": "urgent", "due": DUE, "labels": ["b", "a", "é"]}
-    task = await create(client, **properties)
+    task = await create(
+        client, list_id=str(LIST), priority="urgent", due=DUE, labels=["b", "a", "é"]
+    )
     row = await database.fetchrow("SELECT * FROM tasks WHERE id = $1", UUID(task["id"]))
     assert row is not None
     assert (row["list_id"], row["parent_id"]) == (LIST, None)

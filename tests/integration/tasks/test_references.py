@@ -50,7 +50,7 @@ WRITES = {
 
 async def write(client: ContractClient, kind: str, properties: dict[str, Any]) -> httpx.Response:
     """Send a request of this kind. It changes the task at `PATH`, or creates a task."""
-    method = kind[:5].strip(" ,")
+    method = kind.split(maxsplit=1)[0].strip(",")
     headers = {
         "POST with a key": {"Idempotency-Key": "k"},
         "PUT, only new": {"If-None-Match": "*"},
@@ -117,7 +117,7 @@ async def test_unknown_time_zone_is_409(
     client: ContractClient, database: asyncpg.Connection, kind: str
 ) -> None:
     before = await stored(database)
-    for name in ("Europe/Bonn", "europe/berlin", "UTC/UTC", "Europe", "+01:00"[:3], "tzdata", "/"):
+    for name in ("Europe/Bonn", "europe/berlin", "UTC/UTC", "Europe", "Etc", "tzdata", "/"):
         response = await write(client, kind, {"due": {**UNKNOWN_ZONE, "timezone": name}})
         await assert_conflict(database, response, "reference-not-found", NO_ZONE, before)
 
@@ -201,7 +201,7 @@ async def test_parent_may_not_be_a_subtask(
 
 
 @pytest.mark.requirement("FR-119")
-@pytest.mark.parametrize("kind", [kind for kind in WRITES if "P" in kind and WRITES[kind] == 200])
+@pytest.mark.parametrize("kind", [kind for kind in WRITES if WRITES[kind] == 200])
 async def test_task_with_subtasks_may_not_be_a_subtask(
     client: ContractClient, database: asyncpg.Connection, kind: str
 ) -> None:
@@ -504,7 +504,7 @@ async def test_deletion_of_a_subtask_keeps_its_parent(client: ContractClient) ->
 
 
 @pytest.mark.requirement("FR-121")
-@pytest.mark.parametrize("etag", [FOREIGN_TAG, '"other"', "W/*"[:0] + 'W/"x"'])
+@pytest.mark.parametrize("etag", [FOREIGN_TAG, '"other"', 'W/"x"'])
 async def test_failed_precondition_deletes_no_subtask(
     client: ContractClient, database: asyncpg.Connection, etag: str
 ) -> None:

@@ -65,9 +65,9 @@ class PositionedRecord(ResourceRecord):
 
     __abstract__ = True
 
-    # NULL until the first move.
+    # NULL until the first move. The library expects the key of a column to be its attribute.
     stored_position: Mapped[str | None] = mapped_column(
-        "position", Text(collation="C"), sort_order=1
+        "position", Text(collation="C"), key="stored_position", sort_order=1
     )
 
     @hybrid_property
@@ -118,7 +118,7 @@ def position_expression(
 def position_between(before: str | None, after: str | None, *, current: str) -> str:
     """Return the position of a resource that moves between two siblings.
 
-    None stands for no sibling on that side. Without any sibling, the resource keeps its `current`
+    None means no sibling on that side. Without any sibling, the resource keeps its `current`
     position. Raises NoRoomError.
     """
     if before is None and after is None:
@@ -203,9 +203,10 @@ def _fill_gap(low: str, high: str, counts: tuple[int, int], max_length: int) -> 
     """
     count_before, count_after = counts
     start = end = 0
-    for length in range(1, max_length + 1):
-        start = start * _BASE + _digit(low, length)
-        end = end * _BASE + _digit(high, length)
+    digits = zip(_pad(low, max_length), _pad(high, max_length), strict=True)
+    for length, (low_digit, high_digit) in enumerate(digits, 1):
+        start = start * _BASE + _VALUES[low_digit]
+        end = end * _BASE + _VALUES[high_digit]
         # For each position. `start` itself is not between the two: it may be a prefix of `low`.
         room = (end - start - 1) // (max(counts) * _BASE or 1)
         if room >= _MIN_ROOM:
@@ -224,8 +225,9 @@ def _position_at_end(before: str | None, after: str | None) -> str:
 
     Such positions stay short, however many moves there are.
     """
-    step = 1 if before else -1
-    micros = _to_integer(before or after or "", TIME_LENGTH) + step
+    micros = 1 if before else -1
+    for exponent, digit in enumerate(reversed(_pad(before or after or "", TIME_LENGTH))):
+        micros += _VALUES[digit] * _BASE**exponent
     if not 0 <= micros < _BASE**TIME_LENGTH:
         raise NoRoomError
     return _to_digits(micros * _MIN_ROOM + _random_value(0, _MIN_ROOM), TIME_LENGTH + 3)
@@ -236,17 +238,9 @@ def _random_value(start: int, room: int) -> int:
     return start + room // 4 + randbelow(room // 2)
 
 
-def _digit(position: str, number: int) -> int:
-    """Return the digit with this number, counted from 1. Missing digits are zeros."""
-    return _VALUES[position[number - 1]] if number <= len(position) else 0
-
-
-def _to_integer(position: str, length: int) -> int:
-    """Return the first `length` digits as an integer."""
-    value = 0
-    for number in range(1, length + 1):
-        value = value * _BASE + _digit(position, number)
-    return value
+def _pad(position: str, length: int) -> str:
+    """Return the first `length` digits. Missing digits are zeros."""
+    return position[:length].ljust(length, DIGITS[0])
 
 
 def _to_digits(value: int, length: int) -> str:

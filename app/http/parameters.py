@@ -62,7 +62,6 @@ ResourceId = Annotated[
 IdOrNone = Annotated[
     str,
     Meta(
-        min_length=4,
         max_length=36,
         pattern=rf"^(none|{_UUID_PATTERN})\Z",
         extra_json_schema={PATTERN_MESSAGE: "must be a UUID with hyphens, or none"},

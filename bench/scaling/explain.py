@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Literal
 
 import asyncpg
@@ -37,7 +38,6 @@ class Case(Struct, frozen=True, kw_only=True):
     max_rows: int | None = None  # touched rows; None allows any number
     modes: tuple[Mode, ...] = MODES
     writes: bool = False
-    counts_bytes: bool = False  # the page has texts that exceed its size limit
 
 
 class Plan(Struct, frozen=True):
@@ -118,21 +118,29 @@ def find_errors(case: Case, plan: Plan) -> list[str]:
 
 
 class _CapturedError(Exception):
-    """Carries a statement out of the repository before it is statement."""
+    """Carries a statement out of the repository instead of sending it."""
 
 
-def _capturing_repository(*results: list[Any]) -> TaskRepository:
-    """Return a repository whose first statements return `results`. The next one is captured."""
-    remaining = list(results)
+async def _capture(
+    statement: ClauseElement, values: Mapping[str, Any] = {}, **_: object
+) -> list[Any]:
+    raise _CapturedError(*compile_statement(statement, values))
 
-    async def fetch(
-        statement: ClauseElement, values: Mapping[str, Any] = {}, **_: object
-    ) -> list[Any]:
-        if remaining:
-            return remaining.pop()
-        raise _CapturedError(*compile_statement(statement, values))
 
-    return TaskRepository(fetch)
+def after_results(call: Call, *results: list[Any]) -> Call:
+    """Return a call whose first statements return `results` and are not sent."""
+
+    def resumed(repository: TaskRepository) -> Awaitable[object]:
+        remaining = iter(results)
+
+        async def fetch(*arguments: Any, **options: Any) -> list[Any]:
+            for rows in remaining:
+                return rows
+            return await repository.fetch(*arguments, **options)
+
+        return call(TaskRepository(fetch))
+
+    return resumed
 
 
 class Explainer:
@@ -153,9 +161,9 @@ class Explainer:
         finally:
             await connection.close()
 
-    async def explain(self, call: Call, mode: Mode, *, counts_bytes: bool = False) -> Plan:
-        """Return the plan of a call's statement. All changes are rolled back."""
-        statement = await self.statement(call, counts_bytes=counts_bytes)
+    async def explain(self, call: Call, mode: Mode) -> Plan:
+        """Return the plan of a call's first statement. All changes are rolled back."""
+        statement = await self.statement(call)
         arguments = ", ".join(_literal(value) for value in statement.arguments)
         execute = f"EXECUTE explained ({arguments})"
         service_mode = "auto" if statement.named else "force_custom_plan"
@@ -177,14 +185,10 @@ class Explainer:
         plan = json.loads(output)[0]
         return Plan(text, list(_walk(plan["Plan"])), plan["Execution Time"], plan["Planning Time"])
 
-    async def statement(self, call: Call, *, counts_bytes: bool = False) -> CompiledStatement:
-        """Return the statement of a call without sending it.
-
-        `counts_bytes` returns the second statement of a page that exceeds its size limit.
-        """
-        first_results = [[[True]]] if counts_bytes else []
+    async def statement(self, call: Call) -> CompiledStatement:
+        """Return the first statement of a call without sending it."""
         with pytest.raises(_CapturedError) as captured:
-            await call(_capturing_repository(*first_results))
+            await call(TaskRepository(_capture))
         return CompiledStatement(*captured.value.args)
 
     async def _explain_and_roll_back(self, explained: str) -> str:
@@ -203,10 +207,14 @@ def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _literal(value: object) -> str:
-    if value is None:
-        return "NULL"
+    return "NULL" if value is None else "'" + _text(value).replace("'", "''") + "'"
+
+
+def _text(value: object) -> str:
+    """Return PostgreSQL's text of a value."""
     if isinstance(value, bytes):
-        value = f"\\x{value.hex()}"
+        return f"\\x{value.hex()}"
     if isinstance(value, (list, tuple)):
-        value = "{" + ",".join(str(item) for item in value) + "}"
-    return "'" + str(value).replace("'", "''") + "'"
+        return "{" + ",".join("NULL" if item is None else _text(item) for item in value) + "}"
+    # The driver sends this value as infinity.
+    return "infinity" if value == datetime.max else str(value)  # noqa: DTZ901 - a local time

@@ -301,10 +301,9 @@ def _add_links(paths: Mapping[str, Any]) -> None:
     ]
     for response in responses:
         properties: dict[str, str] = response["links"]
-        (path,) = (
-            path
-            for path in paths
-            if set(VARIABLE.findall(path)) == set(properties) and path.endswith("}")
+        # An action on the resource, such as a move, has a longer path.
+        path = min(
+            (path for path in paths if set(VARIABLE.findall(path)) == set(properties)), key=len
         )
         parameters = {name: f"$response.body#/{member}" for name, member in properties.items()}
         response["links"] = {

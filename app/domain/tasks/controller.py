@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, ClassVar
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from app.domain.tasks.problems import HierarchyConflict, TaskNotFound
 from app.domain.tasks.schemas import (
+    SORT_TYPES,
     CountTasksQuery,
     CreateTaskHeaders,
     LabelList,
@@ -93,7 +95,8 @@ class TaskController(Controller):
         self, state: AppState, path: UserPath, query: ListTasksQuery
     ) -> TaskPageResponse:
         """Return one page of tasks."""
-        after = state.cursor_codec.decode(path.user_id, query)
+        sort_type = SORT_TYPES.get(query.sort, datetime)
+        after = state.cursor_codec.decode(path.user_id, query, sort_type)
         items, position = await state.task_repository.list_tasks(path.user_id, query, after)
         next_cursor = state.cursor_codec.next_cursor(path.user_id, query, position)
         return TaskPageResponse(TaskPage(items, next_cursor))

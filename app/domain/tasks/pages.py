@@ -81,7 +81,7 @@ Columns = tuple[Any, ...]
 MAX_PAGE_BYTES = 1_048_576
 MAX_TITLE_BYTES = 2_000
 # Maximum sizes as JSON: a page without its tasks, a task without its texts, a character.
-PAGE_OVERHEAD_BYTES, TASK_OVERHEAD_BYTES, MAX_CHARACTER_BYTES = 128, 1_280, 6
+PAGE_OVERHEAD_BYTES, TASK_OVERHEAD_BYTES, MAX_CHARACTER_BYTES = 192, 1_280, 6
 
 _TEXT_BYTES = func.octet_length(TaskRecord.labels) + func.coalesce(
     func.octet_length(TaskRecord.description), 0
@@ -198,7 +198,12 @@ def _limit_bytes(page: Select[*Columns], order: SortOrder) -> Select[*Columns]:
 def count_statement(filters: frozenset[str]) -> ClauseElement:
     """Build the statement that counts the tasks for one set of filters, up to a limit."""
     conditions = [TaskRecord.user_id == bindparam("owner"), *(FILTERS[f] for f in sorted(filters))]
-    rows = select(literal_column("1")).where(*conditions).limit(bindparam("row_limit")).subquery()
+    rows = (
+        select(literal_column("1", Integer()))
+        .where(*conditions)
+        .limit(bindparam("row_limit"))
+        .subquery()
+    )
     statement = select(func.count()).select_from(rows)
     return statement if filters <= {"completed"} else statement.execution_options(**UNNAMED)
 

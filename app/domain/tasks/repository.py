@@ -77,7 +77,7 @@ from app.http.problems import (
 
 BY_ID = (TaskRecord.user_id == bindparam("owner"), TaskRecord.id == bindparam("task"))
 ETAG_MATCHES = etag_matches(TaskRecord.etag)
-PRIORITY_NAMES = tuple(Priority)
+PRIORITY_NAMES: tuple[Priority, ...] = tuple(Priority)
 STATEMENT_CACHE_SIZE = 1024
 # Concurrent requests may make a move or a delete begin again.
 MOVE_ATTEMPTS = DELETE_ATTEMPTS = 8
@@ -218,9 +218,10 @@ class TaskRepository(StatementRepository):
         filters = frozenset(params)
         params |= {"owner": user_id, "row_limit": query.limit + 1}
         if after is not None:
-            params |= {"after": after.sort_value, "after_id": after.id}
-            if query.sort is TaskSort.DUE:
-                params["after"] = after.sort_value.replace(tzinfo=None)
+            value = after.sort_value
+            if query.sort is TaskSort.DUE and isinstance(value, datetime):
+                value = value.replace(tzinfo=None)
+            params |= {"after": value, "after_id": after.id}
         rows = await self._fetch_page(query, filters, params)
         page = truncate_page([_to_task(row) for row in rows[: query.limit] if not row[-1]])
         if len(page) == len(rows):

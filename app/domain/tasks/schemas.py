@@ -94,7 +94,6 @@ Labels = Annotated[tuple[Label, ...], Meta(max_length=50, extra_json_schema={"un
 LabelFilter = Annotated[
     str,
     Meta(
-        min_length=1,
         max_length=649,
         pattern=rf"^{_LABEL}(,{_LABEL}){{0,9}}\Z",
         extra_json_schema={PATTERN_MESSAGE: "must be one to ten labels with commas between them"},
@@ -103,7 +102,6 @@ LabelFilter = Annotated[
 PriorityFilter = Annotated[
     str,
     Meta(
-        min_length=3,
         max_length=64,
         pattern=r"^(none|low|medium|high|urgent)(,(none|low|medium|high|urgent))*\Z",
         extra_json_schema={
@@ -134,6 +132,10 @@ class TaskSort(StrEnum):
     DUE = "due"
     PRIORITY = "priority"
     POSITION = "position"
+
+
+# The types of the sort values, for cursors. Without an entry, it is a timestamp.
+SORT_TYPES: dict[TaskSort, type[int | str]] = {TaskSort.PRIORITY: int, TaskSort.POSITION: str}
 
 
 class SortOrder(StrEnum):
@@ -176,20 +178,16 @@ class Task(msgspec.Struct, frozen=True):
     etag: EntityTag
 
 
-class _UniqueLabels(msgspec.Struct, frozen=True):
-    """The body of a request with labels."""
-
-    def __post_init__(self) -> None:
-        """Reject repeated labels, which msgspec does not check."""
-        labels = self.labels  # type: ignore[attr-defined]
-        if labels and len(set(labels)) < len(labels):
-            msg = "labels are repeated"
-            raise ValueError(msg)
+def _check_unique(labels: Labels | UnsetType) -> None:
+    """Reject repeated labels, which msgspec does not check. Raises ValueError."""
+    if labels and len(set(labels)) < len(labels):
+        msg = "labels are repeated"
+        raise ValueError(msg)
 
 
 # `omit_defaults` keeps payload digests stable: a property that is added later does not change the
 # digest of an older request, so its retry is still recognized.
-class TaskCreate(_UniqueLabels, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class TaskCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of `createTask`."""
 
     title: Title
@@ -201,8 +199,12 @@ class TaskCreate(_UniqueLabels, frozen=True, forbid_unknown_fields=True, omit_de
     due: DueInput | None = None
     labels: Labels = ()
 
+    def __post_init__(self) -> None:
+        """Check what the types do not express."""
+        _check_unique(self.labels)
 
-class TaskReplace(_UniqueLabels, frozen=True, forbid_unknown_fields=True):
+
+class TaskReplace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `replaceTask`."""
 
     title: Title
@@ -214,8 +216,12 @@ class TaskReplace(_UniqueLabels, frozen=True, forbid_unknown_fields=True):
     due: DueInput | None = None
     labels: Labels = ()
 
+    def __post_init__(self) -> None:
+        """Check what the types do not express."""
+        _check_unique(self.labels)
 
-class TaskPatch(_UniqueLabels, frozen=True, forbid_unknown_fields=True):
+
+class TaskPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The properties to change. UNSET leaves a property unchanged (RFC 7396)."""
 
     title: Title | UnsetType = UNSET
@@ -226,6 +232,10 @@ class TaskPatch(_UniqueLabels, frozen=True, forbid_unknown_fields=True):
     priority: Priority | UnsetType = UNSET
     due: DueInput | UnsetType | None = UNSET
     labels: Labels | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        """Check what the types do not express."""
+        _check_unique(self.labels)
 
 
 class TaskMove(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

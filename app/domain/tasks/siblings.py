@@ -22,13 +22,11 @@ from sqlalchemy import (
     update,
 )
 
-from app.db.positions import MAX_NEIGHBORS, NoRoomError, Sibling, position_between, respace
+from app.db.positions import SIBLINGS_TO_READ, NoRoomError, Sibling, position_between, respace
 from app.db.statements import FetchCallable
 from app.domain.tasks.filters import FILTERS
 from app.domain.tasks.models import NEXT_UPDATED_AT, TaskRecord
 
-# Positions are read on both sides of a gap, and one more to know where the changed ones end.
-_WINDOW = MAX_NEIGHBORS // 2 + 1
 _POSITION: ColumnElement[str] = TaskRecord.position.expression
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 LOCKED = (
@@ -121,10 +119,10 @@ class Siblings:
             return await self._respace(neighbor)
 
     async def _respace(self, neighbor: Sibling | None) -> Gap:
-        following = await self._read(neighbor, limit=_WINDOW, is_forward=True)
+        following = await self._read(neighbor, limit=SIBLINGS_TO_READ, is_forward=True)
         preceding: list[Sibling] = []
         if neighbor is not None:
-            nearest = await self._read(neighbor, limit=_WINDOW - 1, is_forward=False)
+            nearest = await self._read(neighbor, limit=SIBLINGS_TO_READ - 1, is_forward=False)
             preceding = [*reversed(nearest), neighbor]
         position, changed = respace(preceding, following)
         old_positions = dict([*preceding, *following])
@@ -137,7 +135,7 @@ class Siblings:
         }
         await self._fetch(RESPACE, params)
         neighbors = [*preceding[-1:], *following[:1]]
-        return Gap(position, [Sibling(id_, changed[id_]) for id_, _ in neighbors])
+        return Gap(position, [Sibling(id_, changed.get(id_, old)) for id_, old in neighbors])
 
     async def _read(self, start: Sibling | None, *, limit: int, is_forward: bool) -> list[Sibling]:
         statement = _siblings_statement(

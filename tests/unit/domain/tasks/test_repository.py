@@ -7,71 +7,21 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 from app.db.idempotency import idempotency_params
-from app.domain.tasks.lists import list_statement
+from app.db.statements import COMPILED_CACHE_SIZE, _compile
+from app.domain.tasks.pages import list_statement
 from app.domain.tasks.problems import TaskNotFound
-from app.domain.tasks.repository import TaskRepository, _update_statement
+from app.domain.tasks.repository import (
+    PROPERTY_COLUMNS,
+    STATEMENT_CACHE_SIZE,
+    TaskRepository,
+    _update_statement,
+)
 from app.domain.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskSort
 from app.http.etags import ETagCondition
 
 pytestmark = pytest.mark.requirement("NFR-005")
-
-TIMESTAMPTZ = "TIMESTAMP WITH TIME ZONE"
-
-
-def bounds(sort: TaskSort, order: SortOrder, *filters: str, has_cursor: bool = False) -> list[str]:
-    """Return the conditions after the user's, then the ordering.
-
-    $1 is the maximum length of a row's text.
-    """
-    statement: Any = list_statement(frozenset(filters), sort, order, has_cursor=has_cursor)
-    compiled = str(statement.compile(dialect=dialect()))  # type: ignore[no-untyped-call]
-    sql = " ".join(compiled.split())
-    conditions, _, ordering = sql.partition("WHERE ")[2].partition(" ORDER BY ")
-    ordering, _, limit = ordering.partition(" LIMIT ")
-    assert limit.startswith("$")
-    return [*conditions.split(" AND ")[1:], ordering]
-
-
-@pytest.mark.parametrize(
-    ("sort", "filters", "conditions"),
-    [
-        # updated_at is never before created_at, so a bound on one may also bound the other.
-        (
-            TaskSort.CREATED_AT,
-            ["updated_before"],
-            [f"tasks.updated_at < $3::{TIMESTAMPTZ}", f"tasks.created_at < $3::{TIMESTAMPTZ}"],
-        ),
-        (TaskSort.CREATED_AT, ["created_after"], [f"tasks.created_at > $3::{TIMESTAMPTZ}"]),
-        (TaskSort.CREATED_AT, ["created_before"], [f"tasks.created_at < $3::{TIMESTAMPTZ}"]),
-        (
-            TaskSort.UPDATED_AT,
-            ["created_after"],
-            [f"tasks.created_at > $3::{TIMESTAMPTZ}", f"tasks.updated_at > $3::{TIMESTAMPTZ}"],
-        ),
-        (TaskSort.UPDATED_AT, ["updated_before"], [f"tasks.updated_at < $3::{TIMESTAMPTZ}"]),
-        (TaskSort.UPDATED_AT, ["updated_after"], [f"tasks.updated_at > $3::{TIMESTAMPTZ}"]),
-        (TaskSort.UPDATED_AT, ["completed"], ["tasks.completed = $3::BOOLEAN"]),
-    ],
-)
-def test_list_is_bounded_on_its_sort_column(
-    sort: TaskSort, filters: list[str], conditions: list[str]
-) -> None:
-    ordering = f"tasks.{sort} DESC, tasks.id DESC"
-    assert bounds(sort, SortOrder.DESC, *filters) == [*conditions, ordering]
-
-
-@pytest.mark.parametrize("sort", TaskSort)
-@pytest.mark.parametrize(
-    ("order", "sign"), [(SortOrder.ASC, ">"), (SortOrder.DESC, "<")], ids=["asc", "desc"]
-)
-def test_page_starts_after_the_cursor_position(sort: TaskSort, order: SortOrder, sign: str) -> None:
-    assert bounds(sort, order, has_cursor=True) == [
-        f"(tasks.{sort}, tasks.id) {sign} ($3::{TIMESTAMPTZ}, $4::UUID)",
-        f"tasks.{sort} {order.upper()}, tasks.id {order.upper()}",
-    ]
 
 
 class EmptyDatabase:
@@ -129,3 +79,11 @@ def test_statement_is_built_once_per_set_of_fields_and_filters() -> None:
     sorted_by = (TaskSort.CREATED_AT, SortOrder.ASC)
     listed = list_statement(filters, *sorted_by, has_cursor=True)
     assert listed is list_statement(filters, *sorted_by, has_cursor=True)
+
+
+@pytest.mark.requirement("NFR-004")
+def test_cached_statements_are_bounded_in_number() -> None:
+    # Every set of changed properties, with each value of `completed` and of `If-Match`.
+    properties = len(PROPERTY_COLUMNS)
+    assert 2**properties * 3 * 2 < STATEMENT_CACHE_SIZE == _update_statement.cache_info().maxsize
+    assert _compile.cache_info().maxsize == COMPILED_CACHE_SIZE

@@ -71,8 +71,13 @@ def is_schema_compatible(revision: str | None) -> bool:
 class DatabaseError(Exception):
     """The database rejected a statement, which is a bug of the service.
 
-    The message contains no text of the driver, because its details quote the row.
+    The message contains no text of the driver, because its details quote the row. `constraint` is
+    the name of the violated constraint, or None.
     """
+
+    def __init__(self, message: str, constraint: str | None = None) -> None:
+        super().__init__(message)
+        self.constraint = constraint
 
 
 class Database:
@@ -228,4 +233,4 @@ def translate_error(error: BaseException) -> Exception:
         detail = declared.get("detail", "violates a database constraint")
         problem: type[ProblemError] = declared.get("problem", InvalidBody)
         return problem(errors=[FieldError(pointer=declared["pointer"], detail=detail)])
-    return DatabaseError(f"SQLSTATE {code}, constraint {constraint}")
+    return DatabaseError(f"SQLSTATE {code}, constraint {constraint}", constraint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,12 @@ DUE: ColumnElement[Any] = literal_column(DUE_EXPRESSION, DateTime())
 _HAS_DUE = TaskRecord.due_date.is_not(None)
 _LABELS: ColumnElement[Any] = literal_column(LABELS_EXPRESSION, ARRAY(Text))
 
+
+def date_param(name: str) -> ColumnElement[date]:
+    """Build a parameter for a date. asyncpg sends 9999-12-31, which is `date.max`, as infinity."""
+    return func.least(bindparam(name, type_=Date), literal_column("date '9999-12-31'", Date))
+
+
 FILTERS: dict[str, ColumnElement[bool]] = {
     "completed": TaskRecord.completed == bindparam("completed"),
     "in_list": TaskRecord.list_id == bindparam("in_list"),
@@ -47,8 +54,8 @@ FILTERS: dict[str, ColumnElement[bool]] = {
     "has_due": _HAS_DUE,
     "has_no_due": TaskRecord.due_date.is_(None),
     # Conditions on the expression of the index, equivalent to conditions on the date.
-    "due_after": and_(cast(bindparam("due_after", type_=Date) + 1, DateTime) <= DUE, _HAS_DUE),
-    "due_before": cast(bindparam("due_before", type_=Date), DateTime) > DUE,
+    "due_after": and_(cast(date_param("due_after") + 1, DateTime) <= DUE, _HAS_DUE),
+    "due_before": cast(date_param("due_before"), DateTime) > DUE,
     "created_after": TaskRecord.created_at > bindparam("created_after"),
     "created_before": TaskRecord.created_at < bindparam("created_before"),
     "updated_after": TaskRecord.updated_at > bindparam("updated_after"),

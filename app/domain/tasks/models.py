@@ -54,6 +54,8 @@ LABELS_EXPRESSION = (
     f"string_to_array({_USER_PREFIX} || "
     f"replace(labels, ','::text, (','::text || {_USER_PREFIX})), ','::text)"
 )
+# For the foreign key of parents.
+SECOND_KEY = "uq_tasks_user_id_id_depth"
 
 
 class TaskRecord(PositionedRecord):
@@ -116,7 +118,7 @@ class TaskRecord(PositionedRecord):
             info={"pointer": "/due"},
         ),
         CheckConstraint("position ~ '^[0-9A-Za-z]{1,64}$'", name="position_form"),
-        UniqueConstraint("user_id", "id", "depth", name="uq_tasks_user_id_id_depth"),
+        UniqueConstraint("user_id", "id", "depth", name=SECOND_KEY),
         ForeignKeyConstraint(
             ["user_id", "list_id"],
             ["lists.user_id", "lists.id"],

@@ -31,13 +31,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
 
+from app.db.database import DatabaseError
 from app.db.idempotency import create_statement, idempotency_params, read_claim
 from app.db.models import after
 from app.db.positions import Sibling, initial_position
 from app.db.repository import ChangeStatement, StatementRepository, etag_matches
 from app.domain.tasks.due import due_at, timezone_names
-from app.domain.tasks.filters import PRIORITIES, filter_params
-from app.domain.tasks.models import NEXT_UPDATED_AT, NOW, TaskRecord
+from app.domain.tasks.filters import PRIORITIES, date_param, filter_params
+from app.domain.tasks.models import NEXT_UPDATED_AT, NOW, SECOND_KEY, TaskRecord
 from app.domain.tasks.pages import (
     COLUMNS,
     count_statement,
@@ -79,8 +80,8 @@ BY_ID = (TaskRecord.user_id == bindparam("owner"), TaskRecord.id == bindparam("t
 ETAG_MATCHES = etag_matches(TaskRecord.etag)
 PRIORITY_NAMES: tuple[Priority, ...] = tuple(Priority)
 STATEMENT_CACHE_SIZE = 1024
-# Concurrent requests may make a move or a delete begin again.
-MOVE_ATTEMPTS = DELETE_ATTEMPTS = 8
+# Concurrent requests may make an operation begin again.
+MOVE_ATTEMPTS = DELETE_ATTEMPTS = PUT_ATTEMPTS = 8
 
 # The columns that each property of a body sets. Their parameters have the prefix `new_`.
 PROPERTY_COLUMNS = {
@@ -96,7 +97,10 @@ _SET_COLUMNS = [name for names in PROPERTY_COLUMNS.values() for name in names]
 
 
 def _new(column: str) -> ColumnElement[Any]:
-    return bindparam(f"new_{column}", type_=getattr(TaskRecord, column).type)
+    value = bindparam(f"new_{column}", type_=getattr(TaskRecord, column).type)
+    if column == "due_date":
+        return case((value.is_not(None), date_param(f"new_{column}")))
+    return value
 
 
 # Built once at import. A request only supplies parameters.
@@ -312,7 +316,8 @@ class TaskRepository(StatementRepository):
     ) -> Task:
         """Replace or create a task. If it is new, `created_at` and `updated_at` are equal.
 
-        Raises PreconditionFailed, ReferenceNotFound and HierarchyConflict.
+        Raises PreconditionFailed, ReferenceNotFound and HierarchyConflict, and DatabaseUnavailable
+        after PUT_ATTEMPTS.
         """
         values = _bind_params(user_id, task_id, data)
         statement: ClauseElement
@@ -325,7 +330,13 @@ class TaskRepository(StatementRepository):
                 frozenset(_SET_COLUMNS), completed=data.completed, any_etag=if_match.any
             )
             values["etags"] = if_match.strong
-        rows = await self._write(statement, values)
+        try:
+            rows = await self._put(statement, values)
+        except HierarchyConflict:
+            # PostgreSQL checks the row before it finds out that the ID is in use.
+            if not must_not_exist or not await self.fetch(SELECT, values):
+                raise
+            rows = []
         if not rows:
             raise PreconditionFailed(PreconditionFailed.exists if must_not_exist else None)
         return _to_task(rows[0])
@@ -407,6 +418,20 @@ class TaskRepository(StatementRepository):
             moved = await self._write(MOVE if params["etags"] == () else MOVE_MATCHING, params)
             if moved:
                 return _to_task(moved[0])
+        raise DatabaseUnavailable
+
+    async def _put(self, statement: ClauseElement, values: dict[str, Any]) -> list[Record]:
+        """Execute an INSERT with ON CONFLICT, or an UPDATE.
+
+        ON CONFLICT names the primary key. If two requests insert one ID at the same moment, the
+        second unique constraint may reject one of them. A second attempt finds the other's row.
+        """
+        for _ in range(PUT_ATTEMPTS):
+            try:
+                return await self._write(statement, values)
+            except DatabaseError as error:
+                if error.constraint != SECOND_KEY:
+                    raise
         raise DatabaseUnavailable
 
     async def _write(self, statement: ClauseElement, values: dict[str, Any]) -> list[Record]:

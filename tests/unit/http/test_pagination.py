@@ -22,11 +22,12 @@ pytestmark = pytest.mark.requirement("FR-017")
 
 URL_SAFE = string.ascii_letters + string.digits + "-_"
 DAY = date(2026, 11, 24)
-POSITION = CursorPosition(datetime(2026, 11, 23, 8, 0, 0, 250, tzinfo=UTC), UUID(int=7))
+AT = datetime(2026, 11, 23, 8, 0, 0, 250, tzinfo=UTC)
+POSITION = CursorPosition(AT, UUID(int=7))
 PUBLIC = CursorCodec(None)
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
-sort_values = {
+sort_values: dict[type[Any], st.SearchStrategy[Any]] = {
     datetime: st.datetimes(timezones=st.just(UTC)),
     int: st.integers(-(2**63), 2**63 - 1),
     str: st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=16),
@@ -245,7 +246,7 @@ def test_timestamp_filter_is_independent_of_its_offset() -> None:
 
 
 def test_positions_a_microsecond_apart_have_different_cursors() -> None:
-    later = CursorPosition(POSITION.sort_value + timedelta(microseconds=1), POSITION.id)
+    later = CursorPosition(AT + timedelta(microseconds=1), POSITION.id)
     cursors = {PUBLIC.encode("alice", ListTasksQuery(), position) for position in (POSITION, later)}
     assert len(cursors) == 2
 

@@ -8,18 +8,22 @@ from uuid import UUID
 
 import pytest
 
+from app.db.database import DatabaseError
 from app.db.idempotency import idempotency_params
 from app.db.statements import COMPILED_CACHE_SIZE, _compile
 from app.domain.tasks.pages import list_statement
-from app.domain.tasks.problems import TaskNotFound
+from app.domain.tasks.problems import HierarchyConflict, TaskNotFound
 from app.domain.tasks.repository import (
+    DELETE_ATTEMPTS,
     PROPERTY_COLUMNS,
+    PUT_ATTEMPTS,
     STATEMENT_CACHE_SIZE,
     TaskRepository,
     _update_statement,
 )
-from app.domain.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskSort
+from app.domain.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskReplace, TaskSort
 from app.http.etags import ETagCondition
+from app.http.problems import DatabaseUnavailable, PreconditionFailed
 
 pytestmark = pytest.mark.requirement("NFR-005")
 
@@ -53,6 +57,66 @@ async def test_query_for_a_missing_task_gets_the_remaining_time(
     with pytest.raises(TaskNotFound):
         await operations[operation]("alice", UUID(int=2), if_match=if_match)
     assert database.started_at == [None, 100.0]
+
+
+class Rejecting:
+    """A database that rejects the first statements, and then returns no rows."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        self.errors = [error] * times
+        self.calls = 0
+
+    async def fetch(self, *_: object) -> list[Any]:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop()
+        return []
+
+
+DUPLICATE = DatabaseError("SQLSTATE 23505", "uq_tasks_user_id_id_depth")
+
+
+async def put(database: Rejecting) -> None:
+    repository = TaskRepository(database.fetch)
+    body = TaskReplace("a", None, completed=False)
+    await repository.replace_task("alice", UUID(int=1), body, if_match=None, must_not_exist=True)
+
+
+@pytest.mark.requirement("FR-012")
+@pytest.mark.parametrize(("times", "calls"), [(0, 1), (1, 2), (PUT_ATTEMPTS - 1, PUT_ATTEMPTS)])
+async def test_put_is_repeated_if_another_request_inserted_the_id(times: int, calls: int) -> None:
+    database = Rejecting(DUPLICATE, times)
+    with pytest.raises(PreconditionFailed):
+        await put(database)
+    assert database.calls == calls
+
+
+@pytest.mark.requirement("FR-012")
+async def test_put_is_repeated_a_limited_number_of_times() -> None:
+    database = Rejecting(DUPLICATE, PUT_ATTEMPTS)
+    with pytest.raises(DatabaseUnavailable):
+        await put(database)
+    assert database.calls == PUT_ATTEMPTS
+
+
+@pytest.mark.parametrize("constraint", [None, "pk_tasks"])
+async def test_put_is_not_repeated_after_other_errors(constraint: str | None) -> None:
+    database = Rejecting(DatabaseError("SQLSTATE 23505", constraint), 1)
+    with pytest.raises(DatabaseError):
+        await put(database)
+    assert database.calls == 1
+
+
+@pytest.mark.requirement("FR-121")
+@pytest.mark.parametrize(("times", "expected"), [(1, TaskNotFound), (99, DatabaseUnavailable)])
+async def test_delete_is_repeated_if_a_subtask_was_created(
+    times: int, expected: type[Exception]
+) -> None:
+    database = Rejecting(HierarchyConflict(), times)
+    repository = TaskRepository(database.fetch)
+    with pytest.raises(expected):
+        await repository.delete_task("alice", UUID(int=1), if_match=None)
+    assert database.calls == min(times + 1, DELETE_ATTEMPTS)
 
 
 @pytest.mark.requirement("FR-046")

@@ -24,7 +24,13 @@ from app.domain.tasks.schemas import (
 pytestmark = pytest.mark.requirement("FR-111")
 
 MILK = {"title": "Buy milk"}
-EMPTY = {"list_id": None, "parent_id": None, "priority": "none", "due": None, "labels": []}
+EMPTY: dict[str, Any] = {
+    "list_id": None,
+    "parent_id": None,
+    "priority": "none",
+    "due": None,
+    "labels": [],
+}
 FULL = {"title": "Buy milk", "description": None, "completed": False}
 DUE = {"date": "2026-11-24", "time": None, "timezone": None}
 

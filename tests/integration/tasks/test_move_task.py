@@ -706,6 +706,70 @@ async def test_move_that_always_finds_other_neighbors_is_503(
     assert next(numbers) <= 10
 
 
+def change_during_respacing(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    """Run a change once, after the siblings on both sides of a gap without room were read."""
+    read_siblings = Siblings._read
+    remaining = [change]
+
+    async def change_and_return(self: Siblings, *args: Any, **options: Any) -> Any:
+        siblings = await read_siblings(self, *args, **options)
+        if remaining and not options["is_forward"]:
+            await asyncio.create_task(remaining.pop()())
+        return siblings
+
+    monkeypatch.setattr(Siblings, "_read", change_and_return)
+
+
+async def create_tight_gap(
+    client: ContractClient, database: asyncpg.Connection
+) -> dict[str, dict[str, Any]]:
+    """Create tasks in the order abcdefgh. There is no room between d and e."""
+    tasks = await create_all(client, "abcdefgh")
+    tight = "M" * (MAX_LENGTH - 1)
+    positions = {"a": "A", "b": "B", "c": "C", "d": f"{tight}1", "e": f"{tight}2"}
+    await place_at(database, positions | {"f": "X", "g": "Y", "h": "Z"})
+    return tasks
+
+
+@pytest.mark.requirement("FR-129")
+@pytest.mark.parametrize("kind", ["move", "delete"])
+async def test_respacing_begins_again_if_a_sibling_changes(
+    client: ContractClient,
+    database: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    tasks = await create_tight_gap(client, database)
+
+    async def change() -> None:
+        if kind == "move":
+            response = await move(client, tasks["c"], {"after_id": tasks["f"]["id"]})
+        else:
+            response = await client.delete(path_of(tasks["c"]))
+        assert response.is_success
+
+    change_during_respacing(monkeypatch, change)
+    response = await move(client, tasks["h"], {"after_id": tasks["d"]["id"]})
+    assert response.status_code == 200
+    assert await order(client, **INBOX) == ("abdhefcg" if kind == "move" else "abdhefg")
+
+
+@pytest.mark.requirement("FR-129")
+@pytest.mark.xfail(reason="respacing does not see a task that moves among the siblings")
+async def test_respacing_keeps_the_place_of_a_task_that_moves_at_the_same_moment(
+    client: ContractClient, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = await create_tight_gap(client, database)
+
+    async def change() -> None:
+        assert (await move(client, tasks["g"], {"after_id": tasks["b"]["id"]})).is_success
+
+    change_during_respacing(monkeypatch, change)
+    response = await move(client, tasks["h"], {"after_id": tasks["d"]["id"]})
+    assert response.status_code == 200
+    assert await order(client, **INBOX) == "abgcdhef"
+
+
 @pytest.mark.requirement("FR-123")
 async def test_position_is_that_of_the_contract(
     client: ContractClient, database: asyncpg.Connection

@@ -34,9 +34,9 @@ RELEASED = {
     "0002_idempotency_keys.py": "5a909f7cfd309bbf7315688c0c81c0d4879eaa4d26d1bbb6081e022c45e08b70",
     "0003_lists.py": "d29201b62856e262a8a243323aa5db6809162966cda8621f179d4e681a7e6ff1",
     "0004_task_properties.py": "8d4126112357c9bf7592b366c452dc9692af992695403ede038d748c049cafbd",
-    "0005_task_property_indexes.py": "28d1cf284432fe8d5bc7ba3e4517d2d47b4293d7462749cea2e892cb4b2f9daf",
+    "0005_task_indexes.py": "28d1cf284432fe8d5bc7ba3e4517d2d47b4293d7462749cea2e892cb4b2f9daf",
     "0006_task_parents.py": "871fb57651b7c9df4bba1b307cc905f74caa680bc58406ad035f6e50eb20b3da",
-    "0007_task_constraints_valid.py": "e46e1de93facae5278997e0b836ca5a2b0187b8ef8161ac6f505cde18c508c6d",
+    "0007_valid_constraints.py": "e46e1de93facae5278997e0b836ca5a2b0187b8ef8161ac6f505cde18c508c6d",
 }
 # Every object of a schema, with its definition as text.
 CATALOG = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -66,4 +66,5 @@ def constraint_info(name: str | None) -> Mapping[str, Any]:
         for table in metadata_registry[key].tables.values()
         for check in chain[Constraint | Index](table.constraints, table.indexes)
     )
-    return next((check.info for check in checks if name and check.name == name), {})
+    info: Iterator[dict[Any, Any]] = (check.info for check in checks if name and check.name == name)
+    return next(info, {})

@@ -493,6 +493,7 @@ def _to_task(row: Record) -> Task:
     due = None
     if due_date is not None:
         due = Due(due_date, due_time and due_time.isoformat("minutes"), due_timezone)
+    level: int = priority
     return Task(
         id_,
         user_id,
@@ -502,7 +503,7 @@ def _to_task(row: Record) -> Task:
         completed_at,
         list_id,
         parent_id,
-        PRIORITY_NAMES[priority],
+        PRIORITY_NAMES[level],
         due,
         due_at(due),
         tuple(labels.split(",")) if labels else (),

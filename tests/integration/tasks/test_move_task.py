@@ -168,7 +168,7 @@ async def test_repeated_moves_to_the_ends_keep_positions_short(client: ContractC
     for _ in range(10):
         last = list(await order(client, **INBOX))[-1]
         await move(client, tasks[last], FIRST)
-        first, *_, last = await order(client, **INBOX)
+        first, *_, last = list(await order(client, **INBOX))
         await move(client, tasks[first], {"after_id": tasks[last]["id"]})
     await create_all(client, "d")
     assert await order(client, **INBOX) == "abcd"

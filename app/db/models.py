@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -66,5 +66,6 @@ def constraint_info(name: str | None) -> Mapping[str, Any]:
         for table in metadata_registry[key].tables.values()
         for check in chain[Constraint | Index](table.constraints, table.indexes)
     )
-    info: Iterator[dict[Any, Any]] = (check.info for check in checks if name and check.name == name)
-    return next(info, {})
+    check = next((check for check in checks if name and check.name == name), None)
+    info: Mapping[str, Any] = {} if check is None else check.info
+    return info

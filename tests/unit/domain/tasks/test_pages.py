@@ -141,7 +141,8 @@ def test_one_range_of_the_index_is_read_with_the_filter_completed(
     assert "UNION" not in sql
     assert re.fullmatch(
         r'tasks\.user_id = \$3::VARCHAR COLLATE "C" AND tasks\.completed = \$4::BOOLEAN'
-        rf" AND \({key}, tasks\.id\) {sign} \((?:greatest\()?\$5::{re.escape(type_)}.*?, \$6::UUID\)",
+        rf" AND \({key}, tasks\.id\) {sign} "
+        rf"\((?:greatest\()?\$5::{re.escape(type_)}.*?, \$6::UUID\)",
         conditions,
     )
     direction = order.upper()

@@ -67,7 +67,7 @@ class PositionedRecord(ResourceRecord):
 
     # NULL until the first move. The library expects the key of a column to be its attribute.
     stored_position: Mapped[str | None] = mapped_column(
-        "position", Text(collation="C"), key="stored_position", sort_order=1
+        "position", Text(collation="C"), key="stored_position", sort_order=6
     )
 
     @hybrid_property

@@ -19,7 +19,6 @@ from sqlalchemy import (
     ClauseElement,
     ColumnElement,
     Uuid,
-    and_,
     bindparam,
     case,
     delete,
@@ -166,14 +165,20 @@ LABELS = (
 )
 
 
-# A task that changes its list or parent at the same moment must not be moved back.
-_PLACE_UNCHANGED = and_(
-    TaskRecord.list_id.is_not_distinct_from(bindparam("old_list_id", type_=Uuid)),
-    TaskRecord.parent_id.is_not_distinct_from(bindparam("old_parent_id", type_=Uuid)),
-)
 _MOVE = (
     update(TaskRecord)
-    .where(*BY_ID, TaskRecord.id.in_(select(LOCKED.c.id)), NEIGHBORS_UNCHANGED, _PLACE_UNCHANGED)
+    .where(
+        *BY_ID,
+        TaskRecord.id.in_(select(LOCKED.c.id)),
+        NEIGHBORS_UNCHANGED,
+        # The place is still the one that was read.
+        *(
+            getattr(TaskRecord, column).is_not_distinct_from(
+                bindparam(f"current_{column}", type_=Uuid)
+            )
+            for column in ("list_id", "parent_id")
+        ),
+    )
     .values(
         {column: _new(column) for column in ("list_id", "parent_id", "depth", "stored_position")}
         | {"updated_at": NEXT_UPDATED_AT, "etag": bindparam("new_etag")}
@@ -391,7 +396,7 @@ class TaskRepository(StatementRepository):
     ) -> Task:
         """Place a task after another task of the same list, inbox or parent, or first.
 
-        If the task or a neighbor changes its place at the same moment, the move begins again.
+        If a neighbor changes its place at the same moment, the move begins again.
 
         Raises TaskNotFound, PreconditionFailed, ReferenceNotFound and HierarchyConflict, and
         DatabaseUnavailable after MOVE_ATTEMPTS.
@@ -416,6 +421,8 @@ class TaskRepository(StatementRepository):
             )
             neighbor_ids = [sibling.id for sibling in gap.neighbors]
             params |= {
+                "current_list_id": current["list_id"],
+                "current_parent_id": current["parent_id"],
                 "new_stored_position": gap.position,
                 "ids": [task_id, *neighbor_ids],
                 "neighbor_ids": neighbor_ids,
@@ -582,8 +589,6 @@ def _place_params(current: Record, move: TaskMove) -> dict[str, Any]:
         list_id = None if move.list_id is UNSET else _to_uuid(move.list_id)
         parent_id = None if move.parent_id is UNSET else _to_uuid(move.parent_id)
     return {
-        "old_list_id": current["list_id"],
-        "old_parent_id": current["parent_id"],
         "new_list_id": list_id,
         "new_parent_id": parent_id,
         "new_depth": int(parent_id is not None),

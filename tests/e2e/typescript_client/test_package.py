@@ -47,16 +47,23 @@ def test_strict_project_compiles_and_type_errors_are_found(
     assert (project / "mistakes.ts").read_text("utf-8").count("@ts-expect-error") == 23
 
 
-def test_example_in_the_guide_compiles_and_runs(project: Path, places: URLs) -> None:
-    [example] = EXAMPLE.findall((ROOT / "docs/guides/typescript-client.md").read_text("utf-8"))
-    assert example.count("http://127.0.0.1:8000") == 1
-    source = example.replace("http://127.0.0.1:8000", places["service"])
+@pytest.mark.parametrize(
+    ("number", "output"),
+    [
+        (0, ["Buy milk", "Precondition failed, it is completed: true"]),
+        (1, ["due: Buy milk", "list: Buy eggs", "list: Buy milk"]),
+    ],
+)
+def test_example_in_the_guide_compiles_and_runs(
+    project: Path, places: URLs, number: int, output: list[str]
+) -> None:
+    examples = EXAMPLE.findall((ROOT / "docs/guides/typescript-client.md").read_text("utf-8"))
+    assert len(examples) == 2
+    assert examples[number].count("http://127.0.0.1:8000") == 1
+    source = examples[number].replace("http://127.0.0.1:8000", places["service"])
     (project / "example.ts").write_text(source, "utf-8")
     compile_project(project, "--module", "nodenext")
-    assert run(NODE, "example.js", folder=project).splitlines() == [
-        "Buy milk",
-        "Precondition failed, it is completed: true",
-    ]
+    assert run(NODE, "example.js", folder=project).splitlines() == output
 
 
 # --- operations --------------------------------------------------------------------------------

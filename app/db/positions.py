@@ -118,7 +118,7 @@ def position_expression(
 def position_between(before: str | None, after: str | None, *, current: str) -> str:
     """Return the position of a resource that moves between two siblings.
 
-    None stands for no sibling on that side. Without any sibling, the resource keeps its `current`
+    None means no sibling on that side. Without any sibling, the resource keeps its `current`
     position. Raises NoRoomError.
     """
     if before is None and after is None:

@@ -60,7 +60,7 @@ class TaskListPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TaskListMove(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `moveList`. None stands for the first place."""
+    """The body of `moveList`. None means the first place."""
 
     after_id: UUID | None
 

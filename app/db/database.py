@@ -178,7 +178,7 @@ class Database:
 
         Raises the exceptions of `fetch`.
         """
-        tables = metadata_registry.get().tables
+        tables = sorted(metadata_registry.get().tables)
         needed = [("alembic_version", "SELECT"), *product(tables, TABLE_PRIVILEGES)]
         names, privileges = zip(*needed, strict=True)
         values = {"names": names, "privileges": privileges}

@@ -33,7 +33,7 @@ from tests.support.database import database_config_for
 pytestmark = pytest.mark.requirement("NFR-020")
 
 SHARDS = 8
-TABLES = ("tasks", "idempotency_keys")
+TABLES = ("tasks", "lists", "idempotency_keys")
 KEYS = """
     SELECT tables.relname, indexes.relname, attributes.attname FROM pg_index
     JOIN pg_class indexes ON indexes.oid = indexrelid
@@ -122,7 +122,7 @@ async def explainer(database_url: str) -> AsyncIterator[Explainer]:
 async def test_every_key_and_b_tree_starts_with_the_user(database: asyncpg.Connection) -> None:
     rows = await database.fetch(KEYS, TABLES)
     assert {table for table, *_ in rows} == set(TABLES)
-    assert {index for _, index, _ in rows} >= {"pk_tasks", "pk_idempotency_keys"}
+    assert {index for _, index, _ in rows} >= {"pk_tasks", "pk_lists", "pk_idempotency_keys"}
     assert [row for row in rows if row[2] != "user_id"] == []
 
 

@@ -244,7 +244,7 @@ def _pad(position: str, length: int) -> str:
 
 
 def _to_digits(value: int, length: int) -> str:
-    digits = []
+    digits: list[str] = []
     for _ in range(length):
         value, digit = divmod(value, _BASE)
         digits.append(DIGITS[digit])

@@ -244,7 +244,7 @@ async def test_replacing_is_a_change_that_keeps_the_position(
     await client.put(PATH, json=GROCERIES)
     moved = (await client.post(f"{PATH}/move", json={"after_id": None})).json()
     replaced = await client.put(PATH, json=body, headers={"If-Match": moved["etag"]})
-    row = await database.fetchrow("SELECT * FROM lists WHERE id = $1", ID)
+    (row,) = await database.fetch("SELECT * FROM lists WHERE id = $1", ID)
     assert replaced.status_code == 200
     assert "location" not in replaced.headers
     assert replaced.json()["name"] == row["name"] == body["name"]

@@ -28,7 +28,8 @@ from app.http.problems import FieldError, InvalidCursor
 pytestmark = pytest.mark.requirement("FR-017")
 
 URL_SAFE = string.ascii_letters + string.digits + "-_"
-POSITION = CursorPosition(datetime(2026, 11, 23, 8, 0, 0, 250, tzinfo=UTC), UUID(int=7))
+CREATED_AT = datetime(2026, 11, 23, 8, 0, 0, 250, tzinfo=UTC)
+POSITION = CursorPosition(CREATED_AT, UUID(int=7))
 PUBLIC = CursorCodec(None)
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -155,7 +156,7 @@ def test_timestamp_filter_is_independent_of_its_offset() -> None:
 
 
 def test_positions_a_microsecond_apart_have_different_cursors() -> None:
-    later = CursorPosition(POSITION.sort_value + timedelta(microseconds=1), POSITION.id)
+    later = CursorPosition(CREATED_AT + timedelta(microseconds=1), POSITION.id)
     cursors = {PUBLIC.encode("alice", ListTasksQuery(), position) for position in (POSITION, later)}
     assert len(cursors) == 2
 

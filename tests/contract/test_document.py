@@ -14,6 +14,14 @@ from openapi_spec_validator import validate
 
 from app.asgi import ROUTE_HANDLERS
 from app.domain.health import controller
+from app.domain.lists.schemas import (
+    TaskList,
+    TaskListCreate,
+    TaskListMove,
+    TaskListPage,
+    TaskListPatch,
+    TaskListReplace,
+)
 from app.domain.tasks.schemas import Task, TaskCreate, TaskPage, TaskPatch, TaskReplace
 from app.http.problems import Problem
 from app.openapi.document import OpenAPIJson
@@ -27,11 +35,17 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "TaskReplace": TaskReplace,
     "TaskPatch": TaskPatch,
     "TaskPage": TaskPage,
+    "TaskList": TaskList,
+    "TaskListCreate": TaskListCreate,
+    "TaskListReplace": TaskListReplace,
+    "TaskListPatch": TaskListPatch,
+    "TaskListMove": TaskListMove,
+    "TaskListPage": TaskListPage,
     "Problem": Problem,
     "Health": controller.Health,
     "OpenAPIJson": OpenAPIJson,
 }
-REQUESTS = {"createTask", "replaceTask", "updateTask"}
+REQUESTS = {"createTask", "replaceTask", "updateTask", "createList", "replaceList", "updateList"}
 
 
 def operations() -> list[dict[str, Any]]:
@@ -164,13 +178,16 @@ def test_the_description_fits_on_a_page_and_longer_texts_are_tags() -> None:
     assert set(re.findall(r"the tag `(\w+)`", str(DOCUMENT))) <= set(named)
 
 
-@pytest.mark.requirement("FR-001")
-def test_what_creates_a_task_links_to_what_can_be_done_with_it() -> None:
+@pytest.mark.requirement("FR-001", "FR-101")
+@pytest.mark.parametrize("resource", ["Task", "List"])
+def test_what_creates_a_resource_links_to_what_can_be_done_with_it(resource: str) -> None:
     created = [
         CHECK.resolve(operation["responses"]["201"])
         for operation in operations()
-        if "201" in operation["responses"]
+        if "201" in operation["responses"] and operation["operationId"].endswith(resource)
     ]
     assert len(created) == 2
     for response in created:
-        assert set(response["links"]) == {"getTask", "replaceTask", "updateTask", "deleteTask"}
+        assert set(response["links"]) == {
+            f"{verb}{resource}" for verb in ("get", "replace", "update", "delete")
+        }

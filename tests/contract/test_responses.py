@@ -19,12 +19,16 @@ from tests.support.contract_check import ContractCheck, ContractViolation
 from tests.support.lifespan import running
 
 TASKS = tasks_of("alice")
-ONE = f"{TASKS}/0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
-NONE = f"{TASKS}/0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a45"
+LISTS = "/api/v1/users/alice/lists"
+STORED, UNKNOWN = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44", "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a45"
+ONE = f"{TASKS}/{STORED}"
+NONE = f"{TASKS}/{UNKNOWN}"
+ONE_LIST = f"{LISTS}/{STORED}"
+NAME = {"name": "Groceries"}
 WHOLE = {"title": "Buy milk", "description": None, "completed": False}
 PATCH = {"Content-Type": "application/merge-patch+json"}
 
-# For each operation, a request that succeeds if the task ONE is stored.
+# For each operation, a request that succeeds if the task ONE and the list ONE_LIST are stored.
 PLAIN: dict[str, dict[str, Any]] = {
     "listTasks": {"method": "GET", "url": TASKS},
     "createTask": {"method": "POST", "url": TASKS, "json": {"title": "Buy milk"}},
@@ -32,6 +36,13 @@ PLAIN: dict[str, dict[str, Any]] = {
     "replaceTask": {"method": "PUT", "url": ONE, "json": WHOLE},
     "updateTask": {"method": "PATCH", "url": ONE, "content": b"{}", "headers": PATCH},
     "deleteTask": {"method": "DELETE", "url": ONE},
+    "listLists": {"method": "GET", "url": LISTS},
+    "createList": {"method": "POST", "url": LISTS, "json": NAME},
+    "getList": {"method": "GET", "url": ONE_LIST},
+    "replaceList": {"method": "PUT", "url": ONE_LIST, "json": NAME},
+    "updateList": {"method": "PATCH", "url": ONE_LIST, "content": b"{}", "headers": PATCH},
+    "deleteList": {"method": "DELETE", "url": ONE_LIST},
+    "moveList": {"method": "POST", "url": f"{ONE_LIST}/move", "json": {"after_id": None}},
     "getLiveness": {"method": "GET", "url": "/livez"},
     "getReadiness": {"method": "GET", "url": "/readyz"},
     "getContractYaml": {"method": "GET", "url": "/openapi.yaml"},
@@ -41,15 +52,15 @@ PLAIN: dict[str, dict[str, Any]] = {
 CHANGED: dict[str, dict[str, Any]] = {
     "304": {"headers": {"If-None-Match": "*"}},
     "400": {"params": {"unknown": "1"}},
-    "404": {"url": NONE},
     "412": {"headers": {**PATCH, "If-Match": FOREIGN_TAG}},
     "413": {"content": b" " * 131_073, "headers": {"Content-Type": "application/json"}},
     "415": {"content": b"{}", "headers": {"Content-Type": "text/plain"}},
     "422": {"content": b'{"x": 1}', "headers": {"Content-Type": "application/json"}},
 }
 CHANGED_FOR_ONE: dict[tuple[str, str], dict[str, Any]] = {
-    ("replaceTask", "201"): {"url": NONE},
-    ("replaceTask", "412"): {"headers": {"If-Match": "*"}, "url": NONE},
+    ("replaceTask", "412"): {"headers": {"If-Match": FOREIGN_TAG}},
+    ("replaceList", "412"): {"headers": {"If-Match": FOREIGN_TAG}},
+    ("moveList", "412"): {"headers": {"If-Match": FOREIGN_TAG}},
 }
 NOWHERE = Settings(database_url=Secret("postgresql://nobody@127.0.0.1:1/nothing"))
 
@@ -92,10 +103,13 @@ async def serving(settings: Settings, status: str) -> AsyncGenerator[ContractCli
 async def test_documented_response_is_reached(
     client: ContractClient, settings: Settings, operation: str, status: str
 ) -> None:
-    (await client.put(ONE, json=WHOLE)).raise_for_status()
+    for url, body in ((ONE, WHOLE), (ONE_LIST, NAME)):
+        (await client.put(url, json=body)).raise_for_status()
     changes = CHANGED_FOR_ONE.get((operation, status), CHANGED.get(status, {}))
     request = {**PLAIN[operation], **changes}
     request.pop("json" if "content" in changes else "", None)
+    if status == "404" or (status == "201" and request["method"] == "PUT"):
+        request["url"] = request["url"].replace(STORED, UNKNOWN)
     async with serving(settings, status) as other:
         response: httpx.Response = await other.request(**request)
     assert response.status_code == int(status)

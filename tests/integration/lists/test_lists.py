@@ -244,8 +244,7 @@ async def test_replacing_is_a_change_that_keeps_the_position(
     await client.put(PATH, json=GROCERIES)
     moved = (await client.post(f"{PATH}/move", json={"after_id": None})).json()
     replaced = await client.put(PATH, json=body, headers={"If-Match": moved["etag"]})
-    row = await database.fetchrow("SELECT * FROM lists WHERE id = $1", ID)
-    assert row is not None
+    (row,) = await database.fetch("SELECT * FROM lists WHERE id = $1", ID)
     assert replaced.status_code == 200
     assert "location" not in replaced.headers
     assert replaced.json()["name"] == row["name"] == body["name"]
@@ -386,8 +385,8 @@ async def test_list_that_is_not_empty_is_kept(
 ) -> None:
     await client.put(PATH, json=GROCERIES)
     await members.execute("INSERT INTO members VALUES ('alice', $1)", ID)
-    refused = await client.delete(PATH)
-    problem = assert_problem(refused, 409, "list-not-empty")
+    rejected = await client.delete(PATH)
+    problem = assert_problem(rejected, 409, "list-not-empty")
     assert problem["detail"] == "The list contains tasks. Move or delete them first."
     stale = await client.delete(PATH, headers={"If-Match": FOREIGN_TAG})
     assert_problem(stale, 412, "precondition-failed")
@@ -439,13 +438,13 @@ async def test_other_errors_of_a_delete_are_not_hidden(
     await client.put(PATH, json=GROCERIES)
     await database.execute(
         """
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        CREATE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN RAISE unique_violation; END $$;
-        CREATE TRIGGER refuse BEFORE DELETE ON lists FOR EACH ROW EXECUTE FUNCTION refuse()
+        CREATE TRIGGER reject BEFORE DELETE ON lists FOR EACH ROW EXECUTE FUNCTION reject()
         """
     )
     try:
         assert_problem(await client.delete(PATH), 500, "internal-error")
     finally:
-        await database.execute("DROP TRIGGER refuse ON lists; DROP FUNCTION refuse")
+        await database.execute("DROP TRIGGER reject ON lists; DROP FUNCTION reject")
     assert (await client.get(PATH)).status_code == 200

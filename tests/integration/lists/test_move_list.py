@@ -244,20 +244,20 @@ async def test_neighbor_that_is_changed_at_the_same_moment_keeps_its_change(
 async def test_concurrent_moves_and_respacings_keep_the_order(
     concurrent_client: ContractClient, database: asyncpg.Connection
 ) -> None:
-    # Every gap is too small, so every move respaces lists that other moves refer to.
-    ids = await insert(database, dense_positions(60))
-    moves = [move(concurrent_client, ids[2 * number + 1], ids[number + 30]) for number in range(14)]
+    # Every gap is too small, so every move respaces lists that other requests change.
+    ids = await insert(database, dense_positions(40))
+    moved = range(1, 13, 2)
+    moves = [move(concurrent_client, ids[number], ids[number + 20]) for number in moved]
     edits = [
         concurrent_client.patch(f"{ALICE}/{ids[number]}", json={"name": f"{number}"})
-        for number in range(0, 60, 2)
+        for number in range(20, 36, 2)
     ]
-    responses = await asyncio.gather(*moves, *edits)
-    assert len(responses) == 44
-    stored = [row["position"] for row in await rows(database)]
-    assert len(set(stored)) == 60
-    found = await names(concurrent_client)
-    untouched = [name for name in found if int(name) not in range(1, 29, 2)]
-    assert untouched == sorted(untouched, key=int)
+    await asyncio.gather(*moves, *edits)
+    assert len({row["position"] for row in await rows(database)}) == len(ids)
+    expected = [str(number) for number in range(len(ids)) if number not in moved]
+    for number in moved:
+        expected.insert(expected.index(str(number + 20)) + 1, str(number))
+    assert await names(concurrent_client) == expected
 
 
 @pytest.mark.requirement("FR-131")

@@ -204,6 +204,13 @@ def test_respacing_keeps_the_order(
     assert is_valid(between(plan.position, positions[gap + 1]))
 
 
+def test_most_of_the_room_is_left_where_the_next_moves_are_likely() -> None:
+    everything = siblings(["U", *dense_positions(500), "W"])
+    _, positions = apply(everything[:251], everything[251:])
+    room = number_of(positions[252]) - number_of(positions[250])
+    assert room > 0.9 * (number_of("W") - number_of("U"))
+
+
 @pytest.mark.parametrize("count", [2, 3, 17])
 def test_equal_positions_become_different(count: int) -> None:
     everything = siblings(["V"] * count)

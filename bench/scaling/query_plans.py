@@ -75,7 +75,7 @@ PAGE = LIMIT + 1  # one more row shows whether another page exists
 # chooses the cheaper plan. For a word of medium frequency both touch this many rows.
 SEARCH_ROWS = 30_000
 # A count without an index reads this many rows until it has found 10,001 that match.
-COUNT_ROWS = 200_000
+COUNT_ROWS = 400_000
 # Tasks near the range that a scan skips.
 RANGE_ROWS = 5_000
 DAY = timedelta(days=1)

@@ -33,6 +33,7 @@ from bench.scaling.data import Size, fill, sizes
 from bench.scaling.explain import Explainer
 from bench.scaling.operations import Table
 from bench.scaling.report import (
+    CREATES,
     INDEXES,
     ROUND_TRIP,
     WRITES,
@@ -142,7 +143,7 @@ async def _index_effect(index: str, table: Table, explainer: Explainer) -> Index
     """Explain a page and a create with and without an index."""
     progress(f"without {index}")
     operations = table.operations()
-    page, create = operations[INDEXES[index]](), operations["create"]
+    page, create = operations[INDEXES[index]](), operations[CREATES.get(index, "create")]
     connection = explainer.connection
     measured: list[tuple[int, int]] = []
     for drop in ("SELECT", f"DROP INDEX {index}"):

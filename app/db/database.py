@@ -184,7 +184,7 @@ class Database:
         Raises the exceptions of `fetch`.
         """
         tables = metadata_registry.get().tables
-        needed = [("alembic_version", "SELECT"), *product(tables, TABLE_PRIVILEGES)]
+        needed = [("alembic_version", "SELECT"), *product(sorted(tables), TABLE_PRIVILEGES)]
         names, privileges = zip(*needed, strict=True)
         values = {"names": names, "privileges": privileges}
         return [privilege for (privilege,) in await self.fetch(MISSING_PRIVILEGES, values)]

@@ -66,4 +66,6 @@ def constraint_info(name: str | None) -> Mapping[str, Any]:
         for table in metadata_registry[key].tables.values()
         for check in chain[Constraint | Index](table.constraints, table.indexes)
     )
-    return next((check.info for check in checks if name and check.name == name), {})
+    check = next((check for check in checks if name and check.name == name), None)
+    info: Mapping[str, Any] = {} if check is None else check.info
+    return info

@@ -67,7 +67,7 @@ class PositionedRecord(ResourceRecord):
 
     # NULL until the first move. The library expects the key of a column to be its attribute.
     stored_position: Mapped[str | None] = mapped_column(
-        "position", Text(collation="C"), key="stored_position", sort_order=1
+        "position", Text(collation="C"), key="stored_position", sort_order=6
     )
 
     @hybrid_property
@@ -244,7 +244,7 @@ def _pad(position: str, length: int) -> str:
 
 
 def _to_digits(value: int, length: int) -> str:
-    digits = []
+    digits: list[str] = []
     for _ in range(length):
         value, digit = divmod(value, _BASE)
         digits.append(DIGITS[digit])

@@ -19,8 +19,9 @@ from app.domain.tasks.repository import TaskRepository
 
 # Inner blocks of an index, and the leaves of one page.
 INDEX_BUFFERS = 12
-# PostgreSQL may switch to a generic plan after the fifth execution.
-EXECUTIONS = 6
+# PostgreSQL may switch to a generic plan after the fifth execution. Other plans are executed twice,
+# so that the blocks are in memory.
+EXECUTIONS, EXECUTIONS_OF_SAME_PLAN = 6, 2
 
 # `service`: the plan mode of the service, custom or automatic. `generic`: a plan that is the same
 # for all parameters, which PostgreSQL may choose in automatic mode.
@@ -34,7 +35,7 @@ class Case(Struct, frozen=True, kw_only=True):
 
     name: str
     call: Call
-    indexes: frozenset[str] | None = None  # exactly these; None allows any
+    indexes: frozenset[str] | None = None  # at least one of these, and no other; None allows any
     max_rows: int | None = None  # touched rows; None allows any number
     modes: tuple[Mode, ...] = MODES
     writes: bool = False
@@ -72,12 +73,12 @@ class Plan(Struct, frozen=True):
         )
 
     @property
-    def search_matches(self) -> int:
-        """Rows that the search index returned."""
+    def index_matches(self) -> int:
+        """Rows that indexes returned before they were looked up in the table."""
         return sum(
             _count(node, "Actual Rows")
             for node in self.nodes
-            if node.get("Index Name") == "ix_tasks_search"
+            if node["Node Type"] == "Bitmap Index Scan"
         )
 
     @property
@@ -104,12 +105,14 @@ def _count(node: dict[str, Any], name: str) -> int:
 def find_errors(case: Case, plan: Plan) -> list[str]:
     """Return the limits that a plan exceeds."""
     errors = []
-    if case.indexes is not None and plan.indexes != case.indexes:
+    if case.indexes is not None and not (
+        plan.indexes <= case.indexes and bool(plan.indexes) == bool(case.indexes)
+    ):
         errors.append(f"uses {', '.join(sorted(plan.indexes)) or 'no index'}")
     if case.max_rows is not None:
-        if max(plan.rows, plan.search_matches) > case.max_rows:
+        if max(plan.rows, plan.index_matches) > case.max_rows:
             errors.append(
-                f"touches {plan.rows} rows, found {plan.search_matches}, allowed {case.max_rows}"
+                f"touches {plan.rows} rows, found {plan.index_matches}, allowed {case.max_rows}"
             )
         max_buffers = case.max_rows + INDEX_BUFFERS * max(1, len(plan.indexes))
         if plan.buffers > max_buffers and not case.writes:
@@ -175,7 +178,7 @@ class Explainer:
         await self.connection.execute(f"PREPARE explained AS {statement.sql}")
         output = ""
         try:
-            for _ in range(EXECUTIONS):
+            for _ in range(EXECUTIONS if plan_mode == "auto" else EXECUTIONS_OF_SAME_PLAN):
                 output = await self._explain_and_roll_back(
                     f"(ANALYZE, BUFFERS, WAL, FORMAT JSON) {execute}"
                 )

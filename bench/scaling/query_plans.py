@@ -9,21 +9,31 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 from msgspec.structs import replace
+from sqlalchemy import ClauseElement, Integer, Uuid, bindparam, func, select, text
 
 from app.db.config import DatabaseConfig
 from app.db.migrations import upgrade
-from app.domain.tasks.repository import TaskRepository
+from app.db.positions import MAX_LENGTH, SIBLINGS_TO_READ, Sibling
+from app.db.statements import compile_statement
+from app.domain.tasks.filters import FILTERS, PLACES, filter_params
+from app.domain.tasks.models import TaskRecord
+from app.domain.tasks.pages import INDEXED, MERGED, SORT_KEYS
+from app.domain.tasks.repository import SELECT_SEVERAL, TaskRepository
 from app.domain.tasks.schemas import (
+    CountTasksQuery,
     ListTasksQuery,
     SortOrder,
     TaskCreate,
+    TaskMove,
     TaskPatch,
     TaskReplace,
     TaskSort,
@@ -33,9 +43,13 @@ from app.http.etags import ETagCondition
 from app.http.pagination import CursorPosition
 from bench.scaling.data import (
     COMMON,
+    COMMON_LABEL,
+    LABELS,
     LARGE,
     MEDIUM,
+    MEDIUM_LABEL,
     RARE,
+    RARE_LABEL,
     RARE_TASKS,
     REVERSE,
     START,
@@ -44,16 +58,45 @@ from bench.scaling.data import (
     fill,
     sizes,
 )
-from bench.scaling.explain import MODES, Call, Case, Explainer, Mode, find_errors
+from bench.scaling.explain import (
+    MODES,
+    Call,
+    Case,
+    Explainer,
+    Mode,
+    after_results,
+    find_errors,
+)
 from tests.support.long_task import progress, run
 
 LIMIT = 50
 PAGE = LIMIT + 1  # one more row shows whether another page exists
-# A search collects all matches, or scans the list until a page is full. The planner chooses the
-# cheaper plan. For a word of medium frequency both touch this many rows.
+# A search or a filter collects all matches, or scans the list until a page is full. The planner
+# chooses the cheaper plan. For a word of medium frequency both touch this many rows.
 SEARCH_ROWS = 30_000
+# A count reads this many rows to find MAX_COUNT + 1 that match, unless the filter is rare.
+COUNT_ROWS = 60_000
 # Tasks near the range that a scan skips.
 RANGE_ROWS = 5_000
+DAY = timedelta(days=1)
+MIDDLE = START + YEAR * 0.4
+TIME_SORTS = (TaskSort.CREATED_AT, TaskSort.UPDATED_AT)
+# A position has an index for the tasks of a place, the others for all tasks of a user.
+USER_SORTS = (*TIME_SORTS, TaskSort.DUE, TaskSort.PRIORITY)
+# Ranges of one property, which may be anywhere in the order of another one.
+RANGES = {
+    TaskSort.CREATED_AT: {"created_after", "created_before"},
+    TaskSort.UPDATED_AT: {"updated_after", "updated_before"},
+    TaskSort.DUE: {"due_after", "due_before"},
+}
+# What PostgreSQL sends to check the foreign keys when a list or a task is deleted.
+REFERENCE_CHECKS = {
+    "delete a list, check for tasks": ("list_id = :id", "ix_tasks_list"),
+    "delete a task, check for subtasks": (
+        "parent_id = :id AND parent_depth = 0",
+        "ix_tasks_parent",
+    ),
+}
 
 
 async def cases(database: asyncpg.Connection[Any]) -> list[Case]:
@@ -61,16 +104,30 @@ async def cases(database: asyncpg.Connection[Any]) -> list[Case]:
     small, tasks = await _row(
         database,
         "SELECT user_id, count(*) FROM tasks GROUP BY user_id "
-        "HAVING count(*) BETWEEN 25 AND 50 ORDER BY user_id LIMIT 1",
+        "ORDER BY abs(count(*) - 100), user_id LIMIT 1",
     )
     return [
         *[case async for case in _lists(database, LARGE)],
         *[case async for case in _lists(database, REVERSE)],
-        *[_list(f"{small}: {sort}", small, max_rows=PAGE, sort=sort) for sort in TaskSort],
+        *[case async for case in _places(database, LARGE)],
+        *[case async for case in _filters(database, LARGE)],
+        *[case async for case in _small_user(database, small, tasks)],
         *[case async for case in _searches(database, small, tasks)],
         *_ranges(),
+        *[case async for case in _labels(database)],
         *[case async for case in _single_tasks(database)],
+        *[case async for case in _moves(database)],
+        *_reference_checks(),
     ]
+
+
+async def _small_user(
+    database: asyncpg.Connection[Any], user: str, tasks: int
+) -> AsyncIterator[Case]:
+    """All lists of a user with few tasks. Each may read all of them, in two ranges."""
+    for generator in (_lists, _places, _filters):
+        async for case in generator(database, user):
+            yield replace(case, indexes=None, max_rows=2 * tasks)
 
 
 def _list(
@@ -92,41 +149,164 @@ def _list(
 
 
 async def _lists(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:
-    """Each sort and order, unfiltered and by `completed`, at the start and in the middle."""
-    for sort, order, completed in product(TaskSort, SortOrder, (None, True, False)):
-        filtered = "" if completed is None else "completed_"
-        index = frozenset({f"ix_tasks_user_id_{filtered}{sort}_id"})
-        name = f"{user}: {sort} {order}" + ("" if completed is None else f", {completed=}")
-        position, depth = await _halfway(database, user, sort, completed=completed)
+    """Each sort, unfiltered and by `completed`."""
+    for sort, completed in product(USER_SORTS, (None, True, False)):
+        filtered = "completed_" if sort in MERGED or completed is not None else ""
+        index = f"ix_tasks_user_id_{filtered}{sort}_id"
+        async for case in _pages(database, user, index, sort=sort, completed=completed):
+            yield case
+
+
+async def _places(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:
+    """The order of lists, of the inbox and of subtasks, unfiltered and by `completed`."""
+    for place, completed in product(await _read_places(database, user), (None, True, False)):
+        pages = _pages(
+            database, user, place.index, sort=TaskSort.POSITION, completed=completed, **place.query
+        )
+        async for case in pages:
+            yield case
+
+
+async def _pages(
+    database: asyncpg.Connection[Any],
+    user: str,
+    index: str,
+    *,
+    sort: TaskSort,
+    completed: bool | None,
+    **filters: str,
+) -> AsyncIterator[Case]:
+    """Both orders, at the start and in the middle."""
+    # Without `completed`, a page of open and a page of completed tasks may be merged.
+    max_rows = PAGE * (2 if sort in MERGED and completed is None else 1)
+    position, depth = await _halfway(database, user, sort, completed=completed, **filters)
+    for order in SortOrder:
+        query: dict[str, Any] = {"sort": sort, "order": order, "completed": completed, **filters}
         for after, page in ((None, "first page"), (position, f"page at {depth:,}")):
             case = _list(
-                f"{name}, {page}", user, after=after, max_rows=PAGE, indexes=index,
-                sort=sort, order=order, completed=completed,
+                f"{user}: {_describe(query)}, {page}", user, after=after, max_rows=max_rows,
+                indexes=frozenset({index}), **query,
             )  # fmt: skip
             yield case
-            yield replace(case, name=f"{case.name}, long texts", counts_bytes=True)
+            yield replace(
+                case,
+                name=f"{case.name}, long texts",
+                call=after_results(case.call, [[True]]),
+            )
+
+
+def _describe(query: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in query.items() if value is not None)
 
 
 async def _halfway(
-    database: asyncpg.Connection[Any], user: str, sort: TaskSort, *, completed: bool | None = None
-) -> tuple[CursorPosition, int]:
-    """Return the position in the middle of a list, and the number of tasks before it."""
-    condition = "user_id = $1 AND completed = coalesce($2, completed)"
-    (count,) = await _row(
-        database,
-        f"SELECT count(*) FROM tasks WHERE {condition}",  # noqa: S608 - no input
-        user,
-        completed,
+    database: asyncpg.Connection[Any], user: str, sort: TaskSort, **query: Any
+) -> tuple[CursorPosition | None, int]:
+    """Return the position in the middle of a list, if any, and the number of tasks before it."""
+    params = filter_params(user, CountTasksQuery(**query)) or {}
+    conditions = [TaskRecord.user_id == bindparam("owner"), *(FILTERS[name] for name in params)]
+    params |= {"owner": user}
+    key = (SORT_KEYS[sort], TaskRecord.id)
+    count = select(func.count()).select_from(TaskRecord).where(*conditions)
+    ((tasks,),) = await _fetch(database, count, params)
+    middle = bindparam("middle", type_=Integer)
+    statement = select(*key).where(*conditions).order_by(*key).offset(middle).limit(1)
+    params |= {"middle": tasks // 2}
+    rows = await _fetch(database, statement, params)
+    position = CursorPosition(rows[0][0], UUID(str(rows[0][1]))) if rows else None
+    return position, tasks // 2
+
+
+async def _fetch(
+    database: asyncpg.Connection[Any], statement: ClauseElement, params: dict[str, Any]
+) -> list[Any]:
+    sql, arguments, _ = compile_statement(statement, params)
+    rows: list[Any] = await database.fetch(sql, *arguments)
+    return rows
+
+
+class _Place(Struct, frozen=True):
+    """A list, the inbox or the subtasks of a parent."""
+
+    query: dict[str, str]
+    index: str
+
+
+async def _read_places(database: asyncpg.Connection[Any], user: str) -> list[_Place]:
+    """Return the largest and the smallest list of a user, the inbox, and the largest parent."""
+    places = [_Place({"list_id": "none"}, "ix_tasks_inbox")]
+    for column, index, direction in (
+        ("list_id", "ix_tasks_list", "DESC"),
+        ("list_id", "ix_tasks_list", "ASC"),
+        ("parent_id", "ix_tasks_parent", "DESC"),
+    ):
+        (id_,) = await _row(
+            database,
+            f"SELECT {column} FROM tasks WHERE user_id = $1 AND {column} IS NOT NULL "  # noqa: S608 - no input
+            f"GROUP BY {column} ORDER BY count(*) {direction}, {column} LIMIT 1",
+            user,
+        )
+        places.append(_Place({column: str(id_)}, index))
+    return places
+
+
+async def _filters(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:
+    """Each filter with each sort, and its count, for all tasks and for open tasks."""
+    date = MIDDLE.date()
+    labels = (
+        COMMON_LABEL, MEDIUM_LABEL, RARE_LABEL, f"{COMMON_LABEL},{LABELS[1]}",
+        f"{COMMON_LABEL},{RARE_LABEL}", "unknown",
+    )  # fmt: skip
+    queries: list[dict[str, Any]] = [
+        *(place.query for place in await _read_places(database, user)),
+        {"parent_id": "none"},
+        {"priority": "urgent"},
+        {"priority": "none,low"},
+        *({"labels": names} for names in labels),
+        {"has_due": True},
+        {"has_due": False},
+        {"due_after": date - DAY, "due_before": date + DAY},
+        {"due_after": date},
+        {"due_before": date},
+        {"created_after": MIDDLE, "created_before": MIDDLE + DAY},
+        {"updated_after": MIDDLE, "updated_before": MIDDLE + DAY},
+    ]
+    for query, completed in product(queries, (None, False)):
+        filters = frozenset(filter_params(user, CountTasksQuery(**query)) or {})
+        for sort, order in product(TaskSort, SortOrder):
+            yield _filtered(user, filters, sort=sort, order=order, completed=completed, **query)
+        yield _count(user, filters, completed=completed, **query)
+
+
+def _filtered(user: str, filters: frozenset[str], *, sort: TaskSort, **query: Any) -> Case:
+    """Return the first page of a list with filters."""
+    is_indexed = filters <= INDEXED[sort]
+    return _list(
+        f"{user}: {_describe({'sort': sort, **query})}", user, sort=sort, **query,
+        max_rows=None if _is_unbounded(filters, sort, query["order"]) else SEARCH_ROWS,
+        # Other statements are planned for their values.
+        modes=MODES if is_indexed else ("service",),
+    )  # fmt: skip
+
+
+def _is_unbounded(filters: frozenset[str], sort: TaskSort, order: SortOrder) -> bool:
+    """Return whether a list may read all tasks of the user (data-model.md, "Query plans")."""
+    ranges = set[str]().union(*(names for other, names in RANGES.items() if other is not sort))
+    is_after_undated = sort is TaskSort.DUE and (
+        filters & {"has_due", "due_after"} if order is SortOrder.DESC else "has_no_due" in filters
     )
-    sort_value, task = await _row(
-        database,
-        f"SELECT {sort}, id FROM tasks WHERE {condition} ORDER BY {sort}, id "  # noqa: S608 - no input
-        "OFFSET $3 LIMIT 1",
-        user,
-        completed,
-        count // 2,
+    has_no_order = sort is TaskSort.POSITION and not filters & PLACES
+    return bool(has_no_order or is_after_undated or filters & {*ranges, "labels"})
+
+
+def _count(user: str, filters: frozenset[str], **query: Any) -> Case:
+    count_query = CountTasksQuery(**query)
+    return Case(
+        name=f"{user}: count, {_describe(query)}",
+        call=lambda repository: repository.count_tasks(user, count_query),
+        max_rows=None if filters & {"labels", "has_due", "has_no_due"} else COUNT_ROWS,
+        modes=MODES if filters <= {"completed"} else ("service",),
     )
-    return CursorPosition(sort_value, UUID(str(task))), count // 2
 
 
 async def _row(database: asyncpg.Connection[Any], sql: str, *values: object) -> tuple[Any, ...]:
@@ -142,24 +322,24 @@ async def _searches(
     """Words from rare to common, only in the service's mode, which plans for the word."""
     search = frozenset({"ix_tasks_search"})
     words = (COMMON, f"{COMMON} check", "invoice", MEDIUM, RARE, f"{COMMON} {RARE}", "c")
-    for user, q, sort in product((LARGE, REVERSE, small), words, TaskSort):
+    for user, q, sort in product((LARGE, REVERSE, small), words, USER_SORTS):
         position, depth = await _halfway(database, user, sort)
         is_rare = user == LARGE and RARE in q
         max_rows = tasks if user == small else RARE_TASKS if is_rare else SEARCH_ROWS
+        ranges = 2 if sort in MERGED else 1
         for after, page in ((None, "first page"), (position, f"page at {depth:,}")):
             yield _list(
                 f"{user}: q={q!r} {sort}, {page}", user, after=after,
-                max_rows=None if is_rare and q != RARE else max_rows,
+                max_rows=None if is_rare and q != RARE else ranges * max_rows,
                 indexes=search if is_rare else None, modes=("service",), q=q, sort=sort,
             )  # fmt: skip
 
 
 def _ranges() -> Iterator[Case]:
     """Time ranges. If another column is sorted by, no index serves both."""
-    day = START + YEAR * 0.4
-    for sort in TaskSort:
+    for sort in TIME_SORTS:
         name = sort.removesuffix("_at")
-        time_range: dict[str, Any] = {f"{name}_after": day, f"{name}_before": day + YEAR / 365}
+        time_range: dict[str, Any] = {f"{name}_after": MIDDLE, f"{name}_before": MIDDLE + DAY}
         yield _list(
             f"{LARGE}: {name} within a day, {sort}", LARGE, **time_range, sort=sort,
             max_rows=PAGE, indexes=frozenset({f"ix_tasks_user_id_{sort}_id"}),
@@ -170,9 +350,9 @@ def _ranges() -> Iterator[Case]:
             sort=sort, completed=False,
         )  # fmt: skip
     other = {TaskSort.CREATED_AT: "updated", TaskSort.UPDATED_AT: "created"}
-    for sort, order, days in product(TaskSort, SortOrder, (1, 30)):
+    for sort, order, days in product(TIME_SORTS, SortOrder, (1, 30)):
         name = other[sort]
-        time_range = {f"{name}_after": day, f"{name}_before": day + YEAR * days / 365}
+        time_range = {f"{name}_after": MIDDLE, f"{name}_before": MIDDLE + days * DAY}
         # The range of the other timestamp implies the start of the scan.
         is_bounded = (sort is TaskSort.CREATED_AT) == (order is SortOrder.DESC)
         for q in (None, COMMON):
@@ -181,6 +361,19 @@ def _ranges() -> Iterator[Case]:
                 max_rows=RANGE_ROWS if is_bounded and q is None else None, modes=("service",),
                 q=q, sort=sort, order=order,
             )  # fmt: skip
+
+
+async def _labels(database: asyncpg.Connection[Any]) -> AsyncIterator[Case]:
+    """The labels in use, which are read from all open tasks."""
+    for user in (LARGE, REVERSE):
+        (tasks,) = await _row(
+            database, "SELECT count(*) FROM tasks WHERE user_id = $1 AND NOT completed", user
+        )
+        yield Case(
+            name=f"{user}: labels",
+            call=lambda repository, user=user: repository.list_labels(user),  # type: ignore[misc]
+            max_rows=tasks + tasks // 100,  # the index has blocks, too
+        )
 
 
 async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case]:
@@ -192,7 +385,7 @@ async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case
     task = UUID(str(task))
     matching = ETagCondition(any=False, strong=(UUID(str(etag)),))
     replacement = TaskReplace("New title", None, completed=True)
-    primary_key = frozenset({"pk_tasks"})
+    primary_key = frozenset({"pk_tasks", "uq_tasks_user_id_id_depth"})
     yield Case(name="get", call=lambda r: r.get_task(LARGE, task), indexes=primary_key, max_rows=1)
     calls: dict[str, tuple[Call, frozenset[str]]] = {
         "create": (lambda r: r.create_task(LARGE, TaskCreate("New"), None), frozenset()),
@@ -218,14 +411,80 @@ async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case
             lambda r: r.update_task(LARGE, task, TaskPatch(title="New"), if_match=matching),
             primary_key,
         ),
-        "delete": (lambda r: r.delete_task(LARGE, task, if_match=None), primary_key),
-        "delete, if it matches": (
-            lambda r: r.delete_task(LARGE, task, if_match=matching),
-            primary_key,
-        ),
     }
     for name, (call, indexes) in calls.items():
         yield Case(name=name, call=call, indexes=indexes, max_rows=1, writes=True)
+    parent, subtasks = await _row(
+        database,
+        "SELECT parent_id, count(*) FROM tasks WHERE user_id = $1 AND parent_id IS NOT NULL "
+        "GROUP BY parent_id ORDER BY count(*) DESC LIMIT 1",
+        LARGE,
+    )
+    for name, if_match in (("delete", None), ("delete, if it matches", ETagCondition(any=True))):
+        yield Case(
+            name=name,
+            call=lambda r, if_match=if_match: r.delete_task(LARGE, parent, if_match=if_match),  # type: ignore[misc]
+            indexes=primary_key | {"ix_tasks_parent"},
+            max_rows=subtasks + 3,  # the CTE that returns the deleted task is read twice
+            writes=True,
+        )
+
+
+async def _moves(database: asyncpg.Connection[Any]) -> AsyncIterator[Case]:
+    """The statements of a move in each place, also if its neighbors are respaced."""
+    for place in await _read_places(database, LARGE):
+        position, _ = await _halfway(database, LARGE, TaskSort.POSITION, **place.query)
+        assert position
+        (moved,) = await _row(
+            database,
+            "SELECT id FROM tasks WHERE user_id = $1 ORDER BY created_at LIMIT 1",
+            LARGE,
+        )
+        ids = [UUID(str(moved)), position.id]
+        rows = await _fetch(database, SELECT_SEVERAL, {"owner": LARGE, "ids": ids})
+        target = {name: None if value == "none" else value for name, value in place.query.items()}
+        move = TaskMove(str(position.id), **target)
+
+        def call(
+            repository: TaskRepository, move: TaskMove = move, moved: UUID = ids[0]
+        ) -> Awaitable[object]:
+            return repository.move_task(LARGE, moved, move, if_match=None)
+
+        neighbor = str(position.sort_value)
+        near = [Sibling(UUID(int=1), f"{neighbor:0<{MAX_LENGTH - 1}}1")]
+        distant = [Sibling(UUID(int=1), "z")]
+        start = [Sibling(UUID(int=2), "0")]
+        name, index = f"{LARGE}: move, {_describe(place.query)}", frozenset({place.index})
+        primary_key = frozenset({"pk_tasks", "uq_tasks_user_id_id_depth"})
+        window = 2 * SIBLINGS_TO_READ
+        for step, step_call, indexes, max_rows in (
+            ("tasks", call, primary_key, 2),
+            ("next sibling", after_results(call, rows), index, 2),
+            ("siblings after", after_results(call, rows, near), index, window),
+            ("siblings before", after_results(call, rows, near, near), index, window),
+            ("respace", after_results(call, rows, near, near, start), primary_key, 8),
+            ("change", after_results(call, rows, distant), primary_key, 8),
+        ):
+            yield Case(
+                name=f"{name}, {step}", call=step_call, indexes=indexes, max_rows=max_rows,
+                writes=step in {"respace", "change"},
+            )  # fmt: skip
+
+
+def _reference_checks() -> Iterator[Case]:
+    """The checks of foreign keys for an ID that nothing refers to."""
+    for name, (condition, index) in REFERENCE_CHECKS.items():
+        statement = text(
+            f"SELECT 1 FROM ONLY tasks x WHERE user_id = :owner AND {condition} FOR KEY SHARE OF x"  # noqa: S608 - no input
+        ).bindparams(bindparam("id", type_=Uuid))
+        yield Case(
+            name=name,
+            call=lambda r, statement=statement: r.fetch(  # type: ignore[misc]
+                statement, {"owner": LARGE, "id": UUID(int=1)}
+            ),
+            indexes=frozenset({index}),
+            max_rows=0,
+        )
 
 
 async def check(url: str, size: Size, report: Callable[[str], None]) -> list[str]:
@@ -236,7 +495,7 @@ async def check(url: str, size: Size, report: Callable[[str], None]) -> list[str
         report(await _sizes(explainer.connection))
         for case in await cases(explainer.connection):
             for mode in case.modes:
-                plan = await explainer.explain(case.call, mode, counts_bytes=case.counts_bytes)
+                plan = await explainer.explain(case.call, mode)
                 errors = find_errors(case, plan)
                 all_errors += [f"{case.name} ({mode}): {error}\n{plan.text}" for error in errors]
                 report(

@@ -30,10 +30,10 @@ def upgrade() -> None:
         sa.Column("user_id", sa.Text(collation="C"), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("position", sa.Text(collation="C"), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("etag", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.Text(collation="C"), nullable=True),
         sa.CheckConstraint(
             r"user_id ~ '^[A-Za-z0-9][A-Za-z0-9._:|@+-]{0,127}$'",
             name=op.f("ck_lists_user_id_form"),

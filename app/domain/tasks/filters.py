@@ -30,13 +30,15 @@ from app.domain.tasks.search import build_tsquery, user_prefix
 NONE = "none"
 PRIORITIES = {priority.value: number for number, priority in enumerate(Priority)}
 DUE: ColumnElement[Any] = literal_column(DUE_EXPRESSION, DateTime())
+FIRST_DATE, LAST_DATE = (literal_column(f"date '{day}'", Date) for day in (date.min, date.max))
 _HAS_DUE = TaskRecord.due_date.is_not(None)
 _LABELS: ColumnElement[Any] = literal_column(LABELS_EXPRESSION, ARRAY(Text))
 
 
 def date_param(name: str) -> ColumnElement[date]:
-    """Build a parameter for a date. asyncpg sends 9999-12-31, which is `date.max`, as infinity."""
-    return func.least(bindparam(name, type_=Date), literal_column("date '9999-12-31'", Date))
+    """Build a parameter for a date. asyncpg sends the first and the last date as infinity."""
+    value = bindparam(name, type_=Date)
+    return func.greatest(FIRST_DATE, func.least(value, LAST_DATE))
 
 
 FILTERS: dict[str, ColumnElement[bool]] = {

@@ -52,7 +52,7 @@ _USER_PREFIX = (
 )
 LABELS_EXPRESSION = (
     f"string_to_array({_USER_PREFIX} || "
-    f"replace(labels, ','::text, (','::text || {_USER_PREFIX})), ','::text)"
+    f"replace(labels, ','::text, ','::text || {_USER_PREFIX}), ','::text)"
 )
 # For the foreign key of parents.
 SECOND_KEY = "uq_tasks_user_id_id_depth"
@@ -154,6 +154,13 @@ class TaskRecord(PositionedRecord):
             postgresql_using="gin",
             postgresql_with={"gin_pending_list_limit": 256},
         ),
+        Index(
+            "ix_tasks_labels",
+            text(LABELS_EXPRESSION),
+            postgresql_using="gin",
+            postgresql_with={"gin_pending_list_limit": 256},
+            postgresql_where=text("labels <> ''"),
+        ),
     )
 
 
@@ -201,11 +208,4 @@ Index(
     TaskRecord.position,
     TaskRecord.id,
     postgresql_where=TaskRecord.parent_id.is_not(None),
-)
-Index(
-    "ix_tasks_labels",
-    text(LABELS_EXPRESSION),
-    postgresql_using="gin",
-    postgresql_with={"gin_pending_list_limit": 256},
-    postgresql_where=TaskRecord.labels != "",
 )

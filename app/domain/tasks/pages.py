@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 
 from app.db.statements import UNNAMED
-from app.domain.tasks.filters import DUE, FILTERS, PLACES
+from app.domain.tasks.filters import DUE, FILTERS, FIRST_DATE, PLACES
 from app.domain.tasks.models import TaskRecord
 from app.domain.tasks.schemas import SortOrder, Task, TaskSort
 
@@ -120,7 +120,10 @@ def list_statement(
     if sort is TaskSort.UPDATED_AT and "created_after" in filters:
         conditions.append(TaskRecord.updated_at > bindparam("created_after"))
     if has_cursor:
-        position = tuple_(bindparam("after", type_=key.type), bindparam("after_id", type_=Uuid))
+        after: ColumnElement[Any] = bindparam("after", type_=key.type)
+        if sort is TaskSort.DUE:
+            after = func.greatest(after, FIRST_DATE)  # asyncpg sends the first time as infinity
+        position = tuple_(after, bindparam("after_id", type_=Uuid))
         item = tuple_(key, TaskRecord.id)
         conditions.append(item > position if order is SortOrder.ASC else item < position)
     columns = COLUMNS if counts_bytes else _COLUMNS_WITHOUT_LONG_TEXTS

@@ -167,7 +167,18 @@ LABELS = (
 
 _MOVE = (
     update(TaskRecord)
-    .where(*BY_ID, TaskRecord.id.in_(select(LOCKED.c.id)), NEIGHBORS_UNCHANGED)
+    .where(
+        *BY_ID,
+        TaskRecord.id.in_(select(LOCKED.c.id)),
+        NEIGHBORS_UNCHANGED,
+        # The place is still the one that was read.
+        *(
+            getattr(TaskRecord, column).is_not_distinct_from(
+                bindparam(f"current_{column}", type_=Uuid)
+            )
+            for column in ("list_id", "parent_id")
+        ),
+    )
     .values(
         {column: _new(column) for column in ("list_id", "parent_id", "depth", "stored_position")}
         | {"updated_at": NEXT_UPDATED_AT, "etag": bindparam("new_etag")}
@@ -410,6 +421,8 @@ class TaskRepository(StatementRepository):
             )
             neighbor_ids = [sibling.id for sibling in gap.neighbors]
             params |= {
+                "current_list_id": current["list_id"],
+                "current_parent_id": current["parent_id"],
                 "new_stored_position": gap.position,
                 "ids": [task_id, *neighbor_ids],
                 "neighbor_ids": neighbor_ids,
@@ -480,6 +493,7 @@ def _to_task(row: Record) -> Task:
     due = None
     if due_date is not None:
         due = Due(due_date, due_time and due_time.isoformat("minutes"), due_timezone)
+    level: int = priority
     return Task(
         id_,
         user_id,
@@ -489,7 +503,7 @@ def _to_task(row: Record) -> Task:
         completed_at,
         list_id,
         parent_id,
-        PRIORITY_NAMES[priority],
+        PRIORITY_NAMES[level],
         due,
         due_at(due),
         tuple(labels.split(",")) if labels else (),

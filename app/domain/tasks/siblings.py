@@ -52,14 +52,18 @@ NEIGHBORS_UNCHANGED = func.cardinality(bindparam("neighbor_ids", type_=ARRAY(Uui
     .where(LOCKED.c.position == _NEIGHBORS.c.position)
     .scalar_subquery()
 )
+_PREVIOUS = (
+    func.unnest(_IDS, bindparam("old_positions", type_=ARRAY(Text)))
+    .table_valued("id", "position")
+    .render_derived("previous")
+)
 _NEW = (
     func.unnest(
         _IDS,
-        bindparam("old_positions", type_=ARRAY(Text)),
         bindparam("positions", type_=ARRAY(Text)),
         bindparam("etags", type_=ARRAY(Uuid)),
     )
-    .table_valued("id", "old_position", "position", "etag")
+    .table_valued("id", "position", "etag")
     .render_derived()
 )
 RESPACE = (
@@ -67,8 +71,13 @@ RESPACE = (
     .where(
         TaskRecord.user_id == bindparam("owner"),
         TaskRecord.id == _NEW.c.id,
-        # A sibling that was moved in the meantime keeps its position.
-        tuple_(TaskRecord.id, _NEW.c.old_position).in_(select(LOCKED.c.id, LOCKED.c.position)),
+        # If a sibling was moved in the meantime, no position changes: a part of them would be in
+        # another order.
+        func.cardinality(_IDS)
+        == select(func.count())
+        .select_from(LOCKED.join(_PREVIOUS, _PREVIOUS.c.id == LOCKED.c.id))
+        .where(LOCKED.c.position == _PREVIOUS.c.position)
+        .scalar_subquery(),
     )
     .values(stored_position=_NEW.c.position, etag=_NEW.c.etag, updated_at=NEXT_UPDATED_AT)
 )

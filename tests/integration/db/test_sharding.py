@@ -144,7 +144,7 @@ def counting(**filters: Any) -> Call:
 
 
 def moving(after_id: UUID | None, if_match: ETagCondition | None = None, **place: Any) -> Call:
-    move = TaskMove(after_id and str(after_id), **place)
+    move = TaskMove(None if after_id is None else str(after_id), **place)
     return lambda tasks: tasks.move_task("alice", TASK, move, if_match=if_match)
 
 
@@ -172,12 +172,13 @@ CALLS |= PAGES
 CALLS |= {f"{name}, long texts": after_results(call, [[True]]) for name, call in PAGES.items()}
 CALLS |= {f"count, {name}": counting(**query) for name, query in VALUES.items()}
 CALLS |= {"count": counting(), "count, every filter": counting(**EVERY_FILTER)}
-for kind, place in {
+PLACES: dict[str, dict[str, Any]] = {
     "list": {"list_id": str(LIST)},
     "inbox": {"list_id": None},
     "parent": {"parent_id": str(OTHER)},
-}.items():
-    references = {name: value and UUID(str(value)) for name, value in place.items()}
+}
+for kind, place in PLACES.items():
+    references = {name: value and UUID(value) for name, value in place.items()}
     both = [stored(TASK, **references), stored(OTHER, **references)]
     move, move_to_start = moving(OTHER, **place), moving(None, **place)
     matching = moving(OTHER, MATCHING, **place)

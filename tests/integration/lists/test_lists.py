@@ -245,6 +245,7 @@ async def test_replacing_is_a_change_that_keeps_the_position(
     moved = (await client.post(f"{PATH}/move", json={"after_id": None})).json()
     replaced = await client.put(PATH, json=body, headers={"If-Match": moved["etag"]})
     row = await database.fetchrow("SELECT * FROM lists WHERE id = $1", ID)
+    assert row is not None
     assert replaced.status_code == 200
     assert "location" not in replaced.headers
     assert replaced.json()["name"] == row["name"] == body["name"]

@@ -4,43 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import httpx
-import msgspec
 import pytest
 
-from app.asgi import create_app
-from app.settings import Settings
+from tests.integration.tasks.conftest import WRITERS
 from tests.support.client import tasks_of
-from tests.support.lifespan import running
 
-WRITERS = 16
 CHANGES = 48
 ROUNDS = 40
 TASK = f"{tasks_of('alice')}/{UUID(int=1)}"
 BODY = {"title": "0", "description": None, "completed": False}
-
-
-@pytest.fixture(scope="module")
-async def concurrent_client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    concurrent = msgspec.structs.replace(settings, database_pool_size=WRITERS)
-    async with running(create_app(concurrent)) as app:
-        # A plain client, because checking each response takes longer than the request itself.
-        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
-        async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
-            yield client
-
-
-@pytest.fixture
-async def writers(
-    concurrent_client: httpx.AsyncClient,
-    database: asyncpg.Connection,  # noqa: ARG001 - truncated
-) -> httpx.AsyncClient:
-    return concurrent_client
 
 
 async def run_concurrently(*requests: Any) -> Counter[int]:

@@ -117,7 +117,7 @@ def test_open_and_completed_tasks_are_merged_if_an_index_begins_with_completed(
     key, type_ = MERGED[sort]
     direction = order.upper()
     branch = re.compile(
-        rf"\(({key}), tasks\.id\) {sign} \(\$4::{re.escape(type_)}.*?, \$5::UUID\)"
+        rf"\(({key}), tasks\.id\) {sign} \((?:greatest\()?\$4::{re.escape(type_)}.*?, \$5::UUID\)"
         rf" AND tasks\.completed = (false|true)"
         rf" ORDER BY \1 {direction}, tasks\.id {direction} LIMIT \$6\)"
     )
@@ -141,7 +141,8 @@ def test_one_range_of_the_index_is_read_with_the_filter_completed(
     assert "UNION" not in sql
     assert re.fullmatch(
         r'tasks\.user_id = \$3::VARCHAR COLLATE "C" AND tasks\.completed = \$4::BOOLEAN'
-        rf" AND \({key}, tasks\.id\) {sign} \(\$5::{re.escape(type_)}.*?, \$6::UUID\)",
+        rf" AND \({key}, tasks\.id\) {sign} "
+        rf"\((?:greatest\()?\$5::{re.escape(type_)}.*?, \$6::UUID\)",
         conditions,
     )
     direction = order.upper()

@@ -15,9 +15,8 @@ branch_labels = None
 depends_on = None
 
 POSITION = (
-    "(COALESCE(position, lpad(CAST(CAST((EXTRACT(epoch FROM timezone('UTC', created_at)) "
-    "+ 62135596800) * 1000000 AS BIGINT) AS TEXT), 18, '0') || right(CAST(id AS TEXT), 8)) "
-    'COLLATE "C")'
+    "(COALESCE(position, lpad(CAST(trunc((EXTRACT(epoch FROM timezone('UTC', created_at)) "
+    "+ 62135596800) * 1000000) AS TEXT), 18, '0') || right(CAST(id AS TEXT), 8)))"
 )
 DUE = (
     "(COALESCE(due_date + COALESCE(due_time, '23:59:59'::time without time zone), "

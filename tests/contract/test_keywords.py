@@ -253,7 +253,7 @@ def test_responses_are_counted_for_the_operations_of_the_path() -> None:
 @pytest.mark.requirement("NFR-013")
 def test_totals_with_and_without_items_tested_elsewhere() -> None:
     coverage = measure([exchange(), rejected(method="TRACE", status=405)], Reader(DOCUMENT))
-    # Reached responses: 200, one of its four null states, default, one problem type, one null state.
+    # Reached: 200, one of its four null states, default, one problem type, one null state.
     missing = {item.what for item in coverage.missing if item.column == RESPONSES}
     assert missing == {
         "200 /name not null",

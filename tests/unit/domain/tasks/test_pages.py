@@ -166,7 +166,9 @@ def is_named(statement: ClauseElement) -> bool:
 
 
 @pytest.mark.requirement("NFR-102")
-@pytest.mark.parametrize(("sort", "filters"), INDEXED, ids=str)
+@pytest.mark.parametrize(
+    ("sort", "filters"), INDEXED, ids=lambda value: value if isinstance(value, str) else len(value)
+)
 def test_statement_is_planned_once_if_one_index_has_its_order(
     sort: TaskSort, filters: set[str]
 ) -> None:

@@ -156,7 +156,7 @@ def test_injected_faults_are_found(database_url: str, tmp_path: Path) -> None:
         "Missing required response headers",
         "Schema-violating request accepted",
         "Custom check failed: `invalid_request_is_rejected`",
-        "Custom check failed: `task_exists_until_deletion`",
+        "Custom check failed: `resource_exists_until_deletion`",
     }
     # A deployed service has other users: only users of the fuzz run may be changed.
     targets = {each.target for each in recorded(tmp_path / "round-0" / RECORD) if each.accepted}

@@ -9,7 +9,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from app.db.idempotency import idempotency_params
 from app.db.positions import initial_position
+from app.domain.lists.schemas import TaskListCreate
 from tests.integration.lists.support import ALICE, BOB, create, rows, until_blocked
 from tests.support.client import FOREIGN_TAG, ContractClient, assert_problem, tasks_of
 from tests.support.database import connect
@@ -159,6 +161,19 @@ async def test_concurrent_requests_with_one_key_create_one_list(
     assert {response.status_code for response in responses} <= {201, 409}
     assert len({it.json()["id"] for it in responses if it.status_code == 201}) == 1
     assert len(await rows(database)) == 1
+
+
+@pytest.mark.requirement("FR-110")
+async def test_key_of_a_request_in_progress_is_in_use(
+    client: ContractClient, database: asyncpg.Connection
+) -> None:
+    lock = idempotency_params("alice", "k-1", TaskListCreate("Groceries"))["lock"]
+    await database.execute("SELECT pg_advisory_lock($1)", lock)
+    response = await client.post(ALICE, json=GROCERIES, headers={"Idempotency-Key": "k-1"})
+    await database.execute("SELECT pg_advisory_unlock($1)", lock)
+    assert_problem(response, 409, "idempotency-key-in-use")
+    assert response.headers["retry-after"] == "1"
+    assert await rows(database) == []
 
 
 @pytest.mark.requirement("FR-110")

@@ -40,8 +40,19 @@ MOVE = "/move"
 REFERENCES = {"list_id": "lists", "parent_id": "tasks", "after_id": "tasks"}
 LIST_ID = "0198c5a2-9c40-4d11-8a3e-51b6c2d4e9f0"
 PARENT_ID = "0198c5a2-8b2c-4c44-b1a0-93d7e5f60718"
+MAX_TIMEZONE_LENGTH = 64  # characters
 TIMEZONES = ("Europe/Berlin", "UTC", "Asia/Calcutta")
 TEXT = {"title": "-", "description": None, "completed": False}
+# Values of query parameters at a limit, and values one past it.
+LONGEST = {
+    "priority": ",".join(["none"] * 13),
+    "labels": ",".join(letter * 64 for letter in "abcdefghij"),
+}
+TOO_LONG = {
+    **{name: f"{value}x" for name, value in LONGEST.items()},
+    "list_id": f"{LIST_ID}0",
+    "parent_id": f"{PARENT_ID}0",
+}
 DUE = {"date": "2026-11-24", "time": None, "timezone": None}
 # Together they have every property of a task with and without a value.
 STORED_TASKS: tuple[dict[str, Any], ...] = (
@@ -171,7 +182,8 @@ def _store_references(
     elif body.get("after_id"):
         place = {name: body[name] for name in ("list_id", "parent_id") if body.get(name)}
         _put(f"{user}/tasks/{body['after_id']}", {**TEXT, **place})
-    if body.get("due") and body["due"]["timezone"] is not None:
+    # Names of the minimum and maximum length are kept: no time zone has such a name.
+    if body.get("due") and 1 < len(body["due"]["timezone"] or "") < MAX_TIMEZONE_LENGTH:
         body["due"]["timezone"] = TIMEZONES[turn % len(TIMEZONES)]
 
 
@@ -273,15 +285,23 @@ def _add_current_tag(case: schemathesis.Case[Any], name: str) -> None:
 def before_add_examples(
     context: schemathesis.HookContext, examples: list[schemathesis.Case[Any]]
 ) -> None:
-    """Add invalid requests that Schemathesis 4.32 never generates."""
+    """Add requests that Schemathesis 4.32 never generates, most of them invalid."""
     valid = examples[0]
-    for status, changed in _invalid_requests(valid):
+    for status, changed in [*_longest_queries(valid), *_invalid_requests(valid)]:
         case = valid.operation.Case(
             path_parameters={**valid.path_parameters, **changed.pop("path_parameters", {})},
             **{"body": valid.body, "media_type": valid.media_type, **changed},
         )
         EXPECTED[case.id] = status
         examples.append(case)
+
+
+def _longest_queries(valid: schemathesis.Case[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield queries with values at a limit, or one past it, with the expected status."""
+    names = {each.name for each in valid.operation.iter_parameters() if each.location == "query"}
+    for status, values in ((HTTPStatus.OK, LONGEST), (HTTPStatus.BAD_REQUEST, TOO_LONG)):
+        for name in sorted(names & values.keys()):
+            yield status, {"query": {name: values[name]}}
 
 
 def _invalid_requests(valid: schemathesis.Case[Any]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -22,7 +22,7 @@ FILL = """
     INSERT INTO lists (user_id, id, name, created_at, updated_at, etag)
     SELECT 'user' || number % 20, gen_random_uuid(), 'A', created_at, created_at, gen_random_uuid()
     FROM generate_series(1, 20000) AS number,
-        LATERAL (SELECT now() - number * interval '1 second' AS created_at)
+        LATERAL (SELECT now() - number * interval '1 second' AS created_at) AS dates
 """
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, ClassVar
 from urllib.parse import quote
+from uuid import UUID
 
 import msgspec
 from litestar import Controller, delete, get, patch, post, put
@@ -188,6 +189,7 @@ class TaskListController(Controller):
     ) -> TaskListResponse:
         """Place a list directly after another one, or first."""
         if_match = ETagCondition.parse(headers.if_match)
+        after_id = None if data.after_id is None else UUID(data.after_id)
         async with _repository(state) as lists:
-            record = await lists.move(path.user_id, path.list_id, data.after_id, if_match)
+            record = await lists.move(path.user_id, path.list_id, after_id, if_match)
         return TaskListResponse(record)

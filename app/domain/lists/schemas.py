@@ -10,7 +10,14 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.http.etags import EntityTag
 from app.http.pagination import CursorToken
-from app.http.parameters import AnyETag, ETagList, IdempotencyKey, Timestamp, UserId
+from app.http.parameters import (
+    AnyETag,
+    ETagList,
+    IdempotencyKey,
+    ResourceId,
+    Timestamp,
+    UserId,
+)
 from app.http.validation import PATTERN_MESSAGE
 
 # The second class adds what only one of Python's and ECMA 262's `\s` includes and what is not white
@@ -62,7 +69,7 @@ class TaskListPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TaskListMove(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `moveList`. None means the first place."""
 
-    after_id: UUID | None
+    after_id: ResourceId | None
 
 
 class TaskListPage(msgspec.Struct, frozen=True):

@@ -120,7 +120,9 @@ def list_statement(
     if sort is TaskSort.UPDATED_AT and "created_after" in filters:
         conditions.append(TaskRecord.updated_at > bindparam("created_after"))
     if has_cursor:
-        after: ColumnElement[Any] = bindparam("after", type_=key.type)
+        # The default key of cursors is public, so an integer may be beyond the column's type.
+        type_ = BigInteger() if sort is TaskSort.PRIORITY else key.type
+        after: ColumnElement[Any] = bindparam("after", type_=type_)
         if sort is TaskSort.DUE:
             after = func.greatest(after, FIRST_DATE)  # asyncpg sends the first time as infinity
         position = tuple_(after, bindparam("after_id", type_=Uuid))

@@ -139,7 +139,7 @@ def test_operation_is_shown(shown: DocsPage, name: str, summary: str, path: str)
 
 def test_title_and_guide_are_shown(shown: DocsPage) -> None:
     expect(shown.page).to_have_title("Tasks API")
-    expect(shown.page.get_by_role("heading", name="A first session")).to_be_visible()
+    expect(shown.page.get_by_role("heading", name="Quick start")).to_be_visible()
     expect(shown.page.locator("body")).not_to_contain_text("Failed to load")
 
 

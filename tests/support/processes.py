@@ -14,6 +14,6 @@ def processes_of(directory: Path) -> set[int]:
         with suppress(OSError):  # the process may end meanwhile
             command_line = (entry / "cmdline").read_bytes()
             cwd = os.fsencode((entry / "cwd").readlink())
-            if os.fsencode(directory) in command_line or cwd.startswith(os.fsencode(directory)):
-                pids.add(int(entry.name))
+            uses = os.fsencode(directory) in command_line or cwd.startswith(os.fsencode(directory))
+            pids |= {int(entry.name)} if uses else set()
     return pids

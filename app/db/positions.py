@@ -8,32 +8,25 @@ unlikely. If a gap has become too small, `respace` plans new positions for the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from secrets import randbelow
 from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
     Text,
-    Update,
-    Uuid,
-    bindparam,
     cast,
     extract,
     func,
     literal_column,
-    select,
     text,
-    update,
 )
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
-from sqlalchemy.sql.elements import Grouping
 
 from app.db.models import ResourceRecord
 
@@ -140,42 +133,6 @@ def respace(before: Sequence[Sibling], after: Sequence[Sibling]) -> Respacing:
         with suppress(NoRoomError):
             return _respace_window(before, after, window, max_length)
     raise NoRoomError
-
-
-def respacing_statement(model: type[PositionedRecord]) -> Update:
-    """Build the statement that stores new positions of siblings, with new ETags.
-
-    It has the parameters of `respacing_params`. It locks the rows in the order of their IDs, so
-    that several of these statements do not cause a deadlock.
-    """
-    owner, ids = bindparam("owner", type_=Text), bindparam("ids", type_=ARRAY(Uuid))
-    locked = (
-        select(model.id)
-        .where(model.user_id == owner, model.id == func.any(ids))
-        .order_by(model.id)
-        .with_for_update(key_share=True)
-        .cte("locked")
-    )
-    index = func.array_position(ids, model.id)
-    # PostgreSQL requires parentheses around a parameter with an index.
-    positions = Grouping(bindparam("positions", type_=ARRAY(Text)))
-    etags = Grouping(bindparam("etags", type_=ARRAY(Uuid)))
-    return (
-        update(model)
-        .where(model.user_id == owner, model.id.in_(select(locked.c.id)))
-        .values(stored_position=positions[index], etag=etags[index])
-        .execution_options(synchronize_session=False)
-    )
-
-
-def respacing_params(user_id: str, neighbors: Mapping[UUID, str]) -> dict[str, Any]:
-    """Return the parameters of `respacing_statement`."""
-    return {
-        "owner": user_id,
-        "ids": list(neighbors),
-        "positions": list(neighbors.values()),
-        "etags": [uuid4() for _ in neighbors],
-    }
 
 
 def _respace_window(

@@ -15,7 +15,17 @@ import msgspec
 from advanced_alchemy.filters import LimitOffset
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from asyncpg import Record
-from sqlalchemy import ARRAY, ClauseElement, ColumnElement, Uuid, bindparam, func, select, tuple_
+from sqlalchemy import (
+    ARRAY,
+    ClauseElement,
+    ColumnElement,
+    Uuid,
+    bindparam,
+    func,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 from uuid_utils.compat import uuid7
@@ -29,8 +39,6 @@ from app.db.positions import (
     Sibling,
     position_between,
     respace,
-    respacing_params,
-    respacing_statement,
 )
 from app.db.statements import FetchCallable
 from app.http.etags import ETagCondition, format_etag
@@ -284,6 +292,9 @@ class PositionedRepository(ResourceRepository[PositionedT]):
         before = await self._siblings(record, neighbor, SIBLINGS_TO_READ, before=True)
         after = await self._siblings(record, neighbor, SIBLINGS_TO_READ)
         position, neighbors = respace(before[::-1], after)
-        values = respacing_params(record.user_id, neighbors)
-        await self.session.execute(respacing_statement(self.model_type), values)
+        rows = [
+            {"user_id": record.user_id, "id": id_, "stored_position": value, "etag": uuid4()}
+            for id_, value in neighbors.items()
+        ]
+        await self.session.execute(update(self.model_type), rows)
         return position

@@ -27,7 +27,7 @@ from app.db.statements import compile_statement
 from app.domain.tasks.filters import FILTERS, PLACES, filter_params
 from app.domain.tasks.models import TaskRecord
 from app.domain.tasks.pages import INDEXED, MERGED, SORT_KEYS
-from app.domain.tasks.repository import SELECT_SEVERAL, TaskRepository
+from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import (
     CountTasksQuery,
     ListTasksQuery,
@@ -38,6 +38,7 @@ from app.domain.tasks.schemas import (
     TaskReplace,
     TaskSort,
 )
+from app.domain.tasks.statements import SELECT_SEVERAL
 from app.embedded_postgres import run_postgres
 from app.http.etags import ETagCondition
 from app.http.pagination import CursorPosition

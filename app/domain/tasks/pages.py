@@ -34,28 +34,9 @@ from sqlalchemy import (
 from app.db.statements import UNNAMED
 from app.domain.tasks.filters import DUE, FILTERS, FIRST_DATE, PLACES
 from app.domain.tasks.models import TaskRecord
+from app.domain.tasks.rows import COLUMNS
 from app.domain.tasks.schemas import SortOrder, Task, TaskSort
 
-# In the order in which the repository reads them.
-COLUMNS = (
-    TaskRecord.id,
-    TaskRecord.user_id,
-    TaskRecord.title,
-    TaskRecord.description,
-    TaskRecord.completed,
-    TaskRecord.completed_at,
-    TaskRecord.list_id,
-    TaskRecord.parent_id,
-    TaskRecord.priority,
-    TaskRecord.due_date,
-    TaskRecord.due_time,
-    TaskRecord.due_timezone,
-    TaskRecord.labels,
-    TaskRecord.stored_position,
-    TaskRecord.created_at,
-    TaskRecord.updated_at,
-    TaskRecord.etag,
-)
 SORT_KEYS: dict[TaskSort, ColumnElement[Any]] = {
     TaskSort.CREATED_AT: TaskRecord.created_at.expression,
     TaskSort.UPDATED_AT: TaskRecord.updated_at.expression,

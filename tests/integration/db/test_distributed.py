@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Executable
 from app.db import idempotency
 from app.db.idempotency import CLAIM_KEY, delete_expired_keys, idempotency_params
 from app.db.statements import _compile
-from app.domain.tasks import repository, siblings
+from app.domain.tasks import siblings, statements
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import TaskCreate, TaskPatch
 from bench.scaling.explain import Call, Explainer
@@ -155,7 +155,7 @@ async def test_every_repository_statement_is_covered(explainer: Explainer) -> No
     sent = {(await explainer.statement(call)).sql for call in SENT.values()}
     objects = {
         _compile(value).sql
-        for module in (repository, siblings, idempotency)
+        for module in (statements, siblings, idempotency)
         for name, value in vars(module).items()
         if isinstance(value, Executable) and not isinstance(value, ColumnElement)
         if not name.startswith("_")

@@ -48,7 +48,7 @@ FILL = f"""
         SELECT number, timestamptz '2026-01-01' + number * interval '1 minute' AS at
         FROM generate_series(1, {TASKS}) AS number
     ) AS rows
-"""
+"""  # noqa: S608 - a constant
 OLD_ROWS = """
     SELECT user_id, id, title, description, completed, completed_at, created_at, updated_at, etag,
         search, ctid, xmin::text
@@ -332,7 +332,7 @@ def test_interrupted_index_is_replaced(url: str) -> None:
         await writer.fetch(CREATE, "alice", uuid4(), "New", None, OPEN, uuid4())
         migrating = asyncio.create_task(asyncio.to_thread(upgrade, database_config_for(url)))
         await until(lambda: other.fetchval(BUILDS_INDEX))
-        await other.execute(f"SELECT pg_cancel_backend(pid) FROM ({BUILDS_INDEX}) AS building")
+        await other.execute(f"SELECT pg_cancel_backend(pid) FROM ({BUILDS_INDEX}) AS building")  # noqa: S608 - a constant
         with pytest.raises(MigrationError, match="canceling statement"):
             await migrating
         await writer.close()

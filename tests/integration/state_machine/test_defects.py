@@ -20,10 +20,11 @@ from app.db import repository as resources
 from app.db import statements
 from app.db.positions import initial_position, respace
 from app.db.repository import PositionedRepository, ResourceRepository
-from app.domain.tasks import repository, siblings
+from app.domain.tasks import repository, rows, siblings
 from app.domain.tasks.due import timezone_names
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import Task, TaskPatch
+from app.domain.tasks.statements import update_statement
 from app.http.pagination import CursorPosition
 from tests.integration.state_machine.machine import Service, explore
 
@@ -140,7 +141,8 @@ def test_defect_in_sql_is_detected(
 
 def _repeats_etags(patch: pytest.MonkeyPatch) -> None:
     numbers = count()
-    patch.setattr(repository, "uuid4", lambda: UUID(int=next(numbers) % 5))
+    for module in (repository, rows):
+        patch.setattr(module, "uuid4", lambda: UUID(int=next(numbers) % 5))
 
 
 def _continues_beside_a_task(patch: pytest.MonkeyPatch, by: int) -> None:
@@ -179,22 +181,25 @@ def _writes_what_was_not_sent(patch: pytest.MonkeyPatch) -> None:
 
 
 def _keeps_the_order_of_labels(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(repository, "sorted", list, raising=False)
+    for module in (repository, rows):
+        patch.setattr(module, "sorted", list, raising=False)
 
 
 def _omits_due_at(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(repository, "due_at", lambda _: None)
+    for module in (repository, rows):
+        patch.setattr(module, "due_at", lambda _: None)
 
 
 def _accepts_lower_case_time_zones(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(repository, "timezone_names", lambda: timezone_names() | {"Europe/berlin"})
+    patch.setattr(rows, "timezone_names", lambda: timezone_names() | {"Europe/berlin"})
 
 
 def _returns_another_position(patch: pytest.MonkeyPatch) -> None:
     def later(created_at: datetime, id_: UUID) -> str:
         return initial_position(created_at + timedelta(seconds=1), id_)
 
-    patch.setattr(repository, "initial_position", later)
+    for module in (repository, rows):
+        patch.setattr(module, "initial_position", later)
 
 
 def _respaces_in_another_order(patch: pytest.MonkeyPatch) -> None:
@@ -249,7 +254,7 @@ def test_defect_is_detected(
     monkeypatch: pytest.MonkeyPatch,
     defect: Callable[[pytest.MonkeyPatch], None],
 ) -> None:
-    repository._update_statement.cache_clear()
+    update_statement.cache_clear()
     defect(monkeypatch)
     with pytest.raises(DETECTED):
         explore(service, examples=EXAMPLES, steps=50)

@@ -23,7 +23,6 @@ from app.db.positions import (
     initial_position,
     position_between,
     respace,
-    respacing_params,
 )
 
 pytestmark = pytest.mark.requirement("FR-129", "FR-130")
@@ -235,14 +234,6 @@ def test_dense_siblings_beyond_the_largest_window_have_no_room() -> None:
     everything = siblings(dense_positions(600))
     with pytest.raises(NoRoomError):
         apply(everything[:300], everything[300:])
-
-
-@given(st.dictionaries(st.uuids(), texts, min_size=1))
-def test_parameters_have_a_new_etag_for_each_neighbor(neighbors: dict[UUID, str]) -> None:
-    params = respacing_params("alice", neighbors)
-    assert params["owner"] == "alice"
-    assert dict(zip(params["ids"], params["positions"], strict=True)) == neighbors
-    assert len(set(params["etags"])) == len(neighbors)
 
 
 # Each returns the number of siblings before the gap, from that of the previous move.

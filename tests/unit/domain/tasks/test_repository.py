@@ -15,13 +15,12 @@ from app.domain.tasks.pages import list_statement
 from app.domain.tasks.problems import HierarchyConflict, TaskNotFound
 from app.domain.tasks.repository import (
     DELETE_ATTEMPTS,
-    PROPERTY_COLUMNS,
     PUT_ATTEMPTS,
-    STATEMENT_CACHE_SIZE,
     TaskRepository,
-    _update_statement,
 )
+from app.domain.tasks.rows import PROPERTY_COLUMNS
 from app.domain.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskReplace, TaskSort
+from app.domain.tasks.statements import STATEMENT_CACHE_SIZE, update_statement
 from app.http.etags import ETagCondition
 from app.http.problems import DatabaseUnavailable, PreconditionFailed
 
@@ -138,8 +137,8 @@ def test_payload_is_stored_as_a_256_bit_digest() -> None:
 @pytest.mark.requirement("NFR-004")
 def test_statement_is_built_once_per_set_of_fields_and_filters() -> None:
     fields, filters = frozenset({"title"}), frozenset({"completed"})
-    update = _update_statement(fields, completed=True, any_etag=True)
-    assert update is _update_statement(fields, completed=True, any_etag=True)
+    update = update_statement(fields, completed=True, any_etag=True)
+    assert update is update_statement(fields, completed=True, any_etag=True)
     sorted_by = (TaskSort.CREATED_AT, SortOrder.ASC)
     listed = list_statement(filters, *sorted_by, has_cursor=True)
     assert listed is list_statement(filters, *sorted_by, has_cursor=True)
@@ -149,5 +148,5 @@ def test_statement_is_built_once_per_set_of_fields_and_filters() -> None:
 def test_cached_statements_are_bounded_in_number() -> None:
     # Every set of changed properties, with each value of `completed` and of `If-Match`.
     properties = len(PROPERTY_COLUMNS)
-    assert 2**properties * 3 * 2 < STATEMENT_CACHE_SIZE == _update_statement.cache_info().maxsize
+    assert 2**properties * 3 * 2 < STATEMENT_CACHE_SIZE == update_statement.cache_info().maxsize
     assert _compile.cache_info().maxsize == COMPILED_CACHE_SIZE

@@ -302,21 +302,24 @@ LABELS = f"string_to_array({_PREFIX} || replace(labels, ',', ',' || {_PREFIX}), 
 SORT_KEYS = {"created_at": "created_at", "due": DUE, "position": POSITION}
 
 
-def select_page(sort: str, order: str, conditions: list[str]) -> str:
+def select_page(sort: str, order: str, conditions: Iterable[str], *, columns: str = COLUMNS) -> str:
     """Return the statement of a page of at most $2 rows."""
     return f"""
-        SELECT {COLUMNS} FROM tasks WHERE {" AND ".join(conditions)}
+        SELECT {columns} FROM tasks WHERE {" AND ".join(conditions)}
         ORDER BY {SORT_KEYS[sort]} {order}, id {order} LIMIT $2
     """
 
 
 def select_merged_page(sort: str, order: str, conditions: list[str]) -> str:
     """Return the statement of a page of open and completed tasks, which an index separates."""
-    open_page = select_page(sort, order, [*conditions, "NOT completed"])
-    completed_page = select_page(sort, order, [*conditions, "completed"])
+    columns = f"{COLUMNS}, {SORT_KEYS[sort]} AS sort_key"
+    open_page, completed_page = (
+        select_page(sort, order, [*conditions, condition], columns=columns)
+        for condition in ("NOT completed", "completed")
+    )
     return f"""
-        SELECT * FROM (({open_page}) UNION ALL ({completed_page})) AS tasks
-        ORDER BY {SORT_KEYS[sort]} {order}, id {order} LIMIT $2
+        SELECT {COLUMNS} FROM (({open_page}) UNION ALL ({completed_page})) AS pages
+        ORDER BY sort_key {order}, id {order} LIMIT $2
     """
 
 
@@ -397,7 +400,7 @@ def task_from_row(row: Iterable[Any] | None) -> Task:
         if due_time is not None and due_timezone is not None:
             due_at = datetime.combine(due_date, due_time, ZoneInfo(due_timezone)).astimezone(UTC)
     if position is None:  # never moved
-        position = f"{(created_at - FIRST_DATETIME) // MICROSECOND:018d}{id_.hex[-8:]}"
+        position = str((created_at - FIRST_DATETIME) // MICROSECOND).zfill(18) + id_.hex[-8:]
     return Task(
         id_, user_id, title, description, completed, completed_at, list_id, parent_id,
         PRIORITIES[priority], due, due_at, labels.split(",") if labels else [], position,

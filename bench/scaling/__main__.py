@@ -155,17 +155,20 @@ async def _index_effect(index: str, table: Table, explainer: Explainer) -> Index
             await connection.execute(drop)
             plan = await explainer.explain(page, "service")
             creates = [create() for _ in range(EXPLAINED_CALLS)]
-            writes = [await _median_write(calls, explainer) for calls in (creates, updates)]
+            writes = [await _least_write(calls, explainer) for calls in (creates, updates)]
             measured.append((plan.buffers, *writes[0], *writes[1]))
         finally:
             await transaction.rollback()
     return IndexEffect(*zip(*measured, strict=True))
 
 
-async def _median_write(calls: list[Operation], explainer: Explainer) -> tuple[int, int]:
-    """Return the blocks and the log bytes of one change."""
+async def _least_write(calls: list[Operation], explainer: Explainer) -> tuple[int, int]:
+    """Return the blocks and the log bytes of the cheapest change.
+
+    Others also clean up a block, or split one.
+    """
     plans = [await explainer.explain(call, "service") for call in calls]
-    return int(median(plan.buffers for plan in plans)), int(median(plan.wal for plan in plans))
+    return min(plan.buffers for plan in plans), min(plan.wal for plan in plans)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 Run it with `python -m bench.scaling.migration`. For each revision it prints the duration, the
 longest time that each lock on `tasks` was held, and the longest statement of a client. A statement
-that waits for a lock is longer. Locks are observed about once per millisecond.
+that waits for a lock is longer. Locks are observed about once per millisecond, so a printed time is
+up to two milliseconds too long.
 """
 
 # ruff: noqa: S608 - statements contain only text of this file
@@ -199,6 +200,7 @@ class LockObserver:
         self._connection = connection
         self._ignored = ignored
         self._held_since: dict[tuple[int, str], float] = {}
+        self._observed_at = time.perf_counter()
         self.longest: dict[str, float] = {}
 
     async def run(self, is_finished: Callable[[], bool]) -> None:
@@ -208,14 +210,15 @@ class LockObserver:
             await asyncio.sleep(SECONDS_BETWEEN_OBSERVATIONS)
 
     async def _observe(self) -> None:
-        rows = await self._connection.fetch(HELD_LOCKS, self._ignored)
+        locks = await self._connection.fetch(HELD_LOCKS, self._ignored)
         now = time.perf_counter()
-        self._held_since = {
-            (row["pid"], row["mode"]): self._held_since.get((row["pid"], row["mode"]), now)
-            for row in rows
-        }
-        for (_, mode), since in self._held_since.items():
-            self.longest[mode] = max(self.longest.get(mode, 0.0), now - since)
+        held = {(lock["pid"], lock["mode"]) for lock in locks}
+        # A lock may be as old as the previous observation, and end directly before this one.
+        since = dict.fromkeys(held, self._observed_at) | self._held_since
+        for (_, mode), start in since.items():
+            self.longest[mode] = max(self.longest.get(mode, 0.0), now - start)
+        self._held_since = {lock: since[lock] for lock in held}
+        self._observed_at = now
 
 
 async def measure(url: str, size: Size) -> list[Result]:

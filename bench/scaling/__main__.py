@@ -26,6 +26,7 @@ from app import embedded_postgres
 from app.db.config import DatabaseConfig
 from app.db.database import Database
 from app.db.migrations import upgrade
+from app.domain.tasks.models import SECOND_KEY
 from app.domain.tasks.repository import TaskRepository
 from bench.compare.report import describe_machine, draw
 from bench.load.generator import percentile
@@ -148,11 +149,14 @@ async def _index_effect(index: str, table: Table, explainer: Explainer) -> Index
     connection = explainer.connection
     updates = await table.read_updates(connection, ENTRIES.get(index, "true"), EXPLAINED_CALLS)
     measured: list[tuple[int, ...]] = []
-    for drop in ("SELECT", f"DROP INDEX {index}"):
+    drop = f"DROP INDEX {index}"
+    if index == SECOND_KEY:
+        drop = f"ALTER TABLE tasks DROP CONSTRAINT {index} CASCADE"
+    for statement in ("SELECT", drop):
         transaction = connection.transaction()
         await transaction.start()
         try:
-            await connection.execute(drop)
+            await connection.execute(statement)
             plan = await explainer.explain(page, "service")
             creates = [create() for _ in range(EXPLAINED_CALLS)]
             writes = [await _least_write(calls, explainer) for calls in (creates, updates)]

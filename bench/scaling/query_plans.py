@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from itertools import product
@@ -161,11 +162,17 @@ def _list(
 
 def _row(sort: TaskSort, filters: frozenset[str], label: str, *, has_completed: bool) -> str:
     """Return the row of a list. `label` describes its filters without `completed`."""
-    own = INDEXED[sort] | ({"priorities"} if sort is TaskSort.PRIORITY else set())
-    if label == SEVERAL or not filters <= own:
-        return label if label == SEVERAL else f"{label}, other sorts"
+    if label == SEVERAL or not any(_is_own(filters, each) for each in TaskSort):
+        return label
+    if not _is_own(filters, sort):
+        return f"{label}, other sorts"
     names = [f"`sort={sort}`", label, "`completed`" if has_completed else ""]
     return ", ".join(name for name in names if name)
+
+
+def _is_own(filters: frozenset[str], sort: TaskSort) -> bool:
+    """Return whether the index of a sort also serves the filters."""
+    return filters <= INDEXED[sort] | ({"priorities"} if sort is TaskSort.PRIORITY else set())
 
 
 async def _lists(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:
@@ -624,7 +631,10 @@ async def check(url: str, size: Size, report: Callable[[str], None]) -> list[str
 
 
 def table(plans: list[tuple[Case, Plan]]) -> str:
-    """Return the table of data-model.md: the largest figures of each row, for two users."""
+    """Return the table of data-model.md: the largest figures of each row, for two users.
+
+    It names up to three ways to find the rows, the most frequent first.
+    """
     rows = {case.row: [pair for pair in plans if pair[0].row == case.row] for case, _ in plans}
     lines = [
         "| request | access | rows | buffers | ms | rows | buffers | ms |",
@@ -633,7 +643,8 @@ def table(plans: list[tuple[Case, Plan]]) -> str:
     for row, pairs in rows.items():
         large = [plan for case, plan in pairs if case.user == LARGE]
         small = [plan for case, plan in pairs if case.user not in {LARGE, REVERSE}]
-        access = "; ".join(dict.fromkeys(plan.access for plan in large))
+        ways = Counter(plan.access for plan in large).most_common(3)
+        access = "; ".join(way for way, _ in ways)
         if row:
             lines.append(f"| {row} | {access} | {_largest(large)} | {_largest(small)} |")
     return "\n".join(lines) + "\n"

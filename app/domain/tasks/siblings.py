@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from app.db.positions import SIBLINGS_TO_READ, NoRoomError, Sibling, position_between, respace
-from app.db.statements import FetchCallable
+from app.db.statements import UNNAMED, FetchCallable
 from app.domain.tasks.filters import FILTERS
 from app.domain.tasks.models import NEXT_UPDATED_AT, TaskRecord
 
@@ -80,6 +80,7 @@ RESPACE = (
         .scalar_subquery(),
     )
     .values(stored_position=_NEW.c.position, etag=_NEW.c.etag, updated_at=NEXT_UPDATED_AT)
+    .execution_options(**UNNAMED)  # for the IDs in `LOCKED`
 )
 
 

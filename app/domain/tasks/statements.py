@@ -26,6 +26,7 @@ from sqlalchemy.orm import aliased
 from app.db.idempotency import create_statement
 from app.db.models import after
 from app.db.repository import etag_matches
+from app.db.statements import UNNAMED
 from app.domain.tasks.filters import date_param
 from app.domain.tasks.models import NEXT_UPDATED_AT, NOW, TaskRecord
 from app.domain.tasks.rows import COLUMNS, PROPERTY_COLUMNS
@@ -47,9 +48,14 @@ def _new(column: str) -> ColumnElement[Any]:
 
 # Built once at import. A request only supplies parameters.
 SELECT = select(*COLUMNS).where(*BY_ID)
-SELECT_SEVERAL = select(*COLUMNS).where(
-    TaskRecord.user_id == bindparam("owner"),
-    TaskRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
+# Planned for its values: the plan for any user and any number of IDs reads all tasks of the user.
+SELECT_SEVERAL = (
+    select(*COLUMNS)
+    .where(
+        TaskRecord.user_id == bindparam("owner"),
+        TaskRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
+    )
+    .execution_options(**UNNAMED)
 )
 _COMPLETED = bindparam("new_completed", type_=Boolean)
 _INSERT = insert(TaskRecord).values(
@@ -114,6 +120,7 @@ MOVE = (
         | {"updated_at": NEXT_UPDATED_AT, "etag": bindparam("new_etag")}
     )
     .returning(*COLUMNS)
+    .execution_options(**UNNAMED)  # for the IDs in `LOCKED`
 )
 MOVE_MATCHING = MOVE.where(ETAG_MATCHES)
 

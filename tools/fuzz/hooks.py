@@ -343,8 +343,8 @@ def _invalid_requests(valid: schemathesis.Case[Any]) -> Iterator[tuple[int, dict
         if parameter.name == "Idempotency-Key":
             key = "x" * (MAX_KEY_LENGTH + 1)
             yield HTTPStatus.BAD_REQUEST, {"headers": {parameter.name: key}}
-        if parameter.name == "q":
-            yield HTTPStatus.BAD_REQUEST, {"query": {"q": ["one", "two"]}}
+        if parameter.name in {"q", "labels"}:
+            yield HTTPStatus.BAD_REQUEST, {"query": {parameter.name: ["one", "two"]}}
 
 
 @schemathesis.check

@@ -119,12 +119,12 @@ async def cases(database: asyncpg.Connection[Any]) -> list[Case]:
         *[case async for case in _filters(database, LARGE)],
         *[case async for case in _moves(database, LARGE)],
         *[case async for case in _lists_of_tasks(database, LARGE)],
+        *[case async for case in _deletes(database, LARGE)],
         *[case async for case in _small_user(database, small, tasks)],
         *[case async for case in _searches(database, small, tasks)],
         *_ranges(),
         *[case async for case in _labels(database, small)],
         *[case async for case in _single_tasks(database)],
-        *_reference_checks(),
     ]
 
 
@@ -132,7 +132,7 @@ async def _small_user(
     database: asyncpg.Connection[Any], user: str, tasks: int
 ) -> AsyncIterator[Case]:
     """The statements of a user with few tasks. Each may read all of them, in two ranges."""
-    for generator in (_lists, _places, _filters, _moves, _lists_of_tasks):
+    for generator in (_lists, _places, _filters, _moves, _lists_of_tasks, _deletes):
         async for case in generator(database, user):
             yield replace(case, indexes=None, max_rows=2 * tasks)
 
@@ -486,21 +486,40 @@ async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case
     }
     for name, (call, indexes) in calls.items():
         yield Case(name=name, call=call, indexes=indexes, max_rows=1, writes=True)
+
+
+async def _deletes(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:
+    """The delete of a task with subtasks, and the checks of foreign keys."""
     parent, subtasks = await _first_row(
         database,
         "SELECT parent_id, count(*) FROM tasks WHERE user_id = $1 AND parent_id IS NOT NULL "
         "GROUP BY parent_id ORDER BY count(*) DESC LIMIT 1",
-        LARGE,
+        user,
     )
     for name, if_match in (("delete", None), ("delete, if it matches", ETagCondition(any=True))):
         yield Case(
-            name=name,
-            call=lambda r, if_match=if_match: r.delete_task(LARGE, parent, if_match=if_match),  # type: ignore[misc]
-            user=LARGE,
+            name=f"{user}: {name}",
+            call=lambda r, if_match=if_match: r.delete_task(user, parent, if_match=if_match),  # type: ignore[misc]
+            user=user,
             row="`deleteTask`: the task and its subtasks",
-            indexes=primary_key | {"ix_tasks_parent"},
+            indexes=frozenset({"pk_tasks", "uq_tasks_user_id_id_depth", "ix_tasks_parent"}),
             max_rows=subtasks + 3,  # the CTE that returns the deleted task is read twice
             writes=True,
+        )
+    # For an ID that nothing refers to.
+    for row, (condition, index) in REFERENCE_CHECKS.items():
+        statement = text(
+            f"SELECT 1 FROM ONLY tasks x WHERE user_id = :owner AND {condition} FOR KEY SHARE OF x"  # noqa: S608 - no input
+        ).bindparams(bindparam("id", type_=Uuid))
+        yield Case(
+            name=f"{user}: {row}",
+            call=lambda r, statement=statement: r.fetch(  # type: ignore[misc]
+                statement, {"owner": user, "id": UUID(int=1)}
+            ),
+            user=user,
+            row=row,
+            indexes=frozenset({index}),
+            max_rows=0,
         )
 
 
@@ -588,24 +607,6 @@ async def _lists_of_tasks(database: asyncpg.Connection[Any], user: str) -> Async
         )  # fmt: skip
 
 
-def _reference_checks() -> Iterator[Case]:
-    """The checks of foreign keys for an ID that nothing refers to."""
-    for row, (condition, index) in REFERENCE_CHECKS.items():
-        statement = text(
-            f"SELECT 1 FROM ONLY tasks x WHERE user_id = :owner AND {condition} FOR KEY SHARE OF x"  # noqa: S608 - no input
-        ).bindparams(bindparam("id", type_=Uuid))
-        yield Case(
-            name=row,
-            call=lambda r, statement=statement: r.fetch(  # type: ignore[misc]
-                statement, {"owner": LARGE, "id": UUID(int=1)}
-            ),
-            user=LARGE,
-            row=row,
-            indexes=frozenset({index}),
-            max_rows=0,
-        )
-
-
 async def check(url: str, size: Size, report: Callable[[str], None]) -> list[str]:
     """Fill a migrated database, explain every case, and return the errors."""
     all_errors = []
@@ -637,7 +638,7 @@ def table(plans: list[tuple[Case, Plan]]) -> str:
     """
     rows = {case.row: [pair for pair in plans if pair[0].row == case.row] for case, _ in plans}
     lines = [
-        "| request | access | rows | buffers | ms | rows | buffers | ms |",
+        "| request | access | rows | buffers | ms | rows, small user | buffers | ms |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row, pairs in rows.items():

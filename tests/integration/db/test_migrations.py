@@ -142,7 +142,7 @@ def test_catalog_query_covers_the_schema(url: str) -> None:
     nothing = catalog(url)
     upgrade(database_config_for(url))
     types = {str(row[0]) for row in set(catalog(url)) - set(nothing)}
-    assert types == {"relation", "column", "constraint", "index", "type"}
+    assert types == {"relation", "column", "constraint", "index", "statistics", "type"}
 
 
 @pytest.mark.requirement("FR-039")

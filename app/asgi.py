@@ -15,6 +15,7 @@ from litestar.types import ControllerRouterHandler, Middleware
 from app.db.database import Database
 from app.db.idempotency import delete_expired_keys
 from app.domain.health.controller import get_liveness, get_readiness
+from app.domain.lists.controller import TaskListController
 from app.domain.tasks.controller import TaskController
 from app.domain.tasks.repository import TaskRepository
 from app.http.cors import CORSPolicy
@@ -36,6 +37,7 @@ Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitab
 MAX_BODY_BYTES = 131_072
 ROUTE_HANDLERS: Sequence[ControllerRouterHandler] = (
     TaskController,
+    TaskListController,
     get_liveness,
     get_readiness,
     get_contract_yaml,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from time import sleep
 
 from advanced_alchemy.base import metadata_registry
 from alembic import context
@@ -17,12 +18,16 @@ from app.settings import Settings
 
 # An arbitrary key; no other advisory lock of the database may use it.
 MIGRATION_LOCK = 7_230_711_301
+LOCK_POLL_INTERVAL = 0.05  # seconds
 
 
 def run(connection: SyncConnection) -> None:
     """Run the migrations under an advisory lock, which excludes other processes."""
-    # A session-level lock spans the transactions of the migrations.
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+    # A session-level lock spans the transactions of the migrations. Waiting for it in a statement
+    # would deadlock with CREATE INDEX CONCURRENTLY, which waits for the end of all statements.
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}):
+        connection.commit()
+        sleep(LOCK_POLL_INTERVAL)
     connection.commit()
     try:
         check_case_mapping(connection)

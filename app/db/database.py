@@ -20,13 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.db.config import DatabaseConfig
 from app.db.engine import SESSION_CONNECTION, create_session_config
 from app.db.errors import OutageLogger, ReadOnlyDatabaseError
-from app.db.models import constraint_pointer
+from app.db.models import constraint_info
 from app.db.pool import ConnectError, ConnectionPool, QueryError, is_connection_error
 from app.db.statements import compile_statement
-from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
+from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody, ProblemError
 
 # A constant, so that a request need not read the migrations. A test compares the two.
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0007"
 
 REVISION = text(
     "SELECT version_num, current_setting('transaction_read_only')::boolean FROM alembic_version"
@@ -71,8 +71,13 @@ def is_schema_compatible(revision: str | None) -> bool:
 class DatabaseError(Exception):
     """The database rejected a statement, which is a bug of the service.
 
-    The message contains no text of the driver, because its details quote the row.
+    The message contains no text of the driver, because its details quote the row. `constraint` is
+    the name of the violated constraint, or None.
     """
+
+    def __init__(self, message: str, constraint: str | None = None) -> None:
+        super().__init__(message)
+        self.constraint = constraint
 
 
 class Database:
@@ -116,9 +121,9 @@ class Database:
         The time limit is `timeout` seconds (default: the limit of a request), counted from
         `started_at` on the monotonic clock (default: now).
 
-        Raises DatabaseUnavailable if the database is unreachable or too slow. Raises InvalidBody
-        if a constraint is violated for which the model declares a pointer. Raises DatabaseError
-        for other errors.
+        Raises DatabaseUnavailable if the database is unreachable or too slow. Raises InvalidBody,
+        or the problem that the model declares, if a constraint with a pointer is violated. Raises
+        DatabaseError for other errors.
         """
         remaining = timeout or self.timeout
         if started_at is not None:
@@ -179,7 +184,7 @@ class Database:
         Raises the exceptions of `fetch`.
         """
         tables = metadata_registry.get().tables
-        needed = [("alembic_version", "SELECT"), *product(tables, TABLE_PRIVILEGES)]
+        needed = [("alembic_version", "SELECT"), *product(sorted(tables), TABLE_PRIVILEGES)]
         names, privileges = zip(*needed, strict=True)
         values = {"names": names, "privileges": privileges}
         return [privilege for (privilege,) in await self.fetch(MISSING_PRIVILEGES, values)]
@@ -223,8 +228,9 @@ def translate_error(error: BaseException) -> Exception:
         or is_connection_error(error)
     ):
         return DatabaseUnavailable()
-    pointer = constraint_pointer(constraint)
-    if pointer is not None:
-        errors = [FieldError(pointer=pointer, detail="violates a database constraint")]
-        return InvalidBody(errors=errors)
-    return DatabaseError(f"SQLSTATE {code}, constraint {constraint}")
+    declared = constraint_info(constraint)
+    if "pointer" in declared:
+        detail = declared.get("detail", "violates a database constraint")
+        problem: type[ProblemError] = declared.get("problem", InvalidBody)
+        return problem(errors=[FieldError(pointer=declared["pointer"], detail=detail)])
+    return DatabaseError(f"SQLSTATE {code}, constraint {constraint}", constraint)

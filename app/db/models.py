@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -32,7 +33,8 @@ class ResourceRecord(DefaultBase):
 
     `updated_at` increases strictly, also if the clock is set back or two changes have the same
     microsecond. A model declares which property a constraint checks with
-    `info={"pointer": "/title"}`.
+    `info={"pointer": "/title"}`. Its violation is InvalidBody, or the declared `problem`, with the
+    declared `detail`.
     """
 
     __abstract__ = True
@@ -56,14 +58,14 @@ class ResourceRecord(DefaultBase):
     __mapper_args__: Any = {"eager_defaults": True}  # noqa: RUF012 - as SQLAlchemy declares it
 
 
-def constraint_pointer(name: str | None) -> str | None:
-    """Return the JSON Pointer that a model declares for a constraint or unique index, or None."""
+def constraint_info(name: str | None) -> Mapping[str, Any]:
+    """Return what a model declares for a constraint or unique index: `info`, or nothing."""
     checks = (
         check
         for key in metadata_registry
         for table in metadata_registry[key].tables.values()
         for check in chain[Constraint | Index](table.constraints, table.indexes)
     )
-    return next(
-        (check.info.get("pointer") for check in checks if name and check.name == name), None
-    )
+    check = next((check for check in checks if name and check.name == name), None)
+    info: Mapping[str, Any] = {} if check is None else check.info
+    return info

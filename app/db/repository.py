@@ -15,19 +15,38 @@ import msgspec
 from advanced_alchemy.filters import LimitOffset
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from asyncpg import Record
-from sqlalchemy import ARRAY, ClauseElement, ColumnElement, Uuid, bindparam, func, select, tuple_
+from sqlalchemy import (
+    ARRAY,
+    ClauseElement,
+    ColumnElement,
+    Uuid,
+    bindparam,
+    func,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 from uuid_utils.compat import uuid7
 
 from app.db.idempotency import CLAIM_KEY, advisory_lock_key, idempotency_params, read_claim
 from app.db.models import ResourceRecord
+from app.db.positions import (
+    SIBLINGS_TO_READ,
+    NoRoomError,
+    PositionedRecord,
+    Sibling,
+    position_between,
+    respace,
+)
 from app.db.statements import FetchCallable
 from app.http.etags import ETagCondition, format_etag
-from app.http.pagination import CursorPosition, PageQuery
-from app.http.problems import PreconditionFailed, ProblemError
+from app.http.pagination import CursorPosition, PageQuery, SortValue
+from app.http.problems import FieldError, PreconditionFailed, ProblemError, ReferenceNotFound
 
 RecordT = TypeVar("RecordT", bound=ResourceRecord)
+PositionedT = TypeVar("PositionedT", bound=PositionedRecord)
 
 
 class ChangeStatement(Protocol):
@@ -86,6 +105,8 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
     """
 
     not_found: ClassVar[type[ProblemError]]
+    # The attribute that orders pages, and whether the order is descending. Then follows the ID.
+    sort: ClassVar[tuple[str, bool]] = ("created_at", True)
 
     def __init__(self, *, session: AsyncSession, **options: Any) -> None:  # noqa: ANN401 - the library's
         # `Database.session` translates exceptions. The library would report every error of the
@@ -100,7 +121,9 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
 
         Raises `not_found` and PreconditionFailed.
         """
-        record = await self.get_one_or_none(user_id=user_id, id=id_, with_for_update=lock or None)
+        # FOR NO KEY UPDATE: inserts of rows that refer to this one need not wait.
+        for_update = {"key_share": True} if lock else None
+        record = await self.get_one_or_none(user_id=user_id, id=id_, with_for_update=for_update)
         if record is None:
             raise self.not_found
         if if_match is not None and not if_match.matches_strong(format_etag(record.etag)):
@@ -114,21 +137,31 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
         after: CursorPosition | None,
         *filters: ColumnElement[bool],
     ) -> tuple[list[RecordT], CursorPosition | None]:
-        """Return the newest rows after a position, and the next position or None."""
+        """Return the first rows after a position in the order of `sort`, and the next position.
+
+        The next position is None after the last page.
+        """
         model = self.model_type
-        key = (model.created_at, model.id)
+        attribute, descending = self.sort
         if after is not None:
-            filters = (*filters, tuple_(*key) < (after.sort_value, after.id))
+            filters = (*filters, self._follows(after.sort_value, after.id))
         rows = await self.get_many(
             model.user_id == user_id,
             *filters,
             LimitOffset(limit=query.limit + 1, offset=0),
-            order_by=[("created_at", True), ("id", True)],
+            order_by=[(attribute, descending), ("id", descending)],
         )
         page = rows[: query.limit]
         if len(page) == len(rows):
             return page, None
-        return page, CursorPosition(page[-1].created_at, page[-1].id)
+        return page, CursorPosition(getattr(page[-1], attribute), page[-1].id)
+
+    def _follows(self, sort_value: SortValue, id_: UUID) -> ColumnElement[bool]:
+        """Build the condition that a row follows another one in the order of `sort`."""
+        attribute, descending = self.sort
+        key = tuple_(getattr(self.model_type, attribute), self.model_type.id)
+        other = (sort_value, id_)
+        return key < other if descending else key > other
 
     async def create(
         self, user_id: str, values: Mapping[str, Any], payload: msgspec.Struct, key: str | None
@@ -152,9 +185,20 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
     async def change(
         self, user_id: str, id_: UUID, values: Mapping[str, Any], if_match: ETagCondition | None
     ) -> RecordT:
-        """Change columns of a row. Raises `not_found` and PreconditionFailed."""
-        await self.find(user_id, id_, if_match=if_match, lock=True)
-        return await self.update(self.model_type(user_id=user_id, id=id_, **values))
+        """Change columns of a row. Raises `not_found` and PreconditionFailed.
+
+        If there are values, this is a change even if they are those of the row.
+        """
+        record = await self.find(user_id, id_, if_match=if_match, lock=True)
+        if not values:
+            return record
+        return await self._write(record, values)
+
+    async def _write(self, record: RecordT, values: Mapping[str, Any]) -> RecordT:
+        """Change columns of a row that `find` has locked."""
+        # The library writes nothing if all values are those of the row. The ETag is always new.
+        changed = self.model_type(user_id=record.user_id, id=record.id, etag=uuid4(), **values)
+        return await self.update(changed)
 
     async def put(
         self,
@@ -169,17 +213,88 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
         if if_match is not None and must_not_exist:
             raise PreconditionFailed(PreconditionFailed.contradictory)
         # There may be no row to lock, so its ID is locked.
-        lock = func.pg_advisory_xact_lock(advisory_lock_key(user_id, id_))
-        await self.session.execute(select(lock))
-        if not await self.exists(user_id=user_id, id=id_):
+        await self._lock(user_id, id_)
+        try:
+            record = await self.find(user_id, id_, if_match=if_match, lock=True)
+        except self.not_found:
             if if_match is not None:
-                raise PreconditionFailed
+                raise PreconditionFailed from None
             return await self.add(self.model_type(user_id=user_id, id=id_, **values)), True
         if must_not_exist:
             raise PreconditionFailed(PreconditionFailed.exists)
-        return await self.change(user_id, id_, values, if_match), False
+        return await self._write(record, values), False
 
     async def remove(self, user_id: str, id_: UUID, if_match: ETagCondition | None) -> None:
         """Delete a row. Raises `not_found` and PreconditionFailed."""
         await self.find(user_id, id_, if_match=if_match, lock=True)
         await self.delete((user_id, id_))
+
+    async def _lock(self, user_id: str, name: object) -> None:
+        """Lock something of a user that is not a row, until the end of the transaction."""
+        lock = func.pg_advisory_xact_lock(advisory_lock_key(user_id, name))
+        await self.session.execute(select(lock))
+
+
+class PositionedRepository(ResourceRepository[PositionedT]):
+    """A repository of rows in an order that the user determines."""
+
+    sort = ("position", False)
+    unknown_neighbor: ClassVar[str]  # the detail of an error in `after_id`
+
+    async def move(
+        self, user_id: str, id_: UUID, after_id: UUID | None, if_match: ETagCondition | None
+    ) -> PositionedT:
+        """Place a row directly after another one of the user, or first.
+
+        Raises `not_found`, PreconditionFailed and ReferenceNotFound.
+        """
+        # Moves of a user wait for each other. Otherwise a row that one move places among others
+        # would be in a different place after another move has respaced them.
+        await self._lock(user_id, f"order of {self.model_type.__tablename__}")
+        record = await self.find(user_id, id_, if_match=if_match, lock=True)
+        neighbor = None
+        if after_id is not None:
+            neighbor = await self.get_one_or_none(user_id=user_id, id=after_id)
+            if neighbor is None or neighbor is record:
+                error = FieldError(pointer="/after_id", detail=self.unknown_neighbor)
+                raise ReferenceNotFound(errors=[error])
+        following = await self._siblings(record, neighbor, 1)
+        try:
+            position = position_between(
+                neighbor.position if neighbor else None,
+                following[0].position if following else None,
+                current=record.position,
+            )
+        except NoRoomError:
+            position = await self._respace(record, neighbor)
+        return await self._write(record, {"stored_position": position})
+
+    async def _siblings(
+        self, record: PositionedT, neighbor: PositionedT | None, limit: int, *, before: bool = False
+    ) -> list[Sibling]:
+        """Return the rows after a neighbor in ascending order, without the row that moves.
+
+        With `before`, return the neighbor and the rows before it in descending order.
+        """
+        conditions = [self.model_type.user_id == record.user_id, self.model_type.id != record.id]
+        if neighbor is not None:
+            follows = self._follows(neighbor.position, neighbor.id)
+            conditions.append(~follows if before else follows)
+        rows = await self.get_many(
+            *conditions,
+            LimitOffset(limit=limit, offset=0),
+            order_by=[("position", before), ("id", before)],
+        )
+        return [Sibling(row.id, row.position) for row in rows]
+
+    async def _respace(self, record: PositionedT, neighbor: PositionedT | None) -> str:
+        """Make room after a neighbor, and return the position of the row that moves."""
+        before = await self._siblings(record, neighbor, SIBLINGS_TO_READ, before=True)
+        after = await self._siblings(record, neighbor, SIBLINGS_TO_READ)
+        position, neighbors = respace(before[::-1], after)
+        rows = [
+            {"user_id": record.user_id, "id": id_, "stored_position": value, "etag": uuid4()}
+            for id_, value in neighbors.items()
+        ]
+        await self.session.execute(update(self.model_type), rows)
+        return position

@@ -6,11 +6,14 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any, Generic, Never, TypeVar
 
 import msgspec
 from litestar import Request
 from litestar.exceptions import InternalServerException
+from msgspec.inspect import StructType, UnionType, type_info
+from msgspec.structs import fields
 
 from app.http.problems import (
     FieldError,
@@ -40,7 +43,7 @@ class JSONBody(Generic[StructT]):
         self.struct = struct
         self.media_types = media_types
         self._decoder = msgspec.json.Decoder(struct)
-        self._names = [b'"%s"' % name.encode() for name in struct.__struct_encode_fields__]
+        self._names = [b'"%s"' % name.encode() for name in _property_names(struct)]
 
     async def parse(self, request: Request[Any, Any, Any]) -> StructT:
         """Decode the body of a request.
@@ -94,6 +97,16 @@ class JSONBody(Generic[StructT]):
             raise InvalidBody(errors=errors)
         # JSON Schema counts 1.0 as an integer, msgspec's strict mode does not.
         return msgspec.convert(value, self.struct)
+
+
+def _property_names(struct: type[msgspec.Struct]) -> Iterator[str]:
+    """Yield the names of the properties of a body and of the objects in it."""
+    for field in fields(struct):
+        yield field.encode_name
+        info = type_info(field.type)
+        for option in info.types if isinstance(info, UnionType) else (info,):
+            if isinstance(option, StructType):
+                yield from _property_names(option.cls)
 
 
 def _parse_strict_json(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value

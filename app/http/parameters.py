@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 from litestar import Request
 from msgspec import Meta
-from msgspec.inspect import BoolType, DateTimeType, IntType, UnionType, UUIDType, type_info
+from msgspec.inspect import (
+    BoolType,
+    DateTimeType,
+    DateType,
+    IntType,
+    UnionType,
+    UUIDType,
+    type_info,
+)
 from msgspec.structs import fields
 
 from app.http.problems import MAX_ERRORS, MAX_NAME_LENGTH, FieldError, InvalidParameter
@@ -46,6 +54,19 @@ UserId = Annotated[
     ),
 ]
 Timestamp = Annotated[datetime, Meta(tz=True)]
+_UUID_PATTERN = r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+# The ID of another resource in a body. msgspec's UUID also accepts UUIDs without hyphens.
+ResourceId = Annotated[
+    str, Meta(pattern=rf"^{_UUID_PATTERN}\Z", extra_json_schema={"format": "uuid"})
+]
+IdOrNone = Annotated[
+    str,
+    Meta(
+        max_length=36,
+        pattern=rf"^(none|{_UUID_PATTERN})\Z",
+        extra_json_schema={PATTERN_MESSAGE: "must be a UUID with hyphens, or none"},
+    ),
+]
 IdempotencyKey = Annotated[
     str,
     Meta(
@@ -59,7 +80,8 @@ IdempotencyKey = Annotated[
 MIN_DATETIME = datetime(1, 1, 1, tzinfo=UTC)
 MAX_DATETIME = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_UUID = re.compile(_UUID_PATTERN)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _DATETIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](([01]\d|2[0-3]):[0-5]\d:[0-5]\d)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
@@ -205,6 +227,7 @@ def _parser(type_: Any) -> Callable[[str], Any]:  # noqa: ANN401 - a field's typ
         IntType: _parse_integer,
         BoolType: _parse_boolean,
         DateTimeType: _parse_datetime,
+        DateType: _parse_date,
         UUIDType: _parse_uuid,
     }
     return next((parsers[type(option)] for option in options if type(option) in parsers), str)
@@ -227,6 +250,16 @@ def _parse_uuid(raw: str) -> str:
     if not _UUID.fullmatch(raw):
         raise ValueError
     return raw
+
+
+def _parse_date(raw: str) -> date:
+    if not _DATE.fullmatch(raw):
+        raise ValueError
+    try:
+        return date.fromisoformat(raw)
+    except ValueError:
+        msg = "not a valid date"
+        raise ValueError(msg) from None
 
 
 def _parse_datetime(raw: str) -> datetime:

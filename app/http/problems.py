@@ -200,6 +200,15 @@ class IdempotencyKeyInUse(ProblemError):
     headers_type = RetryAfterHeaders
 
 
+class ReferenceNotFound(ProblemError):
+    """The body refers to something that does not exist. Each occurrence names the property."""
+
+    status = HTTPStatus.CONFLICT
+    title = "Reference not found"
+    detail = "The request body refers to a resource or time zone that does not exist; see `errors`."
+    advice = "Check the ID or name in each property that `errors` lists."
+
+
 class PreconditionFailed(ProblemError):
     """`If-Match` or `If-None-Match` is not satisfied; `detail` names the header."""
 

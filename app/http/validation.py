@@ -22,17 +22,24 @@ _TYPES = {
 }
 _FORMATS = {
     "uuid": "a UUID with hyphens",
+    "date": "a date from 0001-01-01 to 9999-12-31",
     "date-time": "a date-time with an offset, such as 2026-01-01T00:00:00Z (in a URL, + is %2B)",
 }
 
 
 def describe_keyword(schema: Mapping[str, Any], keyword: str) -> str:
     """Describe what `keyword` of `schema` requires of a value."""
+    if "Length" in keyword and "format" in schema:
+        keyword = "format"  # says more than a length
     if keyword in {"minLength", "maxLength", "minItems", "maxItems"}:
         return f"must {_describe_size(schema, keyword)}"
-    if keyword == "pattern":
+    if keyword == "oneOf":  # of an object and null
+        return "must be an object or null"
+    if keyword == "pattern" and "format" not in schema:
         return str(schema.get(PATTERN_MESSAGE, "has an invalid format"))
-    if keyword in {"type", "format", "enum", "const", "minimum", "maximum"}:
+    if keyword == "uniqueItems":
+        return "must not contain an item twice"
+    if keyword in {"type", "format", "pattern", "enum", "const", "minimum", "maximum"}:
         return f"must be {_describe_value(schema)}"
     return "is invalid"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, reduce
 from itertools import chain, islice
 from operator import getitem
@@ -118,12 +118,13 @@ class OpenAPIDocument:
             self._validators[schema] = jsonschema_rs.Draft202012Validator(
                 root,
                 mask="value",
+                validate_formats=True,
                 # Matches in linear time; the default engine may backtrack.
                 pattern_options=jsonschema_rs.RegexOptions(),
             )
         errors = self._validators[schema].iter_errors(value)
         field_errors = chain.from_iterable(_field_errors(error, root) for error in errors)
-        return list(islice(field_errors, MAX_ERRORS + 1))
+        return list(islice(_without_repetition(field_errors), MAX_ERRORS + 1))
 
 
 def _operations_of(routes: Iterable[BaseRoute]) -> Iterator[Operation]:
@@ -154,12 +155,31 @@ def _field_errors(
             pointer = _pointer([*error.instance_path, name])
             yield FieldError(pointer=pointer, detail="unknown property")
         return
+    if isinstance(kind, jsonschema_rs.ValidationErrorKind.OneOfNotValid):
+        # An object or null. The errors of a value with the right type are those of its branch.
+        for errors in kind.context:
+            if not any(_is_type_error(each, error.instance_path) for each in errors):
+                yield from chain.from_iterable(_field_errors(each, root) for each in errors)
+                return
     *path, keyword = error.schema_path
     schema: Any = reduce(getitem, path, cast("Any", root))
     if keyword == "pattern" and len(str(error.instance)) < schema.get("minLength", 0):
         return  # reported as too short: one cause, one error
     detail = describe_keyword(schema, str(keyword))
     yield FieldError(pointer=_pointer(error.instance_path), detail=detail)
+
+
+def _without_repetition(errors: Iterable[FieldError]) -> Iterator[FieldError]:
+    """Yield each error once: a value may violate several keywords that are described the same."""
+    seen: set[FieldError] = set()
+    for error in errors:
+        if error not in seen:
+            seen.add(error)
+            yield error
+
+
+def _is_type_error(error: jsonschema_rs.ValidationError, path: Sequence[str | int]) -> bool:
+    return error.schema_path[-1] == "type" and error.instance_path == path
 
 
 def _pointer(path: Iterable[str | int]) -> str:

@@ -23,9 +23,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
 from app import asgi, cli, settings
-from app.db import idempotency
+from app.db import idempotency, positions
 from app.domain.health import controller
-from app.domain.tasks import lists
+from app.domain.tasks import pages
 from app.http import body, cors, problems
 from app.http.headers import CommonHeaders, ResponseHeaders
 from app.http.operation import Operation
@@ -50,7 +50,8 @@ PROBLEMS_OUTSIDE_OPERATIONS = (
 )
 LIMITS = {
     "bytes of a body": asgi.MAX_BODY_BYTES,
-    "bytes of a page of tasks": lists.MAX_PAGE_BYTES,
+    "bytes of a page of tasks": pages.MAX_PAGE_BYTES,
+    "neighbors that a move may change": positions.MAX_NEIGHBORS,
     "nesting levels of arrays and objects in a body": body.MAX_DEPTH,
     "bytes of a chunk size with its extensions, and of the trailer fields": (
         parser.MAX_FRAMING_BYTES
@@ -159,7 +160,7 @@ class _Writer:
 
     def _parameters(self, location: str, struct: type[msgspec.Struct]) -> Iterator[dict[str, Any]]:
         for field in msgspec.structs.fields(struct):
-            absent = field.default in (msgspec.NODEFAULT, None)
+            absent = field.default in (msgspec.NODEFAULT, msgspec.UNSET, None)
             yield {
                 "name": field.encode_name,
                 "in": location,
@@ -202,12 +203,15 @@ class _Writer:
                 for problem_type in problem_types
             },
         }
-        return {
-            "headers": self._headers(
-                [CommonHeaders, *(problem_type.headers_type for problem_type in problem_types)]
-            ),
-            "content": {MEDIA_TYPE: content},
-        }
+        headers = self._headers([CommonHeaders])
+        for problem_type in problem_types:
+            headers |= self._headers([problem_type.headers_type])
+        for name in headers.keys() - self._headers([CommonHeaders]):
+            # Optional unless all problem types have it.
+            headers[name]["required"] &= all(
+                name in self._headers([problem_type.headers_type]) for problem_type in problem_types
+            )
+        return {"headers": headers, "content": {MEDIA_TYPE: content}}
 
     def _headers(self, structs: Iterable[type[ResponseHeaders]]) -> dict[str, Any]:
         return {
@@ -263,6 +267,8 @@ def _rewritten(schema: dict[str, Any]) -> dict[str, Any]:
             {"oneOf": [one, NULL]} if "$ref" in one else {**one, "type": [one["type"], "null"]}
         )
         return {**nullable, **schema}
+    if schema.get("format") == "uuid":
+        schema.pop("pattern", None)  # enforces the format
     if "pattern" in schema:
         schema["pattern"] = re.sub(r"\\Z\Z", "$", schema["pattern"])
     if "enum" in schema:
@@ -295,7 +301,10 @@ def _add_links(paths: Mapping[str, Any]) -> None:
     ]
     for response in responses:
         properties: dict[str, str] = response["links"]
-        (path,) = (path for path in paths if set(VARIABLE.findall(path)) == set(properties))
+        # An action on the resource, such as a move, has a longer path.
+        path = min(
+            (path for path in paths if set(VARIABLE.findall(path)) == set(properties)), key=len
+        )
         parameters = {name: f"$response.body#/{member}" for name, member in properties.items()}
         response["links"] = {
             operation["operationId"]: {

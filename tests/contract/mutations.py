@@ -13,8 +13,8 @@ PARAMETERS = "/components/parameters"
 HEADERS = "/components/headers"
 PROBLEM = "content/application~1problem+json"
 # The tags with the tables of problem types and limits.
-ERRORS = "/tags/5/description"
-LIMITS = "/tags/10/description"
+ERRORS = "/tags/6/description"
+LIMITS = "/tags/12/description"
 
 Change = tuple[str, str, Any]
 """An operation, its JSON Pointer and its value. The value of `move` is the new name."""
@@ -111,7 +111,7 @@ CHANGES: list[tuple[Change, str | None]] = [
     (("remove", f"{SCHEMAS}/SortOrder/enum/0", None), f"{SCHEMAS}/SortOrder/enum"),
     (("remove", f"{SCHEMAS}/Task/required/4", None), f"{SCHEMAS}/Task/required"),
     (("remove", f"{SCHEMAS}/Task/properties/completed_at", None), None),
-    (("add", f"{SCHEMAS}/Task/properties/due_at", {"type": "string"}), None),
+    (("add", f"{SCHEMAS}/Task/properties/due_on", {"type": "string"}), None),
     (
         ("replace", f"{SCHEMAS}/Task/properties/description/type", "string"),
         None,
@@ -134,7 +134,7 @@ CHANGES: list[tuple[Change, str | None]] = [
         ("move", f"{SCHEMAS}/FieldError/properties/pointer", "path"),
         f"{SCHEMAS}/FieldError/properties/path",
     ),
-    (("add", f"{SCHEMAS}/Label", {"type": "string"}), None),
+    (("add", f"{SCHEMAS}/Tag", {"type": "string"}), None),
 ]
 # Changes to the tables of two tags: pointer, old text, new text.
 ROWS = [
@@ -192,7 +192,7 @@ EDITS = [
     (
         "app/domain/tasks/schemas.py",
         "    created_after: Timestamp | None",
-        "    due_after: Timestamp | None = None\n    created_after: Timestamp | None",
+        "    seen_after: Timestamp | None = None\n    created_after: Timestamp | None",
         f"{TASKS}/get/parameters",
     ),
     (
@@ -204,13 +204,13 @@ EDITS = [
     (
         "app/domain/tasks/schemas.py",
         "    etag: EntityTag\n",
-        "    etag: EntityTag\n    priority: int\n",
-        f"{SCHEMAS}/Task/properties/priority",
+        "    etag: EntityTag\n    urgency: int\n",
+        f"{SCHEMAS}/Task/properties/urgency",
     ),
     (
         "app/domain/tasks/schemas.py",
-        "    description: Description | None\n    completed: bool\n\n",
-        "    description: Description | None = None\n    completed: bool = False\n\n",
+        "    description: Description | None\n    completed: bool\n    list_id: ResourceId",
+        "    description: Description | None\n    completed: bool = False\n    list_id: ResourceId",
         f"{SCHEMAS}/TaskReplace/required",
     ),
     (
@@ -237,7 +237,12 @@ EDITS = [
         'operation_id="readTask"',
         f"{TASK}/get/operationId",
     ),
-    ("app/domain/tasks/controller.py", '{user_id:str}/tasks"', '{user_id:str}/todos"', TASKS),
+    (
+        "app/domain/tasks/controller.py",
+        '@get("/tasks", operation_id',
+        '@get("/todos", operation_id',
+        f"{TASKS}/get",
+    ),
     ("app/domain/tasks/controller.py", "    @put(", "    @post(", f"{TASK}/put"),
     (
         "app/domain/tasks/controller.py",

@@ -14,7 +14,24 @@ from openapi_spec_validator import validate
 
 from app.asgi import ROUTE_HANDLERS
 from app.domain.health import controller
-from app.domain.tasks.schemas import Task, TaskCreate, TaskPage, TaskPatch, TaskReplace
+from app.domain.lists.schemas import (
+    TaskList,
+    TaskListCreate,
+    TaskListMove,
+    TaskListPage,
+    TaskListPatch,
+    TaskListReplace,
+)
+from app.domain.tasks.schemas import (
+    LabelList,
+    Task,
+    TaskCount,
+    TaskCreate,
+    TaskMove,
+    TaskPage,
+    TaskPatch,
+    TaskReplace,
+)
 from app.http.problems import Problem
 from app.openapi.document import OpenAPIJson
 from tests.support.contract_check import ContractCheck
@@ -22,16 +39,33 @@ from tests.support.contract_check import ContractCheck
 CHECK = ContractCheck()
 DOCUMENT = CHECK.document
 STRUCTS: dict[str, type[msgspec.Struct]] = {
-    "Task": Task,
-    "TaskCreate": TaskCreate,
-    "TaskReplace": TaskReplace,
-    "TaskPatch": TaskPatch,
-    "TaskPage": TaskPage,
-    "Problem": Problem,
-    "Health": controller.Health,
-    "OpenAPIJson": OpenAPIJson,
+    struct.__name__: struct
+    for struct in (
+        Task,
+        TaskCreate,
+        TaskReplace,
+        TaskPatch,
+        TaskMove,
+        TaskPage,
+        TaskCount,
+        LabelList,
+        TaskList,
+        TaskListCreate,
+        TaskListReplace,
+        TaskListPatch,
+        TaskListMove,
+        TaskListPage,
+        Problem,
+        controller.Health,
+        OpenAPIJson,
+    )
 }
-REQUESTS = {"createTask", "replaceTask", "updateTask"}
+REQUESTS = {
+    operation["operationId"]
+    for item in DOCUMENT["paths"].values()
+    for operation in item.values()
+    if "requestBody" in operation
+}
 
 
 def operations() -> list[dict[str, Any]]:
@@ -164,13 +198,18 @@ def test_the_description_fits_on_a_page_and_longer_texts_are_tags() -> None:
     assert set(re.findall(r"the tag `(\w+)`", str(DOCUMENT))) <= set(named)
 
 
-@pytest.mark.requirement("FR-001")
-def test_what_creates_a_task_links_to_what_can_be_done_with_it() -> None:
-    created = [
-        CHECK.resolve(operation["responses"]["201"])
+@pytest.mark.requirement("FR-001", "FR-101")
+def test_what_creates_a_resource_links_to_what_can_be_done_with_it() -> None:
+    links = {
+        operation["operationId"]: set(CHECK.resolve(operation["responses"]["201"])["links"])
         for operation in operations()
         if "201" in operation["responses"]
-    ]
-    assert len(created) == 2
-    for response in created:
-        assert set(response["links"]) == {"getTask", "replaceTask", "updateTask", "deleteTask"}
+    }
+    of_task = {"getTask", "replaceTask", "updateTask", "deleteTask"}
+    of_list = {"getList", "replaceList", "updateList", "deleteList"}
+    assert links == {
+        "createTask": of_task,
+        "replaceTask": of_task,
+        "createList": of_list,
+        "replaceList": of_list,
+    }

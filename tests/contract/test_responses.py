@@ -19,57 +19,117 @@ from tests.support.contract_check import ContractCheck, ContractViolation
 from tests.support.lifespan import running
 
 TASKS = tasks_of("alice")
-ONE = f"{TASKS}/0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
-NONE = f"{TASKS}/0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a45"
+LISTS = "/api/v1/users/alice/lists"
+# A stored task has this ID, and so has an empty list.
+ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
+UNKNOWN_ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a45"
+SUBTASK_ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a46"
+LIST_WITH_TASK_ID = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a47"
+ONE = f"{TASKS}/{ID}"
+NONE = f"{TASKS}/{UNKNOWN_ID}"
+ONE_LIST = f"{LISTS}/{ID}"
 WHOLE = {"title": "Buy milk", "description": None, "completed": False}
+NAME = {"name": "Groceries"}
+FIRST = {"after_id": None}
 PATCH = {"Content-Type": "application/merge-patch+json"}
+USED_KEY = {"Idempotency-Key": "used"}
 
-# For each operation, a request that succeeds if the task ONE is stored.
+# For each operation, a request that succeeds after STORED.
 PLAIN: dict[str, dict[str, Any]] = {
     "listTasks": {"method": "GET", "url": TASKS},
     "createTask": {"method": "POST", "url": TASKS, "json": {"title": "Buy milk"}},
     "getTask": {"method": "GET", "url": ONE},
     "replaceTask": {"method": "PUT", "url": ONE, "json": WHOLE},
-    "updateTask": {"method": "PATCH", "url": ONE, "content": b"{}", "headers": PATCH},
+    "updateTask": {"method": "PATCH", "url": ONE, "json": {}, "headers": PATCH},
     "deleteTask": {"method": "DELETE", "url": ONE},
+    "countTasks": {"method": "GET", "url": f"{TASKS}/count"},
+    "moveTask": {"method": "POST", "url": f"{ONE}/move", "json": FIRST},
+    "listLabels": {"method": "GET", "url": "/api/v1/users/alice/labels"},
+    "listLists": {"method": "GET", "url": LISTS},
+    "createList": {"method": "POST", "url": LISTS, "json": NAME},
+    "getList": {"method": "GET", "url": ONE_LIST},
+    "replaceList": {"method": "PUT", "url": ONE_LIST, "json": NAME},
+    "updateList": {"method": "PATCH", "url": ONE_LIST, "json": {}, "headers": PATCH},
+    "deleteList": {"method": "DELETE", "url": ONE_LIST},
+    "moveList": {"method": "POST", "url": f"{ONE_LIST}/move", "json": FIRST},
     "getLiveness": {"method": "GET", "url": "/livez"},
     "getReadiness": {"method": "GET", "url": "/readyz"},
     "getContractYaml": {"method": "GET", "url": "/openapi.yaml"},
     "getContractJson": {"method": "GET", "url": "/openapi.json"},
 }
-# For each other status, the changes to the request.
+STORED: list[dict[str, Any]] = [
+    {"method": "PUT", "url": ONE_LIST, "json": NAME},
+    {"method": "PUT", "url": f"{LISTS}/{LIST_WITH_TASK_ID}", "json": NAME},
+    {"method": "PUT", "url": ONE, "json": {**WHOLE, "list_id": LIST_WITH_TASK_ID}},
+    {"method": "PUT", "url": f"{TASKS}/{SUBTASK_ID}", "json": {**WHOLE, "parent_id": ID}},
+    {"method": "POST", "url": TASKS, "json": {"title": "Call"}, "headers": USED_KEY},
+]
+# For each other status or type of problem, the changes to the request: another ID in its path, and
+# more headers and properties.
 CHANGED: dict[str, dict[str, Any]] = {
     "304": {"headers": {"If-None-Match": "*"}},
-    "400": {"params": {"unknown": "1"}},
-    "404": {"url": NONE},
-    "412": {"headers": {**PATCH, "If-Match": FOREIGN_TAG}},
-    "413": {"content": b" " * 131_073, "headers": {"Content-Type": "application/json"}},
-    "415": {"content": b"{}", "headers": {"Content-Type": "text/plain"}},
-    "422": {"content": b'{"x": 1}', "headers": {"Content-Type": "application/json"}},
+    "invalid-parameter": {"params": {"unknown": "1"}},
+    "invalid-cursor": {"params": {"cursor": "A" * 56}},
+    "malformed-body": {"content": b"{", "headers": {"Content-Type": "application/json"}},
+    "task-not-found": {"id": UNKNOWN_ID},
+    "list-not-found": {"id": UNKNOWN_ID},
+    "hierarchy-conflict": {"json": {"parent_id": SUBTASK_ID}},
+    "reference-not-found": {"json": {"list_id": UNKNOWN_ID}},
+    "list-not-empty": {"id": LIST_WITH_TASK_ID},
+    "precondition-failed": {"headers": {"If-Match": FOREIGN_TAG}},
+    "content-too-large": {"json": {"x": "1" * 131_072}},
+    "unsupported-media-type": {"headers": {"Content-Type": "text/plain"}},
+    "invalid-body": {"json": {"x": 1}},
+    "idempotency-key-reused": {"headers": USED_KEY},
 }
 CHANGED_FOR_ONE: dict[tuple[str, str], dict[str, Any]] = {
-    ("replaceTask", "201"): {"url": NONE},
-    ("replaceTask", "412"): {"headers": {"If-Match": "*"}, "url": NONE},
+    ("replaceTask", "201"): {"id": UNKNOWN_ID},
+    ("replaceTask", "precondition-failed"): {"headers": {"If-Match": "*"}, "id": UNKNOWN_ID},
+    ("replaceList", "201"): {"id": UNKNOWN_ID},
+    ("replaceList", "precondition-failed"): {"headers": {"If-Match": "*"}, "id": UNKNOWN_ID},
+    ("moveList", "reference-not-found"): {"json": {"after_id": UNKNOWN_ID}},
 }
 NOWHERE = Settings(database_url=Secret("postgresql://nobody@127.0.0.1:1/nothing"))
+# The server sends the first two: see test_slow_clients.py and test_overload.py in
+# tests/integration/http. The third needs a concurrent request: see test_idempotency.py.
+ELSEWHERE = {"request-timeout", "overloaded", "idempotency-key-in-use"}
 
 
-def documented() -> list[tuple[str, str]]:
-    """Return every operation with each documented status that an in-process client can cause.
-
-    The server sends 408, and 503 under overload: see test_slow_clients.py and test_overload.py in
-    tests/integration/http. 409 needs a concurrent request with the same key: see
-    test_idempotency.py.
-    """
+def documented() -> list[tuple[str, str, str | None]]:
+    """Return each operation, status and type of problem that an in-process client can cause."""
+    check = ContractCheck()
     return [
-        (operation["operationId"], status)
-        for item in ContractCheck().document["paths"].values()
+        (operation["operationId"], status, problem)
+        for item in check.document["paths"].values()
         for method, operation in item.items()
         if method != "parameters"
-        for status in operation["responses"]
-        if status not in {"408", "409", "default"}
-        if (operation["tags"], status) != (["contract"], "503")
+        for status, response in operation["responses"].items()
+        if status != "default"
+        for problem in problems_of(check.resolve(response))
+        if problem not in ELSEWHERE
     ]
+
+
+def problems_of(response: dict[str, Any]) -> list[str | None]:
+    """Return the types of problem in the examples of a response, or None for a success."""
+    content: dict[str, Any] = response.get("content", {}).get("application/problem+json", {})
+    types = {example["value"]["type"] for example in content.get("examples", {}).values()}
+    return [name.removeprefix("/problems/") for name in sorted(types)] or [None]
+
+
+def request_for(operation: str, outcome: str) -> dict[str, Any]:
+    """Return the arguments of a request to this operation with this status or type of problem."""
+    plain = PLAIN[operation]
+    changes = CHANGED_FOR_ONE.get((operation, outcome), CHANGED.get(outcome, {}))
+    merged: dict[str, Any] = {
+        name: {**plain.get(name, {}), **changes.get(name, {})}
+        for name in ("headers", "json")
+        if name in plain or name in changes
+    }
+    request: dict[str, Any] = {**plain, **changes, **merged}
+    request["url"] = plain["url"].replace(ID, request.pop("id", ID))
+    request.pop("json" if "content" in request else "", None)
+    return request
 
 
 async def fail(_: ASGIConnection[Any, Any, Any, Any], __: BaseRouteHandler) -> None:
@@ -88,17 +148,17 @@ async def serving(settings: Settings, status: str) -> AsyncGenerator[ContractCli
 
 
 @pytest.mark.requirement("NFR-003", "FR-027")
-@pytest.mark.parametrize(("operation", "status"), documented())
+@pytest.mark.parametrize(("operation", "status", "problem"), documented())
 async def test_documented_response_is_reached(
-    client: ContractClient, settings: Settings, operation: str, status: str
+    client: ContractClient, settings: Settings, operation: str, status: str, problem: str | None
 ) -> None:
-    (await client.put(ONE, json=WHOLE)).raise_for_status()
-    changes = CHANGED_FOR_ONE.get((operation, status), CHANGED.get(status, {}))
-    request = {**PLAIN[operation], **changes}
-    request.pop("json" if "content" in changes else "", None)
+    for request in STORED:
+        assert (await client.request(**request)).status_code == 201
     async with serving(settings, status) as other:
-        response: httpx.Response = await other.request(**request)
+        response = await other.request(**request_for(operation, problem or status))
     assert response.status_code == int(status)
+    if problem:
+        assert response.json()["type"] == f"/problems/{problem}"
 
 
 @pytest.mark.requirement("NFR-003")

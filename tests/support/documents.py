@@ -14,11 +14,13 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
-SPECS = ROOT / "specs/phase-II/001-core-backend"
+# The specifications of the components, such as specs/phase-II/001-core-backend.
+COMPONENTS = sorted((ROOT / "specs").glob("phase-*/*"))
+SPECS = COMPONENTS[0]
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
-    *sorted(SPECS.rglob("*.md")),
+    *sorted((ROOT / "specs").rglob("*.md")),
 ]
 
 _MARKDOWN = MarkdownIt("commonmark").enable("table")

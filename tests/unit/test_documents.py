@@ -15,6 +15,7 @@ import yaml
 from app.openapi.document import OpenAPIDocument
 from app.settings import Settings
 from tests.support.documents import (
+    COMPONENTS,
     DOCUMENTS,
     ROOT,
     SPECS,
@@ -129,7 +130,7 @@ def test_public_tasks_have_a_description() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_named_files_exist(document: Path) -> None:
     named = files_named(document.read_text("utf-8"))
-    folders = (ROOT, document.parent, ROOT / "app", ROOT / "app/domain/tasks", SPECS)
+    folders = (ROOT, document.parent, ROOT / "app", ROOT / "app/domain/tasks", *COMPONENTS)
     assert list(missing(named, *folders)) == []
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SPEC = ROOT / "specs/phase-II/001-core-backend/spec.md"
-ACCEPTANCE = SPEC.parent / "checklist/acceptance.md"
-INDEX = SPEC.parent / "research.md"
-DECISIONS = SPEC.parent / "research"
+from tests.support.documents import COMPONENTS, ROOT, name_of
+
 ID = re.compile(r"\bN?FR-\d{3}\b")
 DEFINITION = re.compile(r"^- \*\*(N?FR-\d+)\*\* ", re.MULTILINE)
 FILE_NAME = re.compile(r"(\d{4})-[a-z0-9]+(-[a-z0-9]+)*\.md")
@@ -71,25 +68,46 @@ def _ids(marked: Iterable[ast.AST]) -> Iterator[str]:
                 yield from (ast.unparse(argument).strip("'") for argument in node.args)
 
 
-def disagreements(definitions: list[str], citations: set[str]) -> list[str]:
-    """Return the differences between a specification and its tests."""
-    known = set(definitions)
-    numbering: dict[str, list[str]] = {}
-    for id_ in definitions:
-        numbering.setdefault(id_.partition("-")[0], []).append(id_)
+def first_number(component: str) -> int:
+    """Return the number of the first requirement of a component, such as 101 for `002-lists`."""
+    return (int(component[:3]) - 1) * 100 + 1
+
+
+def disagreements(specs: Mapping[str, str], citations: set[str]) -> list[str]:
+    """Return the differences between the specifications, by component, and the tests."""
+    definitions = {component: defined(spec) for component, spec in specs.items()}
+    known = {id_ for ids in definitions.values() for id_ in ids}
     return [
         *(f"{id_} is not cited by a test" for id_ in sorted(known - citations)),
         *(f"{id_} is cited but not defined" for id_ in sorted(citations - known)),
         *(
-            f"{id_} is in the position of {prefix}-{number:03}"
-            for prefix, ids in numbering.items()
-            for number, id_ in enumerate(ids, 1)
-            if id_ != f"{prefix}-{number:03}"
+            error
+            for component, ids in definitions.items()
+            for error in _numbering_errors(ids, first_number(component))
         ),
     ]
 
 
-def test_specification_and_tests_agree() -> None:
+def _numbering_errors(ids: list[str], first: int) -> Iterator[str]:
+    numbering: dict[str, list[str]] = {}
+    for id_ in ids:
+        numbering.setdefault(id_.partition("-")[0], []).append(id_)
+    for prefix, same in numbering.items():
+        for number, id_ in enumerate(same, first):
+            if id_ != f"{prefix}-{number:03}":
+                yield f"{id_} is in the position of {prefix}-{number:03}"
+
+
+def read_specification(component: Path) -> str:
+    """Return the text of a component's specification."""
+    return (component / "spec.md").read_text("utf-8")
+
+
+def test_every_component_is_found() -> None:
+    assert [component.name for component in COMPONENTS] == ["001-core-backend", "002-rich-tasks"]
+
+
+def test_specifications_and_tests_agree() -> None:
     files = [path for name in ("tests", "bench", "tools") for path in (ROOT / name).rglob("*.py")]
     # Generated clients and installed packages are not tests of this project.
     sources = [
@@ -97,24 +115,29 @@ def test_specification_and_tests_agree() -> None:
         for path in files
         if not {"generated", "node_modules"} & set(path.parts)
     ]
-    citations = set().union(*map(cited, sources))
-    assert disagreements(defined(SPEC.read_text("utf-8")), citations) == []
+    citations = {id_ for source in sources for id_ in cited(source)}
+    specs = {component.name: read_specification(component) for component in COMPONENTS}
+    assert disagreements(specs, citations) == []
 
 
-def test_specification_has_functional_and_other_requirements() -> None:
-    prefixes = {id_.partition("-")[0] for id_ in defined(SPEC.read_text("utf-8"))}
+@pytest.mark.parametrize("component", COMPONENTS, ids=name_of)
+def test_specification_has_functional_and_other_requirements(component: Path) -> None:
+    prefixes = {id_.partition("-")[0] for id_ in defined(read_specification(component))}
     assert prefixes == {"FR", "NFR"}
 
 
 def test_documents_cite_only_existing_requirements() -> None:
-    documents = [*ROOT.glob("*.md"), *SPEC.parent.rglob("*.md")]
+    documents = [*ROOT.glob("*.md"), *(ROOT / "specs").rglob("*.md")]
     named = {id_ for document in documents for id_ in ID.findall(document.read_text("utf-8"))}
-    assert named == set(defined(SPEC.read_text("utf-8")))
+    assert named == {
+        id_ for component in COMPONENTS for id_ in defined(read_specification(component))
+    }
 
 
-def test_acceptance_names_every_requirement() -> None:
-    named = set(ID.findall(ACCEPTANCE.read_text("utf-8")))
-    assert named == set(defined(SPEC.read_text("utf-8")))
+@pytest.mark.parametrize("component", COMPONENTS, ids=name_of)
+def test_acceptance_names_every_requirement(component: Path) -> None:
+    named = set(ID.findall((component / "checklist/acceptance.md").read_text("utf-8")))
+    assert named == set(defined(read_specification(component)))
 
 
 # --- decisions -----------------------------------------------------------------------------------
@@ -173,12 +196,18 @@ def _file_errors(entry: Entry, files: dict[str, str]) -> Iterator[str]:
 
 
 def read_decisions() -> dict[str, str]:
-    """Return the text of each decision by file name."""
-    return {path.name: path.read_text("utf-8") for path in sorted(DECISIONS.iterdir())}
+    """Return the text of each decision by file name. The components number them together."""
+    return {
+        path.name: path.read_text("utf-8")
+        for component in COMPONENTS
+        for path in sorted((component / "research").iterdir())
+    }
 
 
-def test_decisions_and_their_index_agree() -> None:
-    assert decision_errors(INDEX.read_text("utf-8"), read_decisions()) == []
+def test_decisions_and_their_indexes_agree() -> None:
+    # A decision in the index of another component is a broken link (test_documents.py).
+    indexes = [(component / "research.md").read_text("utf-8") for component in COMPONENTS]
+    assert decision_errors("\n".join(indexes), read_decisions()) == []
 
 
 def test_decisions_that_code_cites_exist() -> None:
@@ -206,7 +235,7 @@ def test_create(): ...
 
 
 def test_complete_citations_have_no_disagreements() -> None:
-    assert disagreements(defined(SMALL_SPEC), cited(SMALL_TESTS)) == []
+    assert disagreements({"001-queue": SMALL_SPEC}, cited(SMALL_TESTS)) == []
 
 
 @pytest.mark.parametrize(
@@ -245,7 +274,26 @@ def test_complete_citations_have_no_disagreements() -> None:
     ids=["missing citation", "unknown id", "duplicate", "gap", "no test"],
 )
 def test_disagreement_is_reported(spec: str, tests: str, expected: list[str]) -> None:
-    assert disagreements(defined(spec), cited(tests)) == expected
+    assert disagreements({"001-queue": spec}, cited(tests)) == expected
+
+
+def test_requirements_of_a_component_begin_at_its_hundred() -> None:
+    spec, citations = SMALL_SPEC.replace("FR-0", "FR-1"), {"FR-101", "FR-102", "NFR-101"}
+    assert disagreements({"002-table": spec}, citations) == []
+    assert disagreements({"003-table": spec}, citations) == [
+        "FR-101 is in the position of FR-201",
+        "FR-102 is in the position of FR-202",
+        "NFR-101 is in the position of NFR-201",
+    ]
+
+
+def test_citations_of_several_components_are_compared() -> None:
+    specs = {"001-queue": SMALL_SPEC, "002-table": SMALL_SPEC.replace("FR-0", "FR-1")}
+    assert disagreements(specs, cited(SMALL_TESTS) | {"FR-101", "FR-203"}) == [
+        "FR-102 is not cited by a test",
+        "NFR-101 is not cited by a test",
+        "FR-203 is cited but not defined",
+    ]
 
 
 @pytest.mark.parametrize(

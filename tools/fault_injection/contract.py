@@ -16,7 +16,7 @@ class CompiledCheck(ContractCheck):
         super().__init__()
         self._compiled: dict[int, jsonschema_rs.Draft202012Validator] = {}
 
-    def faults(self, schema: dict[str, Any], value: Any) -> list[str]:
+    def validate(self, schema: dict[str, Any], value: Any) -> list[str]:
         validator = self._compiled.get(id(schema))
         if validator is None:
             full_schema = {**schema, "components": self.document["components"]}

@@ -19,19 +19,31 @@ PAUSE = 0.02  # seconds between two requests of a client, about 300 requests/s f
 RECONNECT_PAUSE = 0.2  # seconds; faster reconnects would take the CPU of the machine
 MAX_LATENCY = 5.0  # seconds; the contract's 4 for the database, and a second for the rest
 MAX_REPEAT_SECONDS = 60  # longer than any fault lasts
+SUBTASKS = 3  # of a parent, until it is deleted
+MAX_LISTS = 3  # of a client; the oldest is deleted
+EMPTY = {"description": None, "completed": False}
 
 
 @dataclass
 class Write:
-    """A write with a unique title."""
+    """A write with a unique title, which is the name of a list."""
 
     title: str
     change: str  # as in the audit table
     acknowledged: bool = False
-    etag: str | None = None  # of the acknowledged task
+    etag: str | None = None  # of the acknowledged task or list
     task: str | None = None
     sent: bool = True  # False if the connection failed, so the write cannot be applied
     is_idempotent: bool = False  # repeated until acknowledged, and must be applied exactly once
+
+
+@dataclass
+class Move:
+    """A move of a task or list. `moved` is the acknowledged response."""
+
+    id: str
+    moved: dict[str, Any] | None = None
+    sent: bool = True
 
 
 @dataclass
@@ -40,7 +52,8 @@ class WriteLog:
 
     started: float = field(default_factory=time.monotonic)
     writes: list[Write] = field(default_factory=list)
-    deletes: dict[str, bool] = field(default_factory=dict)  # task: acknowledged
+    moves: list[Move] = field(default_factory=list)
+    deletes: dict[str, bool] = field(default_factory=dict)  # task or list: acknowledged
     successes: list[float] = field(default_factory=list)  # times of acknowledged writes
     unknowns: list[float] = field(default_factory=list)  # times of requests with unknown outcome
     slowest: float = 0.0
@@ -65,15 +78,19 @@ class Allowed:
 
 
 class Client:
-    """A client with its own user, so that no other client changes its tasks."""
+    """A client with its own user, so that no other client changes its tasks and lists."""
 
     def __init__(self, number: int, url: str, log: WriteLog, allowed: Allowed) -> None:
         self.log = log
         self.allowed = allowed
         self.path = tasks_of(f"client-{number}")
+        self.lists_path = f"/api/v1/users/client-{number}/lists"
         self.number = number
         self.count = number  # so that the clients run different operations
         self.tasks: dict[str, str] = {}  # id: etag, of tasks that must exist
+        self.lists: list[str] = []  # ids of lists that must exist
+        self.parent: str | None = None
+        self.subtasks: dict[str, bool] = {}  # of the parent: id, and whether it must exist
         self.chain: tuple[str, str, str] | None = None  # id, etag and title
         self.unknown_step: Write | None = None  # the last step, if its outcome is unknown
         self.http = httpx.AsyncClient(base_url=url, timeout=3 * MAX_LATENCY, trust_env=False)
@@ -88,6 +105,14 @@ class Client:
             self.delete,
             self.advance,
             self.list_page,
+            self.create_list,
+            self.create_in_list,
+            self.create_subtask,
+            self.move,
+            self.move_list,
+            self.delete_parent,
+            self.move,
+            self.delete_list,
         ]
         if HAS_IDEMPOTENCY_KEY:
             operations.append(self.create_idempotently)
@@ -178,11 +203,91 @@ class Client:
                 return
             await asyncio.sleep(0.2)
 
+    async def create_list(self) -> None:
+        write = Write(self.unique_title("list"), "INSERT")
+        await self.write(write, "POST", self.lists_path, json={"name": write.title})
+        if write.task:
+            self.lists.append(write.task)
+
+    async def create_in_list(self) -> None:
+        if self.lists:
+            write = Write(self.unique_title("listed"), "INSERT")
+            body = {"title": write.title, "list_id": self.lists[-1]}
+            await self.write(write, "POST", self.path, json=body)
+            if write.task and write.etag:
+                self.tasks[write.task] = write.etag
+
+    async def create_subtask(self) -> None:
+        """Create a subtask with an id from the client."""
+        if self.parent is None:
+            write = Write(self.unique_title("parent"), "INSERT")
+            await self.write(write, "POST", self.path, json={"title": write.title})
+            self.parent = write.task
+            return
+        subtask = str(uuid4())
+        write = Write(self.unique_title("subtask"), "INSERT")
+        body = {**EMPTY, "title": write.title, "parent_id": self.parent}
+        await self.write(write, "PUT", f"{self.path}/{subtask}", json=body)
+        if write.sent:
+            self.subtasks[subtask] = write.acknowledged
+
+    async def move(self) -> None:
+        """Move an acknowledged task: to the start of its place, of the inbox or of a list."""
+        if not self.tasks:
+            return
+        task = list(self.tasks)[self.count % len(self.tasks)]
+        places: list[dict[str, str | None]] = [{}, {"list_id": None}]
+        places += [{"list_id": list_id} for list_id in self.lists[-1:]]
+        place = places[self.count % len(places)]
+        etag = await self.send_move(f"{self.path}/{task}", task, {"after_id": None, **place})
+        if etag:
+            self.tasks[task] = etag
+        else:
+            del self.tasks[task]  # its ETag is unknown
+
+    async def move_list(self) -> None:
+        """Move a list after the newest one."""
+        if len(self.lists) > 1:
+            body = {"after_id": self.lists[-1]}
+            await self.send_move(f"{self.lists_path}/{self.lists[0]}", self.lists[0], body)
+
+    async def send_move(self, path: str, id_: str, body: dict[str, Any]) -> str | None:
+        """Move a task or list. Return its new ETag, or None if the outcome is unknown."""
+        move = Move(id_)
+        self.log.moves.append(move)
+        try:
+            response = await self.send("POST", f"{path}/move", json=body)
+        except httpx.ConnectError:
+            move.sent = False
+            return None
+        if response is None:
+            return None
+        if response.status_code != 200:
+            self.log.lost.append(f"move of an acknowledged resource: {response.status_code}")
+            return None
+        move.moved = response.json()
+        self.log.successes.append(time.monotonic())
+        return str(response.json()["etag"])
+
+    async def delete_parent(self) -> None:
+        """Delete a task with its subtasks."""
+        if self.parent is None or len(self.subtasks) < SUBTASKS:
+            return
+        deleted = await self.send_delete(f"{self.path}/{self.parent}", self.parent)
+        self.log.deletes |= {id_: deleted and exists for id_, exists in self.subtasks.items()}
+        self.parent, self.subtasks = None, {}
+
+    async def delete_list(self) -> None:
+        """Delete the oldest list, unless it contains tasks."""
+        if len(self.lists) > MAX_LISTS:
+            list_id = self.lists.pop(0)
+            await self.send_delete(f"{self.lists_path}/{list_id}", list_id, conflict=True)
+
     async def put(self) -> None:
         """Create a task with an id from the client."""
         task = str(uuid4())
         write = Write(self.unique_title("put"), "INSERT")
-        body = {"title": write.title, "description": None, "completed": False}
+        body = {**EMPTY, "title": write.title}
         await self.write(write, "PUT", f"{self.path}/{task}", json=body)
         if write.etag:
             self.tasks[task] = write.etag
@@ -258,14 +363,24 @@ class Client:
             return
         task = next(iter(self.tasks))
         del self.tasks[task]
+        await self.send_delete(f"{self.path}/{task}", task)
+
+    async def send_delete(self, path: str, id_: str, *, conflict: bool = False) -> bool:
+        """Delete a task or list. Return whether the delete is acknowledged.
+
+        With `conflict`, it may be rejected, because a list may contain tasks.
+        """
         try:
-            response = await self.send("DELETE", f"{self.path}/{task}")
+            response = await self.send("DELETE", path)
         except httpx.ConnectError:
-            return
-        self.log.deletes[task] = response is not None
+            return False
+        if conflict and response is not None and response.status_code == 409:
+            return False
+        self.log.deletes[id_] = response is not None
         if response is None:
-            return
+            return False
         if response.status_code == 204:
             self.log.successes.append(time.monotonic())
         else:
-            self.log.lost.append(f"DELETE of an acknowledged task: {response.status_code}")
+            self.log.lost.append(f"DELETE of an acknowledged resource: {response.status_code}")
+        return response.status_code == 204

@@ -26,21 +26,24 @@ from tools.postgres.processes import free_port
 
 MAX_CONNECTIONS = 40
 FILL_LOG_TIMEOUT = 30.0
-# Audit table: a row for each change, in the same transaction.
+# Audit table: a row for each change of a task or list, in the same transaction.
 CREATE_HISTORY = """
     CREATE TABLE history (number bigserial, change text, id uuid, title text, etag uuid,
-      updated_at timestamptz);
-    CREATE FUNCTION record_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-      IF TG_OP = 'DELETE' THEN
-        INSERT INTO history (change, id, title, etag, updated_at)
-          VALUES (TG_OP, OLD.id, OLD.title, OLD.etag, OLD.updated_at);
-      ELSE
-        INSERT INTO history (change, id, title, etag, updated_at)
-          VALUES (TG_OP, NEW.id, NEW.title, NEW.etag, NEW.updated_at);
-      END IF;
+      updated_at timestamptz, place jsonb);
+    CREATE FUNCTION record_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+      changed jsonb := to_jsonb(CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END);
+    BEGIN
+      INSERT INTO history (change, id, title, etag, updated_at, place)
+        VALUES (TG_OP, (changed->>'id')::uuid, coalesce(changed->>'title', changed->>'name'),
+          (changed->>'etag')::uuid, (changed->>'updated_at')::timestamptz,
+          jsonb_build_object('list_id', changed->'list_id', 'parent_id', changed->'parent_id',
+            'position', changed->'position'));
       RETURN NULL;
     END $$;
     CREATE TRIGGER record_change AFTER INSERT OR UPDATE OR DELETE ON tasks
+    FOR EACH ROW EXECUTE FUNCTION record_change();
+    CREATE TRIGGER record_change AFTER INSERT OR UPDATE OR DELETE ON lists
     FOR EACH ROW EXECUTE FUNCTION record_change()
 """
 
@@ -142,15 +145,16 @@ class Postgres:
             if tablespace:
                 await connection.execute(
                     "ALTER TABLE tasks SET TABLESPACE small;"
+                    "ALTER TABLE lists SET TABLESPACE small;"
                     "ALTER TABLE history SET TABLESPACE small"
                 )
         finally:
             await connection.close()
 
     async def delete_all(self) -> None:
-        """Empty the tasks and the audit table."""
+        """Empty the tasks, the lists and the audit table."""
         connection = await self.connect()
-        await connection.execute("TRUNCATE tasks, history")
+        await connection.execute("TRUNCATE tasks, lists, history")
         await connection.close()
 
     async def drop_tablespace(self) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 PROBLEM = "application/problem+json"
-# The request was valid, but the task does not exist or has another ETag.
-VALID_REQUEST_STATUSES = {404, 412}
+# The request was valid, but a task or list does not exist, has another ETag, or has a conflict.
+VALID_REQUEST_STATUSES = {404, 409, 412}
 CASE = "X-Schemathesis-TestCaseId"
 
 

@@ -12,7 +12,9 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from datetime import date, timedelta
 from http import HTTPStatus
+from itertools import count
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
@@ -31,7 +33,35 @@ MAX_BODY_BYTES = 131072  # bytes
 USERS = os.environ.get("FUZZ_USERS", "")  # prefix of all user IDs
 USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:|@+-]*")
 MAX_USER_LENGTH = 128  # characters
-CONDITIONS = {"PUT": "If-Match", "PATCH": "If-Match", "DELETE": "If-Match", "GET": "If-None-Match"}
+CONDITIONS = dict.fromkeys(["PUT", "PATCH", "DELETE", "POST"], "If-Match")
+CONDITIONS["GET"] = "If-None-Match"
+USERS_PATH = "/api/v1/users/"
+MOVE = "/move"
+REFERENCES = {"list_id": "lists", "parent_id": "tasks", "after_id": "tasks"}
+LIST_ID = "0198c5a2-9c40-4d11-8a3e-51b6c2d4e9f0"
+PARENT_ID = "0198c5a2-8b2c-4c44-b1a0-93d7e5f60718"
+MAX_TIMEZONE_LENGTH = 64  # characters
+TIMEZONES = ("Europe/Berlin", "UTC", "Asia/Calcutta")
+TEXT = {"title": "-", "description": None, "completed": False}
+# Values of query parameters at a limit, and values one past it.
+LONGEST = {
+    "priority": ",".join(["none"] * 13),
+    "labels": ",".join(letter * 64 for letter in "abcdefghij"),
+}
+TOO_LONG = {
+    **{name: f"{value}x" for name, value in LONGEST.items()},
+    "list_id": f"{LIST_ID}0",
+    "parent_id": f"{PARENT_ID}0",
+}
+DUE = {"date": "2026-11-24", "time": None, "timezone": None}
+# Together they have every property of a task with and without a value.
+STORED_TASKS: tuple[dict[str, Any], ...] = (
+    TEXT,
+    {**TEXT, "list_id": LIST_ID, "due": {**DUE, "time": "17:30", "timezone": "Europe/Berlin"}},
+    {**TEXT, "description": "-", "completed": True, "parent_id": PARENT_ID, "due": DUE},
+    {**TEXT, "priority": "urgent", "labels": ["a"], "due": {**DUE, "timezone": "UTC"}},
+)
+TURN = count()  # the number of the next positive case, by which the hooks choose
 
 # The dump runs in a thread that does not need the GIL.
 faulthandler.dump_traceback_later(float(os.environ.get("FUZZ_SECONDS", DAY)), exit=True)
@@ -45,8 +75,10 @@ atexit.register(LINES.close)
 
 OPAQUE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='"'))
 TAG = st.builds('{}"{}"'.format, st.sampled_from(["", "W/"]), OPAQUE)
-EXISTING: dict[tuple[str, str], bool] = {}  # whether a task exists, by user and ID
-# Whether the task exists before and after a response with this status.
+# Whether a task or list exists, by collection and ID.
+EXISTING: dict[tuple[str, str], bool] = {}
+PARENTS: dict[tuple[str, str], str | None] = {}  # the parent of each task, by collection and ID
+# Whether the task or list exists before and after a response with this status.
 PRESENCE = {
     200: (True, True),
     201: (False, True),
@@ -54,7 +86,8 @@ PRESENCE = {
     304: (True, True),
     404: (False, False),
 }
-KEYS: set[tuple[str, str]] = set()  # path and idempotency key of each created task
+# User and idempotency key of each created task or list.
+KEYS: set[tuple[str, str]] = set()
 # The suffix of the keys of this run. The service keeps a key for longer than a run.
 ONE_CHARACTER_KEYS: set[tuple[str, str]] = set()
 OWN_KEY = f".{secrets.token_hex(4)}"
@@ -89,20 +122,125 @@ def before_call(
     if len(user) % 2:  # no operation declares this header
         case.headers["traceparent"] = f"00-{'4bf92f35' * 4}-{'00f067aa' * 2}-01"
     if case.meta is not None and case.meta.generation.mode.is_positive:
+        if "user_id" in case.path_parameters:
+            _store_resources(case, next(TURN))
         if "cursor" in case.query:
             case.query = _with_real_cursor(case)
-        key = str(case.headers.get("Idempotency-Key", ""))
-        if (user, key) in ONE_CHARACTER_KEYS or len(key) > 1:
-            # The coverage phase sends the same key with different bodies.
-            is_coverage = case.meta.phase.name.value == "coverage"
-            end = f".{secrets.token_hex(8)}" if is_coverage else OWN_KEY
-            case.headers["Idempotency-Key"] = key[: MAX_KEY_LENGTH - len(end)] + end
-        elif key:  # one character, the minimum length
-            ONE_CHARACTER_KEYS.add((user, key))
+        _separate_keys(case, user)
         name = CONDITIONS.get(case.method, "")
         # Half of the cases, chosen by length so that runs with one seed are equal.
         if len(case.headers.get(name, "*")) % 2 == 0:
             _add_current_tag(case, name)
+
+
+def _separate_keys(case: schemathesis.Case[Any], user: str) -> None:
+    """Make idempotency keys unique to this run, except one of the minimum length per user."""
+    key = str(case.headers.get("Idempotency-Key", ""))
+    if (user, key) in ONE_CHARACTER_KEYS or len(key) > 1:
+        # These phases send the same key with different bodies.
+        is_repeated = _phase(case) in {"coverage", "examples"}
+        end = f".{secrets.token_hex(8)}" if is_repeated else OWN_KEY
+        case.headers["Idempotency-Key"] = key[: MAX_KEY_LENGTH - len(end)] + end
+    elif key:  # one character, the minimum length
+        ONE_CHARACTER_KEYS.add((user, key))
+
+
+def _phase(case: schemathesis.Case[Any]) -> str:
+    """Return the phase of Schemathesis, or `explicit` for a case added here."""
+    return "explicit" if case.meta is None else str(case.meta.phase.name.value)
+
+
+def _store_resources(case: schemathesis.Case[Any], turn: int) -> None:
+    """Create what the case refers to, in seven of eight cases.
+
+    Most generated IDs are unknown, so nearly all requests would get 404 or 409. The examples phase
+    must have a success. The stateful phase creates and deletes the resources in the paths itself.
+    """
+    user = _user_url(case)
+    if turn % 8 == 0 and _phase(case) != "examples":
+        return
+    if _phase(case) != "stateful" and case.path_parameters.keys() & {"task_id", "list_id"}:
+        _store_resource(case, user, turn)
+    if isinstance(case.body, dict):
+        _store_references(case, case.body, user, turn)
+
+
+def _store_resource(case: schemathesis.Case[Any], user: str, turn: int) -> None:
+    """Create the task or list in the path. With If-None-Match, delete it in half of the cases."""
+    task_id, list_id = (case.path_parameters.get(name) for name in ("task_id", "list_id"))
+    url = f"{user}/lists/{list_id}" if task_id is None else f"{user}/tasks/{task_id}"
+    if "If-None-Match" in case.headers and case.method == "PUT" and turn % 2:
+        _delete(url)
+        case.headers.pop("If-Match", None)
+    elif task_id is None:
+        _put(url, {"name": "-"})
+        if case.method == "DELETE" and turn % 2:
+            requests.post(f"{user}/tasks", json={"title": "-", "list_id": list_id}, timeout=TIMEOUT)
+    elif turn % 4:
+        _put(f"{user}/lists/{LIST_ID}", {"name": "-"})
+        _put(f"{user}/tasks/{PARENT_ID}", TEXT)
+        _put(url, STORED_TASKS[turn // 4 % len(STORED_TASKS)], replaces=True)
+
+
+def _store_references(
+    case: schemathesis.Case[Any], body: dict[str, Any], user: str, turn: int
+) -> None:
+    """Create the lists and tasks that the body refers to, and name a time zone that exists."""
+    if body.get("list_id") and body.get("parent_id") and turn % 5:
+        body["list_id" if turn % 2 else "parent_id"] = None  # both together are a conflict
+    if body.get("list_id"):
+        _put(f"{user}/lists/{body['list_id']}", {"name": "-"})
+    if body.get("parent_id"):
+        _put(f"{user}/tasks/{body['parent_id']}", TEXT)
+    if body.get("after_id") and "list_id" in case.path_parameters:
+        _put(f"{user}/lists/{body['after_id']}", {"name": "-"})
+    elif body.get("after_id"):
+        place = {name: body[name] for name in ("list_id", "parent_id") if body.get(name)}
+        _put(f"{user}/tasks/{body['after_id']}", {**TEXT, **place})
+    # Names of the minimum and maximum length are kept: no time zone has such a name.
+    due = body.get("due") or {}
+    if 1 < len(due.get("timezone") or "") < MAX_TIMEZONE_LENGTH:
+        due["timezone"] = TIMEZONES[turn % len(TIMEZONES)]
+
+
+def _put(url: str, body: dict[str, Any], *, replaces: bool = False) -> None:
+    """Create a task or list, or replace it if `replaces` is true."""
+    if EXISTING.get(_resource(url)) and not replaces:
+        return
+    headers = {} if replaces else {"If-None-Match": "*"}
+    response = requests.put(url, json=body, headers=headers, timeout=TIMEOUT)
+    if response.ok:
+        _remember(url, exists=True, parent=body.get("parent_id"))
+
+
+def _delete(url: str) -> None:
+    """Delete a task or list, unless it contains tasks."""
+    response = requests.delete(url, timeout=TIMEOUT)
+    if response.status_code == HTTPStatus.NO_CONTENT:
+        _remember(url, exists=False, parent=None)
+
+
+def _user_url(case: schemathesis.Case[Any]) -> str:
+    """Return the URL of the user of a case."""
+    start, _, rest = str(case.as_transport_kwargs()["url"]).partition(USERS_PATH)
+    return start + USERS_PATH + rest.partition("/")[0]
+
+
+def _remember(url: str, *, exists: bool, parent: str | None) -> None:
+    """Store whether a task or list exists. The deletion of a task deletes its subtasks."""
+    collection, resource = _resource(url)
+    EXISTING[collection, resource] = exists
+    PARENTS[collection, resource] = None if parent is None else parent.lower()
+    if not exists:
+        for key, value in PARENTS.items():
+            if key[0] == collection and value == resource:
+                EXISTING[key] = False
+
+
+def _resource(url: str) -> tuple[str, str]:
+    """Return the path of a collection and the ID of the task or list in it."""
+    collection, _, resource = unquote(urlsplit(url).path.removesuffix(MOVE)).rpartition("/")
+    return collection, resource.lower()
 
 
 def _with_real_cursor(case: schemathesis.Case[Any]) -> dict[str, Any]:
@@ -114,21 +252,50 @@ def _with_real_cursor(case: schemathesis.Case[Any]) -> dict[str, Any]:
     query = {name: value for name, value in case.query.items() if name != "cursor"}
     first = case.derive(query={**query, "limit": 1}).as_transport_kwargs()
     # Most of the generated queries would have no second page.
-    matching_task: dict[str, Any] = {
-        "title": str(query.get("q", "-")),
-        "completed": query.get("completed") in {True, "true"},
-    }
+    user = _user_url(case)
     for _ in range(2):
-        requests.post(first["url"], json=matching_task, timeout=TIMEOUT)
+        if str(first["url"]).endswith("/lists"):
+            requests.post(first["url"], json={"name": "-"}, timeout=TIMEOUT)
+        else:
+            requests.post(first["url"], json=_matching_task(user, query), timeout=TIMEOUT)
     response = requests.request(**first, timeout=TIMEOUT)
     # If this request is rejected, the case is also rejected and reported as a failure.
     cursor = response.json()["next_cursor"] if response.ok else None
     return query if cursor is None else {**query, "cursor": cursor}
 
 
+def _matching_task(user: str, query: dict[str, Any]) -> dict[str, Any]:
+    """Return a task that matches the filters, except those by `created_at` and `updated_at`."""
+    task: dict[str, Any] = {
+        "title": str(query.get("q", "-")),
+        "completed": query.get("completed") in {True, "true"},
+        "priority": str(query.get("priority", "none")).partition(",")[0],
+        "labels": sorted(set(str(query["labels"]).split(","))) if "labels" in query else [],
+    }
+    if query.get("list_id", "none") != "none":
+        task["list_id"] = query["list_id"]
+        _put(f"{user}/lists/{query['list_id']}", {"name": "-"})
+    elif query.get("parent_id", "none") != "none":
+        task["parent_id"] = query["parent_id"]
+        _put(f"{user}/tasks/{query['parent_id']}", TEXT)
+    if query.get("has_due") in {True, "true"} or {"due_after", "due_before"} & query.keys():
+        task["due"] = {**DUE, "date": _due_date(query)}
+    return task
+
+
+def _due_date(query: dict[str, Any]) -> str:
+    """Return a date after `due_after`, or else before `due_before`."""
+    after, before = query.get("due_after"), query.get("due_before")
+    if after is not None and after != str(date.max):
+        return str(date.fromisoformat(after) + timedelta(days=1))
+    if before is not None and before != str(date.min):
+        return str(date.fromisoformat(before) - timedelta(days=1))
+    return str(DUE["date"])
+
+
 def _add_current_tag(case: schemathesis.Case[Any], name: str) -> None:
-    """Add the current ETag of the task, if it exists. A generated ETag never matches."""
-    url = case.as_transport_kwargs()["url"]
+    """Add the current ETag of the task or list, if it exists. A generated ETag never matches."""
+    url = str(case.as_transport_kwargs()["url"]).removesuffix(MOVE)
     tag = requests.get(url, timeout=TIMEOUT).headers.get("ETag")
     tags = f"{case.headers[name]}, {tag}"
     if tag is not None and len(tags) <= MAX_ETAG_LIST_LENGTH:
@@ -142,15 +309,23 @@ def _add_current_tag(case: schemathesis.Case[Any], name: str) -> None:
 def before_add_examples(
     context: schemathesis.HookContext, examples: list[schemathesis.Case[Any]]
 ) -> None:
-    """Add invalid requests that Schemathesis 4.32 never generates."""
+    """Add requests that Schemathesis 4.32 never generates, most of them invalid."""
     valid = examples[0]
-    for status, changed in _invalid_requests(valid):
+    for status, changed in [*_longest_queries(valid), *_invalid_requests(valid)]:
         case = valid.operation.Case(
             path_parameters={**valid.path_parameters, **changed.pop("path_parameters", {})},
             **{"body": valid.body, "media_type": valid.media_type, **changed},
         )
         EXPECTED[case.id] = status
         examples.append(case)
+
+
+def _longest_queries(valid: schemathesis.Case[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield queries with values at a limit, or one past it, with the expected status."""
+    names = {each.name for each in valid.operation.iter_parameters() if each.location == "query"}
+    for status, values in ((HTTPStatus.OK, LONGEST), (HTTPStatus.BAD_REQUEST, TOO_LONG)):
+        for name in sorted(names & values.keys()):
+            yield status, {"query": {name: values[name]}}
 
 
 def _invalid_requests(valid: schemathesis.Case[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -168,8 +343,8 @@ def _invalid_requests(valid: schemathesis.Case[Any]) -> Iterator[tuple[int, dict
         if parameter.name == "Idempotency-Key":
             key = "x" * (MAX_KEY_LENGTH + 1)
             yield HTTPStatus.BAD_REQUEST, {"headers": {parameter.name: key}}
-        if parameter.name == "q":
-            yield HTTPStatus.BAD_REQUEST, {"query": {"q": ["one", "two"]}}
+        if parameter.name in {"q", "labels"}:
+            yield HTTPStatus.BAD_REQUEST, {"query": {parameter.name: ["one", "two"]}}
 
 
 @schemathesis.check
@@ -196,7 +371,7 @@ def after_call(
     # All bodies are JSON, so the body is text, bytes or None.
     body: Any = sent.body.encode() if isinstance(sent.body, str) else sent.body
     line = {
-        "phase": "explicit" if case.meta is None else case.meta.phase.name.value,
+        "phase": _phase(case),
         "method": sent.method,
         "target": sent.path_url,
         "headers": dict(sent.headers),
@@ -216,6 +391,20 @@ def precondition_was_sent(
     sent = {name.lower() for name in response.request.headers}
     if response.status_code == HTTPStatus.PRECONDITION_FAILED:
         assert sent & {"if-match", "if-none-match"}, "412 to a request without a precondition"
+
+
+@schemathesis.check
+def references_were_sent(
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
+) -> None:
+    """Check that only a request with a reference, or the deletion of a list, gets 409."""
+    if response.status_code != HTTPStatus.CONFLICT or response.request.method == "DELETE":
+        return
+    sent: Any = response.request.body  # all bodies are JSON
+    body = json.loads(sent)
+    due = body.get("due") or {}
+    references = [body.get(name) for name in REFERENCES]
+    assert any([*references, due.get("timezone")]), "409 to a request without a reference"
 
 
 @schemathesis.check
@@ -239,34 +428,40 @@ def _may_be_of_another_run(response: schemathesis.Response) -> bool:
 def _key(response: schemathesis.Response) -> tuple[str, str] | None:
     sent = response.request
     key = sent.headers.get("Idempotency-Key")
-    return None if key is None else (unquote(sent.path_url), str(key))
+    user = unquote(sent.path_url).rpartition("/")[0]  # a key belongs to a user
+    return None if key is None else (user, str(key))
 
 
 @schemathesis.check
-def task_exists_until_deletion(
+def resource_exists_until_deletion(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
-    """Check that a task exists from its creation to its deletion, and only then.
+    """Check that a task or list exists from its creation to its deletion, and only then.
 
     Schemathesis's checks follow only links. `ensure_resource_availability` skips operations with a
     parameter that the link does not set, such as `If-Match`.
     """
     code, sent = response.status_code, response.request
     created = code == HTTPStatus.CREATED
-    is_task_request = (
-        "task_id" in case.path_parameters and sent.method == case.operation.method.upper()
+    is_resource_request = (
+        case.path_parameters.keys() & {"task_id", "list_id"}
+        and sent.method == case.operation.method.upper()
     )
-    if code not in PRESENCE or not (created or is_task_request):
+    if code not in PRESENCE or not (created or is_resource_request):
         return
     key = _key(response) if created else None
     if key in KEYS or (created and _may_be_of_another_run(response)):
         return  # the replayed response of an earlier request
     if key is not None:
         KEYS.add(key)
-    location = response.headers.get("location", [""])[0]
-    path = urlsplit(location if created else str(sent.url)).path
-    user, _, task = unquote(path).rpartition("/")
+    url = response.headers.get("location", [""])[0] if created else str(sent.url)
+    resource = _resource(url)
     before, after = PRESENCE[code]
-    existed = EXISTING.get((user, task.lower()), before)
-    EXISTING[user, task.lower()] = after
-    assert existed == before, f"{code}, but the task {'exists' if existed else 'does not exist'}"
+    existed = EXISTING.get(resource, before)
+    parent = PARENTS.get(resource)
+    if code in {HTTPStatus.OK, HTTPStatus.CREATED} and sent.method != "HEAD":
+        parent = json.loads(response.content or b"{}").get("parent_id")
+    elif resource not in EXISTING and after:
+        return  # its parent is unknown
+    _remember(url, exists=after, parent=parent)
+    assert existed == before, f"{code}, but it {'exists' if existed else 'does not exist'}"

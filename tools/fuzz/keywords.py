@@ -48,6 +48,7 @@ TOUCHED: dict[str, Callable[[Any, Any], bool]] = {
     "maximum": lambda limit, value: _is_number(value) and value == limit,
     "minItems": lambda limit, value: isinstance(value, list) and len(value) == limit,
     "maxItems": lambda limit, value: isinstance(value, list) and len(value) == limit,
+    "uniqueItems": lambda _, value: isinstance(value, list) and len(value) > 1,
     "required": lambda name, value: isinstance(value, dict) and name in value,
     "additionalProperties": lambda _, value: isinstance(value, dict),
 }
@@ -100,9 +101,9 @@ class Keywords:
     """The rules of a schema without references."""
 
     def __init__(self, schema: Schema) -> None:
-        self.schema = schema
-        self.rules = tuple(dict.fromkeys(_rules(schema, ())))
-        self._validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+        self.schema: Schema = _without_one_of(schema)
+        self.rules = tuple(dict.fromkeys(_rules(self.schema, ())))
+        self._validator = jsonschema_rs.Draft202012Validator(self.schema, validate_formats=True)
 
     def touched(self, value: Any) -> set[Rule]:
         """Return the rules that a value touches; none if it is invalid."""
@@ -137,6 +138,23 @@ def _rules(schema: Schema, path: Path) -> Iterator[Rule]:
                 yield Rule(path, keyword, one)
         elif keyword not in ANNOTATIONS:
             raise UnknownKeywordError(f"{keyword} at /{'/'.join(path)}")
+
+
+def _without_one_of(node: Any) -> Any:
+    """Replace each `oneOf` of an object and null with the object's schema and both types.
+
+    The two are equivalent, because the other keywords of such an object apply only to objects. The
+    library reports errors in a `oneOf` only as an error of the `oneOf`. Every other `oneOf` stays.
+    """
+    if isinstance(node, list):
+        return [_without_one_of(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    match node.get("oneOf"):
+        case [{"type": "object", **members}, {"type": "null", **others}] if not others:
+            rest = {name: member for name, member in node.items() if name != "oneOf"}
+            node = {**members, **rest, "type": ["object", "null"]}
+    return {name: _without_one_of(member) for name, member in node.items()}
 
 
 def _names(error: jsonschema_rs.ValidationError) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,10 @@ def _breaking_without_rule(change: dict[str, Any]) -> str | None:
             "revision": {"value": {"required": True}},
         }:
             return "a required request body was added"
-        case {"typeName": "Header", "property": "required", "base": {"value": True}}:
-            return "a response header became optional"
+        case {"typeName": "Header", "property": "required", "base": {"value": True}, "path": path}:
+            # Problem types that are new for a status need not have the header. Clients expect them.
+            is_client_error = re.search(r"/responses/4\d\d/headers/", path)
+            return None if is_client_error else "a response header became optional"
         case {"typeName": "Link" | "LinksMap", "kind": "removed"}:
             return "a link was removed"
         case {"typeName": "Link", "property": "key"}:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, ClassVar
 from urllib.parse import quote
 
 from litestar import Controller, delete, get, patch, post, put
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
-from app.domain.tasks.problems import TaskNotFound
+from app.domain.tasks.problems import HierarchyConflict, TaskNotFound
 from app.domain.tasks.schemas import (
+    SORT_TYPES,
+    CountTasksQuery,
     CreateTaskHeaders,
+    LabelList,
     ListTasksQuery,
     ReplaceTaskHeaders,
     Task,
+    TaskCount,
     TaskCreate,
+    TaskMove,
     TaskPage,
     TaskPatch,
     TaskPath,
@@ -31,6 +37,7 @@ from app.http.problems import (
     IdempotencyKeyReused,
     InvalidCursor,
     PreconditionFailed,
+    ReferenceNotFound,
 )
 from app.http.responses import APIResponse, NotModifiedResponse
 from app.state import AppState
@@ -38,6 +45,18 @@ from app.state import AppState
 
 class TaskPageResponse(APIResponse[TaskPage]):
     """200 with a page of tasks."""
+
+    status = HTTP_200_OK
+
+
+class TaskCountResponse(APIResponse[TaskCount]):
+    """200 with a number of tasks."""
+
+    status = HTTP_200_OK
+
+
+class LabelListResponse(APIResponse[LabelList]):
+    """200 with the labels of a user."""
 
     status = HTTP_200_OK
 
@@ -67,22 +86,31 @@ class TaskCreatedResponse(APIResponse[Task]):
 class TaskController(Controller):
     """One handler for each operation of the contract's tag `tasks`."""
 
-    path = "/api/v1/users/{user_id:str}/tasks"
+    path = "/api/v1/users/{user_id:str}"
     tags = ("tasks",)
 
-    @get(operation_id="listTasks")
+    @get("/tasks", operation_id="listTasks")
     @operation(raises=[InvalidCursor, DatabaseUnavailable])
     async def list_tasks(
         self, state: AppState, path: UserPath, query: ListTasksQuery
     ) -> TaskPageResponse:
         """Return one page of tasks."""
-        after = state.cursor_codec.decode(path.user_id, query)
+        sort_type = SORT_TYPES.get(query.sort, datetime)
+        after = state.cursor_codec.decode(path.user_id, query, sort_type)
         items, position = await state.task_repository.list_tasks(path.user_id, query, after)
         next_cursor = state.cursor_codec.next_cursor(path.user_id, query, position)
         return TaskPageResponse(TaskPage(items, next_cursor))
 
-    @post(operation_id="createTask")
-    @operation(raises=[IdempotencyKeyInUse, IdempotencyKeyReused, DatabaseUnavailable])
+    @post("/tasks", operation_id="createTask")
+    @operation(
+        raises=[
+            IdempotencyKeyInUse,
+            IdempotencyKeyReused,
+            ReferenceNotFound,
+            HierarchyConflict,
+            DatabaseUnavailable,
+        ]
+    )
     async def create_task(
         self, state: AppState, path: UserPath, headers: CreateTaskHeaders, data: TaskCreate
     ) -> TaskCreatedResponse:
@@ -90,7 +118,7 @@ class TaskController(Controller):
         task = await state.task_repository.create_task(path.user_id, data, headers.idempotency_key)
         return TaskCreatedResponse(task)
 
-    @get("/{task_id:str}", operation_id="getTask")
+    @get("/tasks/{task_id:str}", operation_id="getTask")
     @operation(raises=[TaskNotFound, DatabaseUnavailable])
     async def get_task(
         self, state: AppState, path: TaskPath, headers: IfNoneMatchHeaders
@@ -101,8 +129,10 @@ class TaskController(Controller):
             return NotModifiedResponse(task.etag)
         return TaskResponse(task)
 
-    @put("/{task_id:str}", operation_id="replaceTask")
-    @operation(raises=[PreconditionFailed, DatabaseUnavailable])
+    @put("/tasks/{task_id:str}", operation_id="replaceTask")
+    @operation(
+        raises=[PreconditionFailed, ReferenceNotFound, HierarchyConflict, DatabaseUnavailable]
+    )
     async def replace_task(
         self, state: AppState, path: TaskPath, headers: ReplaceTaskHeaders, data: TaskReplace
     ) -> TaskCreatedResponse | TaskResponse:
@@ -118,8 +148,16 @@ class TaskController(Controller):
             TaskCreatedResponse(task) if task.created_at == task.updated_at else TaskResponse(task)
         )
 
-    @patch("/{task_id:str}", operation_id="updateTask")
-    @operation(raises=[TaskNotFound, PreconditionFailed, DatabaseUnavailable])
+    @patch("/tasks/{task_id:str}", operation_id="updateTask")
+    @operation(
+        raises=[
+            TaskNotFound,
+            PreconditionFailed,
+            ReferenceNotFound,
+            HierarchyConflict,
+            DatabaseUnavailable,
+        ]
+    )
     async def update_task(
         self,
         state: AppState,
@@ -134,9 +172,43 @@ class TaskController(Controller):
         )
         return TaskResponse(task)
 
-    @delete("/{task_id:str}", operation_id="deleteTask")
+    @delete("/tasks/{task_id:str}", operation_id="deleteTask")
     @operation(raises=[TaskNotFound, PreconditionFailed, DatabaseUnavailable])
     async def delete_task(self, state: AppState, path: TaskPath, headers: IfMatchHeaders) -> None:
         """Delete a task permanently."""
         if_match = ETagCondition.parse(headers.if_match)
         await state.task_repository.delete_task(path.user_id, path.task_id, if_match=if_match)
+
+    @post("/tasks/{task_id:str}/move", operation_id="moveTask", status_code=HTTP_200_OK)
+    @operation(
+        raises=[
+            TaskNotFound,
+            PreconditionFailed,
+            ReferenceNotFound,
+            HierarchyConflict,
+            DatabaseUnavailable,
+        ]
+    )
+    async def move_task(
+        self, state: AppState, path: TaskPath, headers: IfMatchHeaders, data: TaskMove
+    ) -> TaskResponse:
+        """Place a task after another one, or first."""
+        if_match = ETagCondition.parse(headers.if_match)
+        task = await state.task_repository.move_task(
+            path.user_id, path.task_id, data, if_match=if_match
+        )
+        return TaskResponse(task)
+
+    @get("/tasks/count", operation_id="countTasks")
+    @operation(raises=[DatabaseUnavailable])
+    async def count_tasks(
+        self, state: AppState, path: UserPath, query: CountTasksQuery
+    ) -> TaskCountResponse:
+        """Count the tasks that match all filters."""
+        return TaskCountResponse(await state.task_repository.count_tasks(path.user_id, query))
+
+    @get("/labels", operation_id="listLabels")
+    @operation(raises=[DatabaseUnavailable])
+    async def list_labels(self, state: AppState, path: UserPath) -> LabelListResponse:
+        """Return the labels of open tasks."""
+        return LabelListResponse(await state.task_repository.list_labels(path.user_id))

@@ -14,3 +14,15 @@ class TaskNotFound(ProblemError):
     title = "Task not found"
     detail = "This user has no task with this ID."
     advice = "Check the user ID and the task ID. The task may have been deleted."
+
+
+class HierarchyConflict(ProblemError):
+    """The change breaks a rule of subtasks."""
+
+    status = HTTPStatus.CONFLICT
+    title = "Hierarchy conflict"
+    detail = "The change breaks a rule of subtasks. Nothing was changed."
+    advice = (
+        "A subtask has no subtasks, and its list_id is null. To turn a task of a list into a "
+        "subtask, send list_id and parent_id in one request."
+    )

@@ -1,19 +1,24 @@
 import { createClient, createConfig, type Config } from './generated/client/index.js';
 import {
   Operations,
+  type CountTasksData,
   type GetContractYamlData,
+  type Label,
+  type ListListsData,
   type ListTasksData,
   type Options,
   type Task,
+  type TaskList,
   type TaskReplace,
 } from './generated/index.js';
-import { TaskList } from './list.js';
+import { PagedIterator } from './pages.js';
 import { ProblemError } from './problem.js';
 import { retrying } from './retry.js';
 
 export type * from './generated/types.gen.js';
 export type { Options } from './generated/index.js';
-export type { TaskList } from './list.js';
+export { addDays, dueOn, today } from './dates.js';
+export type { PagedIterator } from './pages.js';
 export { ProblemError } from './problem.js';
 
 /** The address of the service, and the options of every request: headers, credentials, a `fetch`. */
@@ -22,15 +27,17 @@ export type TasksApiConfig = Omit<Config, 'baseUrl' | 'responseStyle' | 'throwOn
   baseUrl: string;
   /**
    * Maximum number of retries of a request (default 0). If the service is overloaded, every request
-   * is retried. After a network error, 502, 503 or 504, only GET, PUT, and POST with an
+   * is retried. After a network error, 502, 503 or 504, only GET, PUT, moves, and POST with an
    * `Idempotency-Key` are retried. Each retry waits for `Retry-After` and a random time. Calls with
    * a `fetch` option are not retried.
    */
   retries?: number;
 };
 
-/** The filters and the order of a list. */
+/** The filters and the order of tasks. */
 export type TaskQuery = Omit<NonNullable<ListTasksData['query']>, 'cursor'>;
+
+const MAX_LABEL_ATTEMPTS = 10; // after each 412, which means that another client changed the task
 
 /** Every operation of the contract. Error responses are thrown as a `ProblemError`. */
 export class TasksApi extends Operations {
@@ -55,21 +62,37 @@ export class TasksApi extends Operations {
     super({ client });
   }
 
-  /** Returns one page of a list. An empty `q` is ignored. */
+  /** Returns one page of tasks. An empty `q` is ignored. */
   override listTasks<ThrowOnError extends boolean = true>(
     options: Options<ListTasksData, ThrowOnError>,
   ) {
-    const query = options.query && { ...options.query, q: options.query.q || undefined };
-    return super.listTasks<ThrowOnError>({ ...options, query });
+    return super.listTasks<ThrowOnError>(withoutEmptySearch(options));
   }
 
-  /** Iterates over every task of a list and fetches pages on demand. `limit` is the page size. */
+  /** Returns the number of tasks, up to 10000. An empty `q` is ignored. */
+  override countTasks<ThrowOnError extends boolean = true>(
+    options: Options<CountTasksData, ThrowOnError>,
+  ) {
+    return super.countTasks<ThrowOnError>(withoutEmptySearch(options));
+  }
+
+  /** Iterates over every task and fetches pages on demand. `limit` is the page size. */
   allTasks(
     options: Omit<Options<ListTasksData, true>, 'query'> & { query?: TaskQuery },
-  ): TaskList {
-    return new TaskList(async (cursor) => {
+  ): PagedIterator<Task> {
+    return new PagedIterator(async (cursor) => {
       const query: ListTasksData['query'] = { ...options.query, cursor };
       return (await this.listTasks<true>({ ...options, query })).data;
+    }, options.signal);
+  }
+
+  /** Iterates over every list in the order of `position`, like `allTasks`. */
+  allLists(
+    options: Omit<Options<ListListsData, true>, 'query'> & { query?: { limit?: number } },
+  ): PagedIterator<TaskList> {
+    return new PagedIterator(async (cursor) => {
+      const query: ListListsData['query'] = { ...options.query, cursor };
+      return (await this.listLists<true>({ ...options, query })).data;
     }, options.signal);
   }
 
@@ -85,24 +108,110 @@ export class TasksApi extends Operations {
     }
   }
 
+  /** Moves a task directly after another one: to its list, the inbox or its parent. */
+  moveAfter(task: Task, previous: Task, options: { signal?: AbortSignal } = {}): Promise<Task> {
+    return this.#move(task, previous.id, previous, options);
+  }
+
+  /**
+   * Moves a task directly before another one: to its list, the inbox or its parent. `siblings` are the
+   * tasks there in the order of `position`, for example those that are displayed.
+   */
+  async moveBefore(
+    task: Task,
+    next: Task,
+    siblings: readonly Task[],
+    options: { signal?: AbortSignal } = {},
+  ): Promise<Task> {
+    const others = siblings.filter(({ id }) => id !== task.id);
+    const index = others.findIndex(({ id }) => id === next.id);
+    if (index < 0) throw new RangeError('moveBefore needs another task as `next`, from `siblings`');
+    return this.#move(task, others[index - 1]?.id ?? null, next, options);
+  }
+
+  /** Adds labels to a task and keeps its other labels, even if another client changes them. */
+  addLabels(task: Task, labels: readonly Label[], options: { signal?: AbortSignal } = {}) {
+    return this.#changeLabels(task, (current) => [...new Set([...current, ...labels])], options);
+  }
+
+  /** Removes labels from a task and keeps its other labels, even if another client changes them. */
+  removeLabels(task: Task, labels: readonly Label[], options: { signal?: AbortSignal } = {}) {
+    return this.#changeLabels(
+      task,
+      (current) => current.filter((label) => !labels.includes(label)),
+      options,
+    );
+  }
+
   /** Returns the contract as YAML text. This package has no YAML parser. */
   override getContractYaml<ThrowOnError extends boolean = true>(
     options?: Options<GetContractYamlData, ThrowOnError>,
   ) {
     return super.getContractYaml<ThrowOnError>({ ...options, parseAs: 'text' });
   }
+
+  async #move(
+    task: Task,
+    after_id: string | null,
+    { list_id, parent_id }: Task,
+    options: { signal?: AbortSignal },
+  ): Promise<Task> {
+    const { path } = ifUnchanged(task);
+    const body = { after_id, list_id, parent_id };
+    return (await this.moveTask<true>({ ...options, path, body })).data;
+  }
+
+  async #changeLabels(
+    task: Task,
+    change: (labels: Label[]) => Label[],
+    options: { signal?: AbortSignal },
+  ): Promise<Task> {
+    let current = task;
+    for (let attempt = 1; ; attempt += 1) {
+      const labels = change(current.labels);
+      // `{}` changes nothing, and fails with 412 if `current` is outdated.
+      const body = labels.length === current.labels.length ? {} : { labels };
+      try {
+        return (await this.updateTask<true>({ ...options, ...ifUnchanged(current), body })).data;
+      } catch (error) {
+        const isOutdated = error instanceof ProblemError && error.status === 412;
+        if (!isOutdated || attempt === MAX_LABEL_ATTEMPTS) throw error;
+      }
+      current = await this.refresh(current, options);
+    }
+  }
 }
 
-/** Options for a request that fails with 412 if the task has changed since it was read. */
-export function ifUnchanged(task: Task) {
-  return {
-    path: { user_id: task.user_id, task_id: task.id },
-    headers: { 'If-Match': task.etag },
-  };
+function withoutEmptySearch<Data extends { query?: { q?: string } }>(options: Data): Data {
+  return { ...options, query: options.query && { ...options.query, q: options.query.q || undefined } };
 }
+
+/** Options for a request that fails with 412 if the task or list has changed since it was read. */
+export function ifUnchanged(task: Task): ConditionalOptions<'task_id'>;
+export function ifUnchanged(list: TaskList): ConditionalOptions<'list_id'>;
+export function ifUnchanged(item: Task | TaskList) {
+  const id = 'name' in item ? { list_id: item.id } : { task_id: item.id };
+  return { path: { user_id: item.user_id, ...id }, headers: { 'If-Match': item.etag } };
+}
+
+type ConditionalOptions<Id extends string> = {
+  path: { user_id: string } & Record<Id, string>;
+  headers: { 'If-Match': string };
+};
 
 /** Options for `replaceTask` with these changes, which fails with 412 like `ifUnchanged`. */
 export function toReplace(task: Task, changes: Partial<TaskReplace> = {}) {
-  const { title, description, completed } = task;
-  return { ...ifUnchanged(task), body: { title, description, completed, ...changes } };
+  const { title, description, completed, list_id, parent_id, priority, due, labels } = task;
+  const body: Required<TaskReplace> = {
+    title,
+    description,
+    completed,
+    list_id,
+    parent_id,
+    priority,
+    due,
+    labels,
+    ...changes,
+  };
+  return { ...ifUnchanged(task), body };
 }

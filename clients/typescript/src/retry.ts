@@ -63,8 +63,9 @@ function isOutage(response: Response | undefined): boolean {
   return !response || UNAVAILABLE.includes(response.status);
 }
 
-function isRepeatable({ method, headers }: Request): boolean {
-  return method === 'GET' || method === 'PUT' || (method === 'POST' && headers.has('Idempotency-Key'));
+function isRepeatable({ method, url, headers }: Request): boolean {
+  if (method === 'POST') return headers.has('Idempotency-Key') || url.endsWith('/move');
+  return method === 'GET' || method === 'PUT';
 }
 
 function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {

@@ -2,6 +2,7 @@
 
 Command: `python -m tests.e2e.generated_clients`.
 
+Clients of released contracts are generated, too, because they must work with the current service.
 The program starts the service with a separate database. By default, a target without its toolchain
 fails. With CLIENTS_WITHOUT_TOOLCHAIN=1 it passes.
 """
@@ -19,7 +20,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.e2e.generated_clients.matrix import ROOT, Result, run
+from tests.e2e.generated_clients.matrix import (
+    RELEASES,
+    ROOT,
+    STAGES,
+    Result,
+    run,
+    run_release,
+)
 from tests.e2e.generated_clients.targets import TARGETS
 from tools.fuzz.__main__ import serving
 
@@ -41,7 +49,13 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     started = time.monotonic()
     with serving(REPORTS) as url, ThreadPoolExecutor(MAX_WORKERS) as pool:
         contract = options.contract.absolute()
-        results = list(pool.map(lambda target: run(target, contract, url, REPORTS), targets))
+        trials = [pool.submit(run, target, contract, url, REPORTS) for target in targets]
+        trials += [
+            pool.submit(run_release, target, release, url, REPORTS)
+            for release in RELEASES
+            for target in targets
+        ]
+        results = [trial.result() for trial in trials]
     report = "\n".join(format_report(results, time.monotonic() - started))
     (REPORTS.parent / "clients.md").write_text(f"# Generated clients\n\n{report}\n", "utf-8")
     print(report)
@@ -56,12 +70,14 @@ def exit_code(results: Sequence[Result], *, lenient: bool) -> int:
 
 def format_report(results: Sequence[Result], seconds: float) -> Iterator[str]:
     """Yield the table, the warnings with their explanations, and the errors."""
-    yield "| generator | versions | generated | compiled | scenario | warnings | seconds |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    columns = ("generator", "versions", "contract", *STAGES, "warnings", "seconds")
+    yield f"| {' | '.join(columns)} |"
+    yield f"| {' | '.join('---' for _ in columns)} |"
     for result in results:
         cells = [
             result.target.name,
             result.versions,
+            result.contract,
             *result.stages.values(),
             result.warning_summary,
         ]

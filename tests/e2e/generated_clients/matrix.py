@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.generated_clients.scenario import find_errors
+from tests.e2e.generated_clients.scenario import BASIC, SCENARIOS, Scenario, find_errors
 from tests.e2e.generated_clients.targets import Command, Target
 
 ROOT = Path(__file__).parents[3]
@@ -26,6 +26,9 @@ COMMAND_TIMEOUT = 300
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 STAGES = ("generated", "compiled", "scenario")
 NO_TOOLCHAIN = "no toolchain"
+CONTRACTS = ROOT / "specs/phase-II/001-core-backend/contracts"
+# The scenarios that a client generated from a released contract can run.
+RELEASES: Mapping[str, Sequence[Scenario]] = {"1.0.0": (BASIC,)}
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Result:
     """The result of one target."""
 
     target: Target
+    contract: str
     versions: str
     stages: dict[str, str] = field(default_factory=lambda: dict.fromkeys(STAGES, "not run"))
     errors: list[str] = field(default_factory=list)
@@ -84,9 +88,30 @@ def environment(contract: Path) -> dict[str, str]:
     }
 
 
-def run(target: Target, contract: Path, url: str, logs: Path) -> Result:
+def run_release(target: Target, release: str, url: str, logs: Path) -> Result:
+    """Run a target with a released contract, in a copy of its folder without later scenarios."""
+    scenarios = RELEASES[release]
+    copy = HERE / release / "generated" / target.name
+    shutil.rmtree(copy, ignore_errors=True)
+    later = {scenario.name for scenario in SCENARIOS} - {scenario.name for scenario in scenarios}
+    ignored = shutil.ignore_patterns("generated", *(f"{name}.*" for name in later))
+    shutil.copytree(HERE / target.name, copy / target.name, ignore=ignored)
+    for shared in ("scenario.ts", "tsconfig.json"):
+        shutil.copy(HERE / shared, copy)
+    contract = CONTRACTS / f"{release}.yaml"
+    return run(target, contract, url, logs / release, copy / target.name, scenarios)
+
+
+def run(
+    target: Target,
+    contract: Path,
+    url: str,
+    logs: Path,
+    folder: Path | None = None,
+    scenarios: Sequence[Scenario] = SCENARIOS,
+) -> Result:
     """Run a target. Write the output of its commands to a folder in `logs`."""
-    result = Result(target, versions(target.packages))
+    result = Result(target, contract.name, versions(target.packages))
     environ = environment(contract)
     started = time.monotonic()
     missing = [name for name in target.needs if not shutil.which(name, path=environ["PATH"])]
@@ -96,8 +121,9 @@ def run(target: Target, contract: Path, url: str, logs: Path) -> Result:
         return result
     shutil.rmtree(logs / target.name, ignore_errors=True)
     (logs / target.name).mkdir(parents=True)
-    trial = Trial(target, contract, url, logs / target.name, environ)
-    stages = (trial.generate, trial.compile, trial.run_scenario)
+    folder = folder or HERE / target.name
+    trial = Trial(target, contract, url, logs / target.name, environ, folder, scenarios)
+    stages = (trial.generate, trial.compile, trial.run_scenarios)
     for name, stage in zip(STAGES, stages, strict=True):
         try:
             stage()
@@ -122,12 +148,9 @@ class Trial:
     url: str
     logs: Path
     environ: Mapping[str, str]
+    folder: Path  # in which the commands run
+    scenarios: Sequence[Scenario]
     output: str = ""  # generator, compiler, and stderr of the client
-
-    @property
-    def folder(self) -> Path:
-        """Return the folder in which the commands run."""
-        return HERE / self.target.name
 
     def generate(self) -> None:
         """Delete the client of an earlier run and generate a new one."""
@@ -135,19 +158,27 @@ class Trial:
         self.output += self._output_of(self.target.generate, "generate.log")
 
     def compile(self) -> None:
-        """Compile the client and its scenario."""
+        """Compile the client and its scenarios."""
         for number, command in enumerate(self.target.compile, 1):
             self.output += self._output_of(command, f"compile-{number}.log")
+        for scenario in self.scenarios:
+            command = self._command(self.target.compile_scenario, scenario)
+            self.output += self._output_of(command, f"compile-{scenario.name}.log")
 
-    def run_scenario(self) -> None:
-        """Run the scenario as a new user, and check its output and the stored tasks."""
-        user = f"{self.target.name}|{secrets.token_hex(4)}+a@b"
-        environ = {**self.environ, "TASKS_URL": self.url, "TASKS_USER": user}
-        finished = self._run(self.target.scenario, "scenario.log", environ)
-        self.output += finished.stderr
-        errors = find_errors(finished.stdout, titles_of(self.url, user))
-        if errors:
-            raise StageError("; ".join(errors))
+    def run_scenarios(self) -> None:
+        """Run each scenario as a new user, and check its output and the stored tasks."""
+        for scenario in self.scenarios:
+            user = f"{self.target.name}|{secrets.token_hex(4)}+a@b"
+            environ = {**self.environ, "TASKS_URL": self.url, "TASKS_USER": user}
+            command = self._command(self.target.run_scenario, scenario)
+            finished = self._run(command, f"{scenario.name}.log", environ)
+            self.output += finished.stderr
+            errors = find_errors(scenario, finished.stdout, titles_of(self.url, user))
+            if errors:
+                raise StageError(f"{scenario.name}: {'; '.join(errors)}")
+
+    def _command(self, command: Command, scenario: Scenario) -> Command:
+        return tuple(argument.replace("{scenario}", scenario.name) for argument in command)
 
     def _output_of(self, command: Command, log: str) -> str:
         finished = self._run(command, log, self.environ)

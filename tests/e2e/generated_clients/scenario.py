@@ -1,59 +1,113 @@
-"""The scenario that every generated client must pass: its steps, in order, with their values.
+"""The scenarios that every generated client must pass: their steps, in order, with their values.
 
-The program of each target runs the steps with its generated client. For each step it prints a JSON
-object with values that it read through the client's types. This module compares them.
+A scenario is a program of each target, such as `scenario.py` or `organizing.ts`. For each step it
+prints a JSON object with values that it read through the client's types. This module compares them.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
 TITLES = ("Buy milk", "Task 2", "Task 3", "Task 4", "Task 5")
 
-STEPS: tuple[dict[str, Any], ...] = (
-    {
-        "step": "create",
-        "status": 201,
-        "title": TITLES[0],
-        "description": "Two litres",
-        "completed": False,
-        "completed_at": None,
-    },
-    {"step": "read", "status": 200, "title": TITLES[0], "same": True},
-    # Five tasks in pages of two, oldest first. Each task is listed once.
-    {"step": "list", "pages": 3, "titles": list(TITLES)},
-    # A patch changes only the given properties. Null clears a property.
-    {"step": "set", "status": 200, "title": TITLES[0], "description": "Three litres"},
-    {
-        "step": "leave",
-        "status": 200,
-        "description": "Three litres",
-        "completed": True,
-        "dated": True,
-    },
-    {"step": "clear", "status": 200, "title": TITLES[0], "description": None, "completed": True},
-    # The first ETag is no longer current.
-    {"step": "conflict", "status": 412, "type": "/problems/precondition-failed", "errors": 0},
-    {"step": "fault", "status": 422, "type": "/problems/invalid-body", "pointer": "/title"},
-    {"step": "missing", "status": 404, "type": "/problems/task-not-found"},
-    # With the ETag of "clear": the rejected patch has changed nothing.
-    {"step": "delete", "status": 204},
+
+@dataclass(frozen=True)
+class Scenario:
+    """The steps of a scenario, and the titles that the service lists afterwards, oldest first."""
+
+    name: str  # of the program, without its suffix
+    steps: tuple[dict[str, Any], ...]
+    remaining_titles: tuple[str, ...]
+
+
+# The operations of contract 1.0.0.
+BASIC = Scenario(
+    "scenario",
+    (
+        {
+            "step": "create",
+            "status": 201,
+            "title": TITLES[0],
+            "description": "Two litres",
+            "completed": False,
+            "completed_at": None,
+        },
+        {"step": "read", "status": 200, "title": TITLES[0], "same": True},
+        # Five tasks in pages of two, oldest first. Each task is listed once.
+        {"step": "list", "pages": 3, "titles": list(TITLES)},
+        # A patch changes only the given properties. Null clears a property.
+        {"step": "set", "status": 200, "title": TITLES[0], "description": "Three litres"},
+        {
+            "step": "leave",
+            "status": 200,
+            "description": "Three litres",
+            "completed": True,
+            "dated": True,
+        },
+        {
+            "step": "clear",
+            "status": 200,
+            "title": TITLES[0],
+            "description": None,
+            "completed": True,
+        },
+        # The first ETag is no longer current.
+        {"step": "conflict", "status": 412, "type": "/problems/precondition-failed", "errors": 0},
+        {"step": "fault", "status": 422, "type": "/problems/invalid-body", "pointer": "/title"},
+        {"step": "missing", "status": 404, "type": "/problems/task-not-found"},
+        # With the ETag of "clear": the rejected patch has changed nothing.
+        {"step": "delete", "status": 204},
+    ),
+    TITLES[1:],
 )
-# The titles that the service lists afterwards.
-REMAINING_TITLES = TITLES[1:]
+# The operations and properties that contract 1.1.0 adds.
+ORGANIZING = Scenario(
+    "organizing",
+    (
+        {"step": "list", "status": 201, "name": "Groceries"},
+        {
+            "step": "create",
+            "status": 201,
+            "listed": True,
+            "priority": "high",
+            "due": ["2026-11-24", "17:30", "Europe/Berlin"],
+            "due_at": 1795537800,  # 16:30 in UTC, as a Unix time
+            "labels": ["errands", "shop"],
+        },
+        {"step": "subtask", "status": 201, "parent": True, "listed": False, "due": None},
+        # The second task of the list is moved to the first place.
+        {"step": "move", "status": 200, "titles": ["Eggs", "Milk"]},
+        # Tasks of the list with a label, one of two priorities, and a due date before a day.
+        {"step": "filter", "titles": ["Milk"]},
+        {"step": "count", "count": 2, "capped": False},
+        {"step": "labels", "labels": [["errands", 1], ["shop", 1]], "capped": False},
+        {
+            "step": "reference",
+            "status": 409,
+            "type": "/problems/reference-not-found",
+            "pointer": "/list_id",
+        },
+        {"step": "not empty", "status": 409, "type": "/problems/list-not-empty"},
+        # A patch changes only the given properties. Null clears `due`.
+        {"step": "clear", "status": 200, "priority": "high", "due": None, "labels": []},
+    ),
+    ("Milk", "Eggs", "Oat milk"),
+)
+SCENARIOS = (BASIC, ORGANIZING)
 
 
-def find_errors(output: str, remaining: Sequence[str]) -> list[str]:
-    """Return every difference between a run and the scenario."""
+def find_errors(scenario: Scenario, output: str, remaining: Sequence[str]) -> list[str]:
+    """Return every difference between a run and its scenario."""
     seen = [_parse(line) for line in output.splitlines()]
-    return [*_step_errors(seen), *_title_errors(remaining)]
+    return [*_step_errors(scenario, seen), *_title_errors(scenario, remaining)]
 
 
-def _step_errors(seen: Iterable[Any]) -> list[str]:
-    pairs = enumerate(zip_longest(STEPS, seen), 1)
+def _step_errors(scenario: Scenario, seen: Iterable[Any]) -> list[str]:
+    pairs = enumerate(zip_longest(scenario.steps, seen), 1)
     return [
         f"step {number}: {format_step(actual)} instead of {format_step(expected)}"
         for number, (expected, actual) in pairs
@@ -61,10 +115,11 @@ def _step_errors(seen: Iterable[Any]) -> list[str]:
     ]
 
 
-def _title_errors(remaining: Sequence[str]) -> list[str]:
-    if tuple(remaining) == REMAINING_TITLES:
+def _title_errors(scenario: Scenario, remaining: Sequence[str]) -> list[str]:
+    expected = scenario.remaining_titles
+    if tuple(remaining) == expected:
         return []
-    return [f"the service has {list(remaining)} afterwards instead of {list(REMAINING_TITLES)}"]
+    return [f"the service has {list(remaining)} afterwards instead of {list(expected)}"]
 
 
 def _parse(line: str) -> Any:

@@ -1,5 +1,5 @@
-// Shared by the TypeScript scenarios: the service's URL, the output of a step, and the types
-// that a client must have. The steps and their values are in scenario.py.
+// Shared by the programs of the TypeScript scenarios: the service's URL, the output of a step, and
+// the types that a client must have. The steps and their values are in scenario.py.
 
 export const url = variable("TASKS_URL");
 export const user = variable("TASKS_USER");
@@ -25,6 +25,7 @@ export type Same<A, B> =
 
 export function holds<_ extends true>(): void {}
 
+// The properties of contract 1.0.0. A later contract may add properties.
 export interface TaskType {
   id: string;
   user_id: string;
@@ -41,6 +42,39 @@ export interface PatchType {
   title?: string;
   description?: string | null;
   completed?: boolean;
+}
+
+// The properties of contract 1.1.0.
+export interface OrganizedTask extends TaskType {
+  list_id: string | null;
+  parent_id: string | null;
+  priority: PriorityType;
+  due: DueType | null;
+  due_at: string | null;
+  labels: string[];
+  position: string;
+}
+
+export interface OrganizedPatch extends PatchType {
+  list_id?: string | null;
+  parent_id?: string | null;
+  priority?: PriorityType;
+  due?: DueType | null;
+  labels?: string[];
+}
+
+export type PriorityType = "none" | "low" | "medium" | "high" | "urgent";
+
+export interface DueType {
+  date: string;
+  time: string | null;
+  timezone: string | null;
+}
+
+export const due: DueType = { date: "2026-11-24", time: "17:30", timezone: "Europe/Berlin" };
+
+export function unixTime(instant: string | Date | null | undefined): number {
+  return new Date(instant ?? NaN).getTime() / 1000;
 }
 
 export interface ProblemType {

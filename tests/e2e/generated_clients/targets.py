@@ -14,16 +14,18 @@ CHECKED = r"Success: no issues found in \d+ source files?"
 
 @dataclass(frozen=True)
 class Target:
-    """A generator. Its folder has its configuration, its scenario and its generated client.
+    """A generator. Its folder has its configuration, its scenarios and its generated client.
 
-    `{contract}` in a command is the file to generate from. Commands run in the target's folder.
+    Commands run in the target's folder. `{contract}` is the file to generate from, and `{scenario}`
+    is the name of a scenario.
     """
 
     name: str
     packages: tuple[str, ...]  # whose versions are reported
     generate: Command
     compile: tuple[Command, ...]
-    scenario: Command
+    compile_scenario: Command
+    run_scenario: Command
     needs: tuple[str, ...] = ("node",)  # programs of the toolchain
     ordinary: tuple[str, ...] = ()
     explained: Mapping[str, str] = field(default_factory=dict)
@@ -33,13 +35,14 @@ def typescript(
     name: str, packages: tuple[str, ...], generate: Command, ordinary: tuple[str, ...] = ()
 ) -> Target:
     """Return a target whose client is checked by tsc, bundled by esbuild, and run by Node."""
-    bundle = ("esbuild", "scenario.ts", "--bundle", "--platform=node", "--format=esm")
+    bundle = ("esbuild", "{scenario}.ts", "--bundle", "--platform=node", "--format=esm")
     return Target(
         name,
         packages,
         generate,
-        (("tsc", "-p", "."), (*bundle, "--log-level=warning", "--outfile=generated/scenario.mjs")),
-        ("node", "generated/scenario.mjs"),
+        (("tsc", "-p", "."),),
+        (*bundle, "--log-level=warning", "--outfile=generated/{scenario}.mjs"),
+        ("node", "generated/{scenario}.mjs"),
         ordinary=ordinary,
     )
 
@@ -93,37 +96,37 @@ TARGETS = (
             *("--output-path", "generated", "--overwrite", "--config", "config.yaml"),
             "--fail-on-warning",
         ),
-        (
-            ("mypy", "--config-file=", "--strict", "generated/tasks_api_client"),
-            ("mypy", "--config-file=", "--strict", "scenario.py"),
-        ),
-        ("python", "scenario.py"),
+        (("mypy", "--config-file=", "--strict", "generated/tasks_api_client"),),
+        ("mypy", "--config-file=", "--strict", "{scenario}.py"),
+        ("python", "{scenario}.py"),
         needs=("python",),
         ordinary=("Generating generated", CHECKED),
     ),
     replace(
         typescript(
-            *openapi_generator("openapi-generator-typescript-fetch", "typescript-fetch"), (DONATE,)
+            *openapi_generator(
+                "openapi-generator-typescript-fetch", "typescript-fetch", "-c", "config.yaml"
+            ),
+            (DONATE,),
         ),
         needs=("java", "node"),
         explained=OPENAPI_GENERATOR,
     ),
     Target(
         *openapi_generator("openapi-generator-python", "python", "-c", "config.yaml"),
-        (
-            # The generator's configuration: its code does not pass strict mode.
-            ("mypy", "--config-file=generated/pyproject.toml", "generated/tasks_api"),
-            ("mypy", "--config-file=", "--strict", "--follow-imports=silent", "scenario.py"),
-        ),
-        ("python", "scenario.py"),
+        # The generator's configuration: its code does not pass strict mode.
+        (("mypy", "--config-file=generated/pyproject.toml", "generated/tasks_api"),),
+        ("mypy", "--config-file=", "--strict", "--follow-imports=silent", "{scenario}.py"),
+        ("python", "{scenario}.py"),
         needs=("java", "python"),
         ordinary=(DONATE, CHECKED),
         explained=OPENAPI_GENERATOR,
     ),
     Target(
         *openapi_generator("openapi-generator-go", "go", "-c", "config.yaml"),
-        (("go", "vet", "./..."), ("go", "build", "-o", "generated/scenario", ".")),
-        ("generated/scenario",),
+        (("go", "vet", "./generated"),),
+        ("go", "build", "-o", "generated/{scenario}", "common.go", "{scenario}.go"),
+        ("generated/{scenario}",),
         needs=("java", "go"),
         ordinary=(DONATE,),
         explained=OPENAPI_GENERATOR,

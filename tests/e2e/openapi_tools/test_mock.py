@@ -75,7 +75,8 @@ def test_operation_returns_an_example(mock: httpx.Client, operation: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("operation", "status"), [it for it in documented() if it != (YAML, "200")]
+    ("operation", "status"),
+    sorted({(operation, status) for operation, status, _ in documented()} - {(YAML, "200")}),
 )
 def test_response_is_selected_by_its_status(
     mock: httpx.Client, operation: str, status: str

@@ -1,9 +1,11 @@
 // Type errors. If the compiler accepts a line, the comment above it is an error.
-import { ProblemError, TasksApi, ifUnchanged, toReplace, type Task } from 'tasks-api-client';
+import { ProblemError, TasksApi, dueOn, ifUnchanged, toReplace } from 'tasks-api-client';
+import type { Task, TaskList } from 'tasks-api-client';
 
 const api = new TasksApi({ baseUrl: 'http://127.0.0.1:8000' });
 const path = { user_id: 'alice' };
 declare const task: Task;
+declare const list: TaskList;
 declare const error: ProblemError;
 
 export async function mistakes() {
@@ -37,4 +39,20 @@ export async function mistakes() {
   new TasksApi({});
   // @ts-expect-error: a replacement has no colour
   toReplace(task, { colour: 'red' });
+  // @ts-expect-error: a date is a string
+  dueOn(new Date());
+  // @ts-expect-error: a due date has a time and a time zone, which may be null
+  await api.updateTask({ ...ifUnchanged(task), body: { due: { date: '2026-11-24' } } });
+  // @ts-expect-error: not every task has a due date
+  task.due.date;
+  // @ts-expect-error: no such priority
+  await api.createTask({ path, body: { title: 'Buy milk', priority: 'highest' } });
+  // @ts-expect-error: the service computes the position
+  await api.updateTask({ ...ifUnchanged(task), body: { position: '1' } });
+  // @ts-expect-error: a move has a place
+  await api.moveTask({ ...ifUnchanged(task), body: {} });
+  // @ts-expect-error: a list is not a task
+  await api.deleteTask(ifUnchanged(list));
+  // @ts-expect-error: labels are separated by commas
+  await api.listTasks({ path, query: { labels: ['errands', 'shop'] } });
 }

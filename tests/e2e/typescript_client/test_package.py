@@ -44,24 +44,32 @@ def test_strict_project_compiles_and_type_errors_are_found(
     project: Path, options: tuple[str, ...]
 ) -> None:
     assert compile_project(project, "--noEmit", *options) == ""
-    assert (project / "mistakes.ts").read_text("utf-8").count("@ts-expect-error") == 15
+    assert (project / "mistakes.ts").read_text("utf-8").count("@ts-expect-error") == 23
 
 
-def test_example_in_the_guide_compiles_and_runs(project: Path, places: URLs) -> None:
-    [example] = EXAMPLE.findall((ROOT / "docs/guides/typescript-client.md").read_text("utf-8"))
-    assert example.count("http://127.0.0.1:8000") == 1
-    source = example.replace("http://127.0.0.1:8000", places["service"])
+@pytest.mark.parametrize(
+    ("number", "output"),
+    [
+        (0, ["Buy milk", "Precondition failed, it is completed: true"]),
+        (1, ["due: Buy milk", "list: Buy eggs", "list: Buy milk"]),
+    ],
+)
+def test_example_in_the_guide_compiles_and_runs(
+    project: Path, places: URLs, number: int, output: list[str]
+) -> None:
+    examples = EXAMPLE.findall((ROOT / "docs/guides/typescript-client.md").read_text("utf-8"))
+    assert len(examples) == 2
+    assert examples[number].count("http://127.0.0.1:8000") == 1
+    source = examples[number].replace("http://127.0.0.1:8000", places["service"])
     (project / "example.ts").write_text(source, "utf-8")
     compile_project(project, "--module", "nodenext")
-    assert run(NODE, "example.js", folder=project).splitlines() == [
-        "Buy milk",
-        "Precondition failed, it is completed: true",
-    ]
+    assert run(NODE, "example.js", folder=project).splitlines() == output
 
 
 # --- operations --------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("NFR-109")
 def test_every_operation_succeeds(use: Use) -> None:
     answer = use("everyOperation")
     statuses = {
@@ -70,10 +78,13 @@ def test_every_operation_succeeds(use: Use) -> None:
         for method, operation in item.items()
         if method in METHODS
     }
-    assert answer.pop("statuses") == {**statuses, "replaceTask": 201}
+    assert answer.pop("statuses") == {**statuses, "replaceTask": 201, "replaceList": 201}
     assert answer == {
         "titles": ["Buy milk", "Buy milk", "Buy milk", "Buy oat milk"],
         "completed": True,
+        "names": ["Groceries", "Shop", "Work", "Shop"],
+        "count": {"count": 1, "is_capped": False},
+        "labels": [{"label": "errands", "open_tasks": 1}],
         "health": ["alive", "ready"],
         "yaml": "openapi: 3.1.0",
         "json": "3.1.0",
@@ -96,7 +107,17 @@ def test_refresh_reads_only_a_changed_task(use: Use) -> None:
 
 def test_to_replace_keeps_unchanged_properties(use: Use) -> None:
     assert use("replaced") == {
-        "done": {"title": "Buy milk", "description": "Two litres", "completed": True},
+        "done": {
+            "title": "Buy milk",
+            "description": "Two litres",
+            "completed": True,
+            "listed": True,
+            "parent_id": None,
+            "priority": "high",
+            "due": {"date": "2026-11-24", "time": "17:30", "timezone": "Europe/Berlin"},
+            "labels": ["errands", "shop"],
+        },
+        "paid": [True, True],
         "same": True,
         "again": 412,
     }
@@ -221,7 +242,7 @@ def test_request_can_be_aborted(use: Use) -> None:
 
 
 def test_empty_search_is_omitted(use: Use) -> None:
-    assert use("emptySearch") == {"page": 2, "all": 5, "given": {"q": "", "limit": 2}}
+    assert use("emptySearch") == {"page": 2, "all": 5, "count": 5, "given": {"q": "", "limit": 2}}
 
 
 def test_iteration_resumes_after_an_error_or_break(use: Use) -> None:
@@ -235,12 +256,87 @@ def test_concurrent_next_calls_return_different_tasks(use: Use) -> None:
     assert use("atTheSameTime") == [f"Task {number}" for number in range(1, 6)] + [None]
 
 
+# --- organizing --------------------------------------------------------------------------------
+
+
+def test_move_places_a_task_beside_another(use: Use) -> None:
+    assert use("moved") == {
+        "orders": ["BCAD", "DBCA", "BDCA", "BDAC"],
+        "etag": True,
+        "rest": "DA",
+        "subtasks": "SB",
+        "inbox": "CP",
+        "lists": [None, True, None],
+    }
+
+
+def test_move_to_no_place_changes_nothing(use: Use) -> None:
+    missing = ["ProblemError", "/problems/reference-not-found", ["/after_id"]]
+    assert use("notMoved") == {
+        "errors": [["RangeError", None, None]] * 2
+        + [missing] * 2
+        + [["AbortError", None, None]] * 2,
+        "order": "A",
+    }
+
+
+def test_labels_are_added_and_removed(use: Use) -> None:
+    answer = use("labels")
+    assert answer.pop("comma")["status"] == 422
+    assert answer == {"added": ["errands", "shop"], "same": [True, 1], "removed": ["errands"]}
+
+
+def test_concurrent_changes_of_labels_are_all_applied(use: Use) -> None:
+    answer = use("labelsConcurrently")
+    assert answer.pop("gone")["status"] == 404
+    assert answer == {"labels": ["c", "d", "e", "f", "g"], "completed": True}
+
+
+def test_change_of_labels_ends_after_ten_attempts(use: Use) -> None:
+    assert use("labelsInVain") == {
+        "status": 412,
+        "patches": 10,
+        "aborted": [{"name": "AbortError"}] * 2,
+        "labels": [],
+    }
+
+
+@pytest.mark.requirement("NFR-109")
+def test_all_lists_are_in_the_order_of_their_positions(use: Use) -> None:
+    assert use("lists") == {
+        "names": ["One", "Two", "Three", "Four", "Five"],
+        "requests": 5,  # three pages and two changes
+        "outdated": 412,
+        "notEmpty": "/problems/list-not-empty",
+        "unknown": ["/list_id"],
+    }
+
+
+def test_due_dates_are_stored_as_given(use: Use) -> None:
+    answer = use("dates")
+    here, is_today = answer.pop("here")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", here)
+    assert is_today is True
+    assert answer == {
+        "due": [
+            {"date": "2026-11-24", "time": None, "timezone": None},
+            {"date": "2026-11-24", "time": "00:30", "timezone": None},
+            {"date": "2026-11-24", "time": "00:30", "timezone": "Pacific/Kiritimati"},
+            {"date": "2026-11-24", "time": None, "timezone": "America/Los_Angeles"},
+        ],
+        "at": [None, None, "2026-11-23T10:30:00Z", None],
+        "newYear": ["2026-12-31", "2027-01-01", "2026-12-31", "2027-01-01"],
+        "days": ["2027-01-01", "2028-02-29", "2026-03-29"],
+        "wrong": {"name": "RangeError"},
+    }
+
+
 # --- retries -----------------------------------------------------------------------------------
 
 
 def test_only_safe_requests_are_retried(use: Use) -> None:
-    safe = ["get", "put", "keyed"]
-    every = ["get", "put", "patch", "post", "keyed", "delete"]
+    safe = ["get", "put", "keyed", "move"]
+    every = ["get", "put", "patch", "post", "keyed", "move", "delete"]
     assert use("sentAgain") == {
         "OVERLOADED": every,
         "IN_USE": every,

@@ -1,7 +1,7 @@
 // Uses of the package. Each function runs in Node and in Chromium, and returns JSON that a test
 // checks.
-import { ProblemError, TasksApi, ifUnchanged, toReplace } from 'tasks-api-client';
-import type { FieldError, Problem, Task, TaskQuery } from 'tasks-api-client';
+import { ProblemError, TasksApi, addDays, dueOn, ifUnchanged, toReplace, today } from 'tasks-api-client';
+import type { Due, FieldError, Problem, Task, TaskList, TaskQuery } from 'tasks-api-client';
 
 /** URLs: a service, one without a database, one with a concurrency limit of 1, a proxy, and a closed port. */
 export type URLs = { service: string; down: string; narrow: string; proxy: string; nobody: string };
@@ -67,12 +67,27 @@ export async function everyOperation({ service }: URLs) {
   const chosen = { ...path, task_id: crypto.randomUUID() };
   const replaceTask = await api.replaceTask({ path: chosen, body, headers: { 'If-None-Match': '*' } });
   const deleteTask = await api.deleteTask({ path: one });
+  const createList = await api.createList({ path, body: { name: 'Groceries' } });
+  const list: TaskList = createList.data;
+  const ofList = { ...path, list_id: list.id };
+  const getList = await api.getList({ path: ofList });
+  const updateList = await api.updateList({ ...ifUnchanged(list), body: { name: 'Shop' } });
+  const chosenList = { ...path, list_id: crypto.randomUUID() };
+  const replaceList = await api.replaceList({ path: chosenList, body: { name: 'Work' } });
+  const moveList = await api.moveList({ path: chosenList, body: { after_id: null } });
+  const listLists = await api.listLists({ path });
+  const deleteList = await api.deleteList(ifUnchanged(moveList.data));
+  const moveTask = await api.moveTask({ path: chosen, body: { after_id: null, list_id: list.id } });
+  await api.addLabels(moveTask.data, ['errands']);
+  const countTasks = await api.countTasks({ path, query: { list_id: list.id } });
+  const listLabels = await api.listLabels({ path });
   const getLiveness = await api.getLiveness();
   const getReadiness = await api.getReadiness();
   const getContractYaml = await api.getContractYaml();
   const getContractJson = await api.getContractJson();
   const results = {
-    createTask, getTask, updateTask, listTasks, replaceTask, deleteTask,
+    createTask, getTask, updateTask, listTasks, replaceTask, deleteTask, moveTask, countTasks, listLabels,
+    createList, getList, updateList, replaceList, moveList, listLists, deleteList,
     getLiveness, getReadiness, getContractYaml, getContractJson,
   };
   const statuses = Object.entries(results).map(([name, { response }]) => [name, response.status]);
@@ -80,6 +95,9 @@ export async function everyOperation({ service }: URLs) {
     statuses: Object.fromEntries(statuses),
     titles: [created.title, getTask.data.title, listTasks.data.items[0]?.title, replaceTask.data.title],
     completed: updateTask.data.completed,
+    names: [getList.data.name, updateList.data.name, ...listLists.data.items.map(({ name }) => name)],
+    count: countTasks.data,
+    labels: listLabels.data.items,
     health: [getLiveness.data.status, getReadiness.data.status],
     yaml: getContractYaml.data.slice(0, 14),
     json: getContractJson.data.openapi,
@@ -239,7 +257,8 @@ export async function emptySearch({ service }: URLs) {
   const query = { q: '', limit: 2 };
   const { data } = await api.listTasks({ path, query });
   const all = await titles(api.allTasks({ path, query }));
-  return { page: data.items.length, all: all.length, given: query };
+  const { data: number } = await api.countTasks({ path, query: { q: '' } });
+  return { page: data.items.length, all: all.length, count: number.count, given: query };
 }
 
 export async function withoutBaseUrl() {
@@ -256,12 +275,204 @@ export async function slashAtTheEnd({ service }: URLs) {
 
 export async function replaced({ service }: URLs) {
   const { api, path } = arrive(service);
-  const body = { title: 'Buy milk', description: 'Two litres' };
-  const { data: task } = await api.createTask({ path, body });
+  const { data: list } = await api.createList({ path, body: { name: 'Groceries' } });
+  const body = {
+    title: 'Buy milk',
+    description: 'Two litres',
+    list_id: list.id,
+    priority: 'high',
+    due: dueOn('2026-11-24', '17:30', 'Europe/Berlin'),
+    labels: ['errands', 'shop'],
+  } as const;
+  const { data: task } = await api.createTask({ path, body: { ...body, labels: [...body.labels] } });
+  const { data: subtask } = await api.createTask({ path, body: { title: 'Pay', parent_id: task.id } });
+  const { data: paid } = await api.replaceTask(toReplace(subtask, { completed: true }));
   const { data: done } = await api.replaceTask(toReplace(task, { completed: true }));
   const again = await thrownBy(api.replaceTask(toReplace(task)));
-  const { title, description, completed } = done;
-  return { done: { title, description, completed }, same: task.id === done.id, again: again.status };
+  const { title, description, completed, list_id, parent_id, priority, due, labels } = done;
+  return {
+    done: { title, description, completed, listed: list_id === list.id, parent_id, priority, due, labels },
+    paid: [paid.completed, paid.parent_id === task.id],
+    same: task.id === done.id,
+    again: again.status,
+  };
+}
+
+// --- organizing ------------------------------------------------------------------------------
+
+/** Creates a list with tasks, and returns a function that reads their titles in order. */
+async function listOf(service: string, ...names: string[]) {
+  const { api, path } = arrive(service);
+  const { data: list } = await api.createList({ path, body: { name: 'Groceries' } });
+  const tasks: Record<string, Task> = {};
+  for (const title of names) {
+    tasks[title] = (await api.createTask({ path, body: { title, list_id: list.id } })).data;
+  }
+  const inOrder = async (place: TaskQuery = { list_id: list.id }) => {
+    const query = { sort: 'position', order: 'asc', ...place } as const;
+    return (await api.listTasks({ path, query })).data.items;
+  };
+  const order = async (place?: TaskQuery) => (await inOrder(place)).map(({ title }) => title).join('');
+  return { api, path, list, tasks, inOrder, order };
+}
+
+export async function moved({ service }: URLs) {
+  const { api, path, tasks, inOrder, order } = await listOf(service, 'A', 'B', 'C', 'D');
+  const { A, B, C, D } = tasks as Record<'A' | 'B' | 'C' | 'D', Task>;
+  const orders = [];
+  const changed: Task = await api.moveAfter(A, C);
+  orders.push(await order());
+  await api.moveBefore(D, B, await inOrder());
+  orders.push(await order());
+  // Down and up by one place, from the displayed order.
+  await api.moveBefore(D, C, await inOrder());
+  orders.push(await order());
+  await api.moveBefore(A, C, await inOrder());
+  orders.push(await order());
+
+  const { data: parent } = await api.createTask({ path, body: { title: 'P' } });
+  const { data: first } = await api.createTask({ path, body: { title: 'S', parent_id: parent.id } });
+  const under = await api.moveAfter(B, first);
+  const inbox = await api.moveBefore(C, parent, [parent]);
+  return {
+    orders,
+    etag: changed.etag !== A.etag,
+    rest: await order(),
+    subtasks: await order({ parent_id: parent.id }),
+    inbox: await order({ list_id: 'none' }),
+    lists: [under.list_id, under.parent_id === parent.id, inbox.list_id],
+  };
+}
+
+export async function notMoved({ service }: URLs) {
+  const { api, tasks, inOrder, order } = await listOf(service, 'A', 'B');
+  const { A, B } = tasks as Record<'A' | 'B', Task>;
+  const siblings = await inOrder();
+  const results = [
+    await thrownBy(api.moveBefore(A, A, siblings)),
+    await thrownBy(api.moveBefore(A, B, [A])),
+    await thrownBy(api.moveAfter(A, A)),
+  ];
+  await api.deleteTask(ifUnchanged(B));
+  results.push(await thrownBy(api.moveAfter(A, B)));
+  const controller = new AbortController();
+  controller.abort();
+  const { signal } = controller;
+  results.push(await thrownBy(api.moveAfter(A, B, { signal })));
+  results.push(await thrownBy(api.moveBefore(A, B, siblings, { signal })));
+  return { errors: results.map(({ name, type, errors }) => [name, type, errors]), order: await order() };
+}
+
+export async function labels({ service }: URLs) {
+  const { api, path, requests } = arrive(service);
+  const { data: task } = await api.createTask({ path, body: { title: 'Buy milk', labels: ['shop'] } });
+  const added = await api.addLabels(task, ['errands', 'shop']);
+  requests.length = 0;
+  const same = await api.addLabels(added, ['shop']);
+  const requestsOfSame = requests.length;
+  const removed = await api.removeLabels(same, ['shop', 'unknown']);
+  return {
+    added: added.labels,
+    same: [same.etag === added.etag, requestsOfSame],
+    removed: removed.labels,
+    comma: await thrownBy(api.addLabels(removed, ['a,b'])),
+  };
+}
+
+/** Several clients change labels of the same, outdated task. */
+export async function labelsConcurrently({ service }: URLs) {
+  const { api, path } = arrive(service);
+  const body = { title: 'Buy milk', labels: ['a', 'b', 'c'] };
+  const { data: task } = await api.createTask({ path, body });
+  await api.updateTask({ ...ifUnchanged(task), body: { completed: true } });
+  await Promise.all([
+    api.addLabels(task, ['d']),
+    api.addLabels(task, ['e', 'f']),
+    api.removeLabels(task, ['a']),
+    api.removeLabels(task, ['b']),
+    api.addLabels(task, ['g']),
+  ]);
+  const now = await api.refresh(task);
+  await api.deleteTask(ifUnchanged(now));
+  return { labels: now.labels, completed: now.completed, gone: await thrownBy(api.addLabels(now, ['h'])) };
+}
+
+/** Returns the error, and the number of requests, if another client changes the task each time. */
+export async function labelsInVain({ service }: URLs) {
+  const { api, path } = arrive(service);
+  const { data: task } = await api.createTask({ path, body: { title: 'Buy milk' } });
+  let patches = 0;
+  const other = new TasksApi({
+    baseUrl: service,
+    fetch: async (input, init) => {
+      const request = new Request(input, init);
+      if (request.method === 'PATCH') {
+        patches += 1;
+        await api.updateTask({ path: ifUnchanged(task).path, body: { completed: patches % 2 === 0 } });
+      }
+      return fetch(request);
+    },
+  });
+  const { status } = await thrownBy(other.addLabels(task, ['shop']));
+  const controller = new AbortController();
+  controller.abort();
+  const { signal } = controller;
+  const aborted = [
+    await thrownBy(api.addLabels(task, ['shop'], { signal })),
+    await thrownBy(api.removeLabels(task, ['shop'], { signal })),
+  ];
+  return { status, patches, aborted, labels: (await api.refresh(task)).labels };
+}
+
+export async function lists({ service }: URLs) {
+  const { api, path, requests } = arrive(service);
+  for (const name of ['One', 'Two', 'Three', 'Four', 'Five']) {
+    await api.createList({ path, body: { name } });
+  }
+  requests.length = 0;
+  const found: TaskList[] = [];
+  for await (const list of api.allLists({ path, query: { limit: 2 } })) found.push(list);
+  const [one] = found;
+  if (!one) throw new Error('no list');
+  await api.updateList({ ...ifUnchanged(one), body: { name: 'Uno' } });
+  await api.createTask({ path, body: { title: 'Buy milk', list_id: one.id } });
+  const ofList = { path: { ...path, list_id: one.id } };
+  return {
+    names: found.map(({ name }) => name),
+    requests: requests.length,
+    outdated: (await thrownBy(api.deleteList(ifUnchanged(one)))).status,
+    notEmpty: (await thrownBy(api.deleteList(ofList))).type,
+    unknown: (await thrownBy(api.createTask({ path, body: { title: 'A', list_id: path.user_id } }))).errors,
+  };
+}
+
+/** Returns the dates and due dates that the service stores, whatever the zone of the device. */
+export async function dates({ service }: URLs) {
+  const { api, path } = arrive(service);
+  const due: Array<Due | null> = [];
+  const at: Array<string | null> = [];
+  const bodies = [
+    dueOn('2026-11-24'),
+    dueOn('2026-11-24', '00:30'),
+    dueOn('2026-11-24', '00:30', 'Pacific/Kiritimati'),
+    dueOn('2026-11-24', null, 'America/Los_Angeles'),
+  ];
+  for (const each of bodies) {
+    const { data: task } = await api.createTask({ path, body: { title: 'Buy milk', due: each } });
+    due.push(task.due);
+    at.push(task.due_at);
+  }
+  const newYear = new Date('2026-12-31T23:30:00Z');
+  const zones = ['UTC', 'Pacific/Kiritimati', 'Pacific/Pago_Pago', 'Asia/Calcutta'];
+  const here = today();
+  return {
+    due,
+    at,
+    newYear: zones.map((zone) => today(zone, newYear)),
+    here: [here, new Date().toDateString() === new Date(`${here}T12:00:00`).toDateString()],
+    days: [addDays('2026-12-31', 1), addDays('2028-03-01', -1), addDays('2026-03-29', 0)],
+    wrong: await thrownBy((async () => today('Europe/Atlantis'))()),
+  };
 }
 
 // --- network errors --------------------------------------------------------------------------
@@ -332,6 +543,7 @@ export async function sentAgain({ service }: URLs) {
       post: (api: TasksApi) => api.createTask({ path, body }),
       keyed: (api: TasksApi) =>
         api.createTask({ path, body, headers: { 'Idempotency-Key': crypto.randomUUID() } }),
+      move: (api: TasksApi) => api.moveTask({ ...one, body: { after_id: null } }),
       delete: (api: TasksApi) => api.deleteTask(one),
     };
     results[name] = [];

@@ -37,31 +37,50 @@ STATUSES = {
     "docs/getting-started.md": ["201", "201", "201", "201", "200", "200", "200", "204"],
     "docs/reference/errors.md": ["400"],
 }
+# Pages that show the output of their commands in `text` blocks.
+OUTPUTS = {
+    page: "".join(each.code for each in blocks(PAGES[page]) if each.language == "text")
+    for page in ["docs/guides/todo-app.md"]
+}
 NOT_RUN = "not run here: "
 TASKS: dict[str, Any] = yaml.safe_load((ROOT / "Taskfile.yml").read_text("utf-8"))["tasks"]
+
+
+def output_of(page: str, folder: Path, **variables: object) -> str:
+    """Run the commands of a page against a new service, and return what they print."""
+    assert ADDRESS in COMMANDS[page]
+    with serving(DATA_DIR=folder / "data") as service:
+        completed = subprocess.run(
+            ["/bin/bash", "-euc", COMMANDS[page].replace(ADDRESS, service.url)],
+            cwd=folder,
+            env=environment(**variables),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert service.stop() == 0
+    assert completed.stderr == ""
+    return completed.stdout
 
 
 @pytest.mark.parametrize("page", STATUSES)
 def test_page_commands_run(page: str, tmp_path: Path) -> None:
     (tmp_path / ".curlrc").write_text('write-out = "\\n%{http_code}\\n"', "utf-8")
-    assert ADDRESS in COMMANDS[page]
-    with serving(DATA_DIR=tmp_path / "data") as service:
-        completed = subprocess.run(
-            ["/bin/bash", "-euc", COMMANDS[page].replace(ADDRESS, service.url)],
-            cwd=tmp_path,
-            env=environment(CURL_HOME=tmp_path),
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
-        assert service.stop() == 0
-    assert completed.stderr == ""
-    assert re.findall(r"^\d{3}$", completed.stdout, re.MULTILINE) == STATUSES[page]
+    output = output_of(page, tmp_path, CURL_HOME=tmp_path)
+    assert re.findall(r"^\d{3}$", output, re.MULTILINE) == STATUSES[page]
+
+
+@pytest.mark.requirement("NFR-110")
+@pytest.mark.parametrize("page", OUTPUTS)
+def test_page_commands_print_the_documented_output(page: str, tmp_path: Path) -> None:
+    output = output_of(page, tmp_path)
+    assert output.splitlines() == OUTPUTS[page].splitlines()
+    assert len(output.splitlines()) > 30
 
 
 def test_every_page_with_commands_is_run() -> None:
-    assert set(COMMANDS) == set(STATUSES)
+    assert set(COMMANDS) == STATUSES.keys() | OUTPUTS.keys()
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -20,6 +20,7 @@ ADDRESS = "http://127.0.0.1:8000"
 VARIABLE_VALUES = {
     r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b": "<uuid>",
     r"\b[0-9a-f]{32}\b": "<etag>",
+    r'(?<="position":")[0-9A-Za-z]+': "<position>",
     r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z": "<instant>",
 }
 
@@ -66,10 +67,11 @@ def test_readme_session_uses_the_default_address() -> None:
     [
         ('"id":"01a207a0-9744-733c-8e79-c7718a698392"', '"id":"<uuid>"'),
         (r'"etag":"\"e5594bc92819455e8cc36bc7ae224e0e\""', r'"etag":"\"<etag>\""'),
+        ('"position":"0639310210947341698a698392"', '"position":"<position>"'),
         ('"2026-11-23T08:58:14.734169Z","2026-11-23T08:58:14Z"', '"<instant>","<instant>"'),
         ('"title":"Buy milk","status":412', '"title":"Buy milk","status":412'),
     ],
-    ids=["id", "tag", "instants", "nothing"],
+    ids=["id", "tag", "position", "instants", "nothing"],
 )
 def test_readme_session_omits_only_variable_values(text: str, output: str) -> None:
     assert without_variable_values(text) == output

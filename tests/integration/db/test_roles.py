@@ -41,7 +41,7 @@ REVOKED_DEFAULTS = (
     "REVOKE ALL ON DATABASE tasks FROM PUBLIC",
     "REVOKE ALL ON SCHEMA public FROM PUBLIC",
 )
-TABLES = ("tasks", "idempotency_keys")
+TABLES = ("lists", "tasks", "idempotency_keys")
 SERVING = [
     "SELECT on alembic_version",
     *(
@@ -53,6 +53,8 @@ SERVING = [
 USAGE = "USAGE on schema public"
 NEEDED_TO_BE_READY = {"SELECT on alembic_version", USAGE}
 TASK = f"{ALICE}/0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
+LISTS = ALICE.replace("/tasks", "/lists")
+LIST = f"{LISTS}/0198c5a2-9c40-7d11-8a3e-51b6c2d4e9f0"
 WHOLE = {"title": "Buy milk", "description": None, "completed": False}
 REQUESTS: dict[str, tuple[str, str, Any]] = {
     "create": ("POST", ALICE, {"title": "Buy milk"}),
@@ -62,6 +64,11 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
     "list": ("GET", ALICE, None),
     "search": ("GET", f"{ALICE}?q=milk", None),
     "delete": ("DELETE", TASK, None),
+    "create a list": ("POST", LISTS, {"name": "Groceries"}),
+    "replace a list": ("PUT", LIST, {"name": "Groceries"}),
+    "update a list": ("PATCH", LIST, {"name": "Errands"}),
+    "get a list": ("GET", LIST, None),
+    "delete a list": ("DELETE", LIST, None),
 }
 
 
@@ -132,6 +139,11 @@ SERVED = {
     "list": 200,
     "search": 200,
     "delete": 204,
+    "create a list": 201,
+    "replace a list": 201,
+    "update a list": 200,
+    "get a list": 200,
+    "delete a list": 204,
     "create with a key": 201,
 }
 

@@ -51,8 +51,8 @@ async def test_requests_call_methods_of_the_library(notes: NotesClient, called: 
         assert answer.is_success, answer.text
         return list(called)
 
-    assert await calls("PUT", NOTE, json=MILK) == ["exists", "add"]
-    assert await calls("PUT", NOTE, json=MILK) == ["exists", "get_one_or_none", "update", "get"]
+    assert await calls("PUT", NOTE, json=MILK) == ["get_one_or_none", "add"]
+    assert await calls("PUT", NOTE, json=MILK) == ["get_one_or_none", "update", "get"]
     assert await calls("PATCH", NOTE, json=MILK) == ["get_one_or_none", "update", "get"]
     assert await calls("GET", NOTE) == ["get_one_or_none"]
     assert await calls("GET", NOTES) == ["get_many"]

@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import httpx
-import msgspec
 import pytest
 
-from app.asgi import create_app
-from app.settings import Settings
+from tests.integration.tasks.conftest import WRITERS
 from tests.support.client import tasks_of
-from tests.support.lifespan import running
 
-WRITERS = 16
 CHANGES = 48
+ROUNDS = 40
 TASK = f"{tasks_of('alice')}/{UUID(int=1)}"
 BODY = {"title": "0", "description": None, "completed": False}
-
-
-@pytest.fixture(scope="module")
-async def concurrent_client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    concurrent = msgspec.structs.replace(settings, database_pool_size=WRITERS)
-    async with running(create_app(concurrent)) as app:
-        # A plain client, because checking each response takes longer than the request itself.
-        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx declares ASGI differently
-        async with httpx.AsyncClient(transport=transport, base_url="http://tasks.test") as client:
-            yield client
-
-
-@pytest.fixture
-async def writers(
-    concurrent_client: httpx.AsyncClient,
-    database: asyncpg.Connection,  # noqa: ARG001 - truncated
-) -> httpx.AsyncClient:
-    return concurrent_client
 
 
 async def run_concurrently(*requests: Any) -> Counter[int]:
@@ -104,29 +82,34 @@ async def test_one_update_wins_among_equal_etags(writers: httpx.AsyncClient, met
 
 @pytest.mark.requirement("FR-003", "FR-012")
 async def test_one_creation_wins_among_equal_ids(writers: httpx.AsyncClient) -> None:
-    responses = await run_concurrently(
-        *(
-            writers.put(TASK, json=BODY | {"title": str(number)}, headers={"If-None-Match": "*"})
-            for number in range(WRITERS)
+    headers = {"If-None-Match": "*"}
+    for _ in range(ROUNDS):
+        responses = await run_concurrently(
+            *(
+                writers.put(TASK, json=BODY | {"title": str(number)}, headers=headers)
+                for number in range(WRITERS)
+            )
         )
-    )
-    assert responses == {201: 1, 412: WRITERS - 1}
+        assert responses == {201: 1, 412: WRITERS - 1}
+        await writers.delete(TASK)
 
 
 @pytest.mark.requirement("FR-003", "FR-009", "FR-014")
 async def test_concurrent_puts_create_once_and_replace_after(
     writers: httpx.AsyncClient,
 ) -> None:
-    responses = await asyncio.gather(
-        *(writers.put(TASK, json=BODY | {"title": str(number)}) for number in range(WRITERS))
-    )
-    tasks = [response.json() for response in responses]
-    assert Counter(response.status_code for response in responses) == {201: 1, 200: WRITERS - 1}
-    assert len({task["created_at"] for task in tasks}) == 1
-    assert len({task["updated_at"] for task in tasks}) == WRITERS
-    assert len({task["etag"] for task in tasks}) == WRITERS
-    last = max(tasks, key=lambda task: task["updated_at"].ljust(27, "0"))
-    assert (await writers.get(TASK)).json() == last
+    for _ in range(ROUNDS):
+        responses = await asyncio.gather(
+            *(writers.put(TASK, json=BODY | {"title": str(number)}) for number in range(WRITERS))
+        )
+        tasks = [response.json() for response in responses]
+        assert Counter(response.status_code for response in responses) == {201: 1, 200: WRITERS - 1}
+        assert len({task["created_at"] for task in tasks}) == 1
+        assert len({task["updated_at"] for task in tasks}) == WRITERS
+        assert len({task["etag"] for task in tasks}) == WRITERS
+        last = max(tasks, key=lambda task: task["updated_at"].ljust(27, "0"))
+        assert (await writers.get(TASK)).json() == last
+        await writers.delete(TASK)
 
 
 @pytest.mark.requirement("FR-007", "FR-009")

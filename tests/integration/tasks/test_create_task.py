@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from tests.support.client import ContractClient, assert_problem, tasks_of
+from tests.support.tasks import EMPTY
 
 ALICE = tasks_of("alice")
 # All characters with the Unicode property White_Space.
@@ -52,6 +53,8 @@ async def test_title_is_the_only_required_field(
         "description": None,
         "completed": False,
         "completed_at": None,
+        **EMPTY,
+        "position": task["position"],
         "created_at": task["updated_at"],
         "updated_at": task["updated_at"],
         "etag": f'"{row["etag"].hex}"',

@@ -309,7 +309,7 @@ async def test_forged_cursor_is_400(client: ContractClient) -> None:
     "change",
     [
         lambda cursor: cursor[:-1],
-        lambda cursor: cursor + "A",
+        lambda cursor: cursor + "A" * 77,
         lambda cursor: cursor[:-1] + "=",
         lambda cursor: cursor[:-1] + "+",
         lambda cursor: cursor[:-1] + "/",
@@ -318,9 +318,9 @@ async def test_forged_cursor_is_400(client: ContractClient) -> None:
         lambda cursor: cursor + "\n",
         lambda cursor: cursor[:-1] + "\n",
         lambda cursor: cursor[:0],
-        lambda cursor: cursor * 2,
+        lambda cursor: cursor * 3,
     ],
-    ids=["short", "long", "=", "+", "/", "space", "letter", "line", "last line", "empty", "twice"],
+    ids=["short", "long", "=", "+", "/", "space", "letter", "line", "last line", "empty", "thrice"],
 )
 async def test_cursor_that_violates_its_schema_is_400(
     client: ContractClient, cursor: str, change: Any
@@ -329,12 +329,30 @@ async def test_cursor_that_violates_its_schema_is_400(
     assert_problem(response, 400, "invalid-parameter", "cursor")
 
 
-@pytest.mark.requirement("FR-017")
+@pytest.mark.requirement("FR-017", "FR-145")
+@pytest.mark.parametrize("length", [57, 58, 59, 60, 112, 128, 129, 130, 131, 132])
+async def test_cursor_with_the_length_of_no_sort_is_400(
+    client: ContractClient, cursor: str, length: int
+) -> None:
+    for sort in ("created_at", "position"):
+        params = {"cursor": (cursor * 3)[:length], "sort": sort}
+        response = await client.get(ALICE, params=params)
+        assert_problem(response, 400, "invalid-cursor", "cursor")
+
+
+@pytest.mark.requirement("FR-017", "FR-145")
 @pytest.mark.parametrize(
     "params",
     [
         {"order": "asc"},
         {"sort": "updated_at"},
+        {"sort": "due"},
+        {"sort": "priority"},
+        {"sort": "position"},
+        {"list_id": "none"},
+        {"parent_id": "none"},
+        {"priority": "none"},
+        {"has_due": "false"},
         {"completed": "true"},
         {"completed": "false"},
         {"q": "task"},

@@ -16,9 +16,16 @@ from app.db.database import (
     translate_error,
 )
 from app.db.errors import ReadOnlyDatabaseError
-from app.db.models import constraint_pointer
+from app.db.models import constraint_info
 from app.db.pool import ConnectError, ConnectionPool, PoolTimeoutError, QueryError
-from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody
+from app.domain.tasks.problems import HierarchyConflict
+from app.http.problems import (
+    DatabaseUnavailable,
+    FieldError,
+    InvalidBody,
+    ProblemError,
+    ReferenceNotFound,
+)
 
 pytestmark = pytest.mark.requirement("FR-033")
 
@@ -110,11 +117,33 @@ def test_constraint_violation_is_a_body_error(constraint: str, pointer: str) -> 
     )
 
 
+@pytest.mark.requirement("FR-115", "FR-119")
+@pytest.mark.parametrize(
+    ("constraint", "problem", "pointer", "detail"),
+    [
+        (
+            "fk_tasks_list_id",
+            ReferenceNotFound,
+            "/list_id",
+            "this user has no list with this ID",
+        ),
+        ("fk_tasks_parent_id", HierarchyConflict, "/parent_id", "this task is a subtask"),
+        ("ck_tasks_list_or_parent", HierarchyConflict, "/list_id", "must be null for a subtask"),
+    ],
+)
+def test_constraint_violation_is_the_declared_problem(
+    constraint: str, problem: type[ProblemError], pointer: str, detail: str
+) -> None:
+    translated = translate_error(DriverError("23503", constraint))
+    assert isinstance(translated, problem)
+    assert translated.errors == [FieldError(pointer=pointer, detail=detail)]
+
+
 @pytest.mark.parametrize(
     "name", [None, "", "ck_tasks_updated_at_not_before_created_at", "tasks_pkey"]
 )
 def test_constraint_without_a_pointer_is_an_internal_error(name: str | None) -> None:
-    assert constraint_pointer(name) is None
+    assert constraint_info(name) == {}
     assert isinstance(translate_error(DriverError("23514", name)), DatabaseError)
 
 

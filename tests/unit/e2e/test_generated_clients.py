@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.openapi.document import OpenAPIDocument
-from tests.e2e.generated_clients import matrix
+from tests.e2e.generated_clients import __main__, matrix
 from tests.e2e.generated_clients.__main__ import exit_code, format_report
-from tests.e2e.generated_clients.matrix import NO_TOOLCHAIN, STAGES, Result, check_warnings, run
-from tests.e2e.generated_clients.scenario import REMAINING_TITLES, STEPS, find_errors
+from tests.e2e.generated_clients.matrix import (
+    CONTRACTS,
+    NO_TOOLCHAIN,
+    RELEASES,
+    STAGES,
+    Result,
+    check_warnings,
+    run,
+    run_release,
+)
+from tests.e2e.generated_clients.scenario import BASIC, SCENARIOS, Scenario, find_errors
 from tests.e2e.generated_clients.targets import TARGETS, Target
 
 pytestmark = pytest.mark.requirement("NFR-011")
 
 ROOT = Path(__file__).parents[3]
-OUTPUT = [json.dumps(step) for step in STEPS]
 TARGET = Target(
     "some",
     ("zod",),
     ("true",),
     (),
+    ("true",),
     ("true",),
     ordinary=(r"made in \d+ s",),
     explained={"beta": "it always says so"},
@@ -34,33 +45,48 @@ GREEN = dict.fromkeys(STAGES, "ok")
 
 # --- steps -------------------------------------------------------------------------------------
 
+each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda it: it.name)
+STEPS = [(scenario, number) for scenario in SCENARIOS for number in range(len(scenario.steps))]
 
-def test_complete_output_has_no_errors() -> None:
-    assert find_errors("\n".join(OUTPUT), REMAINING_TITLES) == []
+
+def output_of(scenario: Scenario) -> list[str]:
+    """Return the lines of a run without errors."""
+    return [json.dumps(step) for step in scenario.steps]
 
 
-@pytest.mark.parametrize("number", range(len(STEPS)))
-def test_missing_step_is_reported(number: int) -> None:
-    shorter = OUTPUT[:number] + OUTPUT[number + 1 :]
-    assert find_errors("\n".join(shorter), REMAINING_TITLES)
+@each_scenario
+def test_complete_output_has_no_errors(scenario: Scenario) -> None:
+    output = "\n".join(output_of(scenario))
+    assert find_errors(scenario, output, scenario.remaining_titles) == []
+
+
+@pytest.mark.parametrize(("scenario", "number"), STEPS)
+def test_missing_step_is_reported(scenario: Scenario, number: int) -> None:
+    output = output_of(scenario)
+    shorter = output[:number] + output[number + 1 :]
+    assert find_errors(scenario, "\n".join(shorter), scenario.remaining_titles)
 
 
 @pytest.mark.parametrize(
-    ("number", "property_name", "value"),
+    ("scenario", "number", "property_name"),
     [
-        (number, property_name, value)
-        for number, step in enumerate(STEPS)
-        for property_name, value in step.items()
+        (scenario, number, property_name)
+        for scenario, number in STEPS
+        for property_name in scenario.steps[number]
     ],
 )
 def test_changed_value_in_a_step_is_reported(
-    number: int, property_name: str, value: object
+    scenario: Scenario, number: int, property_name: str
 ) -> None:
-    other = json.dumps({**STEPS[number], property_name: f"not {value}"})
-    (error,) = find_errors(
-        "\n".join([*OUTPUT[:number], other, *OUTPUT[number + 1 :]]), REMAINING_TITLES
-    )
+    step = scenario.steps[number]
+    other = json.dumps({**step, property_name: f"not {step[property_name]}"})
+    lines = output_of(scenario)
+    output = "\n".join([*lines[:number], other, *lines[number + 1 :]])
+    (error,) = find_errors(scenario, output, scenario.remaining_titles)
     assert error.startswith(f"step {number + 1}: {other} instead of ")
+
+
+OUTPUT = output_of(BASIC)
 
 
 @pytest.mark.parametrize(
@@ -69,15 +95,25 @@ def test_changed_value_in_a_step_is_reported(
     ids=["nothing", "prose", "a step twice", "another order"],
 )
 def test_unexpected_output_is_reported(lines: list[str]) -> None:
-    assert find_errors("\n".join(lines), REMAINING_TITLES)
+    assert find_errors(BASIC, "\n".join(lines), BASIC.remaining_titles)
 
 
+@each_scenario
 @pytest.mark.parametrize(
-    "remaining",
-    [(), REMAINING_TITLES[:-1], (*REMAINING_TITLES, "Too late"), REMAINING_TITLES[::-1]],
+    "change",
+    [
+        lambda titles: titles[:0],
+        lambda titles: titles[:-1],
+        lambda titles: (*titles, "Too late"),
+        lambda titles: titles[::-1],
+    ],
+    ids=["none", "fewer", "more", "another order"],
 )
-def test_wrong_final_tasks_are_reported(remaining: tuple[str, ...]) -> None:
-    (error,) = find_errors("\n".join(OUTPUT), remaining)
+def test_wrong_final_tasks_are_reported(
+    scenario: Scenario, change: Callable[[tuple[str, ...]], tuple[str, ...]]
+) -> None:
+    remaining = change(scenario.remaining_titles)
+    (error,) = find_errors(scenario, "\n".join(output_of(scenario)), remaining)
     assert error.startswith("the service has ")
 
 
@@ -127,9 +163,10 @@ def test_missing_toolchain_is_reported_and_fails(tmp_path: Path) -> None:
         (replace(TARGET, generate=("false",)), ["red", "not run", "not run"]),
         (replace(TARGET, generate=("no-such-program",)), ["red", "not run", "not run"]),
         (replace(TARGET, compile=(("true",), ("false",))), ["ok", "red", "not run"]),
-        (replace(TARGET, scenario=("false",)), ["ok", "ok", "red"]),
+        (replace(TARGET, compile_scenario=("false",)), ["ok", "red", "not run"]),
+        (replace(TARGET, run_scenario=("false",)), ["ok", "ok", "red"]),
     ],
-    ids=["generator", "program", "compiler", "scenario"],
+    ids=["generator", "program", "compiler", "compiler of scenarios", "scenario"],
 )
 def test_failed_command_ends_the_run_as_red(
     target: Target, stages: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -159,18 +196,25 @@ def create_target(folder: Path) -> Path:
 
 
 def test_green_requires_every_stage_and_no_error() -> None:
-    result = Result(TARGET, "1", dict(GREEN))
+    result = Result(TARGET, "openapi.yaml", "1", dict(GREEN))
     assert exit_code([result], lenient=False) == 0
-    assert exit_code([result, Result(TARGET, "1", dict(GREEN), ["but"])], lenient=True) == 1
-    assert exit_code([result, Result(TARGET, "1")], lenient=True) == 1
+    assert (
+        exit_code([result, Result(TARGET, "openapi.yaml", "1", dict(GREEN), ["but"])], lenient=True)
+        == 1
+    )
+    assert exit_code([result, Result(TARGET, "openapi.yaml", "1")], lenient=True) == 1
     assert exit_code([], lenient=True) == 1
 
 
 def test_report_lists_each_target_and_warning() -> None:
-    warned = Result(TARGET, "zod 4", dict(GREEN), ["but"], {"beta": "always", "new": ""}, 7)
-    report = "\n".join(format_report([warned, Result(TARGET, "zod 4", dict(GREEN))], 8))
-    assert "| some | zod 4 | ok | ok | ok | 1 not explained | 7 |" in report
-    assert "| some | zod 4 | ok | ok | ok | 0 explained | 0 |" in report
+    warned = Result(
+        TARGET, "1.0.0.yaml", "zod 4", dict(GREEN), ["but"], {"beta": "always", "new": ""}, 7
+    )
+    report = "\n".join(
+        format_report([warned, Result(TARGET, "1.0.0.yaml", "zod 4", dict(GREEN))], 8)
+    )
+    assert "| some | zod 4 | 1.0.0.yaml | ok | ok | ok | 1 not explained | 7 |" in report
+    assert "| some | zod 4 | 1.0.0.yaml | ok | ok | ok | 0 explained | 0 |" in report
     assert "- beta\n  always (some)" in report
     assert "- new\n  NOT EXPLAINED (some)" in report
     assert "- some: but" in report
@@ -186,9 +230,62 @@ def test_guide_names_the_targets() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_target_has_a_scenario_and_locked_packages(target: Target) -> None:
-    assert list((matrix.HERE / target.name).glob("scenario.*"))
+def test_target_has_every_scenario_and_locked_packages(target: Target) -> None:
+    folder = matrix.HERE / target.name
+    assert [it.name for it in SCENARIOS if not list(folder.glob(f"{it.name}.*"))] == []
     assert matrix.versions(target.packages).startswith(target.packages[0])
+
+
+# --- released contracts --------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("NFR-108")
+def test_clients_of_each_released_contract_are_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sorted(RELEASES) == sorted(path.stem for path in CONTRACTS.glob("*.yaml"))
+    runs: list[str] = []
+
+    def record(target: Target, contract: str) -> Result:
+        runs.append(f"{target.name} {contract}")
+        return Result(target, contract, "1", dict(GREEN))
+
+    monkeypatch.setattr(__main__, "REPORTS", tmp_path / "clients")
+    monkeypatch.setattr(__main__, "serving", lambda _: nullcontext("http://127.0.0.1:9"))
+    monkeypatch.setattr(__main__, "run", lambda target, contract, *_: record(target, contract.name))
+    monkeypatch.setattr(__main__, "run_release", lambda target, name, *_: record(target, name))
+    assert __main__.main(["hey-api", "orval-fetch"], {}) == 0
+    assert sorted(runs) == [
+        "hey-api 1.0.0",
+        "hey-api openapi.yaml",
+        "orval-fetch 1.0.0",
+        "orval-fetch openapi.yaml",
+    ]
+
+
+@pytest.mark.requirement("NFR-108")
+def test_client_of_a_released_contract_has_no_later_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = create_target(tmp_path)
+    for name in ("scenario.ts", "tsconfig.json", "some/scenario.py", "some/organizing.py"):
+        (folder / name).write_text(name, "utf-8")
+    (folder / "some/generated").mkdir()
+    monkeypatch.setattr(matrix, "HERE", folder)
+    # Each command needs a file, and the service is not reached.
+    target = replace(
+        TARGET,
+        generate=("grep", "-q", "version: 1.0.0", "{contract}"),
+        compile=(("test", "-f", "../scenario.ts"), ("test", "!", "-e", "organizing.py")),
+        compile_scenario=("test", "-f", "{scenario}.py"),
+        run_scenario=("false",),
+        needs=(),
+    )
+    result = run_release(target, "1.0.0", "http://127.0.0.1:9", tmp_path / "logs")
+    assert list(result.stages.values()) == ["ok", "ok", "red"]
+    assert result.contract == "1.0.0.yaml"
+    copy = folder / "1.0.0/generated/some/some"
+    assert [path.name for path in copy.iterdir()] == ["scenario.py"]
 
 
 # --- rules for the contract (research/0033) ----------------------------------------------------

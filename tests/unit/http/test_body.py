@@ -31,8 +31,24 @@ CONTRACT = OpenAPIDocument(
             count: {type: integer, minimum: 0, maximum: 1000000}
             name: {type: string, maxLength: 5}
             inner: {type: array, items: {type: integer}}
+            place:
+              oneOf:
+                - {$ref: '#/components/schemas/Place'}
+                - {type: 'null'}
+        Place:
+          type: object
+          additionalProperties: false
+          required: [row]
+          properties:
+            row: {type: [integer, 'null']}
     """
 )
+
+
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An object in a body."""
+
+    row: int | None
 
 
 class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +57,7 @@ class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     count: Annotated[int, Meta(ge=0, le=1_000_000)]
     name: Annotated[str, Meta(max_length=5)] = ""
     inner: list[int] = []
+    place: Place | None = None
 
 
 class BodyState(msgspec.Struct):
@@ -104,7 +121,7 @@ async def send(
 )
 async def test_integral_number_in_any_notation_is_an_integer(raw: str, count: int) -> None:
     response = await send(b'{"count":%s}' % raw.encode())
-    assert response.json() == {"count": count, "name": "", "inner": []}
+    assert response.json() == {"count": count, "name": "", "inner": [], "place": None}
 
 
 @pytest.mark.requirement("NFR-003")
@@ -279,6 +296,9 @@ async def test_malformed_body_is_reported_before_schema_errors(rest: bytes) -> N
         b'{"count":1.0,"count":1.0}',
         b'{"count":1,"other":{"a":{"b":1,"b":2}}}',
         b'[{"a":1,"a":2}]',
+        b'{"count":1,"place":{"row":1,"row":1}}',
+        b'{"count":1,"place":{"row":1,"r\\u006fw":2}}',
+        b'{"count":1,"place":null,"place":{"row":1}}',
     ],
 )
 async def test_duplicate_property_name_is_malformed(raw: bytes) -> None:
@@ -290,6 +310,41 @@ async def test_duplicate_property_name_is_malformed(raw: bytes) -> None:
 @pytest.mark.parametrize("raw", [b'{"count":1,"name":"count"}', b'{"count":1,"name":"\\u0061"}'])
 async def test_value_equal_to_a_property_name_is_accepted(raw: bytes) -> None:
     assert (await send(raw)).status_code == 200
+
+
+@pytest.mark.requirement("FR-023")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"count":1,"name":"row","place":{"row":1}}',
+        b'{"count":1,"name":"place","place":{"row":null}}',
+    ],
+)
+async def test_value_equal_to_a_nested_property_name_is_accepted(raw: bytes) -> None:
+    assert (await send(raw)).status_code == 200
+
+
+@pytest.mark.requirement("FR-113", "NFR-003")
+async def test_integral_number_in_an_object_is_an_integer() -> None:
+    response = await send(b'{"count":1,"place":{"row":3.0}}')
+    assert response.json()["place"] == {"row": 3}
+
+
+@pytest.mark.requirement("FR-026", "FR-113")
+@pytest.mark.parametrize(
+    ("raw", "pointer", "detail"),
+    [
+        (b'"x"', "/place", "must be an object or null"),
+        (b"[]", "/place", "must be an object or null"),
+        (b"{}", "/place/row", "is required"),
+        (b'{"row":"x"}', "/place/row", "must be an integer or null"),
+        (b'{"row":1,"seat/a":2}', "/place/seat~1a", "unknown property"),
+    ],
+)
+async def test_error_in_an_object_has_its_pointer(raw: bytes, pointer: str, detail: str) -> None:
+    response = await send(b'{"count":1,"place":%s}' % raw)
+    problem = assert_problem(response, 422, "invalid-body", pointer)
+    assert problem["detail"] == f"{pointer}: {detail}"
 
 
 @pytest.mark.requirement("FR-023", "FR-036")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Annotated, Any, get_args
 from uuid import UUID
 
@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema_rs import validator_for
 from litestar import Request
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from app.domain.tasks import schemas
 from app.domain.tasks.schemas import ListTasksQuery, ReplaceTaskHeaders, TaskPath
 from app.http import etags, headers, parameters
 from app.http.pagination import CursorToken
 from app.http.parameters import (
+    IdOrNone,
     IfMatchHeaders,
     IfNoneMatchHeaders,
     NoParameters,
@@ -42,6 +43,9 @@ class QueryParameters(msgspec.Struct, frozen=True):
     at: Timestamp | None = None
     id: UUID | None = None
     text: str | None = None
+    day: date | UnsetType = UNSET
+    other: IdOrNone | UnsetType = UNSET
+    is_set: bool | UnsetType = UNSET
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -184,6 +188,80 @@ def test_uuid_accepts_every_hexadecimal_digit(digit: str) -> None:
 )
 def test_other_uuid_notation_is_rejected(raw: str) -> None:
     assert invalid_query_names(f"id={raw}") == ["id"]
+
+
+@pytest.mark.requirement("FR-139")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "none",
+        "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44",
+        "0198C5A2-7E1F-7B3A-9D55-2F6F0C1E8A44",
+    ],
+)
+def test_id_or_none_is_accepted(raw: str) -> None:
+    assert parse_query(f"other={raw}".encode()).other == raw
+
+
+@pytest.mark.requirement("FR-139")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "null",
+        "None",
+        "NONE",
+        "none,none",
+        "none%0A",
+        "0198c5a27e1f7b3a9d552f6f0c1e8a44",
+        "urn:uuid:0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44",
+        "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44,none",
+        "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44%0A",
+    ],
+    ids=lambda raw: raw or "empty",
+)
+def test_other_id_or_none_is_rejected(raw: str) -> None:
+    assert invalid_query_names(f"other={raw}") == ["other"]
+
+
+@pytest.mark.requirement("FR-141")
+@pytest.mark.parametrize("raw", ["0001-01-01", "2024-02-29", "2026-11-24", "9999-12-31"])
+def test_date_is_parsed(raw: str) -> None:
+    assert parse_query(f"day={raw}".encode()).day == date.fromisoformat(raw)
+
+
+@pytest.mark.requirement("FR-141")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "none",
+        "0000-01-01",
+        "2026-02-29",
+        "2026-13-01",
+        "2026-00-01",
+        "2026-01-00",
+        "20261124",
+        "2026-W48-2",
+        "2026-328",
+        "26-11-24",
+        "12026-11-24",
+        "%2B2026-11-24",
+        "2026-1-1",
+        "2026-11-24%0A",
+        "2026-11-24T00:00:00Z",
+        "%D9%A2026-11-24",
+    ],
+    ids=lambda raw: raw or "empty",
+)
+def test_other_date_notation_is_rejected(raw: str) -> None:
+    assert invalid_query_names(f"day={raw}") == ["day"]
+
+
+def test_absent_parameter_differs_from_every_value() -> None:
+    parsed = parse_query(b"is_set=false")
+    assert parsed.is_set is False
+    assert parsed.day is parsed.other is parse_query(b"").is_set is UNSET
 
 
 offsets = st.integers(-(24 * 60 - 1), 24 * 60 - 1).map(lambda m: timezone(timedelta(minutes=m)))
@@ -370,6 +448,11 @@ def test_pair_without_a_name_is_rejected(query: str) -> None:
             "must be a date-time with an offset, such as 2026-01-01T00:00:00Z (in a URL, + is %2B)",
         ),
         ("at=2026-02-29T00:00:00Z", "at", "not a valid date"),
+        ("day=x", "day", "must be a date from 0001-01-01 to 9999-12-31"),
+        ("day=2026-02-29", "day", "not a valid date"),
+        ("other=xxxx", "other", "must be a UUID with hyphens, or none"),
+        ("other=" + "x" * 37, "other", "must have at most 36 characters"),
+        ("is_set=x", "is_set", "must be true or false"),
     ],
     ids=lambda text: text[:30] or "empty",
 )
@@ -491,6 +574,18 @@ CONSTRAINED = {
     "Title": schemas.Title,
     "Cursor": CursorToken,
     "ETagList": parameters.ETagList,
+    "IdOrNone": IdOrNone,
+    "Label": schemas.Label,
+    "Position": schemas.Position,
+}
+# Types of properties and parameters that are not components of their own.
+INLINE = {
+    "Description": schemas.Description,
+    "SearchQuery": schemas.SearchQuery,
+    "PriorityFilter": schemas.PriorityFilter,
+    "LabelFilter": schemas.LabelFilter,
+    "LocalTime": schemas.LocalTime,
+    "TimezoneName": schemas.TimezoneName,
 }
 
 
@@ -514,33 +609,58 @@ def test_type_has_the_constraints_of_its_component(name: str, contract: OpenAPID
 
 
 @pytest.mark.requirement("NFR-003")
-def test_description_and_search_have_the_contract_constraints(
-    contract: OpenAPIDocument,
-) -> None:
+@pytest.mark.parametrize("name", INLINE)
+def test_type_has_the_constraints_of_its_property(name: str, contract: OpenAPIDocument) -> None:
     components = contract.document["components"]
-    description = components["schemas"]["TaskReplace"]["properties"]["description"]
-    assert constraints(schemas.Description) == declared(description)
-    assert constraints(schemas.SearchQuery) == declared(components["parameters"]["Query"]["schema"])
+    due = components["schemas"]["DueInput"]["properties"]
+    written = {
+        "Description": components["schemas"]["TaskReplace"]["properties"]["description"],
+        "SearchQuery": components["parameters"]["Query"]["schema"],
+        "PriorityFilter": components["parameters"]["PriorityFilter"]["schema"],
+        "LabelFilter": components["parameters"]["LabelFilter"]["schema"],
+        "LocalTime": due["time"],
+        "TimezoneName": due["timezone"],
+    }
+    assert constraints(INLINE[name]) == declared(written[name])
+
+
+ANCHORED = {
+    **CONSTRAINED,
+    **INLINE,
+    "ResourceId": parameters.ResourceId,
+    "EntityTag": etags.EntityTag,
+    "RequestId": headers.RequestId,
+    "AllowValue": headers.AllowValue,
+}
 
 
 @pytest.mark.requirement("NFR-003")
-@pytest.mark.parametrize(
-    "type_",
-    [
-        *CONSTRAINED.values(),
-        schemas.Description,
-        schemas.SearchQuery,
-        etags.EntityTag,
-        headers.RequestId,
-        headers.AllowValue,
-    ],
-    ids=[*CONSTRAINED, "Description", "SearchQuery", "EntityTag", "RequestId", "AllowValue"],
-)
-def test_pattern_is_anchored_at_both_ends(type_: Any) -> None:
-    (meta,) = (part for part in get_args(type_) if isinstance(part, Meta))
+@pytest.mark.parametrize("name", ANCHORED)
+def test_pattern_is_anchored_at_both_ends(name: str) -> None:
+    (meta,) = (part for part in get_args(ANCHORED[name]) if isinstance(part, Meta))
     assert meta.pattern is not None
     assert meta.pattern.startswith("^")
     assert meta.pattern.endswith(r"\Z")
+
+
+@pytest.mark.requirement("FR-138", "NFR-003")
+@pytest.mark.parametrize("template", ["{}", "a{}", "{}a", "a{}a"])
+def test_code_and_contract_accept_the_same_labels(template: str, contract: OpenAPIDocument) -> None:
+    in_contract = validator_for(contract.document["components"]["schemas"]["Label"])
+    points = [*range(0xD800), *range(0xE000, 0x10000), 0x10000, 0x1F600, 0xE0001, 0x10FFFF]
+    labels = [template.format(chr(point)) for point in points]
+
+    def is_label(text: str) -> bool:
+        try:
+            return bool(msgspec.convert(text, schemas.Label))
+        except msgspec.ValidationError:
+            return False
+
+    differing = [ascii(text) for text in labels if is_label(text) != in_contract.is_valid(text)]
+    assert differing == []
+    rejected = {text for text in labels if not is_label(text)}
+    controls = {chr(point) for point in (*range(0x20), *range(0x7F, 0xA0))}
+    assert {template.format(character) for character in {*controls, ","}} <= rejected
 
 
 @pytest.mark.requirement("FR-009", "NFR-011")
@@ -573,6 +693,17 @@ OPERATIONS = {
     ),
     ("/api/v1/users/{user_id}/tasks/{task_id}", "patch"): (TaskPath, NoParameters, IfMatchHeaders),
     ("/api/v1/users/{user_id}/tasks/{task_id}", "delete"): (TaskPath, NoParameters, IfMatchHeaders),
+    ("/api/v1/users/{user_id}/tasks/{task_id}/move", "post"): (
+        TaskPath,
+        NoParameters,
+        IfMatchHeaders,
+    ),
+    ("/api/v1/users/{user_id}/tasks/count", "get"): (
+        UserPath,
+        schemas.CountTasksQuery,
+        NoParameters,
+    ),
+    ("/api/v1/users/{user_id}/labels", "get"): (UserPath, NoParameters, NoParameters),
 }
 
 

@@ -12,6 +12,7 @@ from app.http.problems import (
     DatabaseUnavailable,
     FieldError,
     HTTPProblem,
+    IdempotencyKeyInUse,
     InvalidBody,
     InvalidParameter,
     MethodNotAllowed,
@@ -75,6 +76,11 @@ DEFAULTS = {
         "Task not found",
         "This user has no task with this ID.",
     ),
+    "list-not-found": (
+        404,
+        "List not found",
+        "This user has no list with this ID.",
+    ),
     "method-not-allowed": (
         405,
         "Method not allowed",
@@ -84,6 +90,21 @@ DEFAULTS = {
         409,
         "Idempotency key in use",
         "Another request with this `Idempotency-Key` is in progress. Retry later.",
+    ),
+    "reference-not-found": (
+        409,
+        "Reference not found",
+        "The request body refers to a resource or time zone that does not exist; see `errors`.",
+    ),
+    "hierarchy-conflict": (
+        409,
+        "Hierarchy conflict",
+        "The change breaks a rule of subtasks. Nothing was changed.",
+    ),
+    "list-not-empty": (
+        409,
+        "List not empty",
+        "The list contains tasks. Move or delete them first.",
     ),
     "precondition-failed": (
         412,
@@ -181,10 +202,12 @@ def test_problem_matches_the_contract_schema(
 @pytest.mark.parametrize(
     "problem_type", PROBLEM_TYPES, ids=lambda problem_type: problem_type.__name__
 )
-def test_retry_after_is_sent_for_409_and_503(
+def test_retry_after_is_sent_if_a_retry_may_succeed(
     problem_type: type[ProblemError],
 ) -> None:
-    expected = {"Retry-After": "1"} if problem_type.status in {409, 503} else {}
+    # A repeated request with an unknown reference fails again.
+    is_temporary = problem_type.status == 503 or problem_type is IdempotencyKeyInUse
+    expected = {"Retry-After": "1"} if is_temporary else {}
     assert dict(problem_type().headers) == expected
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from msgspec import Meta
+from msgspec import Meta, UnsetType
 
+from app.domain.tasks.schemas import CalendarDate
 from app.http.problems import MAX_ERRORS, FieldError, InvalidBody, InvalidParameter
 from app.http.validation import PATTERN_MESSAGE, describe_keyword, describe_mismatch
 
@@ -32,6 +33,10 @@ ISBN = Annotated[
         extra_json_schema={PATTERN_MESSAGE: "must contain only digits"},
     ),
 ]
+
+
+A_UUID = "a UUID with hyphens"
+A_DATE = "a date from 0001-01-01 to 9999-12-31"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +67,17 @@ ISBN = Annotated[
         ({"type": "string", "format": "uri"}, "format", "must be a string"),
         ({"pattern": "^x$", PATTERN_MESSAGE: "must be x"}, "pattern", "must be x"),
         ({"pattern": "^x$"}, "pattern", "has an invalid format"),
-        ({"uniqueItems": True}, "uniqueItems", "is invalid"),
+        ({"type": "string", "format": "uuid", "pattern": "^0"}, "pattern", f"must be {A_UUID}"),
+        (
+            {"type": ["string", "null"], "format": "uuid"},
+            "format",
+            "must be a UUID with hyphens or null",
+        ),
+        ({"type": "string", "format": "date"}, "format", f"must be {A_DATE}"),
+        ({"type": "string", "format": "date", "pattern": "^[1-9]"}, "pattern", f"must be {A_DATE}"),
+        ({"oneOf": [{"type": "object"}, {"type": "null"}]}, "oneOf", "must be an object or null"),
+        ({"uniqueItems": True}, "uniqueItems", "must not contain an item twice"),
+        ({"multipleOf": 2}, "multipleOf", "is invalid"),
     ],
 )
 def test_keyword_is_described_in_words(schema: dict[str, Any], keyword: str, message: str) -> None:
@@ -81,7 +96,11 @@ def test_keyword_is_described_in_words(schema: dict[str, Any], keyword: str, mes
         (Color, "green", "must be one of blue, red"),
         (Color | None, "green", "must be one of blue, red"),
         (Literal["*"], "x", "must be *"),
-        (UUID, "x", "must be a UUID with hyphens"),
+        (UUID, "x", f"must be {A_UUID}"),
+        (date, "2026-02-30", f"must be {A_DATE}"),
+        (CalendarDate | UnsetType, "x", f"must be {A_DATE}"),
+        (ISBN | UnsetType, "12345", "must have at most 4 characters"),
+        (bool | UnsetType, "maybe", "must be true or false"),
         (
             Annotated[datetime, Meta(tz=True)],
             "x",

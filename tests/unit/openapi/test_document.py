@@ -29,6 +29,19 @@ components:
         size: {type: integer}
         code: {type: string, minLength: 2, pattern: '^[0-9]+$', x-pattern-message: must be digits}
         parts: {type: array, items: {$ref: '#/components/schemas/Thing'}}
+        tags: {type: array, maxItems: 2, uniqueItems: true, items: {type: string}}
+        day: {type: string, format: date, minLength: 10, pattern: '^[1-9]'}
+        origin:
+          oneOf:
+            - {$ref: '#/components/schemas/Origin'}
+            - {type: 'null'}
+    Origin:
+      type: object
+      required: [country, port]
+      additionalProperties: false
+      properties:
+        country: {type: string, maxLength: 2}
+        port: {type: [string, 'null'], minLength: 1}
 """
 CONTRACT = OpenAPIDocument(SOURCE)
 
@@ -139,3 +152,58 @@ def test_pointer_is_truncated_to_the_limit(name: str, pointer: str) -> None:
     errors = CONTRACT.validate("Thing", {"name": "abc", "size": 1, name: 1})
     assert errors == [FieldError(pointer=pointer, detail="unknown property")]
     assert len(pointer) <= MAX_POINTER_LENGTH == 1024
+
+
+@pytest.mark.requirement("FR-113")
+@pytest.mark.parametrize(
+    ("origin", "errors"),
+    [
+        (None, []),
+        ({"country": "DE", "port": None}, []),
+        ("DE", [("/origin", "must be an object or null")]),
+        (False, [("/origin", "must be an object or null")]),
+        ([], [("/origin", "must be an object or null")]),
+        ({}, [("/origin/country", "is required"), ("/origin/port", "is required")]),
+        ({"country": "DE"}, [("/origin/port", "is required")]),
+        (
+            {"country": "DEU", "port": ""},
+            [
+                ("/origin/country", "must have at most 2 characters"),
+                ("/origin/port", "must not be empty"),
+            ],
+        ),
+        ({"country": None, "port": None}, [("/origin/country", "must be a string")]),
+        ({"country": "DE", "port": 1}, [("/origin/port", "must be a string or null")]),
+        ({"country": "DE", "port": None, "x": 1}, [("/origin/x", "unknown property")]),
+    ],
+    ids=str,
+)
+def test_errors_of_an_optional_object_are_those_of_its_properties(
+    origin: object, errors: list[tuple[str, str]]
+) -> None:
+    reported = CONTRACT.validate("Thing", {"name": "abc", "size": 1, "origin": origin})
+    assert sorted((str(error.pointer), error.detail) for error in reported) == errors
+
+
+@pytest.mark.requirement("FR-137")
+@pytest.mark.parametrize(
+    ("tags", "errors"),
+    [
+        (["a", "A"], []),
+        (["a", "a"], ["must not contain an item twice"]),
+        (["a", "b", "a"], ["must have at most 2 items", "must not contain an item twice"]),
+    ],
+    ids=str,
+)
+def test_repeated_item_is_an_error_of_its_array(tags: list[str], errors: list[str]) -> None:
+    reported = CONTRACT.validate("Thing", {"name": "abc", "size": 1, "tags": tags})
+    assert {error.pointer for error in reported} <= {"/tags"}
+    assert sorted(error.detail for error in reported) == errors
+
+
+@pytest.mark.requirement("FR-026", "FR-132")
+@pytest.mark.parametrize("day", ["0000-01-01", "2026-02-30", "today", "", "2026-01-01T00:00:00Z"])
+def test_several_violations_with_one_description_are_one_error(day: str) -> None:
+    errors = CONTRACT.validate("Thing", {"name": "abc", "size": 1, "day": day})
+    detail = "must be a date from 0001-01-01 to 9999-12-31"
+    assert errors == [FieldError(pointer="/day", detail=detail)]

@@ -18,8 +18,8 @@ interface DatedTask {
 interface TracedProblem extends Omit<ProblemType, "trace_id"> {
   traceId: string | null;
 }
-holds<Same<Task, DatedTask>>();
-holds<Same<TaskPatch, PatchType>>();
+holds<Same<Pick<Task, keyof DatedTask>, DatedTask>>();
+holds<Same<Pick<TaskPatch, keyof PatchType>, PatchType>>();
 holds<Same<Problem, TracedProblem>>();
 
 const api = new TasksApi(new Configuration({ basePath: url }));

@@ -7,71 +7,24 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
+from app.db.database import DatabaseError
 from app.db.idempotency import idempotency_params
-from app.domain.tasks.lists import list_statement
-from app.domain.tasks.problems import TaskNotFound
-from app.domain.tasks.repository import TaskRepository, _update_statement
-from app.domain.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskSort
+from app.db.statements import COMPILED_CACHE_SIZE, _compile
+from app.domain.tasks.pages import list_statement
+from app.domain.tasks.problems import HierarchyConflict, TaskNotFound
+from app.domain.tasks.repository import (
+    DELETE_ATTEMPTS,
+    PUT_ATTEMPTS,
+    TaskRepository,
+)
+from app.domain.tasks.rows import PROPERTY_COLUMNS
+from app.domain.tasks.schemas import SortOrder, TaskCreate, TaskPatch, TaskReplace, TaskSort
+from app.domain.tasks.statements import STATEMENT_CACHE_SIZE, update_statement
 from app.http.etags import ETagCondition
+from app.http.problems import DatabaseUnavailable, PreconditionFailed
 
 pytestmark = pytest.mark.requirement("NFR-005")
-
-TIMESTAMPTZ = "TIMESTAMP WITH TIME ZONE"
-
-
-def bounds(sort: TaskSort, order: SortOrder, *filters: str, has_cursor: bool = False) -> list[str]:
-    """Return the conditions after the user's, then the ordering.
-
-    $1 is the maximum length of a row's text.
-    """
-    statement: Any = list_statement(frozenset(filters), sort, order, has_cursor=has_cursor)
-    compiled = str(statement.compile(dialect=dialect()))  # type: ignore[no-untyped-call]
-    sql = " ".join(compiled.split())
-    conditions, _, ordering = sql.partition("WHERE ")[2].partition(" ORDER BY ")
-    ordering, _, limit = ordering.partition(" LIMIT ")
-    assert limit.startswith("$")
-    return [*conditions.split(" AND ")[1:], ordering]
-
-
-@pytest.mark.parametrize(
-    ("sort", "filters", "conditions"),
-    [
-        # updated_at is never before created_at, so a bound on one may also bound the other.
-        (
-            TaskSort.CREATED_AT,
-            ["updated_before"],
-            [f"tasks.updated_at < $3::{TIMESTAMPTZ}", f"tasks.created_at < $3::{TIMESTAMPTZ}"],
-        ),
-        (TaskSort.CREATED_AT, ["created_after"], [f"tasks.created_at > $3::{TIMESTAMPTZ}"]),
-        (TaskSort.CREATED_AT, ["created_before"], [f"tasks.created_at < $3::{TIMESTAMPTZ}"]),
-        (
-            TaskSort.UPDATED_AT,
-            ["created_after"],
-            [f"tasks.created_at > $3::{TIMESTAMPTZ}", f"tasks.updated_at > $3::{TIMESTAMPTZ}"],
-        ),
-        (TaskSort.UPDATED_AT, ["updated_before"], [f"tasks.updated_at < $3::{TIMESTAMPTZ}"]),
-        (TaskSort.UPDATED_AT, ["updated_after"], [f"tasks.updated_at > $3::{TIMESTAMPTZ}"]),
-        (TaskSort.UPDATED_AT, ["completed"], ["tasks.completed = $3::BOOLEAN"]),
-    ],
-)
-def test_list_is_bounded_on_its_sort_column(
-    sort: TaskSort, filters: list[str], conditions: list[str]
-) -> None:
-    ordering = f"tasks.{sort} DESC, tasks.id DESC"
-    assert bounds(sort, SortOrder.DESC, *filters) == [*conditions, ordering]
-
-
-@pytest.mark.parametrize("sort", TaskSort)
-@pytest.mark.parametrize(
-    ("order", "sign"), [(SortOrder.ASC, ">"), (SortOrder.DESC, "<")], ids=["asc", "desc"]
-)
-def test_page_starts_after_the_cursor_position(sort: TaskSort, order: SortOrder, sign: str) -> None:
-    assert bounds(sort, order, has_cursor=True) == [
-        f"(tasks.{sort}, tasks.id) {sign} ($3::{TIMESTAMPTZ}, $4::UUID)",
-        f"tasks.{sort} {order.upper()}, tasks.id {order.upper()}",
-    ]
 
 
 class EmptyDatabase:
@@ -105,6 +58,66 @@ async def test_query_for_a_missing_task_gets_the_remaining_time(
     assert database.started_at == [None, 100.0]
 
 
+class Rejecting:
+    """A database that rejects the first statements, and then returns no rows."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        self.errors = [error] * times
+        self.calls = 0
+
+    async def fetch(self, *_: object) -> list[Any]:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop()
+        return []
+
+
+DUPLICATE = DatabaseError("SQLSTATE 23505", "uq_tasks_user_id_id_depth")
+
+
+async def put(database: Rejecting) -> None:
+    repository = TaskRepository(database.fetch)
+    body = TaskReplace("a", None, completed=False)
+    await repository.replace_task("alice", UUID(int=1), body, if_match=None, must_not_exist=True)
+
+
+@pytest.mark.requirement("FR-012")
+@pytest.mark.parametrize(("times", "calls"), [(0, 1), (1, 2), (PUT_ATTEMPTS - 1, PUT_ATTEMPTS)])
+async def test_put_is_repeated_if_another_request_inserted_the_id(times: int, calls: int) -> None:
+    database = Rejecting(DUPLICATE, times)
+    with pytest.raises(PreconditionFailed):
+        await put(database)
+    assert database.calls == calls
+
+
+@pytest.mark.requirement("FR-012")
+async def test_put_is_repeated_a_limited_number_of_times() -> None:
+    database = Rejecting(DUPLICATE, PUT_ATTEMPTS)
+    with pytest.raises(DatabaseUnavailable):
+        await put(database)
+    assert database.calls == PUT_ATTEMPTS
+
+
+@pytest.mark.parametrize("constraint", [None, "pk_tasks"])
+async def test_put_is_not_repeated_after_other_errors(constraint: str | None) -> None:
+    database = Rejecting(DatabaseError("SQLSTATE 23505", constraint), 1)
+    with pytest.raises(DatabaseError):
+        await put(database)
+    assert database.calls == 1
+
+
+@pytest.mark.requirement("FR-121")
+@pytest.mark.parametrize(("times", "expected"), [(1, TaskNotFound), (99, DatabaseUnavailable)])
+async def test_delete_is_repeated_if_a_subtask_was_created(
+    times: int, expected: type[Exception]
+) -> None:
+    database = Rejecting(HierarchyConflict(), times)
+    repository = TaskRepository(database.fetch)
+    with pytest.raises(expected):
+        await repository.delete_task("alice", UUID(int=1), if_match=None)
+    assert database.calls == min(times + 1, DELETE_ATTEMPTS)
+
+
 @pytest.mark.requirement("FR-046")
 def test_payload_is_stored_as_a_256_bit_digest() -> None:
     first = idempotency_params("alice", "key-1", TaskCreate("a"))
@@ -124,8 +137,16 @@ def test_payload_is_stored_as_a_256_bit_digest() -> None:
 @pytest.mark.requirement("NFR-004")
 def test_statement_is_built_once_per_set_of_fields_and_filters() -> None:
     fields, filters = frozenset({"title"}), frozenset({"completed"})
-    update = _update_statement(fields, completed=True, any_etag=True)
-    assert update is _update_statement(fields, completed=True, any_etag=True)
+    update = update_statement(fields, completed=True, any_etag=True)
+    assert update is update_statement(fields, completed=True, any_etag=True)
     sorted_by = (TaskSort.CREATED_AT, SortOrder.ASC)
     listed = list_statement(filters, *sorted_by, has_cursor=True)
     assert listed is list_statement(filters, *sorted_by, has_cursor=True)
+
+
+@pytest.mark.requirement("NFR-004")
+def test_cached_statements_are_bounded_in_number() -> None:
+    # Every set of changed properties, with each value of `completed` and of `If-Match`.
+    properties = len(PROPERTY_COLUMNS)
+    assert 2**properties * 3 * 2 < STATEMENT_CACHE_SIZE == update_statement.cache_info().maxsize
+    assert _compile.cache_info().maxsize == COMPILED_CACHE_SIZE

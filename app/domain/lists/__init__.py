@@ -1,0 +1,1 @@
+"""The list resource: handlers, schemas, validation rules and SQL."""

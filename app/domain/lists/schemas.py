@@ -1,0 +1,99 @@
+"""The structs of the list operations. Components of the contract have the same names."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from app.http.etags import EntityTag
+from app.http.pagination import CursorToken
+from app.http.parameters import (
+    AnyETag,
+    ETagList,
+    IdempotencyKey,
+    ResourceId,
+    Timestamp,
+    UserId,
+)
+from app.http.validation import PATTERN_MESSAGE
+
+# The second class adds what only one of Python's and ECMA 262's `\s` includes and what is not white
+# space (research/0033).
+ListName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00]*(?:[^\s\x00\x85]|[\x1C-\x1F\uFEFF])[^\x00]*\Z",
+        extra_json_schema={
+            PATTERN_MESSAGE: "must contain a character that is not white space, and no U+0000"
+        },
+    ),
+]
+Position = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z]+\Z")]
+
+
+class TaskList(msgspec.Struct, frozen=True):
+    """A stored list. Text is unchanged; timestamps are in UTC with microseconds."""
+
+    id: UUID
+    user_id: UserId
+    name: ListName
+    position: Position
+    created_at: Timestamp
+    updated_at: Timestamp
+    etag: EntityTag
+
+
+class TaskListCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of `createList`."""
+
+    name: ListName
+
+
+class TaskListReplace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `replaceList`."""
+
+    name: ListName
+
+
+class TaskListPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The properties to change. UNSET leaves a property unchanged (RFC 7396)."""
+
+    name: ListName | UnsetType = UNSET
+
+
+class TaskListMove(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `moveList`. None means the first place."""
+
+    after_id: ResourceId | None
+
+
+class TaskListPage(msgspec.Struct, frozen=True):
+    """A page of lists. `next_cursor` is None on the last page."""
+
+    items: Annotated[list[TaskList], Meta(max_length=200)]
+    next_cursor: CursorToken | None
+
+
+class ListPath(msgspec.Struct, frozen=True):
+    """Path parameters of one list."""
+
+    user_id: UserId
+    list_id: UUID
+
+
+class CreateListHeaders(msgspec.Struct, frozen=True):
+    """Header parameters of `createList`."""
+
+    idempotency_key: IdempotencyKey | None = msgspec.field(name="Idempotency-Key", default=None)
+
+
+class ReplaceListHeaders(msgspec.Struct, frozen=True):
+    """Header parameters of `replaceList`."""
+
+    if_match: ETagList | None = msgspec.field(name="If-Match", default=None)
+    if_none_match: AnyETag | None = msgspec.field(name="If-None-Match", default=None)

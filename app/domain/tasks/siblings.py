@@ -1,0 +1,194 @@
+"""Siblings: the tasks of one place, which is a list, the inbox or a parent, in their order."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import msgspec
+from sqlalchemy import (
+    ARRAY,
+    ClauseElement,
+    ColumnElement,
+    Text,
+    Uuid,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
+
+from app.db.positions import SIBLINGS_TO_READ, NoRoomError, Sibling, position_between, respace
+from app.db.statements import UNNAMED, FetchCallable
+from app.domain.tasks.filters import FILTERS
+from app.domain.tasks.models import NEXT_UPDATED_AT, TaskRecord
+
+_POSITION: ColumnElement[str] = TaskRecord.position.expression
+_IDS = bindparam("ids", type_=ARRAY(Uuid))
+LOCKED = (
+    select(TaskRecord.id, _POSITION.label("position"))
+    .where(TaskRecord.user_id == bindparam("owner"), TaskRecord.id == func.any(_IDS))
+    .order_by(TaskRecord.id)  # one order, so that two moves do not deadlock
+    .with_for_update(key_share=True)
+    .cte("locked")
+)
+_NEIGHBORS = (
+    func.unnest(
+        bindparam("neighbor_ids", type_=ARRAY(Uuid)),
+        bindparam("neighbor_positions", type_=ARRAY(Text)),
+    )
+    .table_valued("id", "position")
+    .render_derived("neighbors")
+)
+# True unless a neighbor was moved or deleted after its position was read. `LOCKED` has the newest
+# position of each.
+NEIGHBORS_UNCHANGED = func.cardinality(bindparam("neighbor_ids", type_=ARRAY(Uuid))) == (
+    select(func.count())
+    .select_from(LOCKED.join(_NEIGHBORS, _NEIGHBORS.c.id == LOCKED.c.id))
+    .where(LOCKED.c.position == _NEIGHBORS.c.position)
+    .scalar_subquery()
+)
+_PREVIOUS = (
+    func.unnest(_IDS, bindparam("old_positions", type_=ARRAY(Text)))
+    .table_valued("id", "position")
+    .render_derived("previous")
+)
+_NEW = (
+    func.unnest(
+        _IDS,
+        bindparam("positions", type_=ARRAY(Text)),
+        bindparam("etags", type_=ARRAY(Uuid)),
+    )
+    .table_valued("id", "position", "etag")
+    .render_derived()
+)
+RESPACE = (
+    update(TaskRecord)
+    .where(
+        TaskRecord.user_id == bindparam("owner"),
+        TaskRecord.id == _NEW.c.id,
+        # If a sibling was moved in the meantime, no position changes: a part of them would be in
+        # another order.
+        func.cardinality(_IDS)
+        == select(func.count())
+        .select_from(LOCKED.join(_PREVIOUS, _PREVIOUS.c.id == LOCKED.c.id))
+        .where(LOCKED.c.position == _PREVIOUS.c.position)
+        .scalar_subquery(),
+    )
+    .values(stored_position=_NEW.c.position, etag=_NEW.c.etag, updated_at=NEXT_UPDATED_AT)
+    .execution_options(**UNNAMED)  # for the IDs in `LOCKED`
+)
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A list, the inbox or a parent: a filter and its parameter."""
+
+    filter: str
+    id: UUID | None
+
+    @classmethod
+    def of(cls, list_id: UUID | None, parent_id: UUID | None) -> Place:
+        """Return the place of a task with these references."""
+        if parent_id is not None:
+            return cls("subtask_of", parent_id)
+        return cls("in_inbox" if list_id is None else "in_list", list_id)
+
+
+class Gap(NamedTuple):
+    """A position, and the one or two siblings next to it. Without siblings there is none."""
+
+    position: str
+    neighbors: list[Sibling]
+
+
+class Siblings:
+    """The tasks of a place, without the task that moves."""
+
+    def __init__(self, fetch: FetchCallable, user_id: str, task_id: UUID, place: Place) -> None:
+        self._fetch = fetch
+        self._params = {"owner": user_id, "task": task_id, place.filter: place.id}
+        self._place = place
+
+    async def gap_after(self, neighbor: Sibling | None, *, current: str) -> Gap:
+        """Find a position directly after a sibling, or before all if it is None.
+
+        `current` is the position of the task, which it keeps without siblings. If there is no room,
+        up to MAX_NEIGHBORS siblings get new positions.
+        """
+        following = await self._read(neighbor, limit=1, is_forward=True)
+        neighbors = [*([neighbor] if neighbor else []), *following]
+        before = neighbor and neighbor.position
+        after = following[0].position if following else None
+        try:
+            return Gap(position_between(before, after, current=current), neighbors)
+        except NoRoomError:
+            return await self._respace(neighbor)
+
+    async def _respace(self, neighbor: Sibling | None) -> Gap:
+        following = await self._read(neighbor, limit=SIBLINGS_TO_READ, is_forward=True)
+        preceding: list[Sibling] = []
+        if neighbor is not None:
+            nearest = await self._read(neighbor, limit=SIBLINGS_TO_READ - 1, is_forward=False)
+            preceding = [*reversed(nearest), neighbor]
+        position, changed = respace(preceding, following)
+        old_positions = dict([*preceding, *following])
+        params = {
+            **self._params,
+            "ids": list(changed),
+            "old_positions": [old_positions[id_] for id_ in changed],
+            "positions": list(changed.values()),
+            "etags": [uuid4() for _ in changed],
+        }
+        await self._fetch(RESPACE, params)
+        neighbors = [*preceding[-1:], *following[:1]]
+        return Gap(position, [Sibling(id_, changed.get(id_, old)) for id_, old in neighbors])
+
+    async def _read(self, start: Sibling | None, *, limit: int, is_forward: bool) -> list[Sibling]:
+        statement = _siblings_statement(
+            self._place.filter, has_start=start is not None, is_forward=is_forward
+        )
+        params = {**self._params, "row_limit": limit}
+        if start is not None:
+            params |= {"start": start.position, "start_id": start.id}
+        return [Sibling(*row) for row in await self._fetch(statement, params)]
+
+
+@cache
+def _siblings_statement(place: str, *, has_start: bool, is_forward: bool) -> ClauseElement:
+    """Build the statement that reads positions of siblings, nearest first."""
+    conditions = [
+        TaskRecord.user_id == bindparam("owner"),
+        FILTERS[place],
+        TaskRecord.id != bindparam("task"),
+    ]
+    if has_start:
+        item = tuple_(_POSITION, TaskRecord.id)
+        start = tuple_(bindparam("start", type_=_POSITION.type), bindparam("start_id", type_=Uuid))
+        conditions.append(item > start if is_forward else item < start)
+
+    def ordered(*key: Any) -> list[Any]:  # noqa: ANN401 - SQLAlchemy's columns
+        return [column.asc() if is_forward else column.desc() for column in key]
+
+    # The indexes have `completed` before the position.
+    rows = (
+        union_all(
+            *(
+                select(TaskRecord.id, _POSITION.label("position"))
+                .where(*conditions, TaskRecord.completed == literal_column(value))
+                .order_by(*ordered(_POSITION, TaskRecord.id))
+                .limit(bindparam("row_limit"))
+                for value in ("false", "true")
+            )
+        )
+        .subquery("siblings")
+        .c
+    )
+    return (
+        select(rows.id, rows.position)
+        .order_by(*ordered(rows.position, rows.id))
+        .limit(bindparam("row_limit"))
+    )

@@ -1,0 +1,177 @@
+"""The statements of the task operations, except those of pages and siblings."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    Boolean,
+    ClauseElement,
+    ColumnElement,
+    Uuid,
+    bindparam,
+    case,
+    delete,
+    func,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
+
+from app.db.idempotency import create_statement
+from app.db.models import after
+from app.db.repository import etag_matches
+from app.db.statements import UNNAMED
+from app.domain.tasks.filters import date_param
+from app.domain.tasks.models import NEXT_UPDATED_AT, NOW, TaskRecord
+from app.domain.tasks.rows import COLUMNS, PROPERTY_COLUMNS
+from app.domain.tasks.schemas import MAX_LABELS
+from app.domain.tasks.siblings import LOCKED, NEIGHBORS_UNCHANGED
+
+BY_ID = (TaskRecord.user_id == bindparam("owner"), TaskRecord.id == bindparam("task"))
+ETAG_MATCHES = etag_matches(TaskRecord.etag)
+STATEMENT_CACHE_SIZE = 1024
+SET_COLUMNS = [name for names in PROPERTY_COLUMNS.values() for name in names]
+
+
+def _new(column: str) -> ColumnElement[Any]:
+    value = bindparam(f"new_{column}", type_=getattr(TaskRecord, column).type)
+    if column == "due_date":
+        return case((value.is_not(None), date_param(f"new_{column}")))
+    return value
+
+
+# Built once at import. A request only supplies parameters.
+SELECT = select(*COLUMNS).where(*BY_ID)
+# Planned for its values: the plan for any user and any number of IDs reads all tasks of the user.
+SELECT_SEVERAL = (
+    select(*COLUMNS)
+    .where(
+        TaskRecord.user_id == bindparam("owner"),
+        TaskRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
+    )
+    .execution_options(**UNNAMED)
+)
+_COMPLETED = bindparam("new_completed", type_=Boolean)
+_INSERT = insert(TaskRecord).values(
+    user_id=bindparam("owner"),
+    id=bindparam("task"),
+    completed_at=case((_COMPLETED, NOW)),
+    created_at=NOW,
+    updated_at=NOW,
+    etag=bindparam("new_etag"),
+    **{column: _new(column) for column in SET_COLUMNS},
+)
+_KEY = [TaskRecord.user_id, TaskRecord.id]
+INSERT = _INSERT.returning(*COLUMNS)
+INSERT_IF_ABSENT = _INSERT.on_conflict_do_nothing(index_elements=_KEY).returning(*COLUMNS)
+# The rejected row has the value of `now()`, which is not IMMUTABLE and thus not accepted here.
+_NEXT_UPDATED_AT_ON_CONFLICT = func.greatest(
+    _INSERT.excluded.updated_at, after(TaskRecord.updated_at)
+)
+UPSERT = _INSERT.on_conflict_do_update(
+    index_elements=_KEY,
+    set_={
+        **{column: _INSERT.excluded[column] for column in SET_COLUMNS},
+        "completed_at": case(
+            (_COMPLETED, func.coalesce(TaskRecord.completed_at, _NEXT_UPDATED_AT_ON_CONFLICT))
+        ),
+        "updated_at": _NEXT_UPDATED_AT_ON_CONFLICT,
+        "etag": _INSERT.excluded.etag,
+    },
+).returning(*COLUMNS)
+
+
+_USED_LABELS = (
+    select(func.unnest(func.string_to_array(TaskRecord.labels, ",")).label("label"))
+    .where(TaskRecord.user_id == bindparam("owner"), ~TaskRecord.completed, TaskRecord.labels != "")
+    .subquery("used")
+    .c.label
+)
+LABELS = (
+    select(_USED_LABELS, func.count())
+    .group_by(_USED_LABELS)
+    .order_by(_USED_LABELS.collate("C"))
+    .limit(MAX_LABELS + 1)
+)
+
+
+MOVE = (
+    update(TaskRecord)
+    .where(
+        *BY_ID,
+        TaskRecord.id.in_(select(LOCKED.c.id)),
+        NEIGHBORS_UNCHANGED,
+        # The place is still the one that was read.
+        *(
+            getattr(TaskRecord, column).is_not_distinct_from(
+                bindparam(f"current_{column}", type_=Uuid)
+            )
+            for column in ("list_id", "parent_id")
+        ),
+    )
+    .values(
+        {column: _new(column) for column in ("list_id", "parent_id", "depth", "stored_position")}
+        | {"updated_at": NEXT_UPDATED_AT, "etag": bindparam("new_etag")}
+    )
+    .returning(*COLUMNS)
+    .execution_options(**UNNAMED)  # for the IDs in `LOCKED`
+)
+MOVE_MATCHING = MOVE.where(ETAG_MATCHES)
+
+
+def _claimed_values(claimed: CTE) -> dict[str, ColumnElement[Any]]:
+    """Return the columns of a task that is created with an idempotency key."""
+    created_at = claimed.c.created_at
+    return {
+        "user_id": bindparam("owner", type_=TaskRecord.user_id.type),
+        "id": claimed.c.resource_id,
+        "completed_at": case((bindparam("new_completed", type_=Boolean), created_at)),
+        "created_at": created_at,
+        "updated_at": created_at,
+        "etag": claimed.c.etag,
+        **{column: _new(column) for column in SET_COLUMNS},
+    }
+
+
+CREATE_IDEMPOTENTLY = create_statement(TaskRecord, _claimed_values)
+# `completed_at` is never after the next change, so `least` keeps it. `least` ignores NULL like
+# `coalesce`, in which distributed PostgreSQL does not accept `now()`.
+COMPLETED_AT_ASSIGNMENTS: dict[bool, ColumnElement[Any]] = {
+    True: func.least(TaskRecord.completed_at, NEXT_UPDATED_AT),
+    False: null(),
+}
+
+
+@lru_cache(STATEMENT_CACHE_SIZE)
+def update_statement(
+    columns: frozenset[str], *, completed: bool | None, any_etag: bool
+) -> ClauseElement:
+    """Build the statement that sets columns and `completed`, unless that is None."""
+    assignments = {column: _new(column) for column in columns}
+    if completed is not None:
+        assignments["completed_at"] = COMPLETED_AT_ASSIGNMENTS[completed]
+    conditions = BY_ID if any_etag else (*BY_ID, ETAG_MATCHES)
+    return (
+        update(TaskRecord)
+        .where(*conditions)
+        .values(**assignments, updated_at=NEXT_UPDATED_AT, etag=bindparam("new_etag"))
+        .returning(*COLUMNS)
+    )
+
+
+@cache
+def delete_statement(*, any_etag: bool) -> ClauseElement:
+    """Build the statement that deletes a task with its subtasks and returns the task's ID."""
+    conditions = BY_ID if any_etag else (*BY_ID, ETAG_MATCHES)
+    deleted = delete(TaskRecord).where(*conditions).returning(TaskRecord.id).cte("deleted")
+    subtask = aliased(TaskRecord)
+    subtasks = delete(subtask).where(
+        subtask.user_id == bindparam("owner"), subtask.parent_id.in_(select(deleted.c.id))
+    )
+    return select(deleted.c.id).add_cte(subtasks.cte("deleted_subtasks"))

@@ -1,0 +1,95 @@
+import createClient from "openapi-fetch";
+
+import { absent, due, fail, holds, step, unixTime, url, user } from "../scenario";
+import type { OrganizedPatch, OrganizedTask, Same } from "../scenario";
+import type { components, paths } from "./generated/tasks";
+
+type Schemas = components["schemas"];
+holds<Same<Schemas["Task"], OrganizedTask>>();
+holds<Same<Schemas["TaskPatch"], OrganizedPatch>>();
+
+const client = createClient<paths>({ baseUrl: url });
+const tasks = "/api/v1/users/{user_id}/tasks";
+const path = { user_id: user };
+
+const list = await client.POST("/api/v1/users/{user_id}/lists", {
+  params: { path },
+  body: { name: "Groceries" },
+});
+const list_id = (list.data ?? fail(list.error)).id;
+step("list", { status: list.response.status, name: list.data?.name });
+
+const create = async (body: Schemas["TaskCreate"]) => {
+  const created = await client.POST(tasks, { params: { path }, body });
+  return { status: created.response.status, ...(created.data ?? fail(created.error)) };
+};
+const milk = await create({ title: "Milk", list_id, priority: "high", due, labels: ["shop", "errands"] });
+step("create", {
+  status: milk.status,
+  listed: milk.list_id === list_id,
+  priority: milk.priority,
+  due: [milk.due?.date, milk.due?.time, milk.due?.timezone],
+  due_at: unixTime(milk.due_at),
+  labels: milk.labels,
+});
+
+const eggs = await create({ title: "Eggs", list_id });
+const oat = await create({ title: "Oat milk", parent_id: milk.id });
+step("subtask", {
+  status: oat.status,
+  parent: oat.parent_id === milk.id,
+  listed: oat.list_id !== null,
+  due: oat.due,
+});
+
+const moved = await client.POST("/api/v1/users/{user_id}/tasks/{task_id}/move", {
+  params: { path: { ...path, task_id: eggs.id }, header: { "If-Match": eggs.etag } },
+  body: { after_id: null },
+});
+const titles = async (query: NonNullable<paths[typeof tasks]["get"]["parameters"]["query"]>) => {
+  const page = await client.GET(tasks, { params: { path, query: { list_id, ...query } } });
+  return (page.data ?? fail(page.error)).items.map((each) => each.title);
+};
+step("move", {
+  status: moved.response.status,
+  titles: await titles({ sort: "position", order: "asc" }),
+});
+step("filter", {
+  titles: await titles({ labels: "errands", priority: "high,urgent", due_before: "2026-11-25" }),
+});
+
+const count = await client.GET("/api/v1/users/{user_id}/tasks/count", {
+  params: { path, query: { list_id } },
+});
+step("count", { count: count.data?.count, capped: count.data?.is_capped });
+
+const labels = await client.GET("/api/v1/users/{user_id}/labels", { params: { path } });
+step("labels", {
+  labels: labels.data?.items.map((each) => [each.label, each.open_tasks]),
+  capped: labels.data?.is_capped,
+});
+
+const lost = await client.POST(tasks, { params: { path }, body: { title: "Lost", list_id: absent } });
+const reference = lost.error ?? fail(lost.data);
+step("reference", {
+  status: reference.status,
+  type: reference.type,
+  pointer: reference.errors[0]?.pointer,
+});
+
+const deleted = await client.DELETE("/api/v1/users/{user_id}/lists/{list_id}", {
+  params: { path: { ...path, list_id } },
+});
+const filled = deleted.error ?? fail(deleted.data);
+step("not empty", { status: filled.status, type: filled.type });
+
+const cleared = await client.PATCH("/api/v1/users/{user_id}/tasks/{task_id}", {
+  params: { path: { ...path, task_id: milk.id } },
+  body: { due: null, labels: [] },
+});
+step("clear", {
+  status: cleared.response.status,
+  priority: cleared.data?.priority,
+  due: cleared.data?.due,
+  labels: cleared.data?.labels,
+});

@@ -295,21 +295,16 @@ def render(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def measure_new_database(size: Size) -> list[Result]:
-    """Migrate a new database of a size."""
+def main(arguments: list[str] | None = None) -> int:
+    """Migrate a new database, and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.scaling.migration", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=1_000_000)
+    size = replace(Size.of(10 * parser.parse_args(arguments).tasks), others=0)
     with (
         tempfile.TemporaryDirectory() as directory,
         run_postgres(Path(directory) / "data", durable=False) as url,
     ):
-        return asyncio.run(measure(url, size))
-
-
-def main() -> int:
-    """Print a table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.scaling.migration", description=__doc__)
-    parser.add_argument("--tasks", type=int, default=1_000_000)
-    size = Size.of(10 * parser.parse_args().tasks)
-    print(render(measure_new_database(replace(size, others=0))))
+        print(render(asyncio.run(measure(url, size))))
     return 0
 
 

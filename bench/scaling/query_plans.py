@@ -652,8 +652,6 @@ def table(plans: list[tuple[Case, Plan]]) -> str:
 
 
 def _largest(plans: list[Plan]) -> str:
-    if not plans:
-        return "- | - | -"
     return (
         f"{max(plan.rows for plan in plans):,} | {max(plan.buffers for plan in plans):,} "
         f"| {max(plan.execution_time for plan in plans):.2f}"

@@ -111,20 +111,19 @@ class Siblings:
         up to MAX_NEIGHBORS siblings get new positions.
         """
         following = await self._read(neighbor, limit=1, is_forward=True)
-        neighbors = [*([neighbor] if neighbor else []), *following]
-        before = neighbor and neighbor.position
         after = following[0].position if following else None
+        if neighbor is None:  # there is always room before all
+            return Gap(position_between(None, after, current=current), following)
         try:
-            return Gap(position_between(before, after, current=current), neighbors)
+            position = position_between(neighbor.position, after, current=current)
         except NoRoomError:
             return await self._respace(neighbor)
+        return Gap(position, [neighbor, *following])
 
-    async def _respace(self, neighbor: Sibling | None) -> Gap:
+    async def _respace(self, neighbor: Sibling) -> Gap:
         following = await self._read(neighbor, limit=SIBLINGS_TO_READ, is_forward=True)
-        preceding: list[Sibling] = []
-        if neighbor is not None:
-            nearest = await self._read(neighbor, limit=SIBLINGS_TO_READ - 1, is_forward=False)
-            preceding = [*reversed(nearest), neighbor]
+        nearest = await self._read(neighbor, limit=SIBLINGS_TO_READ - 1, is_forward=False)
+        preceding = [*reversed(nearest), neighbor]
         position, changed = respace(preceding, following)
         siblings = [*preceding, *following]
         first = [sibling.id for sibling in siblings].index(next(iter(changed)))
@@ -139,9 +138,7 @@ class Siblings:
             "end": siblings[end].position,
             "end_id": siblings[end].id,
         }
-        if first:
-            start = siblings[first - 1]
-            params |= {"start": start.position, "start_id": start.id}
+        params |= _start_params(siblings[first - 1] if first else None)
         await self._fetch(_respacing_statement(self._place.filter, has_start=first > 0), params)
         neighbors = [*preceding[-1:], *following[:1]]
         return Gap(position, [Sibling(id_, changed.get(id_, old)) for id_, old in neighbors])
@@ -150,10 +147,12 @@ class Siblings:
         statement = _siblings_statement(
             self._place.filter, has_start=start is not None, is_forward=is_forward
         )
-        params = {**self._params, "row_limit": limit}
-        if start is not None:
-            params |= {"start": start.position, "start_id": start.id}
+        params = {**self._params, **_start_params(start), "row_limit": limit}
         return [Sibling(*row) for row in await self._fetch(statement, params)]
+
+
+def _start_params(start: Sibling | None) -> dict[str, Any]:
+    return {} if start is None else {"start": start.position, "start_id": start.id}
 
 
 @cache

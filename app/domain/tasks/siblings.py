@@ -11,6 +11,7 @@ from sqlalchemy import (
     ARRAY,
     ClauseElement,
     ColumnElement,
+    Select,
     Text,
     Uuid,
     bindparam,
@@ -66,21 +67,11 @@ _NEW = (
     .table_valued("id", "position", "etag")
     .render_derived()
 )
-RESPACE = (
-    update(TaskRecord)
-    .where(
-        TaskRecord.user_id == bindparam("owner"),
-        TaskRecord.id == _NEW.c.id,
-        # If a sibling was moved in the meantime, no position changes: a part of them would be in
-        # another order.
-        func.cardinality(_IDS)
-        == select(func.count())
-        .select_from(LOCKED.join(_PREVIOUS, _PREVIOUS.c.id == LOCKED.c.id))
-        .where(LOCKED.c.position == _PREVIOUS.c.position)
-        .scalar_subquery(),
-    )
-    .values(stored_position=_NEW.c.position, etag=_NEW.c.etag, updated_at=NEXT_UPDATED_AT)
-    .execution_options(**UNNAMED)  # for the IDs in `LOCKED`
+_PREVIOUS_UNCHANGED = func.cardinality(_IDS) == (
+    select(func.count())
+    .select_from(LOCKED.join(_PREVIOUS, _PREVIOUS.c.id == LOCKED.c.id))
+    .where(LOCKED.c.position == _PREVIOUS.c.position)
+    .scalar_subquery()
 )
 
 
@@ -120,30 +111,35 @@ class Siblings:
         up to MAX_NEIGHBORS siblings get new positions.
         """
         following = await self._read(neighbor, limit=1, is_forward=True)
-        neighbors = [*([neighbor] if neighbor else []), *following]
-        before = neighbor and neighbor.position
         after = following[0].position if following else None
+        if neighbor is None:  # there is always room before all
+            return Gap(position_between(None, after, current=current), following)
         try:
-            return Gap(position_between(before, after, current=current), neighbors)
+            position = position_between(neighbor.position, after, current=current)
         except NoRoomError:
             return await self._respace(neighbor)
+        return Gap(position, [neighbor, *following])
 
-    async def _respace(self, neighbor: Sibling | None) -> Gap:
+    async def _respace(self, neighbor: Sibling) -> Gap:
         following = await self._read(neighbor, limit=SIBLINGS_TO_READ, is_forward=True)
-        preceding: list[Sibling] = []
-        if neighbor is not None:
-            nearest = await self._read(neighbor, limit=SIBLINGS_TO_READ - 1, is_forward=False)
-            preceding = [*reversed(nearest), neighbor]
+        nearest = await self._read(neighbor, limit=SIBLINGS_TO_READ - 1, is_forward=False)
+        preceding = [*reversed(nearest), neighbor]
         position, changed = respace(preceding, following)
-        old_positions = dict([*preceding, *following])
+        siblings = [*preceding, *following]
+        first = [sibling.id for sibling in siblings].index(next(iter(changed)))
+        end = first + len(changed)
         params = {
             **self._params,
             "ids": list(changed),
-            "old_positions": [old_positions[id_] for id_ in changed],
+            "old_positions": [sibling.position for sibling in siblings[first:end]],
             "positions": list(changed.values()),
             "etags": [uuid4() for _ in changed],
+            "row_limit": len(changed) + 1,
+            "end": siblings[end].position,
+            "end_id": siblings[end].id,
         }
-        await self._fetch(RESPACE, params)
+        params |= _start_params(siblings[first - 1] if first else None)
+        await self._fetch(_respacing_statement(self._place.filter, has_start=first > 0), params)
         neighbors = [*preceding[-1:], *following[:1]]
         return Gap(position, [Sibling(id_, changed.get(id_, old)) for id_, old in neighbors])
 
@@ -151,14 +147,18 @@ class Siblings:
         statement = _siblings_statement(
             self._place.filter, has_start=start is not None, is_forward=is_forward
         )
-        params = {**self._params, "row_limit": limit}
-        if start is not None:
-            params |= {"start": start.position, "start_id": start.id}
+        params = {**self._params, **_start_params(start), "row_limit": limit}
         return [Sibling(*row) for row in await self._fetch(statement, params)]
 
 
+def _start_params(start: Sibling | None) -> dict[str, Any]:
+    return {} if start is None else {"start": start.position, "start_id": start.id}
+
+
 @cache
-def _siblings_statement(place: str, *, has_start: bool, is_forward: bool) -> ClauseElement:
+def _siblings_statement(
+    place: str, *, has_start: bool, is_forward: bool
+) -> Select[tuple[UUID, str]]:
     """Build the statement that reads positions of siblings, nearest first."""
     conditions = [
         TaskRecord.user_id == bindparam("owner"),
@@ -191,4 +191,29 @@ def _siblings_statement(place: str, *, has_start: bool, is_forward: bool) -> Cla
         select(rows.id, rows.position)
         .order_by(*ordered(rows.position, rows.id))
         .limit(bindparam("row_limit"))
+    )
+
+
+@cache
+def _respacing_statement(place: str, *, has_start: bool) -> ClauseElement:
+    """Build the statement that stores new positions of the siblings between two others.
+
+    If a sibling was moved in the meantime, away or between them, no position changes: a part of
+    them would be in another order.
+    """
+    current = _siblings_statement(place, has_start=has_start, is_forward=True).subquery("current").c
+    end = tuple_(bindparam("end", type_=_POSITION.type), bindparam("end_id", type_=Uuid))
+    number = (
+        select(func.count()).where(tuple_(current.position, current.id) < end).scalar_subquery()
+    )
+    return (
+        update(TaskRecord)
+        .where(
+            TaskRecord.user_id == bindparam("owner"),
+            TaskRecord.id == _NEW.c.id,
+            _PREVIOUS_UNCHANGED,
+            func.cardinality(_IDS) == number,
+        )
+        .values(stored_position=_NEW.c.position, etag=_NEW.c.etag, updated_at=NEXT_UPDATED_AT)
+        .execution_options(**UNNAMED)  # for the IDs in `LOCKED`
     )

@@ -555,7 +555,7 @@ async def _moves(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[
             ("the tasks after a full gap", after_results(call, rows, near), index, window),
             ("the tasks before a full gap", after_results(call, rows, near, near), index, window),
             # Rows of the CTE and of the parameters count, too.
-            ("respacing", after_results(call, rows, near, near, start), primary_key, 20),
+            ("respacing", after_results(call, rows, near, near, start), primary_key | index, 30),
             ("the change", after_results(call, rows, distant), primary_key, 20),
         ):
             is_planned_once = indexes is index

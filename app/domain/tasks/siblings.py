@@ -156,9 +156,7 @@ def _start_params(start: Sibling | None) -> dict[str, Any]:
 
 
 @cache
-def _siblings_statement(
-    place: str, *, has_start: bool, is_forward: bool
-) -> Select[UUID, str]:
+def _siblings_statement(place: str, *, has_start: bool, is_forward: bool) -> Select[UUID, str]:
     """Build the statement that reads positions of siblings, nearest first."""
     conditions = [
         TaskRecord.user_id == bindparam("owner"),

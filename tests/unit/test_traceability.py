@@ -104,7 +104,11 @@ def read_specification(component: Path) -> str:
 
 
 def test_every_component_is_found() -> None:
-    assert [component.name for component in COMPONENTS] == ["001-core-backend", "002-rich-tasks"]
+    assert [component.name for component in COMPONENTS] == [
+        "001-core-backend",
+        "002-rich-tasks",
+        "003-sync",
+    ]
 
 
 def test_specifications_and_tests_agree() -> None:

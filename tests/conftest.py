@@ -100,7 +100,7 @@ async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def database(connection: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
     """The database of this worker, truncated after the test."""
     yield connection
-    await connection.execute("TRUNCATE tasks, lists, idempotency_keys")
+    await connection.execute("TRUNCATE tasks, lists, idempotency_keys, users, tombstones")
 
 
 @pytest.fixture

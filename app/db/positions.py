@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
-from app.db.models import ResourceRecord
+from app.db.revisions import RevisedRecord
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 MAX_LENGTH = 64
@@ -53,7 +53,7 @@ class NoRoomError(Exception):
     """The gap between two positions is too small for another one."""
 
 
-class PositionedRecord(ResourceRecord):
+class PositionedRecord(RevisedRecord):
     """A row that has a place among its siblings."""
 
     __abstract__ = True

@@ -16,6 +16,7 @@ class TaskListRecord(PositionedRecord):
     """A row of `lists`."""
 
     __tablename__ = "lists"
+    kind = 0
 
     name: Mapped[str] = mapped_column(Text)
 
@@ -34,6 +35,12 @@ class TaskListRecord(PositionedRecord):
     )
 
 
+Index(
+    "ix_lists_user_id_revision_id",
+    TaskListRecord.user_id,
+    TaskListRecord.revision,
+    TaskListRecord.id,
+)
 Index(
     "ix_lists_user_id_position_id",
     TaskListRecord.user_id,

@@ -56,12 +56,14 @@ LABELS_EXPRESSION = (
 )
 # For the foreign key of parents.
 SECOND_KEY = "uq_tasks_user_id_id_depth"
+KEYS = {"pk_tasks", SECOND_KEY}
 
 
 class TaskRecord(PositionedRecord):
     """A row of `tasks`. Not loaded as an entity: statements return columns."""
 
     __tablename__ = "tasks"
+    kind = 1
 
     title: Mapped[str] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
@@ -141,6 +143,7 @@ class TaskRecord(PositionedRecord):
             },
         ),
         Index("ix_tasks_user_id_created_at_id", "user_id", "created_at", "id"),
+        Index("ix_tasks_user_id_revision_id", "user_id", "revision", "id"),
         Index("ix_tasks_user_id_updated_at_id", "user_id", "updated_at", "id"),
         Index(
             "ix_tasks_user_id_completed_created_at_id", "user_id", "completed", "created_at", "id"

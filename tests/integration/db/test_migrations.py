@@ -37,6 +37,8 @@ RELEASED = {
     "0005_task_indexes.py": "28d1cf284432fe8d5bc7ba3e4517d2d47b4293d7462749cea2e892cb4b2f9daf",
     "0006_task_parents.py": "871fb57651b7c9df4bba1b307cc905f74caa680bc58406ad035f6e50eb20b3da",
     "0007_valid_constraints.py": "e46e1de93facae5278997e0b836ca5a2b0187b8ef8161ac6f505cde18c508c6d",
+    "0008_revisions.py": "0dd1ffdf903847b8308baa782e2691c3b0e7db1db157ab53f1ef9f3bea6eb8c7",
+    "0009_revision_indexes.py": "7306c8f0a11b59bd8b427c6cf4aab6ff030469a84f6d13024de2ae83ba9b5ea9",
 }
 # Every object of a schema, with its definition as text.
 CATALOG = """

@@ -1,0 +1,58 @@
+"""Revisions of users, tasks and lists, and tombstones of deleted rows.
+
+Lock and deploy safety: ACCESS EXCLUSIVE on `tasks` and `lists` for the time of a catalog change.
+The default is a constant, so no row is rewritten. The version before writes the default, and its
+changes have no revision: `new-epoch` ends the update (research/0085).
+
+Revision: 0008
+After: 0007
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+TABLES = ("tasks", "lists")
+
+
+def upgrade() -> None:
+    """Make the tables, and add the columns."""
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    op.create_table(
+        "users",
+        sa.Column("user_id", sa.Text(collation="C"), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("epoch", sa.Uuid(), nullable=False),
+        sa.Column("oldest_revision", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", name=op.f("pk_users")),
+        # An update finds room in the block of its row, and changes no index.
+        postgresql_with={"fillfactor": 50},
+    )
+    op.create_table(
+        "tombstones",
+        sa.Column("user_id", sa.Text(collation="C"), nullable=False),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("kind BETWEEN 0 AND 1", name=op.f("ck_tombstones_kind_range")),
+        sa.PrimaryKeyConstraint("user_id", "kind", "id", name=op.f("pk_tombstones")),
+    )
+    op.create_index(
+        "ix_tombstones_user_id_revision_id", "tombstones", ["user_id", "revision", "id"]
+    )
+    for table in TABLES:
+        op.execute(f"ALTER TABLE {table} ADD COLUMN revision bigint NOT NULL DEFAULT 0")
+
+
+def downgrade() -> None:
+    """Drop the columns and the tables."""
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    for table in TABLES:
+        op.execute(f"ALTER TABLE {table} DROP COLUMN revision")
+    op.drop_table("tombstones")
+    op.drop_table("users")

@@ -36,6 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.db.revisions import GATE, RevisedRecord, revised
 from app.db.statements import FetchCallable
 from app.http.problems import IdempotencyKeyInUse, IdempotencyKeyReused
 
@@ -74,10 +75,12 @@ _KEY = bindparam("key", type_=Key.key.type)
 _COLUMNS = (Key.payload_digest, Key.resource_id, Key.etag, Key.created_at)
 
 # This lock never waits, unlike the unique index. It ends with the statement: behind a transaction
-# pooler the next statement may use another connection.
-_lock = select(
-    func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)).label("acquired")
-).cte("lock")
+# pooler the next statement may use another connection. The lock of the user is the first lock.
+_lock = (
+    select(func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)).label("acquired"))
+    .select_from(GATE)
+    .cte("lock")
+)
 _new_key = {
     "user_id": _USER_ID,
     "key": _KEY,
@@ -133,17 +136,18 @@ DELETE_EXPIRED_KEYS = delete(Key).where(
 
 
 def create_statement(
-    model: type[DefaultBase],
+    model: type[RevisedRecord],
     values: Callable[[CTE], Mapping[str, ColumnElement[Any]]],
 ) -> ClauseElement:
-    """Build a statement that claims a key and inserts a row of `model`.
+    """Build a statement that claims a key, takes a revision and inserts a row of `model`.
 
     It returns the rows of `CLAIM_KEY`. `values` maps the claimed key to the columns of the new row.
     The claimed key has no row if the key was used before.
     """
-    columns = values(_claimed)
+    revision = revised(_claimed)
+    columns = {**values(_claimed), "revision": revision.c.revision}
     inserted = insert(model).from_select(
-        list(columns), select(*columns.values()).select_from(_claimed)
+        list(columns), select(*columns.values()).select_from(_claimed, revision)
     )
     return _claim.add_cte(inserted.cte("inserted"), _deleted_expired)
 

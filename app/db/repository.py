@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.dml import ReturningInsert
 from uuid_utils.compat import uuid7
 
 from app.db.idempotency import CLAIM_KEY, advisory_lock_key, idempotency_params, read_claim
@@ -40,12 +41,20 @@ from app.db.positions import (
     position_between,
     respace,
 )
+from app.db.revisions import (
+    LEAVE_TOMBSTONES,
+    LOCK_USER,
+    TAKE_REVISION,
+    TAKE_REVISION_OF_DELETE,
+    RevisedRecord,
+)
 from app.db.statements import FetchCallable
 from app.http.etags import ETagCondition, format_etag
 from app.http.pagination import CursorPosition, PageQuery, SortValue
 from app.http.problems import FieldError, PreconditionFailed, ProblemError, ReferenceNotFound
 
 RecordT = TypeVar("RecordT", bound=ResourceRecord)
+RevisedT = TypeVar("RevisedT", bound=RevisedRecord)
 PositionedT = TypeVar("PositionedT", bound=PositionedRecord)
 
 
@@ -57,7 +66,7 @@ class ChangeStatement(Protocol):
         ...
 
 
-def etag_matches(column: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
+def etag_matches(column: InstrumentedAttribute[Any] | ColumnElement[Any]) -> ColumnElement[bool]:
     """Build the condition that a row has one of the ETags in the parameter `etags`."""
     return column == func.any(bindparam("etags", type_=ARRAY(Uuid)))
 
@@ -235,7 +244,74 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
         await self.session.execute(select(lock))
 
 
-class PositionedRepository(ResourceRepository[PositionedT]):
+class RevisedRepository(ResourceRepository[RevisedT]):
+    """A repository whose changes take a revision and leave tombstones (research/0080).
+
+    Each change begins with the lock of the user, so that no other change of this user follows its
+    checks.
+    """
+
+    async def create(
+        self, user_id: str, values: Mapping[str, Any], payload: msgspec.Struct, key: str | None
+    ) -> RevisedT:
+        """Insert a row, at most once for an idempotency key."""
+        await self._lock_user(user_id)
+        return await super().create(user_id, values, payload, key)
+
+    async def change(
+        self, user_id: str, id_: UUID, values: Mapping[str, Any], if_match: ETagCondition | None
+    ) -> RevisedT:
+        """Change columns of a row."""
+        if values:
+            await self._lock_user(user_id)
+        return await super().change(user_id, id_, values, if_match)
+
+    async def put(
+        self,
+        user_id: str,
+        id_: UUID,
+        values: Mapping[str, Any],
+        *,
+        if_match: ETagCondition | None,
+        must_not_exist: bool,
+    ) -> tuple[RevisedT, bool]:
+        """Insert or replace a row."""
+        await self._lock_user(user_id)
+        return await super().put(
+            user_id, id_, values, if_match=if_match, must_not_exist=must_not_exist
+        )
+
+    async def remove(self, user_id: str, id_: UUID, if_match: ETagCondition | None) -> None:
+        """Delete a row, and leave a tombstone."""
+        await self._lock_user(user_id)
+        await super().remove(user_id, id_, if_match)
+        revision = await self._take_revision(user_id, TAKE_REVISION_OF_DELETE)
+        params = {"owner": user_id, "id": id_, "revision": revision}
+        await self.session.execute(LEAVE_TOMBSTONES[self.model_type.kind], params)
+
+    async def add(self, data: RevisedT, **options: Any) -> RevisedT:  # noqa: ANN401 - the library's
+        """Insert a row with a revision."""
+        data.revision = await self._take_revision(data.user_id)
+        return await super().add(data, **options)
+
+    async def _write(self, record: RevisedT, values: Mapping[str, Any]) -> RevisedT:
+        revision = await self._take_revision(record.user_id)
+        return await super()._write(record, {**values, "revision": revision})
+
+    async def _lock_user(self, user_id: str) -> None:
+        """Wait for other changes of the user, until the end of the transaction."""
+        await self.session.execute(LOCK_USER, {"owner": user_id})
+
+    async def _take_revision(
+        self, user_id: str, statement: ReturningInsert[int] = TAKE_REVISION
+    ) -> int:
+        """Increase the revision of the user, and return it."""
+        params = {"owner": user_id, "new_etag": uuid4()}
+        revision: int = (await self.session.execute(statement, params)).scalar_one()
+        return revision
+
+
+class PositionedRepository(RevisedRepository[PositionedT]):
     """A repository of rows in an order that the user determines."""
 
     sort = ("position", False)
@@ -248,9 +324,9 @@ class PositionedRepository(ResourceRepository[PositionedT]):
 
         Raises `not_found`, PreconditionFailed and ReferenceNotFound.
         """
-        # Moves of a user wait for each other. Otherwise a row that one move places among others
-        # would be in a different place after another move has respaced them.
-        await self._lock(user_id, f"order of {self.model_type.__tablename__}")
+        # Otherwise a row that one move places among others would be in a different place after
+        # another move has respaced them.
+        await self._lock_user(user_id)
         record = await self.find(user_id, id_, if_match=if_match, lock=True)
         neighbor = None
         if after_id is not None:
@@ -292,8 +368,15 @@ class PositionedRepository(ResourceRepository[PositionedT]):
         before = await self._siblings(record, neighbor, SIBLINGS_TO_READ, before=True)
         after = await self._siblings(record, neighbor, SIBLINGS_TO_READ)
         position, neighbors = respace(before[::-1], after)
+        revision = await self._take_revision(record.user_id)
         rows = [
-            {"user_id": record.user_id, "id": id_, "stored_position": value, "etag": uuid4()}
+            {
+                "user_id": record.user_id,
+                "id": id_,
+                "stored_position": value,
+                "etag": uuid4(),
+                "revision": revision,
+            }
             for id_, value in neighbors.items()
         ]
         await self.session.execute(update(self.model_type), rows)

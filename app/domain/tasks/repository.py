@@ -21,7 +21,7 @@ from app.db.positions import initial_position
 from app.db.repository import ChangeStatement, StatementRepository
 from app.domain.tasks.due import due_at
 from app.domain.tasks.filters import filter_params
-from app.domain.tasks.models import SECOND_KEY
+from app.domain.tasks.models import KEYS
 from app.domain.tasks.pages import (
     count_statement,
     list_statement,
@@ -60,13 +60,12 @@ from app.domain.tasks.statements import (
     INSERT,
     INSERT_IF_ABSENT,
     LABELS,
-    MOVE,
-    MOVE_MATCHING,
     SELECT,
     SELECT_SEVERAL,
     SET_COLUMNS,
     UPSERT,
     delete_statement,
+    move_statement,
     update_statement,
 )
 from app.http.etags import ETagCondition, format_etag
@@ -254,7 +253,7 @@ class TaskRepository(StatementRepository):
 
         Raises TaskNotFound and PreconditionFailed, and DatabaseUnavailable after DELETE_ATTEMPTS.
         """
-        values = {"owner": user_id, "task": task_id}
+        values = {"owner": user_id, "task": task_id, "new_etag": uuid4()}
         for _ in range(DELETE_ATTEMPTS):
             # The foreign key rejects the delete if a subtask is created at the same moment.
             with suppress(HierarchyConflict):
@@ -299,22 +298,22 @@ class TaskRepository(StatementRepository):
                 "neighbor_ids": neighbor_ids,
                 "neighbor_positions": [sibling.position for sibling in gap.neighbors],
             }
-            moved = await self._write(MOVE if params["etags"] == () else MOVE_MATCHING, params)
+            moved = await self._write(move_statement(any_etag=params["etags"] == ()), params)
             if moved:
                 return to_task(moved[0])
         raise DatabaseUnavailable
 
     async def _put(self, statement: ClauseElement, values: dict[str, Any]) -> list[Record]:
-        """Execute an INSERT with ON CONFLICT, or an UPDATE.
+        """Execute an INSERT with or without ON CONFLICT, or an UPDATE.
 
-        ON CONFLICT names the primary key. If two requests insert one ID at the same moment, the
-        second unique constraint may reject one of them. A second attempt finds the other's row.
+        If two requests insert one ID at the same moment, a unique constraint may reject one of
+        them: ON CONFLICT names only the primary key. A second attempt finds the other's row.
         """
         for _ in range(PUT_ATTEMPTS):
             try:
                 return await self._write(statement, values)
             except DatabaseError as error:
-                if error.constraint != SECOND_KEY:
+                if error.constraint not in KEYS:
                     raise
         raise DatabaseUnavailable
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 from app.db.positions import SIBLINGS_TO_READ, NoRoomError, Sibling, position_between, respace
+from app.db.revisions import IS_GATE_PASSED, revised
 from app.db.statements import FetchCallable
 from app.domain.tasks.filters import FILTERS
 from app.domain.tasks.models import NEXT_UPDATED_AT, TaskRecord
@@ -30,8 +31,16 @@ from app.domain.tasks.models import NEXT_UPDATED_AT, TaskRecord
 _POSITION: ColumnElement[str] = TaskRecord.position.expression
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 LOCKED = (
-    select(TaskRecord.id, _POSITION.label("position"))
-    .where(TaskRecord.user_id == bindparam("owner"), TaskRecord.id == func.any(_IDS))
+    select(
+        TaskRecord.id,
+        _POSITION.label("position"),
+        TaskRecord.list_id,
+        TaskRecord.parent_id,
+        TaskRecord.etag,
+    )
+    .where(
+        TaskRecord.user_id == bindparam("owner"), TaskRecord.id == func.any(_IDS), IS_GATE_PASSED
+    )
     .order_by(TaskRecord.id)  # one order, so that two moves do not deadlock
     .with_for_update(key_share=True)
     .cte("locked")
@@ -66,20 +75,30 @@ _NEW = (
     .table_valued("id", "position", "etag")
     .render_derived()
 )
+# If a sibling was moved in the meantime, no position changes: a part of them would be in another
+# order.
+_ARE_UNCHANGED = (
+    func.cardinality(_IDS)
+    == select(func.count())
+    .select_from(LOCKED.join(_PREVIOUS, _PREVIOUS.c.id == LOCKED.c.id))
+    .where(LOCKED.c.position == _PREVIOUS.c.position)
+    .scalar_subquery()
+)
+_ANY_LOCKED = select(LOCKED.c.id).limit(literal_column("1")).cte("any_locked")
+_REVISED = revised(_ANY_LOCKED, _ARE_UNCHANGED)
 RESPACE = (
     update(TaskRecord)
     .where(
         TaskRecord.user_id == bindparam("owner"),
         TaskRecord.id == _NEW.c.id,
-        # If a sibling was moved in the meantime, no position changes: a part of them would be in
-        # another order.
-        func.cardinality(_IDS)
-        == select(func.count())
-        .select_from(LOCKED.join(_PREVIOUS, _PREVIOUS.c.id == LOCKED.c.id))
-        .where(LOCKED.c.position == _PREVIOUS.c.position)
-        .scalar_subquery(),
+        _REVISED.c.revision.is_not(None),
     )
-    .values(stored_position=_NEW.c.position, etag=_NEW.c.etag, updated_at=NEXT_UPDATED_AT)
+    .values(
+        stored_position=_NEW.c.position,
+        etag=_NEW.c.etag,
+        updated_at=NEXT_UPDATED_AT,
+        revision=_REVISED.c.revision,
+    )
 )
 
 
@@ -141,6 +160,7 @@ class Siblings:
             "old_positions": [old_positions[id_] for id_ in changed],
             "positions": list(changed.values()),
             "etags": [uuid4() for _ in changed],
+            "new_etag": uuid4(),
         }
         await self._fetch(RESPACE, params)
         neighbors = [*preceding[-1:], *following[:1]]

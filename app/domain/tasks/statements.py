@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -18,14 +19,23 @@ from sqlalchemy import (
     func,
     null,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql.dml import Insert
 from sqlalchemy.orm import aliased
 
 from app.db.idempotency import create_statement
 from app.db.models import after
 from app.db.repository import etag_matches
+from app.db.revisions import (
+    GATE,
+    IS_GATE_PASSED,
+    leave_tombstones,
+    removed_tombstones,
+    revised,
+)
 from app.domain.tasks.filters import date_param
 from app.domain.tasks.models import NEXT_UPDATED_AT, NOW, TaskRecord
 from app.domain.tasks.rows import COLUMNS, PROPERTY_COLUMNS
@@ -52,18 +62,31 @@ SELECT_SEVERAL = select(*COLUMNS).where(
     TaskRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
 )
 _COMPLETED = bindparam("new_completed", type_=Boolean)
-_INSERT = insert(TaskRecord).values(
-    user_id=bindparam("owner"),
-    id=bindparam("task"),
-    completed_at=case((_COMPLETED, NOW)),
-    created_at=NOW,
-    updated_at=NOW,
-    etag=bindparam("new_etag"),
-    **{column: _new(column) for column in SET_COLUMNS},
-)
+
+
+def _insert(revision: CTE) -> Insert:
+    columns: dict[str, Any] = {
+        "user_id": bindparam("owner", type_=TaskRecord.user_id.type),
+        "id": bindparam("task", type_=Uuid),
+        "completed_at": case((_COMPLETED, NOW)),
+        "created_at": NOW,
+        "updated_at": NOW,
+        "etag": bindparam("new_etag", type_=Uuid),
+        **{column: _new(column) for column in SET_COLUMNS},
+        "revision": revision.c.revision,
+    }
+    values = select(*columns.values()).select_from(revision)
+    return insert(TaskRecord).from_select(list(columns), values)
+
+
 _KEY = [TaskRecord.user_id, TaskRecord.id]
+_INSERT = _insert(revised(GATE))
 INSERT = _INSERT.returning(*COLUMNS)
-INSERT_IF_ABSENT = _INSERT.on_conflict_do_nothing(index_elements=_KEY).returning(*COLUMNS)
+# If the task is created at the same moment, the primary key rejects the statement, so that it
+# takes no revision.
+INSERT_IF_ABSENT = _insert(revised(GATE, ~select(TaskRecord.id).where(*BY_ID).exists())).returning(
+    *COLUMNS
+)
 # The rejected row has the value of `now()`, which is not IMMUTABLE and thus not accepted here.
 _NEXT_UPDATED_AT_ON_CONFLICT = func.greatest(
     _INSERT.excluded.updated_at, after(TaskRecord.updated_at)
@@ -77,6 +100,7 @@ UPSERT = _INSERT.on_conflict_do_update(
         ),
         "updated_at": _NEXT_UPDATED_AT_ON_CONFLICT,
         "etag": _INSERT.excluded.etag,
+        "revision": _INSERT.excluded.revision,
     },
 ).returning(*COLUMNS)
 
@@ -95,27 +119,51 @@ LABELS = (
 )
 
 
-MOVE = (
-    update(TaskRecord)
-    .where(
-        *BY_ID,
-        TaskRecord.id.in_(select(LOCKED.c.id)),
+@cache
+def move_statement(*, any_etag: bool) -> ClauseElement:
+    """Build the statement that moves a task, unless a neighbor or the task has changed."""
+    conditions = [
+        LOCKED.c.id == bindparam("task"),
         NEIGHBORS_UNCHANGED,
         # The place is still the one that was read.
         *(
-            getattr(TaskRecord, column).is_not_distinct_from(
-                bindparam(f"current_{column}", type_=Uuid)
-            )
+            LOCKED.c[column].is_not_distinct_from(bindparam(f"current_{column}", type_=Uuid))
             for column in ("list_id", "parent_id")
         ),
+    ]
+    if not any_etag:
+        conditions.append(etag_matches(LOCKED.c.etag))
+    columns = ("list_id", "parent_id", "depth", "stored_position")
+    return _update({column: _new(column) for column in columns}, revised(LOCKED, *conditions))
+
+
+def _update(assignments: Mapping[str, Any], revision: CTE) -> ClauseElement:
+    """Build an UPDATE of a task, which is locked, with a revision. Without one it does nothing."""
+    return (
+        update(TaskRecord)
+        .where(*BY_ID, revision.c.revision.is_not(None))
+        .values(
+            **assignments,
+            updated_at=NEXT_UPDATED_AT,
+            etag=bindparam("new_etag"),
+            revision=revision.c.revision,
+        )
+        .returning(*COLUMNS)
     )
-    .values(
-        {column: _new(column) for column in ("list_id", "parent_id", "depth", "stored_position")}
-        | {"updated_at": NEXT_UPDATED_AT, "etag": bindparam("new_etag")}
+
+
+def _locked(*, any_etag: bool, for_delete: bool = False) -> CTE:
+    """Build the part of a statement that locks a task, unless it has another ETag.
+
+    If the task is changed at the same moment, the newest version is locked and checked.
+    """
+    conditions = BY_ID if any_etag else (*BY_ID, ETAG_MATCHES)
+    return (
+        select(TaskRecord.id)
+        .where(*conditions, IS_GATE_PASSED)
+        .with_for_update(key_share=not for_delete)
+        .cte("locked")
     )
-    .returning(*COLUMNS)
-)
-MOVE_MATCHING = MOVE.where(ETAG_MATCHES)
 
 
 def _claimed_values(claimed: CTE) -> dict[str, ColumnElement[Any]]:
@@ -149,22 +197,31 @@ def update_statement(
     assignments = {column: _new(column) for column in columns}
     if completed is not None:
         assignments["completed_at"] = COMPLETED_AT_ASSIGNMENTS[completed]
-    conditions = BY_ID if any_etag else (*BY_ID, ETAG_MATCHES)
-    return (
-        update(TaskRecord)
-        .where(*conditions)
-        .values(**assignments, updated_at=NEXT_UPDATED_AT, etag=bindparam("new_etag"))
-        .returning(*COLUMNS)
-    )
+    return _update(assignments, revised(_locked(any_etag=any_etag)))
 
 
 @cache
 def delete_statement(*, any_etag: bool) -> ClauseElement:
-    """Build the statement that deletes a task with its subtasks and returns the task's ID."""
-    conditions = BY_ID if any_etag else (*BY_ID, ETAG_MATCHES)
-    deleted = delete(TaskRecord).where(*conditions).returning(TaskRecord.id).cte("deleted")
-    subtask = aliased(TaskRecord)
-    subtasks = delete(subtask).where(
-        subtask.user_id == bindparam("owner"), subtask.parent_id.in_(select(deleted.c.id))
+    """Build the statement that deletes a task with its subtasks and returns the task's ID.
+
+    Each deleted task leaves a tombstone. Old tombstones of the user are removed.
+    """
+    locked = _locked(any_etag=any_etag, for_delete=True)
+    removed = removed_tombstones(select(locked.c.id).exists())
+    revision = revised(locked, removed=removed)
+    deleted = (
+        delete(TaskRecord)
+        .where(*BY_ID, select(revision.c.revision).exists())
+        .returning(TaskRecord.id)
+        .cte("deleted")
     )
-    return select(deleted.c.id).add_cte(subtasks.cte("deleted_subtasks"))
+    subtask = aliased(TaskRecord)
+    subtasks = (
+        delete(subtask)
+        .where(subtask.user_id == bindparam("owner"), subtask.parent_id.in_(select(deleted.c.id)))
+        .returning(subtask.id)
+        .cte("deleted_subtasks")
+    )
+    gone = union_all(select(deleted.c.id), select(subtasks.c.id)).subquery("all_deleted")
+    tombstones = leave_tombstones(TaskRecord.kind, select(gone.c.id, revision.c.revision))
+    return select(deleted.c.id).add_cte(tombstones.cte("tombstones_left"))

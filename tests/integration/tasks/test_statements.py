@@ -164,15 +164,15 @@ CASES = {
         "GET", f"{ALICE}/count", "SELECT", 200, {"params": {"labels": "shop", "has_due": "true"}}
     ),
     "listLabels": Case("GET", "/api/v1/users/alice/labels", "SELECT", 200),
-    "createTask": Case("POST", ALICE, "INSERT", 201, {"json": {"title": "a"}}),
+    "createTask": Case("POST", ALICE, "WITH", 201, {"json": {"title": "a"}}),
     "createTask, every property": Case(
-        "POST", ALICE, "INSERT", 201, {"json": {"title": "a", **PROPERTIES}}
+        "POST", ALICE, "WITH", 201, {"json": {"title": "a", **PROPERTIES}}
     ),
     "createTask, subtask": Case(
-        "POST", ALICE, "INSERT", 201, {"json": {"title": "a", "parent_id": str(UUID(int=1))}}
+        "POST", ALICE, "WITH", 201, {"json": {"title": "a", "parent_id": str(UUID(int=1))}}
     ),
     "createTask, unknown list": Case(
-        "POST", ALICE, "INSERT", 409, {"json": {"title": "a", "list_id": str(UUID(int=9))}}
+        "POST", ALICE, "WITH", 409, {"json": {"title": "a", "list_id": str(UUID(int=9))}}
     ),
     "createTask, once": Case(
         "POST",
@@ -184,32 +184,32 @@ CASES = {
     "getTask": Case("GET", TASK, "SELECT", 200),
     "getTask, unchanged": Case("GET", TASK, "SELECT", 304, {"headers": {"If-None-Match": "*"}}),
     "getTask, absent": Case("GET", ABSENT, "SELECT", 404),
-    "replaceTask, new": Case("PUT", ABSENT, "INSERT", 201, {"json": BODY}),
-    "replaceTask, there": Case("PUT", TASK, "INSERT", 200, {"json": BODY}),
+    "replaceTask, new": Case("PUT", ABSENT, "WITH", 201, {"json": BODY}),
+    "replaceTask, there": Case("PUT", TASK, "WITH", 200, {"json": BODY}),
     "replaceTask, only new": Case(
-        "PUT", ABSENT, "INSERT", 201, {"json": BODY, "headers": {"If-None-Match": "*"}}
+        "PUT", ABSENT, "WITH", 201, {"json": BODY, "headers": {"If-None-Match": "*"}}
     ),
     "replaceTask, not new": Case(
-        "PUT", TASK, "INSERT", 412, {"json": BODY, "headers": {"If-None-Match": "*"}}
+        "PUT", TASK, "WITH", 412, {"json": BODY, "headers": {"If-None-Match": "*"}}
     ),
     "replaceTask, only there": Case(
-        "PUT", TASK, "UPDATE", 200, {"json": BODY, "headers": {"If-Match": "*"}}
+        "PUT", TASK, "WITH", 200, {"json": BODY, "headers": {"If-Match": "*"}}
     ),
     "replaceTask, another tag": Case(
-        "PUT", TASK, "UPDATE", 412, {"json": BODY, "headers": OTHER_TAG}
+        "PUT", TASK, "WITH", 412, {"json": BODY, "headers": OTHER_TAG}
     ),
-    "updateTask": Case("PATCH", TASK, "UPDATE", 200, {"json": {"completed": True}}),
-    "updateTask, every property": Case("PATCH", TASK, "UPDATE", 200, {"json": PROPERTIES}),
+    "updateTask": Case("PATCH", TASK, "WITH", 200, {"json": {"completed": True}}),
+    "updateTask, every property": Case("PATCH", TASK, "WITH", 200, {"json": PROPERTIES}),
     "updateTask, unknown list": Case(
-        "PATCH", TASK, "UPDATE", 409, {"json": {"list_id": str(UUID(int=9))}}
+        "PATCH", TASK, "WITH", 409, {"json": {"list_id": str(UUID(int=9))}}
     ),
     "updateTask, any tag": Case(
-        "PATCH", TASK, "UPDATE", 200, {"json": {"title": "a"}, "headers": {"If-Match": "*"}}
+        "PATCH", TASK, "WITH", 200, {"json": {"title": "a"}, "headers": {"If-Match": "*"}}
     ),
     "updateTask, nothing": Case("PATCH", TASK, "SELECT", 200, {"json": {}}),
-    "updateTask, absent": Case("PATCH", ABSENT, "UPDATE", 404, {"json": {"title": "a"}}),
+    "updateTask, absent": Case("PATCH", ABSENT, "WITH", 404, {"json": {"title": "a"}}),
     "updateTask, absent, any tag": Case(
-        "PATCH", ABSENT, "UPDATE", 404, {"json": {"title": "a"}, "headers": {"If-Match": "*"}}
+        "PATCH", ABSENT, "WITH", 404, {"json": {"title": "a"}, "headers": {"If-Match": "*"}}
     ),
     "deleteTask": Case("DELETE", TASK, "WITH", 204),
     "deleteTask, any tag": Case("DELETE", TASK, "WITH", 204, {"headers": {"If-Match": "*"}}),
@@ -349,8 +349,8 @@ async def test_conditional_change_is_one_statement(
     deleted = await single_client.delete(TASK, headers={"If-Match": replaced.headers["etag"]})
     assert deleted.status_code == 204
     assert [statement.split()[0] for statement in seen.by_service] == [
-        "UPDATE",
-        "UPDATE",
+        "WITH",
+        "WITH",
         "WITH",
     ]
 
@@ -372,7 +372,7 @@ async def test_rejected_parent_is_explained_by_a_second_statement(
     body = {"title": "a", "parent_id": str(UUID(int=parent))}
     response = await single_client.patch(TASK, json=body)
     assert response.status_code == 409
-    assert [statement.split()[0] for statement in seen.by_service] == ["UPDATE", "SELECT"]
+    assert [statement.split()[0] for statement in seen.by_service] == ["WITH", "SELECT"]
 
 
 async def test_next_page_is_one_statement(single_client: ContractClient, seen: Seen) -> None:
@@ -397,7 +397,7 @@ async def test_failed_precondition_sends_a_second_statement(
     response = await single_client.request(method, TASK, headers=OTHER_TAG, **body)
     assert_problem(response, 412, "precondition-failed")
     verbs = [statement.split()[0] for statement in seen.by_service]
-    assert verbs == [{"PATCH": "UPDATE", "DELETE": "WITH"}[method], "SELECT"]
+    assert verbs == [{"PATCH": "WITH", "DELETE": "WITH"}[method], "SELECT"]
 
 
 @pytest.mark.parametrize(
@@ -436,17 +436,21 @@ async def test_every_statement_is_bound_to_one_user(
     await single_client.request(case.method, case.url, **case.options)
     assert seen.by_service != []
     for statement in seen.by_service:
-        mentions = re.findall(r"(?:INTO|FROM|UPDATE) (?:tasks|idempotency_keys)\b", statement)
+        mentions = re.findall(
+            r"(?:INTO|FROM|UPDATE) (?:tasks|idempotency_keys|users|tombstones)\b", statement
+        )
         bound = re.findall(
-            r"\b(?:tasks|tasks_1|idempotency_keys)\.user_id = \$\d+|"
-            r"INSERT INTO \w+ \(user_id, [^)]*\) (?:VALUES \(|SELECT )\$1\b",
+            r"\b(?:tasks|tasks_1|idempotency_keys|tombstones)\.user_id = (\$\d+)|"
+            r"INSERT INTO \w+ \(user_id, [^)]*\) SELECT (\$\d+)",
             statement,
         )
         assert len(bound) == len(mentions) > 0
+        # All of them are the same parameter.
+        assert len({first or second for first, second in bound}) == 1
 
 
 def _columns(statement: str) -> Iterator[str]:
-    assignments = re.search(r" SET (.*?) WHERE ", statement, re.DOTALL)
+    assignments = re.search(r"UPDATE tasks SET (.*?) FROM revised ", statement, re.DOTALL)
     assert assignments is not None
     yield from re.findall(r"(\w+)=", assignments[1])
 
@@ -474,4 +478,4 @@ async def test_patch_writes_only_the_columns_sent(
     single_client: ContractClient, seen: Seen, body: dict[str, Any], columns: set[str]
 ) -> None:
     await single_client.patch(TASK, json=body)
-    assert set(_columns(seen.by_service[0])) == columns | {"updated_at", "etag"}
+    assert set(_columns(seen.by_service[0])) == columns | {"updated_at", "etag", "revision"}

@@ -1,0 +1,1 @@
+"""The revisions of users and the feed of changes."""

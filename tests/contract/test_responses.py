@@ -65,7 +65,7 @@ STORED: list[dict[str, Any]] = [
     {"method": "POST", "url": TASKS, "json": {"title": "Call"}, "headers": USED_KEY},
 ]
 # For each other status or type of problem, the changes to the request: another ID in its path, and
-# more header fields and properties.
+# more headers and properties.
 CHANGED: dict[str, dict[str, Any]] = {
     "304": {"headers": {"If-None-Match": "*"}},
     "invalid-parameter": {"params": {"unknown": "1"}},

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import Table
 
+from app.domain.tasks.models import TaskRecord
 from bench.scaling.data import Size
 from bench.scaling.explain import Plan
 from bench.scaling.report import (
+    INDEXES,
     Cost,
     IndexEffect,
     TableResult,
@@ -15,7 +18,7 @@ from bench.scaling.report import (
     render,
 )
 
-pytestmark = pytest.mark.requirement("NFR-021")
+pytestmark = pytest.mark.requirement("NFR-021", "NFR-103")
 
 
 def table(rows: int, **medians: float) -> TableResult:
@@ -63,3 +66,9 @@ def test_a_chart_has_the_median_of_each_operation_in_each_table() -> None:
     assert data["rows"] == [10, 100]
     assert data["p50"] == {"list, first page": [1.0, 1.0], "get": [None, 1.25]}
     assert (data["date"], data["machine"]) == ("2026-11-27", "a machine")
+
+
+@pytest.mark.requirement("NFR-105")
+def test_effect_of_every_index_is_measured() -> None:
+    assert isinstance(TaskRecord.__table__, Table)
+    assert {index.name for index in TaskRecord.__table__.indexes} == INDEXES.keys()

@@ -14,6 +14,9 @@ from litestar.types import ControllerRouterHandler, Middleware
 
 from app.db.database import Database
 from app.db.idempotency import delete_expired_keys
+from app.domain.changes.controller import ChangeController
+from app.domain.changes.repository import ChangeRepository
+from app.domain.changes.tokens import ChangeTokenCodec
 from app.domain.health.controller import get_liveness, get_readiness
 from app.domain.lists.controller import TaskListController
 from app.domain.tasks.controller import TaskController
@@ -38,6 +41,7 @@ MAX_BODY_BYTES = 131_072
 ROUTE_HANDLERS: Sequence[ControllerRouterHandler] = (
     TaskController,
     TaskListController,
+    ChangeController,
     get_liveness,
     get_readiness,
     get_contract_yaml,
@@ -71,9 +75,17 @@ def create_app(
         statement_timeout=settings.database_statement_timeout,
         max_lifetime=settings.database_pool_recycle,
     )
-    secret = settings.cursor_secret
-    cursor_codec = CursorCodec(None if secret is None else secret.get_secret_value())
-    state = AppState(contract, database, TaskRepository(database.fetch), cursor_codec)
+    secret = None
+    if settings.cursor_secret is not None:
+        secret = settings.cursor_secret.get_secret_value()
+    state = AppState(
+        openapi=contract,
+        database=database,
+        task_repository=TaskRepository(database.fetch),
+        cursor_codec=CursorCodec(secret),
+        change_repository=ChangeRepository(database.fetch),
+        change_token_codec=ChangeTokenCodec(secret),
+    )
     litestar = Litestar(
         route_handlers=[operations, *page_routes(), *route_handlers],
         guards=list(guards),

@@ -8,6 +8,8 @@ import msgspec
 from litestar import Request
 
 from app.db.database import Database
+from app.domain.changes.repository import ChangeRepository
+from app.domain.changes.tokens import ChangeTokenCodec
 from app.domain.tasks.repository import TaskRepository
 from app.http.pagination import CursorCodec
 from app.openapi.document import OpenAPIDocument
@@ -20,6 +22,8 @@ class AppState(msgspec.Struct, frozen=True):
     database: Database
     task_repository: TaskRepository
     cursor_codec: CursorCodec
+    change_repository: ChangeRepository
+    change_token_codec: ChangeTokenCodec
 
 
 def app_state(request: Request[Any, Any, Any]) -> AppState:

@@ -11,6 +11,8 @@ from uuid import UUID, uuid4
 import asyncpg
 from msgspec import Struct
 
+from app.domain.changes.repository import ChangeRepository
+from app.domain.changes.tokens import START
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import (
     CountTasksQuery,
@@ -126,6 +128,7 @@ class Table(Struct):
             "list, two labels by priority": lambda: _list(
                 LARGE, labels=f"{COMMON_LABEL},{LABELS[1]}", sort=TaskSort.PRIORITY
             ),
+            "changes, first page": lambda: _changes(LARGE),
             "count, open tasks": lambda: _count(LARGE, completed=False),
             "count, one list": lambda: _count(LARGE, list_id=LARGEST_LIST),
             "labels, small user": lambda: _list_labels(self.rng.choice(self.small)),
@@ -182,6 +185,10 @@ class Table(Struct):
 def _list(user: str, after: CursorPosition | None = None, **query: Any) -> Operation:
     list_query = ListTasksQuery(limit=LIMIT, **query)
     return lambda repository: repository.list_tasks(user, list_query, after)
+
+
+def _changes(user: str) -> Operation:
+    return lambda tasks: ChangeRepository(tasks.fetch).list_changes(user, START, LIMIT)
 
 
 def _count(user: str, **query: Any) -> Operation:

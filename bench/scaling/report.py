@@ -30,6 +30,7 @@ INDEXES = {
     "ix_tasks_inbox": "list, inbox",
     "ix_tasks_parent": "list, subtasks",
     "ix_tasks_labels": "list, rare label",
+    "ix_tasks_user_id_revision_id": "changes, first page",
 }
 # The created task of which an index has an entry, if it is not that of "create".
 CREATES = {

@@ -23,7 +23,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
 from app import asgi, cli, settings
-from app.db import idempotency, positions
+from app.db import idempotency, positions, revisions
 from app.domain.health import controller
 from app.domain.tasks import pages
 from app.http import body, cors, problems
@@ -51,6 +51,7 @@ PROBLEMS_OUTSIDE_OPERATIONS = (
 LIMITS = {
     "bytes of a body": asgi.MAX_BODY_BYTES,
     "bytes of a page of tasks": pages.MAX_PAGE_BYTES,
+    "bytes of a page of changes": pages.MAX_PAGE_BYTES,
     "neighbors that a move may change": positions.MAX_NEIGHBORS,
     "nesting levels of arrays and objects in a body": body.MAX_DEPTH,
     "bytes of a chunk size with its extensions, and of the trailer fields": (
@@ -80,6 +81,7 @@ LIMITS = {
     "seconds of database time for readiness": controller.READINESS_TIMEOUT,
     "seconds that a browser may cache a preflight response": int(cors.MAX_AGE),
     "hours that an idempotency key is stored": idempotency.TTL_HOURS,
+    "days that a deleted item is known, at least": revisions.TOMBSTONE_DAYS,
 }
 
 

@@ -13,6 +13,7 @@ from litestar.routes import HTTPRoute
 from openapi_spec_validator import validate
 
 from app.asgi import ROUTE_HANDLERS
+from app.domain.changes.schemas import ChangePage
 from app.domain.health import controller
 from app.domain.lists.schemas import (
     TaskList,
@@ -55,6 +56,7 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
         TaskListPatch,
         TaskListMove,
         TaskListPage,
+        ChangePage,
         Problem,
         controller.Health,
         OpenAPIJson,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from app.asgi import create_app
+from app.domain.changes.tokens import ChangeTokenCodec, FeedPosition
 from app.http.middleware import HTTPMiddleware
 from app.settings import Secret, Settings
 from tests.support.client import FOREIGN_TAG, ContractClient, tasks_of
@@ -46,6 +48,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "moveTask": {"method": "POST", "url": f"{ONE}/move", "json": FIRST},
     "listLabels": {"method": "GET", "url": "/api/v1/users/alice/labels"},
     "listLists": {"method": "GET", "url": LISTS},
+    "listChanges": {"method": "GET", "url": "/api/v1/users/alice/changes"},
     "createList": {"method": "POST", "url": LISTS, "json": NAME},
     "getList": {"method": "GET", "url": ONE_LIST},
     "replaceList": {"method": "PUT", "url": ONE_LIST, "json": NAME},
@@ -64,12 +67,16 @@ STORED: list[dict[str, Any]] = [
     {"method": "PUT", "url": f"{TASKS}/{SUBTASK_ID}", "json": {**WHOLE, "parent_id": ID}},
     {"method": "POST", "url": TASKS, "json": {"title": "Call"}, "headers": USED_KEY},
 ]
+# A token of an epoch that no user has.
+EXPIRED_TOKEN = ChangeTokenCodec(None).encode("alice", FeedPosition.end(UUID(int=1), 1))
 # For each other status or type of problem, the changes to the request: another ID in its path, and
 # more headers and properties.
 CHANGED: dict[str, dict[str, Any]] = {
     "304": {"headers": {"If-None-Match": "*"}},
     "invalid-parameter": {"params": {"unknown": "1"}},
     "invalid-cursor": {"params": {"cursor": "A" * 56}},
+    "invalid-token": {"params": {"since": "A" * 88}},
+    "token-expired": {"params": {"since": EXPIRED_TOKEN}},
     "malformed-body": {"content": b"{", "headers": {"Content-Type": "application/json"}},
     "task-not-found": {"id": UNKNOWN_ID},
     "list-not-found": {"id": UNKNOWN_ID},

@@ -22,7 +22,13 @@ MODULES = {
 }
 FACADE = "embedded_postgres"  # the only package that defines functions
 PACKAGES = {".".join(path.parent.relative_to(APP).parts) for path in APP.rglob("__init__.py")}
-MODULES_WITH_STATEMENTS = {"db.database", "db.pool", "db.repository", "domain.tasks.repository"}
+MODULES_WITH_STATEMENTS = {
+    "db.database",
+    "db.pool",
+    "db.repository",
+    "domain.tasks.repository",
+    "domain.changes.repository",
+}
 # `Database.session` opens and ends every transaction. SQLAlchemy's adapter undoes what a closed
 # session left open.
 TRANSACTION_CALLS = {"db.database": ["session.begin"], "db.engine": ["self.rollback"]}

@@ -61,7 +61,7 @@ PROPERTY_COLUMNS = {
 PRIORITY_NAMES: tuple[Priority, ...] = tuple(Priority)
 
 
-def to_task(row: Record) -> Task:
+def to_task(row: Record | tuple[Any, ...]) -> Task:
     """Return the task of a row that begins with COLUMNS."""
     (
         id_, user_id, title, description, completed, completed_at, list_id, parent_id, priority,

@@ -1,0 +1,1 @@
+"""The feed of changes: handler, schemas, tokens and SQL."""

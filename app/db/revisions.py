@@ -41,7 +41,8 @@ from sqlalchemy.sql.dml import ReturningInsert
 from app.db.models import ResourceRecord
 
 TOMBSTONE_DAYS = 30
-REMOVED_PER_DELETE = 10  # more than one, so that the number of a user's old tombstones decreases
+# More than the deletes between two removals, so that the number of old tombstones decreases.
+MAX_REMOVED = 100
 
 _TTL = text(f"interval '{TOMBSTONE_DAYS} days'")
 _ONE = literal_column("1", Integer)
@@ -144,7 +145,7 @@ def removed_tombstones(*conditions: ColumnElement[bool]) -> CTE:
         )
         .where(TombstoneRecord.user_id == _OWNER)
         .order_by(TombstoneRecord.revision, TombstoneRecord.id)
-        .limit(literal_column(str(REMOVED_PER_DELETE)))
+        .limit(literal_column(str(MAX_REMOVED)))
         .subquery("oldest")
         .c
     )

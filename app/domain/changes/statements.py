@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
+    Subquery,
     Uuid,
     and_,
     bindparam,
@@ -96,20 +97,30 @@ _ORDER = (_ALL_KEYS.c.revision, _ALL_KEYS.c.id, _ALL_KEYS.c.kind)
 _PAGE = select(_ALL_KEYS).order_by(*_ORDER).limit(_LIMIT).subquery("page")
 
 
-def _joins(record: type[RevisedRecord]) -> ColumnElement[bool]:
+# Each is restricted to the user before the join, as distributed PostgreSQL requires.
+_USER = (
+    select(UserRecord.epoch, UserRecord.revision, UserRecord.oldest_revision)
+    .where(UserRecord.user_id == _OWNER)
+    .subquery("current_user")
+)
+_TASKS = select(*TASK_COLUMNS).where(TaskRecord.user_id == _OWNER).subquery("current_tasks")
+_LISTS = select(*LIST_COLUMNS).where(TaskListRecord.user_id == _OWNER).subquery("current_lists")
+
+
+def _is_row(rows: Subquery, kind: int) -> ColumnElement[bool]:
     return and_(
-        record.user_id == _OWNER,
-        record.id == _PAGE.c.id,
-        _PAGE.c.kind == literal_column(str(record.kind)),
+        rows.c.id == _PAGE.c.id,
+        _PAGE.c.kind == literal_column(str(kind)),
         ~_PAGE.c.deleted,
     )
 
 
+_ZERO = literal_column("0", Integer)
 _OCTETS = func.coalesce(
-    func.octet_length(TaskRecord.title)
-    + func.octet_length(TaskRecord.labels)
-    + func.coalesce(func.octet_length(TaskRecord.description), literal_column("0")),
-    literal_column("0"),
+    func.octet_length(_TASKS.c.title)
+    + func.octet_length(_TASKS.c.labels)
+    + func.coalesce(func.octet_length(_TASKS.c.description), _ZERO),
+    _ZERO,
 )
 _TOTAL = cast(
     func.sum(_OCTETS).over(order_by=(_PAGE.c.revision, _PAGE.c.id, _PAGE.c.kind), rows=(None, 0)),
@@ -121,23 +132,23 @@ _ROWS = (
         _PAGE.c.id,
         _PAGE.c.kind,
         _PAGE.c.deleted,
-        *(column.label(f"task_{number}") for number, column in enumerate(TASK_COLUMNS)),
-        *(column.label(f"list_{number}") for number, column in enumerate(LIST_COLUMNS)),
+        *(column.label(f"task_{number}") for number, column in enumerate(_TASKS.c)),
+        *(column.label(f"list_{number}") for number, column in enumerate(_LISTS.c)),
         (_TOTAL - _OCTETS).label("octets_before"),
     )
     .select_from(_PAGE)
-    .outerjoin(TaskRecord, _joins(TaskRecord))
-    .outerjoin(TaskListRecord, _joins(TaskListRecord))
+    .outerjoin(_TASKS, _is_row(_TASKS, TaskRecord.kind))
+    .outerjoin(_LISTS, _is_row(_LISTS, TaskListRecord.kind))
     .subquery("rows")
 )
 _RETURNED = [column for column in _ROWS.c if column.name != "octets_before"]
-USER_COLUMNS = (UserRecord.epoch, UserRecord.revision, UserRecord.oldest_revision)
+USER_COLUMNS = tuple(_USER.c)
 # One row at least, with the columns of the user. The row of the user and the items are of one
 # snapshot. The last row may exceed the limit of bytes.
 READ_CHANGES = (
     select(*USER_COLUMNS, *_RETURNED)
     .select_from(select(_ONE.label("one")).subquery("one"))
-    .outerjoin(UserRecord, UserRecord.user_id == _OWNER)
+    .outerjoin(_USER, literal_column("true", Boolean))
     .outerjoin(_ROWS, _ROWS.c.octets_before <= literal_column(str(MAX_PAGE_BYTES)))
     .order_by(_ROWS.c.revision, _ROWS.c.id, _ROWS.c.kind)
 )

@@ -80,6 +80,8 @@ from app.http.problems import (
 
 # Concurrent requests may make an operation begin again.
 MOVE_ATTEMPTS = DELETE_ATTEMPTS = PUT_ATTEMPTS = 8
+# By ID, so that the statement for an ID does not vary.
+DELETES_PER_REMOVAL = 16
 
 
 class TaskRepository(StatementRepository):
@@ -254,10 +256,13 @@ class TaskRepository(StatementRepository):
         Raises TaskNotFound and PreconditionFailed, and DatabaseUnavailable after DELETE_ATTEMPTS.
         """
         values = {"owner": user_id, "task": task_id, "new_etag": uuid4()}
+        # Not with every delete, because it takes a fifth of the time of the statement.
+        removes_tombstones = task_id.int % DELETES_PER_REMOVAL == 0
+        statement = partial(delete_statement, removes_tombstones=removes_tombstones)
         for _ in range(DELETE_ATTEMPTS):
             # The foreign key rejects the delete if a subtask is created at the same moment.
             with suppress(HierarchyConflict):
-                await super()._change(delete_statement, values, if_match)
+                await super()._change(statement, values, if_match)
                 return
         raise DatabaseUnavailable
 

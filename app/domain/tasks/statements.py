@@ -152,7 +152,7 @@ def _update(assignments: Mapping[str, Any], revision: CTE) -> ClauseElement:
     )
 
 
-def _locked(*, any_etag: bool, for_delete: bool = False) -> CTE:
+def _locked(*, any_etag: bool) -> CTE:
     """Build the part of a statement that locks a task, unless it has another ETag.
 
     If the task is changed at the same moment, the newest version is locked and checked.
@@ -161,7 +161,7 @@ def _locked(*, any_etag: bool, for_delete: bool = False) -> CTE:
     return (
         select(TaskRecord.id)
         .where(*conditions, IS_GATE_PASSED)
-        .with_for_update(key_share=not for_delete)
+        .with_for_update(key_share=True)
         .cte("locked")
     )
 
@@ -201,20 +201,22 @@ def update_statement(
 
 
 @cache
-def delete_statement(*, any_etag: bool) -> ClauseElement:
+def delete_statement(*, any_etag: bool, removes_tombstones: bool = False) -> ClauseElement:
     """Build the statement that deletes a task with its subtasks and returns the task's ID.
 
-    Each deleted task leaves a tombstone. Old tombstones of the user are removed.
+    Each deleted task leaves a tombstone. With `removes_tombstones`, old ones of the user are
+    removed.
     """
-    locked = _locked(any_etag=any_etag, for_delete=True)
-    removed = removed_tombstones(select(locked.c.id).exists())
-    revision = revised(locked, removed=removed)
+    conditions = BY_ID if any_etag else (*BY_ID, ETAG_MATCHES)
+    # A task that is changed at the same moment is checked in its newest version.
     deleted = (
         delete(TaskRecord)
-        .where(*BY_ID, select(revision.c.revision).exists())
+        .where(*conditions, IS_GATE_PASSED)
         .returning(TaskRecord.id)
         .cte("deleted")
     )
+    removed = removed_tombstones(select(deleted.c.id).exists()) if removes_tombstones else None
+    revision = revised(deleted, removed=removed)
     subtask = aliased(TaskRecord)
     subtasks = (
         delete(subtask)

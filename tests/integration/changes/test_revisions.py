@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
+from app.domain.tasks.repository import DELETES_PER_REMOVAL
 from tests.integration.tasks.conftest import WRITERS
 from tests.support.client import FOREIGN_TAG, ContractClient, tasks_of
 from tests.support.database import connect
@@ -204,22 +205,22 @@ async def test_delete_removes_old_tombstones_and_remembers_the_last(
     client: ContractClient, database: asyncpg.Connection, kind: str
 ) -> None:
     await database.execute(
-        "INSERT INTO users (user_id, revision, epoch) VALUES ('alice', 100, gen_random_uuid())"
+        "INSERT INTO users (user_id, revision, epoch) VALUES ('alice', 200, gen_random_uuid())"
     )
     await database.execute(
         "INSERT INTO tombstones SELECT 'alice', 1, gen_random_uuid(), number, "
-        "now() - CASE WHEN number < 13 THEN interval '31 days' ELSE interval '29 days' END "
-        "FROM generate_series(1, 20) AS number"
+        "now() - CASE WHEN number < 113 THEN interval '31 days' ELSE interval '29 days' END "
+        "FROM generate_series(1, 120) AS number"
     )
     remaining = []
     for _ in range(3):
-        body = {"title": "a"} if kind == "task" else {"name": "a"}
-        collection = ALICE if kind == "task" else LISTS
-        url = f"{collection}/{(await client.post(collection, json=body)).json()['id']}"
+        # Deleting a task with this ID removes tombstones.
+        url = f"{ALICE if kind == 'task' else LISTS}/{UUID(int=DELETES_PER_REMOVAL)}"
+        await client.put(url, json=BODY if kind == "task" else {"name": "a"})
         assert (await client.delete(url, headers={"If-Match": FOREIGN_TAG})).status_code == 412
         assert (await client.delete(url)).status_code == 204
         remaining.append(await database.fetchval(REMAINING))
-    assert remaining == ["10, 11", "12, 13", "12, 13"]
+    assert remaining == ["100, 101", "112, 113", "112, 113"]
 
 
 # --- the order in which revisions become visible -----------------------------------------------

@@ -20,7 +20,10 @@ from sqlalchemy.engine import Engine
 
 from app.db.positions import Sibling
 from app.db.statements import CompiledStatement
+from app.domain.changes.repository import ChangeRepository
+from app.domain.changes.tokens import START
 from app.domain.tasks.filters import FILTERS, filter_params
+from app.domain.tasks.repository import DELETES_PER_REMOVAL
 from app.domain.tasks.schemas import (
     CountTasksQuery,
     DueInput,
@@ -126,7 +129,11 @@ CALLS: dict[str, Call] = {
     ),
     "delete": lambda tasks: tasks.delete_task("alice", TASK, if_match=None),
     "delete, if it matches": lambda tasks: tasks.delete_task("alice", TASK, if_match=MATCHING),
+    "delete, and old tombstones": lambda tasks: tasks.delete_task(
+        "alice", UUID(int=DELETES_PER_REMOVAL), if_match=None
+    ),
     "labels": lambda tasks: tasks.list_labels("alice"),
+    "changes": lambda tasks: ChangeRepository(tasks.fetch).list_changes("alice", START, 50),
 }
 
 # A new row and its conflict are in the partition of the user. A plan shows only the rows it reads.

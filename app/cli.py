@@ -1,4 +1,4 @@
-"""Command line of the Tasks API: `serve`, `migrate` and `doctor`."""
+"""Command line of the Tasks API: `serve`, `migrate`, `new-epoch` and `doctor`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def main() -> None:
     """Run a command; exit with a message and status 1 if it cannot run."""
     _open_standard_fds()
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
-    commands = {"serve": serve, "migrate": migrate, "doctor": doctor}
+    commands = {"serve": serve, "migrate": migrate, "new-epoch": new_epoch, "doctor": doctor}
     parser.add_argument("command", choices=commands)
     command = commands[parser.parse_args().command]
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -153,6 +153,13 @@ def migrate(settings: Settings) -> None:
     with _open_database(settings) as (complete_settings, data):
         migrations.upgrade(complete_settings.database_config())
         _print(f"The schema is at revision {SCHEMA_REVISION}: {data}", sys.stdout)
+
+
+def new_epoch(settings: Settings) -> None:
+    """Make every token of the feed expire, after a restore or an update from version 1.1.0."""
+    with _open_database(settings) as (complete_settings, data):
+        users = migrations.renew_epochs(complete_settings.database_config())
+        _print(f"The tokens of {users} users have expired: {data}", sys.stdout)
 
 
 def doctor(settings: Settings) -> None:

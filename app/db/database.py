@@ -9,6 +9,7 @@ from itertools import product
 from time import monotonic
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 from advanced_alchemy.base import metadata_registry
 from asyncpg import Record
@@ -22,6 +23,7 @@ from app.db.engine import SESSION_CONNECTION, create_session_config
 from app.db.errors import OutageLogger, ReadOnlyDatabaseError
 from app.db.models import constraint_info
 from app.db.pool import ConnectError, ConnectionPool, QueryError, is_connection_error
+from app.db.revisions import RENEW_EPOCHS
 from app.db.statements import compile_statement
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody, ProblemError
 
@@ -177,6 +179,15 @@ class Database:
             self.outage_logger.record(read_only_error)
             raise read_only_error
         return revision
+
+    async def renew_epochs(self) -> int:
+        """Give every user another epoch, and return the number of users (research/0084).
+
+        Raises the exceptions of `fetch`.
+        """
+        ((count,),) = await self.fetch(RENEW_EPOCHS, {"epoch": uuid4()})
+        users: int = count
+        return users
 
     async def missing_privileges(self) -> list[str]:
         """Return the privileges that the role lacks, such as `DELETE on tasks`.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from asyncpg import exceptions as pg
 from sqlalchemy.exc import DBAPIError
@@ -22,6 +24,9 @@ MIGRATION_PRIVILEGES = "USAGE and CREATE on the schema, and its tables must belo
 GUIDE = 'docs/guides/postgresql.md, "Roles"'
 
 REVISION_TIMEOUT = 15.0  # a suspended database may take seconds to start
+EPOCHS_TIMEOUT = 600.0  # one row per user is written
+
+ResultT = TypeVar("ResultT")
 
 # Turkish and full case mappings lower these differently: a final sigma, two characters for one.
 CASE_SAMPLES, EXPECTED_LOWERED = (
@@ -94,22 +99,32 @@ def get_revision(config: DatabaseConfig) -> str | None:
     Raises MigrationError with the cause if the database is unavailable or read-only, or if the
     role lacks a privilege that the service needs.
     """
+    return asyncio.run(_run(config, REVISION_TIMEOUT, Database.schema_revision))
 
-    async def fetch_revision() -> str | None:
-        database = Database(config, pool_size=1, timeout=REVISION_TIMEOUT)
-        database.outage_logger.silenced = True  # the exception below has the cause
-        try:
-            if missing := await database.missing_privileges():
-                msg = f"The role lacks {', '.join(missing)} ({GUIDE})."
-                raise MigrationError(msg)
-            return await database.schema_revision()
-        except ReadOnlyDatabaseError:
-            msg = "The database is read-only."
-            raise MigrationError(msg) from None
-        except DatabaseUnavailable:
-            msg = f"The database cannot be reached: {database.outage_logger.cause}"
-            raise MigrationError(msg) from None
-        finally:
-            await database.close()
 
-    return asyncio.run(fetch_revision())
+def renew_epochs(config: DatabaseConfig) -> int:
+    """Give every user another epoch, and return the number of users.
+
+    Raises the exceptions of `get_revision`.
+    """
+    return asyncio.run(_run(config, EPOCHS_TIMEOUT, Database.renew_epochs))
+
+
+async def _run(
+    config: DatabaseConfig, timeout: float, action: Callable[[Database], Awaitable[ResultT]]
+) -> ResultT:
+    database = Database(config, pool_size=1, timeout=timeout)
+    database.outage_logger.silenced = True  # the exception below has the cause
+    try:
+        if missing := await database.missing_privileges():
+            msg = f"The role lacks {', '.join(missing)} ({GUIDE})."
+            raise MigrationError(msg)
+        return await action(database)
+    except ReadOnlyDatabaseError:
+        msg = "The database is read-only."
+        raise MigrationError(msg) from None
+    except DatabaseUnavailable:
+        msg = f"The database cannot be reached: {database.outage_logger.cause}"
+        raise MigrationError(msg) from None
+    finally:
+        await database.close()

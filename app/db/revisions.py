@@ -32,6 +32,7 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
+    update,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.dml import Insert
@@ -174,6 +175,15 @@ def leave_tombstones(kind: int, deleted: Select[Any]) -> Insert:
         set_={name: statement.excluded[name] for name in ("revision", "deleted_at")},
     )
 
+
+# Every user gets the same one: distributed PostgreSQL accepts no random function here.
+_renewed = (
+    update(UserRecord)
+    .values(epoch=bindparam("epoch", type_=Uuid))
+    .returning(UserRecord.user_id)
+    .cte("renewed")
+)
+RENEW_EPOCHS = select(func.count()).select_from(_renewed)
 
 _CHANGED = select(_ONE.label("changed")).subquery("changes")
 # For transactions of several statements, after LOCK_USER.

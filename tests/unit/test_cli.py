@@ -65,7 +65,7 @@ def test_sigterm_during_startup_exits_cleanly() -> None:
 def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environ: str) -> list[Any]:
     """Return the calls that `main` makes with these arguments."""
     calls: list[Any] = []
-    for name in ("serve", "migrate", "doctor"):
+    for name in ("serve", "migrate", "new_epoch", "doctor"):
         monkeypatch.setattr(cli, name, lambda settings, name=name: calls.append((name, settings)))
     monkeypatch.setattr(cli, "configure_logging", lambda *args: calls.append(args))
     monkeypatch.setattr(sys, "argv", ["app", *arguments])
@@ -76,7 +76,13 @@ def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environ: str) 
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize(
-    ("command", "name"), [("serve", "serve"), ("migrate", "migrate"), ("doctor", "doctor")]
+    ("command", "name"),
+    [
+        ("serve", "serve"),
+        ("migrate", "migrate"),
+        ("new-epoch", "new_epoch"),
+        ("doctor", "doctor"),
+    ],
 )
 def test_command_gets_the_settings_after_logging_is_configured(
     command: str, name: str, monkeypatch: pytest.MonkeyPatch
@@ -109,7 +115,7 @@ def test_unknown_command_lists_the_commands(
         call_main(monkeypatch, *arguments)
     output = capsys.readouterr().err
     assert raised.value.code == 2
-    assert output.startswith("usage: python -m app [-h] {serve,migrate,doctor}\n")
+    assert output.startswith("usage: python -m app [-h] {serve,migrate,new-epoch,doctor}\n")
 
 
 @pytest.mark.requirement("FR-038")
@@ -119,7 +125,7 @@ def test_help_describes_the_program(
     with pytest.raises(SystemExit):
         call_main(monkeypatch, "--help")
     assert (
-        "\nCommand line of the Tasks API: `serve`, `migrate` and `doctor`.\n"
+        "\nCommand line of the Tasks API: `serve`, `migrate`, `new-epoch` and `doctor`.\n"
         in capsys.readouterr().out
     )
 

@@ -148,7 +148,7 @@ def assert_complete(url: str) -> None:
 # --- processes of version 1.0.0 ----------------------------------------------------------------
 
 
-@pytest.mark.requirement("FR-150", "FR-151")
+@pytest.mark.requirement("FR-150", "FR-151", "FR-237")
 def test_clients_of_the_previous_version_notice_no_migration(url: str) -> None:
     async def migrate() -> list[int]:
         async with running_clients(url) as clients:

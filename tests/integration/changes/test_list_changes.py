@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import httpx
 import pytest
 
 from app.db.statements import compile_statement
 from app.domain.changes.statements import READ_CHANGES
 from app.settings import Secret
+from tests.integration.changes.test_revisions import write
+from tests.integration.tasks.conftest import WRITERS
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.in_process import serving
 
@@ -35,7 +39,7 @@ REMOVE_TOMBSTONES = """
 class Copy:
     """A client's copy of the tasks and lists of Alice, built from the feed only."""
 
-    def __init__(self, client: ContractClient, limit: int = 50, url: str = CHANGES) -> None:
+    def __init__(self, client: httpx.AsyncClient, limit: int = 50, url: str = CHANGES) -> None:
         self.client = client
         self.limit = limit
         self.url = url
@@ -68,7 +72,7 @@ class Copy:
         return found
 
 
-async def stored(client: ContractClient) -> dict[tuple[str, str], dict[str, Any]]:
+async def stored(client: httpx.AsyncClient) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the tasks and lists that the collections return."""
     items: dict[tuple[str, str], dict[str, Any]] = {}
     for kind, url in (("task", ALICE), ("list", LISTS)):
@@ -338,3 +342,25 @@ async def test_page_reads_only_its_rows(
     )
     assert "Seq Scan on tasks" not in plan
     assert "Rows Removed" not in plan
+
+
+@pytest.mark.requirement("FR-202", "FR-207", "FR-219", "NFR-203")
+@pytest.mark.parametrize("limit", [5, 200])
+async def test_copy_next_to_sixteen_writers_equals_the_database(
+    writers: httpx.AsyncClient, limit: int
+) -> None:
+    ids = [str(UUID(int=number)) for number in range(1, 13)]
+    copy, seen, finished = Copy(writers, limit), [], asyncio.Event()
+
+    async def follow() -> None:
+        while not finished.is_set():
+            seen.extend(await copy.walk())
+
+    following = asyncio.create_task(follow())
+    acknowledged = sum(await asyncio.gather(*(write(writers, n, ids) for n in range(WRITERS))))
+    finished.set()
+    await following
+    await copy.walk()
+    assert seen
+    assert acknowledged
+    assert copy.items == await stored(writers)

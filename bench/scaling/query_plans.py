@@ -417,7 +417,8 @@ async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case
         ),
     }
     for name, (call, indexes) in calls.items():
-        yield Case(name=name, call=call, indexes=indexes, max_rows=1, writes=True)
+        # Besides the task, the parts of the statement read the rows of each other.
+        yield Case(name=name, call=call, indexes=indexes | {"pk_users"}, max_rows=6, writes=True)
     parent, subtasks = await _row(
         database,
         "SELECT parent_id, count(*) FROM tasks WHERE user_id = $1 AND parent_id IS NOT NULL "
@@ -428,8 +429,15 @@ async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case
         yield Case(
             name=name,
             call=lambda r, if_match=if_match: r.delete_task(LARGE, parent, if_match=if_match),  # type: ignore[misc]
-            indexes=primary_key | {"ix_tasks_parent"},
-            max_rows=subtasks + 3,  # the CTE that returns the deleted task is read twice
+            indexes=primary_key
+            | {
+                "ix_tasks_parent",
+                "pk_users",
+                "pk_tombstones",
+                "ix_tombstones_user_id_revision_id",
+            },
+            # Each deleted task is read again for its tombstone.
+            max_rows=2 * subtasks + 12,
             writes=True,
         )
 

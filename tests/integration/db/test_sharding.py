@@ -43,7 +43,7 @@ from tests.integration.lists.test_statements import send_all
 from tests.support.client import ContractClient
 from tests.support.database import database_config_for
 
-pytestmark = pytest.mark.requirement("NFR-020", "NFR-104")
+pytestmark = pytest.mark.requirement("NFR-020", "NFR-104", "NFR-208")
 
 SHARDS = 8
 TABLES = ("tasks", "lists", "idempotency_keys", "users", "tombstones")

@@ -25,7 +25,7 @@ from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.lifespan import running
 from tests.support.recorded_statements import record_statements
 
-pytestmark = pytest.mark.requirement("NFR-004", "NFR-101")
+pytestmark = pytest.mark.requirement("NFR-004", "NFR-101", "NFR-201")
 
 ALICE = tasks_of("alice")
 TASK = f"{ALICE}/{UUID(int=1)}"

@@ -40,6 +40,7 @@ SIBLINGS_TO_READ = MAX_NEIGHBORS // 2 + 1  # on each side of a gap, to respace t
 _BASE = len(DIGITS)
 _VALUES = {digit: value for value, digit in enumerate(DIGITS)}
 _MIN_DATETIME = datetime(1, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _UNIX_EPOCH_SECONDS = (datetime(1970, 1, 1, tzinfo=UTC) - _MIN_DATETIME) // timedelta(seconds=1)
 # A gap needs this many free positions for one move, so that two concurrent moves rarely collide.
 _MIN_ROOM = _BASE**3
@@ -90,8 +91,8 @@ class Respacing(NamedTuple):
 
 def initial_position(created_at: datetime, id_: UUID) -> str:
     """Return the position of a resource that was never moved."""
-    micros = (created_at - _MIN_DATETIME) // timedelta(microseconds=1)
-    return f"{micros:0{TIME_LENGTH}d}{id_.hex[-ID_LENGTH:]}"
+    micros = (created_at - _MIN_DATETIME) // _MICROSECOND
+    return str(micros).zfill(TIME_LENGTH) + id_.hex[-ID_LENGTH:]
 
 
 def position_expression(

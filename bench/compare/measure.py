@@ -132,7 +132,7 @@ def start_targets(
     started: list[LoadTarget] = []
     for target in targets:
         running = [stack.enter_context(target.run(database.url)) for _ in range(workers)]
-        smoke.check(f"http://127.0.0.1:{running[0].port}")
+        smoke.check(f"http://127.0.0.1:{running[0].port}", database.url)
         progress(f"{target.name} passes the smoke test")
         load_target = LoadTarget(running[0], running[1] if workers > 1 else None, database)
         stack.callback(load_target.close)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from itertools import count
 from random import Random
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -12,12 +14,17 @@ import httpx
 
 from bench.compare.data import (
     FIXED_TASK_URL,
+    LABELS,
     LARGE_USER,
     LARGE_USER_TASKS,
+    LISTS_PER_USER,
     TASKS_PER_USER,
     USERS,
     WORDS,
+    ZONES,
+    insert_lists,
     insert_tasks,
+    list_id,
     task_id,
 )
 from bench.compare.targets import RunningTarget
@@ -27,8 +34,9 @@ from tests.support.process import execute
 
 JSON = "Content-Type: application/json"
 MERGE_PATCH = "Content-Type: application/merge-patch+json"
-TASK = b'{"title": "Buy milk", "description": "Two litres, with the blue cap.", "completed": false}'
-PATCH = b'{"completed": true, "title": "Buy bread"}'
+TASK = {"title": "Buy milk", "description": "Two litres, with the blue cap.", "completed": False}
+PATCH = {"completed": True, "title": "Buy bread"}
+PRIORITIES = ("low", "medium", "high", "urgent")
 PAGE = "limit=20"
 DEEP_PAGES = 20
 LARGE_PAGE = 200
@@ -58,12 +66,33 @@ class Requests:
             "list with q": lambda random: request(
                 "GET", f"{_tasks_path(random)}?{PAGE}&q={random.choice(WORDS)}"
             ),
-            "create": lambda random: request("POST", _new_tasks_path(random), JSON, body=TASK),
-            "create, key": lambda random: request(
-                "POST", _new_tasks_path(random), JSON, f"Idempotency-Key: {uuid4()}", body=TASK
+            "list, label": lambda random: request(
+                "GET", f"{_tasks_path(random)}?{PAGE}&labels={random.choice(LABELS)}"
             ),
-            "patch": lambda random: request("PATCH", _task_path(random), MERGE_PATCH, body=PATCH),
-            "replace": lambda random: request("PUT", _task_path(random), JSON, body=TASK),
+            "list by position": lambda random: request(
+                "GET",
+                f"{_tasks_path(random)}?{PAGE}&list_id={list_id(0)}&completed=false"
+                "&sort=position&order=asc",
+            ),
+            "list by due": lambda random: request(
+                "GET", f"{_tasks_path(random)}?{PAGE}&sort=due&order=asc"
+            ),
+            "create": lambda random: request(
+                "POST", _new_tasks_path(random), JSON, body=_body(random, TASK)
+            ),
+            "create, key": lambda random: request(
+                "POST",
+                _new_tasks_path(random),
+                JSON,
+                f"Idempotency-Key: {uuid4()}",
+                body=_body(random, TASK),
+            ),
+            "patch": lambda random: request(
+                "PATCH", _task_path(random), MERGE_PATCH, body=_body(random, PATCH)
+            ),
+            "replace": lambda random: request(
+                "PUT", _task_path(random), JSON, body=_body(random, TASK)
+            ),
         }
 
     def create(self, operation: str, count: int) -> list[bytes]:
@@ -81,7 +110,11 @@ class Requests:
 
     def _deletes(self, count: int) -> Iterator[bytes]:
         user = f"doomed-{next(_delete_users)}"
-        execute(self._database_url, insert_tasks(f"'{user}'", 1, count))
+        execute(
+            self._database_url,
+            insert_lists(f"'{user}'", 1),
+            insert_tasks(f"'{user}'", 1, count),
+        )
         return (request("DELETE", f"{tasks_of(user)}/{task_id(n)}") for n in range(count))
 
     def _find_deep_cursor(self, client: httpx.Client) -> str:
@@ -99,6 +132,9 @@ OPERATIONS = (
     "list 20",
     "list 20, deep",
     "list with q",
+    "list, label",
+    "list by position",
+    "list by due",
     "create",
     "create, key",
     "patch",
@@ -106,6 +142,22 @@ OPERATIONS = (
     "delete",
     "mix",
 )
+
+
+def _body(random: Random, properties: dict[str, Any]) -> bytes:
+    """Return a body with some of the other properties, as often as the stored tasks have them."""
+    body = dict(properties)
+    if random.random() < 0.5:
+        body["list_id"] = str(list_id(random.randrange(LISTS_PER_USER)))
+    if random.random() < 0.3:
+        body["priority"] = random.choice(PRIORITIES)
+    if random.random() < 0.3:
+        time = random.choice((None, "17:30"))
+        timezone = random.choice((None, random.choice(ZONES))) if time else None
+        body["due"] = {"date": "2026-11-24", "time": time, "timezone": timezone}
+    if random.random() < 0.3:
+        body["labels"] = random.sample(LABELS, random.randint(1, 3))
+    return json.dumps(body).encode()
 
 
 def _tasks_path(random: Random) -> str:

@@ -93,10 +93,10 @@ def render(results: Results, about: dict[str, Any]) -> str:
     parts = [
         summary,
         "## CPU time of the service, microseconds per request",
-        _cpu_time_table(results),
+        _cpu_time_table(results, "processor"),
+        "## CPU time of PostgreSQL, microseconds per request",
+        _cpu_time_table(results, "database"),
     ]
-    parts += ["## CPU time of PostgreSQL, microseconds per request"]
-    parts += [_table(results, "database", MICRO, OPERATIONS)]
     if "rate of 1" in results.metrics_by_operation()["mix"]:
         parts += ["## Requests per second at saturation, one process"]
         parts += [_table(results, "rate of 1", 1, OPERATIONS)]
@@ -110,7 +110,7 @@ def render(results: Results, about: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _cpu_time_table(results: Results) -> str:
+def _cpu_time_table(results: Results, metric: str) -> str:
     targets = results.targets()
     names = [*targets, f"{TASKS_API} / {BARE_ASGI}"]
     if FASTAPI in targets:
@@ -119,10 +119,10 @@ def _cpu_time_table(results: Results) -> str:
     for operation in results.metrics_by_operation():
         if operation not in OPERATIONS:
             continue
-        cells = [_cell(results, target, operation, "processor", MICRO) for target in targets]
-        cells.append(f"**{results.ratio(TASKS_API, BARE_ASGI, operation):.2f}**")
+        cells = [_cell(results, target, operation, metric, MICRO) for target in targets]
+        cells.append(f"**{results.ratio(TASKS_API, BARE_ASGI, operation, metric):.2f}**")
         if FASTAPI in targets:
-            cells.append(f"**{results.ratio(FASTAPI, TASKS_API, operation):.2f}**")
+            cells.append(f"**{results.ratio(FASTAPI, TASKS_API, operation, metric):.2f}**")
         rows.append([operation, *cells])
     return _markdown(["operation", *names], rows)
 

@@ -26,14 +26,16 @@ from app import embedded_postgres
 from app.db.config import DatabaseConfig
 from app.db.database import Database
 from app.db.migrations import upgrade
+from app.domain.tasks.models import SECOND_KEY
 from app.domain.tasks.repository import TaskRepository
 from bench.compare.report import describe_machine, draw
 from bench.load.generator import percentile
 from bench.scaling.data import Size, fill, sizes
 from bench.scaling.explain import Explainer
-from bench.scaling.operations import Table
+from bench.scaling.operations import Operation, Table
 from bench.scaling.report import (
     CREATES,
+    ENTRIES,
     INDEXES,
     ROUND_TRIP,
     WRITES,
@@ -140,26 +142,37 @@ async def _wal_bytes(
 
 
 async def _index_effect(index: str, table: Table, explainer: Explainer) -> IndexEffect:
-    """Explain a page and a create with and without an index."""
+    """Explain a page, creates and updates with and without an index."""
     progress(f"without {index}")
     operations = table.operations()
     page, create = operations[INDEXES[index]](), operations[CREATES.get(index, "create")]
     connection = explainer.connection
-    measured: list[tuple[int, int]] = []
-    for drop in ("SELECT", f"DROP INDEX {index}"):
+    updates = await table.read_updates(connection, ENTRIES.get(index, "true"), EXPLAINED_CALLS)
+    measured: list[tuple[int, ...]] = []
+    drop = f"DROP INDEX {index}"
+    if index == SECOND_KEY:
+        drop = f"ALTER TABLE tasks DROP CONSTRAINT {index} CASCADE"
+    for statement in ("SELECT", drop):
         transaction = connection.transaction()
         await transaction.start()
         try:
-            await connection.execute(drop)
+            await connection.execute(statement)
             plan = await explainer.explain(page, "service")
-            wal_bytes = [
-                (await explainer.explain(create(), "service")).wal for _ in range(EXPLAINED_CALLS)
-            ]
-            measured.append((plan.buffers, int(median(wal_bytes))))
+            creates = [create() for _ in range(EXPLAINED_CALLS)]
+            writes = [await _least_write(calls, explainer) for calls in (creates, updates)]
+            measured.append((plan.buffers, *writes[0], *writes[1]))
         finally:
             await transaction.rollback()
-    (buffers, wal), (buffers_without, wal_without) = measured
-    return IndexEffect((buffers, buffers_without), (wal, wal_without))
+    return IndexEffect(*zip(*measured, strict=True))
+
+
+async def _least_write(calls: list[Operation], explainer: Explainer) -> tuple[int, int]:
+    """Return the blocks and the log bytes of the cheapest change.
+
+    Others also clean up a block, or split one.
+    """
+    plans = [await explainer.explain(call, "service") for call in calls]
+    return min(plan.buffers for plan in plans), min(plan.wal for plan in plans)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from msgspec import Struct
 from sqlalchemy import ClauseElement
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from app.db.config import DatabaseConfig
 from app.db.statements import CompiledStatement, compile_statement
@@ -35,6 +36,8 @@ class Case(Struct, frozen=True, kw_only=True):
 
     name: str
     call: Call
+    user: str = ""
+    row: str = ""  # of the table in data-model.md
     indexes: frozenset[str] | None = None  # at least one of these, and no other; None allows any
     max_rows: int | None = None  # touched rows; None allows any number
     modes: tuple[Mode, ...] = MODES
@@ -53,6 +56,16 @@ class Plan(Struct, frozen=True):
     def shape(self) -> str:
         """The nodes and their indexes."""
         return " > ".join(_label(node) for node in self.nodes)
+
+    @property
+    def access(self) -> str:
+        """How the rows are found, as in data-model.md."""
+        names = " and ".join(f"`{name}`" for name in sorted(self.indexes)) or "the table"
+        if any(node["Node Type"] in {"Sort", "Incremental Sort"} for node in self.nodes):
+            return f"{names}, collected"
+        if any(node.get("Rows Removed by Filter") for node in self.nodes):
+            return "scanned in the order of an index" if self.indexes else "the table, scanned"
+        return names
 
     @property
     def indexes(self) -> frozenset[str]:
@@ -129,6 +142,16 @@ async def _capture(
     statement: ClauseElement, values: Mapping[str, Any] = {}, **_: object
 ) -> list[Any]:
     raise _CapturedError(*compile_statement(statement, values))
+
+
+class CapturingSession(AsyncSession):
+    """A session that carries its first statement out of a repository instead of sending it."""
+
+    def __init__(self) -> None:
+        super().__init__(create_async_engine("postgresql+asyncpg://"))
+
+    async def execute(self, statement: Any, *_: Any, **__: Any) -> Any:
+        raise _CapturedError(*compile_statement(statement, {}))
 
 
 def after_results(call: Call, *results: list[Any]) -> Call:

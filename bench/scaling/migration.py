@@ -1,7 +1,9 @@
 """Measure the migrations from version 1.0.0 with a million tasks, while clients of 1.0.0 write.
 
-Run it with `python -m bench.scaling.migration`. For each revision it prints the duration and the
-longest statement of a client. A statement that waits for a lock is longer.
+Run it with `python -m bench.scaling.migration`. For each revision it prints the duration, the
+longest time that each lock on `tasks` was held, and the longest statement of a client. A statement
+that waits for a lock is longer. Locks are observed about once per millisecond, so a printed time is
+up to two milliseconds too long.
 """
 
 # ruff: noqa: S608 - statements contain only text of this file
@@ -110,10 +112,16 @@ DELETE = "DELETE FROM tasks WHERE tasks.user_id = $1 AND tasks.id = $2::UUID RET
 
 OPEN, COMPLETED = False, True
 REVISION = "0002"
-REVISIONS = ("0003", "0004", "0005", "0006")
+REVISIONS = ("0003", "0004", "0005", "0006", "0007")
 COLUMNS_OF_1_0_0 = COLUMNS[:8]
 CLIENTS = 4
 SECONDS_BEFORE = 3.0  # without a migration
+SECONDS_BETWEEN_OBSERVATIONS = 0.001
+HELD_LOCKS = """
+    SELECT pg_locks.pid, mode FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'relation' AND relation = 'tasks'::regclass AND granted
+        AND backend_type = 'client backend' AND pid != pg_backend_pid() AND pid != ALL ($1::int[])
+"""
 
 
 class Client:
@@ -182,6 +190,35 @@ class Result(Struct, frozen=True):
     revision: str
     duration: float
     statements: list[float]
+    locks: dict[str, float]  # the longest time of each mode
+
+
+class LockObserver:
+    """Observes the locks on `tasks` that the connections of others hold, except the clients'."""
+
+    def __init__(self, connection: asyncpg.Connection[Any], ignored: list[int]) -> None:
+        self._connection = connection
+        self._ignored = ignored
+        self._held_since: dict[tuple[int, str], float] = {}
+        self._observed_at = time.perf_counter()
+        self.longest: dict[str, float] = {}
+
+    async def run(self, is_finished: Callable[[], bool]) -> None:
+        """Observe until the migration is finished."""
+        while not is_finished():
+            await self._observe()
+            await asyncio.sleep(SECONDS_BETWEEN_OBSERVATIONS)
+
+    async def _observe(self) -> None:
+        locks = await self._connection.fetch(HELD_LOCKS, self._ignored)
+        now = time.perf_counter()
+        held = {(lock["pid"], lock["mode"]) for lock in locks}
+        # A lock may be as old as the previous observation, and end directly before this one.
+        since = dict.fromkeys(held, self._observed_at) | self._held_since
+        for (_, mode), start in since.items():
+            self.longest[mode] = max(self.longest.get(mode, 0.0), now - start)
+        self._held_since = {lock: since[lock] for lock in held}
+        self._observed_at = now
 
 
 async def measure(url: str, size: Size) -> list[Result]:
@@ -194,26 +231,34 @@ async def measure(url: str, size: Size) -> list[Result]:
     progress("loading the rows")
     await fill(connections[0], size, COLUMNS_OF_1_0_0)
     clients = [Client(each, f"client-{number}") for number, each in enumerate(connections)]
+    observing = await asyncpg.connect(url)
+    pids = [connection.get_server_pid() for connection in connections]
+    observer = LockObserver(observing, pids)
     finished = asyncio.Event()
     results: list[Result] = []
     async with asyncio.TaskGroup() as group:
+        group.create_task(observer.run(finished.is_set))
         for client in clients:
             group.create_task(client.run(finished.is_set))
-        results.append(await _measure(clients, "none", asyncio.sleep(SECONDS_BEFORE)))
+        sleep = asyncio.sleep(SECONDS_BEFORE)
+        results.append(await _measure(clients, observer, "none", sleep))
         for revision in REVISIONS:
             progress(f"migrating to {revision}")
             migration = asyncio.to_thread(command.upgrade, config, revision)
-            results.append(await _measure(clients, revision, migration))
+            results.append(await _measure(clients, observer, revision, migration))
         finished.set()
-    for connection in connections:
+    for connection in (*connections, observing):
         await connection.close()
     return results
 
 
-async def _measure(clients: list[Client], revision: str, work: Awaitable[object]) -> Result:
+async def _measure(
+    clients: list[Client], observer: LockObserver, revision: str, work: Awaitable[object]
+) -> Result:
     """Wait for a migration, and return the statements that ended during it or after it."""
     for client in clients:
         client.seconds.clear()
+    observer.longest.clear()
     started_at = time.perf_counter()
     await work
     duration = time.perf_counter() - started_at
@@ -224,26 +269,42 @@ async def _measure(clients: list[Client], revision: str, work: Awaitable[object]
 
     # A statement that the migration has delayed may still be running.
     await until(every_client_has_finished_a_round)
-    return Result(revision, duration, [each for client in clients for each in client.seconds])
+    return Result(
+        revision,
+        duration,
+        [each for client in clients for each in client.seconds],
+        dict(observer.longest),
+    )
 
 
-def main() -> int:
-    """Print a table."""
+def render(results: list[Result]) -> str:
+    """Return a table in Markdown."""
+    lines = [
+        "| revision | seconds | statements | median, ms | longest, ms | longest lock |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for result in results:
+        locks = ", ".join(
+            f"{mode} {seconds * 1000:.0f} ms" for mode, seconds in sorted(result.locks.items())
+        )
+        lines.append(
+            f"| {result.revision} | {result.duration:.1f} | {len(result.statements):,} "
+            f"| {median(result.statements) * 1000:.1f} | {max(result.statements) * 1000:.0f} "
+            f"| {locks or 'none'} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Migrate a new database, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m bench.scaling.migration", description=__doc__)
     parser.add_argument("--tasks", type=int, default=1_000_000)
-    size = Size.of(10 * parser.parse_args().tasks)
+    size = replace(Size.of(10 * parser.parse_args(arguments).tasks), others=0)
     with (
         tempfile.TemporaryDirectory() as directory,
         run_postgres(Path(directory) / "data", durable=False) as url,
     ):
-        results = asyncio.run(measure(url, replace(size, others=0)))
-    print("| revision | seconds | statements | median, ms | longest, ms |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    for result in results:
-        print(
-            f"| {result.revision} | {result.duration:.1f} | {len(result.statements):,} "
-            f"| {median(result.statements) * 1000:.1f} | {max(result.statements) * 1000:.0f} |"
-        )
+        print(render(asyncio.run(measure(url, size))))
     return 0
 
 

@@ -40,6 +40,7 @@ from bench.scaling.data import (
 )
 
 SAMPLE = 5_000
+SUBTASKS = 5  # of the measured parent, in tables of any size
 LIMIT = 20
 DEEP_PAGE = 10_000
 TASK = TaskReplace("Call the supplier about the invoice", "Two offers, by Friday.", completed=False)
@@ -86,8 +87,9 @@ class Table(Struct):
         )
         parent = await database.fetchval(
             "SELECT parent_id FROM tasks WHERE user_id = $1 AND parent_id IS NOT NULL "
-            "GROUP BY parent_id ORDER BY count(*) DESC, parent_id LIMIT 1",
+            "GROUP BY parent_id ORDER BY abs(count(*) - $2), parent_id LIMIT 1",
             LARGE,
+            SUBTASKS,
         )
         return cls(
             small=sorted({user for user, _ in tasks}),
@@ -99,6 +101,18 @@ class Table(Struct):
             deep=await _position(database, deep) if deep < count else None,
             rng=rng,
         )
+
+    async def read_updates(
+        self, database: asyncpg.Connection[Any], condition: str, number: int
+    ) -> list[Operation]:
+        """Return updates of tasks of small users that match a condition."""
+        rows = await database.fetch(
+            f"SELECT user_id, id FROM tasks WHERE user_id = any($1) AND {condition} "  # noqa: S608 - no input
+            "ORDER BY md5(id::text) LIMIT $2",
+            self.small[:100],
+            number,
+        )
+        return [_update(row[0], UUID(str(row[1])), completed=True) for row in rows]
 
     def operations(self) -> dict[str, Callable[[], Operation]]:
         """Return a function for each operation that draws its next call."""
@@ -156,9 +170,7 @@ class Table(Struct):
         return lambda repository: repository.get_task(user, task)
 
     def _update(self) -> Operation:
-        user, task = self.rng.choice(self.tasks)
-        change = TaskPatch(completed=self.rng.random() < 0.5)
-        return lambda repository: repository.update_task(user, task, change, if_match=None)
+        return _update(*self.rng.choice(self.tasks), completed=self.rng.random() < 0.5)
 
     def _replace(self) -> Operation:
         user, task = self.rng.choice(self.tasks)
@@ -198,6 +210,11 @@ def _count(user: str, **query: Any) -> Operation:
 
 def _list_labels(user: str) -> Operation:
     return lambda repository: repository.list_labels(user)
+
+
+def _update(user: str, task: UUID, *, completed: bool) -> Operation:
+    change = TaskPatch(completed=completed)
+    return lambda repository: repository.update_task(user, task, change, if_match=None)
 
 
 def _create_organized(user: str) -> Operation:

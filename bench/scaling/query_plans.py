@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from itertools import product
@@ -24,9 +25,11 @@ from app.db.config import DatabaseConfig
 from app.db.migrations import upgrade
 from app.db.positions import MAX_LENGTH, SIBLINGS_TO_READ, Sibling
 from app.db.statements import compile_statement
-from app.domain.tasks.filters import FILTERS, PLACES, filter_params
+from app.domain.lists.models import TaskListRecord
+from app.domain.lists.repository import TaskListRepository
+from app.domain.tasks.filters import FILTERS, filter_params
 from app.domain.tasks.models import TaskRecord
-from app.domain.tasks.pages import INDEXED, MERGED, SORT_KEYS
+from app.domain.tasks.pages import INDEXED, MERGED, SORT_KEYS, is_indexed, is_ordered
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import (
     CountTasksQuery,
@@ -41,7 +44,7 @@ from app.domain.tasks.schemas import (
 from app.domain.tasks.statements import SELECT_SEVERAL
 from app.embedded_postgres import run_postgres
 from app.http.etags import ETagCondition
-from app.http.pagination import CursorPosition
+from app.http.pagination import CursorPosition, PageQuery
 from bench.scaling.data import (
     COMMON,
     COMMON_LABEL,
@@ -62,9 +65,10 @@ from bench.scaling.data import (
 from bench.scaling.explain import (
     MODES,
     Call,
+    CapturingSession,
     Case,
     Explainer,
-    Mode,
+    Plan,
     after_results,
     find_errors,
 )
@@ -79,6 +83,7 @@ SEARCH_ROWS = 30_000
 COUNT_ROWS = 400_000
 # Tasks near the range that a scan skips.
 RANGE_ROWS = 5_000
+SEVERAL = "several filters"
 DAY = timedelta(days=1)
 MIDDLE = START + YEAR * 0.4
 TIME_SORTS = (TaskSort.CREATED_AT, TaskSort.UPDATED_AT)
@@ -92,8 +97,8 @@ RANGES = {
 }
 # What PostgreSQL sends to check the foreign keys when a list or a task is deleted.
 REFERENCE_CHECKS = {
-    "delete a list, check for tasks": ("list_id = :id", "ix_tasks_list"),
-    "delete a task, check for subtasks": (
+    "`deleteList`: the check for tasks": ("list_id = :id", "ix_tasks_list"),
+    "`deleteTask`: the check for subtasks": (
         "parent_id = :id AND parent_depth = 0",
         "ix_tasks_parent",
     ),
@@ -102,7 +107,7 @@ REFERENCE_CHECKS = {
 
 async def cases(database: asyncpg.Connection[Any]) -> list[Case]:
     """Return every statement for users of different sizes."""
-    small, tasks = await _row(
+    small, tasks = await _first_row(
         database,
         "SELECT user_id, count(*) FROM tasks GROUP BY user_id "
         "ORDER BY abs(count(*) - 100), user_id LIMIT 1",
@@ -112,21 +117,22 @@ async def cases(database: asyncpg.Connection[Any]) -> list[Case]:
         *[case async for case in _lists(database, REVERSE)],
         *[case async for case in _places(database, LARGE)],
         *[case async for case in _filters(database, LARGE)],
+        *[case async for case in _moves(database, LARGE)],
+        *[case async for case in _lists_of_tasks(database, LARGE)],
+        *[case async for case in _deletes(database, LARGE)],
         *[case async for case in _small_user(database, small, tasks)],
         *[case async for case in _searches(database, small, tasks)],
         *_ranges(),
-        *[case async for case in _labels(database)],
+        *[case async for case in _labels(database, small)],
         *[case async for case in _single_tasks(database)],
-        *[case async for case in _moves(database)],
-        *_reference_checks(),
     ]
 
 
 async def _small_user(
     database: asyncpg.Connection[Any], user: str, tasks: int
 ) -> AsyncIterator[Case]:
-    """All lists of a user with few tasks. Each may read all of them, in two ranges."""
-    for generator in (_lists, _places, _filters):
+    """The statements of a user with few tasks. Each may read all of them, in two ranges."""
+    for generator in (_lists, _places, _filters, _moves, _lists_of_tasks, _deletes):
         async for case in generator(database, user):
             yield replace(case, indexes=None, max_rows=2 * tasks)
 
@@ -135,18 +141,38 @@ def _list(
     name: str,
     user: str,
     *,
+    row: str,
     after: CursorPosition | None = None,
     max_rows: int | None = None,
     indexes: frozenset[str] | None = None,
-    modes: tuple[Mode, ...] = MODES,
     **query: Any,
 ) -> Case:
     list_query = ListTasksQuery(limit=LIMIT, **query)
+    filters = frozenset(filter_params(user, list_query) or {})
 
     def call(repository: TaskRepository) -> Awaitable[object]:
         return repository.list_tasks(user, list_query, after)
 
-    return Case(name=name, call=call, max_rows=max_rows, indexes=indexes, modes=modes)
+    return Case(
+        name=name, call=call, user=user, row=row, max_rows=max_rows, indexes=indexes,
+        # Other statements are planned for their values.
+        modes=MODES if is_indexed(filters, list_query.sort) else ("service",),
+    )  # fmt: skip
+
+
+def _row(sort: TaskSort, filters: frozenset[str], label: str, *, has_completed: bool) -> str:
+    """Return the row of a list. `label` describes its filters without `completed`."""
+    if label == SEVERAL or not any(_is_own(filters, each) for each in TaskSort):
+        return label
+    if not _is_own(filters, sort):
+        return f"{label}, other sorts"
+    names = [f"`sort={sort}`", label, "`completed`" if has_completed else ""]
+    return ", ".join(name for name in names if name)
+
+
+def _is_own(filters: frozenset[str], sort: TaskSort) -> bool:
+    """Return whether the index of a sort also serves the filters."""
+    return filters <= INDEXED[sort] | ({"priorities"} if sort is TaskSort.PRIORITY else set())
 
 
 async def _lists(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:
@@ -154,7 +180,7 @@ async def _lists(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[
     for sort, completed in product(USER_SORTS, (None, True, False)):
         filtered = "completed_" if sort in MERGED or completed is not None else ""
         index = f"ix_tasks_user_id_{filtered}{sort}_id"
-        async for case in _pages(database, user, index, sort=sort, completed=completed):
+        async for case in _pages(database, user, index, "", sort=sort, completed=completed):
             yield case
 
 
@@ -162,8 +188,9 @@ async def _places(database: asyncpg.Connection[Any], user: str) -> AsyncIterator
     """The order of lists, of the inbox and of subtasks, unfiltered and by `completed`."""
     for place, completed in product(await _read_places(database, user), (None, True, False)):
         pages = _pages(
-            database, user, place.index, sort=TaskSort.POSITION, completed=completed, **place.query
-        )
+            database, user, place.index, place.label, sort=TaskSort.POSITION, completed=completed,
+            **place.query,
+        )  # fmt: skip
         async for case in pages:
             yield case
 
@@ -172,6 +199,7 @@ async def _pages(
     database: asyncpg.Connection[Any],
     user: str,
     index: str,
+    label: str,
     *,
     sort: TaskSort,
     completed: bool | None,
@@ -181,12 +209,13 @@ async def _pages(
     # Without `completed`, a page of open and a page of completed tasks may be merged.
     max_rows = PAGE * (2 if sort in MERGED and completed is None else 1)
     position, depth = await _halfway(database, user, sort, completed=completed, **filters)
+    row = _row(sort, frozenset(), label, has_completed=completed is not None)
     for order in SortOrder:
         query: dict[str, Any] = {"sort": sort, "order": order, "completed": completed, **filters}
         for after, page in ((None, "first page"), (position, f"page at {depth:,}")):
             case = _list(
-                f"{user}: {_describe(query)}, {page}", user, after=after, max_rows=max_rows,
-                indexes=frozenset({index}), **query,
+                f"{user}: {_describe(query)}, {page}", user, row=row, after=after,
+                max_rows=max_rows, indexes=frozenset({index}), **query,
             )  # fmt: skip
             yield case
             yield replace(
@@ -232,6 +261,12 @@ class _Place(Struct, frozen=True):
     query: dict[str, str]
     index: str
 
+    @property
+    def label(self) -> str:
+        """The filter, without its ID."""
+        ((name, value),) = self.query.items()
+        return f"`{name}={value if value == 'none' else 'ID'}`"
+
 
 async def _read_places(database: asyncpg.Connection[Any], user: str) -> list[_Place]:
     """Return the largest and the smallest list of a user, the inbox, and the largest parent."""
@@ -241,7 +276,7 @@ async def _read_places(database: asyncpg.Connection[Any], user: str) -> list[_Pl
         ("list_id", "ix_tasks_list", "ASC"),
         ("parent_id", "ix_tasks_parent", "DESC"),
     ):
-        (id_,) = await _row(
+        (id_,) = await _first_row(
             database,
             f"SELECT {column} FROM tasks WHERE user_id = $1 AND {column} IS NOT NULL "  # noqa: S608 - no input
             f"GROUP BY {column} ORDER BY count(*) {direction}, {column} LIMIT 1",
@@ -252,65 +287,85 @@ async def _read_places(database: asyncpg.Connection[Any], user: str) -> list[_Pl
 
 
 async def _filters(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:
-    """Each filter with each sort, and its count, for all tasks and for open tasks."""
+    """Each filter and some combinations with each sort, and their counts.
+
+    For all tasks and for open tasks.
+    """
     date = MIDDLE.date()
-    labels = (
-        COMMON_LABEL, MEDIUM_LABEL, RARE_LABEL, f"{COMMON_LABEL},{LABELS[1]}",
-        f"{COMMON_LABEL},{RARE_LABEL}", "unknown",
-    )  # fmt: skip
-    queries: list[dict[str, Any]] = [
-        *(place.query for place in await _read_places(database, user)),
-        {"parent_id": "none"},
-        {"priority": "urgent"},
-        {"priority": "none,low"},
-        *({"labels": names} for names in labels),
-        {"has_due": True},
-        {"has_due": False},
-        {"due_after": date - DAY, "due_before": date + DAY},
-        {"due_after": date},
-        {"due_before": date},
-        {"created_after": MIDDLE, "created_before": MIDDLE + DAY},
-        {"updated_after": MIDDLE, "updated_before": MIDDLE + DAY},
+    places = await _read_places(database, user)
+    largest_list = places[1].query
+    queries: list[tuple[str, dict[str, Any]]] = [
+        ("", {}),
+        *((place.label, place.query) for place in places),
+        ("`parent_id=none`", {"parent_id": "none"}),
+        ("`priority`", {"priority": "urgent"}),
+        ("`priority`", {"priority": "none,low"}),
+        ("`labels` with a common label", {"labels": COMMON_LABEL}),
+        ("`labels` with a label of 1% of the tasks", {"labels": MEDIUM_LABEL}),
+        ("`labels` with a rare label", {"labels": RARE_LABEL}),
+        ("`labels` with two common labels", {"labels": f"{COMMON_LABEL},{LABELS[1]}"}),
+        ("`labels` with a common and a rare label", {"labels": f"{COMMON_LABEL},{RARE_LABEL}"}),
+        ("`labels` with an unknown label", {"labels": "unknown"}),
+        ("`has_due=true`", {"has_due": True}),
+        ("`has_due=false`", {"has_due": False}),
+        ("`due_after`, `due_before`", {"due_after": date - DAY, "due_before": date + DAY}),
+        ("`due_after` or `due_before`", {"due_after": date}),
+        ("`due_after` or `due_before`", {"due_before": date}),
+        (
+            "`created_after`, `created_before`",
+            {"created_after": MIDDLE, "created_before": MIDDLE + DAY},
+        ),
+        (
+            "`updated_after`, `updated_before`",
+            {"updated_after": MIDDLE, "updated_before": MIDDLE + DAY},
+        ),
+        (SEVERAL, {**largest_list, "priority": "urgent"}),
+        (SEVERAL, {**largest_list, "labels": MEDIUM_LABEL}),
+        (SEVERAL, {"list_id": "none", "has_due": True, "due_before": date}),
+        (SEVERAL, {"priority": "high,urgent", "labels": COMMON_LABEL}),
+        (SEVERAL, {"priority": "urgent", "q": MEDIUM}),
     ]
-    for query, completed in product(queries, (None, False)):
+    for (label, query), completed in product(queries, (None, False)):
         filters = frozenset(filter_params(user, CountTasksQuery(**query)) or {})
         for sort, order in product(TaskSort, SortOrder):
-            yield _filtered(user, filters, sort=sort, order=order, completed=completed, **query)
-        yield _count(user, filters, completed=completed, **query)
+            row = _row(sort, filters, label, has_completed=completed is not None)
+            yield _filtered(
+                user, filters, row, sort=sort, order=order, completed=completed, **query
+            )
+        yield _count(user, filters, label, completed=completed, **query)
 
 
-def _filtered(user: str, filters: frozenset[str], *, sort: TaskSort, **query: Any) -> Case:
+def _filtered(
+    user: str, filters: frozenset[str], row: str, *, sort: TaskSort, **query: Any
+) -> Case:
     """Return the first page of a list with filters."""
-    is_indexed = filters <= INDEXED[sort]
     return _list(
-        f"{user}: {_describe({'sort': sort, **query})}", user, sort=sort, **query,
-        max_rows=None if _is_unbounded(filters, sort, query["order"]) else SEARCH_ROWS,
-        # Other statements are planned for their values.
-        modes=MODES if is_indexed else ("service",),
+        f"{user}: {_describe({'sort': sort, **query})}", user, row=row, sort=sort, **query,
+        max_rows=None if row == SEVERAL or _is_unbounded(filters, sort) else SEARCH_ROWS,
     )  # fmt: skip
 
 
-def _is_unbounded(filters: frozenset[str], sort: TaskSort, order: SortOrder) -> bool:
+def _is_unbounded(filters: frozenset[str], sort: TaskSort) -> bool:
     """Return whether a list may read all tasks of the user (data-model.md, "Query plans")."""
     ranges = set[str]().union(*(names for other, names in RANGES.items() if other is not sort))
-    is_after_undated = sort is TaskSort.DUE and (
-        filters & {"has_due", "due_after"} if order is SortOrder.DESC else "has_no_due" in filters
-    )
-    has_no_order = sort is TaskSort.POSITION and not filters & PLACES
-    return bool(has_no_order or is_after_undated or filters & {*ranges, "labels"})
+    return not is_ordered(filters, sort) or bool(filters & {*ranges, "labels"})
 
 
-def _count(user: str, filters: frozenset[str], **query: Any) -> Case:
+def _count(user: str, filters: frozenset[str], label: str, **query: Any) -> Case:
     count_query = CountTasksQuery(**query)
     return Case(
         name=f"{user}: count, {_describe(query)}",
         call=lambda repository: repository.count_tasks(user, count_query),
+        user=user,
+        row=f"`countTasks`, {label}" if label else "`countTasks`",
         max_rows=None if filters & {"labels", "has_due", *RANGES[TaskSort.DUE]} else COUNT_ROWS,
         modes=MODES if filters <= {"completed"} else ("service",),
     )
 
 
-async def _row(database: asyncpg.Connection[Any], sql: str, *values: object) -> tuple[Any, ...]:
+async def _first_row(
+    database: asyncpg.Connection[Any], sql: str, *values: object
+) -> tuple[Any, ...]:
     """Return the first row, which must exist."""
     row = await database.fetchrow(sql, *values)
     assert row is not None
@@ -323,7 +378,7 @@ async def _searches(
     """Words from rare to common, only in the service's mode, which plans for the word."""
     search = frozenset({"ix_tasks_search"})
     words = (COMMON, f"{COMMON} check", "invoice", MEDIUM, RARE, f"{COMMON} {RARE}", "c")
-    for user, q, sort in product((LARGE, REVERSE, small), words, USER_SORTS):
+    for user, q, sort in product((LARGE, REVERSE, small), words, TaskSort):
         position, depth = await _halfway(database, user, sort)
         is_rare = user == LARGE and RARE in q
         max_rows = tasks if user == small else RARE_TASKS if is_rare else SEARCH_ROWS
@@ -331,11 +386,17 @@ async def _searches(
         for after, page in ((None, "first page"), (position, f"page at {depth:,}")):
             # The planner expects that few tasks are left of a long run of equal keys.
             is_long_run = after is not None and sort in MERGED
+            is_limited = (
+                is_ordered(frozenset({"q"}), sort)
+                and not is_long_run
+                and (q == RARE or not is_rare)
+            )
             yield _list(
                 f"{user}: q={q!r} {sort}, {page}", user, after=after,
-                max_rows=None if is_long_run or (is_rare and q != RARE) else ranges * max_rows,
+                row=f"`q`, `sort={sort}`" + (", in the middle" if after else ""),
+                max_rows=ranges * max_rows if is_limited else None,
                 indexes=search if is_rare and not is_long_run else None,
-                modes=("service",), q=q, sort=sort,
+                q=q, sort=sort,
             )  # fmt: skip
 
 
@@ -345,11 +406,11 @@ def _ranges() -> Iterator[Case]:
         name = sort.removesuffix("_at")
         time_range: dict[str, Any] = {f"{name}_after": MIDDLE, f"{name}_before": MIDDLE + DAY}
         yield _list(
-            f"{LARGE}: {name} within a day, {sort}", LARGE, **time_range, sort=sort,
+            f"{LARGE}: {name} within a day, {sort}", LARGE, row="", **time_range, sort=sort,
             max_rows=PAGE, indexes=frozenset({f"ix_tasks_user_id_{sort}_id"}),
         )  # fmt: skip
         yield _list(
-            f"{LARGE}: {name} within a day, completed=False, {sort}", LARGE, **time_range,
+            f"{LARGE}: {name} within a day, completed=False, {sort}", LARGE, row="", **time_range,
             max_rows=PAGE, indexes=frozenset({f"ix_tasks_user_id_completed_{sort}_id"}),
             sort=sort, completed=False,
         )  # fmt: skip
@@ -362,26 +423,33 @@ def _ranges() -> Iterator[Case]:
         for q in (None, COMMON):
             yield _list(
                 f"{LARGE}: {name} within {days} d, {q=}, {sort} {order}", LARGE, **time_range,
-                max_rows=RANGE_ROWS if is_bounded and q is None else None, modes=("service",),
+                row=SEVERAL if q else f"`{name}_after`, `{name}_before`, other sorts",
+                max_rows=RANGE_ROWS if is_bounded and q is None else None,
                 q=q, sort=sort, order=order,
             )  # fmt: skip
 
 
-async def _labels(database: asyncpg.Connection[Any]) -> AsyncIterator[Case]:
+async def _labels(database: asyncpg.Connection[Any], small: str) -> AsyncIterator[Case]:
     """The labels in use, which are read from all open tasks."""
-    for user in (LARGE, REVERSE):
-        (tasks,) = await _row(
+    for user in (LARGE, REVERSE, small):
+        (tasks,) = await _first_row(
             database, "SELECT count(*) FROM tasks WHERE user_id = $1 AND NOT completed", user
+        )
+        (all_tasks,) = await _first_row(
+            database, "SELECT count(*) FROM tasks WHERE user_id = $1", user
         )
         yield Case(
             name=f"{user}: labels",
             call=lambda repository, user=user: repository.list_labels(user),  # type: ignore[misc]
-            max_rows=tasks + tasks // 100,  # the index has blocks, too
+            user=user,
+            row="`listLabels`",
+            # The index has blocks, too. It is not worth its cost if there are few tasks.
+            max_rows=all_tasks if user == small else tasks + tasks // 100,
         )
 
 
 async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case]:
-    task, etag = await _row(
+    task, etag = await _first_row(
         database,
         "SELECT id, etag FROM tasks WHERE user_id = $1 ORDER BY created_at OFFSET 20000 LIMIT 1",
         LARGE,
@@ -419,90 +487,142 @@ async def _single_tasks(database: asyncpg.Connection[Any]) -> AsyncIterator[Case
     for name, (call, indexes) in calls.items():
         # Besides the task, the parts of the statement read the rows of each other.
         yield Case(name=name, call=call, indexes=indexes | {"pk_users"}, max_rows=6, writes=True)
-    parent, subtasks = await _row(
+
+
+async def _deletes(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:
+    """The delete of a task with subtasks, and the checks of foreign keys."""
+    parent, subtasks = await _first_row(
         database,
         "SELECT parent_id, count(*) FROM tasks WHERE user_id = $1 AND parent_id IS NOT NULL "
         "GROUP BY parent_id ORDER BY count(*) DESC LIMIT 1",
-        LARGE,
+        user,
     )
     for name, if_match in (("delete", None), ("delete, if it matches", ETagCondition(any=True))):
         yield Case(
-            name=name,
-            call=lambda r, if_match=if_match: r.delete_task(LARGE, parent, if_match=if_match),  # type: ignore[misc]
-            indexes=primary_key
-            | {
-                "ix_tasks_parent",
-                "pk_users",
-                "pk_tombstones",
-                "ix_tombstones_user_id_revision_id",
-            },
+            name=f"{user}: {name}",
+            call=lambda r, if_match=if_match: r.delete_task(user, parent, if_match=if_match),  # type: ignore[misc]
+            user=user,
+            row="`deleteTask`: the task and its subtasks",
+            indexes=frozenset(
+                {
+                    "pk_tasks",
+                    "uq_tasks_user_id_id_depth",
+                    "ix_tasks_parent",
+                    "pk_users",
+                    "pk_tombstones",
+                    "ix_tombstones_user_id_revision_id",
+                }
+            ),
             # Each deleted task is read again for its tombstone.
             max_rows=2 * subtasks + 12,
             writes=True,
         )
+    # For an ID that nothing refers to.
+    for row, (condition, index) in REFERENCE_CHECKS.items():
+        statement = text(
+            f"SELECT 1 FROM ONLY tasks x WHERE user_id = :owner AND {condition} FOR KEY SHARE OF x"  # noqa: S608 - no input
+        ).bindparams(bindparam("id", type_=Uuid))
+        yield Case(
+            name=f"{user}: {row}",
+            call=lambda r, statement=statement: r.fetch(  # type: ignore[misc]
+                statement, {"owner": user, "id": UUID(int=1)}
+            ),
+            user=user,
+            row=row,
+            indexes=frozenset({index}),
+            max_rows=0,
+        )
 
 
-async def _moves(database: asyncpg.Connection[Any]) -> AsyncIterator[Case]:
+async def _moves(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:
     """The statements of a move in each place, also if its neighbors are respaced."""
-    for place in await _read_places(database, LARGE):
-        position, _ = await _halfway(database, LARGE, TaskSort.POSITION, **place.query)
+    for place in await _read_places(database, user):
+        position, _ = await _halfway(database, user, TaskSort.POSITION, **place.query)
         assert position
-        (moved,) = await _row(
+        (moved,) = await _first_row(
             database,
             "SELECT id FROM tasks WHERE user_id = $1 ORDER BY created_at LIMIT 1",
-            LARGE,
+            user,
         )
         ids = [UUID(str(moved)), position.id]
-        rows = await _fetch(database, SELECT_SEVERAL, {"owner": LARGE, "ids": ids})
+        rows = await _fetch(database, SELECT_SEVERAL, {"owner": user, "ids": ids})
         target = {name: None if value == "none" else value for name, value in place.query.items()}
         move = TaskMove(str(position.id), **target)
 
         def call(
             repository: TaskRepository, move: TaskMove = move, moved: UUID = ids[0]
         ) -> Awaitable[object]:
-            return repository.move_task(LARGE, moved, move, if_match=None)
+            return repository.move_task(user, moved, move, if_match=None)
 
-        neighbor = str(position.sort_value)
-        near = [Sibling(UUID(int=1), f"{neighbor:0<{MAX_LENGTH - 1}}1")]
+        near = [Sibling(UUID(int=1), _next_to(position))]
         distant = [Sibling(UUID(int=1), "z")]
         start = [Sibling(UUID(int=2), "0")]
-        name, index = f"{LARGE}: move, {_describe(place.query)}", frozenset({place.index})
+        name, index = f"{user}: move, {_describe(place.query)}", frozenset({place.index})
         primary_key = frozenset({"pk_tasks", "uq_tasks_user_id_id_depth"})
+        users = frozenset({"pk_users"})
         window = 2 * SIBLINGS_TO_READ
         for step, step_call, indexes, max_rows in (
-            ("tasks", call, primary_key, 2),
-            ("next sibling", after_results(call, rows), index, 2),
-            ("siblings after", after_results(call, rows, near), index, window),
-            ("siblings before", after_results(call, rows, near, near), index, window),
-            ("respace", after_results(call, rows, near, near, start), None, None),
-            ("change", after_results(call, rows, distant), None, None),
+            ("the two tasks", call, primary_key, 2),
+            ("the next task", after_results(call, rows), index, 2),
+            ("the tasks after a full gap", after_results(call, rows, near), index, window),
+            ("the tasks before a full gap", after_results(call, rows, near, near), index, window),
+            # Rows of the CTE and of the parameters count, too.
+            ("respacing", after_results(call, rows, near, near, start), primary_key | users, 24),
+            ("the change", after_results(call, rows, distant), primary_key | users, 24),
         ):
+            is_planned_once = indexes is index
             yield Case(
-                name=f"{name}, {step}", call=step_call, indexes=indexes, max_rows=max_rows,
-                modes=("service",) if step == "tasks" else MODES,
-                writes=step in {"respace", "change"},
+                name=f"{name}, {step}", call=step_call, user=user, row=f"`moveTask`: {step}",
+                indexes=indexes, max_rows=max_rows,
+                modes=MODES if is_planned_once else ("service",),
+                writes=step in {"respacing", "the change"},
             )  # fmt: skip
 
 
-def _reference_checks() -> Iterator[Case]:
-    """The checks of foreign keys for an ID that nothing refers to."""
-    for name, (condition, index) in REFERENCE_CHECKS.items():
-        statement = text(
-            f"SELECT 1 FROM ONLY tasks x WHERE user_id = :owner AND {condition} FOR KEY SHARE OF x"  # noqa: S608 - no input
-        ).bindparams(bindparam("id", type_=Uuid))
+def _next_to(position: CursorPosition) -> str:
+    """Return a position so near to another one that there is no room between them."""
+    return f"{position.sort_value!s:0<{MAX_LENGTH - 1}}1"
+
+
+async def _lists_of_tasks(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:
+    """The pages of the lists of a user, one list, and the statements of `moveList`."""
+    lists = TaskListRepository(session=CapturingSession())
+    id_, created_at = await _first_row(
+        database,
+        "SELECT id, created_at FROM lists WHERE user_id = $1 ORDER BY id OFFSET 2 LIMIT 1",
+        user,
+    )
+    middle = TaskListRecord(user_id=user, id=UUID(str(id_)), created_at=created_at)
+    other = TaskListRecord(user_id=user, id=UUID(int=1))
+    after = CursorPosition(middle.position, middle.id)
+    query = PageQuery(limit=LIMIT)
+    in_order, primary_key = frozenset({"ix_lists_user_id_position_id"}), frozenset({"pk_lists"})
+    calls: tuple[tuple[str, Call, frozenset[str], int], ...] = (
+        ("`listLists`", lambda _: lists.page(user, query, None), in_order, PAGE),
+        ("`listLists`", lambda _: lists.page(user, query, after), in_order, PAGE),
+        ("`getList`", lambda _: lists.find(user, middle.id), primary_key, 1),
+        ("`moveList`: the next list", lambda _: lists._siblings(other, middle, 1), in_order, 2),
+        (
+            "`moveList`: the lists before a full gap",
+            lambda _: lists._siblings(other, middle, SIBLINGS_TO_READ, before=True),
+            in_order, SIBLINGS_TO_READ,
+        ),
+        (
+            "`moveList`: the lists after a full gap",
+            lambda _: lists._siblings(other, middle, SIBLINGS_TO_READ), in_order, SIBLINGS_TO_READ,
+        ),
+    )  # fmt: skip
+    for row, call, indexes, max_rows in calls:
         yield Case(
-            name=name,
-            call=lambda r, statement=statement: r.fetch(  # type: ignore[misc]
-                statement, {"owner": LARGE, "id": UUID(int=1)}
-            ),
-            indexes=frozenset({index}),
-            max_rows=0,
-        )
+            name=f"{user}: {row}", call=call, user=user, row=row, indexes=indexes,
+            max_rows=max_rows,
+        )  # fmt: skip
 
 
 async def check(url: str, size: Size, report: Callable[[str], None]) -> list[str]:
     """Fill a migrated database, explain every case, and return the errors."""
     all_errors = []
+    plans: list[tuple[Case, Plan]] = []
     async with Explainer.connect(DatabaseConfig.from_url(url)) as explainer:
         await fill(explainer.connection, size)
         report(await _sizes(explainer.connection))
@@ -518,7 +638,36 @@ async def check(url: str, size: Size, report: Callable[[str], None]) -> list[str
                 )
                 if mode == "service":
                     report(plan.text + "\n")
+                    plans.append((case, plan))
+    report(table(plans))
     return all_errors
+
+
+def table(plans: list[tuple[Case, Plan]]) -> str:
+    """Return the table of data-model.md: the largest figures of each row, for two users.
+
+    It names up to three ways to find the rows, the most frequent first.
+    """
+    rows = {case.row: [pair for pair in plans if pair[0].row == case.row] for case, _ in plans}
+    lines = [
+        "| request | access | rows | buffers | ms | rows, small user | buffers | ms |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row, pairs in rows.items():
+        large = [plan for case, plan in pairs if case.user == LARGE]
+        small = [plan for case, plan in pairs if case.user not in {LARGE, REVERSE}]
+        ways = Counter(plan.access for plan in large).most_common(3)
+        access = "; ".join(way for way, _ in ways)
+        if row:
+            lines.append(f"| {row} | {access} | {_largest(large)} | {_largest(small)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _largest(plans: list[Plan]) -> str:
+    return (
+        f"{max(plan.rows for plan in plans):,} | {max(plan.buffers for plan in plans):,} "
+        f"| {max(plan.execution_time for plan in plans):.2f}"
+    )
 
 
 async def _sizes(database: asyncpg.Connection[Any]) -> str:

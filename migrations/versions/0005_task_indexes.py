@@ -1,7 +1,8 @@
-"""The indexes of the new properties of tasks.
+"""The indexes of the new properties of tasks, and statistics of the labels.
 
 Lock and deploy safety: CONCURRENTLY takes no lock that blocks reads or writes, and cannot run in a
-transaction. An interrupted build leaves an invalid index, which the next run replaces.
+transaction. An interrupted build leaves an invalid index, which the next run replaces. CREATE
+STATISTICS takes the same lock.
 
 Revision: 0005
 After: 0004
@@ -39,19 +40,23 @@ INDEXES = {
         f"USING gin (({LABELS})) WITH (gin_pending_list_limit = 256) WHERE labels <> ''"
     ),
 }
+# PostgreSQL counts nothing for the expression of a partial index.
+STATISTICS = "st_tasks_labels"
 
 
 def upgrade() -> None:
-    """Build the indexes one after the other."""
+    """Build the indexes one after the other, and let ANALYZE count the labels."""
     with op.get_context().autocommit_block():
         for name, definition in INDEXES.items():
             unique = "UNIQUE " if name.startswith("uq_") else ""
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             op.execute(f"CREATE {unique}INDEX CONCURRENTLY {name} ON tasks {definition}")
+        op.execute(f"CREATE STATISTICS IF NOT EXISTS {STATISTICS} ON ({LABELS}) FROM tasks")
 
 
 def downgrade() -> None:
     """Drop the indexes."""
     with op.get_context().autocommit_block():
+        op.execute(f"DROP STATISTICS IF EXISTS {STATISTICS}")
         for name in reversed(INDEXES):
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

@@ -210,7 +210,7 @@ EDITS = [
     (
         "app/domain/tasks/schemas.py",
         "    description: Description | None\n    completed: bool\n    list_id: ResourceId",
-        "    description: Description | None = None\n    completed: bool\n    list_id: ResourceId",
+        "    description: Description | None\n    completed: bool = False\n    list_id: ResourceId",
         f"{SCHEMAS}/TaskReplace/required",
     ),
     (

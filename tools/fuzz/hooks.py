@@ -137,42 +137,57 @@ def _separate_keys(case: schemathesis.Case[Any], user: str) -> None:
     """Make idempotency keys unique to this run, except one of the minimum length per user."""
     key = str(case.headers.get("Idempotency-Key", ""))
     if (user, key) in ONE_CHARACTER_KEYS or len(key) > 1:
-        # The coverage phase sends the same key with different bodies.
-        is_coverage = case.meta is not None and case.meta.phase.name.value == "coverage"
-        end = f".{secrets.token_hex(8)}" if is_coverage else OWN_KEY
+        # These phases send the same key with different bodies.
+        is_repeated = _phase(case) in {"coverage", "examples"}
+        end = f".{secrets.token_hex(8)}" if is_repeated else OWN_KEY
         case.headers["Idempotency-Key"] = key[: MAX_KEY_LENGTH - len(end)] + end
     elif key:  # one character, the minimum length
         ONE_CHARACTER_KEYS.add((user, key))
 
 
-def _store_resources(case: schemathesis.Case[Any], turn: int) -> None:
-    """Create what the case refers to, in two of three cases.
+def _phase(case: schemathesis.Case[Any]) -> str:
+    """Return the phase of Schemathesis, or `explicit` for a case added here."""
+    return "explicit" if case.meta is None else str(case.meta.phase.name.value)
 
-    Most generated IDs are unknown, so nearly all requests would get 404 or 409.
+
+def _store_resources(case: schemathesis.Case[Any], turn: int) -> None:
+    """Create what the case refers to, in seven of eight cases.
+
+    Most generated IDs are unknown, so nearly all requests would get 404 or 409. The examples phase
+    must have a success. The stateful phase creates and deletes the resources in the paths itself.
     """
     user = _user_url(case)
-    if turn % 3 == 0:
+    if turn % 8 == 0 and _phase(case) != "examples":
         return
-    if "task_id" in case.path_parameters and turn % 2:
-        stored = STORED_TASKS[turn // 6 % len(STORED_TASKS)]
-        _put(f"{user}/lists/{LIST_ID}", {"name": "-"})
-        _put(f"{user}/tasks/{PARENT_ID}", TEXT)
-        _put(f"{user}/tasks/{case.path_parameters['task_id']}", stored)
-    if "list_id" in case.path_parameters:
-        list_id = str(case.path_parameters["list_id"])
-        _put(f"{user}/lists/{list_id}", {"name": "-"})
-        if case.method == "DELETE" and turn % 2:
-            requests.post(f"{user}/tasks", json={"title": "-", "list_id": list_id}, timeout=TIMEOUT)
+    if _phase(case) != "stateful" and case.path_parameters.keys() & {"task_id", "list_id"}:
+        _store_resource(case, user, turn)
     if isinstance(case.body, dict):
         _store_references(case, case.body, user, turn)
+
+
+def _store_resource(case: schemathesis.Case[Any], user: str, turn: int) -> None:
+    """Create the task or list in the path. With If-None-Match, delete it in half of the cases."""
+    task_id, list_id = (case.path_parameters.get(name) for name in ("task_id", "list_id"))
+    url = f"{user}/lists/{list_id}" if task_id is None else f"{user}/tasks/{task_id}"
+    if "If-None-Match" in case.headers and case.method == "PUT" and turn % 2:
+        _delete(url)
+        case.headers.pop("If-Match", None)
+    elif task_id is None:
+        _put(url, {"name": "-"})
+        if case.method == "DELETE" and turn % 2:
+            requests.post(f"{user}/tasks", json={"title": "-", "list_id": list_id}, timeout=TIMEOUT)
+    elif turn % 4:
+        _put(f"{user}/lists/{LIST_ID}", {"name": "-"})
+        _put(f"{user}/tasks/{PARENT_ID}", TEXT)
+        _put(url, STORED_TASKS[turn // 4 % len(STORED_TASKS)], replaces=True)
 
 
 def _store_references(
     case: schemathesis.Case[Any], body: dict[str, Any], user: str, turn: int
 ) -> None:
     """Create the lists and tasks that the body refers to, and name a time zone that exists."""
-    if body.get("list_id") and body.get("parent_id") and turn % 2:
-        body["list_id" if turn % 4 == 1 else "parent_id"] = None  # both together are a conflict
+    if body.get("list_id") and body.get("parent_id") and turn % 5:
+        body["list_id" if turn % 2 else "parent_id"] = None  # both together are a conflict
     if body.get("list_id"):
         _put(f"{user}/lists/{body['list_id']}", {"name": "-"})
     if body.get("parent_id"):
@@ -183,17 +198,26 @@ def _store_references(
         place = {name: body[name] for name in ("list_id", "parent_id") if body.get(name)}
         _put(f"{user}/tasks/{body['after_id']}", {**TEXT, **place})
     # Names of the minimum and maximum length are kept: no time zone has such a name.
-    if body.get("due") and 1 < len(body["due"]["timezone"] or "") < MAX_TIMEZONE_LENGTH:
-        body["due"]["timezone"] = TIMEZONES[turn % len(TIMEZONES)]
+    due = body.get("due") or {}
+    if 1 < len(due.get("timezone") or "") < MAX_TIMEZONE_LENGTH:
+        due["timezone"] = TIMEZONES[turn % len(TIMEZONES)]
 
 
-def _put(url: str, body: dict[str, Any]) -> None:
-    """Create a task or list, unless it exists."""
-    if EXISTING.get(_resource(url)):
+def _put(url: str, body: dict[str, Any], *, replaces: bool = False) -> None:
+    """Create a task or list, or replace it if `replaces` is true."""
+    if EXISTING.get(_resource(url)) and not replaces:
         return
-    response = requests.put(url, json=body, headers={"If-None-Match": "*"}, timeout=TIMEOUT)
-    if response.status_code == HTTPStatus.CREATED:
+    headers = {} if replaces else {"If-None-Match": "*"}
+    response = requests.put(url, json=body, headers=headers, timeout=TIMEOUT)
+    if response.ok:
         _remember(url, exists=True, parent=body.get("parent_id"))
+
+
+def _delete(url: str) -> None:
+    """Delete a task or list, unless it contains tasks."""
+    response = requests.delete(url, timeout=TIMEOUT)
+    if response.status_code == HTTPStatus.NO_CONTENT:
+        _remember(url, exists=False, parent=None)
 
 
 def _user_url(case: schemathesis.Case[Any]) -> str:
@@ -319,8 +343,8 @@ def _invalid_requests(valid: schemathesis.Case[Any]) -> Iterator[tuple[int, dict
         if parameter.name == "Idempotency-Key":
             key = "x" * (MAX_KEY_LENGTH + 1)
             yield HTTPStatus.BAD_REQUEST, {"headers": {parameter.name: key}}
-        if parameter.name == "q":
-            yield HTTPStatus.BAD_REQUEST, {"query": {"q": ["one", "two"]}}
+        if parameter.name in {"q", "labels"}:
+            yield HTTPStatus.BAD_REQUEST, {"query": {parameter.name: ["one", "two"]}}
 
 
 @schemathesis.check
@@ -347,7 +371,7 @@ def after_call(
     # All bodies are JSON, so the body is text, bytes or None.
     body: Any = sent.body.encode() if isinstance(sent.body, str) else sent.body
     line = {
-        "phase": "explicit" if case.meta is None else case.meta.phase.name.value,
+        "phase": _phase(case),
         "method": sent.method,
         "target": sent.path_url,
         "headers": dict(sent.headers),

@@ -31,7 +31,9 @@ NONE = "none"
 PRIORITIES = {priority.value: number for number, priority in enumerate(Priority)}
 DUE: ColumnElement[Any] = literal_column(DUE_EXPRESSION, DateTime())
 FIRST_DATE, LAST_DATE = (literal_column(f"date '{day}'", Date) for day in (date.min, date.max))
-_HAS_DUE = TaskRecord.due_date.is_not(None)
+# Conditions on the expression of the index, in which a task without a due date is at infinity.
+_NEVER: ColumnElement[Any] = literal_column("'infinity'::timestamp", DateTime())
+_HAS_DUE = _NEVER > DUE
 _LABELS: ColumnElement[Any] = literal_column(LABELS_EXPRESSION, ARRAY(Text))
 
 
@@ -54,8 +56,7 @@ FILTERS: dict[str, ColumnElement[bool]] = {
         _LABELS.op("@>")(bindparam("labels", type_=ARRAY(Text))), TaskRecord.labels != ""
     ),
     "has_due": _HAS_DUE,
-    "has_no_due": TaskRecord.due_date.is_(None),
-    # Conditions on the expression of the index, equivalent to conditions on the date.
+    "has_no_due": _NEVER == DUE,
     "due_after": and_(cast(date_param("due_after") + 1, DateTime) <= DUE, _HAS_DUE),
     "due_before": cast(date_param("due_before"), DateTime) > DUE,
     "created_after": TaskRecord.created_at > bindparam("created_after"),

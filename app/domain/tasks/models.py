@@ -6,6 +6,7 @@ from datetime import date, datetime, time
 from uuid import UUID
 
 from sqlalchemy import (
+    DDL,
     CheckConstraint,
     Computed,
     DateTime,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     UniqueConstraint,
+    event,
     func,
     text,
 )
@@ -212,3 +214,6 @@ Index(
     TaskRecord.id,
     postgresql_where=TaskRecord.parent_id.is_not(None),
 )
+# PostgreSQL counts nothing for the expression of a partial index.
+LABELS_STATISTICS = f"CREATE STATISTICS st_tasks_labels ON ({LABELS_EXPRESSION}) FROM tasks"
+event.listen(TaskRecord.__table__, "after_create", DDL(LABELS_STATISTICS))  # type: ignore[no-untyped-call]

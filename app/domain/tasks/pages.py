@@ -44,12 +44,12 @@ SORT_KEYS: dict[TaskSort, ColumnElement[Any]] = {
     TaskSort.PRIORITY: TaskRecord.priority.expression,
     TaskSort.POSITION: TaskRecord.position.expression,
 }
-# With only these filters, one index returns the rows in the requested order for all values. With
-# other filters the best plan depends on the values.
+# With only these filters, one index returns the rows for all values, if it has the requested order.
+# With other filters the best plan depends on the values.
 INDEXED = {
     TaskSort.CREATED_AT: {"completed", "created_after", "created_before"},
     TaskSort.UPDATED_AT: {"completed", "updated_after", "updated_before"},
-    TaskSort.DUE: {"completed", "due_after", "due_before", "has_due"},
+    TaskSort.DUE: {"completed", "due_after", "due_before", "has_due", "has_no_due"},
     TaskSort.PRIORITY: {"completed"},
     TaskSort.POSITION: {"completed", *PLACES},
 }
@@ -83,6 +83,19 @@ def max_text_bytes(limit: int) -> int:
     return MAX_PAGE_BYTES // (limit + 1) - MAX_TITLE_BYTES
 
 
+def is_ordered(filters: frozenset[str], sort: TaskSort) -> bool:
+    """Return whether an index has the order of a list. Positions have one for each kind of place.
+
+    Without such an index, all tasks that match are collected.
+    """
+    return sort is not TaskSort.POSITION or not filters.isdisjoint(PLACES)
+
+
+def is_indexed(filters: frozenset[str], sort: TaskSort) -> bool:
+    """Return whether one index returns exactly the rows of a list, for all values."""
+    return is_ordered(filters, sort) and filters <= INDEXED[sort]
+
+
 @lru_cache(STATEMENT_CACHE_SIZE)
 def list_statement(
     filters: frozenset[str],
@@ -110,14 +123,14 @@ def list_statement(
         item = tuple_(key, TaskRecord.id)
         conditions.append(item > position if order is SortOrder.ASC else item < position)
     columns = COLUMNS if counts_bytes else _COLUMNS_WITHOUT_LONG_TEXTS
-    if sort in MERGED and "completed" not in filters:
+    if sort in MERGED and is_ordered(filters, sort) and "completed" not in filters:
         statement = _merge(columns, key, conditions, order, with_key=counts_bytes)
     else:
         columns = (*columns, key.label("sort_key")) if counts_bytes else columns
         statement = _page(columns, key, conditions, order)
     if counts_bytes:
         statement = _limit_bytes(statement, order)
-    return statement if filters <= INDEXED[sort] else statement.execution_options(**UNNAMED)
+    return statement if is_indexed(filters, sort) else statement.execution_options(**UNNAMED)
 
 
 def _page(

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ARRAY,
     ClauseElement,
     ColumnElement,
+    Select,
     Text,
     Uuid,
     bindparam,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 
 from app.db.positions import SIBLINGS_TO_READ, NoRoomError, Sibling, position_between, respace
 from app.db.revisions import IS_GATE_PASSED, revised
-from app.db.statements import FetchCallable
+from app.db.statements import UNNAMED, FetchCallable
 from app.domain.tasks.filters import FILTERS
 from app.domain.tasks.models import NEXT_UPDATED_AT, TaskRecord
 
@@ -75,31 +76,13 @@ _NEW = (
     .table_valued("id", "position", "etag")
     .render_derived()
 )
-# If a sibling was moved in the meantime, no position changes: a part of them would be in another
-# order.
-_ARE_UNCHANGED = (
-    func.cardinality(_IDS)
-    == select(func.count())
+_PREVIOUS_UNCHANGED = func.cardinality(_IDS) == (
+    select(func.count())
     .select_from(LOCKED.join(_PREVIOUS, _PREVIOUS.c.id == LOCKED.c.id))
     .where(LOCKED.c.position == _PREVIOUS.c.position)
     .scalar_subquery()
 )
 _ANY_LOCKED = select(LOCKED.c.id).limit(literal_column("1")).cte("any_locked")
-_REVISED = revised(_ANY_LOCKED, _ARE_UNCHANGED)
-RESPACE = (
-    update(TaskRecord)
-    .where(
-        TaskRecord.user_id == bindparam("owner"),
-        TaskRecord.id == _NEW.c.id,
-        _REVISED.c.revision.is_not(None),
-    )
-    .values(
-        stored_position=_NEW.c.position,
-        etag=_NEW.c.etag,
-        updated_at=NEXT_UPDATED_AT,
-        revision=_REVISED.c.revision,
-    )
-)
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -153,16 +136,24 @@ class Siblings:
             nearest = await self._read(neighbor, limit=SIBLINGS_TO_READ - 1, is_forward=False)
             preceding = [*reversed(nearest), neighbor]
         position, changed = respace(preceding, following)
-        old_positions = dict([*preceding, *following])
+        siblings = [*preceding, *following]
+        first = [sibling.id for sibling in siblings].index(next(iter(changed)))
+        end = first + len(changed)
         params = {
             **self._params,
             "ids": list(changed),
-            "old_positions": [old_positions[id_] for id_ in changed],
+            "old_positions": [sibling.position for sibling in siblings[first:end]],
             "positions": list(changed.values()),
             "etags": [uuid4() for _ in changed],
             "new_etag": uuid4(),
+            "row_limit": len(changed) + 1,
+            "end": siblings[end].position,
+            "end_id": siblings[end].id,
         }
-        await self._fetch(RESPACE, params)
+        if first:
+            start = siblings[first - 1]
+            params |= {"start": start.position, "start_id": start.id}
+        await self._fetch(_respacing_statement(self._place.filter, has_start=first > 0), params)
         neighbors = [*preceding[-1:], *following[:1]]
         return Gap(position, [Sibling(id_, changed.get(id_, old)) for id_, old in neighbors])
 
@@ -177,7 +168,9 @@ class Siblings:
 
 
 @cache
-def _siblings_statement(place: str, *, has_start: bool, is_forward: bool) -> ClauseElement:
+def _siblings_statement(
+    place: str, *, has_start: bool, is_forward: bool
+) -> Select[tuple[UUID, str]]:
     """Build the statement that reads positions of siblings, nearest first."""
     conditions = [
         TaskRecord.user_id == bindparam("owner"),
@@ -210,4 +203,34 @@ def _siblings_statement(place: str, *, has_start: bool, is_forward: bool) -> Cla
         select(rows.id, rows.position)
         .order_by(*ordered(rows.position, rows.id))
         .limit(bindparam("row_limit"))
+    )
+
+
+@cache
+def _respacing_statement(place: str, *, has_start: bool) -> ClauseElement:
+    """Build the statement that stores new positions of the siblings between two others.
+
+    If a sibling was moved in the meantime, away or between them, no position changes: a part of
+    them would be in another order.
+    """
+    current = _siblings_statement(place, has_start=has_start, is_forward=True).subquery("current").c
+    end = tuple_(bindparam("end", type_=_POSITION.type), bindparam("end_id", type_=Uuid))
+    number = (
+        select(func.count()).where(tuple_(current.position, current.id) < end).scalar_subquery()
+    )
+    revision = revised(_ANY_LOCKED, _PREVIOUS_UNCHANGED, func.cardinality(_IDS) == number)
+    return (
+        update(TaskRecord)
+        .where(
+            TaskRecord.user_id == bindparam("owner"),
+            TaskRecord.id == _NEW.c.id,
+            revision.c.revision.is_not(None),
+        )
+        .values(
+            stored_position=_NEW.c.position,
+            etag=_NEW.c.etag,
+            updated_at=NEXT_UPDATED_AT,
+            revision=revision.c.revision,
+        )
+        .execution_options(**UNNAMED)  # for the IDs in `LOCKED`
     )

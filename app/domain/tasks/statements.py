@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.dml import Insert
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.db.idempotency import create_statement
 from app.db.models import after
@@ -36,6 +37,7 @@ from app.db.revisions import (
     removed_tombstones,
     revised,
 )
+from app.db.statements import UNNAMED
 from app.domain.tasks.filters import date_param
 from app.domain.tasks.models import NEXT_UPDATED_AT, NOW, TaskRecord
 from app.domain.tasks.rows import COLUMNS, PROPERTY_COLUMNS
@@ -57,9 +59,14 @@ def _new(column: str) -> ColumnElement[Any]:
 
 # Built once at import. A request only supplies parameters.
 SELECT = select(*COLUMNS).where(*BY_ID)
-SELECT_SEVERAL = select(*COLUMNS).where(
-    TaskRecord.user_id == bindparam("owner"),
-    TaskRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
+# Planned for its values: the plan for any user and any number of IDs reads all tasks of the user.
+SELECT_SEVERAL = (
+    select(*COLUMNS)
+    .where(
+        TaskRecord.user_id == bindparam("owner"),
+        TaskRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
+    )
+    .execution_options(**UNNAMED)
 )
 _COMPLETED = bindparam("new_completed", type_=Boolean)
 
@@ -134,10 +141,11 @@ def move_statement(*, any_etag: bool) -> ClauseElement:
     if not any_etag:
         conditions.append(etag_matches(LOCKED.c.etag))
     columns = ("list_id", "parent_id", "depth", "stored_position")
-    return _update({column: _new(column) for column in columns}, revised(LOCKED, *conditions))
+    statement = _update({column: _new(column) for column in columns}, revised(LOCKED, *conditions))
+    return statement.execution_options(**UNNAMED)  # for the IDs in `LOCKED`
 
 
-def _update(assignments: Mapping[str, Any], revision: CTE) -> ClauseElement:
+def _update(assignments: Mapping[str, Any], revision: CTE) -> ReturningUpdate[*tuple[Any, ...]]:
     """Build an UPDATE of a task, which is locked, with a revision. Without one it does nothing."""
     return (
         update(TaskRecord)

@@ -8,13 +8,14 @@ import os
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from hashlib import blake2b, sha256
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo, available_timezones
 
 import asyncpg
 import msgspec
@@ -29,6 +30,10 @@ BodyT = TypeVar("BodyT")
 
 USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:|@+-]{0,127}")
 WORD = re.compile(r"[^\W_]+")
+TIMEZONES = available_timezones()
+PRIORITIES = ("none", "low", "medium", "high", "urgent")  # the database stores the index
+FIRST_DATETIME = datetime(1, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 
 # --- bodies and queries ---
@@ -36,6 +41,26 @@ WORD = re.compile(r"[^\W_]+")
 Title = Annotated[str, Meta(min_length=1, max_length=500)]
 Description = Annotated[str, Meta(max_length=16384)]
 Timestamp = Annotated[datetime, Meta(tz=True)]
+LocalTimestamp = Annotated[datetime, Meta(tz=False)]
+LocalTime = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z")]
+TimezoneName = Annotated[str, Meta(max_length=64)]
+Priority = Literal["none", "low", "medium", "high", "urgent"]
+Label = Annotated[
+    str,
+    Meta(
+        min_length=1, max_length=64, pattern=r"^[^\s,\x00-\x1F]([^,\x00-\x1F]*[^\s,\x00-\x1F])?\Z"
+    ),
+]
+Labels = Annotated[list[Label], Meta(max_length=50)]
+Sort = Literal["created_at", "due", "position"]
+
+
+class Due(msgspec.Struct, forbid_unknown_fields=True):
+    """When a task is due."""
+
+    date: date
+    time: LocalTime | None
+    timezone: TimezoneName | None
 
 
 class Task(msgspec.Struct):
@@ -47,6 +72,13 @@ class Task(msgspec.Struct):
     description: str | None
     completed: bool
     completed_at: datetime | None
+    list_id: UUID | None
+    parent_id: UUID | None
+    priority: str
+    due: Due | None
+    due_at: datetime | None
+    labels: list[str]
+    position: str
     created_at: datetime
     updated_at: datetime
     etag: str
@@ -59,20 +91,27 @@ class TaskPage(msgspec.Struct):
     next_cursor: str | None
 
 
-class TaskCreate(msgspec.Struct, forbid_unknown_fields=True):
-    """A new task."""
-
-    title: Title
-    description: Description | None = None
-    completed: bool = False
-
-
 class TaskReplace(msgspec.Struct, forbid_unknown_fields=True):
     """A whole task."""
 
     title: Title
     description: Description | None
     completed: bool
+    list_id: UUID | None = None
+    parent_id: UUID | None = None
+    priority: Priority = "none"
+    due: Due | None = None
+    labels: Labels = []
+
+    def __post_init__(self) -> None:
+        check_unique(self.labels)
+
+
+class TaskCreate(TaskReplace):
+    """A new task."""
+
+    description: Description | None = None
+    completed: bool = False
 
 
 class TaskPatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,6 +120,21 @@ class TaskPatch(msgspec.Struct, forbid_unknown_fields=True):
     title: Title | UnsetType = UNSET
     description: Description | UnsetType | None = UNSET
     completed: bool | UnsetType = UNSET
+    list_id: UUID | UnsetType | None = UNSET
+    parent_id: UUID | UnsetType | None = UNSET
+    priority: Priority | UnsetType = UNSET
+    due: Due | UnsetType | None = UNSET
+    labels: Labels | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        check_unique(self.labels)
+
+
+def check_unique(labels: list[str] | UnsetType) -> None:
+    """Check that no label is repeated. Raises ValueError, which msgspec reports as invalid."""
+    if labels and len(set(labels)) < len(labels):
+        msg = "labels are repeated"
+        raise ValueError(msg)
 
 
 class ListQuery(msgspec.Struct):
@@ -89,13 +143,22 @@ class ListQuery(msgspec.Struct):
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
     cursor: str | None = None
     q: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    completed: bool | None = None
+    list_id: UUID | None = None
+    labels: Annotated[str, Meta(min_length=1)] | None = None
+    sort: Sort = "created_at"
+    order: Literal["asc", "desc"] = "desc"
 
 
 encode = msgspec.json.Encoder().encode
 decode_create = msgspec.json.Decoder(TaskCreate).decode
 decode_replace = msgspec.json.Decoder(TaskReplace).decode
 decode_patch = msgspec.json.Decoder(TaskPatch).decode
-decode_position = msgspec.json.Decoder(tuple[Timestamp, UUID]).decode
+decode_cursor = {
+    "created_at": msgspec.json.Decoder(tuple[Timestamp, UUID]).decode,
+    "due": msgspec.json.Decoder(tuple[LocalTimestamp, UUID]).decode,
+    "position": msgspec.json.Decoder(tuple[str, UUID]).decode,
+}
 
 
 # --- requests and responses ---
@@ -189,7 +252,10 @@ def task_not_found() -> ProblemError:
 
 # --- statements ---
 
-COLUMNS = "id, user_id, title, description, completed, completed_at, created_at, updated_at, etag"
+COLUMNS = """
+    id, user_id, title, description, completed, completed_at, list_id, parent_id, priority,
+    due_date, due_time, due_timezone, labels, position, created_at, updated_at, etag
+"""
 # Always after the last change, even if the clock was set back.
 NEXT_UPDATED_AT = "greatest(now(), tasks.updated_at + interval '1 microsecond')"
 COMPLETED_AT = f"CASE WHEN {{}} THEN coalesce(tasks.completed_at, {NEXT_UPDATED_AT}) END"
@@ -197,8 +263,10 @@ COMPLETED_AT = f"CASE WHEN {{}} THEN coalesce(tasks.completed_at, {NEXT_UPDATED_
 SELECT = f"SELECT {COLUMNS} FROM tasks WHERE user_id = $1 AND id = $2"
 _INSERT = """
     INSERT INTO tasks
-        (user_id, id, etag, title, description, completed_at, created_at, updated_at)
-    VALUES ($1, $2, $3, $4, $5, CASE WHEN $6 THEN now() END, now(), now())
+        (user_id, id, etag, title, description, completed_at, list_id, parent_id, depth, priority,
+         due_date, due_time, due_timezone, labels, created_at, updated_at)
+    VALUES ($1, $2, $3, $4, $5, CASE WHEN $6 THEN now() END, $7, $8, $9, $10,
+            $11, $12, $13, $14, now(), now())
 """
 INSERT = f"{_INSERT} RETURNING {COLUMNS}"
 UPSERT = f"""
@@ -207,24 +275,61 @@ UPSERT = f"""
     SET title = excluded.title,
         description = excluded.description,
         completed_at = {COMPLETED_AT.format("$6")},
+        list_id = excluded.list_id,
+        parent_id = excluded.parent_id,
+        depth = excluded.depth,
+        priority = excluded.priority,
+        due_date = excluded.due_date,
+        due_time = excluded.due_time,
+        due_timezone = excluded.due_timezone,
+        labels = excluded.labels,
         updated_at = {NEXT_UPDATED_AT},
         etag = excluded.etag
     RETURNING {COLUMNS}
 """
-DELETE = "DELETE FROM tasks WHERE user_id = $1 AND id = $2 RETURNING id"
+# A task that does not exist has no subtasks.
+DELETE = "DELETE FROM tasks WHERE user_id = $1 AND (id = $2 OR parent_id = $2) RETURNING id"
 CREATE_IDEMPOTENTLY = Path(__file__).with_name("create_idempotently.sql").read_text("utf-8")
 
-PATCH_ASSIGNMENTS = {
-    "title": "title = {}",
-    "description": "description = {}",
-    "completed": f"completed_at = {COMPLETED_AT}",
-}
+# The expressions of the indexes.
+POSITION = """
+    coalesce(position, lpad(trunc((extract(epoch FROM timezone('UTC', created_at)) + 62135596800)
+        * 1000000)::text, 18, '0') || right(id::text, 8))
+"""
+DUE = "coalesce(due_date + coalesce(due_time, '23:59:59'::time), 'infinity'::timestamp)"
+_PREFIX = "(left(encode(sha256(decode(user_id, 'escape')), 'hex'), 8) || ':')"
+LABELS = f"string_to_array({_PREFIX} || replace(labels, ',', ',' || {_PREFIX}), ',')"
+SORT_KEYS = {"created_at": "created_at", "due": DUE, "position": POSITION}
 
 
-def update_statement(properties: Iterable[str]) -> str:
-    """Return the statement that changes these properties. Their values start at $4."""
+def select_page(sort: str, order: str, conditions: Iterable[str], *, columns: str = COLUMNS) -> str:
+    """Return the statement of a page of at most $2 rows."""
+    return f"""
+        SELECT {columns} FROM tasks WHERE {" AND ".join(conditions)}
+        ORDER BY {SORT_KEYS[sort]} {order}, id {order} LIMIT $2
+    """
+
+
+def select_merged_page(sort: str, order: str, conditions: list[str]) -> str:
+    """Return the statement of a page of open and completed tasks, which an index separates."""
+    columns = f"{COLUMNS}, {SORT_KEYS[sort]} AS sort_key"
+    open_page, completed_page = (
+        select_page(sort, order, [*conditions, condition], columns=columns)
+        for condition in ("NOT completed", "completed")
+    )
+    return f"""
+        SELECT {COLUMNS} FROM (({open_page}) UNION ALL ({completed_page})) AS pages
+        ORDER BY sort_key {order}, id {order} LIMIT $2
+    """
+
+
+def update_statement(columns: Iterable[str]) -> str:
+    """Return the statement that changes these columns. Their values start at $4."""
     changes = [
-        PATCH_ASSIGNMENTS[name].format(f"${n}") for n, name in enumerate(properties, start=4)
+        f"completed_at = {COMPLETED_AT.format(f'${n}')}"
+        if name == "completed"
+        else f"{name} = ${n}"
+        for n, name in enumerate(columns, start=4)
     ]
     return f"""
         UPDATE tasks SET {", ".join(changes)}, updated_at = {NEXT_UPDATED_AT}, etag = $3
@@ -233,17 +338,84 @@ def update_statement(properties: Iterable[str]) -> str:
     """
 
 
-def task_from_row(row: asyncpg.Record | None) -> Task:
+async def execute(request: Request, statement: str, *values: object) -> asyncpg.Record | None:
+    """Execute a statement and return its row. Raises ProblemError for a violated constraint."""
+    try:
+        return await request.pool.fetchrow(statement, *values)
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise ProblemError(409, f"This task violates {error.constraint_name}.") from None
+
+
+def column_values(new: TaskReplace) -> tuple[Any, ...]:
+    """Return the values of a new task's columns, from `title`. Raises ProblemError."""
+    return (
+        new.title,
+        new.description,
+        new.completed,
+        new.list_id,
+        new.parent_id,
+        int(new.parent_id is not None),
+        PRIORITIES.index(new.priority),
+        *due_values(new.due),
+        ",".join(sorted(new.labels)),
+    )
+
+
+def changed_columns(patch: TaskPatch) -> dict[str, Any]:
+    """Return the columns that a patch changes. Raises ProblemError."""
+    sent = msgspec.structs.asdict(patch)
+    columns = {name: value for name, value in sent.items() if value is not UNSET}
+    if "parent_id" in columns:
+        columns["depth"] = int(columns["parent_id"] is not None)
+    if "priority" in columns:
+        columns["priority"] = PRIORITIES.index(columns["priority"])
+    if "due" in columns:
+        names = ("due_date", "due_time", "due_timezone")
+        columns |= zip(names, due_values(columns.pop("due")), strict=True)
+    if "labels" in columns:
+        columns["labels"] = ",".join(sorted(columns["labels"]))
+    return columns
+
+
+def due_values(due: Due | None) -> tuple[date | None, time | None, str | None]:
+    """Return the values of the columns of a due date. Raises ProblemError."""
+    if due is None:
+        return None, None, None
+    if due.timezone is not None and due.timezone not in TIMEZONES:
+        raise ProblemError(409, "This time zone does not exist.")
+    return due.date, due.time and time.fromisoformat(due.time), due.timezone
+
+
+def task_from_row(row: Iterable[Any] | None) -> Task:
     """Return the task in a row of COLUMNS. Raises ProblemError if there is no row."""
     if row is None:
         raise task_not_found()
-    values: Any = (*row[:-1], f'"{row[-1].hex}"')
-    return Task(*values)
+    (
+        id_, user_id, title, description, completed, completed_at, list_id, parent_id, priority,
+        due_date, due_time, due_timezone, labels, position, created_at, updated_at, etag,
+    ) = row  # fmt: skip
+    due = due_at = None
+    if due_date is not None:
+        due = Due(due_date, due_time and due_time.isoformat("minutes"), due_timezone)
+        if due_time is not None and due_timezone is not None:
+            due_at = datetime.combine(due_date, due_time, ZoneInfo(due_timezone)).astimezone(UTC)
+    if position is None:  # never moved
+        position = str((created_at - FIRST_DATETIME) // MICROSECOND).zfill(18) + id_.hex[-8:]
+    return Task(
+        id_, user_id, title, description, completed, completed_at, list_id, parent_id,
+        PRIORITIES[priority], due, due_at, labels.split(",") if labels else [], position,
+        created_at, updated_at, f'"{etag.hex}"',
+    )  # fmt: skip
+
+
+def user_prefix(user_id: str) -> str:
+    """Return the prefix of a user's lexemes and labels in their indexes."""
+    return sha256(user_id.encode()).hexdigest()[:8]
 
 
 def tsquery(user_id: str, text: str) -> str:
-    """Return a tsquery for word prefixes. Each lexeme starts with the prefix of its user."""
-    prefix = sha256(user_id.encode()).hexdigest()[:8]
+    """Return a tsquery for word prefixes."""
+    prefix = user_prefix(user_id)
     return " & ".join(f"'{prefix}{word}':*" for word in WORD.findall(text))
 
 
@@ -251,36 +423,57 @@ def tsquery(user_id: str, text: str) -> str:
 
 
 async def list_tasks(request: Request, user_id: str) -> Response:
-    """List a page of tasks, newest first."""
+    """List a page of tasks."""
     query = request.query()
     conditions = ["user_id = $1"]
     values: list[Any] = [user_id, query.limit + 1]
+
+    def add(condition: str, *parameters: object) -> None:
+        numbers = range(len(values) + 1, len(values) + len(parameters) + 1)
+        conditions.append(condition.format(*(f"${number}" for number in numbers)))
+        values.extend(parameters)
+
     if query.cursor is not None:
-        conditions.append("(created_at, id) < ($3, $4)")
-        values += parse_cursor(query.cursor)
+        operator = "<" if query.order == "desc" else ">"
+        key = SORT_KEYS[query.sort]
+        add(f"({key}, id) {operator} ({{}}, {{}})", *parse_cursor(query.cursor, query.sort))
     if query.q is not None:
-        values.append(tsquery(user_id, query.q))
-        conditions.append(f"search @@ lower(${len(values)})::tsquery")
-    statement = f"""
-        SELECT {COLUMNS} FROM tasks WHERE {" AND ".join(conditions)}
-        ORDER BY created_at DESC, id DESC LIMIT $2
-    """
-    tasks = [task_from_row(row) for row in await request.pool.fetch(statement, *values)]
+        add("search @@ lower({})::tsquery", tsquery(user_id, query.q))
+    if query.completed is not None:
+        add("completed" if query.completed else "NOT completed")
+    if query.list_id is not None:
+        add("list_id = {}", query.list_id)
+    if query.labels is not None:
+        prefix = user_prefix(user_id)
+        labels = [f"{prefix}:{label}" for label in query.labels.split(",")]
+        add(f"labels <> '' AND {LABELS} @> {{}}::text[]", labels)
+    is_merged = query.sort != "created_at" and query.completed is None
+    select = select_merged_page if is_merged else select_page
+    rows = await request.pool.fetch(select(query.sort, query.order, conditions), *values)
+    tasks = [task_from_row(row) for row in rows]
     page = TaskPage(tasks[: query.limit], None)
     if len(tasks) > query.limit:
-        page.next_cursor = cursor_after(page.items[-1])
+        page.next_cursor = cursor_after(page.items[-1], query.sort)
     return Response(200, encode(page), (JSON,))
 
 
-def cursor_after(task: Task) -> str:
+def cursor_after(task: Task, sort: str) -> str:
     """Return the cursor of the page after a task."""
-    return urlsafe_b64encode(encode((task.created_at, task.id))).decode()
+    key = due_key(task.due) if sort == "due" else getattr(task, sort)
+    return urlsafe_b64encode(encode((key, task.id))).decode()
 
 
-def parse_cursor(cursor: str) -> tuple[datetime, UUID]:
+def due_key(due: Due | None) -> datetime:
+    """Return the value of DUE. The driver sends the last datetime as infinity."""
+    if due is None:
+        return datetime.max  # noqa: DTZ901 - the column has no time zone
+    return datetime.combine(due.date, time.fromisoformat(due.time or "23:59:59"))
+
+
+def parse_cursor(cursor: str, sort: str) -> tuple[datetime | str, UUID]:
     """Return the sort key in a cursor. Raises ProblemError."""
     try:
-        return decode_position(urlsafe_b64decode(cursor))
+        return decode_cursor[sort](urlsafe_b64decode(cursor))
     except (ValueError, msgspec.DecodeError):
         raise invalid_parameter("cursor is not of this service") from None
 
@@ -290,33 +483,26 @@ async def create_task(request: Request, user_id: str) -> Response:
     new = await request.body(decode_create)
     key = request.header(b"idempotency-key")
     if key is not None:
-        return created_response(await create_idempotently(request.pool, user_id, key, new))
-    row = await request.pool.fetchrow(
-        INSERT, user_id, uuid7(), uuid4(), new.title, new.description, new.completed
-    )
+        return created_response(await create_idempotently(request, user_id, key, new))
+    row = await execute(request, INSERT, user_id, uuid7(), uuid4(), *column_values(new))
     return created_response(task_from_row(row))
 
 
-async def create_idempotently(pool: asyncpg.Pool, user_id: str, key: str, new: TaskCreate) -> Task:
+async def create_idempotently(request: Request, user_id: str, key: str, new: TaskCreate) -> Task:
     """Return the task of this key, new or existing. Raises ProblemError."""
     digest = blake2b(encode(new), digest_size=32).digest()
-    values = (digest, uuid7(), uuid4(), new.title, new.description, new.completed)
-    row = await pool.fetchrow(CREATE_IDEMPOTENTLY, user_id, key, *values)
+    values = column_values(new)
+    row = await execute(
+        request, CREATE_IDEMPOTENTLY, user_id, key, digest, uuid7(), uuid4(), *values
+    )
     if row is None:
         raise ProblemError(409, "A request with this key is being served.")
-    if row["payload_digest"] != digest:
+    known_digest, task_id, etag, created_at = row
+    if known_digest != digest:
         raise ProblemError(422, "This key was sent with another body before.")
-    return Task(
-        id=row["task_id"],
-        user_id=user_id,
-        title=new.title,
-        description=new.description,
-        completed=new.completed,
-        completed_at=row["created_at"] if new.completed else None,
-        created_at=row["created_at"],
-        updated_at=row["created_at"],
-        etag=f'"{row["etag"].hex}"',
-    )
+    title, description, completed, list_id, parent_id, _, *others = values
+    own = (title, description, completed, created_at if completed else None, list_id, parent_id)
+    return task_from_row((task_id, user_id, *own, *others, None, created_at, created_at, etag))
 
 
 async def get_task(request: Request, user_id: str, task_id: UUID) -> Response:
@@ -330,27 +516,24 @@ async def get_task(request: Request, user_id: str, task_id: UUID) -> Response:
 async def replace_task(request: Request, user_id: str, task_id: UUID) -> Response:
     """Replace a task, or create it with the id in the path."""
     new = await request.body(decode_replace)
-    row = await request.pool.fetchrow(
-        UPSERT, user_id, task_id, uuid4(), new.title, new.description, new.completed
-    )
+    row = await execute(request, UPSERT, user_id, task_id, uuid4(), *column_values(new))
     task = task_from_row(row)
     return created_response(task) if task.created_at == task.updated_at else task_response(task)
 
 
 async def update_task(request: Request, user_id: str, task_id: UUID) -> Response:
     """Change the properties in the request."""
-    sent = msgspec.structs.asdict(await request.body(decode_patch))
-    changes = {name: value for name, value in sent.items() if value is not UNSET}
+    changes = changed_columns(await request.body(decode_patch))
     if changes:
-        row = await request.pool.fetchrow(
-            update_statement(changes), user_id, task_id, uuid4(), *changes.values()
-        )
+        statement = update_statement(changes)
+        row = await execute(request, statement, user_id, task_id, uuid4(), *changes.values())
     else:
         row = await request.pool.fetchrow(SELECT, user_id, task_id)
     return task_response(task_from_row(row))
 
 
 async def delete_task(request: Request, user_id: str, task_id: UUID) -> Response:
+    """Delete a task and its subtasks."""
     if await request.pool.fetchrow(DELETE, user_id, task_id) is None:
         raise task_not_found()
     return Response(204)

@@ -1,7 +1,9 @@
 -- Stores an idempotency key and its task in one statement, and returns the row of the key, new or
 -- existing. Returns no row while another request holds the lock of the key.
 --
--- $1 user_id, $2 key, $3 payload_digest, $4 id, $5 etag, $6 title, $7 description, $8 completed
+-- $1 user_id, $2 key, $3 payload_digest, $4 id, $5 etag, $6 title, $7 description, $8 completed,
+-- $9 list_id, $10 parent_id, $11 depth, $12 priority, $13 due_date, $14 due_time, $15 due_timezone,
+-- $16 labels
 WITH lock AS (
     SELECT pg_try_advisory_xact_lock(hashtextextended($1::text || ' ' || $2::text, 0)) AS held
 ),
@@ -18,10 +20,12 @@ claimed AS (
 ),
 stored AS (
     INSERT INTO tasks
-        (user_id, id, title, description, completed_at, created_at, updated_at, etag)
+        (user_id, id, title, description, completed_at, list_id, parent_id, depth, priority,
+         due_date, due_time, due_timezone, labels, created_at, updated_at, etag)
     SELECT
         $1::text, task_id, $6::text, $7::text, CASE WHEN $8::boolean THEN created_at END,
-        created_at, created_at, etag
+        $9::uuid, $10::uuid, $11::smallint, $12::smallint,
+        $13::date, $14::time, $15::text, $16::text, created_at, created_at, etag
     FROM claimed
 ),
 deleted_expired AS (

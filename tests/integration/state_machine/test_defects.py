@@ -98,7 +98,7 @@ DEFECTS = {
     "priorities in the other order": Defect(LIST, "priority ASC", "priority DESC"),
     # Filters
     "due_after inclusive": Defect(LIST, r"\+ (\$\d+::INTEGER) AS", r"+ 0 * \1 AS"),
-    "has_due negated": Defect(LIST, "due_date IS NOT NULL", "due_date IS NULL"),
+    "has_due negated": Defect(LIST, "'infinity'::timestamp > ", "'infinity'::timestamp = "),
     "any label": Defect(LIST, "@>", "&&"),
     "priority negated": Defect(LIST, r"priority = any\(", "priority != all("),
     "inbox with subtasks": Defect(LIST, r" AND tasks\.parent_id IS NULL", ""),

@@ -32,7 +32,11 @@ POSITIONS = [None, None, "0", "0639", "A", "Z", "a", "z", "z" * 64]
 INSERT = """
     INSERT INTO tasks (user_id, id, title, completed_at, list_id, parent_id, depth, priority,
         due_date, due_time, due_timezone, labels, position, created_at, updated_at, etag)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
+        -- The driver sends the first and the last date as infinity.
+        CASE WHEN $9::date IS NOT NULL
+            THEN greatest(date '0001-01-01', least(date '9999-12-31', $9)) END,
+        $10, $11, $12, $13, $14, $15, $16)
 """
 
 

@@ -755,7 +755,6 @@ async def test_respacing_begins_again_if_a_sibling_changes(
 
 
 @pytest.mark.requirement("FR-129")
-@pytest.mark.xfail(reason="respacing does not see a task that moves among the siblings")
 async def test_respacing_keeps_the_place_of_a_task_that_moves_at_the_same_moment(
     client: ContractClient, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

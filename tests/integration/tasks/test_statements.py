@@ -76,8 +76,9 @@ async def single_client(
         await client.put(TASK, json=BODY)
         await client.put(f"/api/v1/users/alice/lists/{LIST}", json={"name": "Errands"})
         await client.put(SUBTASK, json={**BODY, "parent_id": str(UUID(int=1))})
-        # The driver looks up the types of this statement when a connection first prepares it.
+        # The driver looks up the types of these statements when a connection first prepares them.
         await client.put(TASK, json=BODY, headers=OTHER_TAG)
+        await client.get(ALICE, params={"labels": "shop", "priority": "high"})
         yield client
 
 

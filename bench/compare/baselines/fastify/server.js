@@ -21,6 +21,29 @@ const description = { type: 'string', maxLength: 16384, nullable: true };
 const text = { type: 'string' };
 const nullableText = { type: 'string', nullable: true };
 const completed = { type: 'boolean' };
+const priorities = ['none', 'low', 'medium', 'high', 'urgent']; // the database stores the index
+const priority = { type: 'string', enum: priorities };
+const reference = { ...uuid, nullable: true };
+
+const due = {
+  type: 'object',
+  nullable: true,
+  properties: {
+    date: { type: 'string', pattern: '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' }, // PostgreSQL checks the day
+    time: { type: 'string', pattern: '^([01][0-9]|2[0-3]):[0-5][0-9]$', nullable: true },
+    timezone: { type: 'string', maxLength: 64, nullable: true },
+  },
+  required: ['date', 'time', 'timezone'],
+  additionalProperties: false,
+};
+
+const label = {
+  type: 'string',
+  minLength: 1,
+  maxLength: 64,
+  pattern: '^[^\\s,\\x00-\\x1F]([^,\\x00-\\x1F]*[^\\s,\\x00-\\x1F])?$',
+};
+const labels = { type: 'array', items: label, maxItems: 50, uniqueItems: true };
 
 const userPath = { type: 'object', properties: { user_id: userId }, required: ['user_id'] };
 
@@ -36,7 +59,20 @@ const listQuery = {
     limit: { type: 'integer', minimum: 1, maximum: 200, default: 50 },
     cursor: text,
     q: { type: 'string', minLength: 1, maxLength: 200 },
+    completed,
+    list_id: uuid,
+    labels: { type: 'string', minLength: 1 },
+    sort: { type: 'string', enum: ['created_at', 'due', 'position'], default: 'created_at' },
+    order: { type: 'string', enum: ['asc', 'desc'], default: 'desc' },
   },
+};
+
+const organization = {
+  list_id: { ...reference, default: null },
+  parent_id: { ...reference, default: null },
+  priority: { ...priority, default: 'none' },
+  due: { ...due, default: null },
+  labels: { ...labels, default: [] },
 };
 
 const taskCreate = {
@@ -45,6 +81,7 @@ const taskCreate = {
     title,
     description: { ...description, default: null },
     completed: { ...completed, default: false },
+    ...organization,
   },
   required: ['title'],
   additionalProperties: false,
@@ -52,14 +89,23 @@ const taskCreate = {
 
 const taskReplace = {
   type: 'object',
-  properties: { title, description, completed },
+  properties: { title, description, completed, ...organization },
   required: ['title', 'description', 'completed'],
   additionalProperties: false,
 };
 
 const taskPatch = {
   type: 'object',
-  properties: { title, description, completed },
+  properties: {
+    title,
+    description,
+    completed,
+    list_id: reference,
+    parent_id: reference,
+    priority,
+    due,
+    labels,
+  },
   additionalProperties: false,
 };
 
@@ -72,6 +118,13 @@ const task = {
     description: nullableText,
     completed,
     completed_at: nullableText,
+    list_id: nullableText,
+    parent_id: nullableText,
+    priority: text,
+    due: { ...due, properties: { date: text, time: nullableText, timezone: nullableText } },
+    due_at: nullableText,
+    labels: { type: 'array', items: text },
+    position: text,
     created_at: text,
     updated_at: text,
     etag: text,
@@ -105,45 +158,111 @@ const sql = postgres({
       serialize: (timestamp) => timestamp,
       parse: (value) => `${value.slice(0, -'+00'.length).replace(' ', 'T')}Z`,
     },
+    // A date, and a timestamp without a time zone.
+    local: { to: 1114, from: [1082, 1114], serialize: (local) => local, parse: (value) => value },
   },
 });
 
+// The expressions of the indexes.
+const position = sql`
+  coalesce(position, lpad(trunc((extract(epoch from timezone('UTC', created_at)) + 62135596800)
+    * 1000000)::text, 18, '0') || right(id::text, 8))`;
+const dueKey = sql`
+  coalesce(due_date + coalesce(due_time, '23:59:59'::time), 'infinity'::timestamp)`;
+const prefix = sql`(left(encode(sha256(decode(user_id, 'escape')), 'hex'), 8) || ':')`;
+const labelKeys = sql`string_to_array(${prefix} || replace(labels, ',', ',' || ${prefix}), ',')`;
+const sortKeys = { created_at: sql`created_at`, due: dueKey, position };
+
 const columns = sql`
-  id, user_id, title, description, completed, completed_at, created_at, updated_at, etag`;
+  id, user_id, title, description, completed, completed_at, list_id, parent_id, priority,
+  due_date, due_time, due_timezone, labels, created_at, updated_at, etag,
+  (due_date + due_time) at time zone due_timezone as due_at, ${position} as position`;
 // Always after the last change, even if the clock was set back.
 const later = sql`greatest(now(), tasks.updated_at + interval '1 microsecond')`;
 const createIdempotentlySql = readFileSync(new URL('../create_idempotently.sql', import.meta.url), 'utf8');
 
 const entityTag = (version) => `"${version.replaceAll('-', '')}"`;
-const taskOf = (row) => ({ ...row, etag: entityTag(row.etag) });
+
+/** The task in a row of `columns`. */
+function taskOf(row) {
+  const { due_date: date, due_time: time, due_timezone: timezone } = row;
+  return {
+    ...row,
+    priority: priorities[row.priority],
+    due: date && { date, time: time && time.slice(0, 'hh:mm'.length), timezone },
+    labels: row.labels === '' ? [] : row.labels.split(','),
+    etag: entityTag(row.etag),
+  };
+}
+
+const timezones = new Set();
+
+/** Throws a problem if no time zone has this name. */
+function checkTimezone(timeZone) {
+  if (timeZone === null || timezones.has(timeZone)) {
+    return;
+  }
+  try {
+    Intl.DateTimeFormat('en', { timeZone });
+  } catch {
+    throw new ProblemError(409, 'This time zone does not exist.');
+  }
+  timezones.add(timeZone);
+}
+
+/** The columns of these properties, in the order of the statements; throws a problem. */
+function columnsOf({ list_id, parent_id, priority, due, labels }) {
+  const { date, time, timezone } = due ?? { date: null, time: null, timezone: null };
+  checkTimezone(timezone);
+  return {
+    list_id,
+    parent_id,
+    depth: parent_id ? 1 : 0,
+    priority: priorities.indexOf(priority),
+    due_date: date,
+    due_time: time,
+    due_timezone: timezone,
+    labels: labels?.toSorted().join(','),
+  };
+}
+
+// The columns of each property.
+const propertyColumns = {
+  title: ['title'],
+  description: ['description'],
+  list_id: ['list_id'],
+  parent_id: ['parent_id', 'depth'],
+  priority: ['priority'],
+  due: ['due_date', 'due_time', 'due_timezone'],
+  labels: ['labels'],
+};
 
 /** The new `completed_at`. A completed task keeps its timestamp. */
 const newCompletedAt = (done) =>
   sql`case when ${done} then coalesce(tasks.completed_at, ${later}) end`;
 
-/** The assignments for the properties in the request, each with a trailing comma. */
-const patchAssignments = (patch) => sql`
-  ${'title' in patch ? sql`title = ${patch.title},` : sql``}
-  ${'description' in patch ? sql`description = ${patch.description},` : sql``}
-  ${'completed' in patch ? sql`completed_at = ${newCompletedAt(patch.completed)},` : sql``}`;
+/** The prefix of a user's lexemes and labels in their indexes. */
+const userPrefix = (user_id) => createHash('sha256').update(user_id).digest('hex').slice(0, 8);
 
-/** A tsquery for word prefixes. Each lexeme starts with the prefix of its user. */
+/** A tsquery for word prefixes. */
 function tsquery(user_id, q) {
-  const prefix = createHash('sha256').update(user_id).digest('hex').slice(0, 8);
   const words = q.match(/[\p{L}\p{N}]+/gu) ?? [];
-  return words.map((word) => `'${prefix}${word}':*`).join(' & ');
+  return words.map((word) => `'${userPrefix(user_id)}${word}':*`).join(' & ');
 }
 
-const cursorAfter = ({ created_at, id }) =>
-  Buffer.from(`${created_at}|${id}`).toString('base64url');
+/** The value of `dueKey` of a task. */
+const dueKeyOf = ({ due }) => (due ? `${due.date} ${due.time ?? '23:59:59'}` : 'infinity');
+
+const cursorAfter = (last, sort) =>
+  Buffer.from(`${sort === 'due' ? dueKeyOf(last) : last[sort]}|${last.id}`).toString('base64url');
 
 /** The sort key in a cursor. */
 function parseCursor(cursor) {
-  const [createdAt, id] = Buffer.from(cursor, 'base64url').toString().split('|');
-  if (Number.isNaN(Date.parse(createdAt)) || !new RegExp(uuid.pattern).test(id)) {
+  const [key, id] = Buffer.from(cursor, 'base64url').toString().split('|');
+  if (!new RegExp(uuid.pattern).test(id)) {
     throw new ProblemError(422, 'This cursor is not of this service.');
   }
-  return { createdAt, id };
+  return { key, id };
 }
 
 // --- problems ---
@@ -172,6 +291,12 @@ function onError(error, request, reply) {
     }));
     return sendProblem(reply, 422, error.message, errors);
   }
+  if (error.code?.startsWith('22')) {
+    return sendProblem(reply, 422, error.message);
+  }
+  if (error.code?.startsWith('23')) {
+    return sendProblem(reply, 409, `This task violates ${error.constraint_name}.`);
+  }
   const { statusCode = 500, message } = error;
   return sendProblem(reply, statusCode, statusCode < 500 ? message : 'Internal server error.');
 }
@@ -186,16 +311,49 @@ function sendCreated(reply, made) {
 }
 
 async function listTasks(request) {
-  const { user_id } = request.params;
-  const { limit, cursor, q } = request.query;
+  const { limit, cursor, completed, sort, order } = request.query;
+  const condition = conditionOf(request.params.user_id, request.query);
   const after = cursor === undefined ? null : parseCursor(cursor);
-  const rows = await sql`
-    select ${columns} from tasks where user_id = ${user_id}
-    ${after ? sql`and (created_at, id) < (${after.createdAt}, ${after.id})` : sql``}
-    ${q === undefined ? sql`` : sql`and search @@ lower(${tsquery(user_id, q)})::tsquery`}
-    order by created_at desc, id desc limit ${limit + 1}`;
+  const direction = order === 'desc' ? sql`desc` : sql`asc`;
+  const ordering = sql`order by ${sortKeys[sort]} ${direction}, id ${direction} limit ${limit + 1}`;
+  const comparison = order === 'desc' ? sql`<` : sql`>`;
+  const page = (moreConditions) => sql`
+    select ${columns} from tasks where ${condition} ${moreConditions}
+    ${after ? sql`and (${sortKeys[sort]}, id) ${comparison} (${after.key}, ${after.id})` : sql``}
+    ${ordering}`;
+  // An index separates open and completed tasks.
+  const rows = await (sort === 'created_at' || completed !== undefined
+    ? page(sql``)
+    : sql`
+        select * from (
+          (${page(sql`and not completed`)}) union all (${page(sql`and completed`)})
+        ) as tasks ${ordering}`);
   const items = rows.slice(0, limit).map(taskOf);
-  return { items, next_cursor: rows.length > limit ? cursorAfter(items.at(-1)) : null };
+  return { items, next_cursor: rows.length > limit ? cursorAfter(items.at(-1), sort) : null };
+}
+
+/** The condition of a list. */
+function conditionOf(user_id, { q, completed, list_id, labels }) {
+  const keys = labels?.split(',').map((label) => `${userPrefix(user_id)}:${label}`);
+  return sql`user_id = ${user_id}
+    ${q === undefined ? sql`` : sql`and search @@ lower(${tsquery(user_id, q)})::tsquery`}
+    ${completed === undefined ? sql`` : sql`and completed = ${completed}`}
+    ${list_id === undefined ? sql`` : sql`and list_id = ${list_id}`}
+    ${keys === undefined ? sql`` : sql`and labels <> '' and ${labelKeys} @> ${keys}::text[]`}`;
+}
+
+/** The INSERT of a task. */
+function insertOf(user_id, task_id, body) {
+  const { title, description, completed } = body;
+  const own = columnsOf(body);
+  return sql`
+    insert into tasks
+      (user_id, id, etag, title, description, completed_at, list_id, parent_id, depth, priority,
+       due_date, due_time, due_timezone, labels, created_at, updated_at)
+    values (${user_id}, ${task_id}, ${randomUUID()}, ${title}, ${description},
+      case when ${completed} then now() end, ${own.list_id}, ${own.parent_id}, ${own.depth},
+      ${own.priority}, ${own.due_date}, ${own.due_time}, ${own.due_timezone}, ${own.labels},
+      now(), now())`;
 }
 
 async function createTask(request, reply) {
@@ -204,19 +362,14 @@ async function createTask(request, reply) {
   if (key !== undefined) {
     return sendCreated(reply, await createIdempotently(user_id, key, request.body));
   }
-  const { title, description, completed } = request.body;
-  const [row] = await sql`
-    insert into tasks
-      (user_id, id, etag, title, description, completed_at, created_at, updated_at)
-    values (${user_id}, ${uuidv7()}, ${randomUUID()}, ${title}, ${description},
-      case when ${completed} then now() end, now(), now())
-    returning ${columns}`;
+  const [row] = await sql`${insertOf(user_id, uuidv7(), request.body)} returning ${columns}`;
   return sendCreated(reply, taskOf(row));
 }
 
 /** Returns the task of this key, new or existing. */
-async function createIdempotently(user_id, key, { title, description, completed }) {
-  const payload = [title, description, completed];
+async function createIdempotently(user_id, key, body) {
+  const { title, description, completed } = body;
+  const payload = [title, description, completed, ...Object.values(columnsOf(body))];
   const digest = createHash('sha256').update(JSON.stringify(payload)).digest();
   const values = [user_id, key, digest, uuidv7(), randomUUID(), ...payload];
   const [row] = await sql.unsafe(createIdempotentlySql, values, { prepare: true });
@@ -226,10 +379,17 @@ async function createIdempotently(user_id, key, { title, description, completed 
   if (!digest.equals(row.payload_digest)) {
     throw new ProblemError(422, 'This key was sent with another body before.');
   }
+  // The task may have been changed since, so the response is computed from the request.
   const { task_id: id, created_at, etag } = row;
   const completed_at = completed ? created_at : null;
-  const timestamps = { completed_at, created_at, updated_at: created_at };
-  return taskOf({ id, user_id, title, description, completed, ...timestamps, etag });
+  const own = { ...body, ...columnsOf(body), id, user_id, completed_at };
+  const [computed] = await sql`
+    select (due_date + due_time) at time zone due_timezone as due_at, ${position} as position
+    from (values (${own.due_date}::date, ${own.due_time}::time,
+                  ${own.due_timezone}::text, null::text, ${created_at}::timestamptz,
+                  ${id}::uuid))
+      as tasks (due_date, due_time, due_timezone, position, created_at, id)`;
+  return taskOf({ ...own, ...computed, created_at, updated_at: created_at, etag });
 }
 
 const selectTask = (user_id, task_id) => sql`
@@ -250,16 +410,20 @@ async function getTask(request, reply) {
 
 async function replaceTask(request, reply) {
   const { user_id, task_id } = request.params;
-  const { title, description, completed } = request.body;
   const [row] = await sql`
-    insert into tasks
-      (user_id, id, etag, title, description, completed_at, created_at, updated_at)
-    values (${user_id}, ${task_id}, ${randomUUID()}, ${title}, ${description},
-      case when ${completed} then now() end, now(), now())
+    ${insertOf(user_id, task_id, request.body)}
     on conflict (user_id, id) do update
     set title = excluded.title,
         description = excluded.description,
-        completed_at = ${newCompletedAt(completed)},
+        completed_at = ${newCompletedAt(request.body.completed)},
+        list_id = excluded.list_id,
+        parent_id = excluded.parent_id,
+        depth = excluded.depth,
+        priority = excluded.priority,
+        due_date = excluded.due_date,
+        due_time = excluded.due_time,
+        due_timezone = excluded.due_timezone,
+        labels = excluded.labels,
         updated_at = ${later},
         etag = excluded.etag
     returning ${columns}`;
@@ -269,11 +433,14 @@ async function replaceTask(request, reply) {
 
 async function updateTask(request, reply) {
   const { user_id, task_id } = request.params;
+  const { completed, ...patch } = request.body;
+  const values = { ...patch, ...columnsOf(patch), etag: randomUUID() };
+  const names = Object.keys(patch).flatMap((name) => propertyColumns[name]);
   const [row] = await (Object.keys(request.body).length === 0
     ? selectTask(user_id, task_id)
     : sql`
-        update tasks
-        set ${patchAssignments(request.body)} updated_at = ${later}, etag = ${randomUUID()}
+        update tasks set ${sql(values, [...names, 'etag'])}, updated_at = ${later}
+          ${completed === undefined ? sql`` : sql`, completed_at = ${newCompletedAt(completed)}`}
         where user_id = ${user_id} and id = ${task_id}
         returning ${columns}`);
   if (row === undefined) {
@@ -282,10 +449,12 @@ async function updateTask(request, reply) {
   return sendCurrent(reply, taskOf(row));
 }
 
+/** Deletes a task and its subtasks. */
 async function deleteTask(request, reply) {
   const { user_id, task_id } = request.params;
   const { count } = await sql`
-    delete from tasks where user_id = ${user_id} and id = ${task_id}`;
+    delete from tasks
+    where user_id = ${user_id} and (id = ${task_id} or parent_id = ${task_id})`;
   if (count === 0) {
     throw taskNotFound();
   }

@@ -17,7 +17,8 @@ from sqlalchemy import ClauseElement
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 from app.domain.tasks import pages
-from app.domain.tasks.filters import FILTERS
+from app.domain.tasks.filters import FILTERS, PLACES
+from app.domain.tasks.models import DUE_EXPRESSION
 from app.domain.tasks.pages import count_statement, list_statement, max_text_bytes, truncate_page
 from app.domain.tasks.schemas import Due, Priority, SortOrder, Task, TaskPage, TaskSort
 
@@ -29,7 +30,7 @@ ORDERS = [(SortOrder.ASC, ">"), (SortOrder.DESC, "<")]
 # The SQL of each sort key, and the type of its value in a cursor.
 MERGED = {
     TaskSort.DUE: (r"COALESCE\(due_date .*?'infinity'::\w+ without time zone\)", "TIMESTAMP "),
-    TaskSort.PRIORITY: (r"tasks\.priority", "SMALLINT"),
+    TaskSort.PRIORITY: (r"tasks\.priority", "BIGINT"),
     TaskSort.POSITION: (r"coalesce\(tasks\.position, .*?", 'VARCHAR COLLATE "C"'),
 }
 LONGEST_CURSOR = "x" * 132
@@ -113,7 +114,8 @@ def test_page_starts_after_the_cursor_position(sort: TaskSort, order: SortOrder,
 def test_open_and_completed_tasks_are_merged_if_an_index_begins_with_completed(
     sort: TaskSort, order: SortOrder, sign: str
 ) -> None:
-    sql = sql_of(list_statement(frozenset(), sort, order, has_cursor=True))
+    filters = frozenset({"in_inbox"} if sort is TaskSort.POSITION else ())
+    sql = sql_of(list_statement(filters, sort, order, has_cursor=True))
     key, type_ = MERGED[sort]
     direction = order.upper()
     branch = re.compile(
@@ -127,6 +129,23 @@ def test_open_and_completed_tasks_are_merged_if_an_index_begins_with_completed(
         f") AS merged ORDER BY merged.sort_key {direction}, merged.id {direction} LIMIT $6"
     )
     assert "sort_key" not in sql.partition(" FROM ")[0]
+
+
+@pytest.mark.requirement("NFR-102")
+@pytest.mark.parametrize("filters", [[], ["no_subtask"], ["labels"]])
+def test_tasks_of_all_places_are_collected_once_by_position(filters: list[str]) -> None:
+    statement = list_statement(
+        frozenset(filters), TaskSort.POSITION, SortOrder.ASC, has_cursor=True
+    )
+    assert "UNION" not in sql_of(statement)
+    assert not is_named(statement)
+
+
+@pytest.mark.requirement("NFR-102")
+@pytest.mark.parametrize(("filter_", "sign"), [("has_due", ">"), ("has_no_due", "=")])
+def test_due_filter_is_a_condition_on_the_expression_of_the_index(filter_: str, sign: str) -> None:
+    condition = f"'infinity'::timestamp {sign} {DUE_EXPRESSION}"
+    assert condition in sql_of(count_statement(frozenset({filter_})))
 
 
 @pytest.mark.requirement("FR-145", "NFR-102")
@@ -153,6 +172,7 @@ INDEXED = [
     (TaskSort.CREATED_AT, {"completed", "created_after", "created_before"}),
     (TaskSort.UPDATED_AT, {"completed", "updated_after", "updated_before"}),
     (TaskSort.DUE, {"completed", "has_due", "due_after", "due_before"}),
+    (TaskSort.DUE, {"completed", "has_no_due"}),
     (TaskSort.PRIORITY, {"completed"}),
     (TaskSort.POSITION, {"completed", "in_list"}),
     (TaskSort.POSITION, {"completed", "in_inbox"}),
@@ -167,13 +187,15 @@ def is_named(statement: ClauseElement) -> bool:
 
 @pytest.mark.requirement("NFR-102")
 @pytest.mark.parametrize(
-    ("sort", "filters"), INDEXED, ids=lambda value: value if isinstance(value, str) else len(value)
+    ("sort", "filters"),
+    INDEXED,
+    ids=[f"{sort} {' '.join(sorted(names))}" for sort, names in INDEXED],
 )
 def test_statement_is_planned_once_if_one_index_has_its_order(
     sort: TaskSort, filters: set[str]
 ) -> None:
     for has_cursor, counts_bytes in product((False, True), repeat=2):
-        for subset in (frozenset[str](), frozenset(filters)):
+        for subset in (PLACES & filters, frozenset(filters)):
             statement = list_statement(
                 subset, sort, SortOrder.ASC, has_cursor=has_cursor, counts_bytes=counts_bytes
             )
@@ -181,8 +203,13 @@ def test_statement_is_planned_once_if_one_index_has_its_order(
 
 
 @pytest.mark.requirement("NFR-102")
-@pytest.mark.parametrize("sort", TaskSort)
-@pytest.mark.parametrize("name", ["q", "labels", "priorities", "no_subtask", "has_no_due"])
+@pytest.mark.parametrize(
+    ("sort", "name"),
+    [
+        *product(TaskSort, ["q", "labels", "priorities", "no_subtask"]),
+        *product([*TIMESTAMPS, TaskSort.PRIORITY, TaskSort.POSITION], ["has_due", "has_no_due"]),
+    ],
+)
 def test_statement_with_another_filter_is_planned_for_its_values(sort: TaskSort, name: str) -> None:
     for filters in ({name}, {name, "completed"}):
         assert not is_named(

@@ -181,7 +181,7 @@ class Database:
         return revision
 
     async def renew_epochs(self) -> int:
-        """Give every user another epoch, and return the number of users (research/0084).
+        """Give every user another epoch, and return the number of users (research/0080).
 
         Raises the exceptions of `fetch`.
         """

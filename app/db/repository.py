@@ -245,7 +245,7 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
 
 
 class RevisedRepository(ResourceRepository[RevisedT]):
-    """A repository whose changes take a revision and leave tombstones (research/0080).
+    """A repository whose changes take a revision and leave tombstones (research/0076).
 
     Each change begins with the lock of the user, so that no other change of this user follows its
     checks.

@@ -1,8 +1,8 @@
 """Revisions: the number of the last change of a user, in the row of the user and in changed rows.
 
 Every change begins with a lock that all changes of the user share, then checks and locks its rows,
-and then takes a revision (research/0081). Revisions therefore become visible in their order, and a
-reader of `revision > n` misses nothing (research/0080).
+and then takes a revision (research/0077). Revisions therefore become visible in their order, and a
+reader of `revision > n` misses nothing (research/0076).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Lock and deploy safety: ACCESS EXCLUSIVE on `tasks` and `lists` for the time of a catalog change.
 The default is a constant, so no row is rewritten. The version before writes the default, and its
-changes have no revision: `new-epoch` ends the update (research/0085).
+changes have no revision: `new-epoch` ends the update (research/0081).
 
 Revision: 0008
 After: 0007

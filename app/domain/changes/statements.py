@@ -152,7 +152,7 @@ READ_CHANGES = (
     .outerjoin(_ROWS, _ROWS.c.octets_before <= literal_column(str(MAX_PAGE_BYTES)))
     .order_by(_ROWS.c.revision, _ROWS.c.id, _ROWS.c.kind)
 )
-# For a user who has only rows of version 1.1.0 (research/0084).
+# For a user who has only rows of version 1.1.0 (research/0080).
 _FIRST = insert(UserRecord).values(
     user_id=_OWNER, revision=literal_column("0"), epoch=bindparam("epoch", type_=Uuid)
 )

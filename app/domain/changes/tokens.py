@@ -1,4 +1,4 @@
-"""Tokens of the feed: opaque, tamper-evident positions (research/0082).
+"""Tokens of the feed: opaque, tamper-evident positions (research/0078).
 
 A token is the URL-safe base64 of the user's epoch (16 bytes), the revision (8), the ID (16) and the
 kind (1) of the last item, the first needed revision (8), and a keyed digest (17) of these and the

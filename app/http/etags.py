@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 EntityTag = Annotated[str, Meta(min_length=34, max_length=34, pattern=r'^"[0-9a-f]{32}"\Z')]
+WeakEntityTag = Annotated[str, Meta(min_length=36, max_length=36, pattern=r'^W/"[0-9a-f]{32}"\Z')]
 
 _TAG = re.compile(r'(W/)?"([!#-~]*)"')
 _OWN_ETAG = re.compile(r"[0-9a-f]{32}")
@@ -66,5 +67,5 @@ def format_etag(version: UUID) -> str:
 
 
 def parse_etag(etag: str) -> UUID:
-    """Return the version in an `EntityTag`."""
-    return UUID(etag[1:-1])
+    """Return the version in an `EntityTag` or a `WeakEntityTag`."""
+    return UUID(etag.removeprefix("W/")[1:-1])

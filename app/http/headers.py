@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from app.http.etags import EntityTag
+from app.http.etags import EntityTag, WeakEntityTag
 
 _REQUEST_ID = "[A-Za-z0-9._-]"
 MAX_REQUEST_ID_LENGTH = 128
@@ -50,6 +50,12 @@ class ETagHeaders(ResponseHeaders, frozen=True):
     """ETag of the current representation (RFC 9110, section 8.8.3)."""
 
     etag: EntityTag = msgspec.field(name="ETag")
+
+
+class CollectionHeaders(ResponseHeaders, frozen=True):
+    """ETag of a collection. It also changes with items that a response does not contain."""
+
+    etag: WeakEntityTag = msgspec.field(name="ETag")
 
 
 class CreatedHeaders(ETagHeaders, frozen=True):

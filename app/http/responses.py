@@ -12,7 +12,7 @@ from litestar import MediaType, Response
 from litestar.status_codes import HTTP_304_NOT_MODIFIED
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from app.http.headers import ETagHeaders, ResponseHeaders
+from app.http.headers import CollectionHeaders, ETagHeaders, ResponseHeaders
 
 ContentT = TypeVar("ContentT")
 NO_HEADERS = ResponseHeaders()
@@ -76,3 +76,13 @@ class NotModifiedResponse(APIResponse[None]):
 
     def __init__(self, etag: str) -> None:
         super().__init__(None, ETagHeaders(etag))
+
+
+class CollectionNotModifiedResponse(APIResponse[None]):
+    """304 (Not Modified) with the ETag of a collection."""
+
+    status = HTTP_304_NOT_MODIFIED
+    headers_type = CollectionHeaders
+
+    def __init__(self, etag: str) -> None:
+        super().__init__(None, CollectionHeaders(etag))

@@ -64,6 +64,8 @@ from bench.scaling.data import (
 )
 from bench.scaling.explain import (
     MODES,
+    VERSION_INDEX,
+    VERSION_ROWS,
     Call,
     CapturingSession,
     Case,
@@ -134,7 +136,7 @@ async def _small_user(
     """The statements of a user with few tasks. Each may read all of them, in two ranges."""
     for generator in (_lists, _places, _filters, _moves, _lists_of_tasks, _deletes):
         async for case in generator(database, user):
-            yield replace(case, indexes=None, max_rows=2 * tasks)
+            yield replace(case, indexes=None, max_rows=2 * tasks + VERSION_ROWS)
 
 
 def _list(
@@ -154,7 +156,9 @@ def _list(
         return repository.list_tasks(user, list_query, after)
 
     return Case(
-        name=name, call=call, user=user, row=row, max_rows=max_rows, indexes=indexes,
+        name=name, call=call, user=user, row=row,
+        max_rows=None if max_rows is None else max_rows + VERSION_ROWS,
+        indexes=None if indexes is None else indexes | VERSION_INDEX,
         # Other statements are planned for their values.
         modes=MODES if is_indexed(filters, list_query.sort) else ("service",),
     )  # fmt: skip
@@ -444,7 +448,7 @@ async def _labels(database: asyncpg.Connection[Any], small: str) -> AsyncIterato
             user=user,
             row="`listLabels`",
             # The index has blocks, too. It is not worth its cost if there are few tasks.
-            max_rows=all_tasks if user == small else tasks + tasks // 100,
+            max_rows=(all_tasks if user == small else tasks + tasks // 100) + VERSION_ROWS,
         )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from litestar import Controller, delete, get, patch, post, put
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
+from app.db.collections import read_version
 from app.domain.lists.models import TaskListRecord
 from app.domain.lists.problems import ListNotEmpty, ListNotFound
 from app.domain.lists.repository import TaskListRepository
@@ -28,7 +29,7 @@ from app.domain.lists.schemas import (
 )
 from app.http.body import JSON, MERGE_PATCH
 from app.http.etags import ETagCondition, format_etag, is_not_modified
-from app.http.headers import CreatedHeaders, ETagHeaders
+from app.http.headers import CollectionHeaders, CreatedHeaders, ETagHeaders
 from app.http.operation import operation
 from app.http.pagination import PageQuery
 from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, UserPath
@@ -40,7 +41,11 @@ from app.http.problems import (
     PreconditionFailed,
     ReferenceNotFound,
 )
-from app.http.responses import APIResponse, NotModifiedResponse
+from app.http.responses import (
+    APIResponse,
+    CollectionNotModifiedResponse,
+    NotModifiedResponse,
+)
 from app.state import AppState
 
 
@@ -48,6 +53,7 @@ class TaskListPageResponse(APIResponse[TaskListPage]):
     """200 with a page of lists."""
 
     status = HTTP_200_OK
+    headers_type = CollectionHeaders
 
 
 class TaskListResponse(APIResponse[TaskList]):
@@ -107,16 +113,21 @@ class TaskListController(Controller):
     @get(operation_id="listLists")
     @operation(raises=[InvalidCursor, DatabaseUnavailable])
     async def list_lists(
-        self, state: AppState, path: UserPath, query: PageQuery
-    ) -> TaskListPageResponse:
-        """Return one page of lists."""
+        self, state: AppState, path: UserPath, query: PageQuery, headers: IfNoneMatchHeaders
+    ) -> TaskListPageResponse | CollectionNotModifiedResponse:
+        """Return one page of lists, or 304."""
         scope = _scope(path.user_id)
         after = state.cursor_codec.decode(scope, query, str)
+        # Read before the lists, so that it is not newer than they are.
+        version = await read_version(state.database.fetch, path.user_id)
+        if headers.if_none_match is not None and version.is_in(headers.if_none_match):
+            return CollectionNotModifiedResponse(version.etag)
         async with _repository(state) as lists:
             records, position = await lists.page(path.user_id, query, after)
         next_cursor = state.cursor_codec.next_cursor(scope, query, position)
         items = [_to_task_list(record) for record in records]
-        return TaskListPageResponse(TaskListPage(items, next_cursor))
+        page = TaskListPage(items, next_cursor)
+        return TaskListPageResponse(page, CollectionHeaders(version.etag))
 
     @post(operation_id="createList")
     @operation(raises=[IdempotencyKeyInUse, IdempotencyKeyReused, DatabaseUnavailable])

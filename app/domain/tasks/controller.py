@@ -9,6 +9,7 @@ from urllib.parse import quote
 from litestar import Controller, delete, get, patch, post, put
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
+from app.db.collections import read_version
 from app.domain.tasks.problems import HierarchyConflict, TaskNotFound
 from app.domain.tasks.schemas import (
     SORT_TYPES,
@@ -28,7 +29,7 @@ from app.domain.tasks.schemas import (
 )
 from app.http.body import JSON, MERGE_PATCH
 from app.http.etags import ETagCondition, is_not_modified
-from app.http.headers import CreatedHeaders, ETagHeaders
+from app.http.headers import CollectionHeaders, CreatedHeaders, ETagHeaders
 from app.http.operation import operation
 from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, UserPath
 from app.http.problems import (
@@ -39,7 +40,11 @@ from app.http.problems import (
     PreconditionFailed,
     ReferenceNotFound,
 )
-from app.http.responses import APIResponse, NotModifiedResponse
+from app.http.responses import (
+    APIResponse,
+    CollectionNotModifiedResponse,
+    NotModifiedResponse,
+)
 from app.state import AppState
 
 
@@ -47,18 +52,21 @@ class TaskPageResponse(APIResponse[TaskPage]):
     """200 with a page of tasks."""
 
     status = HTTP_200_OK
+    headers_type = CollectionHeaders
 
 
 class TaskCountResponse(APIResponse[TaskCount]):
     """200 with a number of tasks."""
 
     status = HTTP_200_OK
+    headers_type = CollectionHeaders
 
 
 class LabelListResponse(APIResponse[LabelList]):
     """200 with the labels of a user."""
 
     status = HTTP_200_OK
+    headers_type = CollectionHeaders
 
 
 class TaskResponse(APIResponse[Task]):
@@ -92,14 +100,21 @@ class TaskController(Controller):
     @get("/tasks", operation_id="listTasks")
     @operation(raises=[InvalidCursor, DatabaseUnavailable])
     async def list_tasks(
-        self, state: AppState, path: UserPath, query: ListTasksQuery
-    ) -> TaskPageResponse:
-        """Return one page of tasks."""
+        self, state: AppState, path: UserPath, query: ListTasksQuery, headers: IfNoneMatchHeaders
+    ) -> TaskPageResponse | CollectionNotModifiedResponse:
+        """Return one page of tasks, or 304."""
         sort_type = SORT_TYPES.get(query.sort, datetime)
         after = state.cursor_codec.decode(path.user_id, query, sort_type)
-        items, position = await state.task_repository.list_tasks(path.user_id, query, after)
+        version = None
+        if headers.if_none_match is not None:
+            version = await read_version(state.database.fetch, path.user_id)
+            if version.is_in(headers.if_none_match):
+                return CollectionNotModifiedResponse(version.etag)
+        items, position, version = await state.task_repository.list_tasks(
+            path.user_id, query, after, version
+        )
         next_cursor = state.cursor_codec.next_cursor(path.user_id, query, position)
-        return TaskPageResponse(TaskPage(items, next_cursor))
+        return TaskPageResponse(TaskPage(items, next_cursor), CollectionHeaders(version.etag))
 
     @post("/tasks", operation_id="createTask")
     @operation(
@@ -202,13 +217,26 @@ class TaskController(Controller):
     @get("/tasks/count", operation_id="countTasks")
     @operation(raises=[DatabaseUnavailable])
     async def count_tasks(
-        self, state: AppState, path: UserPath, query: CountTasksQuery
-    ) -> TaskCountResponse:
-        """Count the tasks that match all filters."""
-        return TaskCountResponse(await state.task_repository.count_tasks(path.user_id, query))
+        self, state: AppState, path: UserPath, query: CountTasksQuery, headers: IfNoneMatchHeaders
+    ) -> TaskCountResponse | CollectionNotModifiedResponse:
+        """Count the tasks that match all filters, or return 304."""
+        if headers.if_none_match is not None:
+            version = await read_version(state.database.fetch, path.user_id)
+            if version.is_in(headers.if_none_match):
+                return CollectionNotModifiedResponse(version.etag)
+        count, version = await state.task_repository.count_tasks(path.user_id, query)
+        return TaskCountResponse(count, CollectionHeaders(version.etag))
 
     @get("/labels", operation_id="listLabels")
     @operation(raises=[DatabaseUnavailable])
-    async def list_labels(self, state: AppState, path: UserPath) -> LabelListResponse:
-        """Return the labels of open tasks."""
-        return LabelListResponse(await state.task_repository.list_labels(path.user_id))
+    async def list_labels(
+        self, state: AppState, path: UserPath, headers: IfNoneMatchHeaders
+    ) -> LabelListResponse | CollectionNotModifiedResponse:
+        """Return the labels of open tasks, or 304."""
+        version = None
+        if headers.if_none_match is not None:
+            version = await read_version(state.database.fetch, path.user_id)
+            if version.is_in(headers.if_none_match):
+                return CollectionNotModifiedResponse(version.etag)
+        labels, version = await state.task_repository.list_labels(path.user_id, version)
+        return LabelListResponse(labels, CollectionHeaders(version.etag))

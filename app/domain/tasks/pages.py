@@ -31,6 +31,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from app.db.collections import VERSION
 from app.db.statements import UNNAMED
 from app.domain.tasks.filters import DUE, FILTERS, FIRST_DATE, PLACES
 from app.domain.tasks.models import TaskRecord
@@ -68,7 +69,9 @@ _TEXT_BYTES = func.octet_length(TaskRecord.labels) + func.coalesce(
     func.octet_length(TaskRecord.description), 0
 )
 _TOO_LONG = bindparam("max_text_bytes", type_=Integer) < _TEXT_BYTES
-# The last column marks a row whose description was omitted.
+_VERSION = VERSION.label("version")
+# The column after those of the task marks a row whose description was omitted.
+IS_OMITTED = len(COLUMNS)
 _COLUMNS_WITHOUT_LONG_TEXTS = [
     case((_TOO_LONG, null()), else_=column).label(column.name)
     if column is TaskRecord.description
@@ -105,7 +108,10 @@ def list_statement(
     has_cursor: bool,
     counts_bytes: bool = False,
 ) -> ClauseElement:
-    """Build the statement for one set of filters."""
+    """Build the statement for one set of filters.
+
+    Unless it counts bytes, its last column is the version of the collection.
+    """
     key = SORT_KEYS[sort]
     conditions = [TaskRecord.user_id == bindparam("owner"), *(FILTERS[f] for f in sorted(filters))]
     # `updated_at` is never before `created_at`, so a bound of one may also bound the other.
@@ -126,8 +132,8 @@ def list_statement(
     if sort in MERGED and is_ordered(filters, sort) and "completed" not in filters:
         statement = _merge(columns, key, conditions, order, with_key=counts_bytes)
     else:
-        columns = (*columns, key.label("sort_key")) if counts_bytes else columns
-        statement = _page(columns, key, conditions, order)
+        last_column = key.label("sort_key") if counts_bytes else _VERSION
+        statement = _page((*columns, last_column), key, conditions, order)
     if counts_bytes:
         statement = _limit_bytes(statement, order)
     return statement if is_indexed(filters, sort) else statement.execution_options(**UNNAMED)
@@ -169,7 +175,9 @@ def _merge(
         .c
     )
     ordering = _order_by((rows.sort_key, rows.id), order)
-    returned = [column for column in rows if with_key or column.name != "sort_key"]
+    returned: list[ColumnElement[Any]] = list(rows)
+    if not with_key:
+        returned[-1] = _VERSION
     return select(*returned).order_by(*ordering).limit(bindparam("row_limit"))
 
 
@@ -195,7 +203,10 @@ def _limit_bytes(page: Select[*Columns], order: SortOrder) -> Select[*Columns]:
 
 @lru_cache(STATEMENT_CACHE_SIZE)
 def count_statement(filters: frozenset[str]) -> ClauseElement:
-    """Build the statement that counts the tasks for one set of filters, up to a limit."""
+    """Build the statement that counts the tasks for one set of filters, up to a limit.
+
+    It also returns the version of the collection.
+    """
     conditions = [TaskRecord.user_id == bindparam("owner"), *(FILTERS[f] for f in sorted(filters))]
     rows = (
         select(literal_column("1", Integer()))
@@ -203,7 +214,7 @@ def count_statement(filters: frozenset[str]) -> ClauseElement:
         .limit(bindparam("row_limit"))
         .subquery()
     )
-    statement = select(func.count()).select_from(rows)
+    statement = select(func.count(), _VERSION).select_from(rows)
     return statement if filters <= {"completed"} else statement.execution_options(**UNNAMED)
 
 

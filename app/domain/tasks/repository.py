@@ -15,6 +15,7 @@ from msgspec import UNSET
 from sqlalchemy import ClauseElement
 from uuid_utils.compat import uuid7
 
+from app.db.collections import CollectionVersion, read_version
 from app.db.database import DatabaseError
 from app.db.idempotency import idempotency_params, read_claim
 from app.db.positions import initial_position
@@ -23,6 +24,7 @@ from app.domain.tasks.due import due_at
 from app.domain.tasks.filters import filter_params
 from app.domain.tasks.models import KEYS
 from app.domain.tasks.pages import (
+    IS_OMITTED,
     count_statement,
     list_statement,
     max_text_bytes,
@@ -96,12 +98,19 @@ class TaskRepository(StatementRepository):
 
     # Instead of `page`: 3.2 ms; here 0.4 ms with 50 tasks.
     async def list_tasks(
-        self, user_id: str, query: ListTasksQuery, after: CursorPosition | None
-    ) -> tuple[list[Task], CursorPosition | None]:
-        """Return a page, and the position of the next page or None."""
+        self,
+        user_id: str,
+        query: ListTasksQuery,
+        after: CursorPosition | None,
+        version: CollectionVersion | None = None,
+    ) -> tuple[list[Task], CursorPosition | None, CollectionVersion]:
+        """Return a page, the position of the next page or None, and the version of the tasks.
+
+        `version` is one that was read before.
+        """
         params = filter_params(user_id, query)
         if params is None:
-            return [], None
+            return [], None, version or await read_version(self.fetch, user_id)
         filters = frozenset(params)
         params |= {"owner": user_id, "row_limit": query.limit + 1}
         if after is not None:
@@ -109,43 +118,77 @@ class TaskRepository(StatementRepository):
             if query.sort is TaskSort.DUE and isinstance(value, datetime):
                 value = value.replace(tzinfo=None)
             params |= {"after": value, "after_id": after.id}
-        rows = await self._fetch_page(query, filters, params)
-        page = truncate_page([to_task(row) for row in rows[: query.limit] if not row[-1]])
+        rows, version = await self._fetch_page(query, filters, params, version)
+        page = truncate_page([to_task(row) for row in rows[: query.limit] if not row[IS_OMITTED]])
         if len(page) == len(rows):
-            return page, None
-        return page, CursorPosition(sort_value(page[-1], query.sort), page[-1].id)
+            return page, None, version
+        position = CursorPosition(sort_value(page[-1], query.sort), page[-1].id)
+        return page, position, version
 
     async def _fetch_page(
-        self, query: ListTasksQuery, filters: frozenset[str], params: dict[str, Any]
-    ) -> list[Record]:
-        """Return the rows of a page and one more. The last column marks a row that does not fit."""
+        self,
+        query: ListTasksQuery,
+        filters: frozenset[str],
+        params: dict[str, Any],
+        version: CollectionVersion | None,
+    ) -> tuple[list[Record], CollectionVersion]:
+        """Return the rows of a page and one more, and a version that is not newer than they are.
+
+        The column IS_OMITTED marks a row that does not fit.
+        """
         started_at = monotonic()
         has_cursor = "after" in params
         statement = list_statement(filters, query.sort, query.order, has_cursor=has_cursor)
         params["max_text_bytes"] = max_text_bytes(query.limit)
-        rows = await self.fetch(statement, params)
-        if not any(row[-1] for row in rows):
-            return rows
+        rows, version = await self._fetch_versioned(statement, params, version)
+        if not any(row[IS_OMITTED] for row in rows):
+            return rows, version
         statement = list_statement(
             filters, query.sort, query.order, has_cursor=has_cursor, counts_bytes=True
         )
-        return await self.fetch(statement, params, started_at=started_at)
+        return await self.fetch(statement, params, started_at=started_at), version
 
-    async def count_tasks(self, user_id: str, query: CountTasksQuery) -> TaskCount:
-        """Count tasks, up to MAX_COUNT."""
+    async def _fetch_versioned(
+        self,
+        statement: ClauseElement,
+        params: Mapping[str, Any],
+        version: CollectionVersion | None = None,
+    ) -> tuple[list[Record], CollectionVersion]:
+        """Return rows and the version in their last column.
+
+        Without rows, the version is read first, so that it is not newer than they are.
+        """
+        rows = await self.fetch(statement, params)
+        if rows:
+            return rows, CollectionVersion(rows[0][-1])
+        if version is not None:
+            return rows, version
+        version = await read_version(self.fetch, params["owner"])
+        return await self.fetch(statement, params), version
+
+    async def count_tasks(
+        self, user_id: str, query: CountTasksQuery
+    ) -> tuple[TaskCount, CollectionVersion]:
+        """Count tasks, up to MAX_COUNT. Return the version of the tasks, too."""
         params = filter_params(user_id, query)
         if params is None:
-            return TaskCount(0, is_capped=False)
+            return TaskCount(0, is_capped=False), await read_version(self.fetch, user_id)
         statement = count_statement(frozenset(params))
         params |= {"owner": user_id, "row_limit": MAX_COUNT + 1}
-        ((count,),) = await self.fetch(statement, params)
-        return TaskCount(min(count, MAX_COUNT), is_capped=count > MAX_COUNT)
+        ((count, version),) = await self.fetch(statement, params)
+        counted = TaskCount(min(count, MAX_COUNT), is_capped=count > MAX_COUNT)
+        return counted, CollectionVersion(version)
 
-    async def list_labels(self, user_id: str) -> LabelList:
-        """Return the labels of open tasks, up to MAX_LABELS."""
-        rows = await self.fetch(LABELS, {"owner": user_id})
-        labels = [LabelCount(label, count) for label, count in rows[:MAX_LABELS]]
-        return LabelList(labels, is_capped=len(rows) > MAX_LABELS)
+    async def list_labels(
+        self, user_id: str, version: CollectionVersion | None = None
+    ) -> tuple[LabelList, CollectionVersion]:
+        """Return the labels of open tasks, up to MAX_LABELS, and the version of the tasks.
+
+        `version` is one that was read before.
+        """
+        rows, version = await self._fetch_versioned(LABELS, {"owner": user_id}, version)
+        labels = [LabelCount(label, count) for label, count, _ in rows[:MAX_LABELS]]
+        return LabelList(labels, is_capped=len(rows) > MAX_LABELS), version
 
     # Instead of `create`: 3.0 ms; here 0.2 ms, or 0.3 ms with a key.
     async def create_task(self, user_id: str, data: TaskCreate, key: str | None) -> Task:

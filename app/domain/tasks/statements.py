@@ -27,6 +27,7 @@ from sqlalchemy.dialects.postgresql.dml import Insert
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from app.db.collections import VERSION
 from app.db.idempotency import create_statement
 from app.db.models import after
 from app.db.repository import etag_matches
@@ -119,7 +120,7 @@ _USED_LABELS = (
     .c.label
 )
 LABELS = (
-    select(_USED_LABELS, func.count())
+    select(_USED_LABELS, func.count(), VERSION.label("version"))
     .group_by(_USED_LABELS)
     .order_by(_USED_LABELS.collate("C"))
     .limit(MAX_LABELS + 1)

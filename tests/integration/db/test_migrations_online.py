@@ -192,7 +192,7 @@ def test_old_tasks_have_empty_properties_and_keep_their_order(url: str) -> None:
 
     async def read() -> None:
         async with repository_on(url) as tasks:
-            by_position, _ = await tasks.list_tasks(
+            by_position, *_ = await tasks.list_tasks(
                 "alice",
                 ListTasksQuery(limit=200, sort=TaskSort.POSITION, order=SortOrder.ASC),
                 None,
@@ -202,7 +202,8 @@ def test_old_tasks_have_empty_properties_and_keep_their_order(url: str) -> None:
                 {"list_id": "none"}, {"parent_id": "none"}, {"priority": "none"}, {"has_due": False}
             ]  # fmt: skip
             for query in queries:
-                assert (await tasks.count_tasks("alice", CountTasksQuery(**query))).count == TASKS
+                counted, _ = await tasks.count_tasks("alice", CountTasksQuery(**query))
+                assert counted.count == TASKS
             task = by_position[0]
             assert (task.list_id, task.parent_id, task.priority) == (None, None, Priority.NONE)
             assert (task.due, task.due_at, task.labels) == (None, None, ())
@@ -226,11 +227,11 @@ def test_old_tasks_can_be_organized(url: str) -> None:
                 {"labels": "shop", "q": "milk NO2 litres"},
             ]  # fmt: skip
             for query in queries:
-                page, _ = await tasks.list_tasks("alice", ListTasksQuery(**query), None)
+                page, *_ = await tasks.list_tasks("alice", ListTasksQuery(**query), None)
                 assert [task.id for task in page] == [task_id(2)]
-            labels = await tasks.list_labels("alice")
+            labels, _ = await tasks.list_labels("alice")
             assert labels.items == [LabelCount("errands", 1), LabelCount("shop", 1)]
-            found, _ = await tasks.list_tasks("alice", ListTasksQuery(q="no17"), None)
+            found, *_ = await tasks.list_tasks("alice", ListTasksQuery(q="no17"), None)
             assert {task.title for task in found} >= {"Buy milk no17", "Buy milk no170"}
 
     asyncio.run(organize())

@@ -12,6 +12,8 @@ from tests.integration.tasks.test_statements import (
     BODY,
     CASES,
     LIST,
+    ORGANIZED,
+    ORGANIZED_BODY,
     TASK,
     UNNAMED_CASES,
 )
@@ -71,6 +73,7 @@ async def test_operation_is_one_round_trip(
     for _ in range(2):  # the first request prepares the statement
         await relayed_client.delete(ABSENT)
         await relayed_client.put(TASK, json=BODY)
+        await relayed_client.put(ORGANIZED, json=ORGANIZED_BODY)
         relay.sent_to_server.clear()
         response = await relayed_client.request(case.method, case.url, **case.options)
         assert response.status_code == case.status

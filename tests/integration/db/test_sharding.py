@@ -23,6 +23,7 @@ from app.db.statements import CompiledStatement
 from app.domain.changes.repository import ChangeRepository
 from app.domain.changes.tokens import START
 from app.domain.tasks.filters import FILTERS, filter_params
+from app.domain.tasks.pages import IS_OMITTED
 from app.domain.tasks.repository import DELETES_PER_REMOVAL
 from app.domain.tasks.schemas import (
     CountTasksQuery,
@@ -176,7 +177,8 @@ PAGES |= {
 }
 CALLS |= PAGES
 # The first page has a text that is too long, so it is read again.
-CALLS |= {f"{name}, long texts": after_results(call, [[True]]) for name, call in PAGES.items()}
+LONG_TEXT = [None] * IS_OMITTED + [True, None]
+CALLS |= {f"{name}, long texts": after_results(call, [LONG_TEXT]) for name, call in PAGES.items()}
 CALLS |= {f"count, {name}": counting(**query) for name, query in VALUES.items()}
 CALLS |= {"count": counting(), "count, every filter": counting(**EVERY_FILTER)}
 PLACES: dict[str, dict[str, Any]] = {

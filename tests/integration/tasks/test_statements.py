@@ -33,12 +33,15 @@ ABSENT = f"{ALICE}/{UUID(int=2)}"
 BODY = {"title": "Buy milk", "description": None, "completed": False}
 LIST = UUID(int=3)
 SUBTASK = f"{ALICE}/{UUID(int=4)}"
+ORGANIZED = f"{ALICE}/{UUID(int=5)}"
 PROPERTIES = {
     "list_id": str(LIST),
     "priority": "high",
     "due": {"date": "2026-11-24", "time": "17:30", "timezone": "Europe/Berlin"},
     "labels": ["errands", "shop"],
 }
+# A task of the inbox, which every case of a collection finds.
+ORGANIZED_BODY = {**BODY, **PROPERTIES, "list_id": None}
 OTHER_TAG = {"If-Match": f'"{"0" * 32}"'}
 
 
@@ -76,6 +79,7 @@ async def single_client(
         await client.put(TASK, json=BODY)
         await client.put(f"/api/v1/users/alice/lists/{LIST}", json={"name": "Errands"})
         await client.put(SUBTASK, json={**BODY, "parent_id": str(UUID(int=1))})
+        await client.put(ORGANIZED, json=ORGANIZED_BODY)
         # The driver looks up the types of these statements when a connection first prepares them.
         await client.put(TASK, json=BODY, headers=OTHER_TAG)
         await client.get(ALICE, params={"labels": "shop", "priority": "high"})
@@ -384,11 +388,21 @@ async def test_next_page_is_one_statement(single_client: ContractClient, seen: S
     assert len(seen.by_service) == 1
 
 
-async def test_search_without_a_word_sends_no_statement(
+async def test_search_without_a_word_reads_only_the_version(
     single_client: ContractClient, seen: Seen
 ) -> None:
     assert (await single_client.get(ALICE, params={"q": "--"})).json()["items"] == []
-    assert seen.by_service == []
+    (statement,) = seen.by_service
+    assert "tasks" not in statement
+
+
+async def test_empty_page_is_read_again_after_the_version(
+    single_client: ContractClient, seen: Seen
+) -> None:
+    assert (await single_client.get(ALICE, params={"q": "unknown"})).json()["items"] == []
+    first, version, second = seen.by_service
+    assert first == second
+    assert "tasks" not in version
 
 
 @pytest.mark.parametrize(("method", "body"), [("PATCH", {"json": {"title": "a"}}), ("DELETE", {})])

@@ -1,8 +1,8 @@
 """Idempotent creation of any resource (contract, "Safe retries").
 
 A key and its resource are stored in one transaction: both exist or neither does. The response
-follows from the key's row and the request's payload. A repeated request therefore gets the same
-response, also if the resource was changed or deleted since.
+follows from the key's row and the request's payload, or it is stored with the key. A repeated
+request therefore gets the same response, also if the resource was changed or deleted since.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from sqlalchemy import (
     text,
     tuple_,
     union_all,
+    update,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
@@ -61,6 +62,8 @@ class IdempotencyKeyRecord(DefaultBase):
     resource_id: Mapped[UUID] = mapped_column("task_id")
     etag: Mapped[UUID]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    # Of a request whose response does not follow from the other columns and the payload.
+    response: Mapped[bytes | None]
 
     __table_args__ = (
         CheckConstraint("key ~ '^[!-~]{1,255}$'", name="key_form"),
@@ -97,7 +100,7 @@ _claimed = (
         index_elements=[Key.user_id, Key.key],
         set_={
             name: _insert_key.excluded[name]
-            for name in ("payload_digest", "task_id", "etag", "created_at")
+            for name in ("payload_digest", "task_id", "etag", "created_at", "response")
         },
         # `_EXPIRED` with IMMUTABLE functions, which distributed PostgreSQL requires here.
         where=Key.created_at
@@ -126,6 +129,15 @@ _existing = select(*_COLUMNS).where(Key.user_id == _USER_ID, Key.key == _KEY, ~_
 # that request committed after this statement's snapshot.
 _claim = union_all(select(_claimed), _existing)
 CLAIM_KEY = _claim.add_cte(_deleted_expired)
+
+# For a session, after CLAIM_KEY.
+READ_RESPONSE = select(Key.response).where(Key.user_id == _USER_ID, Key.key == _KEY)
+STORE_RESPONSE = (
+    update(Key)
+    .where(Key.user_id == _USER_ID, Key.key == _KEY)
+    .values(response=bindparam("response", type_=LargeBinary))
+    .execution_options(dml_strategy="raw", synchronize_session=False)
+)
 
 # No row locks: distributed PostgreSQL does not accept them for several users.
 DELETE_EXPIRED_KEYS = delete(Key).where(

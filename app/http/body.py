@@ -12,7 +12,7 @@ from typing import Any, Generic, Never, TypeVar
 import msgspec
 from litestar import Request
 from litestar.exceptions import InternalServerException
-from msgspec.inspect import StructType, UnionType, type_info
+from msgspec.inspect import StructType, UnionType, VarTupleType, type_info
 from msgspec.structs import fields
 
 from app.http.problems import (
@@ -64,7 +64,8 @@ class JSONBody(Generic[StructT]):
             return self._raise_validation_errors(request, raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _malformed(error) from None
-        # A duplicate name appears twice in quotes, unless an escape sequence hides it.
+        # A duplicate name appears twice in quotes, unless an escape sequence hides it. So does the
+        # property of two items.
         if b"\\u" in raw or any(raw.count(name) > 1 for name in self._names):
             _parse_strict_json(raw)
         return decoded
@@ -105,8 +106,9 @@ def _property_names(struct: type[msgspec.Struct]) -> Iterator[str]:
         yield field.encode_name
         info = type_info(field.type)
         for option in info.types if isinstance(info, UnionType) else (info,):
-            if isinstance(option, StructType):
-                yield from _property_names(option.cls)
+            item = option.item_type if isinstance(option, VarTupleType) else option
+            if isinstance(item, StructType):
+                yield from _property_names(item.cls)
 
 
 def _parse_strict_json(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value

@@ -52,6 +52,9 @@ def handle_http_exception(
     """Return the problem response of an exception by Litestar or a plug-in guard or middleware."""
     if exception.status_code >= HTTP_500_INTERNAL_SERVER_ERROR:
         return handle_unexpected_exception(request, exception)
+    if isinstance(exception, RequestEntityTooLarge):
+        limit = request.route_handler.resolve_request_max_body_size()
+        return handle_problem(request, ContentTooLarge(f"The request body exceeds {limit} bytes."))
     return handle_problem(request, _to_problem(exception, routed="route_handler" in request.scope))
 
 
@@ -72,8 +75,6 @@ def _ids(request: Request[Any, Any, Any]) -> dict[str, Any]:
 
 
 def _to_problem(exception: HTTPException, *, routed: bool) -> ProblemError:
-    if isinstance(exception, RequestEntityTooLarge):
-        return ContentTooLarge()
     if routed:
         return HTTPProblem(exception)
     if isinstance(exception, NotFoundException):

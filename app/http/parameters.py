@@ -226,7 +226,7 @@ def _parser(type_: Any) -> Callable[[str], Any]:  # noqa: ANN401 - a field's typ
     parsers: dict[type, Callable[[str], Any]] = {
         IntType: _parse_integer,
         BoolType: _parse_boolean,
-        DateTimeType: _parse_datetime,
+        DateTimeType: parse_datetime,
         DateType: _parse_date,
         UUIDType: _parse_uuid,
     }
@@ -262,7 +262,8 @@ def _parse_date(raw: str) -> date:
         raise ValueError(msg) from None
 
 
-def _parse_datetime(raw: str) -> datetime:
+def parse_datetime(raw: str) -> datetime:
+    """Return an RFC 3339 date-time in UTC. Raises ValueError."""
     match = _DATETIME.fullmatch(raw)
     if match is None:
         raise ValueError

@@ -1,8 +1,8 @@
-"""Revisions of users, tasks and lists, and tombstones of deleted rows.
+"""Revisions of users, tasks and lists, tombstones of deleted rows, and responses of batches.
 
-Lock and deploy safety: ACCESS EXCLUSIVE on `tasks` and `lists` for the time of a catalog change.
-The default is a constant, so no row is rewritten. The version before writes the default, and its
-changes have no revision: `new-epoch` ends the update (research/0081).
+Lock and deploy safety: ACCESS EXCLUSIVE on `tasks`, `lists` and `idempotency_keys` for the time of
+a catalog change. The default is a constant, so no row is rewritten. The version before writes the
+default, and its changes have no revision: `new-epoch` ends the update (research/0081).
 
 Revision: 0008
 After: 0007
@@ -47,11 +47,13 @@ def upgrade() -> None:
     )
     for table in TABLES:
         op.execute(f"ALTER TABLE {table} ADD COLUMN revision bigint NOT NULL DEFAULT 0")
+    op.add_column("idempotency_keys", sa.Column("response", sa.LargeBinary(), nullable=True))
 
 
 def downgrade() -> None:
     """Drop the columns and the tables."""
     op.execute("SET LOCAL lock_timeout = '5s'")
+    op.drop_column("idempotency_keys", "response")
     for table in TABLES:
         op.execute(f"ALTER TABLE {table} DROP COLUMN revision")
     op.drop_table("tombstones")

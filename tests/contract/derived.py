@@ -25,6 +25,7 @@ from litestar.routes import HTTPRoute
 from app import asgi, cli, settings
 from app.db import idempotency, positions, revisions
 from app.domain.health import controller
+from app.domain.tasks import controller as tasks_controller
 from app.domain.tasks import pages
 from app.http import body, cors, problems
 from app.http.headers import CommonHeaders, ResponseHeaders
@@ -50,6 +51,7 @@ PROBLEMS_OUTSIDE_OPERATIONS = (
 )
 LIMITS = {
     "bytes of a body": asgi.MAX_BODY_BYTES,
+    "bytes of the body of a batch": tasks_controller.MAX_BATCH_BYTES,
     "bytes of a page of tasks": pages.MAX_PAGE_BYTES,
     "bytes of a page of changes": pages.MAX_PAGE_BYTES,
     "neighbors that a move may change": positions.MAX_NEIGHBORS,

@@ -44,6 +44,11 @@ PLAIN: dict[str, dict[str, Any]] = {
     "replaceTask": {"method": "PUT", "url": ONE, "json": WHOLE},
     "updateTask": {"method": "PATCH", "url": ONE, "json": {}, "headers": PATCH},
     "deleteTask": {"method": "DELETE", "url": ONE},
+    "changeTasks": {
+        "method": "POST",
+        "url": f"{TASKS}/batch",
+        "json": {"update": [{"id": ID, "title": "a"}]},
+    },
     "countTasks": {"method": "GET", "url": f"{TASKS}/count"},
     "moveTask": {"method": "POST", "url": f"{ONE}/move", "json": FIRST},
     "listLabels": {"method": "GET", "url": "/api/v1/users/alice/labels"},
@@ -95,6 +100,18 @@ CHANGED_FOR_ONE: dict[tuple[str, str], dict[str, Any]] = {
     ("replaceList", "201"): {"id": UNKNOWN_ID},
     ("replaceList", "precondition-failed"): {"headers": {"If-Match": "*"}, "id": UNKNOWN_ID},
     ("moveList", "reference-not-found"): {"json": {"after_id": UNKNOWN_ID}},
+    ("changeTasks", "batch-conflict"): {"json": {"update": []}},
+    ("changeTasks", "task-not-found"): {"json": {"update": [{"id": UNKNOWN_ID}]}},
+    ("changeTasks", "reference-not-found"): {
+        "json": {"update": [{"id": ID, "list_id": UNKNOWN_ID}]}
+    },
+    ("changeTasks", "hierarchy-conflict"): {
+        "json": {"update": [{"id": ID, "list_id": None, "parent_id": SUBTASK_ID}]}
+    },
+    ("changeTasks", "precondition-failed"): {
+        "json": {"update": [{"id": ID, "if_match": FOREIGN_TAG}]}
+    },
+    ("changeTasks", "content-too-large"): {"json": {"x": "1" * 1_048_576}},
 }
 NOWHERE = Settings(database_url=Secret("postgresql://nobody@127.0.0.1:1/nothing"))
 # The server sends the first two: see test_slow_clients.py and test_overload.py in

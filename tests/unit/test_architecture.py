@@ -26,6 +26,7 @@ MODULES_WITH_STATEMENTS = {
     "db.database",
     "db.pool",
     "db.repository",
+    "domain.tasks.batch",
     "domain.tasks.repository",
     "domain.changes.repository",
 }

@@ -30,6 +30,7 @@ MAX_RECORDED_BYTES = 16384  # bytes of a recorded response; the contract is seve
 MAX_ETAG_LIST_LENGTH = 1024  # characters: maxLength of ETagList
 MAX_KEY_LENGTH = 255  # characters: maxLength of IdempotencyKey
 MAX_BODY_BYTES = 131072  # bytes
+MAX_BATCH_BYTES = 1048576  # bytes
 USERS = os.environ.get("FUZZ_USERS", "")  # prefix of all user IDs
 USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:|@+-]*")
 MAX_USER_LENGTH = 128  # characters
@@ -37,6 +38,8 @@ CONDITIONS = dict.fromkeys(["PUT", "PATCH", "DELETE", "POST"], "If-Match")
 CONDITIONS["GET"] = "If-None-Match"
 USERS_PATH = "/api/v1/users/"
 MOVE = "/move"
+BATCH = "/tasks/batch"
+PAST = "2026-01-02T03:04:05Z"
 REFERENCES = {"list_id": "lists", "parent_id": "tasks", "after_id": "tasks"}
 LIST_ID = "0198c5a2-9c40-4d11-8a3e-51b6c2d4e9f0"
 PARENT_ID = "0198c5a2-8b2c-4c44-b1a0-93d7e5f60718"
@@ -161,7 +164,9 @@ def _store_resources(case: schemathesis.Case[Any], turn: int) -> None:
         return
     if _phase(case) != "stateful" and case.path_parameters.keys() & {"task_id", "list_id"}:
         _store_resource(case, user, turn)
-    if isinstance(case.body, dict):
+    if isinstance(case.body, dict) and _is_batch(case):
+        _prepare_batch(case, user, turn)
+    elif isinstance(case.body, dict):
         _store_references(case, case.body, user, turn)
 
 
@@ -201,6 +206,31 @@ def _store_references(
     due = body.get("due") or {}
     if 1 < len(due.get("timezone") or "") < MAX_TIMEZONE_LENGTH:
         due["timezone"] = TIMEZONES[turn % len(TIMEZONES)]
+
+
+def _is_batch(case: schemathesis.Case[Any]) -> bool:
+    return bool(case.operation.path.endswith(BATCH))
+
+
+def _prepare_batch(case: schemathesis.Case[Any], user: str, turn: int) -> None:
+    """Create and delete the tasks that a batch names, and give it times and tags that are valid."""
+    body: Any = case.body
+    creates, updates, deletes = (body.get(kind, []) for kind in ("create", "update", "delete"))
+    for item in creates:
+        if "created_at" in item:
+            item["created_at"] = PAST
+        if item.get("completed_at"):
+            item.update(completed=True, completed_at=PAST)
+        if "id" in item:
+            _delete(f"{user}/tasks/{item['id']}")
+    for item in (*creates, *updates):
+        _store_references(case, item, user, turn)
+    for item in (*updates, *deletes):
+        url = f"{user}/tasks/{item['id']}"
+        _put(url, TEXT)
+        tag = requests.get(url, timeout=TIMEOUT).headers.get("ETag")
+        if "if_match" in item and tag is not None and turn % 4:
+            item["if_match"] = tag
 
 
 def _put(url: str, body: dict[str, Any], *, replaces: bool = False) -> None:
@@ -334,7 +364,8 @@ def _invalid_requests(valid: schemathesis.Case[Any]) -> Iterator[tuple[int, dict
     if "user_id" in valid.path_parameters:
         yield HTTPStatus.NOT_FOUND, {"path_parameters": {"user_id": ""}}
     if isinstance(valid.body, dict):
-        yield HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"body": {"title": "x" * MAX_BODY_BYTES}}
+        limit = MAX_BATCH_BYTES if _is_batch(valid) else MAX_BODY_BYTES
+        yield HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"body": {"title": "x" * limit}}
     for parameter in valid.operation.iter_parameters():
         if parameter.name in {"If-Match", "If-None-Match"}:
             # In quotes, so that only the length is invalid.
@@ -390,7 +421,10 @@ def precondition_was_sent(
     """Check that only requests with a precondition get 412."""
     sent = {name.lower() for name in response.request.headers}
     if response.status_code == HTTPStatus.PRECONDITION_FAILED:
-        assert sent & {"if-match", "if-none-match"}, "412 to a request without a precondition"
+        has_tags = _is_batch(case) and any("if_match" in item for item in _items(response))
+        assert has_tags or sent & {"if-match", "if-none-match"}, (
+            "412 to a request without a precondition"
+        )
 
 
 @schemathesis.check
@@ -400,11 +434,23 @@ def references_were_sent(
     """Check that only a request with a reference, or the deletion of a list, gets 409."""
     if response.status_code != HTTPStatus.CONFLICT or response.request.method == "DELETE":
         return
+    if _is_batch(case) and b"/problems/batch-conflict" in (response.content or b""):
+        return
+    references = [
+        value
+        for item in _items(response)
+        for value in (*map(item.get, REFERENCES), (item.get("due") or {}).get("timezone"))
+    ]
+    assert any(references), "409 to a request without a reference"
+
+
+def _items(response: schemathesis.Response) -> list[dict[str, Any]]:
+    """Return the changes of the request: those of a batch, or its body."""
     sent: Any = response.request.body  # all bodies are JSON
     body = json.loads(sent)
-    due = body.get("due") or {}
-    references = [body.get(name) for name in REFERENCES]
-    assert any([*references, due.get("timezone")]), "409 to a request without a reference"
+    if not str(response.request.path_url).partition("?")[0].endswith(BATCH):
+        return [body]
+    return [item for kind in ("create", "update", "delete") for item in body.get(kind, [])]
 
 
 @schemathesis.check
@@ -428,7 +474,7 @@ def _may_be_of_another_run(response: schemathesis.Response) -> bool:
 def _key(response: schemathesis.Response) -> tuple[str, str] | None:
     sent = response.request
     key = sent.headers.get("Idempotency-Key")
-    user = unquote(sent.path_url).rpartition("/")[0]  # a key belongs to a user
+    user = unquote(sent.path_url).removeprefix(USERS_PATH).partition("/")[0]
     return None if key is None else (user, str(key))
 
 
@@ -443,6 +489,9 @@ def resource_exists_until_deletion(
     """
     code, sent = response.status_code, response.request
     created = code == HTTPStatus.CREATED
+    if code == HTTPStatus.OK and _is_batch(case) and sent.method == "POST":
+        _remember_batch(response)
+        return
     is_resource_request = (
         case.path_parameters.keys() & {"task_id", "list_id"}
         and sent.method == case.operation.method.upper()
@@ -465,3 +514,18 @@ def resource_exists_until_deletion(
         return  # its parent is unknown
     _remember(url, exists=after, parent=parent)
     assert existed == before, f"{code}, but it {'exists' if existed else 'does not exist'}"
+
+
+def _remember_batch(response: schemathesis.Response) -> None:
+    """Store which tasks exist after a batch, unless its response is that of an earlier one."""
+    key = _key(response)
+    if key in KEYS or _may_be_of_another_run(response):
+        return
+    if key is not None:
+        KEYS.add(key)
+    result = json.loads(response.content or b"{}")
+    tasks = str(response.request.url).partition("?")[0].removesuffix("/batch")
+    for task in (*result["created"], *result["updated"]):
+        _remember(f"{tasks}/{task['id']}", exists=True, parent=task["parent_id"])
+    for id_ in result["deleted"]:
+        _remember(f"{tasks}/{id_}", exists=False, parent=None)

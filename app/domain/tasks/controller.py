@@ -10,7 +10,9 @@ from litestar import Controller, delete, get, patch, post, put
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from app.db.collections import read_version
-from app.domain.tasks.problems import HierarchyConflict, TaskNotFound
+from app.domain.tasks.batch import TaskBatchRepository
+from app.domain.tasks.batch_rules import read_changes
+from app.domain.tasks.problems import BatchConflict, HierarchyConflict, TaskNotFound
 from app.domain.tasks.schemas import (
     SORT_TYPES,
     CountTasksQuery,
@@ -19,6 +21,8 @@ from app.domain.tasks.schemas import (
     ListTasksQuery,
     ReplaceTaskHeaders,
     Task,
+    TaskBatch,
+    TaskBatchResult,
     TaskCount,
     TaskCreate,
     TaskMove,
@@ -47,6 +51,8 @@ from app.http.responses import (
 )
 from app.state import AppState
 
+MAX_BATCH_BYTES = 1_048_576
+
 
 class TaskPageResponse(APIResponse[TaskPage]):
     """200 with a page of tasks."""
@@ -60,6 +66,12 @@ class TaskCountResponse(APIResponse[TaskCount]):
 
     status = HTTP_200_OK
     headers_type = CollectionHeaders
+
+
+class TaskBatchResultResponse(APIResponse[TaskBatchResult]):
+    """200 with the result of a batch, which is encoded already."""
+
+    status = HTTP_200_OK
 
 
 class LabelListResponse(APIResponse[LabelList]):
@@ -213,6 +225,34 @@ class TaskController(Controller):
             path.user_id, path.task_id, data, if_match=if_match
         )
         return TaskResponse(task)
+
+    @post(
+        "/tasks/batch",
+        operation_id="changeTasks",
+        status_code=HTTP_200_OK,
+        request_max_body_size=MAX_BATCH_BYTES,
+    )
+    @operation(
+        raises=[
+            IdempotencyKeyInUse,
+            IdempotencyKeyReused,
+            TaskNotFound,
+            BatchConflict,
+            PreconditionFailed,
+            ReferenceNotFound,
+            HierarchyConflict,
+            DatabaseUnavailable,
+        ]
+    )
+    async def change_tasks(
+        self, state: AppState, path: UserPath, headers: CreateTaskHeaders, data: TaskBatch
+    ) -> TaskBatchResultResponse:
+        """Apply all changes of a batch, or none."""
+        changes = read_changes(data)
+        async with state.database.session() as session:
+            batches = TaskBatchRepository(session, path.user_id)
+            result = await batches.apply(data, changes, headers.idempotency_key)
+        return TaskBatchResultResponse(result)
 
     @get("/tasks/count", operation_id="countTasks")
     @operation(raises=[DatabaseUnavailable])

@@ -26,3 +26,15 @@ class HierarchyConflict(ProblemError):
         "A subtask has no subtasks, and its list_id is null. To turn a task of a list into a "
         "subtask, send list_id and parent_id in one request."
     )
+
+
+class BatchConflict(ProblemError):
+    """The batch breaks a rule that no schema states."""
+
+    status = HTTPStatus.CONFLICT
+    title = "Batch conflict"
+    detail = "The batch breaks a rule of batches. Nothing was changed."
+    advice = (
+        "Send 1 to 100 changes, each of another task. A new task has an ID that is not in use, and "
+        "no time in the future."
+    )

@@ -20,6 +20,7 @@ from app.http.parameters import (
     ResourceId,
     Timestamp,
     UserId,
+    parse_datetime,
 )
 from app.http.validation import PATTERN_MESSAGE
 
@@ -246,6 +247,67 @@ class TaskMove(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parent_id: ResourceId | UnsetType | None = UNSET
 
 
+# No task is older, so that no computed value is out of range. The format alone allows leap seconds.
+PastTimestamp = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        pattern=r"^(19[7-9][0-9]|[2-9][0-9]{3})-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:"
+        r"[0-5][0-9](\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])\Z",
+        extra_json_schema={"format": "date-time"},
+    ),
+]
+MAX_CHANGES = 100
+
+
+# `omit_defaults` and UNSET: see `TaskCreate`.
+class TaskBatchCreate(
+    TaskCreate, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
+):
+    """A task to create, optionally with an ID and times, as an import or an undo needs them."""
+
+    id: ResourceId | UnsetType = UNSET
+    created_at: PastTimestamp | UnsetType = UNSET
+    completed_at: PastTimestamp | None = None
+
+    def __post_init__(self) -> None:
+        """Check what the types do not express."""
+        super().__post_init__()
+        for value in (self.created_at, self.completed_at):
+            if isinstance(value, str):
+                parse_datetime(value)
+
+
+class TaskBatchUpdate(TaskPatch, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A task to change, and the properties to change. UNSET leaves a property unchanged."""
+
+    id: ResourceId
+    if_match: EntityTag | UnsetType = UNSET
+
+
+class TaskBatchDelete(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A task to delete."""
+
+    id: ResourceId
+    if_match: EntityTag | UnsetType = UNSET
+
+
+class TaskBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of `changeTasks`."""
+
+    create: Annotated[tuple[TaskBatchCreate, ...], Meta(max_length=MAX_CHANGES)] = ()
+    update: Annotated[tuple[TaskBatchUpdate, ...], Meta(max_length=MAX_CHANGES)] = ()
+    delete: Annotated[tuple[TaskBatchDelete, ...], Meta(max_length=MAX_CHANGES)] = ()
+
+
+class TaskBatchResult(msgspec.Struct, frozen=True):
+    """The created and updated tasks and the IDs of the deleted ones, in the request's order."""
+
+    created: Annotated[list[Task], Meta(max_length=MAX_CHANGES)]
+    updated: Annotated[list[Task], Meta(max_length=MAX_CHANGES)]
+    deleted: Annotated[list[UUID], Meta(max_length=MAX_CHANGES)]
+
+
 class TaskPage(msgspec.Struct, frozen=True):
     """A page of a list. `next_cursor` is None on the last page."""
 
@@ -323,7 +385,7 @@ class ListTasksQuery(PageQuery, frozen=True, kw_only=True):
 
 
 class CreateTaskHeaders(msgspec.Struct, frozen=True):
-    """Header parameters of `createTask`."""
+    """Header parameters of `createTask` and `changeTasks`."""
 
     idempotency_key: IdempotencyKey | None = msgspec.field(name="Idempotency-Key", default=None)
 

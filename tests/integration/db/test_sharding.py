@@ -41,6 +41,8 @@ from app.http.etags import ETagCondition
 from app.http.pagination import CursorPosition
 from bench.scaling.explain import MODES, Call, Explainer, Mode, after_results
 from tests.integration.lists.test_statements import send_all
+from tests.integration.tasks.test_change_tasks import send_all as send_batch
+from tests.integration.tasks.test_change_tasks import store_tasks
 from tests.support.client import ContractClient
 from tests.support.database import database_config_for
 
@@ -255,7 +257,7 @@ async def test_operation_touches_one_shard(explainer: Explainer, name: str, mode
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_operation_on_lists_touches_one_shard(
+async def test_session_touches_one_shard(
     client: ContractClient, database: asyncpg.Connection, explainer: Explainer, mode: Mode
 ) -> None:
     sent: dict[str, Any] = {}
@@ -267,6 +269,8 @@ async def test_operation_on_lists_touches_one_shard(
     event.listen(Engine, "before_cursor_execute", record)
     try:
         await send_all(client, database)
+        await store_tasks(client)
+        await send_batch(client)
     finally:
         event.remove(Engine, "before_cursor_execute", record)
     on_tables = {sql: values for sql, values in sent.items() if "user_id" in sql}

@@ -21,6 +21,7 @@ from app.domain.health.controller import get_liveness, get_readiness
 from app.domain.lists.controller import TaskListController
 from app.domain.tasks.controller import TaskController
 from app.domain.tasks.repository import TaskRepository
+from app.domain.users.controller import UserController
 from app.http.cors import CORSPolicy
 from app.http.exception_handlers import EXCEPTION_HANDLERS
 from app.http.middleware import HTTPMiddleware
@@ -42,6 +43,7 @@ ROUTE_HANDLERS: Sequence[ControllerRouterHandler] = (
     TaskController,
     TaskListController,
     ChangeController,
+    UserController,
     get_liveness,
     get_readiness,
     get_contract_yaml,

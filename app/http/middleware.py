@@ -145,6 +145,7 @@ class RequestContext:
             **scope.get("state", {}),
             "request_id": self.request_id,
             "trace_id": self.trace_id,
+            "omits_body": self.method == HttpMethod.HEAD,
         }
         if self.method == HttpMethod.HEAD:
             self.scope["method"] = HttpMethod.GET

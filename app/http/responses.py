@@ -5,6 +5,8 @@ A handler's return annotation lists its responses, so the type checker rejects a
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
 from typing import ClassVar, TypeVar
 
 import msgspec
@@ -57,8 +59,8 @@ class APIResponse(Response[ContentT | bytes]):
             (name.lower().encode(), str(value).encode()) for name, value in self.headers.items()
         ]
         body = b""
-        if self.status != HTTP_304_NOT_MODIFIED:
-            content = self.content
+        content = self.content
+        if content is not None:
             body = content if isinstance(content, bytes) else _ENCODER.encode(content)
             headers += [
                 (b"content-type", self.content_type.encode()),
@@ -66,6 +68,42 @@ class APIResponse(Response[ContentT | bytes]):
             ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class StreamingResponse(APIResponse[ContentT]):
+    """A response whose body is sent in parts, each when the client has received the previous ones.
+
+    If the parts end with an exception, the server closes the connection, so that the client notices
+    that the body is incomplete.
+    """
+
+    def __init__(self, parts: AsyncGenerator[bytes], headers: ResponseHeaders = NO_HEADERS) -> None:
+        super().__init__(b"", headers)
+        self._parts = parts
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [
+            (name.lower().encode(), str(value).encode()) for name, value in self.headers.items()
+        ]
+        headers.append((b"content-type", self.content_type.encode()))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        # The server discards what it cannot send, so a disconnect must be noticed here.
+        disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
+        try:
+            if not scope["state"]["omits_body"]:
+                async for part in self._parts:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                    if disconnect.done():
+                        return
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            disconnect.cancel()
+            await self._parts.aclose()
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class NotModifiedResponse(APIResponse[None]):

@@ -27,6 +27,7 @@ from app.db import idempotency, positions, revisions
 from app.domain.health import controller
 from app.domain.tasks import controller as tasks_controller
 from app.domain.tasks import pages
+from app.domain.users import repository as users
 from app.http import body, cors, problems
 from app.http.headers import CommonHeaders, ResponseHeaders
 from app.http.operation import Operation
@@ -83,6 +84,7 @@ LIMITS = {
     "seconds of database time for readiness": controller.READINESS_TIMEOUT,
     "seconds that a browser may cache a preflight response": int(cors.MAX_AGE),
     "hours that an idempotency key is stored": idempotency.TTL_HOURS,
+    "items that deleteUser deletes in a request": users.MAX_DELETED,
     "days that a deleted item is known, at least": revisions.TOMBSTONE_DAYS,
 }
 

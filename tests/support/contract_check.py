@@ -167,7 +167,9 @@ class ContractCheck:
             self._require(response.content == b"", "HEAD with a body")
             return
         value: Any
-        if media_type.endswith("json"):
+        if media_type == "application/x-ndjson":
+            value = response.text
+        elif media_type.endswith("json"):
             value = json.loads(response.content)
         else:
             value = yaml.load(response.content, LOADER)  # noqa: S506 - LOADER is a safe loader

@@ -38,5 +38,9 @@ class ChangeController(Controller):
         # The items are encoded already, because a page is limited by its bytes.
         return ChangePageResponse(
             b'{"items":[%b],"next_since":"%b","has_more":%b}'
-            % (b",".join(page.items), token.encode(), b"true" if page.has_more else b"false")
+            % (
+                b",".join(item.json for item in page.items),
+                token.encode(),
+                b"true" if page.has_more else b"false",
+            )
         )

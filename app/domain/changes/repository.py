@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -28,10 +29,18 @@ _LIST = _TASK + len(COLUMNS)
 _KINDS = (ChangeKind.LIST, ChangeKind.TASK)
 
 
-class FeedPage(msgspec.Struct, frozen=True):
-    """Items of the feed, each as JSON, and the position after the last one."""
+class FeedItem(NamedTuple):
+    """An item of the feed as JSON."""
 
-    items: list[bytes]
+    json: bytes
+    deleted: bool
+    revision: int
+
+
+class FeedPage(msgspec.Struct, frozen=True):
+    """Items of the feed, and the position after the last one."""
+
+    items: list[FeedItem]
     position: FeedPosition
     has_more: bool
 
@@ -74,16 +83,16 @@ class ChangeRepository:
         return FeedPage(page, position, has_more=True)
 
 
-def _encode(rows: list[Record]) -> list[bytes]:
-    """Return the first changes that fit into a page, each as JSON."""
-    encoded: list[bytes] = []
+def _encode(rows: list[Record]) -> list[FeedItem]:
+    """Return the first changes that fit into a page."""
+    encoded: list[FeedItem] = []
     remaining_bytes = MAX_PAGE_BYTES - PAGE_OVERHEAD_BYTES
     for row in rows:
         item = msgspec.json.encode(_to_change(row))
         remaining_bytes -= len(item) + 1
         if remaining_bytes < 0:
             break
-        encoded.append(item)
+        encoded.append(FeedItem(item, row["deleted"], row[_KEY]))
     return encoded
 
 

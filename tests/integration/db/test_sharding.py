@@ -271,6 +271,7 @@ async def test_session_touches_one_shard(
         await send_all(client, database)
         await store_tasks(client)
         await send_batch(client)
+        await client.delete("/api/v1/users/alice")
     finally:
         event.remove(Engine, "before_cursor_execute", record)
     on_tables = {sql: values for sql, values in sent.items() if "user_id" in sql}

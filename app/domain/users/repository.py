@@ -1,0 +1,75 @@
+"""All data of a user in the database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from sqlalchemy import ClauseElement
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.db.revisions import LOCK_USER
+from app.domain.changes.repository import ChangeRepository, FeedPage
+from app.domain.changes.tokens import START
+from app.domain.users.schemas import ExportEnd
+from app.domain.users.statements import DELETE_ROWS, DELETE_USER, RENEW_EPOCH
+
+MAX_DELETED = 10_000  # rows of one request
+EXPORT_LIMIT = 200  # items of a page
+
+
+class UserRepository:
+    """Erases one user. Each request has an instance and a session.
+
+    `Database.session` opens the session and commits it, or rolls everything back on errors.
+    """
+
+    def __init__(self, session: AsyncSession, user_id: str) -> None:
+        self._session = session
+        self._user_id = user_id
+
+    async def erase(self) -> bool:
+        """Delete rows of the user, and return whether none is left."""
+        await self._execute(LOCK_USER)
+        remaining = MAX_DELETED
+        for statement in DELETE_ROWS:
+            result = await self._execute(statement, row_limit=remaining)
+            remaining -= result.scalar_one()
+            if remaining == 0:
+                # The copies of clients are invalid from the first request on.
+                await self._execute(RENEW_EPOCH, epoch=uuid4())
+                return False
+        await self._execute(DELETE_USER)
+        return True
+
+    async def _execute(self, statement: ClauseElement, **params: Any) -> Any:  # noqa: ANN401 - SQLAlchemy's
+        executable: Any = statement
+        return await self._session.execute(executable, {"owner": self._user_id, **params})
+
+
+async def read_first_page(changes: ChangeRepository, user_id: str) -> FeedPage:
+    """Return the first page of an export."""
+    return await changes.list_changes(user_id, START, EXPORT_LIMIT)
+
+
+async def export_lines(
+    changes: ChangeRepository, user_id: str, page: FeedPage
+) -> AsyncGenerator[bytes]:
+    """Yield the lines of an export after its first page was read (research/0085).
+
+    Each page has its own connection, and is read when the client has received the previous one.
+    """
+    start = page.position.start
+    lines = 0
+    while True:
+        # A row that is deleted during the export may be in a line before.
+        items = [item.json for item in page.items if not item.deleted or item.revision > start]
+        lines += len(items)
+        if items:
+            yield b"\n".join([*items, b""])
+        if not page.has_more:
+            break
+        page = await changes.list_changes(user_id, page.position, EXPORT_LIMIT)
+    yield msgspec.json.encode(ExportEnd("end", lines)) + b"\n"

@@ -135,7 +135,7 @@ READ_RESPONSE = select(Key.response).where(Key.user_id == _USER_ID, Key.key == _
 STORE_RESPONSE = (
     update(Key)
     .where(Key.user_id == _USER_ID, Key.key == _KEY)
-    .values(response=bindparam("response", type_=LargeBinary))
+    .values(response=bindparam("new_response", type_=LargeBinary))
     .execution_options(dml_strategy="raw", synchronize_session=False)
 )
 

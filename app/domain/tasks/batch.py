@@ -64,7 +64,7 @@ Params = dict[str, Any]
 
 _OWNER = bindparam("owner", type_=TaskRecord.user_id.type)
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
-_REVISION = bindparam("revision", type_=BigInteger)
+_REVISION = bindparam("new_revision", type_=BigInteger)
 # The parameters are not columns of entities, and no entity is loaded.
 _RAW: Any = {"dml_strategy": "raw", "synchronize_session": False}
 _TIMESTAMP = DateTime(timezone=True)
@@ -208,7 +208,7 @@ class TaskBatchRepository:
         ((response,),) = await self._execute(READ_RESPONSE, {"key": key})
         if response is None:
             response = msgspec.json.encode(await self._apply(changes, now))
-            await self._execute(STORE_RESPONSE, {"key": key, "response": response})
+            await self._execute(STORE_RESPONSE, {"key": key, "new_response": response})
         return bytes(response)
 
     async def _apply(self, changes: Changes, now: datetime) -> TaskBatchResult:
@@ -258,11 +258,11 @@ class TaskBatchRepository:
             (INSERT_ROWS, first), (UPDATE_ROWS, updated), (INSERT_ROWS, subtasks)
         ):  # fmt: skip
             if rows:
-                params = {"revision": revision, **_arrays(rows)}
+                params = {"new_revision": revision, **_arrays(rows)}
                 written |= {row.id: row for row in await self._execute(statement, params)}
         if changes.deletes:
             ids = [delete.id for delete in changes.deletes]
-            await self._execute(DELETE_ROWS, {"revision": revision, "ids": ids})
+            await self._execute(DELETE_ROWS, {"new_revision": revision, "ids": ids})
         return written
 
     async def _execute(

@@ -39,7 +39,7 @@ class UserRepository:
             remaining -= result.scalar_one()
             if remaining == 0:
                 # The copies of clients are invalid from the first request on.
-                await self._execute(RENEW_EPOCH, epoch=uuid4())
+                await self._execute(RENEW_EPOCH, new_epoch=uuid4())
                 return False
         await self._execute(DELETE_USER)
         return True

@@ -70,6 +70,6 @@ DELETE_USER = (
 RENEW_EPOCH = (
     update(UserRecord)
     .where(UserRecord.user_id == _OWNER)
-    .values(epoch=bindparam("epoch", type_=Uuid))
+    .values(epoch=bindparam("new_epoch", type_=Uuid))
     .execution_options(dml_strategy="raw", synchronize_session=False)
 )

@@ -21,7 +21,7 @@ TABLES = ("tasks", "lists", "tombstones", "idempotency_keys", "users")
 # Rows of Alice, and of each table in the order of deletion: two subtasks, three tasks, two lists,
 # two tombstones and two keys.
 ROWS = 11
-VALUES = {"owner": "alice", "row_limit": 1, "epoch": None}
+VALUES = {"owner": "alice", "row_limit": 1, "new_epoch": None}
 
 
 async def fill(client: ContractClient, user: str = "alice") -> None:

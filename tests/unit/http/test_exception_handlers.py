@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from litestar import Request
+from litestar import Request, post
 from litestar.exceptions import (
     ClientException,
     HTTPException,
@@ -64,7 +64,6 @@ def test_allow_lists_every_method_in_order(methods: list[str], value: str) -> No
     [
         (NotFoundException(), 404, "/problems/path-not-found"),
         (MethodNotAllowedException(headers={"allow": "GET"}), 405, "/problems/method-not-allowed"),
-        (RequestEntityTooLarge(), 413, "/problems/content-too-large"),
         (ClientException(), 400, "/problems/malformed-request"),
         (NotAuthorizedException(), 401, "about:blank"),
         (PermissionDeniedException(), 403, "about:blank"),
@@ -79,6 +78,21 @@ def test_litestar_exception_becomes_a_problem(
     assert (response.status_code, body["status"], body["type"]) == (status, status, type_)
     assert response.media_type == "application/problem+json"
     assert (body["instance"], body["trace_id"]) == ("request-1", TRACE)
+
+
+@pytest.mark.requirement("FR-230")
+@pytest.mark.parametrize("limit", [1_000, 2_000])
+def test_problem_names_the_limit_of_the_operation(limit: int) -> None:
+    @post("/", request_max_body_size=limit, sync_to_thread=False)
+    def handler() -> None:
+        pass
+
+    oversized = request()
+    oversized.scope["route_handler"] = handler
+    response = handle_http_exception(oversized, RequestEntityTooLarge())
+    body = msgspec.json.decode(response.content)
+    assert (response.status_code, body["type"]) == (413, "/problems/content-too-large")
+    assert body["detail"] == f"The request body exceeds {limit} bytes."
 
 
 @pytest.mark.requirement("FR-030")

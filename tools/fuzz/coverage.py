@@ -20,6 +20,7 @@ MIN_SHARE = 95  # percent
 # first word of an item, after its operation if the item is unreachable only there.
 ELSEWHERE = {
     "408": "tests/integration/http/test_slow_clients.py",
+    "deleteUser 202": "tests/integration/users/test_delete_user.py",
     "createList 409": "tests/integration/lists/test_lists.py",
     "500": "tests/integration/db/test_database_faults.py",
     "503": "tests/integration/db/test_database_faults.py",

@@ -39,6 +39,7 @@ CONDITIONS["GET"] = "If-None-Match"
 USERS_PATH = "/api/v1/users/"
 MOVE = "/move"
 BATCH = "/tasks/batch"
+USER = "/api/v1/users/{user_id}"
 PAST = "2026-01-02T03:04:05Z"
 REFERENCES = {"list_id": "lists", "parent_id": "tasks", "after_id": "tasks"}
 LIST_ID = "0198c5a2-9c40-4d11-8a3e-51b6c2d4e9f0"
@@ -129,6 +130,8 @@ def before_call(
             _store_resources(case, next(TURN))
         if "cursor" in case.query:
             case.query = _with_real_cursor(case)
+        if "since" in case.query:
+            case.query = _with_real_token(case, next(TURN))
         _separate_keys(case, user)
         name = CONDITIONS.get(case.method, "")
         # Half of the cases, chosen by length so that runs with one seed are equal.
@@ -292,6 +295,27 @@ def _with_real_cursor(case: schemathesis.Case[Any]) -> dict[str, Any]:
     # If this request is rejected, the case is also rejected and reported as a failure.
     cursor = response.json()["next_cursor"] if response.ok else None
     return query if cursor is None else {**query, "cursor": cursor}
+
+
+def _with_real_token(case: schemathesis.Case[Any], turn: int) -> dict[str, Any]:
+    """Return the query with a token of the user, which is expired in one of eight cases."""
+    url = _user_url(case)
+    requests.post(f"{url}/tasks", json={"title": "-"}, timeout=TIMEOUT)
+    response = requests.get(f"{url}/changes", timeout=TIMEOUT)
+    if turn % 8 == 0 and requests.delete(url, timeout=TIMEOUT).ok:
+        _forget_user(url)
+    return {**case.query, "since": response.json()["next_since"]}
+
+
+def _forget_user(url: str) -> None:
+    """Store that no task, list or key of a user exists."""
+    path = unquote(urlsplit(url).path)
+    for key in EXISTING:
+        if key[0].startswith(f"{path}/"):
+            EXISTING[key] = False
+    user = path.removeprefix(USERS_PATH)
+    KEYS.difference_update([key for key in KEYS if key[0] == user])
+    ONE_CHARACTER_KEYS.difference_update([key for key in ONE_CHARACTER_KEYS if key[0] == user])
 
 
 def _matching_task(user: str, query: dict[str, Any]) -> dict[str, Any]:
@@ -489,6 +513,8 @@ def resource_exists_until_deletion(
     """
     code, sent = response.status_code, response.request
     created = code == HTTPStatus.CREATED
+    if code == HTTPStatus.NO_CONTENT and case.operation.path == USER and sent.method == "DELETE":
+        _forget_user(str(sent.url))
     if code == HTTPStatus.OK and _is_batch(case) and sent.method == "POST":
         _remember_batch(response)
         return

@@ -134,9 +134,10 @@ CLAIM_KEY = _claim.add_cte(_deleted_expired)
 READ_RESPONSE = select(Key.response).where(Key.user_id == _USER_ID, Key.key == _KEY)
 STORE_RESPONSE = (
     update(Key)
-    .where(Key.user_id == _USER_ID, Key.key == _KEY)
+    # A parameter of an UPDATE has not the name of a column.
+    .where(Key.user_id == _USER_ID, Key.key == bindparam("used_key", type_=Key.key.type))
     .values(response=bindparam("new_response", type_=LargeBinary))
-    .execution_options(dml_strategy="raw", synchronize_session=False)
+    .execution_options(dml_strategy="core_only", synchronize_session=False)
 )
 
 # No row locks: distributed PostgreSQL does not accept them for several users.

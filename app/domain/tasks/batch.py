@@ -66,7 +66,7 @@ _OWNER = bindparam("owner", type_=TaskRecord.user_id.type)
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 _REVISION = bindparam("new_revision", type_=BigInteger)
 # The parameters are not columns of entities, and no entity is loaded.
-_RAW: Any = {"dml_strategy": "raw", "synchronize_session": False}
+_RAW: Any = {"dml_strategy": "core_only", "synchronize_session": False}
 _TIMESTAMP = DateTime(timezone=True)
 # The columns of the rows that a batch sends, as arrays.
 _SENT: dict[str, TypeEngine[Any]] = {
@@ -208,7 +208,8 @@ class TaskBatchRepository:
         ((response,),) = await self._execute(READ_RESPONSE, {"key": key})
         if response is None:
             response = msgspec.json.encode(await self._apply(changes, now))
-            await self._execute(STORE_RESPONSE, {"key": key, "new_response": response})
+            params = {"owner": self._user_id, "used_key": key, "new_response": response}
+            await self._session.execute(STORE_RESPONSE, params)
         return bytes(response)
 
     async def _apply(self, changes: Changes, now: datetime) -> TaskBatchResult:
@@ -271,7 +272,8 @@ class TaskBatchRepository:
         executable: Any = statement
         values = {"owner": self._user_id, **(params or {})}
         result: Any = await self._session.execute(executable, values)
-        return result.all() if result.returns_rows else []
+        rows: Sequence[Row[*tuple[Any, ...]]] = result.all()
+        return rows
 
 
 def _created(create: Create, now: datetime) -> Params:

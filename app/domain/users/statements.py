@@ -71,5 +71,5 @@ RENEW_EPOCH = (
     update(UserRecord)
     .where(UserRecord.user_id == _OWNER)
     .values(epoch=bindparam("new_epoch", type_=Uuid))
-    .execution_options(dml_strategy="raw", synchronize_session=False)
+    .execution_options(dml_strategy="core_only", synchronize_session=False)
 )

@@ -13,8 +13,8 @@ PARAMETERS = "/components/parameters"
 HEADERS = "/components/headers"
 PROBLEM = "content/application~1problem+json"
 # The tags with the tables of problem types and limits.
-ERRORS = "/tags/7/description"
-LIMITS = "/tags/13/description"
+ERRORS = "/tags/8/description"
+LIMITS = "/tags/15/description"
 
 Change = tuple[str, str, Any]
 """An operation, its JSON Pointer and its value. The value of `move` is the new name."""

@@ -26,6 +26,8 @@ from app.domain.lists.schemas import (
 from app.domain.tasks.schemas import (
     LabelList,
     Task,
+    TaskBatch,
+    TaskBatchResult,
     TaskCount,
     TaskCreate,
     TaskMove,
@@ -33,13 +35,16 @@ from app.domain.tasks.schemas import (
     TaskPatch,
     TaskReplace,
 )
+from app.domain.users.schemas import UserDeletion, UserExport
 from app.http.problems import Problem
 from app.openapi.document import OpenAPIJson
 from tests.support.contract_check import ContractCheck
 
 CHECK = ContractCheck()
 DOCUMENT = CHECK.document
-STRUCTS: dict[str, type[msgspec.Struct]] = {
+STRUCTS: dict[str, Any] = {
+    "UserExport": UserExport,
+} | {
     struct.__name__: struct
     for struct in (
         Task,
@@ -49,6 +54,9 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
         TaskMove,
         TaskPage,
         TaskCount,
+        TaskBatch,
+        TaskBatchResult,
+        UserDeletion,
         LabelList,
         TaskList,
         TaskListCreate,

@@ -11,6 +11,7 @@ from tests.integration.tasks.test_statements import (
     ALICE,
     BODY,
     CASES,
+    IN_LIST,
     LIST,
     ORGANIZED,
     ORGANIZED_BODY,
@@ -74,6 +75,7 @@ async def test_operation_is_one_round_trip(
         await relayed_client.delete(ABSENT)
         await relayed_client.put(TASK, json=BODY)
         await relayed_client.put(ORGANIZED, json=ORGANIZED_BODY)
+        await relayed_client.put(IN_LIST, json={**BODY, "list_id": str(LIST)})
         relay.sent_to_server.clear()
         response = await relayed_client.request(case.method, case.url, **case.options)
         assert response.status_code == case.status
@@ -86,7 +88,7 @@ async def test_first_operation_on_a_connection_is_two_round_trips(
     relay: Relay, relayed_client: ContractClient
 ) -> None:
     relay.sent_to_server.clear()
-    await relayed_client.get(ALICE, params={"completed": "true"})  # no case has only this filter
+    await relayed_client.get(ALICE, params={"completed": "false"})  # no case has only this filter
     observed = list(messages(relay.sent_to_server))
     assert observed.count("Parse") == 1
     assert observed.count("Sync") + observed.count("Flush") == 2

@@ -34,6 +34,7 @@ BODY = {"title": "Buy milk", "description": None, "completed": False}
 LIST = UUID(int=3)
 SUBTASK = f"{ALICE}/{UUID(int=4)}"
 ORGANIZED = f"{ALICE}/{UUID(int=5)}"
+IN_LIST = f"{ALICE}/{UUID(int=6)}"
 PROPERTIES = {
     "list_id": str(LIST),
     "priority": "high",
@@ -80,6 +81,7 @@ async def single_client(
         await client.put(f"/api/v1/users/alice/lists/{LIST}", json={"name": "Errands"})
         await client.put(SUBTASK, json={**BODY, "parent_id": str(UUID(int=1))})
         await client.put(ORGANIZED, json=ORGANIZED_BODY)
+        await client.put(IN_LIST, json={**BODY, "list_id": str(LIST)})
         # The driver looks up the types of these statements when a connection first prepares them.
         await client.put(TASK, json=BODY, headers=OTHER_TAG)
         await client.get(ALICE, params={"labels": "shop", "priority": "high"})
@@ -455,7 +457,7 @@ async def test_every_statement_is_bound_to_one_user(
             r"(?:INTO|FROM|UPDATE) (?:tasks|idempotency_keys|users|tombstones)\b", statement
         )
         bound = re.findall(
-            r"\b(?:tasks|tasks_1|idempotency_keys|tombstones)\.user_id = (\$\d+)|"
+            r"\b(?:tasks|tasks_1|idempotency_keys|tombstones|users)\.user_id = (\$\d+)|"
             r"INSERT INTO \w+ \(user_id, [^)]*\) SELECT (\$\d+)",
             statement,
         )

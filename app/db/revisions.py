@@ -19,7 +19,6 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     FromClause,
-    Index,
     Integer,
     Select,
     SmallInteger,
@@ -70,16 +69,14 @@ class TombstoneRecord(DefaultBase):
 
     __tablename__ = "tombstones"
 
+    # The primary key is the order of the feed, and the only index.
     user_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
-    kind: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    revision: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    revision: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     deleted_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
-    __table_args__ = (
-        CheckConstraint("kind BETWEEN 0 AND 1", name="kind_range"),
-        Index("ix_tombstones_user_id_revision_id", "user_id", "revision", "id"),
-    )
+    __table_args__ = (CheckConstraint("kind BETWEEN 0 AND 1", name="kind_range"),)
 
 
 class RevisedRecord(ResourceRecord):
@@ -138,24 +135,23 @@ def revised(
 
 def removed_tombstones(*conditions: ColumnElement[bool]) -> CTE:
     """Build the part of a statement that removes old tombstones of a user, the oldest first."""
+    key = (TombstoneRecord.revision, TombstoneRecord.id, TombstoneRecord.kind)
     oldest = (
-        select(
-            TombstoneRecord.kind,
-            TombstoneRecord.id,
-            TombstoneRecord.deleted_at,
-        )
+        select(*key, TombstoneRecord.deleted_at)
         .where(TombstoneRecord.user_id == _OWNER)
-        .order_by(TombstoneRecord.revision, TombstoneRecord.id)
+        .order_by(*key)
         .limit(literal_column(str(MAX_REMOVED)))
         .subquery("oldest")
         .c
     )
-    expired = select(oldest.kind, oldest.id).where(oldest.deleted_at < func.now() - _TTL)
+    expired = select(oldest.revision, oldest.id, oldest.kind).where(
+        oldest.deleted_at < func.now() - _TTL
+    )
     return (
         delete(TombstoneRecord)
         .where(
             TombstoneRecord.user_id == _OWNER,
-            tuple_(TombstoneRecord.kind, TombstoneRecord.id).in_(expired),
+            tuple_(*key).in_(expired),
             *conditions,
         )
         .returning(TombstoneRecord.revision)
@@ -166,13 +162,9 @@ def removed_tombstones(*conditions: ColumnElement[bool]) -> CTE:
 def leave_tombstones(kind: int, deleted: Select[Any]) -> Insert:
     """Build the statement that inserts a tombstone for each row (`id`, `revision`) of `deleted`."""
     rows = deleted.subquery("gone").c
-    values = select(_OWNER, literal_column(str(kind)), rows.id, rows.revision, func.now())
-    statement = insert(TombstoneRecord).from_select(
-        ["user_id", "kind", "id", "revision", "deleted_at"], values
-    )
-    return statement.on_conflict_do_update(
-        index_elements=[TombstoneRecord.user_id, TombstoneRecord.kind, TombstoneRecord.id],
-        set_={name: statement.excluded[name] for name in ("revision", "deleted_at")},
+    values = select(_OWNER, rows.revision, rows.id, literal_column(str(kind)), func.now())
+    return insert(TombstoneRecord).from_select(
+        ["user_id", "revision", "id", "kind", "deleted_at"], values
     )
 
 

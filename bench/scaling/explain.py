@@ -243,11 +243,18 @@ def _literal(value: object) -> str:
     return "NULL" if value is None else "'" + _text(value).replace("'", "''") + "'"
 
 
+def _array_item(value: object) -> str:
+    """Return PostgreSQL's text of an item of an array."""
+    if value is None:
+        return "NULL"
+    return '"' + _text(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def _text(value: object) -> str:
     """Return PostgreSQL's text of a value."""
     if isinstance(value, bytes):
         return f"\\x{value.hex()}"
     if isinstance(value, (list, tuple)):
-        return "{" + ",".join("NULL" if item is None else _text(item) for item in value) + "}"
+        return "{" + ",".join(map(_array_item, value)) + "}"
     # The driver sends this value as infinity.
     return "infinity" if value == datetime.max else str(value)  # noqa: DTZ901 - a local time

@@ -514,7 +514,6 @@ async def _deletes(database: asyncpg.Connection[Any], user: str) -> AsyncIterato
                     "ix_tasks_parent",
                     "pk_users",
                     "pk_tombstones",
-                    "ix_tombstones_user_id_revision_id",
                 }
             ),
             # Each deleted task is read again for its tombstone.

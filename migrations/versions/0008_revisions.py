@@ -35,15 +35,12 @@ def upgrade() -> None:
     op.create_table(
         "tombstones",
         sa.Column("user_id", sa.Text(collation="C"), nullable=False),
-        sa.Column("kind", sa.SmallInteger(), nullable=False),
-        sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("kind BETWEEN 0 AND 1", name=op.f("ck_tombstones_kind_range")),
-        sa.PrimaryKeyConstraint("user_id", "kind", "id", name=op.f("pk_tombstones")),
-    )
-    op.create_index(
-        "ix_tombstones_user_id_revision_id", "tombstones", ["user_id", "revision", "id"]
+        sa.PrimaryKeyConstraint("user_id", "revision", "id", "kind", name=op.f("pk_tombstones")),
     )
     for table in TABLES:
         op.execute(f"ALTER TABLE {table} ADD COLUMN revision bigint NOT NULL DEFAULT 0")

@@ -35,7 +35,7 @@ def _columns(*names: str) -> list[ColumnClause[object]]:
 # Not the models of other resources, which this package does not import.
 _TASKS = table("tasks", *_columns("user_id", "id", "parent_id"))
 _LISTS = table("lists", *_columns("user_id", "id"))
-_TOMBSTONES = table("tombstones", *_columns("user_id", "kind", "id"))
+_TOMBSTONES = table("tombstones", *_columns("user_id", "revision", "id", "kind"))
 _KEYS = table("idempotency_keys", *_columns("user_id", "key"))
 
 
@@ -59,7 +59,7 @@ DELETE_ROWS: Sequence[ClauseElement] = (
     _delete_rows(_TASKS, ["id"], _TASKS.c.parent_id.is_not(None)),
     _delete_rows(_TASKS, ["id"]),
     _delete_rows(_LISTS, ["id"]),
-    _delete_rows(_TOMBSTONES, ["kind", "id"]),
+    _delete_rows(_TOMBSTONES, ["revision", "id", "kind"]),
     _delete_rows(_KEYS, ["key"]),
 )
 DELETE_USER = (

@@ -208,7 +208,8 @@ async def test_delete_removes_old_tombstones_and_remembers_the_last(
         "INSERT INTO users (user_id, revision, epoch) VALUES ('alice', 200, gen_random_uuid())"
     )
     await database.execute(
-        "INSERT INTO tombstones SELECT 'alice', 1, gen_random_uuid(), number, "
+        "INSERT INTO tombstones (user_id, kind, id, revision, deleted_at) "
+        "SELECT 'alice', 1, gen_random_uuid(), number, "
         "now() - CASE WHEN number < 113 THEN interval '31 days' ELSE interval '29 days' END "
         "FROM generate_series(1, 120) AS number"
     )

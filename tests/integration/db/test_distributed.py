@@ -14,7 +14,13 @@ import pytest
 from sqlalchemy import ColumnElement, Executable
 
 from app.db import idempotency
-from app.db.idempotency import CLAIM_KEY, delete_expired_keys, idempotency_params
+from app.db.idempotency import (
+    CLAIM_KEY,
+    READ_RESPONSE,
+    STORE_RESPONSE,
+    delete_expired_keys,
+    idempotency_params,
+)
 from app.db.statements import _compile
 from app.domain.tasks import siblings, statements
 from app.domain.tasks.repository import TaskRepository
@@ -44,6 +50,10 @@ SENT: dict[str, Call] = {
     **CALLS,
     "sweep": lambda tasks: delete_expired_keys(tasks.fetch),
     "claim": claiming,
+    "read response": lambda tasks: tasks.fetch(READ_RESPONSE, {"owner": "alice", "key": "key"}),
+    "store response": lambda tasks: tasks.fetch(
+        STORE_RESPONSE, {"owner": "alice", "used_key": "key", "new_response": b"{}"}
+    ),
 }
 for title, description, completed, matching in product(
     ({}, {"title": "New"}), ({}, {"description": None}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import NamedTuple
 
-from sqlalchemy import LargeBinary, Text, bindparam, func, select
+from sqlalchemy import LargeBinary, bindparam, func, select
 
 from app.db.revisions import UserRecord
 from app.db.statements import FetchCallable
@@ -21,7 +21,7 @@ VERSION = (
             func.int8send(UserRecord.revision, type_=LargeBinary)
         )
     )
-    .where(UserRecord.user_id == bindparam("owner", type_=Text))
+    .where(UserRecord.user_id == bindparam("owner", type_=UserRecord.user_id.type))
     .scalar_subquery()
 )
 READ_VERSION = select(VERSION)

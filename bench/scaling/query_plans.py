@@ -29,7 +29,7 @@ from app.domain.lists.models import TaskListRecord
 from app.domain.lists.repository import TaskListRepository
 from app.domain.tasks.filters import FILTERS, filter_params
 from app.domain.tasks.models import TaskRecord
-from app.domain.tasks.pages import INDEXED, MERGED, SORT_KEYS, is_indexed, is_ordered
+from app.domain.tasks.pages import INDEXED, IS_OMITTED, MERGED, SORT_KEYS, is_indexed, is_ordered
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import (
     CountTasksQuery,
@@ -86,6 +86,8 @@ COUNT_ROWS = 400_000
 # Tasks near the range that a scan skips.
 RANGE_ROWS = 5_000
 SEVERAL = "several filters"
+# A row whose description was omitted, so that the page is read again.
+LONG_TEXT = [None] * IS_OMITTED + [True, None]
 DAY = timedelta(days=1)
 MIDDLE = START + YEAR * 0.4
 TIME_SORTS = (TaskSort.CREATED_AT, TaskSort.UPDATED_AT)
@@ -225,7 +227,7 @@ async def _pages(
             yield replace(
                 case,
                 name=f"{case.name}, long texts",
-                call=after_results(case.call, [[True]]),
+                call=after_results(case.call, [LONG_TEXT]),
             )
 
 

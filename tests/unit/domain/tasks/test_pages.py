@@ -65,7 +65,7 @@ def bounds(sort: TaskSort, order: SortOrder, *filters: str, has_cursor: bool = F
     $1 is the maximum length of a row's texts, and $2 the length of an absent description.
     """
     sql = sql_of(list_statement(frozenset(filters), sort, order, has_cursor=has_cursor))
-    conditions, _, ordering = sql.partition("WHERE ")[2].partition(" ORDER BY ")
+    conditions, _, ordering = sql.partition("FROM tasks WHERE ")[2].partition(" ORDER BY ")
     ordering, _, limit = ordering.partition(" LIMIT ")
     assert limit.startswith("$")
     return [*conditions.split(" AND ")[1:], ordering]
@@ -156,7 +156,7 @@ def test_one_range_of_the_index_is_read_with_the_filter_completed(
 ) -> None:
     sql = sql_of(list_statement(frozenset({"completed"}), sort, order, has_cursor=True))
     key, type_ = MERGED[sort]
-    conditions, _, ordering = sql.partition("WHERE ")[2].partition(" ORDER BY ")
+    conditions, _, ordering = sql.partition("FROM tasks WHERE ")[2].partition(" ORDER BY ")
     assert "UNION" not in sql
     assert re.fullmatch(
         r'tasks\.user_id = \$3::VARCHAR COLLATE "C" AND tasks\.completed = \$4::BOOLEAN'

@@ -73,6 +73,8 @@ class Rejecting:
 
 
 DUPLICATE = DatabaseError("SQLSTATE 23505", "uq_tasks_user_id_id_depth")
+# A conditional insert has no ON CONFLICT, so that a request that loses a race takes no revision.
+DUPLICATES = (DUPLICATE, DatabaseError("SQLSTATE 23505", "pk_tasks"))
 
 
 async def put(database: Rejecting) -> None:
@@ -82,9 +84,12 @@ async def put(database: Rejecting) -> None:
 
 
 @pytest.mark.requirement("FR-012")
+@pytest.mark.parametrize("error", DUPLICATES, ids=lambda error: error.constraint)
 @pytest.mark.parametrize(("times", "calls"), [(0, 1), (1, 2), (PUT_ATTEMPTS - 1, PUT_ATTEMPTS)])
-async def test_put_is_repeated_if_another_request_inserted_the_id(times: int, calls: int) -> None:
-    database = Rejecting(DUPLICATE, times)
+async def test_put_is_repeated_if_another_request_inserted_the_id(
+    error: DatabaseError, times: int, calls: int
+) -> None:
+    database = Rejecting(error, times)
     with pytest.raises(PreconditionFailed):
         await put(database)
     assert database.calls == calls
@@ -98,7 +103,7 @@ async def test_put_is_repeated_a_limited_number_of_times() -> None:
     assert database.calls == PUT_ATTEMPTS
 
 
-@pytest.mark.parametrize("constraint", [None, "pk_tasks"])
+@pytest.mark.parametrize("constraint", [None, "ck_tasks_title_length"])
 async def test_put_is_not_repeated_after_other_errors(constraint: str | None) -> None:
     database = Rejecting(DatabaseError("SQLSTATE 23505", constraint), 1)
     with pytest.raises(DatabaseError):

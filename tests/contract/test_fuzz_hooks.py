@@ -42,6 +42,15 @@ def test_task_refers_to_the_resource_of_a_filter(
     assert stored == [f"{USER}/{collection}/{hooks.LIST_ID}"]
 
 
+def test_tasks_of_an_earlier_round_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = SimpleNamespace(json=lambda: {"items": [{"id": "1"}, {"id": "2"}]})
+    deleted: list[str] = []
+    monkeypatch.setattr("requests.get", lambda *_, **__: page)
+    monkeypatch.setattr(hooks, "_delete", deleted.append)
+    hooks._empty(USER, hooks.LIST_ID)
+    assert deleted == [f"{USER}/tasks/1", f"{USER}/tasks/2"]
+
+
 def exchange(method: str, url: str, status: int, **headers: str) -> tuple[Any, Any]:
     """Return a response and its case."""
     request = SimpleNamespace(method=method, path_url=url, url=url, headers=headers)

@@ -62,6 +62,7 @@ STORED_TASKS: tuple[dict[str, Any], ...] = (
     {**TEXT, "priority": "urgent", "labels": ["a"], "due": {**DUE, "timezone": "UTC"}},
 )
 TURN = count()  # the number of the next positive case, by which the hooks choose
+EXAMPLE = 2  # the number of every example: what it refers to exists, and it succeeds
 
 # The dump runs in a thread that does not need the GIL.
 faulthandler.dump_traceback_later(float(os.environ.get("FUZZ_SECONDS", DAY)), exit=True)
@@ -123,7 +124,7 @@ def before_call(
         case.headers["traceparent"] = f"00-{'4bf92f35' * 4}-{'00f067aa' * 2}-01"
     if case.meta is not None and case.meta.generation.mode.is_positive:
         if "user_id" in case.path_parameters:
-            _store_resources(case, next(TURN))
+            _store_resources(case, EXAMPLE if _phase(case) == "examples" else next(TURN))
         if "cursor" in case.query:
             case.query = _with_real_cursor(case)
         _separate_keys(case, user)
@@ -153,11 +154,11 @@ def _phase(case: schemathesis.Case[Any]) -> str:
 def _store_resources(case: schemathesis.Case[Any], turn: int) -> None:
     """Create what the case refers to, in seven of eight cases.
 
-    Most generated IDs are unknown, so nearly all requests would get 404 or 409. The examples phase
-    must have a success. The stateful phase creates and deletes the resources in the paths itself.
+    Most generated IDs are unknown, so nearly all requests would get 404 or 409. The stateful phase
+    creates and deletes the resources in the paths itself.
     """
     user = _user_url(case)
-    if turn % 8 == 0 and _phase(case) != "examples":
+    if turn % 8 == 0:
         return
     if _phase(case) != "stateful" and case.path_parameters.keys() & {"task_id", "list_id"}:
         _store_resource(case, user, turn)
@@ -176,6 +177,8 @@ def _store_resource(case: schemathesis.Case[Any], user: str, turn: int) -> None:
         _put(url, {"name": "-"})
         if case.method == "DELETE" and turn % 2:
             requests.post(f"{user}/tasks", json={"title": "-", "list_id": list_id}, timeout=TIMEOUT)
+        elif case.method == "DELETE":
+            _empty(user, str(list_id))
     elif turn % 4:
         _put(f"{user}/lists/{LIST_ID}", {"name": "-"})
         _put(f"{user}/tasks/{PARENT_ID}", TEXT)
@@ -195,8 +198,10 @@ def _store_references(
     if body.get("after_id") and "list_id" in case.path_parameters:
         _put(f"{user}/lists/{body['after_id']}", {"name": "-"})
     elif body.get("after_id"):
+        if turn % 4 and not body.keys() & {"list_id", "parent_id"}:
+            body["list_id"] = None  # otherwise the place is that of the task, which is unknown
         place = {name: body[name] for name in ("list_id", "parent_id") if body.get(name)}
-        _put(f"{user}/tasks/{body['after_id']}", {**TEXT, **place})
+        _put(f"{user}/tasks/{body['after_id']}", {**TEXT, **place}, replaces=True)
     # Names of the minimum and maximum length are kept: no time zone has such a name.
     due = body.get("due") or {}
     if 1 < len(due.get("timezone") or "") < MAX_TIMEZONE_LENGTH:
@@ -211,6 +216,13 @@ def _put(url: str, body: dict[str, Any], *, replaces: bool = False) -> None:
     response = requests.put(url, json=body, headers=headers, timeout=TIMEOUT)
     if response.ok:
         _remember(url, exists=True, parent=body.get("parent_id"))
+
+
+def _empty(user: str, list_id: str) -> None:
+    """Delete the tasks that an earlier case or round has left in a list."""
+    page = requests.get(f"{user}/tasks?list_id={list_id}&limit=200", timeout=TIMEOUT).json()
+    for task in page["items"]:
+        _delete(f"{user}/tasks/{task['id']}")
 
 
 def _delete(url: str) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import date, timedelta
 from http import HTTPStatus
@@ -40,6 +41,8 @@ MOVE = "/move"
 REFERENCES = {"list_id": "lists", "parent_id": "tasks", "after_id": "tasks"}
 LIST_ID = "0198c5a2-9c40-4d11-8a3e-51b6c2d4e9f0"
 PARENT_ID = "0198c5a2-8b2c-4c44-b1a0-93d7e5f60718"
+LISTED_ID = "0198c5a2-8b2c-4c44-b1a0-93d7e5f60719"
+LIST_TASKS = "GET /api/v1/users/{user_id}/tasks"
 MAX_TIMEZONE_LENGTH = 64  # characters
 TIMEZONES = ("Europe/Berlin", "UTC", "Asia/Calcutta")
 TEXT = {"title": "-", "description": None, "completed": False}
@@ -61,7 +64,8 @@ STORED_TASKS: tuple[dict[str, Any], ...] = (
     {**TEXT, "description": "-", "completed": True, "parent_id": PARENT_ID, "due": DUE},
     {**TEXT, "priority": "urgent", "labels": ["a"], "due": {**DUE, "timezone": "UTC"}},
 )
-TURN = count()  # the number of the next positive case, by which the hooks choose
+# The number of the next positive case of each operation, by which the hooks choose.
+TURNS: defaultdict[str, Iterator[int]] = defaultdict(count)
 EXAMPLE = 2  # the number of every example: what it refers to exists, and it succeeds
 
 # The dump runs in a thread that does not need the GIL.
@@ -124,7 +128,7 @@ def before_call(
         case.headers["traceparent"] = f"00-{'4bf92f35' * 4}-{'00f067aa' * 2}-01"
     if case.meta is not None and case.meta.generation.mode.is_positive:
         if "user_id" in case.path_parameters:
-            _store_resources(case, EXAMPLE if _phase(case) == "examples" else next(TURN))
+            _store_resources(case, _turn(case))
         if "cursor" in case.query:
             case.query = _with_real_cursor(case)
         _separate_keys(case, user)
@@ -151,6 +155,10 @@ def _phase(case: schemathesis.Case[Any]) -> str:
     return "explicit" if case.meta is None else str(case.meta.phase.name.value)
 
 
+def _turn(case: schemathesis.Case[Any]) -> int:
+    return EXAMPLE if _phase(case) == "examples" else next(TURNS[case.operation.label])
+
+
 def _store_resources(case: schemathesis.Case[Any], turn: int) -> None:
     """Create what the case refers to, in seven of eight cases.
 
@@ -162,6 +170,10 @@ def _store_resources(case: schemathesis.Case[Any], turn: int) -> None:
         return
     if _phase(case) != "stateful" and case.path_parameters.keys() & {"task_id", "list_id"}:
         _store_resource(case, user, turn)
+    if case.operation.label == LIST_TASKS:
+        _put(f"{user}/lists/{LIST_ID}", {"name": "-"})
+        _put(f"{user}/tasks/{PARENT_ID}", TEXT)
+        _put(f"{user}/tasks/{LISTED_ID}", STORED_TASKS[turn % len(STORED_TASKS)], replaces=True)
     if isinstance(case.body, dict):
         _store_references(case, case.body, user, turn)
 
@@ -182,7 +194,7 @@ def _store_resource(case: schemathesis.Case[Any], user: str, turn: int) -> None:
     elif turn % 4:
         _put(f"{user}/lists/{LIST_ID}", {"name": "-"})
         _put(f"{user}/tasks/{PARENT_ID}", TEXT)
-        _put(url, STORED_TASKS[turn // 4 % len(STORED_TASKS)], replaces=True)
+        _put(url, STORED_TASKS[(turn + turn // 4) % len(STORED_TASKS)], replaces=True)
 
 
 def _store_references(

@@ -38,7 +38,7 @@ CONDITIONS = dict.fromkeys(["PUT", "PATCH", "DELETE", "POST"], "If-Match")
 CONDITIONS["GET"] = "If-None-Match"
 USERS_PATH = "/api/v1/users/"
 MOVE = "/move"
-REFERENCES = {"list_id": "lists", "parent_id": "tasks", "after_id": "tasks"}
+REFERENCES = ("list_id", "parent_id", "after_id")
 LIST_ID = "0198c5a2-9c40-4d11-8a3e-51b6c2d4e9f0"
 PARENT_ID = "0198c5a2-8b2c-4c44-b1a0-93d7e5f60718"
 LISTED_ID = "0198c5a2-8b2c-4c44-b1a0-93d7e5f60719"
@@ -171,9 +171,7 @@ def _store_resources(case: schemathesis.Case[Any], turn: int) -> None:
     if _phase(case) != "stateful" and case.path_parameters.keys() & {"task_id", "list_id"}:
         _store_resource(case, user, turn)
     if case.operation.label == LIST_TASKS:
-        _put(f"{user}/lists/{LIST_ID}", {"name": "-"})
-        _put(f"{user}/tasks/{PARENT_ID}", TEXT)
-        _put(f"{user}/tasks/{LISTED_ID}", STORED_TASKS[turn % len(STORED_TASKS)], replaces=True)
+        _store_task(user, LISTED_ID, turn)
     if isinstance(case.body, dict):
         _store_references(case, case.body, user, turn)
 
@@ -192,9 +190,15 @@ def _store_resource(case: schemathesis.Case[Any], user: str, turn: int) -> None:
         elif case.method == "DELETE":
             _empty(user, str(list_id))
     elif turn % 4:
-        _put(f"{user}/lists/{LIST_ID}", {"name": "-"})
-        _put(f"{user}/tasks/{PARENT_ID}", TEXT)
-        _put(url, STORED_TASKS[(turn + turn // 4) % len(STORED_TASKS)], replaces=True)
+        _store_task(user, str(task_id), turn + turn // 4)
+
+
+def _store_task(user: str, task_id: str, number: int) -> None:
+    """Store one of STORED_TASKS, and the list and the parent that they refer to."""
+    _put(f"{user}/lists/{LIST_ID}", {"name": "-"})
+    _put(f"{user}/tasks/{PARENT_ID}", TEXT)
+    stored = STORED_TASKS[number % len(STORED_TASKS)]
+    _put(f"{user}/tasks/{task_id}", stored, replaces=True)
 
 
 def _store_references(

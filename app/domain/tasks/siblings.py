@@ -37,27 +37,30 @@ LOCKED = (
     .with_for_update(key_share=True)
     .cte("locked")
 )
-_NEIGHBORS = (
-    func.unnest(
-        bindparam("neighbor_ids", type_=ARRAY(Uuid)),
-        bindparam("neighbor_positions", type_=ARRAY(Text)),
+
+
+def _unchanged(name: str, ids: str, positions: str) -> ColumnElement[bool]:
+    """Return whether these tasks still have the positions that were read.
+
+    `ids` and `positions` are the names of parameters. `LOCKED` has the newest position of each.
+    """
+    id_param = bindparam(ids, type_=ARRAY(Uuid))
+    read = (
+        func.unnest(id_param, bindparam(positions, type_=ARRAY(Text)))
+        .table_valued("id", "position")
+        .render_derived(name)
     )
-    .table_valued("id", "position")
-    .render_derived("neighbors")
-)
-# True unless a neighbor was moved or deleted after its position was read. `LOCKED` has the newest
-# position of each.
-NEIGHBORS_UNCHANGED = func.cardinality(bindparam("neighbor_ids", type_=ARRAY(Uuid))) == (
-    select(func.count())
-    .select_from(LOCKED.join(_NEIGHBORS, _NEIGHBORS.c.id == LOCKED.c.id))
-    .where(LOCKED.c.position == _NEIGHBORS.c.position)
-    .scalar_subquery()
-)
-_PREVIOUS = (
-    func.unnest(_IDS, bindparam("old_positions", type_=ARRAY(Text)))
-    .table_valued("id", "position")
-    .render_derived("previous")
-)
+    number = (
+        select(func.count())
+        .select_from(LOCKED.join(read, read.c.id == LOCKED.c.id))
+        .where(LOCKED.c.position == read.c.position)
+        .scalar_subquery()
+    )
+    return func.cardinality(id_param) == number
+
+
+NEIGHBORS_UNCHANGED = _unchanged("neighbors", "neighbor_ids", "neighbor_positions")
+_PREVIOUS_UNCHANGED = _unchanged("previous", "ids", "old_positions")
 _NEW = (
     func.unnest(
         _IDS,
@@ -66,12 +69,6 @@ _NEW = (
     )
     .table_valued("id", "position", "etag")
     .render_derived()
-)
-_PREVIOUS_UNCHANGED = func.cardinality(_IDS) == (
-    select(func.count())
-    .select_from(LOCKED.join(_PREVIOUS, _PREVIOUS.c.id == LOCKED.c.id))
-    .where(LOCKED.c.position == _PREVIOUS.c.position)
-    .scalar_subquery()
 )
 
 
@@ -140,7 +137,7 @@ class Siblings:
         }
         params |= _start_params(siblings[first - 1] if first else None)
         await self._fetch(_respacing_statement(self._place.filter, has_start=first > 0), params)
-        neighbors = [*preceding[-1:], *following[:1]]
+        neighbors = [neighbor, *following[:1]]
         return Gap(position, [Sibling(id_, changed.get(id_, old)) for id_, old in neighbors])
 
     async def _read(self, start: Sibling | None, *, limit: int, is_forward: bool) -> list[Sibling]:

@@ -109,18 +109,18 @@ _claimed = (
     .returning(*_COLUMNS)
     .cte("claimed")
 )
+# A CTE, because PostgreSQL may evaluate a subquery several times, each with the next keys.
+_expired = (
+    select(Key.key)
+    .where(Key.user_id == _USER_ID, Key.key != _KEY, _EXPIRED)
+    .order_by(Key.created_at)
+    .limit(EXPIRED_PER_CREATE)
+    .with_for_update(skip_locked=True)
+    .cte("expired")
+)
 _deleted_expired = (
     delete(Key)
-    .where(
-        Key.user_id == _USER_ID,
-        Key.key.in_(
-            select(Key.key)
-            .where(Key.user_id == _USER_ID, Key.key != _KEY, _EXPIRED)
-            .order_by(Key.created_at)
-            .limit(EXPIRED_PER_CREATE)
-            .with_for_update(skip_locked=True)
-        ),
-    )
+    .where(Key.user_id == _USER_ID, Key.key.in_(select(_expired.c.key)))
     .cte("deleted_expired")
 )
 _existing = select(*_COLUMNS).where(Key.user_id == _USER_ID, Key.key == _KEY, ~_EXPIRED)

@@ -14,6 +14,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
 _UTC = text("'UTC'")
+# A character that is not white space, as a regular expression of PostgreSQL.
+NON_BLANK_PATTERN = (
+    r"[^\u0001\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]"
+)
 
 
 def after(

@@ -13,9 +13,10 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from secrets import randbelow
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
+from msgspec import Meta
 from sqlalchemy import (
     ColumnElement,
     Text,
@@ -32,6 +33,7 @@ from app.db.revisions import RevisedRecord
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 MAX_LENGTH = 64
+Position = Annotated[str, Meta(min_length=1, max_length=MAX_LENGTH, pattern=r"^[0-9A-Za-z]+\Z")]
 # Microseconds since the year 1 have 18 decimal digits.
 TIME_LENGTH = 18
 ID_LENGTH = 8  # of 32 hexadecimal digits

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import unquote_to_bytes
+from uuid import UUID
 
 import msgspec
 from litestar import Request
@@ -98,6 +99,11 @@ class NoParameters(msgspec.Struct, frozen=True):
     """A location without parameters."""
 
 
+def parse_resource_id(value: str | None) -> UUID | None:
+    """Return the UUID of a ResourceId, which is already validated, or None."""
+    return None if value is None else UUID(value)
+
+
 class UserPath(msgspec.Struct, frozen=True):
     """Path parameters of a collection of one user."""
 
@@ -114,6 +120,18 @@ class IfNoneMatchHeaders(msgspec.Struct, frozen=True):
     """Headers of a conditional read."""
 
     if_none_match: ETagList | None = msgspec.field(name="If-None-Match", default=None)
+
+
+class CreateHeaders(msgspec.Struct, frozen=True):
+    """Headers of a create."""
+
+    idempotency_key: IdempotencyKey | None = msgspec.field(name="Idempotency-Key", default=None)
+
+
+class ReplaceHeaders(IfMatchHeaders, frozen=True):
+    """Headers of a conditional replace or create."""
+
+    if_none_match: AnyETag | None = msgspec.field(name="If-None-Match", default=None)
 
 
 class Parameters(Generic[PathT, QueryT, HeadersT]):

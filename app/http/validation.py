@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import Meta
 from msgspec.json import schema_components
 
 # The annotation with the message of a `pattern`. Code and contract contain the same message.
@@ -25,6 +26,23 @@ _FORMATS = {
     "date": "a date from 0001-01-01 to 9999-12-31",
     "date-time": "a date-time with an offset, such as 2026-01-01T00:00:00Z (in a URL, + is %2B)",
 }
+
+
+def non_blank_text(*, max_length: int) -> Meta:
+    r"""Return the constraints of a text that contains more than white space.
+
+    `\s` differs between Python and ECMA 262. The second class adds the characters that only one of
+    them includes and that are not white space. A complete list would contain U+2028, which breaks
+    generated JavaScript (research/0033).
+    """
+    return Meta(
+        min_length=1,
+        max_length=max_length,
+        pattern=r"^[^\x00]*(?:[^\s\x00\x85]|[\x1C-\x1F\uFEFF])[^\x00]*\Z",
+        extra_json_schema={
+            PATTERN_MESSAGE: "must contain a character that is not white space, and no U+0000"
+        },
+    )
 
 
 def describe_keyword(schema: Mapping[str, Any], keyword: str) -> str:

@@ -572,12 +572,11 @@ async def _moves(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[
             ("the tasks after a full gap", after_results(call, rows, near), index, window),
             ("the tasks before a full gap", after_results(call, rows, near, near), index, window),
             # Rows of the CTE and of the parameters count, too.
-            # The place is read again, to find tasks that were moved between the others.
             (
                 "respacing",
                 after_results(call, rows, near, near, start),
                 primary_key | users | index,
-                24,
+                34,
             ),
             ("the change", after_results(call, rows, distant), primary_key | users, 24),
         ):

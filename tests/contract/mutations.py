@@ -306,8 +306,8 @@ EDITS = [
     ),
     (
         "app/domain/tasks/controller.py",
-        "headers: CreateTaskHeaders, data: TaskCreate",
-        "headers: CreateTaskHeaders",
+        "headers: CreateHeaders, data: TaskCreate",
+        "headers: CreateHeaders",
         f"{TASKS}/post/requestBody",
     ),
     (

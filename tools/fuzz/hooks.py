@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import date, timedelta
 from http import HTTPStatus
@@ -41,9 +42,11 @@ MOVE = "/move"
 BATCH = "/tasks/batch"
 USER = "/api/v1/users/{user_id}"
 PAST = "2026-01-02T03:04:05Z"
-REFERENCES = {"list_id": "lists", "parent_id": "tasks", "after_id": "tasks"}
+REFERENCES = ("list_id", "parent_id", "after_id")
 LIST_ID = "0198c5a2-9c40-4d11-8a3e-51b6c2d4e9f0"
 PARENT_ID = "0198c5a2-8b2c-4c44-b1a0-93d7e5f60718"
+LISTED_ID = "0198c5a2-8b2c-4c44-b1a0-93d7e5f60719"
+LIST_TASKS = "GET /api/v1/users/{user_id}/tasks"
 MAX_TIMEZONE_LENGTH = 64  # characters
 TIMEZONES = ("Europe/Berlin", "UTC", "Asia/Calcutta")
 TEXT = {"title": "-", "description": None, "completed": False}
@@ -65,7 +68,9 @@ STORED_TASKS: tuple[dict[str, Any], ...] = (
     {**TEXT, "description": "-", "completed": True, "parent_id": PARENT_ID, "due": DUE},
     {**TEXT, "priority": "urgent", "labels": ["a"], "due": {**DUE, "timezone": "UTC"}},
 )
-TURN = count()  # the number of the next positive case, by which the hooks choose
+# The number of the next positive case of each operation, by which the hooks choose.
+TURNS: defaultdict[str, Iterator[int]] = defaultdict(count)
+EXAMPLE = 2  # the number of every example: what it refers to exists, and it succeeds
 
 # The dump runs in a thread that does not need the GIL.
 faulthandler.dump_traceback_later(float(os.environ.get("FUZZ_SECONDS", DAY)), exit=True)
@@ -126,12 +131,13 @@ def before_call(
     if len(user) % 2:  # no operation declares this header
         case.headers["traceparent"] = f"00-{'4bf92f35' * 4}-{'00f067aa' * 2}-01"
     if case.meta is not None and case.meta.generation.mode.is_positive:
+        turn = _turn(case)
         if "user_id" in case.path_parameters:
-            _store_resources(case, next(TURN))
+            _store_resources(case, turn)
         if "cursor" in case.query:
             case.query = _with_real_cursor(case)
         if "since" in case.query:
-            case.query = _with_real_token(case, next(TURN))
+            case.query = _with_real_token(case, turn)
         _separate_keys(case, user)
         name = CONDITIONS.get(case.method, "")
         # Half of the cases, chosen by length so that runs with one seed are equal.
@@ -156,17 +162,23 @@ def _phase(case: schemathesis.Case[Any]) -> str:
     return "explicit" if case.meta is None else str(case.meta.phase.name.value)
 
 
+def _turn(case: schemathesis.Case[Any]) -> int:
+    return EXAMPLE if _phase(case) == "examples" else next(TURNS[case.operation.label])
+
+
 def _store_resources(case: schemathesis.Case[Any], turn: int) -> None:
     """Create what the case refers to, in seven of eight cases.
 
-    Most generated IDs are unknown, so nearly all requests would get 404 or 409. The examples phase
-    must have a success. The stateful phase creates and deletes the resources in the paths itself.
+    Most generated IDs are unknown, so nearly all requests would get 404 or 409. The stateful phase
+    creates and deletes the resources in the paths itself.
     """
     user = _user_url(case)
-    if turn % 8 == 0 and _phase(case) != "examples":
+    if turn % 8 == 0:
         return
     if _phase(case) != "stateful" and case.path_parameters.keys() & {"task_id", "list_id"}:
         _store_resource(case, user, turn)
+    if case.operation.label == LIST_TASKS:
+        _store_task(user, LISTED_ID, turn)
     if isinstance(case.body, dict) and _is_batch(case):
         _prepare_batch(case, user, turn)
     elif isinstance(case.body, dict):
@@ -184,10 +196,18 @@ def _store_resource(case: schemathesis.Case[Any], user: str, turn: int) -> None:
         _put(url, {"name": "-"})
         if case.method == "DELETE" and turn % 2:
             requests.post(f"{user}/tasks", json={"title": "-", "list_id": list_id}, timeout=TIMEOUT)
+        elif case.method == "DELETE":
+            _empty(user, str(list_id))
     elif turn % 4:
-        _put(f"{user}/lists/{LIST_ID}", {"name": "-"})
-        _put(f"{user}/tasks/{PARENT_ID}", TEXT)
-        _put(url, STORED_TASKS[turn // 4 % len(STORED_TASKS)], replaces=True)
+        _store_task(user, str(task_id), turn + turn // 4)
+
+
+def _store_task(user: str, task_id: str, number: int) -> None:
+    """Store one of STORED_TASKS, and the list and the parent that they refer to."""
+    _put(f"{user}/lists/{LIST_ID}", {"name": "-"})
+    _put(f"{user}/tasks/{PARENT_ID}", TEXT)
+    stored = STORED_TASKS[number % len(STORED_TASKS)]
+    _put(f"{user}/tasks/{task_id}", stored, replaces=True)
 
 
 def _store_references(
@@ -203,8 +223,10 @@ def _store_references(
     if body.get("after_id") and "list_id" in case.path_parameters:
         _put(f"{user}/lists/{body['after_id']}", {"name": "-"})
     elif body.get("after_id"):
+        if turn % 4 and not body.keys() & {"list_id", "parent_id"}:
+            body["list_id"] = None  # otherwise the place is that of the task, which is unknown
         place = {name: body[name] for name in ("list_id", "parent_id") if body.get(name)}
-        _put(f"{user}/tasks/{body['after_id']}", {**TEXT, **place})
+        _put(f"{user}/tasks/{body['after_id']}", {**TEXT, **place}, replaces=True)
     # Names of the minimum and maximum length are kept: no time zone has such a name.
     due = body.get("due") or {}
     if 1 < len(due.get("timezone") or "") < MAX_TIMEZONE_LENGTH:
@@ -244,6 +266,13 @@ def _put(url: str, body: dict[str, Any], *, replaces: bool = False) -> None:
     response = requests.put(url, json=body, headers=headers, timeout=TIMEOUT)
     if response.ok:
         _remember(url, exists=True, parent=body.get("parent_id"))
+
+
+def _empty(user: str, list_id: str) -> None:
+    """Delete the tasks that an earlier case or round has left in a list."""
+    page = requests.get(f"{user}/tasks?list_id={list_id}&limit=200", timeout=TIMEOUT).json()
+    for task in page["items"]:
+        _delete(f"{user}/tasks/{task['id']}")
 
 
 def _delete(url: str) -> None:

@@ -71,7 +71,8 @@ def main() -> None:
         # Like the workflow's Python, without installed packages.
         venv.create(Path(fresh) / "python", with_pip=True)
         path = f"{Path(fresh) / 'python' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        run(ROOT, os.environ | {"PATH": path}, {"url": url, "examples": "10"})
+        inputs = {"url": url, "examples": "10", "seed": os.environ.get("FUZZ_SEED", "")}
+        run(ROOT, os.environ | {"PATH": path}, inputs)
     # The last action of the workflow uploads it.
     assert coverage.exists(), "no report was written"
 

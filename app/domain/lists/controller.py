@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, ClassVar
 from urllib.parse import quote
-from uuid import UUID
 
 import msgspec
 from litestar import Controller, delete, get, patch, post, put
@@ -17,9 +16,7 @@ from app.domain.lists.models import TaskListRecord
 from app.domain.lists.problems import ListNotEmpty, ListNotFound
 from app.domain.lists.repository import TaskListRepository
 from app.domain.lists.schemas import (
-    CreateListHeaders,
     ListPath,
-    ReplaceListHeaders,
     TaskList,
     TaskListCreate,
     TaskListMove,
@@ -32,7 +29,14 @@ from app.http.etags import ETagCondition, format_etag, is_not_modified
 from app.http.headers import CollectionHeaders, CreatedHeaders, ETagHeaders
 from app.http.operation import operation
 from app.http.pagination import PageQuery
-from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, UserPath
+from app.http.parameters import (
+    CreateHeaders,
+    IfMatchHeaders,
+    IfNoneMatchHeaders,
+    ReplaceHeaders,
+    UserPath,
+    parse_resource_id,
+)
 from app.http.problems import (
     DatabaseUnavailable,
     IdempotencyKeyInUse,
@@ -132,7 +136,7 @@ class TaskListController(Controller):
     @post(operation_id="createList")
     @operation(raises=[IdempotencyKeyInUse, IdempotencyKeyReused, DatabaseUnavailable])
     async def create_list(
-        self, state: AppState, path: UserPath, headers: CreateListHeaders, data: TaskListCreate
+        self, state: AppState, path: UserPath, headers: CreateHeaders, data: TaskListCreate
     ) -> TaskListCreatedResponse:
         """Create a list."""
         values = msgspec.structs.asdict(data)
@@ -156,7 +160,7 @@ class TaskListController(Controller):
     @put("/{list_id:str}", operation_id="replaceList")
     @operation(raises=[PreconditionFailed, DatabaseUnavailable])
     async def replace_list(
-        self, state: AppState, path: ListPath, headers: ReplaceListHeaders, data: TaskListReplace
+        self, state: AppState, path: ListPath, headers: ReplaceHeaders, data: TaskListReplace
     ) -> TaskListCreatedResponse | TaskListResponse:
         """Replace a list, or create it with the ID in the path."""
         async with _repository(state) as lists:
@@ -200,7 +204,7 @@ class TaskListController(Controller):
     ) -> TaskListResponse:
         """Place a list directly after another one, or first."""
         if_match = ETagCondition.parse(headers.if_match)
-        after_id = None if data.after_id is None else UUID(data.after_id)
+        after_id = parse_resource_id(data.after_id)
         async with _repository(state) as lists:
             record = await lists.move(path.user_id, path.list_id, after_id, if_match)
         return TaskListResponse(record)

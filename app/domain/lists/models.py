@@ -5,11 +5,8 @@ from __future__ import annotations
 from sqlalchemy import CheckConstraint, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.db.models import NON_BLANK_PATTERN
 from app.db.positions import PositionedRecord
-
-NON_BLANK_PATTERN = (
-    r"[^\u0001\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]"
-)
 
 
 class TaskListRecord(PositionedRecord):

@@ -8,32 +8,17 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from app.db.positions import Position
 from app.http.etags import EntityTag
 from app.http.pagination import CursorToken
 from app.http.parameters import (
-    AnyETag,
-    ETagList,
-    IdempotencyKey,
     ResourceId,
     Timestamp,
     UserId,
 )
-from app.http.validation import PATTERN_MESSAGE
+from app.http.validation import non_blank_text
 
-# The second class adds what only one of Python's and ECMA 262's `\s` includes and what is not white
-# space (research/0033).
-ListName = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=200,
-        pattern=r"^[^\x00]*(?:[^\s\x00\x85]|[\x1C-\x1F\uFEFF])[^\x00]*\Z",
-        extra_json_schema={
-            PATTERN_MESSAGE: "must contain a character that is not white space, and no U+0000"
-        },
-    ),
-]
-Position = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z]+\Z")]
+ListName = Annotated[str, non_blank_text(max_length=200)]
 
 
 class TaskList(msgspec.Struct, frozen=True):
@@ -84,16 +69,3 @@ class ListPath(msgspec.Struct, frozen=True):
 
     user_id: UserId
     list_id: UUID
-
-
-class CreateListHeaders(msgspec.Struct, frozen=True):
-    """Header parameters of `createList`."""
-
-    idempotency_key: IdempotencyKey | None = msgspec.field(name="Idempotency-Key", default=None)
-
-
-class ReplaceListHeaders(msgspec.Struct, frozen=True):
-    """Header parameters of `replaceList`."""
-
-    if_match: ETagList | None = msgspec.field(name="If-Match", default=None)
-    if_none_match: AnyETag | None = msgspec.field(name="If-None-Match", default=None)

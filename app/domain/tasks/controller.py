@@ -16,10 +16,8 @@ from app.domain.tasks.problems import BatchConflict, HierarchyConflict, TaskNotF
 from app.domain.tasks.schemas import (
     SORT_TYPES,
     CountTasksQuery,
-    CreateTaskHeaders,
     LabelList,
     ListTasksQuery,
-    ReplaceTaskHeaders,
     Task,
     TaskBatch,
     TaskBatchResult,
@@ -35,7 +33,13 @@ from app.http.body import JSON, MERGE_PATCH
 from app.http.etags import ETagCondition, is_not_modified
 from app.http.headers import CollectionHeaders, CreatedHeaders, ETagHeaders
 from app.http.operation import operation
-from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, UserPath
+from app.http.parameters import (
+    CreateHeaders,
+    IfMatchHeaders,
+    IfNoneMatchHeaders,
+    ReplaceHeaders,
+    UserPath,
+)
 from app.http.problems import (
     DatabaseUnavailable,
     IdempotencyKeyInUse,
@@ -139,7 +143,7 @@ class TaskController(Controller):
         ]
     )
     async def create_task(
-        self, state: AppState, path: UserPath, headers: CreateTaskHeaders, data: TaskCreate
+        self, state: AppState, path: UserPath, headers: CreateHeaders, data: TaskCreate
     ) -> TaskCreatedResponse:
         """Create a task."""
         task = await state.task_repository.create_task(path.user_id, data, headers.idempotency_key)
@@ -161,7 +165,7 @@ class TaskController(Controller):
         raises=[PreconditionFailed, ReferenceNotFound, HierarchyConflict, DatabaseUnavailable]
     )
     async def replace_task(
-        self, state: AppState, path: TaskPath, headers: ReplaceTaskHeaders, data: TaskReplace
+        self, state: AppState, path: TaskPath, headers: ReplaceHeaders, data: TaskReplace
     ) -> TaskCreatedResponse | TaskResponse:
         """Replace a task, or create it with the ID in the path."""
         task = await state.task_repository.replace_task(
@@ -245,7 +249,7 @@ class TaskController(Controller):
         ]
     )
     async def change_tasks(
-        self, state: AppState, path: UserPath, headers: CreateTaskHeaders, data: TaskBatch
+        self, state: AppState, path: UserPath, headers: CreateHeaders, data: TaskBatch
     ) -> TaskBatchResultResponse:
         """Apply all changes of a batch, or none."""
         changes = read_changes(data)

@@ -22,15 +22,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.models import after
+from app.db.models import NON_BLANK_PATTERN, after
 from app.db.positions import PositionedRecord
 from app.domain.tasks.problems import HierarchyConflict
 from app.http.problems import ReferenceNotFound
 
 # `alembic check` and a test compare this module with the migrations.
-NON_BLANK_PATTERN = (
-    r"[^\u0001\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]"
-)
 SEPARATORS = (
     r"\u0001-\u002F\u003A-\u0040\u005B-\u0060\u007B-\u00A9\u00AB-\u00B4\u00B6-\u00B9\u00BB-\u00BF"
     r"\u00D7\u00F7\u1680\u2000-\u206F\u3000-\u3004\u3008-\u3020\u3030\uFEFF\uFF01-\uFF0F"

@@ -72,6 +72,7 @@ from app.domain.tasks.statements import (
 )
 from app.http.etags import ETagCondition, format_etag
 from app.http.pagination import CursorPosition
+from app.http.parameters import parse_resource_id
 from app.http.problems import (
     DatabaseUnavailable,
     FieldError,
@@ -319,7 +320,7 @@ class TaskRepository(StatementRepository):
         Raises TaskNotFound, PreconditionFailed, ReferenceNotFound and HierarchyConflict, and
         DatabaseUnavailable after MOVE_ATTEMPTS.
         """
-        after_id = None if move.after_id is None else UUID(move.after_id)
+        after_id = parse_resource_id(move.after_id)
         params: dict[str, Any] = {"owner": user_id, "task": task_id, "new_etag": uuid4()}
         params["etags"] = () if if_match is None else if_match.strong
         for _ in range(MOVE_ATTEMPTS):

@@ -25,7 +25,7 @@ from app.domain.tasks.schemas import (
 )
 from app.domain.tasks.siblings import Place
 from app.http.etags import format_etag
-from app.http.parameters import MAX_DATETIME
+from app.http.parameters import MAX_DATETIME, parse_resource_id
 from app.http.problems import FieldError, ReferenceNotFound
 
 # In the order in which `to_task` reads them.
@@ -136,9 +136,9 @@ def column_params(properties: Mapping[str, Any]) -> dict[str, Any]:
     """
     params = {f"new_{name}": value for name, value in properties.items()}
     if "list_id" in properties:
-        params["new_list_id"] = _to_uuid(properties["list_id"])
+        params["new_list_id"] = parse_resource_id(properties["list_id"])
     if "parent_id" in properties:
-        params["new_parent_id"] = _to_uuid(properties["parent_id"])
+        params["new_parent_id"] = parse_resource_id(properties["parent_id"])
         params["new_depth"] = int(properties["parent_id"] is not None)
     if "priority" in properties:
         params["new_priority"] = PRIORITIES[properties["priority"]]
@@ -166,14 +166,10 @@ def place_params(current: Record, move: TaskMove) -> dict[str, Any]:
     """Return the parameters of the list and the parent after a move."""
     list_id, parent_id = current["list_id"], current["parent_id"]
     if move.list_id is not UNSET or move.parent_id is not UNSET:
-        list_id = None if move.list_id is UNSET else _to_uuid(move.list_id)
-        parent_id = None if move.parent_id is UNSET else _to_uuid(move.parent_id)
+        list_id = None if move.list_id is UNSET else parse_resource_id(move.list_id)
+        parent_id = None if move.parent_id is UNSET else parse_resource_id(move.parent_id)
     return {
         "new_list_id": list_id,
         "new_parent_id": parent_id,
         "new_depth": int(parent_id is not None),
     }
-
-
-def _to_uuid(value: str | None) -> UUID | None:
-    return None if value is None else UUID(value)

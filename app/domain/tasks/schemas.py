@@ -10,34 +10,19 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from app.db.positions import Position
 from app.http.etags import EntityTag
 from app.http.pagination import CursorToken, PageQuery
 from app.http.parameters import (
-    AnyETag,
-    ETagList,
-    IdempotencyKey,
     IdOrNone,
     ResourceId,
     Timestamp,
     UserId,
     parse_datetime,
 )
-from app.http.validation import PATTERN_MESSAGE
+from app.http.validation import PATTERN_MESSAGE, non_blank_text
 
-# `\s` differs between Python and ECMA 262. The second class adds the characters that only one of
-# them includes and that are not white space. A complete list would contain U+2028, which breaks
-# generated JavaScript (research/0033).
-Title = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=500,
-        pattern=r"^[^\x00]*(?:[^\s\x00\x85]|[\x1C-\x1F\uFEFF])[^\x00]*\Z",
-        extra_json_schema={
-            PATTERN_MESSAGE: "must contain a character that is not white space, and no U+0000"
-        },
-    ),
-]
+Title = Annotated[str, non_blank_text(max_length=500)]
 NO_NUL = {PATTERN_MESSAGE: "must not contain U+0000"}
 Description = Annotated[
     str, Meta(max_length=16384, pattern=r"^[^\x00]*\Z", extra_json_schema=NO_NUL)
@@ -110,7 +95,6 @@ PriorityFilter = Annotated[
         },
     ),
 ]
-Position = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z]+\Z")]
 MAX_COUNT = 10_000
 MAX_LABELS = 1_000
 
@@ -382,16 +366,3 @@ class ListTasksQuery(PageQuery, frozen=True, kw_only=True):
     has_due: bool | UnsetType = UNSET
     due_after: CalendarDate | UnsetType = UNSET
     due_before: CalendarDate | UnsetType = UNSET
-
-
-class CreateTaskHeaders(msgspec.Struct, frozen=True):
-    """Header parameters of `createTask` and `changeTasks`."""
-
-    idempotency_key: IdempotencyKey | None = msgspec.field(name="Idempotency-Key", default=None)
-
-
-class ReplaceTaskHeaders(msgspec.Struct, frozen=True):
-    """Header parameters of `replaceTask`."""
-
-    if_match: ETagList | None = msgspec.field(name="If-Match", default=None)
-    if_none_match: AnyETag | None = msgspec.field(name="If-None-Match", default=None)

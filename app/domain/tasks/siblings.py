@@ -46,27 +46,31 @@ LOCKED = (
     .with_for_update(key_share=True)
     .cte("locked")
 )
-_NEIGHBORS = (
-    func.unnest(
-        bindparam("neighbor_ids", type_=ARRAY(Uuid)),
-        bindparam("neighbor_positions", type_=ARRAY(Text)),
+
+
+def _unchanged(name: str, ids: str, positions: str) -> ColumnElement[bool]:
+    """Return whether these tasks still have the positions that were read.
+
+    `ids` and `positions` are the names of parameters. `LOCKED` has the newest position of each.
+    """
+    id_param = bindparam(ids, type_=ARRAY(Uuid))
+    read = (
+        func.unnest(id_param, bindparam(positions, type_=ARRAY(Text)))
+        .table_valued("id", "position")
+        .render_derived(name)
     )
-    .table_valued("id", "position")
-    .render_derived("neighbors")
-)
-# True unless a neighbor was moved or deleted after its position was read. `LOCKED` has the newest
-# position of each.
-NEIGHBORS_UNCHANGED = func.cardinality(bindparam("neighbor_ids", type_=ARRAY(Uuid))) == (
-    select(func.count())
-    .select_from(LOCKED.join(_NEIGHBORS, _NEIGHBORS.c.id == LOCKED.c.id))
-    .where(LOCKED.c.position == _NEIGHBORS.c.position)
-    .scalar_subquery()
-)
-_PREVIOUS = (
-    func.unnest(_IDS, bindparam("old_positions", type_=ARRAY(Text)))
-    .table_valued("id", "position")
-    .render_derived("previous")
-)
+    number = (
+        select(func.count())
+        .select_from(LOCKED.join(read, read.c.id == LOCKED.c.id))
+        .where(LOCKED.c.position == read.c.position)
+        .scalar_subquery()
+    )
+    return func.cardinality(id_param) == number
+
+
+NEIGHBORS_UNCHANGED = _unchanged("neighbors", "neighbor_ids", "neighbor_positions")
+_PREVIOUS_UNCHANGED = _unchanged("previous", "ids", "old_positions")
+_ANY_LOCKED = select(LOCKED.c.id).limit(literal_column("1")).cte("any_locked")
 _NEW = (
     func.unnest(
         _IDS,
@@ -76,13 +80,6 @@ _NEW = (
     .table_valued("id", "position", "etag")
     .render_derived()
 )
-_PREVIOUS_UNCHANGED = func.cardinality(_IDS) == (
-    select(func.count())
-    .select_from(LOCKED.join(_PREVIOUS, _PREVIOUS.c.id == LOCKED.c.id))
-    .where(LOCKED.c.position == _PREVIOUS.c.position)
-    .scalar_subquery()
-)
-_ANY_LOCKED = select(LOCKED.c.id).limit(literal_column("1")).cte("any_locked")
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -121,20 +118,19 @@ class Siblings:
         up to MAX_NEIGHBORS siblings get new positions.
         """
         following = await self._read(neighbor, limit=1, is_forward=True)
-        neighbors = [*([neighbor] if neighbor else []), *following]
-        before = neighbor and neighbor.position
         after = following[0].position if following else None
+        if neighbor is None:  # there is always room before all
+            return Gap(position_between(None, after, current=current), following)
         try:
-            return Gap(position_between(before, after, current=current), neighbors)
+            position = position_between(neighbor.position, after, current=current)
         except NoRoomError:
             return await self._respace(neighbor)
+        return Gap(position, [neighbor, *following])
 
-    async def _respace(self, neighbor: Sibling | None) -> Gap:
+    async def _respace(self, neighbor: Sibling) -> Gap:
         following = await self._read(neighbor, limit=SIBLINGS_TO_READ, is_forward=True)
-        preceding: list[Sibling] = []
-        if neighbor is not None:
-            nearest = await self._read(neighbor, limit=SIBLINGS_TO_READ - 1, is_forward=False)
-            preceding = [*reversed(nearest), neighbor]
+        nearest = await self._read(neighbor, limit=SIBLINGS_TO_READ - 1, is_forward=False)
+        preceding = [*reversed(nearest), neighbor]
         position, changed = respace(preceding, following)
         siblings = [*preceding, *following]
         first = [sibling.id for sibling in siblings].index(next(iter(changed)))
@@ -150,27 +146,25 @@ class Siblings:
             "end": siblings[end].position,
             "end_id": siblings[end].id,
         }
-        if first:
-            start = siblings[first - 1]
-            params |= {"start": start.position, "start_id": start.id}
+        params |= _start_params(siblings[first - 1] if first else None)
         await self._fetch(_respacing_statement(self._place.filter, has_start=first > 0), params)
-        neighbors = [*preceding[-1:], *following[:1]]
+        neighbors = [neighbor, *following[:1]]
         return Gap(position, [Sibling(id_, changed.get(id_, old)) for id_, old in neighbors])
 
     async def _read(self, start: Sibling | None, *, limit: int, is_forward: bool) -> list[Sibling]:
         statement = _siblings_statement(
             self._place.filter, has_start=start is not None, is_forward=is_forward
         )
-        params = {**self._params, "row_limit": limit}
-        if start is not None:
-            params |= {"start": start.position, "start_id": start.id}
+        params = {**self._params, **_start_params(start), "row_limit": limit}
         return [Sibling(*row) for row in await self._fetch(statement, params)]
 
 
+def _start_params(start: Sibling | None) -> dict[str, Any]:
+    return {} if start is None else {"start": start.position, "start_id": start.id}
+
+
 @cache
-def _siblings_statement(
-    place: str, *, has_start: bool, is_forward: bool
-) -> Select[tuple[UUID, str]]:
+def _siblings_statement(place: str, *, has_start: bool, is_forward: bool) -> Select[UUID, str]:
     """Build the statement that reads positions of siblings, nearest first."""
     conditions = [
         TaskRecord.user_id == bindparam("owner"),

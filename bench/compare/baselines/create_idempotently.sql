@@ -28,17 +28,18 @@ stored AS (
         $13::date, $14::time, $15::text, $16::text, created_at, created_at, etag
     FROM claimed
 ),
+expired AS (
+    SELECT key FROM idempotency_keys
+    WHERE user_id = $1::text
+        AND key <> $2::text
+        AND created_at < now() - interval '24 hours'
+    ORDER BY created_at
+    LIMIT 10
+    FOR UPDATE SKIP LOCKED
+),
 deleted_expired AS (
     DELETE FROM idempotency_keys
-    WHERE user_id = $1::text AND key IN (
-        SELECT key FROM idempotency_keys
-        WHERE user_id = $1::text
-            AND key <> $2::text
-            AND created_at < now() - interval '24 hours'
-        ORDER BY created_at
-        LIMIT 10
-        FOR UPDATE SKIP LOCKED
-    )
+    WHERE user_id = $1::text AND key IN (SELECT key FROM expired)
 )
 SELECT payload_digest, task_id, etag, created_at FROM claimed
 UNION ALL

@@ -234,7 +234,8 @@ def test_other_nginx_problems_have_cors_headers(
 
 @pytest.mark.parametrize("path", [*OpenAPIDocument.load().document["paths"], "/docs"])
 def test_trace_is_rejected_with_the_allowed_methods(front: LiveServer, path: str) -> None:
-    target = path.format(user_id="alice", task_id="0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44")
+    id_ = "0198c5a2-7e1f-7b3a-9d55-2f6f0c1e8a44"
+    target = path.format(user_id="alice", task_id=id_, list_id=id_)
     rejected = front.call("TRACE", target)
     assert rejected.headers["allow"] == front.call("OPTIONS", target).headers["allow"]
 

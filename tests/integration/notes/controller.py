@@ -14,7 +14,13 @@ from app.http.etags import ETagCondition, format_etag, is_not_modified
 from app.http.headers import CreatedHeaders, ETagHeaders
 from app.http.operation import operation
 from app.http.pagination import PageQuery
-from app.http.parameters import IfMatchHeaders, IfNoneMatchHeaders, UserPath
+from app.http.parameters import (
+    CreateHeaders,
+    IfMatchHeaders,
+    IfNoneMatchHeaders,
+    ReplaceHeaders,
+    UserPath,
+)
 from app.http.problems import (
     DatabaseUnavailable,
     IdempotencyKeyInUse,
@@ -28,12 +34,10 @@ from tests.integration.notes.models import NoteRecord
 from tests.integration.notes.problems import NoteNotFound
 from tests.integration.notes.repository import NoteRepository
 from tests.integration.notes.schemas import (
-    CreateNoteHeaders,
     Note,
     NoteCreate,
     NotePage,
     NotePath,
-    ReplaceNoteHeaders,
 )
 
 
@@ -106,7 +110,7 @@ class NoteController(Controller):
     @post(operation_id="createNote")
     @operation(raises=[IdempotencyKeyInUse, IdempotencyKeyReused, DatabaseUnavailable])
     async def create_note(
-        self, state: AppState, path: UserPath, headers: CreateNoteHeaders, data: NoteCreate
+        self, state: AppState, path: UserPath, headers: CreateHeaders, data: NoteCreate
     ) -> NoteCreatedResponse:
         values = {"text": data.text}
         async with notes_of(state) as notes:
@@ -128,7 +132,7 @@ class NoteController(Controller):
     @put("/{note_id:str}", operation_id="replaceNote")
     @operation(raises=[PreconditionFailed, DatabaseUnavailable])
     async def replace_note(
-        self, state: AppState, path: NotePath, headers: ReplaceNoteHeaders, data: NoteCreate
+        self, state: AppState, path: NotePath, headers: ReplaceHeaders, data: NoteCreate
     ) -> NoteCreatedResponse | NoteResponse:
         async with notes_of(state) as notes:
             record, is_new = await notes.put(

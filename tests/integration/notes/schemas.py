@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from app.http.etags import EntityTag
 from app.http.pagination import CursorToken
-from app.http.parameters import AnyETag, ETagList, IdempotencyKey, Timestamp, UserId
+from app.http.parameters import Timestamp, UserId
 
 Text = Annotated[str, Meta(min_length=1, max_length=100)]
 
@@ -44,16 +44,3 @@ class NotePath(msgspec.Struct, frozen=True):
 
     user_id: UserId
     note_id: UUID
-
-
-class CreateNoteHeaders(msgspec.Struct, frozen=True):
-    """Header parameters of `createNote`."""
-
-    idempotency_key: IdempotencyKey | None = msgspec.field(name="Idempotency-Key", default=None)
-
-
-class ReplaceNoteHeaders(msgspec.Struct, frozen=True):
-    """Header parameters of `replaceNote`."""
-
-    if_match: ETagList | None = msgspec.field(name="If-Match", default=None)
-    if_none_match: AnyETag | None = msgspec.field(name="If-None-Match", default=None)

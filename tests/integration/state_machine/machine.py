@@ -6,6 +6,7 @@ After each race, some order of its requests must explain all responses and the s
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from itertools import permutations
@@ -246,6 +247,7 @@ class Service:
         # With a factory, the runner does not replace the event loop of pytest.
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.stack = AsyncExitStack()
+        self.failures: list[AssertionError] = []  # of all runs of the state machine
         self.client, self.connection = self.runner.run(self._open(settings, database_url))
 
     async def _open(
@@ -299,6 +301,12 @@ class Users(RuleBasedStateMachine):
         self.model = Model.of(USERS)
         self.ids: dict[str, list[UUID]] = {TASKS: [*CHOSEN], LISTS: [*CHOSEN]}
         self.cursors: list[StoredCursor] = []
+
+    def teardown(self) -> None:
+        """Record the failure of a step. Hypothesis calls this while the exception is handled."""
+        error = sys.exc_info()[1]
+        if isinstance(error, AssertionError):
+            self.service.failures.append(error)
 
     @initialize(
         lists=st.lists(names, min_size=3, max_size=3),

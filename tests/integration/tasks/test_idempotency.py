@@ -309,6 +309,27 @@ async def test_oldest_keys_are_deleted_first(
     assert [key for (key,) in remaining] == ["1", "7"]
 
 
+@pytest.fixture
+async def other_plans(database: asyncpg.Connection) -> AsyncIterator[None]:
+    """Let new connections join with nested loops, which evaluate a subquery for each row."""
+    name = await database.fetchval("SELECT current_database()")
+    disabled = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "bitmapscan")
+    for plan in disabled:
+        await database.execute(f"ALTER DATABASE {name} SET enable_{plan} = off")
+    yield
+    await database.execute(f"ALTER DATABASE {name} RESET ALL")
+
+
+@pytest.mark.usefixtures("other_plans")
+async def test_number_of_deleted_keys_does_not_depend_on_the_plan(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    async with running(create_app(settings)) as app, ContractClient(app) as client:
+        await database.execute(EXPIRED)
+        await client.post(ALICE, json=MILK, headers=key_headers("young"))
+    assert await count(database, "idempotency_keys") == 2 + 1
+
+
 async def test_locked_expired_key_is_skipped(
     client: ContractClient, database: asyncpg.Connection, database_url: str
 ) -> None:

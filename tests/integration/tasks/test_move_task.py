@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from random import Random
+from string import ascii_letters
 from typing import Any
 from uuid import UUID
 
@@ -767,6 +768,23 @@ async def test_respacing_keeps_the_place_of_a_task_that_moves_at_the_same_moment
     response = await move(client, tasks["h"], {"after_id": tasks["d"]["id"]})
     assert response.status_code == 200
     assert await order(client, **INBOX) == "abgcdhef"
+
+
+@pytest.mark.requirement("FR-129")
+async def test_respacing_changes_only_the_nearest_siblings(
+    client: ContractClient, database: asyncpg.Connection
+) -> None:
+    names = ascii_letters
+    tasks = await create_all(client, names)
+    tight = {"y": f"{'M' * (MAX_LENGTH - 1)}1", "z": f"{'M' * (MAX_LENGTH - 1)}2"}
+    before = {name: f"L{name}" for name in names[:24]}
+    after = {name: f"N{number:02}" for number, name in enumerate(names[26:])}
+    await place_at(database, before | tight | after)
+    assert (await move(client, tasks["Z"], {"after_id": tasks["y"]["id"]})).status_code == 200
+    assert await order(client, **INBOX) == "abcdefghijklmnopqrstuvwxyZzABCDEFGHIJKLMNOPQRSTUVWXY"
+    positions = {row["title"]: row["position"] for row in await stored(database)}
+    changed = {name for name, old in {**before, **tight, **after}.items() if positions[name] != old}
+    assert changed == set("jklmnopqrstuvwxyzABCDEFGHIJKLMNOZ")
 
 
 @pytest.mark.requirement("FR-123")

@@ -15,16 +15,19 @@ from jsonschema_rs import validator_for
 from litestar import Request
 from msgspec import UNSET, Meta, UnsetType
 
+from app.db.positions import Position
 from app.domain.tasks import schemas
-from app.domain.tasks.schemas import ListTasksQuery, ReplaceTaskHeaders, TaskPath
+from app.domain.tasks.schemas import ListTasksQuery, TaskPath
 from app.http import etags, headers, parameters
 from app.http.pagination import CursorToken
 from app.http.parameters import (
+    CreateHeaders,
     IdOrNone,
     IfMatchHeaders,
     IfNoneMatchHeaders,
     NoParameters,
     Parameters,
+    ReplaceHeaders,
     Timestamp,
     UserId,
     UserPath,
@@ -57,7 +60,7 @@ class Count(msgspec.Struct, frozen=True):
 QUERY = Parameters(NoParameters, QueryParameters, NoParameters)
 UNBOUNDED = Parameters(NoParameters, Count, NoParameters)
 LIST = Parameters(UserPath, ListTasksQuery, NoParameters)
-REPLACE = Parameters(TaskPath, NoParameters, ReplaceTaskHeaders)
+REPLACE = Parameters(TaskPath, NoParameters, ReplaceHeaders)
 
 
 def request(
@@ -576,7 +579,7 @@ CONSTRAINED = {
     "ETagList": parameters.ETagList,
     "IdOrNone": IdOrNone,
     "Label": schemas.Label,
-    "Position": schemas.Position,
+    "Position": Position,
 }
 # Types of properties and parameters that are not components of their own.
 INLINE = {
@@ -680,7 +683,7 @@ def test_blank_title_is_only_whitespace(contract: OpenAPIDocument) -> None:
 
 OPERATIONS = {
     ("/api/v1/users/{user_id}/tasks", "get"): (UserPath, ListTasksQuery, NoParameters),
-    ("/api/v1/users/{user_id}/tasks", "post"): (UserPath, NoParameters, schemas.CreateTaskHeaders),
+    ("/api/v1/users/{user_id}/tasks", "post"): (UserPath, NoParameters, CreateHeaders),
     ("/api/v1/users/{user_id}/tasks/{task_id}", "get"): (
         TaskPath,
         NoParameters,
@@ -689,7 +692,7 @@ OPERATIONS = {
     ("/api/v1/users/{user_id}/tasks/{task_id}", "put"): (
         TaskPath,
         NoParameters,
-        ReplaceTaskHeaders,
+        ReplaceHeaders,
     ),
     ("/api/v1/users/{user_id}/tasks/{task_id}", "patch"): (TaskPath, NoParameters, IfMatchHeaders),
     ("/api/v1/users/{user_id}/tasks/{task_id}", "delete"): (TaskPath, NoParameters, IfMatchHeaders),

@@ -51,6 +51,25 @@ def test_tasks_of_an_earlier_round_are_deleted(monkeypatch: pytest.MonkeyPatch) 
     assert deleted == [f"{USER}/tasks/1", f"{USER}/tasks/2"]
 
 
+@pytest.mark.parametrize(
+    ("wait", "expected"),
+    [
+        (0, {"wait": 0, "since": "-"}),
+        (7, {"wait": 1, "since": "-"}),
+        (hooks.MAX_WAIT, {"wait": hooks.MAX_WAIT}),
+    ],
+)
+def test_wait_is_short_or_ends_immediately(
+    monkeypatch: pytest.MonkeyPatch, wait: int, expected: dict[str, Any]
+) -> None:
+    stored: list[str] = []
+    monkeypatch.setattr("requests.post", lambda url, **_: stored.append(url))
+    monkeypatch.setattr(hooks, "_user_url", lambda _: USER)
+    case: Any = SimpleNamespace(query={"wait": wait, "since": "-"})
+    assert hooks._with_short_wait(case) == expected
+    assert bool(stored) == (wait == hooks.MAX_WAIT)
+
+
 def exchange(method: str, url: str, status: int, **headers: str) -> tuple[Any, Any]:
     """Return a response and its case."""
     request = SimpleNamespace(method=method, path_url=url, url=url, headers=headers)

@@ -32,6 +32,7 @@ MAX_ETAG_LIST_LENGTH = 1024  # characters: maxLength of ETagList
 MAX_KEY_LENGTH = 255  # characters: maxLength of IdempotencyKey
 MAX_BODY_BYTES = 131072  # bytes
 MAX_BATCH_BYTES = 1048576  # bytes
+MAX_WAIT = 30  # seconds
 USERS = os.environ.get("FUZZ_USERS", "")  # prefix of all user IDs
 USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:|@+-]*")
 MAX_USER_LENGTH = 128  # characters
@@ -136,6 +137,8 @@ def before_call(
             _store_resources(case, turn)
         if "cursor" in case.query:
             case.query = _with_real_cursor(case)
+        if "wait" in case.query:
+            case.query = _with_short_wait(case)
         if "since" in case.query:
             case.query = _with_real_token(case, turn)
         _separate_keys(case, user)
@@ -334,6 +337,17 @@ def _with_real_token(case: schemathesis.Case[Any], turn: int) -> dict[str, Any]:
     if turn % 8 == 0 and requests.delete(url, timeout=TIMEOUT).ok:
         _forget_user(url)
     return {**case.query, "since": response.json()["next_since"]}
+
+
+def _with_short_wait(case: schemathesis.Case[Any]) -> dict[str, Any]:
+    """Return the query with a wait of 0 or 1, or of the maximum if an item ends it immediately."""
+    query = dict(case.query)
+    if query["wait"] == MAX_WAIT:
+        requests.post(f"{_user_url(case)}/tasks", json={"title": "-"}, timeout=TIMEOUT)
+        query.pop("since", None)
+    else:
+        query["wait"] %= 2
+    return query
 
 
 def _forget_user(url: str) -> None:

@@ -196,6 +196,7 @@ class Request:
         self.scope = scope
         self.receive = receive
         self.pool: asyncpg.Pool = scope["state"]["pool"]
+        self.search_pool: asyncpg.Pool = scope["state"]["search_pool"]
 
     def header(self, name: bytes) -> str | None:
         """Return the value of a header, or None."""
@@ -449,7 +450,9 @@ async def list_tasks(request: Request, user_id: str) -> Response:
         add(f"labels <> '' AND {LABELS} @> {{}}::text[]", labels)
     is_merged = query.sort != "created_at" and query.completed is None
     select = select_merged_page if is_merged else select_page
-    rows = await request.pool.fetch(select(query.sort, query.order, conditions), *values)
+    is_search = query.q is not None or query.labels is not None
+    pool = request.search_pool if is_search else request.pool
+    rows = await pool.fetch(select(query.sort, query.order, conditions), *values)
     tasks = [task_from_row(row) for row in rows]
     page = TaskPage(tasks[: query.limit], None)
     if len(tasks) > query.limit:
@@ -598,13 +601,23 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def run_lifespan(scope: Message, receive: Receive, send: Send) -> None:
-    """Open the pool at startup and close it at shutdown."""
+    """Open the pools at startup and close them at shutdown."""
     size = int(os.environ.get("POOL_SIZE", "10"))
     await receive()
-    async with asyncpg.create_pool(
-        os.environ["DATABASE_URL"], min_size=size, max_size=size, reset=skip_reset
-    ) as pool:
-        scope["state"]["pool"] = pool
+    options = {
+        "dsn": os.environ["DATABASE_URL"],
+        "min_size": size,
+        "max_size": size,
+        "reset": skip_reset,
+    }
+    # For a rare and for a common word, other plans are best. One plan for all reads each task of
+    # the user.
+    custom_plans = {"plan_cache_mode": "force_custom_plan"}
+    async with (
+        asyncpg.create_pool(**options) as pool,
+        asyncpg.create_pool(**options, server_settings=custom_plans) as search_pool,
+    ):
+        scope["state"] |= {"pool": pool, "search_pool": search_pool}
         await send({"type": "lifespan.startup.complete"})
         await receive()
     await send({"type": "lifespan.shutdown.complete"})

@@ -137,10 +137,7 @@ def before_call(
             _store_resources(case, turn)
         if "cursor" in case.query:
             case.query = _with_real_cursor(case)
-        if "wait" in case.query:
-            case.query = _with_short_wait(case)
-        if "since" in case.query:
-            case.query = _with_real_token(case, turn)
+        _follow_feed(case, turn)
         _separate_keys(case, user)
         name = CONDITIONS.get(case.method, "")
         # Half of the cases, chosen by length so that runs with one seed are equal.
@@ -327,6 +324,13 @@ def _with_real_cursor(case: schemathesis.Case[Any]) -> dict[str, Any]:
     # If this request is rejected, the case is also rejected and reported as a failure.
     cursor = response.json()["next_cursor"] if response.ok else None
     return query if cursor is None else {**query, "cursor": cursor}
+
+
+def _follow_feed(case: schemathesis.Case[Any], turn: int) -> None:
+    if "wait" in case.query:
+        case.query = _with_short_wait(case)
+    if "since" in case.query:
+        case.query = _with_real_token(case, turn)
 
 
 def _with_real_token(case: schemathesis.Case[Any], turn: int) -> dict[str, Any]:

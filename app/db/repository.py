@@ -251,6 +251,8 @@ class RevisedRepository(ResourceRepository[RevisedT]):
     checks.
     """
 
+    _revision: int | None = None  # of the transaction
+
     async def create(
         self, user_id: str, values: Mapping[str, Any], payload: msgspec.Struct, key: str | None
     ) -> RevisedT:
@@ -305,10 +307,11 @@ class RevisedRepository(ResourceRepository[RevisedT]):
     async def _take_revision(
         self, user_id: str, statement: ReturningInsert[int] = TAKE_REVISION
     ) -> int:
-        """Increase the revision of the user, and return it."""
-        params = {"owner": user_id, "new_etag": uuid4()}
-        revision: int = (await self.session.execute(statement, params)).scalar_one()
-        return revision
+        """Increase the revision of the user, once in a transaction, and return it."""
+        if self._revision is None:
+            params = {"owner": user_id, "new_etag": uuid4()}
+            self._revision = (await self.session.execute(statement, params)).scalar_one()
+        return self._revision
 
 
 class PositionedRepository(RevisedRepository[PositionedT]):

@@ -185,6 +185,21 @@ async def test_respaced_neighbors_have_one_revision(
     assert rows[-1]["id"] == UUID(tasks[3]["id"])
 
 
+@pytest.mark.requirement("FR-204")
+async def test_moved_list_and_respaced_neighbors_have_one_revision(
+    client: ContractClient, database: asyncpg.Connection
+) -> None:
+    ids = [(await client.post(LISTS, json={"name": "a"})).json()["id"] for _ in range(4)]
+    for id_, position in zip(ids, ("V", f"V{'0' * 62}1", "W", "X"), strict=True):
+        await database.execute("UPDATE lists SET position = $2 WHERE id = $1", UUID(id_), position)
+    before = await revision_of(database)
+    moved = await client.post(f"{LISTS}/{ids[3]}/move", json={"after_id": ids[0]})
+    assert moved.status_code == 200
+    rows = await database.fetch(LATER, before)
+    assert len(rows) > 1
+    assert {row["revision"] for row in rows} == {before + 1}
+
+
 @pytest.mark.requirement("FR-205")
 async def test_epoch_stays_and_differs_between_users(
     client: ContractClient, database: asyncpg.Connection

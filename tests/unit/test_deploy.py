@@ -20,7 +20,9 @@ import msgspec
 import pytest
 import yaml
 
+from app.asgi import MAX_BODY_BYTES
 from app.cli import GRACEFUL_SHUTDOWN_TIMEOUT
+from app.domain.tasks.controller import MAX_BATCH_BYTES
 from app.http.problems import PROBLEM_TYPES, REASON_PHRASES
 from app.openapi.document import OpenAPIDocument
 from app.settings import Settings
@@ -206,10 +208,32 @@ def by_status(name: str) -> dict[int, str]:
     return {int(status): value for status, value in ENTRY.findall(block)}
 
 
+def max_body_bytes() -> dict[str, str]:
+    """Return the sizes of bodies to which nginx maps patterns of paths."""
+    [block] = re.findall(r"map \$request_uri \$max_body_bytes \{(.*?)\}", NGINX, re.DOTALL)
+    return dict(re.findall(r'^\s+"?([^"\s]+)"? (\d+);$', block, re.MULTILINE))
+
+
+@pytest.mark.requirement("FR-230")
+def test_nginx_accepts_the_bodies_of_the_service() -> None:
+    limits = max_body_bytes()
+    assert limits.pop("default") == str(MAX_BODY_BYTES)
+    [(pattern, batch)] = limits.items()
+    assert batch == str(MAX_BATCH_BYTES)
+    # Each limit is also set for the requests themselves.
+    sizes = re.findall(r"client_max_body_size (\d+);", NGINX)
+    assert sizes == [str(MAX_BODY_BYTES), str(MAX_BATCH_BYTES)]
+    is_batch = re.compile(pattern.removeprefix("~")).search
+    assert is_batch("/api/v1/users/alice/tasks/batch")
+    assert is_batch("/api/v1/users/alice/tasks/batch?a")
+    assert not is_batch("/api/v1/users/alice/tasks/batches")
+
+
 @pytest.mark.requirement("FR-027")
 def test_nginx_problems_match_the_service() -> None:
     problem_types = {problem_type.type: problem_type for problem_type in PROBLEM_TYPES}
     types, titles, details = (by_status(f"problem_{name}") for name in ("type", "title", "detail"))
+    details[413] = details[413].replace("$max_body_bytes", max_body_bytes()["default"])
     assert types.keys() == {400, 404, 405, 413, 431, 501, 503}
     assert {status: (status, titles[status], details[status]) for status in types} == {
         status: (problem_types[name].status, problem_types[name].title, problem_types[name].detail)

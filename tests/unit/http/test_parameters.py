@@ -682,7 +682,7 @@ def test_blank_title_is_only_whitespace(contract: OpenAPIDocument) -> None:
 
 
 OPERATIONS = {
-    ("/api/v1/users/{user_id}/tasks", "get"): (UserPath, ListTasksQuery, NoParameters),
+    ("/api/v1/users/{user_id}/tasks", "get"): (UserPath, ListTasksQuery, IfNoneMatchHeaders),
     ("/api/v1/users/{user_id}/tasks", "post"): (UserPath, NoParameters, CreateHeaders),
     ("/api/v1/users/{user_id}/tasks/{task_id}", "get"): (
         TaskPath,
@@ -704,9 +704,10 @@ OPERATIONS = {
     ("/api/v1/users/{user_id}/tasks/count", "get"): (
         UserPath,
         schemas.CountTasksQuery,
-        NoParameters,
+        IfNoneMatchHeaders,
     ),
-    ("/api/v1/users/{user_id}/labels", "get"): (UserPath, NoParameters, NoParameters),
+    ("/api/v1/users/{user_id}/tasks/batch", "post"): (UserPath, NoParameters, CreateHeaders),
+    ("/api/v1/users/{user_id}/labels", "get"): (UserPath, NoParameters, IfNoneMatchHeaders),
 }
 
 

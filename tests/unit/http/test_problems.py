@@ -61,6 +61,11 @@ DEFAULTS = {
         "Invalid cursor",
         "The cursor is invalid or belongs to a different query. Restart without `cursor`.",
     ),
+    "invalid-token": (
+        400,
+        "Invalid token",
+        "The token was not issued by this service for this user. Restart without `since`.",
+    ),
     "malformed-body": (
         400,
         "Malformed request body",
@@ -101,10 +106,20 @@ DEFAULTS = {
         "Hierarchy conflict",
         "The change breaks a rule of subtasks. Nothing was changed.",
     ),
+    "batch-conflict": (
+        409,
+        "Batch conflict",
+        "The batch breaks a rule of batches. Nothing was changed.",
+    ),
     "list-not-empty": (
         409,
         "List not empty",
         "The list contains tasks. Move or delete them first.",
+    ),
+    "token-expired": (
+        410,
+        "Token expired",
+        "Changes since this token are no longer known. Restart without `since`.",
     ),
     "precondition-failed": (
         412,

@@ -28,7 +28,7 @@ from app.db.statements import compile_statement
 from app.http.problems import DatabaseUnavailable, FieldError, InvalidBody, ProblemError
 
 # A constant, so that a request need not read the migrations. A test compares the two.
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0011"
 
 REVISION = text(
     "SELECT version_num, current_setting('transaction_read_only')::boolean FROM alembic_version"

@@ -1,8 +1,8 @@
-"""Revisions of users, tasks and lists, tombstones of deleted rows, and responses of batches.
+"""Revisions of users and tasks, and tombstones of deleted rows.
 
-Lock and deploy safety: ACCESS EXCLUSIVE on `tasks`, `lists` and `idempotency_keys` for the time of
-a catalog change. The default is a constant, so no row is rewritten. The version before writes the
-default, and its changes have no revision: `new-epoch` ends the update (research/0081).
+Lock and deploy safety: ACCESS EXCLUSIVE on `tasks` for the time of a catalog change. The default is
+a constant, so no row is rewritten. The version before writes the default, and its changes have no
+revision: `new-epoch` ends the update (research/0081).
 
 Revision: 0008
 After: 0007
@@ -16,11 +16,9 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-TABLES = ("tasks", "lists")
-
 
 def upgrade() -> None:
-    """Make the tables, and add the columns."""
+    """Make the tables, and add the column."""
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.create_table(
         "users",
@@ -42,16 +40,12 @@ def upgrade() -> None:
         sa.CheckConstraint("kind BETWEEN 0 AND 1", name=op.f("ck_tombstones_kind_range")),
         sa.PrimaryKeyConstraint("user_id", "revision", "id", "kind", name=op.f("pk_tombstones")),
     )
-    for table in TABLES:
-        op.execute(f"ALTER TABLE {table} ADD COLUMN revision bigint NOT NULL DEFAULT 0")
-    op.add_column("idempotency_keys", sa.Column("response", sa.LargeBinary(), nullable=True))
+    op.execute("ALTER TABLE tasks ADD COLUMN revision bigint NOT NULL DEFAULT 0")
 
 
 def downgrade() -> None:
-    """Drop the columns and the tables."""
+    """Drop the column and the tables."""
     op.execute("SET LOCAL lock_timeout = '5s'")
-    op.drop_column("idempotency_keys", "response")
-    for table in TABLES:
-        op.execute(f"ALTER TABLE {table} DROP COLUMN revision")
+    op.drop_column("tasks", "revision")
     op.drop_table("tombstones")
     op.drop_table("users")

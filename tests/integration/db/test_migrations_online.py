@@ -1,4 +1,4 @@
-"""Migrations from version 1.0.0 while its processes keep running (FR-150 to FR-152)."""
+"""Migrations from versions 1.0.0 and 1.1.0 while their processes keep running."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from datetime import date
+from itertools import permutations
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
 import pytest
 from alembic import command
 from sqlalchemy import event
@@ -17,7 +19,10 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import DBAPIError
 
 from app.db.database import SCHEMA_REVISION, Database
-from app.db.migrations import MigrationError, upgrade
+from app.db.migrations import MigrationError, renew_epochs, upgrade
+from app.domain.changes.problems import TokenExpired
+from app.domain.changes.repository import ChangeRepository
+from app.domain.changes.tokens import START, FeedPosition
 from app.domain.tasks.repository import TaskRepository
 from app.domain.tasks.schemas import (
     CountTasksQuery,
@@ -32,6 +37,7 @@ from app.domain.tasks.schemas import (
 )
 from app.http.problems import IdempotencyKeyReused
 from bench.scaling.migration import CREATE, DELETE, REVISION, Client
+from tests.integration.db import version_1_1_0
 from tests.integration.db.test_migrations import catalog, configuration, revisions
 from tests.support.database import connect, database_config_for
 from tests.support.process import execute, fetch, scratch_database, until
@@ -54,6 +60,23 @@ OLD_ROWS = """
         search, ctid, xmin::text
     FROM tasks WHERE user_id = 'alice' ORDER BY id
 """
+FILL_1_1_0 = """
+    INSERT INTO lists (user_id, id, name, created_at, updated_at, etag)
+    SELECT user_id, replace(id::text, '-8000-', '-9000-')::uuid, title, created_at, updated_at, etag
+    FROM tasks;
+    UPDATE tasks SET list_id = replace(id::text, '-8000-', '-9000-')::uuid, labels = 'home,shop',
+        priority = 2, due_date = '2026-03-01', position = CASE WHEN completed THEN 'V' END;
+    INSERT INTO tasks
+        (user_id, id, title, parent_id, depth, parent_depth, created_at, updated_at, etag)
+    SELECT user_id, gen_random_uuid(), 'Subtask', id, 1, 0, created_at, updated_at, etag FROM tasks;
+    INSERT INTO idempotency_keys (user_id, key, payload_digest, task_id, etag, created_at)
+    SELECT user_id, 'key-' || id, '\\x00', id, etag, now() FROM tasks WHERE depth = 0;
+"""
+ROWS_OF_1_1_0 = {
+    "tasks": 2 * TASKS,
+    "lists": TASKS,
+    "idempotency_keys": TASKS,
+}
 NOT_VALID = """
     SELECT conname::text FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace AND NOT convalidated
@@ -104,11 +127,29 @@ def copied_database(server_url: str, template_url: str) -> AbstractContextManage
     return scratch_database(server_url, f"TEMPLATE {make_url(template_url).database}")
 
 
+@pytest.fixture(scope="module")
+def template_url_1_1_0(server_url: str, template_url: str) -> Iterator[str]:
+    """A database of version 1.1.0 with tasks, lists and idempotency keys, to copy."""
+    with copied_database(server_url, template_url) as scratch:
+        command.upgrade(configuration(scratch), version_1_1_0.REVISION)
+        execute(scratch, *FILL_1_1_0.split(";")[:-1])
+        yield scratch
+
+
+@pytest.fixture
+def url_1_1_0(server_url: str, template_url_1_1_0: str) -> Iterator[str]:
+    """A database of version 1.1.0 with tasks, lists and idempotency keys."""
+    with copied_database(server_url, template_url_1_1_0) as scratch:
+        yield scratch
+
+
 @asynccontextmanager
-async def running_clients(url: str) -> AsyncIterator[list[Client]]:
-    """Run clients of version 1.0.0 until the end of the block. Their errors are raised."""
+async def running_clients(
+    url: str, client_type: type[Client] = Client
+) -> AsyncIterator[list[Client]]:
+    """Run clients of a previous version until the end of the block. Their errors are raised."""
     connections = [await connect(url) for _ in range(CLIENTS)]
-    clients = [Client(each, f"client-{number}") for number, each in enumerate(connections)]
+    clients = [client_type(each, f"client-{number}") for number, each in enumerate(connections)]
     finished = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for client in clients:
@@ -148,7 +189,7 @@ def assert_complete(url: str) -> None:
 # --- processes of version 1.0.0 ----------------------------------------------------------------
 
 
-@pytest.mark.requirement("FR-150", "FR-151", "FR-237")
+@pytest.mark.requirement("FR-150", "FR-151")
 def test_clients_of_the_previous_version_notice_no_migration(url: str) -> None:
     async def migrate() -> list[int]:
         async with running_clients(url) as clients:
@@ -181,6 +222,117 @@ def test_previous_version_cannot_delete_a_task_with_subtasks(url: str) -> None:
         await connection.close()
 
     asyncio.run(delete())
+
+
+# --- processes of version 1.1.0 ----------------------------------------------------------------
+
+
+def snapshot(url: str, table: str) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+    """Return the columns of version 1.1.0 of all old rows, and the file of a table."""
+    row = "to_jsonb(old) - 'revision' - 'response', ctid::text, xmin::text"
+    rows = f"SELECT {row} FROM {table} AS old WHERE user_id = 'alice' ORDER BY ctid"  # noqa: S608 - constants
+    return fetch(url, rows), fetch(url, f"SELECT pg_relation_filenode('{table}')")
+
+
+async def migrate_with_clients(url: str) -> int:
+    """Migrate while clients of version 1.1.0 run. Return their rounds during the migration."""
+    async with running_clients(url, version_1_1_0.Client) as clients:
+        before = sum(client.rounds for client in clients)
+        await asyncio.to_thread(upgrade, database_config_for(url))
+        return sum(client.rounds for client in clients) - before
+
+
+@pytest.mark.requirement("FR-237", "FR-238")
+def test_clients_of_version_1_1_0_notice_no_migration(url_1_1_0: str) -> None:
+    before = {table: snapshot(url_1_1_0, table) for table in ROWS_OF_1_1_0}
+    assert asyncio.run(migrate_with_clients(url_1_1_0)) > 0
+    assert_complete(url_1_1_0)
+    assert {table: len(rows) for table, (rows, _) in before.items()} == ROWS_OF_1_1_0
+    assert {table: snapshot(url_1_1_0, table) for table in ROWS_OF_1_1_0} == before
+
+
+@pytest.mark.requirement("FR-238")
+def test_clients_of_version_1_1_0_run_next_to_this_version(url_1_1_0: str) -> None:
+    async def change_the_same_users() -> None:
+        async with (
+            repository_on(url_1_1_0) as tasks,
+            running_clients(url_1_1_0, version_1_1_0.Client) as clients,
+        ):
+            for client in clients * ROUNDS:
+                user = client.user_id
+                task = await tasks.create_task(user, TaskCreate("New"), None)
+                await tasks.create_task(user, TaskCreate("New", parent_id=str(task.id)), None)
+                await tasks.update_task(user, task.id, TaskPatch(title="Other"), if_match=None)
+                await tasks.delete_task(user, task.id, if_match=None)
+
+    upgrade(database_config_for(url_1_1_0))
+    asyncio.run(change_the_same_users())
+
+
+@pytest.mark.requirement("FR-237", "FR-238")
+@pytest.mark.parametrize(("first", "second"), list(permutations(ROWS_OF_1_1_0, 2)))
+def test_transaction_that_uses_two_tables_does_not_deadlock_with_the_migration(
+    url_1_1_0: str, first: str, second: str
+) -> None:
+    """The delete of a list, for example, also reads tasks."""
+
+    async def migrate() -> None:
+        connection, other = await connect(url_1_1_0), await connect(url_1_1_0)
+        await connection.execute(f"BEGIN; SELECT FROM {first}")
+        migration = asyncio.to_thread(upgrade, database_config_for(url_1_1_0))
+        migrating = asyncio.create_task(migration)
+        await until(lambda: other.fetchval(WAITS_FOR_LOCK))
+        await connection.execute(f"SELECT FROM {second}; COMMIT")
+        await migrating
+        await connection.close()
+        await other.close()
+
+    asyncio.run(migrate())
+    assert_complete(url_1_1_0)
+
+
+async def stored_ids(connection: asyncpg.Connection) -> set[UUID]:
+    """Return the IDs of all tasks and lists of a user."""
+    sql = "SELECT id FROM {} WHERE user_id = 'alice'"
+    rows = await connection.fetch(f"{sql.format('tasks')} UNION ALL {sql.format('lists')}")
+    return {row["id"] for row in rows}
+
+
+async def walk(changes: ChangeRepository, since: FeedPosition) -> tuple[set[UUID], FeedPosition]:
+    """Return the IDs of the tasks and lists that the feed returns, and the last position."""
+    ids: list[UUID] = []
+    while True:
+        page = await changes.list_changes("alice", since, 100)
+        ids += [UUID(msgspec.json.decode(item.json)["id"]) for item in page.items]
+        since = page.position
+        if not page.has_more:
+            assert len(set(ids)) == len(ids)
+            return set(ids), since
+
+
+@pytest.mark.requirement("FR-239", "FR-240")
+def test_new_epoch_returns_the_changes_of_version_1_1_0(url_1_1_0: str) -> None:
+    async def read() -> None:
+        old = await connect(url_1_1_0)
+        client = version_1_1_0.Client(old, "alice")
+        database = Database(database_config_for(url_1_1_0), pool_size=2, timeout=10)
+        changes = ChangeRepository(database.fetch)
+        ids, position = await walk(changes, START)
+        assert ids == await stored_ids(old)
+        created = await client.create("New")
+        await client.delete(task_id(1))
+        assert await walk(changes, position) == (set(), position)
+        assert await asyncio.to_thread(renew_epochs, database_config_for(url_1_1_0)) == 1
+        with pytest.raises(TokenExpired):
+            await walk(changes, position)
+        assert (await walk(changes, START))[0] == await stored_ids(old)
+        assert await stored_ids(old) - ids == {created}
+        assert task_id(1) in ids - await stored_ids(old)
+        await database.close()
+        await old.close()
+
+    upgrade(database_config_for(url_1_1_0))
+    asyncio.run(read())
 
 
 # --- this version after the migration ----------------------------------------------------------
@@ -261,19 +413,42 @@ def test_key_of_the_previous_version_returns_its_task(url: str) -> None:
 # --- locks and interruptions -------------------------------------------------------------------
 
 
-@pytest.mark.requirement("FR-150")
-@pytest.mark.parametrize("revision", ["0003", "0005"])
-def test_migration_waits_for_a_lock_only_for_its_time_limit(url: str, revision: str) -> None:
+INSERT_LIST = """
+    INSERT INTO lists (user_id, id, name, created_at, updated_at, etag)
+    VALUES ('alice', gen_random_uuid(), 'New', now(), now(), gen_random_uuid())
+"""
+INSERT_TASK = INSERT_LIST.replace("lists", "tasks").replace("name", "title")
+INSERT_KEY = """
+    INSERT INTO idempotency_keys (user_id, key, payload_digest, task_id, etag, created_at)
+    VALUES ('alice', 'new', '', gen_random_uuid(), gen_random_uuid(), now())
+"""
+
+
+@pytest.mark.requirement("FR-150", "FR-237")
+@pytest.mark.parametrize(
+    ("revision", "table", "insert"),
+    [
+        ("0003", "tasks", INSERT_TASK),
+        ("0005", "tasks", INSERT_TASK),
+        ("0007", "tasks", INSERT_TASK),
+        ("0008", "lists", INSERT_LIST),
+        ("0009", "idempotency_keys", INSERT_KEY),
+    ],
+    ids=["0004", "0006", "0008", "0009", "0010"],
+)
+def test_migration_waits_for_a_lock_only_for_its_time_limit(
+    url: str, revision: str, table: str, insert: str
+) -> None:
     """The revision after this one needs a lock that excludes readers."""
 
     async def migrate() -> float:
         reader, writer = await connect(url), await connect(url)
-        await reader.execute("BEGIN; SELECT FROM tasks")
+        await reader.execute(f"BEGIN; SELECT FROM {table}")
         migration = asyncio.to_thread(command.upgrade, configuration(url), next_revision)
         migrating = asyncio.create_task(migration)
         await until(lambda: writer.fetchval(WAITS_FOR_LOCK))
         started_at = asyncio.get_running_loop().time()
-        await writer.fetch(CREATE, "alice", uuid4(), "New", None, OPEN, uuid4())
+        await writer.execute(insert)
         waited = asyncio.get_running_loop().time() - started_at
         with pytest.raises(DBAPIError, match="lock timeout"):
             await migrating

@@ -3,14 +3,14 @@
 Lock and deploy safety: CONCURRENTLY takes no lock that blocks reads or writes, and cannot run in a
 transaction. An interrupted build leaves an invalid index, which the next run replaces.
 
-Revision: 0009
-After: 0008
+Revision: 0011
+After: 0010
 """
 
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

@@ -10,7 +10,17 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-EntityTag = Annotated[str, Meta(min_length=34, max_length=34, pattern=r'^"[0-9a-f]{32}"\Z')]
+from app.http.validation import PATTERN_MESSAGE
+
+EntityTag = Annotated[
+    str,
+    Meta(
+        min_length=34,
+        max_length=34,
+        pattern=r'^"[0-9a-f]{32}"\Z',
+        extra_json_schema={PATTERN_MESSAGE: "must be 32 hexadecimal digits in double quotes"},
+    ),
+]
 WeakEntityTag = Annotated[str, Meta(min_length=36, max_length=36, pattern=r'^W/"[0-9a-f]{32}"\Z')]
 
 _TAG = re.compile(r'(W/)?"([!#-~]*)"')

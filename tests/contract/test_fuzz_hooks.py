@@ -74,7 +74,7 @@ def exchange(method: str, url: str, status: int, **headers: str) -> tuple[Any, A
     """Return a response and its case."""
     request = SimpleNamespace(method=method, path_url=url, url=url, headers=headers)
     response = SimpleNamespace(request=request, status_code=status, content=KEY_REUSED, headers={})
-    operation = SimpleNamespace(method=method)
+    operation = SimpleNamespace(method=method, path=url)
     return response, SimpleNamespace(
         meta=None, path_parameters={"task_id": ""}, operation=operation
     )
@@ -84,8 +84,10 @@ def exchange(method: str, url: str, status: int, **headers: str) -> tuple[Any, A
 def test_new_key_must_not_be_reported_as_reused(
     monkeypatch: pytest.MonkeyPatch, *, is_used: bool
 ) -> None:
-    response, case = exchange("POST", "/users/alice/tasks", 422, **{"Idempotency-Key": "new"})
-    monkeypatch.setattr(hooks, "KEYS", {("/users/alice", "new")} if is_used else set())
+    response, case = exchange(
+        "POST", f"{hooks.USERS_PATH}alice/tasks", 422, **{"Idempotency-Key": "new"}
+    )
+    monkeypatch.setattr(hooks, "KEYS", {("alice", "new")} if is_used else set())
     if is_used:
         hooks.keys_make_one_task(SimpleNamespace(), response, case)  # type: ignore[arg-type]
     else:
@@ -94,7 +96,7 @@ def test_new_key_must_not_be_reported_as_reused(
 
 
 def test_task_that_was_not_read_is_not_remembered() -> None:
-    url = f"/users/alice/tasks/{uuid4()}"
+    url = f"{hooks.USERS_PATH}alice/tasks/{uuid4()}"
     response, case = exchange("HEAD", url, 200)
     case.operation.method = "HEAD"
     hooks.resource_exists_until_deletion(SimpleNamespace(), response, case)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+JSON = "application/json"
 PROBLEM = "application/problem+json"
 # The request was valid, but a task or list does not exist, has another ETag, or has a conflict.
 VALID_REQUEST_STATUSES = {404, 409, 412}
@@ -39,7 +40,8 @@ class Exchange:
     @cached_property
     def document(self) -> Any:
         """Return the response body; None if it is not JSON or too long for the record."""
-        return json.loads(self.answer) if self.answer and "json" in self.media_type else None
+        is_json = self.media_type in {JSON, PROBLEM}
+        return json.loads(self.answer) if self.answer and is_json else None
 
     @property
     def problem(self) -> dict[str, Any]:

@@ -203,7 +203,8 @@ async def test_pool_without_a_free_connection_is_503(url: str, rival: asyncpg.Co
 async def test_server_without_a_free_connection_is_503(url: str, rival: asyncpg.Connection) -> None:
     role = f"few_{uuid4().hex}"
     await rival.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}' CONNECTION LIMIT 1")
-    await rival.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO {role}")
+    tables = "tasks, users, tombstones"
+    await rival.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}")
     await rival.execute(f"GRANT SELECT ON alembic_version TO {role}")
     as_role = make_url(url).set(username=role, password=role).render_as_string(hide_password=False)
     only = await connect(as_role)

@@ -15,7 +15,13 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.generated_clients.scenario import BASIC, SCENARIOS, Scenario, find_errors
+from tests.e2e.generated_clients.scenario import (
+    BASIC,
+    ORGANIZING,
+    SCENARIOS,
+    Scenario,
+    find_errors,
+)
 from tests.e2e.generated_clients.targets import Command, Target
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +34,10 @@ STAGES = ("generated", "compiled", "scenario")
 NO_TOOLCHAIN = "no toolchain"
 CONTRACTS = ROOT / "specs/phase-II/001-core-backend/contracts"
 # The scenarios that a client generated from a released contract can run.
-RELEASES: Mapping[str, Sequence[Scenario]] = {"1.0.0": (BASIC,)}
+RELEASES: Mapping[str, Sequence[Scenario]] = {
+    "1.0.0": (BASIC,),
+    "1.1.0": (BASIC, ORGANIZING),
+}
 
 
 @dataclass

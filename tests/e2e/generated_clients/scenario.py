@@ -97,7 +97,49 @@ ORGANIZING = Scenario(
     ),
     ("Milk", "Eggs", "Oat milk"),
 )
-SCENARIOS = (BASIC, ORGANIZING)
+# The operations that contract 1.2.0 adds.
+SYNCING = Scenario(
+    "syncing",
+    (
+        # The feed in pages of two: kind, whether it was deleted, and title or name.
+        {
+            "step": "first walk",
+            "pages": 2,
+            "items": [
+                ["list", False, "Groceries"],
+                ["task", False, "Milk"],
+                ["task", False, "Tea"],
+            ],
+        },
+        # A create with an ID, an update with the ETag of the task, and a delete.
+        {
+            "step": "batch",
+            "status": 200,
+            "created": ["Eggs"],
+            "updated": [["Milk", True]],
+            "deleted": [True],
+        },
+        # Only the changes since the first walk. Those of a batch are in the order of their IDs.
+        {
+            "step": "later walk",
+            "pages": 2,
+            "items": [["task", False, "Eggs"], ["task", False, "Milk"], ["task", True, None]],
+        },
+        {
+            "step": "conflict",
+            "status": 412,
+            "type": "/problems/precondition-failed",
+            "pointer": "/update/0",
+        },
+        {"step": "export", "kinds": ["list", "task", "task", "end"], "lines": 3},
+        {"step": "erase", "status": 204},
+        {"step": "expired", "status": 410, "type": "/problems/token-expired"},
+        # Creates with the times of a deleted task, as Unix times, and without times.
+        {"step": "restore", "status": 200, "created_at": 1795420800, "completed_at": 1795422600},
+    ),
+    ("Eggs", "Milk"),
+)
+SCENARIOS = (BASIC, ORGANIZING, SYNCING)
 
 
 def find_errors(scenario: Scenario, output: str, remaining: Sequence[str]) -> list[str]:

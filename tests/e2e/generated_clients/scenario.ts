@@ -77,6 +77,52 @@ export function unixTime(instant: string | Date | null | undefined): number {
   return new Date(instant ?? NaN).getTime() / 1000;
 }
 
+// The operations of contract 1.2.0.
+export interface ChangePageType {
+  items: {
+    kind: "task" | "list";
+    id: string;
+    deleted: boolean;
+    task: { title: string } | null;
+    list: { name: string } | null;
+  }[];
+  next_since: string;
+  has_more: boolean;
+}
+
+export const eggsId = "0198c5a2-0000-7000-8000-000000000001";
+export const createdAt = "2026-11-23T08:00:00Z";
+export const completedAt = "2026-11-23T08:30:00Z";
+
+// Read the changes since a token, or all of them, in pages of two.
+export async function walk(
+  read: (query: { limit: number; since?: string }) => Promise<ChangePageType>,
+  since?: string,
+): Promise<{ pages: number; items: unknown[]; since: string }> {
+  const items: unknown[] = [];
+  for (let pages = 1; ; pages += 1) {
+    const page = await read({ limit: 2, ...(since && { since }) });
+    items.push(
+      ...page.items.map((each) => [
+        each.kind,
+        each.deleted,
+        each.task?.title ?? each.list?.name ?? null,
+      ]),
+    );
+    since = page.next_since;
+    if (!page.has_more) return { pages, items, since };
+  }
+}
+
+// The kinds of the lines of an export, and the number of lines in the last one.
+export function summary(lines: string): { kinds: string[]; lines: number } {
+  const parsed = lines
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as { kind: string; lines: number });
+  return { kinds: parsed.map((line) => line.kind), lines: parsed.at(-1)?.lines ?? -1 };
+}
+
 export interface ProblemType {
   type: string;
   title: string;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import signal
 import socket
@@ -135,6 +136,16 @@ def test_json_and_yaml_are_compressed(browser: httpx.Client, path: str, media_ty
     assert response.num_bytes_downloaded < len(response.content) / 2
 
 
+@pytest.mark.requirement("FR-231")
+def test_export_is_compressed_and_complete(browser: httpx.Client) -> None:
+    browser.post(f"{ALICE}/batch", json={"create": [{"title": "Buy milk"}] * 100})
+    with browser.stream("GET", "/api/v1/users/alice/export") as response:
+        lines = [json.loads(line) for line in response.iter_lines()]
+        assert response.headers["content-encoding"] == "gzip"
+    assert len(lines) > 100
+    assert lines[-1] == {"kind": "end", "lines": len(lines) - 1}
+
+
 def test_etag_property_of_a_compressed_response_works_in_if_match(
     browser: httpx.Client,
 ) -> None:
@@ -249,6 +260,18 @@ def test_too_large_body_is_rejected_before_it_is_sent(front: LiveServer) -> None
     assert_problem(rejected, 413, "content-too-large")
     assert_common_headers(rejected)
     assert rejected.headers["x-request-id"] == "mine"
+
+
+@pytest.mark.requirement("FR-230")
+def test_batch_may_be_larger_than_other_bodies(front: LiveServer) -> None:
+    path = f"{ALICE}/batch"
+    tasks = [{"title": "Buy milk", "description": "x" * 16_000}] * 20
+    changed = front.call("POST", path, JSON, body=json.dumps({"create": tasks}).encode())
+    assert changed.status_code == 200
+    too_large = request("POST", path, JSON, "Content-Length: 1048577")
+    rejected = front.exchange(too_large, method="POST", target=path)
+    assert_nginx_problem(rejected, 413, "content-too-large")
+    assert rejected.json()["detail"] == "The request body exceeds 1048576 bytes."
 
 
 # --- slow clients --------------------------------------------------------------------------------

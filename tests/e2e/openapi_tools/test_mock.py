@@ -62,7 +62,8 @@ def examples(operation: str, status: str) -> list[Any]:
 
 def body(response: httpx.Response) -> Any:
     """Return the parsed body if it is JSON, otherwise the text."""
-    is_json = response.headers.get("content-type", "").endswith("json")
+    media_type = response.headers.get("content-type", "")
+    is_json = media_type in {"application/json", "application/problem+json"}
     return json.loads(response.content) if is_json else response.text
 
 

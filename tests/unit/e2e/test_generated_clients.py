@@ -257,8 +257,10 @@ def test_clients_of_each_released_contract_are_run(
     assert __main__.main(["hey-api", "orval-fetch"], {}) == 0
     assert sorted(runs) == [
         "hey-api 1.0.0",
+        "hey-api 1.1.0",
         "hey-api openapi.yaml",
         "orval-fetch 1.0.0",
+        "orval-fetch 1.1.0",
         "orval-fetch openapi.yaml",
     ]
 

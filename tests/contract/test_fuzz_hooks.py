@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from types import SimpleNamespace
 from typing import Any
@@ -52,22 +53,79 @@ def test_tasks_of_an_earlier_round_are_deleted(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("wait", "expected"),
+    ("turn", "query", "expected", "sent"),
     [
-        (0, {"wait": 0, "since": "-"}),
-        (7, {"wait": 1, "since": "-"}),
-        (hooks.MAX_WAIT, {"wait": hooks.MAX_WAIT}),
+        (1, {"wait": 7}, {"wait": 7}, ["store"]),
+        (8, {"wait": 7}, {"wait": 1}, []),
+        (1, {"since": "-", "wait": 7}, {"since": "token", "wait": 7}, ["post", "get", "store"]),
+        (8, {"since": "-"}, {"since": "token"}, ["post", "get", "delete"]),
     ],
 )
-def test_wait_is_short_or_ends_immediately(
-    monkeypatch: pytest.MonkeyPatch, wait: int, expected: dict[str, Any]
+def test_feed_has_a_change_or_a_short_wait_or_an_expired_token(
+    monkeypatch: pytest.MonkeyPatch,
+    turn: int,
+    query: dict[str, Any],
+    expected: dict[str, Any],
+    sent: list[str],
 ) -> None:
-    stored: list[str] = []
-    monkeypatch.setattr("requests.post", lambda url, **_: stored.append(url))
+    seen: list[str] = []
+    page = SimpleNamespace(json=lambda: {"next_since": "token"})
+
+    def record(name: str) -> Any:
+        return lambda *_, **__: seen.append(name) or page
+
+    for name in ("post", "get", "delete"):
+        monkeypatch.setattr(f"requests.{name}", record(name))
+    monkeypatch.setattr(hooks, "_store_task", record("store"))
     monkeypatch.setattr(hooks, "_user_url", lambda _: USER)
-    case: Any = SimpleNamespace(query={"wait": wait, "since": "-"})
-    assert hooks._with_short_wait(case) == expected
-    assert bool(stored) == (wait == hooks.MAX_WAIT)
+    case: Any = SimpleNamespace(query=query)
+    assert hooks._with_changes(case, turn) == expected
+    assert seen == sent
+
+
+@pytest.mark.parametrize(
+    ("length", "time"),
+    [
+        (20, "2026-01-02T03:04:05Z"),
+        (21, "2026-01-02T03:04:05Z"),
+        (22, "2026-01-02T03:04:05.0Z"),
+        (64, f"2026-01-02T03:04:05.{'0' * 43}Z"),
+    ],
+)
+def test_time_in_the_past_has_a_length(length: int, time: str) -> None:
+    assert hooks._past(length) == time
+
+
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [("a", {}), ("used", {"1": True}), ("new", {"1": False, "2": True, "3": True})],
+)
+def test_tasks_after_a_batch_are_remembered_or_unknown(
+    monkeypatch: pytest.MonkeyPatch, key: str, known: dict[str, bool]
+) -> None:
+    tasks = "/api/v1/users/alice/tasks"
+    result: dict[str, list[Any]] = {
+        "created": [{"id": "2", "parent_id": None}],
+        "updated": [{"id": "3", "parent_id": None}],
+        "deleted": ["1"],
+    }
+    response, _ = exchange("POST", f"{tasks}/batch", 200, **{"Idempotency-Key": key})
+    response.content = json.dumps(result).encode()
+    existing = {(tasks, "1"): True, ("/api/v1/users/bob/tasks", "1"): True}
+    monkeypatch.setattr(hooks, "EXISTING", existing)
+    monkeypatch.setattr(hooks, "KEYS", {("alice", "used")})
+    hooks._remember_batch(response)
+    assert existing.pop(("/api/v1/users/bob/tasks", "1"))
+    assert existing == {(tasks, id_): exists for id_, exists in known.items()}
+
+
+def test_deleted_user_has_no_tasks_and_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    existing = {("/api/v1/users/alice/tasks", "1"): True, ("/api/v1/users/alicia/tasks", "1"): True}
+    monkeypatch.setattr(hooks, "EXISTING", existing)
+    monkeypatch.setattr(hooks, "KEYS", {("alice", "key"), ("bob", "key")})
+    hooks._forget_user(USER)
+    assert list(existing.values()) == [False, True]
+    assert list(hooks.KEYS) == [("bob", "key")]
 
 
 def exchange(method: str, url: str, status: int, **headers: str) -> tuple[Any, Any]:

@@ -235,8 +235,6 @@ def test_nginx_problems_match_the_service() -> None:
     types, titles, details = (by_status(f"problem_{name}") for name in ("type", "title", "detail"))
     details[413] = details[413].replace("$max_body_bytes", max_body_bytes()["default"])
     assert types.keys() == {400, 404, 405, 413, 431, 501, 503}
-    # The limit of most paths; tests/e2e/nginx tests that of a batch.
-    details[413] = details[413].replace("$max_body_bytes", "131072")
     assert {status: (status, titles[status], details[status]) for status in types} == {
         status: (problem_types[name].status, problem_types[name].title, problem_types[name].detail)
         for status, name in types.items()

@@ -56,7 +56,8 @@ step("conflict", {
 
 const exported = await exportUser(user);
 if (exported.status !== 200) fail(exported.data);
-step("export", summary(exported.data));
+// The media type makes it a stream.
+step("export", summary(await exported.stream.text()));
 
 const erased = await deleteUser(user);
 step("erase", { status: erased.status });

@@ -63,8 +63,9 @@ step("conflict", {
   pointer: conflict.errors[0]?.pointer,
 });
 
+// The media type makes it a stream.
 const exported = await client.fetchQuery(getExportUserQueryOptions(user));
-step("export", summary(exported.data));
+step("export", summary(await exported.stream.text()));
 
 const erasing = new MutationObserver(client, getDeleteUserMutationOptions());
 const erased = await erasing.mutate({ userId: user });

@@ -1,9 +1,12 @@
+import { toCreate } from './batch.js';
 import { createClient, createConfig, type Config } from './generated/client/index.js';
 import {
   Operations,
   type CountTasksData,
+  type ExportUserData,
   type GetContractYamlData,
   type Label,
+  type ListChangesData,
   type ListListsData,
   type ListTasksData,
   type Options,
@@ -14,12 +17,15 @@ import {
 import { PagedIterator } from './pages.js';
 import { ProblemError } from './problem.js';
 import { retrying } from './retry.js';
+import { followChanges, type SyncResult, type SyncStore } from './sync.js';
 
 export type * from './generated/types.gen.js';
 export type { Options } from './generated/index.js';
+export { rejectedChanges, toCreate, type RejectedChange } from './batch.js';
 export { addDays, dueOn, today } from './dates.js';
 export type { PagedIterator } from './pages.js';
 export { ProblemError } from './problem.js';
+export { MemoryStore, type SavedCopy, type SyncResult, type SyncStore } from './sync.js';
 
 /** The address of the service, and the options of every request: headers, credentials, a `fetch`. */
 export type TasksApiConfig = Omit<Config, 'baseUrl' | 'responseStyle' | 'throwOnError'> & {
@@ -37,10 +43,13 @@ export type TasksApiConfig = Omit<Config, 'baseUrl' | 'responseStyle' | 'throwOn
 /** The filters and the order of tasks. */
 export type TaskQuery = Omit<NonNullable<ListTasksData['query']>, 'cursor'>;
 
+const RESPONSE_TIMEOUT = 30; // seconds that `sync` waits for a response
 const MAX_LABEL_ATTEMPTS = 10; // after each 412, which means that another client changed the task
 
 /** Every operation of the contract. Error responses are thrown as a `ProblemError`. */
 export class TasksApi extends Operations {
+  #send: typeof fetch;
+
   constructor({ baseUrl, retries = 0, ...config }: TasksApiConfig) {
     if (!baseUrl) {
       throw new TypeError("TasksApi needs a baseUrl, such as 'http://127.0.0.1:8000'");
@@ -55,11 +64,13 @@ export class TasksApi extends Operations {
       }),
     );
     client.interceptors.error.use((error, response, request) => {
-      // `fetch` throws an Error, and an abort throws its reason, which can be any value.
-      const isResponse = response && !request?.signal.aborted && !(error instanceof Error);
-      return isResponse ? new ProblemError(response, error) : error;
+      // Chromium throws another error than the reason while it reads a body.
+      if (request?.signal.aborted) return request.signal.reason;
+      // `fetch` throws an Error.
+      return response && !(error instanceof Error) ? new ProblemError(response, error) : error;
     });
     super({ client });
+    this.#send = send;
   }
 
   /** Returns one page of tasks. An empty `q` is ignored. */
@@ -94,6 +105,46 @@ export class TasksApi extends Operations {
       const query: ListListsData['query'] = { ...options.query, cursor };
       return (await this.listLists<true>({ ...options, query })).data;
     }, options.signal);
+  }
+
+  /**
+   * Keeps a local copy of all tasks and lists of a user. It continues from the token in the store, then
+   * asks for changes about twice a second, until `signal` is aborted. After a network error, 408, 429 and
+   * 5xx, it sends the request again. If the token has expired, it reads
+   * everything again and deletes what is no longer there. Other errors are thrown. A store must not be
+   * used by two calls at the same time.
+   */
+  sync(
+    store: SyncStore,
+    options: Omit<Options<ListChangesData, true>, 'query'> & {
+      query?: { limit?: number };
+    },
+  ): AsyncGenerator<SyncResult, never, void> {
+    const limit = options.query?.limit ?? 200;
+    const read = async (since: string | undefined) => {
+      // A connection that was lost silently would never end the request.
+      const timeout = AbortSignal.timeout(RESPONSE_TIMEOUT * 1000);
+      const signal = options.signal ? AbortSignal.any([options.signal, timeout]) : timeout;
+      const query = { since, limit };
+      return (await this.listChanges<true>({ fetch: this.#send, ...options, query, signal })).data;
+    };
+    return followChanges(read, store, options.signal);
+  }
+
+  /**
+   * Creates a deleted task again, and its subtasks if they are given, in one request. See `toCreate` for
+   * what is kept.
+   */
+  async restore(
+    task: Task,
+    { subtasks = [], signal }: { subtasks?: readonly Task[]; signal?: AbortSignal } = {},
+  ): Promise<Task> {
+    const path = { user_id: task.user_id };
+    // `crypto.randomUUID` is missing on pages without TLS.
+    const key = crypto.getRandomValues(new Uint32Array(4)).join('-');
+    const headers = { 'Idempotency-Key': key };
+    const body = { create: [task, ...subtasks].map(toCreate) };
+    return (await this.changeTasks<true>({ path, headers, body, signal })).data.created[0] as Task;
   }
 
   /** Returns the current task, or the same object if it has not changed. */
@@ -141,6 +192,13 @@ export class TasksApi extends Operations {
       (current) => current.filter((label) => !labels.includes(label)),
       options,
     );
+  }
+
+  /** Returns the lines of the export as text. With `parseAs: 'stream'`, `data` is a stream of bytes. */
+  override exportUser<ThrowOnError extends boolean = true>(
+    options: Options<ExportUserData, ThrowOnError>,
+  ) {
+    return super.exportUser<ThrowOnError>({ parseAs: 'text', ...options });
   }
 
   /** Returns the contract as YAML text. This package has no YAML parser. */

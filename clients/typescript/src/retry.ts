@@ -68,17 +68,18 @@ function isRepeatable({ method, url, headers }: Request): boolean {
   return method === 'GET' || method === 'PUT';
 }
 
-function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
+/** Waits for a time, and throws the reason if `signal` is aborted. */
+export function sleep(milliseconds: number, signal?: AbortSignal | null): Promise<void> {
   return new Promise((resolve, reject) => {
     const abort = () => {
       clearTimeout(timer);
-      reject(signal.reason);
+      reject(signal?.reason);
     };
     const timer = setTimeout(() => {
-      signal.removeEventListener('abort', abort);
+      signal?.removeEventListener('abort', abort);
       resolve();
     }, milliseconds);
-    signal.addEventListener('abort', abort, { once: true });
-    if (signal.aborted) abort();
+    signal?.addEventListener('abort', abort, { once: true });
+    if (signal?.aborted) abort();
   });
 }

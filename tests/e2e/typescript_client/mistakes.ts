@@ -1,5 +1,5 @@
 // Type errors. If the compiler accepts a line, the comment above it is an error.
-import { ProblemError, TasksApi, dueOn, ifUnchanged, toReplace } from 'tasks-api-client';
+import { MemoryStore, ProblemError, TasksApi, dueOn, ifUnchanged, rejectedChanges, toReplace } from 'tasks-api-client';
 import type { Task, TaskList } from 'tasks-api-client';
 
 const api = new TasksApi({ baseUrl: 'http://127.0.0.1:8000' });
@@ -7,6 +7,7 @@ const path = { user_id: 'alice' };
 declare const task: Task;
 declare const list: TaskList;
 declare const error: ProblemError;
+declare const store: MemoryStore;
 
 export async function mistakes() {
   // @ts-expect-error: a task has a title
@@ -55,4 +56,20 @@ export async function mistakes() {
   await api.deleteTask(ifUnchanged(list));
   // @ts-expect-error: labels are separated by commas
   await api.listTasks({ path, query: { labels: ['errands', 'shop'] } });
+  // @ts-expect-error: the package manages the tokens
+  api.sync(store, { path, query: { since: 'x' } });
+  // @ts-expect-error: a map is not a store
+  api.sync(new Map(), { path });
+  for await (const result of api.sync(store, { path })) {
+    // @ts-expect-error: without a network there are no changes
+    result.changes;
+  }
+  for (const rejected of rejectedChanges(error, { delete: [{ id: task.id }] })) {
+    // @ts-expect-error: only a create and an update have a title
+    rejected.change.title;
+  }
+  // @ts-expect-error: an update has an ID
+  await api.changeTasks({ path, body: { update: [{ title: 'Buy milk' }] } });
+  // @ts-expect-error: a list cannot be restored
+  await api.restore(list);
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -24,10 +24,15 @@ REQUEST_ID = "id-of-the-proxy"
 
 class _Handler(SimpleHTTPRequestHandler):
     closing: Event
+    actions: Mapping[str, Callable[[], None]]
 
     def do_GET(self) -> None:
-        name = self.path.removeprefix("/proxy/").removesuffix("/livez")
-        if name == "never":
+        folder, _, rest = self.path.removeprefix("/").partition("/")
+        name = rest.partition("/")[0] if folder in {"proxy", "control"} else ""
+        if folder == "control":
+            self.actions[name]()
+            self._respond(200, {}, "")
+        elif name == "never":
             self.closing.wait(20)
         elif name in {"stuck", "cut"}:
             self._respond(502, {"Content-Length": "9"}, "")
@@ -50,10 +55,10 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def site(folder: Path) -> Iterator[str]:
-    """Serve a folder, and yield its origin."""
+def site(folder: Path, actions: Mapping[str, Callable[[], None]]) -> Iterator[str]:
+    """Serve a folder, run an action for each request to /control/NAME, and yield the origin."""
     closing = Event()
-    handler = type("Handler", (_Handler,), {"closing": closing})
+    handler = type("Handler", (_Handler,), {"closing": closing, "actions": actions})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     thread = Thread(target=server.serve_forever, name="site")
     thread.start()

@@ -11,13 +11,21 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from app.openapi.document import METHODS, OpenAPIDocument
-from tests.e2e.typescript_client.conftest import NODE, URLs, Use, compile_project, in_page, run
+from tests.e2e.typescript_client.conftest import (
+    NODE,
+    URLs,
+    Use,
+    compile_example,
+    compile_project,
+    examples_in_the_guide,
+    in_page,
+    run,
+)
 from tests.e2e.typescript_client.site import REQUEST_ID
 from tests.support.process import ROOT
 
 pytestmark = pytest.mark.requirement("NFR-012")
 
-EXAMPLE = re.compile(r"^<!-- client -->\n```ts\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NONE = "nothing was thrown"
 SCREENSHOT = ROOT / "reports/package.png"
 TASK = "/api/v1/users/alice/tasks/1"
@@ -44,7 +52,7 @@ def test_strict_project_compiles_and_type_errors_are_found(
     project: Path, options: tuple[str, ...]
 ) -> None:
     assert compile_project(project, "--noEmit", *options) == ""
-    assert (project / "mistakes.ts").read_text("utf-8").count("@ts-expect-error") == 23
+    assert (project / "mistakes.ts").read_text("utf-8").count("@ts-expect-error") == 29
 
 
 @pytest.mark.parametrize(
@@ -52,17 +60,22 @@ def test_strict_project_compiles_and_type_errors_are_found(
     [
         (0, ["Buy milk", "Precondition failed, it is completed: true"]),
         (1, ["due: Buy milk", "list: Buy eggs", "list: Buy milk"]),
+        (
+            2,
+            [
+                "update 1: the task has a different ETag",
+                "not changed: Buy six eggs",
+                "restored: true",
+            ],
+        ),
     ],
 )
 def test_example_in_the_guide_compiles_and_runs(
     project: Path, places: URLs, number: int, output: list[str]
 ) -> None:
-    examples = EXAMPLE.findall((ROOT / "docs/guides/typescript-client.md").read_text("utf-8"))
-    assert len(examples) == 2
-    assert examples[number].count("http://127.0.0.1:8000") == 1
-    source = examples[number].replace("http://127.0.0.1:8000", places["service"])
-    (project / "example.ts").write_text(source, "utf-8")
-    compile_project(project, "--module", "nodenext")
+    examples = examples_in_the_guide("client")
+    assert len(examples) == 3
+    compile_example(project, examples[number], places["service"])
     assert run(NODE, "example.js", folder=project).splitlines() == output
 
 
@@ -78,13 +91,17 @@ def test_every_operation_succeeds(use: Use) -> None:
         for method, operation in item.items()
         if method in METHODS
     }
-    assert answer.pop("statuses") == {**statuses, "replaceTask": 201, "replaceList": 201}
+    special = {"replaceTask": 201, "replaceList": 201, "deleteUser": 204}
+    assert answer.pop("statuses") == {**statuses, **special}
     assert answer == {
         "titles": ["Buy milk", "Buy milk", "Buy milk", "Buy oat milk"],
         "completed": True,
         "names": ["Groceries", "Shop", "Work", "Shop"],
         "count": {"count": 1, "is_capped": False},
         "labels": [{"label": "errands", "open_tasks": 1}],
+        "created": ["Call Bob"],
+        "changes": [True, "Shop", True, "Buy oat milk", "Call Bob"],
+        "exported": ['{"kind":"end","lines":3}', ""],
         "health": ["alive", "ready"],
         "yaml": "openapi: 3.1.0",
         "json": "3.1.0",

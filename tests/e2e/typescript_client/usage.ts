@@ -1,53 +1,11 @@
 // Uses of the package. Each function runs in Node and in Chromium, and returns JSON that a test
 // checks.
 import { ProblemError, TasksApi, addDays, dueOn, ifUnchanged, toReplace, today } from 'tasks-api-client';
-import type { Due, FieldError, Problem, Task, TaskList, TaskQuery } from 'tasks-api-client';
+import type { Due, Problem, Task, TaskList, TaskQuery } from 'tasks-api-client';
+import { arrive, thrownBy, withFailures, withoutWaiting } from './support.js';
+import type { Failure, ProblemFailure, URLs } from './support.js';
 
-/** URLs: a service, one without a database, one with a concurrency limit of 1, a proxy, and a closed port. */
-export type URLs = { service: string; down: string; narrow: string; proxy: string; nobody: string };
-
-/** Returns a new user of a service, with a log of the user's requests. */
-function arrive(baseUrl: string) {
-  const path = { user_id: crypto.randomUUID() };
-  const requests: unknown[] = [];
-  const api = new TasksApi({
-    baseUrl,
-    fetch: (input, init) => {
-      requests.push(input);
-      return fetch(input, init);
-    },
-  });
-  return { api, path, requests };
-}
-
-/** Returns the properties of an error. The compiler knows the type of each one. */
-async function thrownBy(call: Promise<unknown>) {
-  try {
-    await call;
-  } catch (error) {
-    if (!(error instanceof Error)) return { name: error };
-    if (!(error instanceof ProblemError)) return { name: error.name };
-    const problem: Problem = error;
-    const faults: FieldError[] = error.errors;
-    const waits: number | null = error.retryAfter;
-    return {
-      name: error.name,
-      message: error.message,
-      type: problem.type,
-      title: problem.title,
-      status: problem.status,
-      detail: problem.detail,
-      instance: problem.instance,
-      traceId: problem.trace_id,
-      requestId: error.requestId,
-      errors: faults.map((fault) => fault.pointer ?? fault.parameter),
-      details: faults.map((fault) => fault.detail),
-      retryAfter: waits,
-      body: typeof error.body,
-    };
-  }
-  return { name: 'nothing was thrown' };
-}
+export * from './offline.js';
 
 async function titles(tasks: AsyncIterable<Task>) {
   const found: string[] = [];
@@ -81,6 +39,10 @@ export async function everyOperation({ service }: URLs) {
   await api.addLabels(moveTask.data, ['errands']);
   const countTasks = await api.countTasks({ path, query: { list_id: list.id } });
   const listLabels = await api.listLabels({ path });
+  const changeTasks = await api.changeTasks({ path, body: { create: [{ title: 'Call Bob' }] } });
+  const listChanges = await api.listChanges({ path, query: { limit: 200 } });
+  const exportUser = await api.exportUser({ path });
+  const deleteUser = await api.deleteUser({ path });
   const getLiveness = await api.getLiveness();
   const getReadiness = await api.getReadiness();
   const getContractYaml = await api.getContractYaml();
@@ -88,6 +50,7 @@ export async function everyOperation({ service }: URLs) {
   const results = {
     createTask, getTask, updateTask, listTasks, replaceTask, deleteTask, moveTask, countTasks, listLabels,
     createList, getList, updateList, replaceList, moveList, listLists, deleteList,
+    changeTasks, listChanges, exportUser, deleteUser,
     getLiveness, getReadiness, getContractYaml, getContractJson,
   };
   const statuses = Object.entries(results).map(([name, { response }]) => [name, response.status]);
@@ -98,6 +61,9 @@ export async function everyOperation({ service }: URLs) {
     names: [getList.data.name, updateList.data.name, ...listLists.data.items.map(({ name }) => name)],
     count: countTasks.data,
     labels: listLabels.data.items,
+    created: changeTasks.data.created.map(({ title }) => title),
+    changes: listChanges.data.items.map(({ task, list, deleted }) => task?.title ?? list?.name ?? deleted),
+    exported: exportUser.data.split('\n').slice(-2),
     health: [getLiveness.data.status, getReadiness.data.status],
     yaml: getContractYaml.data.slice(0, 14),
     json: getContractJson.data.openapi,
@@ -476,51 +442,6 @@ export async function dates({ service }: URLs) {
 }
 
 // --- network errors --------------------------------------------------------------------------
-
-/** An injected failure of a request: a problem, a status, or no response. */
-type ProblemFailure = { status: number; type?: string; after?: string };
-type Failure = ProblemFailure | 'no response' | 'lost response';
-
-/** Returns a user whose first requests fail like this. */
-function withFailures(baseUrl: string, failures: Failure[], retries?: number) {
-  const path = { user_id: crypto.randomUUID() };
-  const sent: string[] = [];
-  const api = new TasksApi({
-    baseUrl,
-    retries,
-    fetch: async (input, init) => {
-      const request = new Request(input, init);
-      sent.push(request.method);
-      const failure = failures.shift();
-      if (failure === undefined) return fetch(request);
-      if (failure === 'lost response') await fetch(request);
-      if (typeof failure === 'string') throw new TypeError(failure);
-      const { status, type, after } = failure;
-      const headers = new Headers({ 'Content-Type': 'application/problem+json' });
-      if (after) headers.set('Retry-After', after);
-      return new Response(JSON.stringify({ title: 'Failed', status, type }), { status, headers });
-    },
-  });
-  return { api, path, sent };
-}
-
-/** Runs a call with immediate timers, and returns its result and its requested delays. */
-async function withoutWaiting<T>(call: () => Promise<T>) {
-  const waits: number[] = [];
-  const { setTimeout } = globalThis;
-  const soon = (run: () => void, milliseconds: number, ...rest: unknown[]) => {
-    // Node's fetch also uses timers.
-    if (!new Error().stack?.includes('retry.js')) return setTimeout(run, milliseconds, ...rest);
-    waits.push(milliseconds);
-    return setTimeout(run, 0);
-  };
-  globalThis.setTimeout = soon as unknown as typeof setTimeout;
-  try {
-    return { result: await call(), waits };
-  } finally {
-    globalThis.setTimeout = setTimeout;
-  }
-}
 
 const OVERLOADED: ProblemFailure = { status: 503, type: '/problems/overloaded', after: '1' };
 const IN_USE: ProblemFailure = { status: 409, type: '/problems/idempotency-key-in-use', after: '1' };

@@ -40,7 +40,7 @@ STATUSES = {
 # Pages that show the output of their commands in `text` blocks.
 OUTPUTS = {
     page: "".join(each.code for each in blocks(PAGES[page]) if each.language == "text")
-    for page in ["docs/guides/todo-app.md"]
+    for page in ["docs/guides/offline-first.md", "docs/guides/todo-app.md"]
 }
 NOT_RUN = "not run here: "
 TASKS: dict[str, Any] = yaml.safe_load((ROOT / "Taskfile.yml").read_text("utf-8"))["tasks"]
@@ -71,7 +71,7 @@ def test_page_commands_run(page: str, tmp_path: Path) -> None:
     assert re.findall(r"^\d{3}$", output, re.MULTILINE) == STATUSES[page]
 
 
-@pytest.mark.requirement("NFR-110")
+@pytest.mark.requirement("NFR-110", "NFR-213")
 @pytest.mark.parametrize("page", OUTPUTS)
 def test_page_commands_print_the_documented_output(page: str, tmp_path: Path) -> None:
     output = output_of(page, tmp_path)

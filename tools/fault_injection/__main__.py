@@ -1,8 +1,8 @@
 """Inject faults while clients write: `python -m tools.fault_injection [NAME ...]`.
 
 The log of acknowledged writes is compared with an audit table in the database. Exits with 1 if a
-write was lost or duplicated, or if a response is undocumented. FAULTS_WITHOUT_TOOLS=1 skips faults
-that need a program that is not installed.
+write was lost, duplicated or not in the feed, or if a response is undocumented.
+FAULTS_WITHOUT_TOOLS=1 skips faults that need a program that is not installed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tests.support.long_task import run as run_task
 from tests.support.process import ROOT, until
 from tools.fault_injection.catalogue import FAULTS, Fault
 from tools.fault_injection.environment import Environment, Probe
+from tools.fault_injection.follower import Follower
 from tools.fault_injection.load import CLIENTS, MAX_LATENCY, Client, WriteLog
 from tools.fault_injection.postgres import MissingToolError, Postgres
 from tools.fault_injection.verify import reconcile, verify_lists
@@ -58,8 +59,9 @@ class Row:
     @property
     def passed(self) -> bool:
         log = self.log
-        errors = log.lost or log.applied_twice or log.undocumented or self.wrong_readiness
-        return not (errors or self.failure or self.recovered is None or self.ready is None)
+        errors = [*log.lost, *log.applied_twice, *log.undocumented, *log.missing]
+        failed = errors or self.wrong_readiness or self.failure
+        return not (failed or self.recovered is None or self.ready is None)
 
 
 async def run(faults: Sequence[Fault], postgres: Postgres, directory: Path) -> list[Row]:
@@ -91,7 +93,9 @@ async def run(faults: Sequence[Fault], postgres: Postgres, directory: Path) -> l
 async def _inject_under_load(row: Row, environment: Environment) -> None:
     log, stopped, probe = row.log, asyncio.Event(), Probe()
     clients = [Client(n, environment.url, log, row.fault.allowed) for n in range(CLIENTS)]
+    follower = Follower(environment.url, log, row.fault.allowed)
     load = asyncio.gather(*(client.run(stopped) for client in clients))
+    following = asyncio.create_task(follower.run())
     probe_task = asyncio.create_task(probe.run(environment.url))
     pid = environment.replica.pid
     await asyncio.sleep(WARM_UP_SECONDS)
@@ -102,6 +106,8 @@ async def _inject_under_load(row: Row, environment: Environment) -> None:
     await _wait_for_recovery(log, probe, ended_at)
     stopped.set()
     await load
+    follower.stopped.set()
+    await following
     probe_task.cancel()
     row.seconds = ended_at - started_at
     row.recovered = _seconds_after(
@@ -118,6 +124,7 @@ async def _inject_under_load(row: Row, environment: Environment) -> None:
     connection = await environment.postgres.connect()
     await reconcile(log, connection)
     await verify_lists(log, environment.url, connection)
+    await follower.verify(connection)
     await connection.close()
 
 
@@ -175,17 +182,18 @@ def _check_probes(row: Row, probe: Probe, started_at: float, ended_at: float) ->
 
 HEADER = (
     "| fault | lasted s | acknowledged | unknown | lost | duplicated | undocumented "
-    "| not ready during | wrong readiness | first write after s | ready after s "
+    "| not in the feed | not ready during | wrong readiness | first write after s | ready after s "
     "| last failure after s | slowest response s | slowest /livez s |\n"
-    "| --- |" + " ---: |" * 13
+    "| --- |" + " ---: |" * 14
 )
 
 
 def format_row(row: Row) -> str:
     if row.missing_tool:
-        return f"| {row.fault.name} | not injected: {row.missing_tool} |" + " |" * 12
+        return f"| {row.fault.name} | not injected: {row.missing_tool} |" + " |" * 13
     log = row.log
-    counts = (len(errors) for errors in (log.lost, log.applied_twice, log.undocumented))
+    categories = (log.lost, log.applied_twice, log.undocumented, log.missing)
+    counts = (len(errors) for errors in categories)
     cells = [
         row.fault.name,
         f"{row.seconds:.1f}",
@@ -214,6 +222,7 @@ def _list_errors(row: Row) -> Iterator[str]:
         "lost": log.lost,
         "duplicated": log.applied_twice,
         "undocumented": log.undocumented,
+        "not in the feed": log.missing,
         "wrong readiness": row.wrong_readiness,
     }
     for category, errors in categories.items():

@@ -61,6 +61,7 @@ class WriteLog:
     lost: list[str] = field(default_factory=list)
     applied_twice: list[str] = field(default_factory=list)
     undocumented: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # from the feed
 
     @property
     def acknowledged(self) -> int:

@@ -152,9 +152,9 @@ class Postgres:
             await connection.close()
 
     async def delete_all(self) -> None:
-        """Empty the tasks, the lists and the audit table."""
+        """Empty the tasks, the lists, their revisions and the audit table."""
         connection = await self.connect()
-        await connection.execute("TRUNCATE tasks, lists, history")
+        await connection.execute("TRUNCATE tasks, lists, users, tombstones, history")
         await connection.close()
 
     async def drop_tablespace(self) -> None:

@@ -95,6 +95,7 @@ def errors(base: Path, edits: Edits, version: str) -> list[str]:
     return list(version_errors(base, revision))
 
 
+@pytest.mark.requirement("NFR-211")
 def test_version_allows_the_changes_since_the_last_release() -> None:
     found = "\n".join(version_errors(last_release(), CONTRACT))
     assert not found, found

@@ -239,7 +239,7 @@ def test_target_has_every_scenario_and_locked_packages(target: Target) -> None:
 # --- released contracts --------------------------------------------------------------------------
 
 
-@pytest.mark.requirement("NFR-108")
+@pytest.mark.requirement("NFR-108", "NFR-211")
 def test_clients_of_each_released_contract_are_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

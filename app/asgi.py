@@ -17,6 +17,7 @@ from app.db.idempotency import delete_expired_keys
 from app.domain.changes.controller import ChangeController
 from app.domain.changes.repository import ChangeRepository
 from app.domain.changes.tokens import ChangeTokenCodec
+from app.domain.changes.watcher import ChangeWatcher
 from app.domain.health.controller import get_liveness, get_readiness
 from app.domain.lists.controller import TaskListController
 from app.domain.tasks.controller import TaskController
@@ -87,6 +88,7 @@ def create_app(
         cursor_codec=CursorCodec(secret),
         change_repository=ChangeRepository(database.fetch),
         change_token_codec=ChangeTokenCodec(secret),
+        change_watcher=ChangeWatcher(database.fetch),
     )
     litestar = Litestar(
         route_handlers=[operations, *page_routes(), *route_handlers],

@@ -29,7 +29,8 @@ from prometheus_client.registry import Collector
 
 from app.logging import log_writer
 
-# Seconds: from a cached read to the longest time that a request may wait for the database.
+# Seconds: from a cached read to the longest time that a request may wait for the database. Requests
+# that wait for a change take up to 30 s. Their exact duration is of no interest.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 # Limits of the metrics server. A scrape takes milliseconds, and there are few scrapers.

@@ -10,6 +10,7 @@ from litestar import Request
 from app.db.database import Database
 from app.domain.changes.repository import ChangeRepository
 from app.domain.changes.tokens import ChangeTokenCodec
+from app.domain.changes.watcher import ChangeWatcher
 from app.domain.tasks.repository import TaskRepository
 from app.http.pagination import CursorCodec
 from app.openapi.document import OpenAPIDocument
@@ -24,6 +25,7 @@ class AppState(msgspec.Struct, frozen=True):
     cursor_codec: CursorCodec
     change_repository: ChangeRepository
     change_token_codec: ChangeTokenCodec
+    change_watcher: ChangeWatcher
 
 
 def app_state(request: Request[Any, Any, Any]) -> AppState:

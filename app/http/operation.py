@@ -11,6 +11,7 @@ A handler names the parts of the request that it needs. The annotations say how 
 - `data`: the struct of the JSON body. `Annotated[TaskPatch, MERGE_PATCH, JSON]` lists the media
   types that a client may declare. Without a list, that is `application/json`.
 - `state`: the application's state.
+- `connection`: the connection of the request, for a handler that waits.
 
 The signature is read once, at import. Litestar sees a handler that takes only the request, because
 its dependency injection costs 6 to 65 us per request (`research/0029-derived-contract.md`).
@@ -39,11 +40,14 @@ from app.http.problems import (
     RequestTimeout,
     UnsupportedMediaType,
 )
+from app.http.waiting import UnmanagedConnection
 
 # What every operation may raise, and what every operation with a body may raise.
 ANY_OPERATION = (InvalidParameter, InternalError)
 ANY_BODY = (RequestTimeout, MalformedBody, ContentTooLarge, UnsupportedMediaType, InvalidBody)
-PARTS = ("state", "path", "query", "headers", "data")
+PARTS = ("state", "path", "query", "headers", "data", "connection")
+
+UNMANAGED = UnmanagedConnection()
 
 ResponseT = TypeVar("ResponseT")
 
@@ -110,7 +114,8 @@ def operation(
         async def handler(*owner: object, request: Request[Any, Any, Any]) -> ResponseT:
             path, query, headers = parse_parameters(request)
             data = None if body is None else await body.parse(request)
-            parts = (request.app.state.app_state, path, query, headers, data)
+            connection = request.scope["state"].get("connection", UNMANAGED)
+            parts = (request.app.state.app_state, path, query, headers, data, connection)
             try:
                 return await function(*owner, *select(parts))
             except ProblemError as problem:

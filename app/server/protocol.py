@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
 from enum import Enum, auto
 from functools import partial
 from typing import Any, cast
@@ -26,6 +28,7 @@ from app.http.problems import (
     RequestTimeout,
 )
 from app.http.request_id import parse_traceparent, request_id_from
+from app.http.waiting import resolve
 from app.server.admission import AdmissionControl, overloaded_response
 from app.server.cycle import RequestCycle
 from app.server.parser import RequestParser, StopParsing, Target, expects_continue
@@ -85,6 +88,7 @@ class HTTPProtocol(asyncio.Protocol):
         # Requests without a complete response, in order; the application runs for the first one.
         self.queue = deque[RequestCycle]()
         self.receiving: RequestCycle | None = None  # the one whose body arrives
+        self.awaited: asyncio.Future[bool] | None = None  # by the first one, if it waits
         self.pipelined_in_read = 0
         self.is_draining = False
         self.reading_stopped = False  # the connection closes after the queued responses
@@ -114,6 +118,7 @@ class HTTPProtocol(asyncio.Protocol):
             cycle.message_event.set()
         self.queue.clear()
         self.receiving = None
+        self._end_wait()
         self.flow.resume_writing()
         self.parser.close()
 
@@ -217,7 +222,7 @@ class HTTPProtocol(asyncio.Protocol):
             "raw_path": b"",
             "query_string": b"",
             "headers": self.parser.headers,
-            "state": self.app_state.copy(),
+            "state": {**self.app_state, "connection": self},
         }
 
     def _cycle(self, scope: Any, *, keep_alive: bool) -> RequestCycle:  # noqa: ANN401 - an ASGI scope
@@ -302,10 +307,34 @@ class HTTPProtocol(asyncio.Protocol):
         """Stop reading and close the connection after the last queued response."""
         self.reading_stopped = True
         self.transport.pause_reading()
+        self._end_wait()
         if self.queue:
             self.queue[-1].keep_alive = False
         else:
             self.transport.close()
+
+    @contextmanager
+    def waiting(self, event: asyncio.Future[bool]) -> Generator[None]:
+        """Do not count the first request in the block, which awaits the event.
+
+        The event becomes False at a shutdown, or when the client sends no more. A client that has
+        closed its connection is only detected in this way.
+        """
+        self.awaited = event
+        if self.is_draining or self.reading_stopped or self.transport.is_closing():
+            self._end_wait()
+        self._update_state()
+        try:
+            yield
+        finally:
+            self.awaited = None
+            # It was admitted before, so it is not rejected now.
+            if self.queue and self.queue[0].counts:
+                self.server_state.in_progress.add(self.queue[0])
+
+    def _end_wait(self) -> None:
+        if self.awaited is not None:
+            resolve(self.awaited, False)  # noqa: FBT003
 
     def _reject_overloaded(self, cycle: RequestCycle) -> None:
         """Send `503 /problems/overloaded` without a task; the parser discards the body."""
@@ -333,6 +362,7 @@ class HTTPProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close after the last queued response; if idle, wait DRAIN_TIMEOUT for a request."""
         self.is_draining = True
+        self._end_wait()
         if self.queue:
             self.queue[-1].keep_alive = False
         else:
@@ -387,7 +417,7 @@ class HTTPProtocol(asyncio.Protocol):
         return cycle is self.receiving and cycle.scope["method"] in METHODS_WITH_BODY
 
     def _update_state(self) -> None:
-        """Count the request in progress against the limit, unless it is blocked on its client.
+        """Count the request in progress, unless it waits for its client or for an event.
 
         Other requests may take its slot while it waits for its body, so it is admitted again.
         """
@@ -395,7 +425,7 @@ class HTTPProtocol(asyncio.Protocol):
         if cycle is None or not cycle.counts:
             return
         in_progress = self.server_state.in_progress
-        if self.flow.write_paused or self._awaits_body():
+        if self.flow.write_paused or self._awaits_body() or self.awaited is not None:
             in_progress.discard(cycle)
         elif cycle in in_progress:
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from litestar import Controller, get
 from litestar.status_codes import HTTP_200_OK
 
@@ -11,6 +13,7 @@ from app.http.operation import operation
 from app.http.parameters import UserPath
 from app.http.problems import DatabaseUnavailable
 from app.http.responses import APIResponse
+from app.http.waiting import Connection
 from app.state import AppState
 
 
@@ -29,11 +32,20 @@ class ChangeController(Controller):
     @get(operation_id="listChanges")
     @operation(raises=[InvalidToken, TokenExpired, DatabaseUnavailable])
     async def list_changes(
-        self, state: AppState, path: UserPath, query: ListChangesQuery
+        self, state: AppState, path: UserPath, query: ListChangesQuery, connection: Connection
     ) -> ChangePageResponse:
-        """Return what changed since a token."""
+        """Return what changed since a token, or wait for the next change."""
+        deadline = monotonic() + query.wait
         since = state.change_token_codec.decode(path.user_id, query.since)
         page = await state.change_repository.list_changes(path.user_id, since, query.limit)
+        while not page.items and (seconds := deadline - monotonic()) > 0:
+            with (
+                state.change_watcher.watch(path.user_id, page.position, seconds) as event,
+                connection.waiting(event),
+            ):
+                if not await event:
+                    break
+            page = await state.change_repository.list_changes(path.user_id, since, query.limit)
         token = state.change_token_codec.encode(path.user_id, page.position)
         # The items are encoded already, because a page is limited by its bytes.
         return ChangePageResponse(

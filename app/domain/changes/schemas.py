@@ -15,6 +15,7 @@ from app.http.pagination import DEFAULT_LIMIT, Limit
 from app.http.validation import PATTERN_MESSAGE
 
 TOKEN_LENGTH = 88
+MAX_WAIT = 30  # seconds
 # `\Z`, not `$`: Python's `$` matches before a trailing newline, ECMA 262's does not.
 ChangeToken = Annotated[
     str,
@@ -57,3 +58,4 @@ class ListChangesQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     since: ChangeToken | None = None
     limit: Limit = DEFAULT_LIMIT
+    wait: Annotated[int, Meta(ge=0, le=MAX_WAIT)] = 0

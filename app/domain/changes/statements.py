@@ -1,4 +1,4 @@
-"""The statement that reads a page of the feed."""
+"""The statements of the feed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from sqlalchemy import (
     Integer,
     Select,
     Subquery,
+    Text,
     Uuid,
     and_,
+    any_,
     bindparam,
     cast,
     exists,
@@ -22,7 +24,7 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from app.db.revisions import RevisedRecord, TombstoneRecord, UserRecord
 from app.domain.lists.models import TaskListRecord
@@ -151,6 +153,10 @@ READ_CHANGES = (
     .outerjoin(_USER, literal_column("true", Boolean))
     .outerjoin(_ROWS, _ROWS.c.octets_before <= literal_column(str(MAX_PAGE_BYTES)))
     .order_by(_ROWS.c.revision, _ROWS.c.id, _ROWS.c.kind)
+)
+# Of the users for whom requests wait. They may be on any shard (research/0083).
+READ_REVISIONS = select(UserRecord.user_id, UserRecord.epoch, UserRecord.revision).where(
+    UserRecord.user_id == any_(bindparam("owners", type_=ARRAY(Text)))
 )
 # For a user who has only rows of version 1.1.0 (research/0080).
 _FIRST = insert(UserRecord).values(

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from app.openapi.document import OpenAPIDocument
-from bench.load.workload import memory
+from bench.load.workload import memory, open_files
 from tests.e2e.nginx.proxy import nginx
 from tests.support.client import assert_problem, tasks_of
 from tests.support.live import LiveServer, read_response, request
@@ -336,6 +336,70 @@ def test_idle_connections_do_not_block_requests(balanced: Balanced) -> None:
         assert front.call("GET", ALICE).status_code == 200
         growth = [memory(service.pid) - was for service, was in zip(replicas, before, strict=True)]
     assert max(growth) < 2**20
+
+
+# --- waiting requests ----------------------------------------------------------------------------
+
+CHANGES = "/api/v1/users/alice/changes"
+
+
+def begin_wait(connection: socket.socket, data: bytes) -> None:
+    """Send a request that waits. Repeat it while the replicas reject it, before it waits."""
+    is_waiting = False
+    while not is_waiting:
+        connection.sendall(data)
+        time.sleep(0.05)
+        is_waiting = not with_response([connection])
+        if not is_waiting:
+            assert_problem(read_response(connection), 503, "overloaded")
+
+
+@pytest.mark.requirement("FR-215", "FR-216")
+def test_waiting_requests_use_up_no_limit(front: LiveServer) -> None:
+    since = front.call("GET", CHANGES).json()["next_since"]
+    wait = request("GET", f"{CHANGES}?wait=30&since={since}")
+    with ExitStack() as stack:
+        # More than the limits of nginx for other requests, and of the replicas, which are two.
+        waiting = [
+            stack.enter_context(front.connect()) for _ in range(MAX_CONNECTIONS_PER_ADDRESS + 5)
+        ]
+        for connection in waiting:
+            begin_wait(connection, wait)
+        assert with_response(waiting) == []
+        task = front.call("POST", ALICE, JSON, body=SMALL).json()
+        for connection in waiting:
+            (item,) = read_response(connection).json()["items"]
+            assert item["id"] == task["id"]
+
+
+@pytest.mark.requirement("FR-215")
+def test_longest_wait_ends_with_a_response_of_the_service(front: LiveServer) -> None:
+    front.call("POST", ALICE, JSON, body=SMALL)
+    since = front.call("GET", CHANGES).json()["next_since"]
+    with front.connect() as connection:
+        connection.settimeout(40)
+        started = time.monotonic()
+        connection.sendall(request("GET", f"{CHANGES}?wait=30&since={since}"))
+        response = read_response(connection)
+        assert 30 <= time.monotonic() - started < 35
+    front.contract.check("GET", CHANGES, response)
+    assert response.json() == {"items": [], "next_since": since, "has_more": False}
+
+
+@pytest.mark.requirement("FR-216")
+def test_disconnected_client_does_not_wait_any_longer(balanced: Balanced) -> None:
+    front, replicas = balanced
+
+    def connections() -> int:
+        return sum(open_files(service.pid) for service in replicas)
+
+    since = front.call("GET", CHANGES).json()["next_since"]
+    with ExitStack() as stack:
+        for _ in range(40):
+            connection = stack.enter_context(front.connect())
+            begin_wait(connection, request("GET", f"{CHANGES}?wait=30&since={since}"))
+        during = connections()
+    eventually(lambda: connections() <= during - 40, timeout=10)
 
 
 # --- stopped replicas: last, because they are not restarted --------------------------------------

@@ -267,7 +267,10 @@ async def no_struct_as_body(data: Annotated[dict[str, Any], JSON]) -> None:
     [
         (no_annotation, "no_annotation: path has no annotation."),
         (no_return_annotation, "no_return_annotation: return has no annotation."),
-        (unknown_part, "unknown_part: cookies is none of state, path, query, headers, data."),
+        (
+            unknown_part,
+            "unknown_part: cookies is none of state, path, query, headers, data, connection.",
+        ),
         (no_struct, "no_struct: path is not a msgspec.Struct."),
         (no_struct_as_body, "no_struct_as_body: data is not a msgspec.Struct."),
     ],

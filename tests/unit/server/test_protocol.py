@@ -511,6 +511,90 @@ async def test_health_check_is_not_counted(target: bytes) -> None:
     assert [*counted, in_progress(protocol)] == [0, 0, 0, 0]
 
 
+# --- requests that wait for an event -------------------------------------------------------------
+
+
+def connect_waiting(events: list[asyncio.Future[bool]]) -> tuple[HTTPProtocol, Pipe]:
+    """Connect a client whose requests wait for these events, one after the other."""
+
+    async def wait_for_all(scope: Any, receive: Any, send: Any) -> None:
+        connection: HTTPProtocol = scope["state"]["connection"]
+        for event in events:
+            with connection.waiting(event):
+                await event
+        await respond(scope, receive, send)
+
+    return connect(wait_for_all)
+
+
+def new_event() -> asyncio.Future[bool]:
+    return asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.requirement("FR-216")
+async def test_waiting_request_is_not_counted() -> None:
+    first, second = new_event(), new_event()
+    protocol, pipe = connect_waiting([first, second])
+    protocol.data_received(API)
+    counted = [in_progress(protocol)]
+    await run_pending()
+    counted.append(in_progress(protocol))
+    protocol.data_received(b"GET")  # of the next request
+    counted.append(in_progress(protocol))
+    first.set_result(True)
+    await run_pending()
+    counted.append(in_progress(protocol))
+    assert counted == [1, 0, 0, 0]
+    second.set_result(True)
+    await run_pending()
+    assert (in_progress(protocol), pipe.written.count(b" 204 ")) == (0, 1)
+
+
+@pytest.mark.requirement("FR-216")
+async def test_request_counts_again_after_its_wait() -> None:
+    counted: list[int] = []
+
+    async def wait_and_count(scope: Any, receive: Any, send: Any) -> None:
+        with scope["state"]["connection"].waiting(event):
+            counted.append(in_progress(protocol))
+            await event
+        counted.append(in_progress(protocol))
+        await respond(scope, receive, send)
+
+    event = new_event()
+    protocol, _ = connect(wait_and_count)
+    protocol.server_state.max_concurrent_requests = 1
+    protocol.data_received(API)
+    await run_pending()
+    protocol.server_state.in_progress.add("another request")
+    event.set_result(True)
+    await run_pending()
+    # It was admitted before, so it is not rejected.
+    assert counted == [0, 2]
+    assert protocol.server_state.in_progress == {"another request"}
+
+
+@pytest.mark.requirement("FR-216", "FR-217")
+@pytest.mark.parametrize("how", ["shutdown", "eof_received", "lost", "stop_reading"])
+@pytest.mark.parametrize("first", [True, False], ids=["before the wait", "during the wait"])
+async def test_end_of_the_connection_ends_the_wait(how: str, *, first: bool) -> None:
+    event = new_event()
+    protocol, pipe = connect_waiting([event])
+    protocol.data_received(API)
+    if not first:
+        await run_pending()
+        assert not event.done()
+    if how == "lost":
+        pipe.close()
+        protocol.connection_lost(None)
+    else:
+        getattr(protocol, how)()
+    await run_pending()
+    assert event.result() is False
+    assert in_progress(protocol) == 0
+    assert pipe.closed
+
+
 @pytest.mark.requirement("FR-047")
 async def test_request_of_a_lost_client_counts_until_its_handler_ends() -> None:
     proceed = asyncio.Event()

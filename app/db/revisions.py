@@ -15,7 +15,6 @@ from advanced_alchemy.base import DefaultBase
 from sqlalchemy import (
     CTE,
     BigInteger,
-    CheckConstraint,
     ColumnElement,
     DateTime,
     FromClause,
@@ -30,7 +29,6 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -73,10 +71,9 @@ class TombstoneRecord(DefaultBase):
     user_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     revision: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     id: Mapped[UUID] = mapped_column(primary_key=True)
+    # Without a CHECK constraint, which takes a twentieth of the time of a delete.
     kind: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     deleted_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-
-    __table_args__ = (CheckConstraint("kind BETWEEN 0 AND 1", name="kind_range"),)
 
 
 class RevisedRecord(ResourceRecord):
@@ -94,9 +91,7 @@ LOCK_USER = select(
 )
 GATE = LOCK_USER.cte("gate")
 # In the condition of a row that is locked: PostgreSQL evaluates it before it locks the row.
-IS_GATE_PASSED: ColumnElement[bool] = (
-    select(func.count()).select_from(GATE).scalar_subquery() == _ONE
-)
+IS_GATE_PASSED: ColumnElement[bool] = select(GATE).exists()
 
 
 def take_revision(
@@ -134,24 +129,24 @@ def revised(
 
 
 def removed_tombstones(*conditions: ColumnElement[bool]) -> CTE:
-    """Build the part of a statement that removes old tombstones of a user, the oldest first."""
-    key = (TombstoneRecord.revision, TombstoneRecord.id, TombstoneRecord.kind)
+    """Build the part of a statement that removes old tombstones of a user, the oldest first.
+
+    All tombstones of one revision are as old as each other, and are removed together.
+    """
     oldest = (
-        select(*key, TombstoneRecord.deleted_at)
+        select(TombstoneRecord.revision)
         .where(TombstoneRecord.user_id == _OWNER)
-        .order_by(*key)
+        .order_by(TombstoneRecord.revision)
         .limit(literal_column(str(MAX_REMOVED)))
         .subquery("oldest")
-        .c
-    )
-    expired = select(oldest.revision, oldest.id, oldest.kind).where(
-        oldest.deleted_at < func.now() - _TTL
     )
     return (
         delete(TombstoneRecord)
         .where(
             TombstoneRecord.user_id == _OWNER,
-            tuple_(*key).in_(expired),
+            # A range of the index, so that the rows of other tombstones are not read.
+            TombstoneRecord.revision <= select(func.max(oldest.c.revision)).scalar_subquery(),
+            TombstoneRecord.deleted_at < func.now() - _TTL,
             *conditions,
         )
         .returning(TombstoneRecord.revision)

@@ -11,6 +11,7 @@ from uuid import UUID
 from bench.load.workload import filled_database
 from tests.support.client import tasks_of
 from tests.support.long_task import progress
+from tests.support.process import ROOT
 
 USERS, TASKS_PER_USER = 950, 100
 LISTS_PER_USER = 5
@@ -90,8 +91,8 @@ def list_id(number: int) -> UUID:
 
 
 @contextmanager
-def run_database() -> Iterator[Database]:
-    """Run a PostgreSQL server with a migrated and filled database."""
+def run_database(clone: Path = ROOT) -> Iterator[Database]:
+    """Run a PostgreSQL server with a filled database, whose schema is that of `clone`."""
     progress("creating the database and its rows")
     statements = [
         insert_lists("'user-' || user_number", USERS),
@@ -102,7 +103,7 @@ def run_database() -> Iterator[Database]:
         "VACUUM ANALYZE lists",
         "VACUUM ANALYZE tasks",
     ]
-    with filled_database(*statements) as (url, data_dir):
+    with filled_database(*statements, clone=clone) as (url, data_dir):
         (pid_file,) = data_dir.glob("pg*/postmaster.pid")
         yield Database(url, int(pid_file.read_text("utf-8").split()[0]))
 

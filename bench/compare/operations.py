@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from itertools import count
+from math import ceil
 from random import Random
 from typing import Any
 from urllib.parse import quote
@@ -41,8 +42,12 @@ PAGE = "limit=20"
 DEEP_PAGES = 20
 LARGE_PAGE = 200
 MIX = {"get": 40, "list 20": 30, "list with q": 10, "create": 10, "patch": 6, "delete": 4}
-# Each batch of deletes has a new user, so that each request finds its task.
-_delete_users = count()
+CHANGES = f"/api/v1/users/{LARGE_USER}/changes"
+BATCH_SIZE = 20
+# Each batch of deletes has new users, so that each request finds its task. Consecutive requests
+# have different users, as those of the other operations.
+DELETES_PER_USER = 10
+_delete_batches = count()
 
 
 class Requests:
@@ -56,6 +61,8 @@ class Requests:
         with httpx.Client(base_url=f"http://127.0.0.1:{target.port}") as client:
             self._etag = client.get(FIXED_TASK_URL).headers["etag"]
             self._deep_cursor = self._find_deep_cursor(client)
+            self._tokens = list(self._walk(client))
+            self._list_etag = client.get(tasks_of(LARGE_USER)).headers.get("etag")
         self._factories: dict[str, Callable[[Random], bytes]] = {
             "get": lambda random: request("GET", _task_path(random)),
             "get, 304": lambda _: request("GET", FIXED_TASK_URL, f"If-None-Match: {self._etag}"),
@@ -93,6 +100,14 @@ class Requests:
             "replace": lambda random: request(
                 "PUT", _task_path(random), JSON, body=_body(random, TASK)
             ),
+            "list 20, 304": lambda _: request(
+                "GET", f"{tasks_of(LARGE_USER)}?{PAGE}", f"If-None-Match: {self._list_etag}"
+            ),
+            "changes, none": lambda _: request("GET", f"{CHANGES}?since={self._tokens[-1]}"),
+            "changes, 20": lambda _: request("GET", f"{CHANGES}?{PAGE}&since={self._tokens[0]}"),
+            "batch of 20": lambda random: request(
+                "POST", f"{_new_tasks_path(random)}/batch", JSON, body=_batch(random)
+            ),
         }
 
     def create(self, operation: str, count: int) -> list[bytes]:
@@ -109,13 +124,29 @@ class Requests:
         ]
 
     def _deletes(self, count: int) -> Iterator[bytes]:
-        user = f"doomed-{next(_delete_users)}"
+        batch = next(_delete_batches)
+        users = ceil(count / DELETES_PER_USER)
+        user = f"'doomed-{batch}-' || user_number"
         execute(
             self._database_url,
-            insert_lists(f"'{user}'", 1),
-            insert_tasks(f"'{user}'", 1, count),
+            insert_lists(user, users),
+            insert_tasks(user, users, DELETES_PER_USER),
         )
-        return (request("DELETE", f"{tasks_of(user)}/{task_id(n)}") for n in range(count))
+        paths = (tasks_of(f"doomed-{batch}-{number % users}") for number in range(count))
+        return (
+            request("DELETE", f"{path}/{task_id(number // users)}")
+            for number, path in enumerate(paths)
+        )
+
+    def _walk(self, client: httpx.Client) -> Iterator[str]:
+        """Walk through the feed, if the service has one. Return its tokens."""
+        query = f"?limit={LARGE_PAGE}"
+        while (response := client.get(CHANGES + query)).is_success:
+            page = response.json()
+            yield page["next_since"]
+            if not page["has_more"]:
+                break
+            query = f"?limit={LARGE_PAGE}&since={page['next_since']}"
 
     def _find_deep_cursor(self, client: httpx.Client) -> str:
         """Return the cursor of a page in the middle of a long list."""
@@ -142,6 +173,8 @@ OPERATIONS = (
     "delete",
     "mix",
 )
+# Those that only contract 1.2.0 has.
+OPERATIONS_OF_SYNC = ("list 20, 304", "changes, none", "changes, 20", "batch of 20")
 
 
 def _body(random: Random, properties: dict[str, Any]) -> bytes:
@@ -158,6 +191,12 @@ def _body(random: Random, properties: dict[str, Any]) -> bytes:
     if random.random() < 0.3:
         body["labels"] = random.sample(LABELS, random.randint(1, 3))
     return json.dumps(body).encode()
+
+
+def _batch(random: Random) -> bytes:
+    """Return the body of a batch with some creates."""
+    bodies = b",".join(_body(random, TASK) for _ in range(BATCH_SIZE))
+    return b'{"create":[%b]}' % bodies
 
 
 def _tasks_path(random: Random) -> str:

@@ -29,11 +29,12 @@ POLL_INTERVAL = 0.005
 
 
 class Target(NamedTuple):
-    """A service: its name, its command and additional environment variables."""
+    """A service: its name, its command, additional environment variables and its directory."""
 
     name: str
     argv: list[str]
     settings: Mapping[str, str] = MappingProxyType({})
+    directory: Path = ROOT
 
     @contextmanager
     def run(self, database_url: str) -> Iterator[RunningTarget]:
@@ -53,7 +54,7 @@ class Target(NamedTuple):
         started_at = time.perf_counter()
         process = subprocess.Popen(
             self.argv,
-            cwd=ROOT,
+            cwd=self.directory,
             env=settings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -12,11 +12,9 @@ from random import Random
 import httpx
 
 from app import embedded_postgres
-from app.db.config import DatabaseConfig
-from app.db.migrations import upgrade
 from tests.support.client import tasks_of
 from tests.support.live import request
-from tests.support.process import Service, execute, serving
+from tests.support.process import ROOT, Service, execute, run, serving
 
 USERS = [f"user-{number}" for number in range(20)]
 TASKS = 100  # per user and page
@@ -34,16 +32,17 @@ LISTS, READS, WRITES = 70, 20, 10  # percent
 
 
 @contextmanager
-def filled_database(*statements: str) -> Iterator[tuple[str, Path]]:
+def filled_database(*statements: str, clone: Path = ROOT) -> Iterator[tuple[str, Path]]:
     """Run a migrated PostgreSQL and execute the statements. Yield its URL and data directory.
 
-    It does not wait for the disk, whose speed would affect the results.
+    The schema is that of `clone`, which may be another version. The server does not wait for the
+    disk, whose speed would affect the results.
     """
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         data_dir = Path(directory) / "data"
         with embedded_postgres.run_postgres(data_dir, durable=False) as url:
-            upgrade(DatabaseConfig.from_url(url))
+            run("migrate", clone, DATABASE_URL=url).check_returncode()
             execute(url, *statements)
             yield url, data_dir
 

@@ -61,9 +61,19 @@ ZONES = ("Europe/Berlin", "America/New_York", "Asia/Calcutta")
 COLUMNS = (
     "user_id", "id", "title", "description", "completed_at", "created_at", "updated_at", "etag",
     "list_id", "parent_id", "depth", "priority", "due_date", "due_time", "due_timezone", "labels",
-    "position",
+    "position", "revision",
 )  # fmt: skip
 LIST_COLUMNS = ("user_id", "id", "name", "created_at", "updated_at", "etag")
+# One tombstone for 100 tasks. The rows of users without a task make a scan of all users expensive.
+TOMBSTONES = """
+    INSERT INTO tombstones (user_id, revision, id, kind, deleted_at)
+    SELECT user_id, revision, gen_random_uuid(), 1, updated_at FROM tasks WHERE revision % 100 = 0
+"""
+USERS = """
+    INSERT INTO users (user_id, revision, epoch)
+    SELECT user_id, max(revision), gen_random_uuid() FROM tasks GROUP BY user_id
+    UNION ALL SELECT 'empty-' || n, 1, gen_random_uuid() FROM generate_series(1, 10000) n
+"""
 # Zipf-Mandelbrot law.
 _WEIGHTS = list(accumulate(1 / (rank + 8) for rank in range(1, len(WORDS) + 1)))
 
@@ -116,6 +126,7 @@ def tasks(size: Size) -> Iterator[tuple[Any, ...]]:
             updated,
             UUID(int=rng.getrandbits(128)),
             *organizer.properties(owner, task, created, has_rare_label=has_rare_label),
+            number + 1,
         )
 
 
@@ -233,6 +244,14 @@ async def fill(
             f"ALTER TABLE tasks ADD CONSTRAINT {name} {definition}", timeout=3600
         )
     await database.execute("VACUUM ANALYZE tasks", timeout=3600)
+    if "revision" in columns:
+        await _fill_feed(database)
+
+
+async def _fill_feed(database: asyncpg.Connection[Any]) -> None:
+    for table, statement in {"users": USERS, "tombstones": TOMBSTONES}.items():
+        await database.execute(statement, timeout=3600)
+        await database.execute(f"VACUUM ANALYZE {table}")
 
 
 async def sizes(database: asyncpg.Connection[Any]) -> list[tuple[str, int, int]]:

@@ -21,10 +21,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import ClauseElement, Integer, Uuid, bindparam, func, select, text
 
+from app.db.collections import read_version
 from app.db.config import DatabaseConfig
 from app.db.migrations import upgrade
 from app.db.positions import MAX_LENGTH, SIBLINGS_TO_READ, Sibling
+from app.db.revisions import MAX_REMOVED
 from app.db.statements import compile_statement
+from app.domain.changes.repository import ChangeRepository
+from app.domain.changes.tokens import START as START_OF_FEED
+from app.domain.changes.tokens import FeedPosition
 from app.domain.lists.models import TaskListRecord
 from app.domain.lists.repository import TaskListRepository
 from app.domain.tasks.filters import FILTERS, filter_params
@@ -41,7 +46,7 @@ from app.domain.tasks.schemas import (
     TaskReplace,
     TaskSort,
 )
-from app.domain.tasks.statements import SELECT_SEVERAL
+from app.domain.tasks.statements import SELECT_SEVERAL, delete_statement
 from app.embedded_postgres import run_postgres
 from app.http.etags import ETagCondition
 from app.http.pagination import CursorPosition, PageQuery
@@ -86,6 +91,14 @@ COUNT_ROWS = 400_000
 # Tasks near the range that a scan skips.
 RANGE_ROWS = 5_000
 SEVERAL = "several filters"
+# The keys of three tables, the tasks and lists of the page, and two lookups for each tombstone.
+FEED_ROWS = 8 * PAGE
+FEED_INDEXES = frozenset(
+    {
+        "ix_tasks_user_id_revision_id", "ix_lists_user_id_revision_id", "pk_tombstones", "pk_users",
+        "pk_tasks", "uq_tasks_user_id_id_depth", "pk_lists",
+    }
+)  # fmt: skip
 # A row whose description was omitted, so that the page is read again.
 LONG_TEXT = [None] * IS_OMITTED + [True, None]
 DAY = timedelta(days=1)
@@ -124,6 +137,9 @@ async def cases(database: asyncpg.Connection[Any]) -> list[Case]:
         *[case async for case in _moves(database, LARGE)],
         *[case async for case in _lists_of_tasks(database, LARGE)],
         *[case async for case in _deletes(database, LARGE)],
+        *[case async for case in _feed(database, LARGE)],
+        *[case async for case in _feed(database, REVERSE)],
+        *[case async for case in _feed(database, small)],
         *[case async for case in _small_user(database, small, tasks)],
         *[case async for case in _searches(database, small, tasks)],
         *_ranges(),
@@ -503,12 +519,39 @@ async def _deletes(database: asyncpg.Connection[Any], user: str) -> AsyncIterato
         "GROUP BY parent_id ORDER BY count(*) DESC LIMIT 1",
         user,
     )
-    for name, if_match in (("delete", None), ("delete, if it matches", ETagCondition(any=True))):
+    (etag,) = await _first_row(database, "SELECT etag FROM tasks WHERE id = $1", parent)
+    params = {"owner": user, "task": parent, "new_etag": UUID(int=1), "etags": [etag]}
+    (tombstones,) = await _first_row(
+        database, "SELECT count(*) FROM tombstones WHERE user_id = $1", user
+    )
+    # Each deleted task is read again for its tombstone.
+    rows = 2 * subtasks + 12
+    for name, row, statement, max_rows in (
+        (
+            "delete",
+            "`deleteTask`: the task and its subtasks",
+            delete_statement(any_etag=True),
+            rows,
+        ),
+        (
+            "delete, if it matches",
+            "`deleteTask`: the task and its subtasks",
+            delete_statement(any_etag=False),
+            rows,
+        ),
+        (
+            "delete with old tombstones",
+            "`deleteTask`: the same with old tombstones",
+            delete_statement(any_etag=True, removes_tombstones=True),
+            # If most users have few tombstones, the keys of all of the user are sorted.
+            rows + 2 * MAX_REMOVED + tombstones,
+        ),
+    ):
         yield Case(
             name=f"{user}: {name}",
-            call=lambda r, if_match=if_match: r.delete_task(user, parent, if_match=if_match),  # type: ignore[misc]
+            call=lambda r, statement=statement: r.fetch(statement, params),  # type: ignore[misc]
             user=user,
-            row="`deleteTask`: the task and its subtasks",
+            row=row,
             indexes=frozenset(
                 {
                     "pk_tasks",
@@ -518,8 +561,7 @@ async def _deletes(database: asyncpg.Connection[Any], user: str) -> AsyncIterato
                     "pk_tombstones",
                 }
             ),
-            # Each deleted task is read again for its tombstone.
-            max_rows=2 * subtasks + 12,
+            max_rows=max_rows,
             writes=True,
         )
     # For an ID that nothing refers to.
@@ -537,6 +579,42 @@ async def _deletes(database: asyncpg.Connection[Any], user: str) -> AsyncIterato
             indexes=frozenset({index}),
             max_rows=0,
         )
+
+
+async def _feed(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:
+    """Pages of the feed, and what a 304 of a collection reads."""
+    epoch, revision = await _first_row(
+        database, "SELECT epoch, revision FROM users WHERE user_id = $1", user
+    )
+    middle, id_ = await _first_row(
+        database,
+        "SELECT revision, id FROM tasks WHERE user_id = $1 ORDER BY abs(revision - $2) LIMIT 1",
+        user,
+        revision // 2,
+    )
+    epoch, id_ = UUID(str(epoch)), UUID(str(id_))
+    for page, since, max_rows in (
+        ("first page", START_OF_FEED, FEED_ROWS),
+        ("a page in the middle", FeedPosition(epoch, middle, id_, 1, revision), FEED_ROWS),
+        ("no change", FeedPosition.end(epoch, revision), VERSION_ROWS + 1),
+    ):
+        yield Case(
+            name=f"{user}: feed, {page}",
+            call=lambda r, since=since: ChangeRepository(r.fetch).list_changes(user, since, LIMIT),  # type: ignore[misc]
+            user=user,
+            row=f"`listChanges`: {page}",
+            # A small user's tasks and lists may be found in another way.
+            indexes=FEED_INDEXES if user == LARGE else None,
+            max_rows=max_rows,
+        )
+    yield Case(
+        name=f"{user}: 304",
+        call=lambda r: read_version(r.fetch, user),
+        user=user,
+        row="304 of a collection",
+        indexes=VERSION_INDEX,
+        max_rows=VERSION_ROWS,
+    )
 
 
 async def _moves(database: asyncpg.Connection[Any], user: str) -> AsyncIterator[Case]:

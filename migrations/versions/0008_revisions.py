@@ -37,7 +37,6 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.SmallInteger(), nullable=False),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("kind BETWEEN 0 AND 1", name=op.f("ck_tombstones_kind_range")),
         sa.PrimaryKeyConstraint("user_id", "revision", "id", "kind", name=op.f("pk_tombstones")),
     )
     op.execute("ALTER TABLE tasks ADD COLUMN revision bigint NOT NULL DEFAULT 0")

@@ -34,6 +34,7 @@ from app.db.repository import etag_matches
 from app.db.revisions import (
     GATE,
     IS_GATE_PASSED,
+    TombstoneRecord,
     leave_tombstones,
     removed_tombstones,
     revised,
@@ -211,9 +212,9 @@ def update_statement(
 
 @cache
 def delete_statement(*, any_etag: bool, removes_tombstones: bool = False) -> ClauseElement:
-    """Build the statement that deletes a task with its subtasks and returns the task's ID.
+    """Build the statement that deletes a task with its subtasks and returns their IDs.
 
-    Each deleted task leaves a tombstone. With `removes_tombstones`, old ones of the user are
+    Each of them leaves a tombstone. With `removes_tombstones`, old ones of the user are
     removed.
     """
     conditions = BY_ID if any_etag else (*BY_ID, ETAG_MATCHES)
@@ -224,15 +225,20 @@ def delete_statement(*, any_etag: bool, removes_tombstones: bool = False) -> Cla
         .returning(TaskRecord.id)
         .cte("deleted")
     )
-    removed = removed_tombstones(select(deleted.c.id).exists()) if removes_tombstones else None
+    is_deleted = select(deleted.c.id).exists()
+    removed = removed_tombstones(is_deleted) if removes_tombstones else None
     revision = revised(deleted, removed=removed)
     subtask = aliased(TaskRecord)
     subtasks = (
         delete(subtask)
-        .where(subtask.user_id == bindparam("owner"), subtask.parent_id.in_(select(deleted.c.id)))
+        .where(
+            subtask.user_id == bindparam("owner"),
+            subtask.parent_id == bindparam("task"),
+            is_deleted,
+        )
         .returning(subtask.id)
         .cte("deleted_subtasks")
     )
     gone = union_all(select(deleted.c.id), select(subtasks.c.id)).subquery("all_deleted")
     tombstones = leave_tombstones(TaskRecord.kind, select(gone.c.id, revision.c.revision))
-    return select(deleted.c.id).add_cte(tombstones.cte("tombstones_left"))
+    return tombstones.returning(TombstoneRecord.id)

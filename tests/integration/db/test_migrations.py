@@ -38,7 +38,7 @@ RELEASED = {
     "0005_task_indexes.py": "d7176947807d5d9d75412127672c56d1bba0ddf4d49dbf7d4b191858930621f0",
     "0006_task_parents.py": "871fb57651b7c9df4bba1b307cc905f74caa680bc58406ad035f6e50eb20b3da",
     "0007_valid_constraints.py": "e46e1de93facae5278997e0b836ca5a2b0187b8ef8161ac6f505cde18c508c6d",
-    "0008_revisions.py": "8f7d752445cbf18267d9b90aa33f1940bed2cb52030b77c34b6e903af1eabebb",
+    "0008_revisions.py": "c3cf1fe7f953eb11809815449022163d503e1cbd8a8df4057dc0c2735eb06d20",
     "0009_list_revisions.py": "7b56a2421b4fa3b9a9713d0f04a7eb804b6b840a3515099665e28b86f9b3fed5",
     "0010_batch_responses.py": "53961c107d9c8e43b36cfff505e225159aeb1584c62fadb916b14900862343b8",
     "0011_revision_indexes.py": "97bd50164cbe028dfd6743af0ce2fa698fea7a9844e9a32404214626c76c0811",

@@ -82,9 +82,11 @@ async def test_failed_precondition_deletes_nothing(
     client: ContractClient, database: asyncpg.Connection, template: str
 ) -> None:
     path, etag = await create(client)
+    subtask = {"title": "Compare prices", "parent_id": path.rpartition("/")[2]}
+    assert (await client.post(ALICE, json=subtask)).status_code == 201
     response = await client.delete(path, headers={"If-Match": template.format(etag)})
     assert_problem(response, 412, "precondition-failed")
-    assert await titles(database) == ["Buy milk"]
+    assert await titles(database) == ["Buy milk", "Compare prices"]
 
 
 @pytest.mark.requirement("FR-010")

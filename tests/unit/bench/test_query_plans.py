@@ -10,7 +10,7 @@ from bench.scaling.query_plans import main
 SMALL = Size(large=32_000, reverse=8_000, others=60)
 
 
-@pytest.mark.requirement("NFR-005")
+@pytest.mark.requirement("NFR-005", "NFR-206", "NFR-207")
 def test_every_statement_uses_its_index() -> None:
     assert main(SMALL) == 0
 

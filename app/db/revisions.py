@@ -95,20 +95,29 @@ IS_GATE_PASSED: ColumnElement[bool] = select(GATE).exists()
 
 
 def take_revision(
-    source: FromClause, *conditions: ColumnElement[bool], removed: CTE | None = None
+    source: FromClause,
+    *conditions: ColumnElement[bool],
+    removed: CTE | None = None,
+    needs_current_snapshot: bool = False,
 ) -> ReturningInsert[int]:
     """Build the statement that increases the revision of a user and returns it.
 
     It does nothing if `source` has no row that meets the conditions. `source` has at most one.
-    `removed` has the revisions of the tombstones that the statement removes.
+    `removed` has the revisions of the tombstones that the statement removes. With
+    `needs_current_snapshot`, it does nothing either if another request took a revision between the
+    snapshot of the statement and the lock of the user.
     """
     oldest: ColumnElement[Any] = _ZERO
+    first_revision: ColumnElement[Any] = _ONE
     if removed is not None:
         highest = select(func.max(removed.c.revision)).scalar_subquery()
         oldest = func.coalesce(highest, _ZERO)
     # A new user gets an epoch. It is random, as is the ETag of the first change.
     epoch = bindparam("new_etag", type_=Uuid)
-    first = select(_OWNER, _ONE, epoch, oldest).select_from(source).where(*conditions)
+    if needs_current_snapshot:
+        current = select(UserRecord.revision).where(UserRecord.user_id == _OWNER)
+        first_revision = func.coalesce(current.scalar_subquery(), _ZERO) + _ONE
+    first = select(_OWNER, first_revision, epoch, oldest).select_from(source).where(*conditions)
     columns = ["user_id", "revision", "epoch", "oldest_revision"]
     statement = insert(UserRecord).from_select(columns, first)
     next_values: dict[str, Any] = {"revision": UserRecord.revision + _ONE}
@@ -116,16 +125,25 @@ def take_revision(
         next_values["oldest_revision"] = func.greatest(
             UserRecord.oldest_revision, statement.excluded.oldest_revision
         )
+    is_next = UserRecord.revision + _ONE == statement.excluded.revision
     return statement.on_conflict_do_update(
-        index_elements=[UserRecord.user_id], set_=next_values
+        index_elements=[UserRecord.user_id],
+        set_=next_values,
+        where=is_next if needs_current_snapshot else None,
     ).returning(UserRecord.revision)
 
 
 def revised(
-    source: FromClause, *conditions: ColumnElement[bool], removed: CTE | None = None
+    source: FromClause,
+    *conditions: ColumnElement[bool],
+    removed: CTE | None = None,
+    needs_current_snapshot: bool = False,
 ) -> CTE:
     """Build the part of a statement that takes a revision, with the column `revision`."""
-    return take_revision(source, *conditions, removed=removed).cte("revised")
+    statement = take_revision(
+        source, *conditions, removed=removed, needs_current_snapshot=needs_current_snapshot
+    )
+    return statement.cte("revised")
 
 
 def removed_tombstones(*conditions: ColumnElement[bool]) -> CTE:

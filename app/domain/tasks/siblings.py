@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -131,8 +132,12 @@ class Siblings:
         following = await self._read(neighbor, limit=SIBLINGS_TO_READ, is_forward=True)
         nearest = await self._read(neighbor, limit=SIBLINGS_TO_READ - 1, is_forward=False)
         preceding = [*reversed(nearest), neighbor]
-        position, changed = respace(preceding, following)
         siblings = [*preceding, *following]
+        numbers = Counter(sibling.id for sibling in siblings)
+        if moved := [sibling for sibling in siblings if numbers[sibling.id] > 1]:
+            # No task has two positions, so the move begins again.
+            return Gap(neighbor.position, moved)
+        position, changed = respace(preceding, following)
         first = [sibling.id for sibling in siblings].index(next(iter(changed)))
         end = first + len(changed)
         params = {
@@ -212,7 +217,13 @@ def _respacing_statement(place: str, *, has_start: bool) -> ClauseElement:
     number = (
         select(func.count()).where(tuple_(current.position, current.id) < end).scalar_subquery()
     )
-    revision = revised(_ANY_LOCKED, _PREVIOUS_UNCHANGED, func.cardinality(_IDS) == number)
+    # `number` is of the snapshot, which is older than the lock of the user.
+    revision = revised(
+        _ANY_LOCKED,
+        _PREVIOUS_UNCHANGED,
+        func.cardinality(_IDS) == number,
+        needs_current_snapshot=True,
+    )
     return (
         update(TaskRecord)
         .where(

@@ -16,6 +16,8 @@ import pytest
 from app.db.positions import MAX_LENGTH, MAX_NEIGHBORS, initial_position
 from app.domain.tasks.siblings import Gap, Siblings
 from tests.support.client import FOREIGN_TAG, ContractClient, assert_problem, tasks_of
+from tests.support.database import connect
+from tests.support.process import until
 from tests.support.tasks import (
     UNKNOWN_ID,
     create,
@@ -767,6 +769,45 @@ async def test_respacing_keeps_the_place_of_a_task_that_moves_at_the_same_moment
     change_during_respacing(monkeypatch, change)
     response = await move(client, tasks["h"], {"after_id": tasks["d"]["id"]})
     assert response.status_code == 200
+    assert await order(client, **INBOX) == "abgcdhef"
+
+
+@pytest.mark.requirement("FR-129")
+async def test_respacing_begins_again_if_the_neighbor_moved_after_it_was_read(
+    client: ContractClient, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = await create_tight_gap(client, database)
+    respace = Siblings._respace
+
+    async def change_and_respace(*args: Any) -> Gap:
+        await place_at(database, {"d": "L", "g": "LZ"})
+        return await respace(*args)
+
+    monkeypatch.setattr(Siblings, "_respace", change_and_respace)
+    response = await move(client, tasks["h"], {"after_id": tasks["d"]["id"]})
+    assert response.status_code == 200
+    assert await order(client, **INBOX) == "abcdhgef"
+
+
+WAITS_FOR_LOCK = """
+    SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+@pytest.mark.requirement("FR-129")
+async def test_respacing_begins_again_if_a_task_moves_while_it_waits(
+    client: ContractClient, database: asyncpg.Connection, database_url: str
+) -> None:
+    tasks = await create_tight_gap(client, database)
+    other = await connect(database_url)
+    async with other.transaction():
+        await other.execute("SELECT pg_advisory_xact_lock(hashtextextended('alice', 0))")
+        moving = asyncio.create_task(move(client, tasks["h"], {"after_id": tasks["d"]["id"]}))
+        await until(lambda: database.fetch(WAITS_FOR_LOCK))
+        await other.execute("UPDATE tasks SET position = 'Bm' WHERE title = 'g'")
+        await other.execute("UPDATE users SET revision = revision + 1")
+    assert (await moving).status_code == 200
+    await other.close()
     assert await order(client, **INBOX) == "abgcdhef"
 
 

@@ -401,7 +401,7 @@ def test_routes_that_differ_from_the_contract_stop_startup(
 
 @pytest.mark.requirement("FR-043")
 def test_routes_equal_to_the_contract_start(settings: Settings, contract: OpenAPIDocument) -> None:
-    assert len(contract.operations()) == 20
+    assert len(contract.operations()) == 24
     create_app(settings)
 
 

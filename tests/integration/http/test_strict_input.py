@@ -372,7 +372,7 @@ def test_percent_encoded_uuid_is_accepted(live: LiveServer, task: str) -> None:
         "/livez/.", "/./livez", "/x/../livez", "/livez%20", "/livez%0A", "/livez%00", "/livez%ff",
         "/livez%zz", "/LIVEZ", "/Livez", "/livez;x=1", "/livez.json", "/openapi", "/openapiXyaml",
         "/openapi.yml", "/openapi.YAML", "/openapi.yaml/", "/api", "/api/v1", "/api/v1/",
-        "/api/v1/users", "/api/v1/users/", "/api/v1/users/alice", "/api/v1/users//tasks",
+        "/api/v1/users", "/api/v1/users/", "/api/v1/users/alice/", "/api/v1/users//tasks",
         f"{ALICE}/", f"{ALICE}//", f"/{ALICE}", f"{ALICE}%2F", f"{ALICE}%2F{ID}", f"{TASK}/",
         f"{TASK}//", f"{ALICE}//{ID}", f"{TASK}/x", f"{TASK}/{ID}", "/api/v1/users/a/b/tasks",
         "/api%2Fv1/users/alice/tasks", "/api/v1/users%2Falice/tasks", "/API/v1/users/alice/tasks",

@@ -9,7 +9,7 @@ import asyncio
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from itertools import permutations
+from itertools import cycle, permutations
 from operator import gt, lt
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -127,16 +127,16 @@ class Choice(NamedTuple):
     key: str | None = None
 
 
-def _bodies(*required: str) -> st.SearchStrategy[JSON]:
+def bodies(*required: str) -> st.SearchStrategy[JSON]:
     optional = {name: properties[name] for name in properties if name not in required}
     return st.builds(
-        _with_place,
+        with_place,
         st.fixed_dictionaries({name: properties[name] for name in required}, optional=optional),
         places,
     )
 
 
-def _with_place(body: JSON, place: str) -> JSON:
+def with_place(body: JSON, place: str) -> JSON:
     """Leave out one of the two references, or send null for it if the body must have all."""
     dropped = {"list_id": "parent_id", "parent_id": "list_id"}.get(place)
     if place == "neither":
@@ -144,10 +144,10 @@ def _with_place(body: JSON, place: str) -> JSON:
     return {name: None if name == dropped else body[name] for name in body}
 
 
-patches = st.builds(_with_place, st.fixed_dictionaries({}, optional=properties), places)
+patches = st.builds(with_place, st.fixed_dictionaries({}, optional=properties), places)
 names = st.fixed_dictionaries({"name": st.sampled_from(TEXTS)})
 moves = st.builds(
-    _with_place,
+    with_place,
     st.fixed_dictionaries(
         {"after_id": references}, optional={"list_id": references, "parent_id": references}
     ),
@@ -157,38 +157,38 @@ keys = st.sampled_from([None, None, None, NEW_KEY, SAME_REQUEST])
 conditions = st.sampled_from(CONDITIONS)
 
 
-def _choices(operation: str, **strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[Choice]:
+def choices_of(operation: str, **strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[Choice]:
     drawn = st.fixed_dictionaries({"number": numbers, **strategies})
     return drawn.map(lambda values: Choice(operation, **values))
 
 
 CHANGES = st.one_of(
-    _choices("createTask", body=_bodies("title"), key=keys),
-    _choices("getTask", condition=conditions),
-    _choices(
+    choices_of("createTask", body=bodies("title"), key=keys),
+    choices_of("getTask", condition=conditions),
+    choices_of(
         "replaceTask",
         number=numbers | st.just(MAX_NUMBER),
         condition=conditions,
-        body=_bodies("title", "description", "completed"),
+        body=bodies("title", "description", "completed"),
         only_create=st.sampled_from([False, False, False, True]),
     ),
-    _choices("updateTask", condition=conditions, body=patches),
-    _choices("updateTask", condition=conditions, body=patches),
-    _choices("deleteTask", condition=conditions),
-    _choices("moveTask", condition=conditions, body=moves),
-    _choices("moveTask", condition=conditions, body=moves),
-    _choices("createList", body=names, key=keys),
-    _choices("getList", condition=conditions),
-    _choices(
+    choices_of("updateTask", condition=conditions, body=patches),
+    choices_of("updateTask", condition=conditions, body=patches),
+    choices_of("deleteTask", condition=conditions),
+    choices_of("moveTask", condition=conditions, body=moves),
+    choices_of("moveTask", condition=conditions, body=moves),
+    choices_of("createList", body=names, key=keys),
+    choices_of("getList", condition=conditions),
+    choices_of(
         "replaceList",
         number=numbers | st.just(MAX_NUMBER),
         condition=conditions,
         body=names,
         only_create=st.sampled_from([False, True]),
     ),
-    _choices("updateList", condition=conditions, body=names | st.just({})),
-    _choices("deleteList", condition=conditions),
-    _choices(
+    choices_of("updateList", condition=conditions, body=names | st.just({})),
+    choices_of("deleteList", condition=conditions),
+    choices_of(
         "moveList", condition=conditions, body=st.fixed_dictionaries({"after_id": references})
     ),
 )
@@ -219,7 +219,7 @@ STEPS = st.one_of(
     st.tuples(
         st.just("move_into_a_small_gap"),
         users,
-        st.one_of(_choices("moveTask"), _choices("moveTask"), _choices("moveList")),
+        st.one_of(choices_of("moveTask"), choices_of("moveTask"), choices_of("moveList")),
         references,
     ),
 )
@@ -241,36 +241,47 @@ class FastContractClient(ContractClient):
 
 
 class Service:
-    """The application on PostgreSQL, with a synchronous interface."""
+    """Replicas of the application on PostgreSQL, with a synchronous interface.
 
-    def __init__(self, settings: Settings, database_url: str) -> None:
+    The replicas receive the requests in turn.
+    """
+
+    def __init__(self, settings: Settings, database_url: str, replicas: int = 1) -> None:
         # With a factory, the runner does not replace the event loop of pytest.
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.stack = AsyncExitStack()
         self.failures: list[AssertionError] = []  # of all runs of the state machine
-        self.client, self.connection = self.runner.run(self._open(settings, database_url))
+        self.steps = 0
+        self.settings = settings
+        clients, self.connection = self.runner.run(self._open(settings, database_url, replicas))
+        self._clients = cycle(clients)
 
     async def _open(
-        self, settings: Settings, database_url: str
-    ) -> tuple[httpx.AsyncClient, asyncpg.Connection]:
-        app = await self.stack.enter_async_context(running(create_app(settings)))
-        client = await self.stack.enter_async_context(FastContractClient(app))
+        self, settings: Settings, database_url: str, replicas: int
+    ) -> tuple[list[httpx.AsyncClient], asyncpg.Connection]:
+        clients: list[httpx.AsyncClient] = []
+        for _ in range(replicas):
+            app = await self.stack.enter_async_context(running(create_app(settings)))
+            clients.append(await self.stack.enter_async_context(FastContractClient(app)))
         connection = await connect(database_url)
         self.stack.push_async_callback(connection.close)
-        return client, connection
+        return clients, connection
 
-    def read(self, path: str, params: JSON | None = None) -> httpx.Response:
-        return self.runner.run(self.client.get(path, params=params))
+    def read(self, path: str, params: JSON | None = None, **options: Any) -> httpx.Response:
+        return self.runner.run(self.get(path, params, **options))
+
+    async def get(self, path: str, params: JSON | None = None, **options: Any) -> httpx.Response:
+        return await next(self._clients).get(path, params=params, **options)
 
     def send(self, requests: Sequence[Request]) -> list[Response]:
         """Send requests concurrently."""
         return self.runner.run(self._send(requests))
 
     async def _send(self, requests: Sequence[Request]) -> list[Response]:
-        return await asyncio.gather(*map(self._send_one, requests))
+        return await asyncio.gather(*map(self.send_one, requests))
 
-    async def _send_one(self, request: Request) -> Response:
-        received = await self.client.request(
+    async def send_one(self, request: Request) -> Response:
+        received = await next(self._clients).request(
             request.method, request.path, headers=request.headers, json=request.body
         )
         body = received.json() if received.content else None
@@ -279,8 +290,8 @@ class Service:
     def execute(self, statement: str, *values: object) -> None:
         self.runner.run(self.connection.execute(statement, *values))
 
-    def fetch(self, query: str) -> list[asyncpg.Record]:
-        return self.runner.run(self.connection.fetch(query))
+    def fetch(self, query: str, *values: object) -> list[asyncpg.Record]:
+        return self.runner.run(self.connection.fetch(query, *values))
 
     def integrity_errors(self) -> list[str]:
         return self.runner.run(integrity_errors(self.connection))
@@ -290,17 +301,18 @@ class Service:
         self.runner.close()
 
 
-class Users(RuleBasedStateMachine):
-    """Several users and their clients."""
+class Machine(RuleBasedStateMachine):
+    """Resolves the requests of several users: `model` has the resources that exist."""
 
     def __init__(self, service: Service) -> None:
         super().__init__()
+        if service.failures:  # Hypothesis repeats the run, but a race may not fail again
+            raise service.failures[0]
         self.service = service
         # Hypothesis repeats a failing run, which must start from the same state.
-        service.execute("TRUNCATE tasks, lists, idempotency_keys")
+        service.execute("TRUNCATE tasks, lists, idempotency_keys, users, tombstones")
         self.model = Model.of(USERS)
         self.ids: dict[str, list[UUID]] = {TASKS: [*CHOSEN], LISTS: [*CHOSEN]}
-        self.cursors: list[StoredCursor] = []
 
     def teardown(self) -> None:
         """Record the failure of a step. Hypothesis calls this while the exception is handled."""
@@ -308,9 +320,97 @@ class Users(RuleBasedStateMachine):
         if isinstance(error, AssertionError):
             self.service.failures.append(error)
 
+    def _remember_ids(self) -> None:
+        for kind, by_user in self.model.resources.items():
+            known = set(self.ids[kind])
+            self.ids[kind] += [it for ids in by_user.values() for it in ids if it not in known]
+
+    def _resolve(self, user: str, choice: Choice) -> Request:
+        operation, number, condition, body, only_create, key = choice
+        known = self.model.keys.get((user, f"key-{number % KEYS}"))
+        if key == SAME_REQUEST and known is not None:
+            return Request(known[0], user, body=known[1], key=f"key-{number % KEYS}")
+        kind = Request(operation, user).kind
+        id_ = None if operation.startswith("create") else self._id(kind, user, number)
+        tag = self._tag(kind, user, id_, condition)
+        is_read = operation.startswith("get")
+        return Request(
+            operation,
+            user,
+            id_,
+            None if body is None else self._resolve_body(operation, user, id_, body),
+            if_match=None if is_read else tag,
+            if_none_match=tag if is_read else "*" if only_create else None,
+            key=None if key is None else f"key-{number % KEYS}",
+        )
+
+    def _id(self, kind: str, user: str, number: int) -> UUID:
+        """Choose an ID: mostly of the user, else of another user, of a deleted resource or new."""
+        own = list(self.model.resources[kind][user])
+        if number <= MAX_EXISTING and own:
+            return own[number % len(own)]
+        if number == MAX_NUMBER:
+            return CHOSEN[len(own) % len(CHOSEN)]
+        return self.ids[kind][-1 - (number + len(own)) % len(self.ids[kind])]
+
+    def _resolve_body(self, operation: str, user: str, id_: UUID | None, body: JSON) -> JSON:
+        resolved = dict(body)
+        if body.get("list_id") is not None:
+            resolved["list_id"] = str(self._reference(LISTS, user, body["list_id"]))
+        if body.get("parent_id") is not None:
+            resolved["parent_id"] = str(self._parent(user, body["parent_id"]))
+        if body.get("after_id") is not None:
+            resolved["after_id"] = str(self._after(operation, user, id_, resolved))
+        return resolved
+
+    def _reference(self, kind: str, user: str, number: int) -> UUID:
+        return UNKNOWN_ID if number == MAX_NUMBER else self._id(kind, user, number)
+
+    def _parent(self, user: str, number: int) -> UUID:
+        """Choose a task, which is mostly not a subtask."""
+        tasks = self.model.tasks(user).items()
+        parents = [id_ for id_, task in tasks if task["parent_id"] is None]
+        is_valid = parents and number < MAX_EXISTING // 2
+        return parents[number % len(parents)] if is_valid else self._reference(TASKS, user, number)
+
+    def _after(self, operation: str, user: str, id_: UUID | None, body: JSON) -> UUID:
+        """Choose a task or list, which is mostly in the place to which a request moves."""
+        request = Request(operation, user, id_, body)
+        is_unknown = self.model.find(request) is None
+        place = Place() if is_unknown or request.kind == LISTS else self.model.place_after(request)
+        siblings = self.model.siblings(request.kind, user, place)
+        is_sibling = siblings and body["after_id"] <= MAX_EXISTING
+        return (
+            UUID(siblings[body["after_id"] % len(siblings)]["id"])
+            if is_sibling
+            else self._reference(request.kind, user, body["after_id"])
+        )
+
+    def _tag(self, kind: str, user: str, id_: UUID | None, condition: str) -> str | None:
+        if id_ is None or condition == "none":
+            return None
+        stored = self.model.resources[kind][user].get(id_)
+        etag = UNKNOWN_ETAG if stored is None else stored["etag"]
+        former = [it for it in self.model.etags.get((kind, user, id_), []) if it != etag]
+        return {
+            "current": etag,
+            "weak": f"W/{etag}",
+            "listed": f'"other" ,{etag}',
+            "stale": (former or [UNKNOWN_ETAG])[-1],
+            "any": "*",
+        }[condition]
+
+
+class Users(Machine):
+    """Several users and their clients."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self.cursors: list[StoredCursor] = []
+
     @initialize(
         lists=st.lists(names, min_size=3, max_size=3),
-        tasks=st.lists(_bodies("title"), min_size=8, max_size=8),
+        tasks=st.lists(bodies("title"), min_size=8, max_size=8),
     )
     def begin(self, lists: list[JSON], tasks: list[JSON]) -> None:
         for user, body in zip([0, 0, 1], lists, strict=True):
@@ -334,7 +434,7 @@ class Users(RuleBasedStateMachine):
     def race(self, choices: list[Choice], focus: int | None) -> None:
         """Send several requests concurrently. Some order of them must explain the result."""
         user = USERS[0]
-        focused = choices if focus is None else [_focus(choice, focus) for choice in choices]
+        focused = choices if focus is None else [focus_on(choice, focus) for choice in choices]
         requests = [self._resolve(user, choice) for choice in focused]
         responses = self.service.send(requests)
         candidates = list(self._outcomes(list(zip(requests, responses, strict=True))))
@@ -452,11 +552,6 @@ class Users(RuleBasedStateMachine):
         stored, expected = self._read_all(user), _all(self.model, user)
         require(stored == expected, f"{stored} instead of {expected}")
 
-    def _remember_ids(self) -> None:
-        for kind, by_user in self.model.resources.items():
-            known = set(self.ids[kind])
-            self.ids[kind] += [it for ids in by_user.values() for it in ids if it not in known]
-
     def _outcomes(self, exchanges: list[tuple[Request, Response]]) -> Iterator[Model]:
         """Yield the states after the orders that explain all responses."""
         for order in permutations(exchanges):
@@ -467,81 +562,6 @@ class Users(RuleBasedStateMachine):
             except Mismatch:
                 continue
             yield model
-
-    def _resolve(self, user: str, choice: Choice) -> Request:
-        operation, number, condition, body, only_create, key = choice
-        known = self.model.keys.get((user, f"key-{number % KEYS}"))
-        if key == SAME_REQUEST and known is not None:
-            return Request(known[0], user, body=known[1], key=f"key-{number % KEYS}")
-        kind = Request(operation, user).kind
-        id_ = None if operation.startswith("create") else self._id(kind, user, number)
-        tag = self._tag(kind, user, id_, condition)
-        is_read = operation.startswith("get")
-        return Request(
-            operation,
-            user,
-            id_,
-            None if body is None else self._resolve_body(operation, user, id_, body),
-            if_match=None if is_read else tag,
-            if_none_match=tag if is_read else "*" if only_create else None,
-            key=None if key is None else f"key-{number % KEYS}",
-        )
-
-    def _id(self, kind: str, user: str, number: int) -> UUID:
-        """Choose an ID: mostly of the user, else of another user, of a deleted resource or new."""
-        own = list(self.model.resources[kind][user])
-        if number <= MAX_EXISTING and own:
-            return own[number % len(own)]
-        if number == MAX_NUMBER:
-            return CHOSEN[len(own) % len(CHOSEN)]
-        return self.ids[kind][-1 - (number + len(own)) % len(self.ids[kind])]
-
-    def _resolve_body(self, operation: str, user: str, id_: UUID | None, body: JSON) -> JSON:
-        resolved = dict(body)
-        if body.get("list_id") is not None:
-            resolved["list_id"] = str(self._reference(LISTS, user, body["list_id"]))
-        if body.get("parent_id") is not None:
-            resolved["parent_id"] = str(self._parent(user, body["parent_id"]))
-        if body.get("after_id") is not None:
-            resolved["after_id"] = str(self._after(operation, user, id_, resolved))
-        return resolved
-
-    def _reference(self, kind: str, user: str, number: int) -> UUID:
-        return UNKNOWN_ID if number == MAX_NUMBER else self._id(kind, user, number)
-
-    def _parent(self, user: str, number: int) -> UUID:
-        """Choose a task, which is mostly not a subtask."""
-        tasks = self.model.tasks(user).items()
-        parents = [id_ for id_, task in tasks if task["parent_id"] is None]
-        is_valid = parents and number < MAX_EXISTING // 2
-        return parents[number % len(parents)] if is_valid else self._reference(TASKS, user, number)
-
-    def _after(self, operation: str, user: str, id_: UUID | None, body: JSON) -> UUID:
-        """Choose a task or list, which is mostly in the place to which a request moves."""
-        request = Request(operation, user, id_, body)
-        is_unknown = self.model.find(request) is None
-        place = Place() if is_unknown or request.kind == LISTS else self.model.place_after(request)
-        siblings = self.model.siblings(request.kind, user, place)
-        is_sibling = siblings and body["after_id"] <= MAX_EXISTING
-        return (
-            UUID(siblings[body["after_id"] % len(siblings)]["id"])
-            if is_sibling
-            else self._reference(request.kind, user, body["after_id"])
-        )
-
-    def _tag(self, kind: str, user: str, id_: UUID | None, condition: str) -> str | None:
-        if id_ is None or condition == "none":
-            return None
-        stored = self.model.resources[kind][user].get(id_)
-        etag = UNKNOWN_ETAG if stored is None else stored["etag"]
-        former = [it for it in self.model.etags.get((kind, user, id_), []) if it != etag]
-        return {
-            "current": etag,
-            "weak": f"W/{etag}",
-            "listed": f'"other" ,{etag}',
-            "stale": (former or [UNKNOWN_ETAG])[-1],
-            "any": "*",
-        }[condition]
 
     # --- pages -----------------------------------------------------------------------------------
 
@@ -620,7 +640,7 @@ class Users(RuleBasedStateMachine):
         return {kind: _by_id(page.json()["items"]) for kind, page in pages.items()}
 
 
-def _focus(choice: Choice, focus: int) -> Choice:
+def focus_on(choice: Choice, focus: int) -> Choice:
     """Choose among two tasks and two lists only, so that the requests of a race conflict."""
     body = {
         name: focus + value % 2 if name in REFERENCES and value is not None else value
@@ -646,10 +666,10 @@ def _all(model: Model, user: str) -> dict[str, list[JSON]]:
     return {kind: _by_id(by_user[user].values()) for kind, by_user in model.resources.items()}
 
 
-def explore(service: Service, *, examples: int, steps: int) -> None:
-    """Run the machine with deterministic steps."""
+def explore(service: Service, machine: type[Machine] = Users, *, examples: int, steps: int) -> None:
+    """Run a machine with deterministic steps."""
     run_state_machine_as_test(
-        lambda: Users(service),  # type: ignore[arg-type]  # it accepts any callable
+        lambda: machine(service),  # type: ignore[arg-type]  # it accepts any callable
         settings=hypothesis_settings(
             max_examples=examples,
             stateful_step_count=steps,

@@ -57,7 +57,7 @@ class Mismatch(AssertionError):
 
 
 class Request(NamedTuple):
-    """A request for one task or list."""
+    """A request for one task or list, a batch, or an erasure."""
 
     operation: str
     user: str
@@ -81,7 +81,9 @@ class Request(NamedTuple):
 
     @property
     def path(self) -> str:
-        suffix = "/move" if self.verb == "move" else ""
+        if self.operation == "deleteUser":
+            return f"/api/v1/users/{self.user}"
+        suffix = {"move": "/move", "changeTasks": "/batch"}.get(self.verb, "")
         id_ = "" if self.id is None else f"/{self.id}"
         return f"/api/v1/users/{self.user}/{self.kind}{id_}{suffix}"
 
@@ -102,6 +104,8 @@ METHODS = {
     "update": "PATCH",
     "delete": "DELETE",
     "move": "POST",
+    "changeTasks": "POST",
+    "deleteUser": "DELETE",
 }
 
 

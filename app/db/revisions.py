@@ -172,10 +172,10 @@ def removed_tombstones(*conditions: ColumnElement[bool]) -> CTE:
     )
 
 
-def leave_tombstones(kind: int, deleted: Select[Any]) -> Insert:
+def leave_tombstones(kind: int, deleted: Select[*tuple[Any, ...]]) -> Insert:
     """Build the statement that inserts a tombstone for each row (`id`, `revision`) of `deleted`."""
     rows = deleted.subquery("gone").c
-    values = select(_OWNER, rows.revision, rows.id, literal_column(str(kind)), func.now())
+    values = select(_OWNER, rows.revision, rows.id, literal_column(str(kind), Integer), func.now())
     return insert(TombstoneRecord).from_select(
         ["user_id", "revision", "id", "kind", "deleted_at"], values
     )

@@ -54,7 +54,7 @@ class APIResponse(Response[ContentT | bytes]):
         """
         return self._send
 
-    async def _send(self, _: Scope, __: Receive, send: Send) -> None:
+    async def _send(self, _: Scope, __: Receive, send: Send, /) -> None:
         headers = [
             (name.lower().encode(), str(value).encode()) for name, value in self.headers.items()
         ]
@@ -81,7 +81,7 @@ class StreamingResponse(APIResponse[ContentT]):
         super().__init__(b"", headers)
         self._parts = parts
 
-    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _send(self, scope: Scope, receive: Receive, send: Send, /) -> None:
         headers = [
             (name.lower().encode(), str(value).encode()) for name, value in self.headers.items()
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import date
 from types import SimpleNamespace
 from typing import Any
@@ -71,8 +72,12 @@ def test_feed_has_a_change_or_a_short_wait_or_an_expired_token(
     seen: list[str] = []
     page = SimpleNamespace(json=lambda: {"next_since": "token"})
 
-    def record(name: str) -> Any:
-        return lambda *_, **__: seen.append(name) or page
+    def record(name: str) -> Callable[..., object]:
+        def request(*_: object, **__: object) -> object:
+            seen.append(name)
+            return page
+
+        return request
 
     for name in ("post", "get", "delete"):
         monkeypatch.setattr(f"requests.{name}", record(name))

@@ -26,7 +26,7 @@ from app.http.etags import format_etag
 _KEY = len(USER_COLUMNS)
 _TASK = _KEY + 4  # after revision, ID, kind and whether it is deleted
 _LIST = _TASK + len(COLUMNS)
-_KINDS = (ChangeKind.LIST, ChangeKind.TASK)
+_KINDS = dict(enumerate((ChangeKind.LIST, ChangeKind.TASK)))
 
 
 class FeedItem(NamedTuple):
@@ -97,9 +97,10 @@ def _encode(rows: list[Record]) -> list[FeedItem]:
 
 
 def _to_change(row: Record) -> Change:
-    _, id_, kind, deleted = row[_KEY:_TASK]
+    _, id_, code, deleted = row[_KEY:_TASK]
+    kind = _KINDS[code]
     task = task_list = None
-    if not deleted and _KINDS[kind] is ChangeKind.TASK:
+    if not deleted and kind is ChangeKind.TASK:
         task = to_task(row[_TASK:_LIST])
     elif not deleted:
         id_, user_id, name, stored_position, created_at, updated_at, etag = row[_LIST:]
@@ -107,4 +108,4 @@ def _to_change(row: Record) -> Change:
         task_list = TaskList(
             id_, user_id, name, position, created_at, updated_at, format_etag(etag)
         )
-    return Change(_KINDS[kind], id_, deleted, task, task_list)
+    return Change(kind, id_, deleted, task, task_list)

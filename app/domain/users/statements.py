@@ -48,7 +48,7 @@ def _delete_rows(
     deleted = (
         delete(rows)
         .where(rows.c.user_id == _OWNER, tuple_(*columns).in_(some))
-        .returning(literal_column("1"))
+        .returning(literal_column("1", Integer))
         .cte("deleted")
     )
     return select(func.count()).select_from(deleted)

@@ -63,7 +63,7 @@ OWNERS = [ALICE, BOB]
 # The user and the limit of each client. Small limits make walks of many pages.
 CLIENTS = ((ALICE, 1), (ALICE, 2), (ALICE, 3), (ALICE, 200), (BOB, 2))
 MAX_PAGES = 500
-MOVE_ATTEMPTS = 8  # each may respace
+MOVE_ATTEMPTS = 2  # in a race; each may respace
 RECOVERY_ATTEMPTS = 50
 HELD_SECONDS = 0.005
 COLLECTIONS = ("tasks", "tasks/count", "labels", "lists")
@@ -196,6 +196,7 @@ STEPS = st.one_of(
     st.tuples(st.just("walk"), clients),
     st.tuples(st.just("walk"), clients),
     st.tuples(st.just("go_back"), clients, numbers),
+    st.tuples(st.just("repeat"), owners, numbers),
     REMOVALS,
     REMOVALS,
     st.tuples(st.just("erase"), owners, st.integers(1, 5), st.lists(WRITES, max_size=4)),
@@ -251,11 +252,13 @@ class Copies(Machine):
     def change(self, user: str, choices: list[Choice]) -> None:
         """Send several requests one after the other."""
         for choice in choices:
-            request = self._resolve_any(user, choice)
-            before = self.stored[user]
-            [response] = self.service.send([request])
-            self._refresh()
-            self._check_changes(before, user, [(request, response)], attempts=1)
+            self._run(self._resolve_any(user, choice))
+
+    def repeat(self, user: str, number: int) -> None:
+        """Send the first request of an idempotency key again."""
+        known = [(key, it) for (owner, key), it in self.model.keys.items() if owner == user]
+        for key, (operation, body, _) in known[number % max(len(known), 1) :][:1]:
+            self._run(Request(operation, user, body=body, key=key))
 
     def race(self, choices: list[Choice], focus: int | None, readers: list[int], hold: str) -> None:
         """Send several requests concurrently, while clients follow the feed."""
@@ -366,6 +369,12 @@ class Copies(Machine):
             require(highest <= stored.revision, f"{highest} of {user}: {stored}")
 
     # --- requests --------------------------------------------------------------------------------
+
+    def _run(self, request: Request) -> None:
+        before = self.stored[request.user]
+        [response] = self.service.send([request])
+        self._refresh()
+        self._check_changes(before, request.user, [(request, response)], attempts=1)
 
     def _resolve_any(self, user: str, choice: Choice) -> Request:
         request = self._resolve(user, choice._replace(body=None) if _is_batch(choice) else choice)

@@ -67,7 +67,8 @@ class ChangeRepository:
         epoch, revision, oldest_revision = rows[0][:_KEY]
         if since != START and (
             epoch != since.epoch
-            or not oldest_revision <= max(since.revision, since.start) <= revision
+            or oldest_revision > max(since.complete_revision, since.start)
+            or revision < max(since.revision, since.start)
         ):
             raise TokenExpired
         if epoch is None:

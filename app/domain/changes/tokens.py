@@ -45,6 +45,11 @@ class FeedPosition(NamedTuple):
         """Return the position after all items up to a revision."""
         return cls(epoch, revision, _MAX_ID, _MAX_KIND, revision)
 
+    @property
+    def complete_revision(self) -> int:
+        """The last revision of which no item follows."""
+        return self.revision if self.kind == _MAX_KIND else self.revision - 1
+
 
 # Before all items. It is also the position of a user who has no epoch yet.
 START = FeedPosition(_MIN_ID, -1, _MIN_ID, 0, 0)

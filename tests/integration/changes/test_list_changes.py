@@ -232,6 +232,23 @@ async def test_first_walk_needs_tombstones_since_its_start(
     assert_problem(response, 410, "token-expired")
 
 
+@pytest.mark.requirement("FR-212")
+@pytest.mark.parametrize(("pages", "status"), [(1, 410), (2, 200)])
+async def test_token_within_a_revision_needs_the_tombstones_of_this_revision(
+    client: ContractClient, database: asyncpg.Connection, pages: int, status: int
+) -> None:
+    parent = await create(client)
+    await create(client, parent_id=parent)
+    copy = Copy(client, limit=1)
+    await copy.walk()
+    await client.delete(f"{ALICE}/{parent}")  # two tombstones of one revision
+    for _ in range(pages):
+        await copy.page()
+    await database.execute(REMOVE_TOMBSTONES)
+    response = await client.get(CHANGES, params={"since": copy.since})
+    assert response.status_code == status
+
+
 @pytest.mark.requirement("FR-205", "FR-212")
 @pytest.mark.parametrize(
     "statement",

@@ -378,6 +378,8 @@ class HTTPProtocol(asyncio.Protocol):
         The server calls this once a second, so no request needs a timer. Timeouts are accurate to
         one second.
         """
+        if self.awaited is not None:
+            return  # thousands of requests may wait
         current = (self.parser.requests, self._current_state())
         if self.state_since is None or current != self.state:
             self.state, self.state_since = current, now

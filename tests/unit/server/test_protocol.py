@@ -550,6 +550,19 @@ async def test_waiting_request_is_not_counted() -> None:
     assert (in_progress(protocol), pipe.written.count(b" 204 ")) == (0, 1)
 
 
+@pytest.mark.requirement("FR-215")
+async def test_waiting_request_has_no_timeout() -> None:
+    event = new_event()
+    protocol, pipe = connect_waiting([event])
+    protocol.data_received(API)
+    await run_pending()
+    for now in (0.0, 1e6, 2e6):
+        protocol.check_timeout(now)
+    event.set_result(False)
+    await run_pending()
+    assert (pipe.written.count(b" 204 "), pipe.aborted) == (1, False)
+
+
 @pytest.mark.requirement("FR-216")
 async def test_request_counts_again_after_its_wait() -> None:
     counted: list[int] = []

@@ -65,7 +65,6 @@ DEFECTS = {
     ),
     "removed tombstones ignored": Defect(FEED, r"users\.oldest_revision AS", "0::bigint AS"),
     "tombstone of a recreated task": Defect(FEED, r"tombstones\.kind = 1 AND", "false AND"),
-    "tombstone of a recreated list": Defect(FEED, r"tombstones\.kind = 0 AND", "false AND"),
     # Pages
     "page repeats its first item": Defect(FEED, r"(, (?:0|1|[^,]+INTEGER\))\)) > \(", r"\1 >= ("),
     "page leaves out equal IDs": Defect(FEED, r"(revision, \w+\.id\)) >= \(", r"\1 > ("),

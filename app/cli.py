@@ -1,4 +1,4 @@
-"""Command line of the Tasks API: `serve`, `migrate`, `new-epoch` and `doctor`."""
+"""The commands `serve`, `migrate`, `new-epoch`, `import` and `doctor` of the Tasks API."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 import platform
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -25,7 +27,11 @@ from app import embedded_postgres
 from app.asgi import create_app
 from app.db import migrations
 from app.db.database import SCHEMA_REVISION, is_schema_compatible
+from app.domain.users.export_file import ExportFile, UserImportError
+from app.domain.users.importer import store_export
 from app.http.middleware import HTTPMiddleware
+from app.http.parameters import UserId
+from app.http.validation import describe_mismatch
 from app.logging import configure_logging
 from app.openapi.document import RouteMismatchError
 from app.server.admission import AdmissionControl
@@ -34,6 +40,7 @@ from app.server.server import Server
 from app.settings import ALL_ADDRESSES, Secret, Settings, SettingsError
 
 GRACEFUL_SHUTDOWN_TIMEOUT = 10
+IMPORT_TIMEOUT = 60.0  # for each transaction, which waits for other changes of the user
 PARENT_POLL_INTERVAL = 0.5
 LAST_STANDARD_FD = 2
 GC_THRESHOLD = 10_000  # net allocated objects; a request allocates some hundred
@@ -50,21 +57,39 @@ def main() -> None:
     """Run a command; exit with a message and status 1 if it cannot run."""
     _open_standard_fds()
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
-    commands = {"serve": serve, "migrate": migrate, "new-epoch": new_epoch, "doctor": doctor}
-    parser.add_argument("command", choices=commands)
-    command = commands[parser.parse_args().command]
+    commands: dict[str, Callable[..., None]] = {
+        "serve": serve,
+        "migrate": migrate,
+        "new-epoch": new_epoch,
+        "import": import_user,
+        "doctor": doctor,
+    }
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    parsers = {
+        name: subparsers.add_parser(name, help=command.__doc__, description=command.__doc__)
+        for name, command in commands.items()
+    }
+    parsers["import"].add_argument(
+        "file", metavar="FILE", help="an export, or - for standard input"
+    )
+    parsers["import"].add_argument(
+        "--user", type=_parse_user_id, help="the user ID to store, instead of that of the export"
+    )
+    options = vars(parser.parse_args())
+    command = commands[options.pop("command")]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _handle_exit)
     try:
         settings = Settings.from_env(os.environ)
         configure_logging(settings.log_level, settings.log_format)
-        command(settings)
+        command(settings, **options)
     except (
         RouteMismatchError,
         BindError,
         SettingsError,
         embedded_postgres.EmbeddedError,
         migrations.MigrationError,
+        UserImportError,
     ) as error:
         sys.exit(str(error))
 
@@ -160,6 +185,40 @@ def new_epoch(settings: Settings) -> None:
     with _open_database(settings) as (complete_settings, data):
         users = migrations.renew_epochs(complete_settings.database_config())
         _print(f"The tokens of {users} users have expired: {data}", sys.stdout)
+
+
+def import_user(settings: Settings, file: str, user: str | None = None) -> None:
+    """Store the tasks and lists of an export. After an interruption, it can be repeated."""
+    try:
+        with closing(ExportFile()) as export:
+            items = _read_export(export, file)
+            store = partial(store_export, export, user or export.user_id)
+            with _open_database(settings) as (complete_settings, data):
+                _print(f"Importing {items} tasks and lists ...", sys.stderr)
+                result = migrations.run(complete_settings.database_config(), IMPORT_TIMEOUT, store)
+    except SystemExit:  # of a signal handler
+        sys.exit("The import was interrupted. Repeat it to store the rest.")
+    _print(
+        f"Stored {result.stored} of {items} tasks and lists, {result.unchanged} existed, "
+        f"{result.different} existed with other content: {data}",
+        sys.stdout,
+    )
+
+
+def _read_export(export: ExportFile, file: str) -> int:
+    """Read a file or the standard input, and return the number of its tasks and lists."""
+    try:
+        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
+            return export.read(stream)
+    except (OSError, sqlite3.Error) as error:
+        raise UserImportError(f"The export cannot be read: {error}") from None
+
+
+def _parse_user_id(raw: str) -> str:
+    try:
+        return msgspec.convert(raw, UserId)
+    except msgspec.ValidationError:
+        raise argparse.ArgumentTypeError(describe_mismatch(UserId, raw)) from None
 
 
 def doctor(settings: Settings) -> None:

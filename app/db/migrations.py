@@ -99,7 +99,7 @@ def get_revision(config: DatabaseConfig) -> str | None:
     Raises MigrationError with the cause if the database is unavailable or read-only, or if the
     role lacks a privilege that the service needs.
     """
-    return asyncio.run(_run(config, REVISION_TIMEOUT, Database.schema_revision))
+    return run(config, REVISION_TIMEOUT, Database.schema_revision)
 
 
 def renew_epochs(config: DatabaseConfig) -> int:
@@ -107,7 +107,17 @@ def renew_epochs(config: DatabaseConfig) -> int:
 
     Raises the exceptions of `get_revision`.
     """
-    return asyncio.run(_run(config, EPOCHS_TIMEOUT, Database.renew_epochs))
+    return run(config, EPOCHS_TIMEOUT, Database.renew_epochs)
+
+
+def run(
+    config: DatabaseConfig, timeout: float, action: Callable[[Database], Awaitable[ResultT]]
+) -> ResultT:
+    """Return the result of an action whose statements have a time limit.
+
+    Raises the exceptions of `get_revision` and of the action.
+    """
+    return asyncio.run(_run(config, timeout, action))
 
 
 async def _run(

@@ -11,8 +11,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from asyncpg import Record
-from sqlalchemy import ClauseElement, Dialect
+from sqlalchemy import ARRAY, ClauseElement, Dialect, bindparam, column, func
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
+from sqlalchemy.types import TypeEngine
 
 # More than the number of statements: each set of filters of a list is one.
 COMPILED_CACHE_SIZE = 2048
@@ -56,3 +57,13 @@ def compile_statement(statement: ClauseElement, values: Mapping[str, Any]) -> Co
     sql, parameter_order, literals, named = _compile(statement)
     parameters = {**literals, **values} if literals else values
     return CompiledStatement(sql, [parameters[name] for name in parameter_order], named)
+
+
+def sent_rows(columns: Mapping[str, TypeEngine[Any]]) -> Any:  # noqa: ANN401 - SQLAlchemy's alias of a function
+    """Build a table of the rows that a statement receives as one array for each column.
+
+    The parameter of a column `id` is `ids`.
+    """
+    arrays = (bindparam(f"{name}s", type_=ARRAY(type_)) for name, type_ in columns.items())
+    values = (column(name, type_) for name, type_ in columns.items())
+    return func.unnest(*arrays).table_valued(*values).render_derived("sent")

@@ -29,6 +29,8 @@ MODULES_WITH_STATEMENTS = {
     "domain.tasks.batch",
     "domain.tasks.repository",
     "domain.changes.repository",
+    "domain.users.export_file",  # in SQLite
+    "domain.users.importer",
     "domain.users.repository",
 }
 # `Database.session` opens and ends every transaction. SQLAlchemy's adapter undoes what a closed

@@ -65,8 +65,13 @@ def test_sigterm_during_startup_exits_cleanly() -> None:
 def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environ: str) -> list[Any]:
     """Return the calls that `main` makes with these arguments."""
     calls: list[Any] = []
-    for name in ("serve", "migrate", "new_epoch", "doctor"):
-        monkeypatch.setattr(cli, name, lambda settings, name=name: calls.append((name, settings)))
+    for name in ("serve", "migrate", "new_epoch", "import_user", "doctor"):
+
+        def command(settings: Settings, name: str = name, **options: str) -> None:
+            """Record a call."""
+            calls.append((name, settings, options))
+
+        monkeypatch.setattr(cli, name, command)
     monkeypatch.setattr(cli, "configure_logging", lambda *args: calls.append(args))
     monkeypatch.setattr(sys, "argv", ["app", *arguments])
     monkeypatch.setattr(os, "environ", environ)
@@ -76,20 +81,22 @@ def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environ: str) 
 
 @pytest.mark.requirement("FR-038")
 @pytest.mark.parametrize(
-    ("command", "name"),
+    ("arguments", "name", "options"),
     [
-        ("serve", "serve"),
-        ("migrate", "migrate"),
-        ("new-epoch", "new_epoch"),
-        ("doctor", "doctor"),
+        (["serve"], "serve", {}),
+        (["migrate"], "migrate", {}),
+        (["new-epoch"], "new_epoch", {}),
+        (["import", "a"], "import_user", {"file": "a", "user": None}),
+        (["import", "--user", "bob", "-"], "import_user", {"file": "-", "user": "bob"}),
+        (["doctor"], "doctor", {}),
     ],
 )
 def test_command_gets_the_settings_after_logging_is_configured(
-    command: str, name: str, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], name: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert call_main(monkeypatch, command, LOG_LEVEL="error", LOG_FORMAT="text") == [
+    assert call_main(monkeypatch, *arguments, LOG_LEVEL="error", LOG_FORMAT="text") == [
         (LogLevel.ERROR, LogFormat.TEXT),
-        (name, Settings(log_level=LogLevel.ERROR, log_format=LogFormat.TEXT)),
+        (name, Settings(log_level=LogLevel.ERROR, log_format=LogFormat.TEXT), options),
     ]
 
 
@@ -115,7 +122,9 @@ def test_unknown_command_lists_the_commands(
         call_main(monkeypatch, *arguments)
     output = capsys.readouterr().err
     assert raised.value.code == 2
-    assert output.startswith("usage: python -m app [-h] {serve,migrate,new-epoch,doctor}\n")
+    assert output.startswith(
+        "usage: python -m app [-h] {serve,migrate,new-epoch,import,doctor} ...\n"
+    )
 
 
 @pytest.mark.requirement("FR-038")
@@ -125,7 +134,7 @@ def test_help_describes_the_program(
     with pytest.raises(SystemExit):
         call_main(monkeypatch, "--help")
     assert (
-        "\nCommand line of the Tasks API: `serve`, `migrate`, `new-epoch` and `doctor`.\n"
+        "\nThe commands `serve`, `migrate`, `new-epoch`, `import` and `doctor` of the Tasks\nAPI.\n"
         in capsys.readouterr().out
     )
 

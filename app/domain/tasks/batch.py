@@ -22,7 +22,6 @@ from sqlalchemy import (
     Time,
     Uuid,
     bindparam,
-    case,
     column,
     delete,
     func,
@@ -45,6 +44,7 @@ from app.db.idempotency import (
     read_claim,
 )
 from app.db.revisions import LOCK_USER, TAKE_REVISION, TAKE_REVISION_OF_DELETE, leave_tombstones
+from app.db.statements import sent_rows
 from app.domain.tasks.batch_rules import (
     Changes,
     Create,
@@ -54,7 +54,7 @@ from app.domain.tasks.batch_rules import (
     check_places,
     check_preconditions,
 )
-from app.domain.tasks.filters import FIRST_DATE, LAST_DATE
+from app.domain.tasks.filters import stored_date
 from app.domain.tasks.models import TaskRecord
 from app.domain.tasks.rows import COLUMNS, to_task
 from app.domain.tasks.schemas import TaskBatch, TaskBatchResult
@@ -111,21 +111,12 @@ READ_SUBTASKS = select(TaskRecord.id, TaskRecord.parent_id).where(
 )
 
 
-def _sent_rows() -> Any:  # noqa: ANN401 - SQLAlchemy's alias of a function
-    arrays = (bindparam(f"{name}s", type_=ARRAY(type_)) for name, type_ in _SENT.items())
-    columns = (column(name, type_) for name, type_ in _SENT.items())
-    return func.unnest(*arrays).table_valued(*columns).render_derived("sent")
-
-
-_ROWS = _sent_rows()
+_ROWS = sent_rows(_SENT)
 
 
 def _value(name: str) -> ColumnElement[Any]:
     value: ColumnElement[Any] = _ROWS.c[name]
-    if name == "due_date":  # asyncpg sends the first and the last date as infinity
-        date = func.greatest(FIRST_DATE, func.least(value, LAST_DATE))
-        return case((value.is_not(None), date))
-    return value
+    return stored_date(value) if name == "due_date" else value
 
 
 def _insert() -> ClauseElement:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
     func,
     literal_column,
@@ -38,8 +39,17 @@ _LABELS: ColumnElement[Any] = literal_column(LABELS_EXPRESSION, ARRAY(Text))
 
 
 def date_param(name: str) -> ColumnElement[date]:
-    """Build a parameter for a date. asyncpg sends the first and the last date as infinity."""
-    value = bindparam(name, type_=Date)
+    """Build a parameter for a date."""
+    return _finite(bindparam(name, type_=Date))
+
+
+def stored_date(value: ColumnElement[date]) -> ColumnElement[date]:
+    """Build the date that is stored for a parameter, which may be NULL."""
+    return case((value.is_not(None), _finite(value)))
+
+
+def _finite(value: ColumnElement[date]) -> ColumnElement[date]:
+    """Replace infinity, as which asyncpg sends the first and the last date."""
     return func.greatest(FIRST_DATE, func.least(value, LAST_DATE))
 
 

@@ -40,7 +40,7 @@ from app.db.revisions import (
     revised,
 )
 from app.db.statements import UNNAMED
-from app.domain.tasks.filters import date_param
+from app.domain.tasks.filters import stored_date
 from app.domain.tasks.models import NEXT_UPDATED_AT, NOW, TaskRecord
 from app.domain.tasks.rows import COLUMNS, PROPERTY_COLUMNS
 from app.domain.tasks.schemas import MAX_LABELS
@@ -55,7 +55,7 @@ SET_COLUMNS = [name for names in PROPERTY_COLUMNS.values() for name in names]
 def _new(column: str) -> ColumnElement[Any]:
     value = bindparam(f"new_{column}", type_=getattr(TaskRecord, column).type)
     if column == "due_date":
-        return case((value.is_not(None), date_param(f"new_{column}")))
+        return stored_date(value)
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -42,6 +43,7 @@ OUTPUTS = {
     page: "".join(each.code for each in blocks(PAGES[page]) if each.language == "text")
     for page in ["docs/guides/offline-first.md", "docs/guides/todo-app.md"]
 }
+USER_DATA = "docs/guides/user-data.md"
 NOT_RUN = "not run here: "
 TASKS: dict[str, Any] = yaml.safe_load((ROOT / "Taskfile.yml").read_text("utf-8"))["tasks"]
 
@@ -79,8 +81,35 @@ def test_page_commands_print_the_documented_output(page: str, tmp_path: Path) ->
     assert len(output.splitlines()) > 30
 
 
+@pytest.mark.requirement("FR-236")
+def test_user_data_commands_move_a_user(url: str, tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with serving(DATABASE_URL=url) as service:
+        api = f"{service.url}/api/v1/users"
+        task = httpx.post(f"{api}/alice/tasks", json={"title": "a"}).raise_for_status().json()
+        completed = subprocess.run(
+            ["/bin/bash", "-euc", COMMANDS[USER_DATA].replace(ADDRESS, service.url)],
+            cwd=tmp_path,
+            env=environment(DATABASE_URL=url, PATH=path, PYTHONPATH=ROOT),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        stored = [
+            httpx.get(f"{api}/{user}/tasks/{task['id']}").raise_for_status().json()
+            for user in ("alice", "alice2")
+        ]
+    assert stored == [task, {**task, "user_id": "alice2"}]
+    end, status, *imports = completed.stdout.splitlines()
+    assert (end, status) == ('{"kind":"end","lines":1}', "204")
+    assert [line.partition(":")[0] for line in imports] == [
+        "Stored 1 of 1 tasks and lists, 0 existed, 0 existed with other content"
+    ] * 2
+
+
 def test_every_page_with_commands_is_run() -> None:
-    assert set(COMMANDS) == STATUSES.keys() | OUTPUTS.keys()
+    assert set(COMMANDS) == STATUSES.keys() | OUTPUTS.keys() | {USER_DATA}
 
 
 @pytest.mark.parametrize("page", PAGES)

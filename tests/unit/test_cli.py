@@ -134,9 +134,8 @@ def test_help_describes_the_program(
     with pytest.raises(SystemExit):
         call_main(monkeypatch, "--help")
     assert (
-        "\nThe commands `serve`, `migrate`, `new-epoch`, `import` and `doctor` of the Tasks\nAPI.\n"
-        in capsys.readouterr().out
-    )
+        "The commands `serve`, `migrate`, `new-epoch`, `import` and `doctor` of the Tasks API."
+    ) in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.requirement("FR-037", "FR-038")

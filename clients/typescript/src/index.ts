@@ -43,7 +43,7 @@ export type TasksApiConfig = Omit<Config, 'baseUrl' | 'responseStyle' | 'throwOn
 /** The filters and the order of tasks. */
 export type TaskQuery = Omit<NonNullable<ListTasksData['query']>, 'cursor'>;
 
-const RESPONSE_TIMEOUT = 30; // seconds that `sync` waits for a response
+const RESPONSE_TIMEOUT = 30; // seconds that `sync` waits for a response, in addition to `wait`
 const MAX_LABEL_ATTEMPTS = 10; // after each 412, which means that another client changed the task
 
 /** Every operation of the contract. Error responses are thrown as a `ProblemError`. */
@@ -109,23 +109,24 @@ export class TasksApi extends Operations {
 
   /**
    * Keeps a local copy of all tasks and lists of a user. It continues from the token in the store, then
-   * asks for changes about twice a second, until `signal` is aborted. After a network error, 408, 429 and
-   * 5xx, it sends the request again. If the token has expired, it reads
+   * waits for changes, up to `wait` seconds in each request (default 30), until `signal` is aborted. After
+   * a network error, 408, 429 and 5xx, it sends the request again. If the token has expired, it reads
    * everything again and deletes what is no longer there. Other errors are thrown. A store must not be
    * used by two calls at the same time.
    */
   sync(
     store: SyncStore,
     options: Omit<Options<ListChangesData, true>, 'query'> & {
-      query?: { limit?: number };
+      query?: { limit?: number; wait?: number };
     },
   ): AsyncGenerator<SyncResult, never, void> {
-    const limit = options.query?.limit ?? 200;
-    const read = async (since: string | undefined) => {
+    const { limit = 200, wait: longest = 30 } = options.query ?? {};
+    const read = async (since: string | undefined, isWaiting: boolean) => {
+      const wait = isWaiting ? longest : 0;
       // A connection that was lost silently would never end the request.
-      const timeout = AbortSignal.timeout(RESPONSE_TIMEOUT * 1000);
+      const timeout = AbortSignal.timeout((wait + RESPONSE_TIMEOUT) * 1000);
       const signal = options.signal ? AbortSignal.any([options.signal, timeout]) : timeout;
-      const query = { since, limit };
+      const query = { since, limit, wait };
       return (await this.listChanges<true>({ fetch: this.#send, ...options, query, signal })).data;
     };
     return followChanges(read, store, options.signal);

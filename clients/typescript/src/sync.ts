@@ -82,8 +82,8 @@ function keyOf({ kind, id }: Change): string {
   return `${kind}/${id}`;
 }
 
-/** Reads a page of changes. */
-export type ReadChanges = (since: string | undefined) => Promise<ChangePage>;
+/** Reads a page of changes. If `wait` is true, the request waits for a change. */
+export type ReadChanges = (since: string | undefined, wait: boolean) => Promise<ChangePage>;
 
 /** Applies all changes to a store, and continues until an error that a retry cannot repair. */
 export async function* followChanges(
@@ -91,14 +91,17 @@ export async function* followChanges(
   store: SyncStore,
   signal?: AbortSignal | null,
 ): AsyncGenerator<SyncResult, never, void> {
+  // The first request, and the first after an error, do not wait: their result is displayed.
+  let wait = false;
   for (let failures = 0; ; ) {
     signal?.throwIfAborted();
     const since = (await store.getToken()) ?? undefined;
     let page: ChangePage;
     try {
-      page = await read(since);
+      page = await read(since, wait);
     } catch (error) {
       signal?.throwIfAborted();
+      wait = false;
       if (error instanceof ProblemError && RESTART.includes(error.type)) {
         await store.reset();
         continue;
@@ -113,7 +116,9 @@ export async function* followChanges(
     await store.apply(page);
     const complete = !page.has_more;
     yield { online: true, changes: page.items, complete };
+    // A service that is stopping responds immediately. Its clients must not return together.
     if (complete && page.items.length === 0) await sleep(Math.random() * IDLE_WAIT, signal);
+    wait = complete;
   }
 }
 

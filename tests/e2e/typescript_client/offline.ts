@@ -157,6 +157,24 @@ export async function invalidToken({ service }: URLs) {
   return { sizes: copy.sizes, equal: await isEqual(bob.api, bob.path, copy) };
 }
 
+/** Waits for three changes of another client, and counts the requests. */
+export async function waited({ service }: URLs) {
+  const { api, path, requests } = arrive(service);
+  const other = new TasksApi({ baseUrl: service });
+  const names = ['A', 'B', 'C'];
+  const found: string[] = [];
+  const started = Date.now();
+  const signal = AbortSignal.timeout(TIMEOUT);
+  for await (const result of api.sync(new MemoryStore(), { path, signal })) {
+    if (result.online) found.push(...result.changes.map(({ task }) => task?.title ?? ''));
+    const name = names[found.length];
+    if (!name) break;
+    setTimeout(() => void create(other, path, name), 1500);
+  }
+  const waits = requests.map((request) => new URL((request as Request).url).searchParams.get('wait'));
+  return { found, waits, seconds: (Date.now() - started) / 1000 };
+}
+
 // --- interruptions ---------------------------------------------------------------------------
 
 /** Creates a task while the service is stopped, and sends it when the service is back. */
@@ -169,12 +187,14 @@ export async function offlineAndBack({ restarted, control }: URLs) {
   const shown: number[] = [];
   let queue: TaskBatch | undefined;
   let failed: unknown;
+  let stopped: Promise<unknown> | undefined;
   const signal = AbortSignal.timeout(TIMEOUT);
-  for await (const result of api.sync(store, { path, signal })) {
+  for await (const result of api.sync(store, { path, query: { wait: 5 }, signal })) {
     if (result.online !== states.at(-1)) states.push(result.online);
     else continue;
     shown.push(store.tasks.length);
     if (!result.online) {
+      await stopped;
       queue = {
         create: [{ id: crypto.randomUUID(), title: 'Bread' }],
         update: [{ id: milk.id, if_match: milk.etag, completed: true }],
@@ -186,7 +206,7 @@ export async function offlineAndBack({ restarted, control }: URLs) {
       await api.changeTasks({ path, headers, body: queue });
       break;
     } else {
-      await fetch(`${control}/stop`);
+      stopped = fetch(`${control}/stop`); // while the next request waits
     }
   }
   await update(api, path, store);
@@ -299,7 +319,10 @@ export async function follow({ service, user }: URLs & { user: string }) {
   Math.random = () => 1;
   const store = new MemoryStore();
   const iterate = async () => {
-    for await (const { online } of new TasksApi({ baseUrl: service }).sync(store, { path: { user_id: user } })) {
+    for await (const { online } of new TasksApi({ baseUrl: service }).sync(store, {
+      path: { user_id: user },
+      query: { wait: 0 }, // Chromium does not end a waiting request when it goes offline
+    })) {
       if (!online) followed.failures += 1;
       followed.tasks = store.tasks.map(({ title }) => title);
     }

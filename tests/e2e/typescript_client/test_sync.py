@@ -50,6 +50,13 @@ def test_copy_is_rebuilt_if_the_token_is_invalid(use: Use) -> None:
     assert use("invalidToken") == {"sizes": [2, 1], "equal": True}
 
 
+def test_changes_of_another_client_end_the_wait(use: Use) -> None:
+    answer = use("waited")
+    assert answer["found"] == ["A", "B", "C"]
+    assert answer["waits"] == ["0", "30", "30", "30"]
+    assert 4.5 < answer["seconds"] < 15
+
+
 # --- interruptions -----------------------------------------------------------------------------
 
 

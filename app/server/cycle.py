@@ -18,6 +18,7 @@ class RequestCycle(RequestResponseCycle):
     problem: ProblemError | None = None
     is_exempt = False  # from the limit of concurrent requests
     counts = False  # against that limit: admitted and without a complete response
+    parts = 0  # of the response; the client has WRITE_TIMEOUT for each
 
     def fail(self, problem: ProblemError) -> None:
         """Raise this problem where the application reads the body, and close the connection after.
@@ -45,6 +46,7 @@ class RequestCycle(RequestResponseCycle):
         message: Any,  # noqa: ANN401 - an event of ASGI
     ) -> Coroutine[Any, Any, None]:
         """Send an ASGI event; headers are sent together with the first bytes of the body."""
+        self.parts += 1
         if not self.response_started:
             self.transport.buffer_next_write = True
             # After an early response the client may send its body or omit it (RFC 9110, section

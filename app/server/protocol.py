@@ -93,7 +93,8 @@ class HTTPProtocol(asyncio.Protocol):
         self.is_draining = False
         self.reading_stopped = False  # the connection closes after the queued responses
         self.write_blocked = False  # the response is complete, but the client does not read it
-        self.state: tuple[int, ConnectionState | None]  # number of requests, state
+        # Number of requests, parts of the first response, state.
+        self.state: tuple[int, int, ConnectionState | None]
         self.state_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -380,11 +381,12 @@ class HTTPProtocol(asyncio.Protocol):
         """
         if self.awaited is not None:
             return  # thousands of requests may wait
-        current = (self.parser.requests, self._current_state())
+        parts = self.queue[0].parts if self.queue else 0
+        current = (self.parser.requests, parts, self._current_state())
         if self.state_since is None or current != self.state:
             self.state, self.state_since = current, now
             return
-        state, age = current[1], now - self.state_since
+        state, age = current[-1], now - self.state_since
         if state is not None and age >= STATE_TIMEOUTS.get(state, self.config.timeout_keep_alive):
             self._on_timeout(state)
 

@@ -196,6 +196,29 @@ BIG = """
            now(), now(), gen_random_uuid()
     FROM generate_series(1, 20)
 """
+EXPORTED = BIG.replace("20)", "400)")  # 26 MB
+
+
+@pytest.mark.requirement("FR-232")
+def test_export_may_take_longer_than_the_timeout_of_a_part(
+    live: LiveServer, database_url: str
+) -> None:
+    execute(database_url, EXPORTED)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(10)
+        connection.connect(("127.0.0.1", live.port))
+        connection.sendall(request("GET", "/api/v1/users/alice/export", "Connection: close"))
+        started_at = time.monotonic()
+        received, last = 0, b""
+        while chunk := connection.recv(65536):
+            received, last = received + len(chunk), (last + chunk)[-100:]
+            time.sleep(len(chunk) / 2**20 * SHORT / 3)
+    assert time.monotonic() - started_at > 4 * SHORT
+    assert received > 400 * 65536
+    assert b'{"kind":"end","lines":400}' in last
+
+
 SLOW_READERS = 200
 ACTIVE_READERS = 16
 CONTAINER_BYTES = 256 * 2**20  # the memory limit in deploy/

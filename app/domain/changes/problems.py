@@ -22,4 +22,7 @@ class TokenExpired(ProblemError):
     status = HTTPStatus.GONE
     title = "Token expired"
     detail = "Changes since this token are no longer known. Restart without `since`."
-    advice = "Discard the local copy and start again without `since`."
+    advice = (
+        "Start again without `since`. When the walk is complete, delete the items that it did not "
+        "return."
+    )

@@ -38,14 +38,19 @@ class ChangeController(Controller):
         deadline = monotonic() + query.wait
         since = state.change_token_codec.decode(path.user_id, query.since)
         page = await state.change_repository.list_changes(path.user_id, since, query.limit)
+        watcher = state.change_watcher
         while not page.items and (seconds := deadline - monotonic()) > 0:
             with (
-                state.change_watcher.watch(path.user_id, page.position, seconds) as event,
+                watcher.watch(path.user_id, page.position, seconds) as event,
                 connection.waiting(event),
             ):
                 if not await event:
                     break
-            page = await state.change_repository.list_changes(path.user_id, since, query.limit)
+                await watcher.reads.acquire()
+            try:
+                page = await state.change_repository.list_changes(path.user_id, since, query.limit)
+            finally:
+                watcher.reads.release()
         token = state.change_token_codec.encode(path.user_id, page.position)
         # The items are encoded already, because a page is limited by its bytes.
         return ChangePageResponse(

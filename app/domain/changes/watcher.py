@@ -13,6 +13,7 @@ from app.http.problems import DatabaseUnavailable
 from app.http.waiting import resolve
 
 POLL_INTERVAL = 0.2  # seconds
+MAX_READS = 4  # concurrent reads of requests that a change has ended the wait of
 _ABSENT = (START.epoch, START.revision)  # of a user without a row
 
 
@@ -25,6 +26,8 @@ class ChangeWatcher:
 
     def __init__(self, fetch: FetchCallable) -> None:
         self._fetch = fetch
+        # A change may end the wait of thousands of requests. Others are served meanwhile.
+        self.reads = asyncio.Semaphore(MAX_READS)
         self._watched: dict[asyncio.Future[bool], tuple[str, FeedPosition]] = {}
         self._polling: asyncio.Task[None] | None = None
 

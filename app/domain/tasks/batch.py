@@ -24,6 +24,7 @@ from sqlalchemy import (
     bindparam,
     column,
     delete,
+    exists,
     func,
     select,
     table,
@@ -56,11 +57,14 @@ from app.domain.tasks.batch_rules import (
 )
 from app.domain.tasks.filters import stored_date
 from app.domain.tasks.models import TaskRecord
+from app.domain.tasks.problems import BatchConflict
 from app.domain.tasks.rows import COLUMNS, to_task
 from app.domain.tasks.schemas import TaskBatch, TaskBatchResult
 from app.domain.tasks.statements import SET_COLUMNS
 
 Params = dict[str, Any]
+
+MAX_RESULT_BYTES = 1_048_576
 
 _OWNER = bindparam("owner", type_=TaskRecord.user_id.type)
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
@@ -106,8 +110,13 @@ LOCK_LISTS = (
     .order_by(_LISTS.c.id)
     .with_for_update(key_share=True, read=True)
 )
-READ_SUBTASKS = select(TaskRecord.id, TaskRecord.parent_id).where(
-    TaskRecord.user_id == _OWNER, TaskRecord.parent_id == func.any(_IDS)
+_PARENTS = func.unnest(_IDS).table_valued(column("id", Uuid())).render_derived("parents")
+READ_PARENTS = select(_PARENTS.c.id).where(
+    exists().where(
+        TaskRecord.user_id == _OWNER,
+        TaskRecord.parent_id == _PARENTS.c.id,
+        TaskRecord.id != func.all(bindparam("moved", type_=ARRAY(Uuid))),
+    )
 )
 
 
@@ -190,7 +199,7 @@ class TaskBatchRepository:
         # From here on, no other change of this user is made before the end of the transaction.
         ((now,),) = await self._execute(LOCK_USER_AND_READ_CLOCK)
         if key is None:
-            return msgspec.json.encode(await self._apply(changes, now))
+            return await self._result(changes, now)
         params = idempotency_params(self._user_id, key, batch, collection="batch")
         claimed = await self._execute(
             CLAIM_KEY, {**params, "resource_id": uuid7(), "new_etag": uuid4()}
@@ -198,10 +207,17 @@ class TaskBatchRepository:
         read_claim(claimed, params["payload_digest"])
         ((response,),) = await self._execute(READ_RESPONSE, {"key": key})
         if response is None:
-            response = msgspec.json.encode(await self._apply(changes, now))
+            response = await self._result(changes, now)
             params = {"owner": self._user_id, "used_key": key, "new_response": response}
             await self._session.execute(STORE_RESPONSE, params)
         return bytes(response)
+
+    async def _result(self, changes: Changes, now: datetime) -> bytes:
+        result = msgspec.json.encode(await self._apply(changes, now))
+        if len(result) > MAX_RESULT_BYTES:
+            detail = f"The response would exceed {MAX_RESULT_BYTES} bytes. Send fewer changes."
+            raise BatchConflict(detail)
+        return result
 
     async def _apply(self, changes: Changes, now: datetime) -> TaskBatchResult:
         named = {change.id for change in changes.all()} | changes.references("parent_id")
@@ -232,8 +248,8 @@ class TaskBatchRepository:
         ids = {change.id for change in changes.placed() if change.columns.get("parent_id")}
         if not ids:
             return set()
-        rows = await self._execute(READ_SUBTASKS, {"ids": sorted(ids)})
-        return {row.parent_id for row in rows if row.id not in moved}
+        rows = await self._execute(READ_PARENTS, {"ids": sorted(ids), "moved": sorted(moved)})
+        return {row.id for row in rows}
 
     async def _write(
         self, changes: Changes, stored: Mapping[UUID, Row[*tuple[Any, ...]]], now: datetime

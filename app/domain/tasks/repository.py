@@ -257,13 +257,7 @@ class TaskRepository(StatementRepository):
                 frozenset(SET_COLUMNS), completed=data.completed, any_etag=if_match.any
             )
             values["etags"] = if_match.strong
-        try:
-            rows = await self._put(statement, values)
-        except HierarchyConflict:
-            # PostgreSQL checks the row before it finds out that the ID is in use.
-            if not must_not_exist or not await self.fetch(SELECT, values):
-                raise
-            rows = []
+        rows = await self._put(statement, values)
         if not rows:
             raise PreconditionFailed(PreconditionFailed.exists if must_not_exist else None)
         return to_task(rows[0])

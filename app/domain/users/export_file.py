@@ -31,8 +31,9 @@ PUT_ITEM = "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?)"
 REMOVE_ITEM = "DELETE FROM items WHERE id = ? AND kind = ?"
 COUNT_ITEMS = "SELECT count(*) FROM items"
 READ_LEVEL = "SELECT number, line FROM items WHERE level = ? ORDER BY rowid"
-# Outside these years, a time may be out of range after a conversion.
-FIRST_TIME, LAST_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+# Outside these years, a time may be out of range after a conversion. The first one is 1970-01-01 in
+# the time zone with the largest offset that the contract allows.
+FIRST_TIME, LAST_TIME = datetime(1969, 12, 31, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 _CHANGE = msgspec.json.Decoder(Change)
 _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -14,9 +14,15 @@ from app.db.revisions import LOCK_USER
 from app.domain.changes.repository import ChangeRepository, FeedPage
 from app.domain.changes.tokens import START
 from app.domain.users.schemas import ExportEnd
-from app.domain.users.statements import DELETE_ROWS, DELETE_USER, RENEW_EPOCH
+from app.domain.users.statements import (
+    DELETE_KEYS,
+    DELETE_ROWS,
+    DELETE_USER,
+    RENEW_EPOCH,
+)
 
 MAX_DELETED = 10_000  # rows of one request
+MAX_DELETED_KEYS = 500  # of them, because a key may have a response of 1 MiB
 EXPORT_LIMIT = 200  # items of a page
 
 
@@ -34,10 +40,14 @@ class UserRepository:
         """Delete rows of the user, and return whether none is left."""
         await self._execute(LOCK_USER)
         remaining = MAX_DELETED
-        for statement in DELETE_ROWS:
-            result = await self._execute(statement, row_limit=remaining)
-            remaining -= result.scalar_one()
-            if remaining == 0:
+        for statement, maximum in (
+            *((statement, MAX_DELETED) for statement in DELETE_ROWS),
+            (DELETE_KEYS, MAX_DELETED_KEYS),
+        ):
+            limit = min(remaining, maximum)
+            deleted = (await self._execute(statement, row_limit=limit)).scalar_one()
+            remaining -= deleted
+            if deleted == limit:
                 # The copies of clients are invalid from the first request on.
                 await self._execute(RENEW_EPOCH, new_epoch=uuid4())
                 return False

@@ -71,8 +71,8 @@ DELETE_ROWS: Sequence[ClauseElement] = (
     _delete_rows(_TASKS, ["id"]),
     _delete_rows(_LISTS, ["id"]),
     _delete_rows(_TOMBSTONES, ["revision", "id", "kind"]),
-    _delete_rows(_KEYS, ["key"]),
 )
+DELETE_KEYS = _delete_rows(_KEYS, ["key"])
 DELETE_USER = (
     delete(UserRecord)
     .where(UserRecord.user_id == _OWNER)

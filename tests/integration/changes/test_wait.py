@@ -17,7 +17,8 @@ import httpx
 import msgspec
 import pytest
 
-from app.domain.changes.watcher import POLL_INTERVAL
+from app.domain.changes.repository import ChangeRepository, FeedPage
+from app.domain.changes.watcher import MAX_READS, POLL_INTERVAL
 from app.settings import Settings
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.database import settings_for
@@ -209,6 +210,34 @@ def test_one_statement_polls_for_all_and_none_without_a_waiting_request(
     statements.clear()
     time.sleep(5 * POLL_INTERVAL)
     assert statements == []
+
+
+@pytest.mark.requirement("FR-216")
+def test_one_change_is_read_for_a_few_requests_at_a_time(
+    live: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = most = 0
+    read = ChangeRepository.list_changes
+
+    async def counted(*arguments: Any) -> FeedPage:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return await read(*arguments)
+
+    since = token(live)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(live.connect()) for _ in range(20)]
+        for connection in connections:
+            connection.sendall(feed(since))
+        time.sleep(SETTLED)
+        monkeypatch.setattr(ChangeRepository, "list_changes", counted)
+        create(live)
+        for connection in connections:
+            assert read_response(connection).json()["items"]
+    assert most == MAX_READS
 
 
 @pytest.mark.requirement("FR-216")

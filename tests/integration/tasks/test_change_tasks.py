@@ -618,3 +618,22 @@ async def test_number_of_statements_does_not_depend_on_the_batch(
         assert response.status_code == 200
         counts.add(len(statements))
     assert len(counts) == 1
+
+
+@pytest.mark.requirement("FR-227")
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}])
+async def test_response_has_a_maximum_of_bytes(
+    client: ContractClient, database: asyncpg.Connection, headers: dict[str, str]
+) -> None:
+    large = {"title": "a", "description": "\U0001f95b" * 16384}
+    for number in range(2):
+        creates = [{**large, "id": str(UUID(int=8 * number + n))} for n in range(8)]
+        assert (await client.post(BATCH, json={"create": creates})).status_code == 200
+    before = await state_of(database)
+    batch = {"update": [{"id": str(UUID(int=n)), "completed": True} for n in range(16)]}
+    response = await client.post(BATCH, json=batch, headers=headers)
+    assert_problem(response, 409, "batch-conflict")
+    assert "1048576 bytes" in response.json()["detail"]
+    assert await state_of(database) == before
+    batch["update"].pop()
+    assert (await client.post(BATCH, json=batch, headers=headers)).status_code == 200

@@ -10,7 +10,7 @@ import pytest
 
 from app.db.statements import compile_statement
 from app.domain.users import repository
-from app.domain.users.statements import DELETE_ROWS, DELETE_USER, RENEW_EPOCH
+from app.domain.users.statements import DELETE_KEYS, DELETE_ROWS, DELETE_USER, RENEW_EPOCH
 from tests.support.client import ContractClient, assert_problem, tasks_of
 from tests.support.distributed import find_errors
 from tests.support.query_trees import FunctionCatalog, analyze
@@ -92,6 +92,18 @@ async def test_request_deletes_a_limited_number_of_rows(
     assert await rows_of(database, "alice") == dict.fromkeys(TABLES, 0)
 
 
+@pytest.mark.requirement("FR-234")
+async def test_request_deletes_a_limited_number_of_keys(
+    client: ContractClient, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "MAX_DELETED_KEYS", 2)
+    for number in range(3):
+        await client.post(ALICE, json={"title": "a"}, headers={"Idempotency-Key": f"k{number}"})
+    assert (await client.delete(USER)).status_code == 202
+    assert (await rows_of(database, "alice"))["idempotency_keys"] == 1
+    assert (await client.delete(USER)).status_code == 204
+
+
 @pytest.mark.requirement("FR-205", "FR-212", "FR-221", "FR-235")
 async def test_tokens_and_tags_are_invalid_from_the_first_step(
     client: ContractClient, monkeypatch: pytest.MonkeyPatch
@@ -118,7 +130,7 @@ async def test_tokens_and_tags_are_invalid_from_the_first_step(
 @pytest.mark.requirement("NFR-208")
 async def test_distributed_database_accepts_every_statement(database: asyncpg.Connection) -> None:
     catalog = await FunctionCatalog.read(database)
-    for statement in (*DELETE_ROWS, DELETE_USER, RENEW_EPOCH):
+    for statement in (*DELETE_ROWS, DELETE_KEYS, DELETE_USER, RENEW_EPOCH):
         sql = compile_statement(statement, VALUES).sql
         assert find_errors(await analyze(database, sql), catalog) == set(), sql
 

@@ -106,7 +106,7 @@ async def fill(client: ContractClient) -> None:
     assert (await client.post(f"{LISTS}/{lists[1]}/move", json=body)).status_code == 200
     await client.patch(f"{ALICE}/{parent}", json={"description": "changed"})
     await client.patch(f"{LISTS}/{lists[0]}", json={"name": "changed"})
-    old = {"id": NEW, "title": "old", "created_at": "1970-01-01T00:00:00Z", "completed": True}
+    old = {"id": NEW, "title": "old", "created_at": "1970-01-01T00:00:00+14:00", "completed": True}
     assert (await client.post(f"{ALICE}/batch", json={"create": [old]})).status_code == 200
 
 
@@ -257,7 +257,7 @@ DUE = {"date": "2026-01-01", "time": None, "timezone": "Mars/Olympus"}
         (change("task", task_of(), id=OTHER), "/task/id must be the ID of the line"),
         (change("task", task_of(user_id="bob")), "/task/user_id must be that of the other lines"),
         (
-            change("list", list_of(created_at="1969-12-31T23:59:59Z")),
+            change("list", list_of(created_at="1969-12-30T23:59:59Z")),
             "/list/created_at must be in 1970 or later",
         ),
         (
@@ -503,6 +503,7 @@ def test_command_reports_errors(tmp_path: Path) -> None:
 @pytest.mark.requirement("FR-236")
 def test_disk_without_room_is_reported(tmp_path: Path) -> None:
     code = """
+import atexit
 import resource
 from app import cli
 from app.domain.lists.models import TaskListRecord
@@ -510,7 +511,9 @@ from app.domain.tasks.models import TaskRecord
 from app.domain.users import export_file
 
 export_file.CACHE_KIBIBYTES = 8
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+atexit.register(resource.setrlimit, resource.RLIMIT_FSIZE, (hard, hard))  # for coverage.py
 cli.main()
 """
     file = tmp_path / "export"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 import pytest
 from litestar import Router, get, post
 
-from app.http.problems import MAX_POINTER_LENGTH, FieldError
+from app.http.problems import MAX_ERRORS, MAX_POINTER_LENGTH, FieldError
 from app.openapi.document import OpenAPIDocument, RouteMismatchError
 
 METHODS = ["get", "put", "post", "delete", "options", "head", "patch", "trace"]
@@ -207,3 +208,31 @@ def test_several_violations_with_one_description_are_one_error(day: str) -> None
     errors = CONTRACT.validate("Thing", {"name": "abc", "size": 1, "day": day})
     detail = "must be a date from 0001-01-01 to 9999-12-31"
     assert errors == [FieldError(pointer="/day", detail=detail)]
+
+
+@pytest.mark.requirement("NFR-017")
+def test_only_the_first_items_of_an_array_are_validated(monkeypatch: pytest.MonkeyPatch) -> None:
+    validated: list[Any] = []
+    contract = OpenAPIDocument.load()
+    contract.validate("TaskBatch", {})
+    validator = contract._validators["TaskBatch"]
+
+    class Recorder:
+        def iter_errors(self, value: Any) -> Any:
+            validated.append(value)
+            return validator.iter_errors(value)
+
+    monkeypatch.setitem(contract._validators, "TaskBatch", Recorder())
+    items = [{"title": "a", "labels": ["a,b"] * 50_000}] + [0] * 50_000
+    errors = contract.validate("TaskBatch", {"create": items})
+    assert len(errors) == MAX_ERRORS + 1
+    (value,) = validated
+    assert len(value["create"]) == len(value["create"][0]["labels"]) == MAX_ERRORS + 1
+
+
+def test_no_array_of_a_body_may_have_more_items_than_are_validated() -> None:
+    schemas = OpenAPIDocument.load().document["components"]["schemas"]
+    bodies = ("TaskCreate", "TaskReplace", "TaskPatch", "TaskBatchCreate", "TaskBatchUpdate")
+    limits = [schemas[name]["properties"]["labels"]["maxItems"] for name in bodies]
+    limits += [each["maxItems"] for each in schemas["TaskBatch"]["properties"].values()]
+    assert max(limits) <= MAX_ERRORS

@@ -17,6 +17,7 @@ from litestar.enums import HttpMethod
 from litestar.routes import BaseRoute, HTTPRoute
 from msgspec import Meta
 
+from app.http.body import Json
 from app.http.etags import etag_of
 from app.http.problems import MAX_ERRORS, MAX_POINTER_LENGTH, FieldError
 from app.http.validation import describe_keyword
@@ -105,7 +106,7 @@ class OpenAPIDocument:
         if conflicts:
             raise RouteMismatchError("\n".join(conflicts))
 
-    def validate(self, schema: str, value: object) -> list[FieldError]:
+    def validate(self, schema: str, value: Json) -> list[FieldError]:
         """Validate a decoded JSON value against the component schema of this name.
 
         Returns at most one error more than a problem lists. Of each array, only as many items are
@@ -128,7 +129,7 @@ class OpenAPIDocument:
         return list(islice(_without_repetition(field_errors), MAX_ERRORS + 1))
 
 
-def _shorten(value: object) -> object:
+def _shorten(value: Json) -> Json:
     """Return a copy with the first items of each array, so many that `maxItems` stays exceeded."""
     if isinstance(value, list):
         return [_shorten(item) for item in value[: MAX_ERRORS + 1]]

@@ -107,6 +107,18 @@ class StatementRepository:
         raise PreconditionFailed
 
 
+class UserTransaction:
+    """The transaction of one user in a session, which `Database.session` commits or rolls back."""
+
+    def __init__(self, session: AsyncSession, user_id: str) -> None:
+        self._session = session
+        self._user_id = user_id
+
+    async def _execute(self, statement: ClauseElement, **params: Any) -> Any:  # noqa: ANN401 - SQLAlchemy's
+        executable: Any = statement
+        return await self._session.execute(executable, {"owner": self._user_id, **params})
+
+
 class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
     """Advanced Alchemy's repository for one resource. Each request has an instance and a session.
 
@@ -179,6 +191,7 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
 
         Raises IdempotencyKeyInUse and IdempotencyKeyReused.
         """
+        await self._begin_change(user_id)
         record = self.model_type(user_id=user_id, **values)
         if key is None:
             return await self.add(record)
@@ -198,10 +211,10 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
 
         If there are values, this is a change even if they are those of the row.
         """
+        if values:
+            await self._begin_change(user_id)
         record = await self.find(user_id, id_, if_match=if_match, lock=True)
-        if not values:
-            return record
-        return await self._write(record, values)
+        return await self._write(record, values) if values else record
 
     async def _write(self, record: RecordT, values: Mapping[str, Any]) -> RecordT:
         """Change columns of a row that `find` has locked."""
@@ -221,6 +234,7 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
         """Insert or replace a row. Return it and whether it is new. Raises PreconditionFailed."""
         if if_match is not None and must_not_exist:
             raise PreconditionFailed(PreconditionFailed.contradictory)
+        await self._begin_change(user_id)
         # There may be no row to lock, so its ID is locked.
         await self._lock(user_id, id_)
         try:
@@ -235,8 +249,12 @@ class ResourceRepository(SQLAlchemyAsyncRepository[RecordT]):
 
     async def remove(self, user_id: str, id_: UUID, if_match: ETagCondition | None) -> None:
         """Delete a row. Raises `not_found` and PreconditionFailed."""
+        await self._begin_change(user_id)
         await self.find(user_id, id_, if_match=if_match, lock=True)
         await self.delete((user_id, id_))
+
+    async def _begin_change(self, user_id: str) -> None:
+        """Do what must precede every change of a user."""
 
     async def _lock(self, user_id: str, name: object) -> None:
         """Lock something of a user that is not a row, until the end of the transaction."""
@@ -253,39 +271,8 @@ class RevisedRepository(ResourceRepository[RevisedT]):
 
     _revision: int | None = None  # of the transaction
 
-    async def create(
-        self, user_id: str, values: Mapping[str, Any], payload: msgspec.Struct, key: str | None
-    ) -> RevisedT:
-        """Insert a row, at most once for an idempotency key."""
-        await self._lock_user(user_id)
-        return await super().create(user_id, values, payload, key)
-
-    async def change(
-        self, user_id: str, id_: UUID, values: Mapping[str, Any], if_match: ETagCondition | None
-    ) -> RevisedT:
-        """Change columns of a row."""
-        if values:
-            await self._lock_user(user_id)
-        return await super().change(user_id, id_, values, if_match)
-
-    async def put(
-        self,
-        user_id: str,
-        id_: UUID,
-        values: Mapping[str, Any],
-        *,
-        if_match: ETagCondition | None,
-        must_not_exist: bool,
-    ) -> tuple[RevisedT, bool]:
-        """Insert or replace a row."""
-        await self._lock_user(user_id)
-        return await super().put(
-            user_id, id_, values, if_match=if_match, must_not_exist=must_not_exist
-        )
-
     async def remove(self, user_id: str, id_: UUID, if_match: ETagCondition | None) -> None:
         """Delete a row, and leave a tombstone."""
-        await self._lock_user(user_id)
         await super().remove(user_id, id_, if_match)
         revision = await self._take_revision(user_id, TAKE_REVISION_OF_DELETE)
         params = {"owner": user_id, "id": id_, "revision": revision}
@@ -300,7 +287,7 @@ class RevisedRepository(ResourceRepository[RevisedT]):
         revision = await self._take_revision(record.user_id)
         return await super()._write(record, {**values, "revision": revision})
 
-    async def _lock_user(self, user_id: str) -> None:
+    async def _begin_change(self, user_id: str) -> None:
         """Wait for other changes of the user, until the end of the transaction."""
         await self.session.execute(LOCK_USER, {"owner": user_id})
 
@@ -329,7 +316,7 @@ class PositionedRepository(RevisedRepository[PositionedT]):
         """
         # Otherwise a row that one move places among others would be in a different place after
         # another move has respaced them.
-        await self._lock_user(user_id)
+        await self._begin_change(user_id)
         record = await self.find(user_id, id_, if_match=if_match, lock=True)
         neighbor = None
         if after_id is not None:

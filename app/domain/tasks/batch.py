@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -32,7 +32,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 from uuid_utils.compat import uuid7
@@ -44,6 +43,7 @@ from app.db.idempotency import (
     idempotency_params,
     read_claim,
 )
+from app.db.repository import UserTransaction
 from app.db.revisions import LOCK_USER, TAKE_REVISION, TAKE_REVISION_OF_DELETE, leave_tombstones
 from app.db.statements import sent_rows
 from app.domain.tasks.batch_rules import (
@@ -179,15 +179,8 @@ def _delete() -> ClauseElement:
 INSERT_ROWS, UPDATE_ROWS, DELETE_ROWS = _insert(), _update(), _delete()
 
 
-class TaskBatchRepository:
-    """Applies one batch. Each request has an instance and a session.
-
-    `Database.session` opens the session and commits it, or rolls everything back on errors.
-    """
-
-    def __init__(self, session: AsyncSession, user_id: str) -> None:
-        self._session = session
-        self._user_id = user_id
+class TaskBatchRepository(UserTransaction):
+    """Applies one batch. Each request has an instance and a session."""
 
     async def apply(self, batch: TaskBatch, changes: Changes, key: str | None) -> bytes:
         """Apply a batch, at most once for an idempotency key. Return the result as JSON.
@@ -201,15 +194,12 @@ class TaskBatchRepository:
         if key is None:
             return await self._result(changes, now)
         params = idempotency_params(self._user_id, key, batch, collection="batch")
-        claimed = await self._execute(
-            CLAIM_KEY, {**params, "resource_id": uuid7(), "new_etag": uuid4()}
-        )
-        read_claim(claimed, params["payload_digest"])
-        ((response,),) = await self._execute(READ_RESPONSE, {"key": key})
+        claimed = await self._execute(CLAIM_KEY, **params, resource_id=uuid7(), new_etag=uuid4())
+        read_claim(claimed.all(), params["payload_digest"])
+        ((response,),) = await self._execute(READ_RESPONSE, key=key)
         if response is None:
             response = await self._result(changes, now)
-            params = {"owner": self._user_id, "used_key": key, "new_response": response}
-            await self._session.execute(STORE_RESPONSE, params)
+            await self._execute(STORE_RESPONSE, used_key=key, new_response=response)
         return bytes(response)
 
     async def _result(self, changes: Changes, now: datetime) -> bytes:
@@ -221,7 +211,7 @@ class TaskBatchRepository:
 
     async def _apply(self, changes: Changes, now: datetime) -> TaskBatchResult:
         named = {change.id for change in changes.all()} | changes.references("parent_id")
-        rows = await self._execute(LOCK_TASKS, {"ids": sorted(named)})
+        rows = await self._execute(LOCK_TASKS, ids=sorted(named))
         stored = {row.id: row for row in rows}
         check_existence(changes, stored, now)
         check_preconditions(changes, {id_: row.etag for id_, row in stored.items()})
@@ -240,7 +230,7 @@ class TaskBatchRepository:
         ids = changes.references("list_id")
         if not ids:
             return set()
-        return {row.id for row in await self._execute(LOCK_LISTS, {"ids": sorted(ids)})}
+        return {row.id for row in await self._execute(LOCK_LISTS, ids=sorted(ids))}
 
     async def _parents(self, changes: Changes) -> set[UUID]:
         """Return the future subtasks that have subtasks which the batch does not move."""
@@ -248,7 +238,7 @@ class TaskBatchRepository:
         ids = {change.id for change in changes.placed() if change.columns.get("parent_id")}
         if not ids:
             return set()
-        rows = await self._execute(READ_PARENTS, {"ids": sorted(ids), "moved": sorted(moved)})
+        rows = await self._execute(READ_PARENTS, ids=sorted(ids), moved=sorted(moved))
         return {row.id for row in rows}
 
     async def _write(
@@ -256,7 +246,7 @@ class TaskBatchRepository:
     ) -> dict[UUID, Row[*tuple[Any, ...]]]:
         """Write the changes with one revision, and return the rows of creates and updates."""
         take_revision = TAKE_REVISION_OF_DELETE if changes.deletes else TAKE_REVISION
-        ((revision,),) = await self._execute(take_revision, {"new_etag": uuid4()})
+        ((revision,),) = await self._execute(take_revision, new_etag=uuid4())
         # Parents before subtasks: tasks of the batch may refer to each other.
         first = [_created(it, now) for it in changes.creates if not it.columns["parent_id"]]
         subtasks = [_created(it, now) for it in changes.creates if it.columns["parent_id"]]
@@ -267,20 +257,11 @@ class TaskBatchRepository:
         ):  # fmt: skip
             if rows:
                 params = {"new_revision": revision, **_arrays(rows)}
-                written |= {row.id: row for row in await self._execute(statement, params)}
+                written |= {row.id: row for row in await self._execute(statement, **params)}
         if changes.deletes:
             ids = [delete.id for delete in changes.deletes]
-            await self._execute(DELETE_ROWS, {"new_revision": revision, "ids": ids})
+            await self._execute(DELETE_ROWS, new_revision=revision, ids=ids)
         return written
-
-    async def _execute(
-        self, statement: ClauseElement, params: Mapping[str, Any] | None = None
-    ) -> Sequence[Row[*tuple[Any, ...]]]:
-        executable: Any = statement
-        values = {"owner": self._user_id, **(params or {})}
-        result: Any = await self._session.execute(executable, values)
-        rows: Sequence[Row[*tuple[Any, ...]]] = result.all()
-        return rows
 
 
 def _created(create: Create, now: datetime) -> Params:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import ClauseElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.database import Database
 from app.db.positions import initial_position
+from app.db.repository import UserTransaction
 from app.db.revisions import LOCK_USER, TAKE_REVISION
 from app.domain.tasks.rows import PROPERTY_COLUMNS, column_params
 from app.domain.tasks.schemas import Task
@@ -42,12 +42,11 @@ async def store_export(export: ExportFile, user_id: str, database: Database) -> 
     return ImportResult(*map(sum, zip(ImportResult(), *results, strict=True)))
 
 
-class _Batch:
+class _Batch(UserTransaction):
     """Stores items of one level in the transaction of a session."""
 
     def __init__(self, session: AsyncSession, user_id: str, level: Level) -> None:
-        self._session = session
-        self._user_id = user_id
+        super().__init__(session, user_id)
         self._level = level
 
     async def store(self, items: Sequence[ExportedItem]) -> ImportResult:
@@ -81,10 +80,6 @@ class _Batch:
         rows = await self._execute(statement, ids=list(referred))
         for id_ in referred.keys() - {row.id for row in rows}:
             raise UserImportError(f"Line {referred[id_]}: /task/{name}: {detail}.")
-
-    async def _execute(self, statement: ClauseElement, **params: Any) -> Any:  # noqa: ANN401 - SQLAlchemy's
-        executable: Any = statement
-        return await self._session.execute(executable, {"owner": self._user_id, **params})
 
 
 def _columns(resource: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import ClauseElement
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.db.repository import UserTransaction
 from app.db.revisions import LOCK_USER
 from app.domain.changes.repository import ChangeRepository, FeedPage
 from app.domain.changes.tokens import START
@@ -26,25 +24,15 @@ MAX_DELETED_KEYS = 500  # of them, because a key may have a response of 1 MiB
 EXPORT_LIMIT = 200  # items of a page
 
 
-class UserRepository:
-    """Erases one user. Each request has an instance and a session.
-
-    `Database.session` opens the session and commits it, or rolls everything back on errors.
-    """
-
-    def __init__(self, session: AsyncSession, user_id: str) -> None:
-        self._session = session
-        self._user_id = user_id
+class UserRepository(UserTransaction):
+    """Erases one user. Each request has an instance and a session."""
 
     async def erase(self) -> bool:
         """Delete rows of the user, and return whether none is left."""
         await self._execute(LOCK_USER)
         remaining = MAX_DELETED
-        for statement, maximum in (
-            *((statement, MAX_DELETED) for statement in DELETE_ROWS),
-            (DELETE_KEYS, MAX_DELETED_KEYS),
-        ):
-            limit = min(remaining, maximum)
+        for statement in (*DELETE_ROWS, DELETE_KEYS):
+            limit = min(remaining, MAX_DELETED_KEYS) if statement is DELETE_KEYS else remaining
             deleted = (await self._execute(statement, row_limit=limit)).scalar_one()
             remaining -= deleted
             if deleted == limit:
@@ -53,10 +41,6 @@ class UserRepository:
                 return False
         await self._execute(DELETE_USER)
         return True
-
-    async def _execute(self, statement: ClauseElement, **params: Any) -> Any:  # noqa: ANN401 - SQLAlchemy's
-        executable: Any = statement
-        return await self._session.execute(executable, {"owner": self._user_id, **params})
 
 
 async def read_first_page(changes: ChangeRepository, user_id: str) -> FeedPage:

@@ -171,7 +171,7 @@ def _batch_with_two_revisions(patch: pytest.MonkeyPatch) -> None:
     original = TaskBatchRepository._write
 
     async def write(self: TaskBatchRepository, *arguments: Any) -> Any:
-        await self._execute(TAKE_REVISION, {"new_etag": UUID(int=1)})
+        await self._execute(TAKE_REVISION, new_etag=UUID(int=1))
         return await original(self, *arguments)
 
     patch.setattr(TaskBatchRepository, "_write", write)
